@@ -1,0 +1,12 @@
+//! Heartbus: one engine that keeps a million nodes connected, knows within a tenth of a second which of them are
+//! alive, and moves messages between them and the applications that own them.
+//!
+//! Layers, top to bottom; imports go down only:
+//!
+//! - [`engine`], [`inbox`], [`event`], [`config`], [`error`]: the face that every binding uses
+//! - [`net`]: sockets, threads and clocks (tokio and mio live here and nowhere below)
+//! - [`hub`]: what the bus knows. Pure: the time is passed in
+//! - [`wire`]: bytes to frames and back. Pure
+#![forbid(unsafe_code)]
+
+pub mod wire;
