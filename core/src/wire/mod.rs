@@ -1,1 +1,215 @@
-//! Bytes to frames and back.
+//! Bytes to frames and back, for every dialect of the bus.
+//!
+//! Owns the frame types, the JSON inside control frames and the codecs. Pure: knows no socket, no clock, no session and
+//! no hub; it is given bytes and gives bytes.
+
+pub mod code;
+pub mod control;
+mod json;
+mod php_cast;
+pub mod php_json;
+pub mod v1;
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// Bytes in front of a v1 frame's body: magic, type, length.
+pub const HEADER_LEN: usize = 7;
+
+/// The default cap on a frame's body.
+pub const MAX_BODY_LEN: u32 = 10_485_760;
+
+/// What a frame is. Any byte may arrive; the named ones are the types that have a meaning.
+///
+/// A number is assigned here once, for every dialect, and never reused after a type is retired.
+#[derive(Copy, Clone, PartialEq, Eq, Hash)]
+pub struct FrameType(pub u8);
+
+impl FrameType {
+    pub const HEARTBEAT_REQ: Self = Self(0x01);
+    pub const HEARTBEAT_RES: Self = Self(0x02);
+    pub const DATA: Self = Self(0x03);
+    pub const PING: Self = Self(0x04);
+    pub const PONG: Self = Self(0x05);
+    pub const REGISTER: Self = Self(0x06);
+    pub const UNREGISTER: Self = Self(0x07);
+    pub const ERROR: Self = Self(0x08);
+    /// Reserved, as all that follow: a v1 peer of the PHP library does not know them.
+    pub const SUBSCRIBE: Self = Self(0x09);
+    pub const UNSUBSCRIBE: Self = Self(0x0a);
+    pub const PUBLISH: Self = Self(0x0b);
+    /// A topic's delivery.
+    pub const MESSAGE: Self = Self(0x0c);
+    pub const REQUEST: Self = Self(0x0d);
+    pub const RESPONSE: Self = Self(0x0e);
+    pub const OPEN_CHANNEL: Self = Self(0x0f);
+    pub const CLOSE_CHANNEL: Self = Self(0x10);
+    pub const ACK: Self = Self(0x11);
+    /// Drain: reconnect elsewhere.
+    pub const GOAWAY: Self = Self(0x12);
+
+    /// The v1 name; `UNKNOWN` for everything else, as the PHP library calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::HEARTBEAT_REQ => "HEARTBEAT_REQ",
+            Self::HEARTBEAT_RES => "HEARTBEAT_RES",
+            Self::DATA => "DATA",
+            Self::PING => "PING",
+            Self::PONG => "PONG",
+            Self::REGISTER => "REGISTER",
+            Self::UNREGISTER => "UNREGISTER",
+            Self::ERROR => "ERROR",
+            _ => "UNKNOWN",
+        }
+    }
+
+    /// Whether v1 defines this type.
+    pub fn is_known(self) -> bool {
+        (Self::HEARTBEAT_REQ.0..=Self::ERROR.0).contains(&self.0)
+    }
+}
+
+impl fmt::Debug for FrameType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}({:#04x})", self.name(), self.0)
+    }
+}
+
+/// One frame, borrowed from the bytes it was decoded from.
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub struct Frame<'a> {
+    pub frame_type: FrameType,
+    pub channel_id: i64,
+    pub payload: Payload<'a>,
+}
+
+/// A payload that is already checked but not yet unescaped: most heartbeats are answered without looking at theirs, and
+/// then cost no allocation.
+#[derive(Copy, Clone)]
+pub struct Payload<'a>(Repr<'a>);
+
+#[derive(Copy, Clone)]
+enum Repr<'a> {
+    Bytes(&'a [u8]),
+    Cast(php_cast::PhpString<'a>),
+}
+
+impl<'a> Payload<'a> {
+    /// The payload itself; borrowed from the frame unless something had to be unescaped.
+    pub fn bytes(&self) -> Cow<'a, [u8]> {
+        match self.0 {
+            Repr::Bytes(bytes) => Cow::Borrowed(bytes),
+            Repr::Cast(string) => match string.into_text() {
+                Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+                Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+            },
+        }
+    }
+}
+
+impl<'a> From<&'a [u8]> for Payload<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        Self(Repr::Bytes(bytes))
+    }
+}
+
+impl PartialEq for Payload<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes() == other.bytes()
+    }
+}
+
+impl fmt::Debug for Payload<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", String::from_utf8_lossy(&self.bytes()))
+    }
+}
+
+/// What the front of a byte stream holds.
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub enum Decoded<'a> {
+    /// Not a whole frame yet: keep the bytes, read more.
+    Incomplete,
+    /// A frame in the first `len` bytes.
+    Frame { frame: Frame<'a>, len: usize },
+    /// A frame that is refused, while the stream stays in step: skip `len` bytes.
+    Invalid { error: FrameError, len: usize },
+    /// The stream is lost: nothing after this point can be read.
+    Broken { error: FrameError },
+}
+
+/// Why bytes are not a frame. The texts of `Display` are the PHP library's where it has one.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum FrameError {
+    BadMagic(u16),
+    TooLong(u32),
+    BadPayload,
+}
+
+impl FrameError {
+    /// The code of the ERROR frame that answers this.
+    pub fn code(self) -> u16 {
+        match self {
+            Self::TooLong(_) => code::FRAME_TOO_LONG,
+            Self::BadMagic(_) | Self::BadPayload => code::FAILED,
+        }
+    }
+
+    /// The message of the ERROR frame that answers this.
+    pub fn answer(self) -> String {
+        match self {
+            Self::TooLong(_) => self.to_string(),
+            Self::BadMagic(_) | Self::BadPayload => format!("{}{self}", code::FAILED_PREFIX),
+        }
+    }
+}
+
+impl fmt::Display for FrameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BadMagic(magic) => write!(f, "Invalid message magic: {magic:#x}"),
+            Self::TooLong(len) => write!(f, "Frame too long: {len} bytes"),
+            Self::BadPayload => f.write_str("Invalid message payload"),
+        }
+    }
+}
+
+impl std::error::Error for FrameError {}
+
+/// A payload that v1 cannot carry, because JSON text is UTF-8.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct NotUtf8;
+
+impl fmt::Display for NotUtf8 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Payload is not valid UTF-8")
+    }
+}
+
+impl std::error::Error for NotUtf8 {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_eight_types_of_v1_are_known_and_named() {
+        let names = (1..=8).map(|code| FrameType(code).name()).collect::<Vec<_>>();
+        assert_eq!(names, ["HEARTBEAT_REQ", "HEARTBEAT_RES", "DATA", "PING", "PONG", "REGISTER", "UNREGISTER", "ERROR"]);
+        for code in 0..=255 {
+            assert_eq!(FrameType(code).is_known(), (1..=8).contains(&code), "{code}");
+            assert_eq!(FrameType(code).name() == "UNKNOWN", !(1..=8).contains(&code), "{code}");
+        }
+    }
+
+    #[test]
+    fn errors_carry_the_texts_and_codes_of_the_reference() {
+        assert_eq!(FrameError::BadMagic(0x4745).to_string(), "Invalid message magic: 0x4745");
+        assert_eq!(FrameError::BadMagic(0x000a).to_string(), "Invalid message magic: 0xa");
+        assert_eq!(FrameError::BadMagic(0).to_string(), "Invalid message magic: 0x0");
+        assert_eq!(FrameError::BadPayload.answer(), "Failed to process message: Invalid message payload");
+        assert_eq!(FrameError::BadPayload.code(), 500);
+        assert_eq!(FrameError::TooLong(10_485_761).answer(), "Frame too long: 10485761 bytes");
+        assert_eq!(FrameError::TooLong(10_485_761).code(), 413);
+    }
+}

@@ -1,0 +1,246 @@
+//! Reads the members of a JSON object as strictly and as leniently as PHP's `json_decode` does.
+//!
+//! Checks the whole text but builds no tree: values are borrowed, strings stay escaped until somebody wants their bytes.
+//! Knows nothing of frames.
+
+use super::php_json::find;
+use std::borrow::Cow;
+
+/// How many arrays and objects may be open at once. PHP's default depth of 512 counts the scalar inside as well.
+const MAX_NESTING: u32 = 511;
+
+/// A value as it stands in the text.
+#[derive(Copy, Clone, Debug)]
+pub(super) enum Value<'a> {
+    Null,
+    Bool(bool),
+    /// The number's own characters.
+    Number(&'a str),
+    String(Text<'a>),
+    /// The whole array or object.
+    Nested(&'a str),
+}
+
+/// The inside of a JSON string, already checked.
+#[derive(Copy, Clone, Debug)]
+pub(super) struct Text<'a> {
+    raw: &'a str,
+    escaped: bool,
+}
+
+impl<'a> Text<'a> {
+    pub(super) fn text(self) -> Cow<'a, str> {
+        if self.escaped { Cow::Owned(unescape(self.raw)) } else { Cow::Borrowed(self.raw) }
+    }
+
+    fn is(self, plain: &str) -> bool {
+        if self.escaped { self.text() == plain } else { self.raw == plain }
+    }
+}
+
+/// The text is not JSON, or not an array or object.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) struct NotAnObject;
+
+/// The top-level members named `keys`, the last of several wins, `Null` where there is none. An array has no members.
+pub(super) fn members<'a, const N: usize>(text: &'a [u8], keys: [&str; N]) -> Result<[Value<'a>; N], NotAnObject> {
+    let text = std::str::from_utf8(text).map_err(|_| NotAnObject)?;
+    let mut reader = Reader { text, at: 0 };
+    let mut found = [Value::Null; N];
+    reader.skip_space();
+    match reader.peek() {
+        Some(b'{') => reader.object(1, |key, value| {
+            if let Some(i) = keys.iter().position(|wanted| key.is(wanted)) {
+                found[i] = value;
+            }
+        }),
+        Some(b'[') => reader.array(1),
+        _ => None,
+    }
+    .ok_or(NotAnObject)?;
+    reader.skip_space();
+    if reader.at == text.len() { Ok(found) } else { Err(NotAnObject) }
+}
+
+struct Reader<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+// Every method reads one thing at `at` and steps behind it; `None` means that the text is not JSON.
+impl<'a> Reader<'a> {
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn rest(&self) -> &'a [u8] {
+        &self.text.as_bytes()[self.at..]
+    }
+
+    fn skip_space(&mut self) {
+        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
+            self.at += 1;
+        }
+    }
+
+    fn take(&mut self, byte: u8) -> bool {
+        let there = self.peek() == Some(byte);
+        self.at += usize::from(there);
+        there
+    }
+
+    fn value(&mut self, depth: u32) -> Option<Value<'a>> {
+        let start = self.at;
+        match self.peek()? {
+            b'"' => self.string().map(Value::String),
+            b'{' => {
+                self.object(depth + 1, |_, _| ())?;
+                Some(Value::Nested(&self.text[start..self.at]))
+            }
+            b'[' => {
+                self.array(depth + 1)?;
+                Some(Value::Nested(&self.text[start..self.at]))
+            }
+            b'n' => self.literal("null", Value::Null),
+            b't' => self.literal("true", Value::Bool(true)),
+            b'f' => self.literal("false", Value::Bool(false)),
+            _ => self.number().map(Value::Number),
+        }
+    }
+
+    fn object(&mut self, depth: u32, mut member: impl FnMut(Text<'a>, Value<'a>)) -> Option<()> {
+        if depth > MAX_NESTING {
+            return None;
+        }
+        self.at += 1;
+        self.skip_space();
+        if self.take(b'}') {
+            return Some(());
+        }
+        loop {
+            let key = self.string()?;
+            self.skip_space();
+            self.take(b':').then_some(())?;
+            self.skip_space();
+            member(key, self.value(depth)?);
+            self.skip_space();
+            if self.take(b'}') {
+                return Some(());
+            }
+            self.take(b',').then_some(())?;
+            self.skip_space();
+        }
+    }
+
+    fn array(&mut self, depth: u32) -> Option<()> {
+        if depth > MAX_NESTING {
+            return None;
+        }
+        self.at += 1;
+        self.skip_space();
+        if self.take(b']') {
+            return Some(());
+        }
+        loop {
+            self.value(depth)?;
+            self.skip_space();
+            if self.take(b']') {
+                return Some(());
+            }
+            self.take(b',').then_some(())?;
+            self.skip_space();
+        }
+    }
+
+    fn literal(&mut self, word: &str, value: Value<'a>) -> Option<Value<'a>> {
+        self.rest().starts_with(word.as_bytes()).then(|| {
+            self.at += word.len();
+            value
+        })
+    }
+
+    fn number(&mut self) -> Option<&'a str> {
+        let start = self.at;
+        self.take(b'-');
+        if !self.take(b'0') {
+            self.digits()?;
+        }
+        if self.take(b'.') {
+            self.digits()?;
+        }
+        if self.take(b'e') || self.take(b'E') {
+            let _ = self.take(b'+') || self.take(b'-');
+            self.digits()?;
+        }
+        Some(&self.text[start..self.at])
+    }
+
+    fn digits(&mut self) -> Option<()> {
+        let count = self.rest().iter().take_while(|b| b.is_ascii_digit()).count();
+        self.at += count;
+        (count > 0).then_some(())
+    }
+
+    fn string(&mut self) -> Option<Text<'a>> {
+        self.take(b'"').then_some(())?;
+        let start = self.at;
+        let mut escaped = false;
+        loop {
+            self.at += find(self.rest(), |b| b == b'"' || b == b'\\' || b < 0x20);
+            match self.peek()? {
+                b'"' => break,
+                b'\\' => {
+                    self.at += escape(self.rest())?.1;
+                    escaped = true;
+                }
+                _ => return None,
+            }
+        }
+        let text = Text { raw: &self.text[start..self.at], escaped };
+        self.at += 1;
+        Some(text)
+    }
+}
+
+/// The character that the escape at the front stands for, and the escape's length.
+fn escape(text: &[u8]) -> Option<(char, usize)> {
+    let short = match text.get(1)? {
+        b'u' => return unicode_escape(text),
+        b'b' => '\x08',
+        b'f' => '\x0c',
+        b'n' => '\n',
+        b'r' => '\r',
+        b't' => '\t',
+        &b @ (b'"' | b'\\' | b'/') => char::from(b),
+        _ => return None,
+    };
+    Some((short, 2))
+}
+
+fn unicode_escape(text: &[u8]) -> Option<(char, usize)> {
+    let first = code_unit(text)?;
+    if let Some(c) = char::from_u32(first) {
+        return Some((c, 6));
+    }
+    let second = code_unit(&text[6..])?;
+    if first >= 0xdc00 || !(0xdc00..0xe000).contains(&second) {
+        return None;
+    }
+    char::from_u32(0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00)).map(|c| (c, 12))
+}
+
+fn code_unit(text: &[u8]) -> Option<u32> {
+    let digits = text.strip_prefix(b"\\u")?.get(..4)?;
+    digits.iter().try_fold(0, |unit, &digit| Some(unit << 4 | char::from(digit).to_digit(16)?))
+}
+
+fn unescape(mut raw: &str) -> String {
+    let mut out = String::with_capacity(raw.len());
+    loop {
+        let (plain, rest) = raw.split_at(find(raw.as_bytes(), |b| b == b'\\'));
+        out.push_str(plain);
+        let Some((c, len)) = escape(rest.as_bytes()) else { return out };
+        out.push(c);
+        raw = &rest[len..];
+    }
+}

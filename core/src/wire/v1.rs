@@ -1,0 +1,175 @@
+//! The v1 dialect, as the PHP library speaks it: `AB12`, type, length, then `{"channel_id":N,"payload":"..."}`.
+//!
+//! Owns the frame and its envelope; what stands inside a payload is the business of `control`.
+
+use super::json;
+use super::{Decoded, Frame, FrameError, FrameType, HEADER_LEN, NotUtf8, Payload, Repr, php_cast, php_json};
+use bytes::{BufMut, Bytes};
+
+pub const MAGIC: u16 = 0xab12;
+
+/// The first frame in `input`. A body over `max_body` is refused as soon as the header says so.
+pub fn decode(input: &[u8], max_body: u32) -> Decoded<'_> {
+    let Some((magic, frame_type, body_len)) = header(input) else { return Decoded::Incomplete };
+    if magic != MAGIC {
+        return Decoded::Broken { error: FrameError::BadMagic(magic) };
+    }
+    if body_len > max_body {
+        return Decoded::Broken { error: FrameError::TooLong(body_len) };
+    }
+    let len = HEADER_LEN + body_len as usize;
+    match input.get(HEADER_LEN..len).map(envelope) {
+        None => Decoded::Incomplete,
+        Some(None) => Decoded::Invalid { error: FrameError::BadPayload, len },
+        Some(Some((channel_id, payload))) => {
+            Decoded::Frame { frame: Frame { frame_type: FrameType(frame_type), channel_id, payload }, len }
+        }
+    }
+}
+
+/// The length of the first frame in `input`, header included, as its header has it, without any upper bound.
+pub fn package_len(input: &[u8]) -> PackageLen {
+    match header(input) {
+        None => PackageLen::Unknown,
+        Some((MAGIC, _, body_len)) => PackageLen::Total(HEADER_LEN as u64 + u64::from(body_len)),
+        Some(_) => PackageLen::Invalid,
+    }
+}
+
+/// What [`package_len`] found.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum PackageLen {
+    /// Less than a header: PHP's 0.
+    Unknown,
+    /// Not a frame: PHP's -1.
+    Invalid,
+    Total(u64),
+}
+
+fn header(input: &[u8]) -> Option<(u16, u8, u32)> {
+    let &[m0, m1, frame_type, l0, l1, l2, l3] = input.first_chunk::<HEADER_LEN>()?;
+    Some((u16::from_be_bytes([m0, m1]), frame_type, u32::from_be_bytes([l0, l1, l2, l3])))
+}
+
+fn envelope(body: &[u8]) -> Option<(i64, Payload<'_>)> {
+    let [channel_id, payload] = json::members(body, ["channel_id", "payload"]).ok()?;
+    Some((php_cast::to_int(channel_id)?, Payload(Repr::Cast(php_cast::to_string(payload)?))))
+}
+
+/// Appends a frame; nothing if the payload is not UTF-8.
+pub fn encode(frame_type: u8, channel_id: i64, payload: &[u8], out: &mut Vec<u8>) -> Result<(), NotUtf8> {
+    let start = out.len();
+    encode_head(frame_type, channel_id, 0, out);
+    if let Err(error) = php_json::write_bytes(out, payload) {
+        out.truncate(start);
+        return Err(error);
+    }
+    out.push(b'}');
+    let body_len = out.len() - start - HEADER_LEN;
+    out[start + 3..start + HEADER_LEN].copy_from_slice(&(body_len as u32).to_be_bytes());
+    Ok(())
+}
+
+/// Everything of a frame that is the same for all receivers of a payload: what follows [`encode_head`].
+pub fn encode_tail(payload: &[u8]) -> Result<Bytes, NotUtf8> {
+    let mut tail = Vec::with_capacity(payload.len() + payload.len() / 8 + 3);
+    php_json::write_bytes(&mut tail, payload)?;
+    tail.push(b'}');
+    Ok(tail.into())
+}
+
+/// The front of a frame whose tail, of `tail_len` bytes, was made by [`encode_tail`].
+pub fn encode_head(frame_type: u8, channel_id: i64, tail_len: usize, out: &mut impl BufMut) {
+    const BEFORE: &[u8] = b"{\"channel_id\":";
+    const AFTER: &[u8] = b",\"payload\":";
+    // The widest is i64::MIN.
+    let mut digits = [0; 20];
+    let digits = decimal(channel_id, &mut digits);
+    let body_len = BEFORE.len() + digits.len() + AFTER.len() + tail_len;
+    out.put_u16(MAGIC);
+    out.put_u8(frame_type);
+    out.put_u32(body_len as u32);
+    out.put_slice(BEFORE);
+    out.put_slice(digits);
+    out.put_slice(AFTER);
+}
+
+fn decimal(number: i64, digits: &mut [u8; 20]) -> &[u8] {
+    let mut rest = number.unsigned_abs();
+    let mut start = digits.len();
+    loop {
+        start -= 1;
+        digits[start] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    if number < 0 {
+        start -= 1;
+        digits[start] = b'-';
+    }
+    &digits[start..]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::MAX_BODY_LEN;
+    use std::borrow::Cow;
+
+    const HEARTBEAT: &[u8] = b"\xab\x12\x01\0\0\0\x3a{\"channel_id\":0,\"payload\":\"{\\\"timestamp\\\":1700000000.25}\"}";
+
+    fn decoded(input: &[u8]) -> (Frame<'_>, usize) {
+        match decode(input, MAX_BODY_LEN) {
+            Decoded::Frame { frame, len } => (frame, len),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_frame_decodes_to_what_was_encoded_and_its_payload_is_borrowed_where_nothing_is_escaped() {
+        let mut bytes = Vec::new();
+        encode(3, 456, b"Hello World", &mut bytes).unwrap();
+        assert_eq!(bytes, b"\xab\x12\x03\0\0\0\x2a{\"channel_id\":456,\"payload\":\"Hello World\"}");
+        let (frame, len) = decoded(&bytes);
+        assert_eq!((frame.frame_type, frame.channel_id, len), (FrameType::DATA, 456, bytes.len()));
+        assert!(matches!(frame.payload.bytes(), Cow::Borrowed(b"Hello World")));
+        assert_eq!(&*decoded(HEARTBEAT).0.payload.bytes(), b"{\"timestamp\":1700000000.25}");
+    }
+
+    #[test]
+    fn a_payload_that_is_not_utf8_writes_nothing() {
+        let mut bytes = b"before".to_vec();
+        assert_eq!(encode(3, 0, b"a\xff", &mut bytes), Err(NotUtf8));
+        assert_eq!(encode_tail(b"a\xff"), Err(NotUtf8));
+        assert_eq!(bytes, b"before");
+    }
+
+    #[test]
+    fn a_head_and_a_shared_tail_make_the_same_frame() {
+        for channel_id in [0, 7, -1, i64::MIN, i64::MAX] {
+            let (mut whole, mut parts) = (Vec::new(), Vec::new());
+            encode(3, channel_id, "a/b é".as_bytes(), &mut whole).unwrap();
+            let tail = encode_tail("a/b é".as_bytes()).unwrap();
+            encode_head(3, channel_id, tail.len(), &mut parts);
+            parts.extend_from_slice(&tail);
+            assert_eq!(whole, parts);
+            assert_eq!(decoded(&whole).0.channel_id, channel_id);
+        }
+    }
+
+    #[test]
+    fn the_cap_is_checked_on_the_header_alone() {
+        let header = |body_len: u32| [&b"\xab\x12\x03"[..], &body_len.to_be_bytes()].concat();
+        assert_eq!(decode(&header(MAX_BODY_LEN), MAX_BODY_LEN), Decoded::Incomplete);
+        for too_long in [MAX_BODY_LEN + 1, u32::MAX] {
+            assert_eq!(decode(&header(too_long), MAX_BODY_LEN), Decoded::Broken { error: FrameError::TooLong(too_long) });
+            assert_eq!(decode(&header(too_long)[..6], MAX_BODY_LEN), Decoded::Incomplete);
+        }
+        assert_eq!(package_len(&header(u32::MAX)), PackageLen::Total(7 + 0xffff_ffff));
+        assert_eq!(package_len(&header(0)), PackageLen::Total(7));
+        assert_eq!(package_len(b"GET / HT"), PackageLen::Invalid);
+        assert_eq!(package_len(b"GET / "), PackageLen::Unknown);
+    }
+}
