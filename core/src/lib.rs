@@ -9,4 +9,9 @@
 //! - [`wire`]: bytes to frames and back. Pure
 #![forbid(unsafe_code)]
 
+pub mod config;
+pub mod error;
+pub mod event;
+pub mod hub;
+pub mod inbox;
 pub mod wire;

@@ -1,0 +1,194 @@
+//! Settings of servers and clients: defaults, units and limits in one place.
+//!
+//! Every limit of the engine has its field here. Knows no socket and no language; the bindings translate their own keys.
+
+use crate::error::{Error, ErrorKind};
+use ipnet::IpNet;
+use std::time::Duration;
+
+pub use crate::hub::rate::{RateLimit, RateLimitBy};
+
+/// What happens to a push to a connection whose outbox is full.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum SlowConsumer {
+    /// The connection is closed: its peer reads too slowly to be of use. The default.
+    Close,
+    /// The push is refused and counted; the connection stays.
+    Drop,
+}
+
+/// Bounds of the queue between the engine and its host.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct InboxLimits {
+    /// Events that may wait. At the bound data stops being read and state events are put together per node.
+    pub events: usize,
+    /// Payload bytes that may wait.
+    pub bytes: usize,
+}
+
+impl Default for InboxLimits {
+    fn default() -> InboxLimits {
+        InboxLimits { events: 65_536, bytes: 64 << 20 }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// Address to listen on: an IPv4 or IPv6 address, with or without brackets, or a host name.
+    pub host: String,
+    /// 0 takes a free port of the system's choice.
+    pub port: u16,
+    /// I/O threads; 0 means one per core. Never more than there are cores.
+    pub io_threads: usize,
+    /// A node is down when it was silent for longer than this. At least 1 ms.
+    pub heartbeat_timeout: Duration,
+    /// A connection on which no node is registered is closed after this time.
+    pub register_timeout: Duration,
+    /// Connections in total; one more gets ERROR 503. Lowered at start to what the descriptor limit allows.
+    pub max_connections: usize,
+    /// Connections per address; 0 means no limit of its own.
+    pub max_connections_per_ip: usize,
+    /// Nodes on one connection; one more gets ERROR 403.
+    pub max_nodes_per_connection: usize,
+    /// Nodes in total; one more gets ERROR 403.
+    pub max_nodes: usize,
+    /// Longest frame body in bytes; a longer one gets ERROR 413 before anything of it is kept.
+    pub max_frame_bytes: u32,
+    /// Bytes that may wait to be written to one connection. A single longer message still goes to an empty outbox.
+    pub outbox_bytes: usize,
+    pub slow_consumer: SlowConsumer,
+    /// Bytes that may wait in all connections together, for writing or as incomplete frames. At the bound the
+    /// connection that holds the most is closed first.
+    pub total_buffer_bytes: usize,
+    /// Off unless set: the original's default silences everybody behind one address.
+    pub rate_limit: Option<RateLimit>,
+    /// When not empty, only these networks may connect.
+    pub allow: Vec<IpNet>,
+    /// These networks may not connect, whatever `allow` says.
+    pub deny: Vec<IpNet>,
+}
+
+impl Default for ServerConfig {
+    fn default() -> ServerConfig {
+        ServerConfig {
+            host: "0.0.0.0".into(),
+            port: 9501,
+            io_threads: 0,
+            heartbeat_timeout: Duration::from_secs(30),
+            register_timeout: Duration::from_secs(30),
+            max_connections: 1_000_000,
+            max_connections_per_ip: 0,
+            max_nodes_per_connection: 10_000,
+            max_nodes: 10_000_000,
+            max_frame_bytes: crate::wire::MAX_BODY_LEN,
+            outbox_bytes: 1 << 20,
+            slow_consumer: SlowConsumer::Close,
+            total_buffer_bytes: 1 << 30,
+            rate_limit: None,
+            allow: Vec::new(),
+            deny: Vec::new(),
+        }
+    }
+}
+
+impl ServerConfig {
+    /// # Errors
+    /// [`ErrorKind::Config`] with a text that names the field and what it wants.
+    pub fn validate(&self) -> Result<(), Error> {
+        let positive = [
+            ("max_connections", self.max_connections),
+            ("max_nodes_per_connection", self.max_nodes_per_connection),
+            ("max_nodes", self.max_nodes),
+            ("max_frame_bytes", self.max_frame_bytes as usize),
+            ("outbox_bytes", self.outbox_bytes),
+            ("total_buffer_bytes", self.total_buffer_bytes),
+        ];
+        if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return Err(Error::new(ErrorKind::Config, format!("{name} must be at least 1")));
+        }
+        for (name, value) in [("heartbeat_timeout", self.heartbeat_timeout), ("register_timeout", self.register_timeout)] {
+            if !(Duration::from_millis(1)..=YEAR).contains(&value) {
+                return Err(Error::new(ErrorKind::Config, format!("{name} must be between 1 ms and one year")));
+            }
+        }
+        if let Some(limit) = &self.rate_limit {
+            if limit.capacity == 0 || !limit.refill_per_second.is_finite() || limit.refill_per_second < 0.0 {
+                return Err(Error::new(ErrorKind::Config, "rate_limit needs a capacity of at least 1 and a refill rate of at least 0"));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// An IPv4 or IPv6 address, with or without brackets, or a host name.
+    pub host: String,
+    pub port: u16,
+    /// Time between heartbeats; the first goes out one interval after the connection stands. At least 1 ms.
+    pub heartbeat_interval: Duration,
+    pub auto_reconnect: bool,
+    /// Base of the back-off: attempt n waits a random time up to base * 2^(n-1), never under 100 ms nor over 60 s.
+    pub reconnect_interval: Duration,
+    /// 0 means no limit. Counted anew after each successful registration.
+    pub max_reconnect_attempts: u32,
+    /// Kept over reconnects. None: one is made up, once.
+    pub node_id: Option<String>,
+    /// JSON text of the metadata that REGISTER carries.
+    pub metadata: String,
+    pub connect_timeout: Duration,
+    /// Bytes that may wait to be written; `send` refuses more.
+    pub outbox_bytes: usize,
+}
+
+impl Default for ClientConfig {
+    fn default() -> ClientConfig {
+        ClientConfig {
+            host: "127.0.0.1".into(),
+            port: 9501,
+            heartbeat_interval: Duration::from_secs(10),
+            auto_reconnect: true,
+            reconnect_interval: Duration::from_secs(5),
+            max_reconnect_attempts: 0,
+            node_id: None,
+            metadata: "[]".into(),
+            connect_timeout: Duration::from_secs(5),
+            outbox_bytes: 1 << 20,
+        }
+    }
+}
+
+impl ClientConfig {
+    /// # Errors
+    /// [`ErrorKind::Config`] with a text that names the field and what it wants.
+    pub fn validate(&self) -> Result<(), Error> {
+        if self.host.is_empty() {
+            return Err(Error::new(ErrorKind::Config, "host must not be empty"));
+        }
+        if self.port == 0 {
+            return Err(Error::new(ErrorKind::Config, "port must be between 1 and 65535"));
+        }
+        let times = [
+            ("heartbeat_interval", self.heartbeat_interval),
+            ("reconnect_interval", self.reconnect_interval),
+            ("connect_timeout", self.connect_timeout),
+        ];
+        for (name, value) in times {
+            if !(Duration::from_millis(1)..=YEAR).contains(&value) {
+                return Err(Error::new(ErrorKind::Config, format!("{name} must be between 1 ms and one year")));
+            }
+        }
+        if self.outbox_bytes == 0 {
+            return Err(Error::new(ErrorKind::Config, "outbox_bytes must be at least 1"));
+        }
+        if let Some(id) = &self.node_id {
+            if id.is_empty() || id.len() > crate::wire::control::MAX_NODE_ID_LEN {
+                return Err(Error::new(ErrorKind::Config, "node_id must have 1 to 255 bytes"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Longest time that makes sense anywhere; keeps all arithmetic with deadlines far from overflow.
+const YEAR: Duration = Duration::from_secs(366 * 24 * 3600);

@@ -1,0 +1,353 @@
+//! What the bus knows: nodes, channels, connections, limits and counters, shared by all threads.
+//!
+//! Pure: bytes, commands and `now` come in; replies, events and verdicts go out. It knows no socket and has no clock;
+//! the shell around it does the reading, the writing and the waiting.
+
+pub mod counters;
+pub mod event;
+pub mod link;
+pub mod node;
+mod nodes;
+pub mod rate;
+pub mod replies;
+pub mod session;
+pub mod wheel;
+
+pub use counters::{Counters, Counts};
+pub use event::{Departure, Event, EventMask, Host};
+pub use link::Link;
+pub use node::{Node, NodeInfo};
+pub use session::{Next, Session};
+pub use wheel::Wheel;
+
+use crate::wire::v1;
+use crate::wire::{FrameType, NotUtf8};
+use bytes::{Bytes, BytesMut};
+use dashmap::{DashMap, Entry};
+use event::CloseReason;
+use link::PushError;
+use rate::{AddressBuckets, RateLimit};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+/// A reading of the clocks, taken once per batch of work and passed down.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Microseconds of a clock that never goes back, from any origin above 0. Decides everything.
+    pub mono: u64,
+    /// Microseconds since 1970. Only shown, never decided upon: it may jump.
+    pub unix: u64,
+}
+
+impl Now {
+    /// The Unix time, in seconds, of a moment of the monotonic clock.
+    pub fn unix_seconds_of(self, mono: u64) -> f64 {
+        (self.unix as i64 - (self.mono as i64 - mono as i64)) as f64 / 1e6
+    }
+}
+
+/// The bounds that the hub keeps. Their meaning and defaults: [`crate::config::ServerConfig`].
+#[derive(Clone, Debug)]
+pub struct Limits {
+    pub heartbeat_timeout: u64,
+    pub register_timeout: u64,
+    pub max_nodes_per_connection: usize,
+    pub max_nodes: usize,
+    pub max_frame_bytes: u32,
+    pub outbox_bytes: usize,
+    pub close_slow_consumers: bool,
+    pub rate_limit: Option<RateLimit>,
+}
+
+/// What the wheel of a thread holds.
+pub enum Timer {
+    Node(Arc<Node>),
+    /// The connection's own timer: nobody registered, or it is ending.
+    Connection(Arc<Link>),
+}
+
+/// Why the hub refused what the host asked for. Nothing has happened then.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    NoSuchNode,
+    /// The channel is not one of the node's.
+    NoSuchChannel,
+    OutboxFull,
+    TooLong,
+    NotUtf8,
+}
+
+impl From<NotUtf8> for Refusal {
+    fn from(_: NotUtf8) -> Refusal {
+        Refusal::NotUtf8
+    }
+}
+
+/// Longest part of a v1 frame in front of its payload: header, `{"channel_id":`, a u32, `,"payload":`.
+const HEAD_LEN: usize = 7 + 14 + 10 + 11;
+
+pub struct Hub {
+    limits: Limits,
+    host: Arc<dyn Host>,
+    nodes: DashMap<Arc<str>, Arc<Node>>,
+    /// Every channel in use, with the node it belongs to.
+    channels: DashMap<u32, Arc<Node>>,
+    node_count: AtomicUsize,
+    next_channel: AtomicU32,
+    next_connection: AtomicU64,
+    address_buckets: AddressBuckets,
+    /// Bytes that wait in all connections together.
+    buffered: AtomicUsize,
+    /// What the host itself counts, from its own threads: these are rare, so they may contend.
+    data_out: AtomicU64,
+    data_out_refused: AtomicU64,
+}
+
+impl Hub {
+    pub fn new(limits: Limits, host: Arc<dyn Host>) -> Hub {
+        Hub {
+            limits,
+            host,
+            nodes: DashMap::new(),
+            channels: DashMap::new(),
+            node_count: AtomicUsize::new(0),
+            next_channel: AtomicU32::new(1),
+            next_connection: AtomicU64::new(1),
+            address_buckets: AddressBuckets::default(),
+            buffered: AtomicUsize::new(0),
+            data_out: AtomicU64::new(0),
+            data_out_refused: AtomicU64::new(0),
+        }
+    }
+
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    pub fn host(&self) -> &dyn Host {
+        &*self.host
+    }
+
+    /// Nodes online, without walking anything.
+    pub fn node_count(&self) -> usize {
+        self.node_count.load(Ordering::Relaxed)
+    }
+
+    pub fn channel_count(&self) -> usize {
+        self.channels.len()
+    }
+
+    pub fn node(&self, id: &str) -> Option<Arc<Node>> {
+        self.nodes.get(id).map(|node| node.clone())
+    }
+
+    /// Up to `max` nodes, in no particular order.
+    pub fn some_nodes(&self, max: usize) -> Vec<Arc<Node>> {
+        self.nodes.iter().take(max).map(|entry| entry.value().clone()).collect()
+    }
+
+    pub fn next_connection_id(&self) -> u64 {
+        self.next_connection.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Bytes that wait in all connections together, for writing or as incomplete frames.
+    pub fn buffered(&self) -> usize {
+        self.buffered.load(Ordering::Relaxed)
+    }
+
+    pub fn add_buffered(&self, bytes: usize) {
+        self.buffered.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub fn remove_buffered(&self, bytes: usize) {
+        self.buffered.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Adds what is counted here rather than by a thread.
+    pub fn add_counts_to(&self, sum: &mut Counts) {
+        sum.data_out += self.data_out.load(Ordering::Relaxed);
+        sum.data_out_refused += self.data_out_refused.load(Ordering::Relaxed);
+    }
+
+    /// Sends DATA to a node, on its main channel when `channel_id` is 0.
+    ///
+    /// # Errors
+    /// [`Refusal`]; a full outbox also ends the connection where that is the policy.
+    pub fn send_to(&self, id: &str, payload: &[u8], channel_id: u32) -> Result<(), Refusal> {
+        let node = self.node(id).ok_or(Refusal::NoSuchNode)?;
+        if channel_id != 0 && channel_id != node.channel_id() {
+            return Err(Refusal::NoSuchChannel);
+        }
+        self.check_len(payload)?;
+        let mut frame = Vec::with_capacity(HEAD_LEN + payload.len() + 2);
+        v1::encode(FrameType::DATA.0, node.channel_id().into(), payload, &mut frame)?;
+        if frame.len() - crate::wire::HEADER_LEN > self.limits.max_frame_bytes as usize {
+            return Err(Refusal::TooLong);
+        }
+        let len = frame.len();
+        self.push(&node, [Bytes::from(frame)], len)
+    }
+
+    /// Sends DATA to every node and returns to how many it is on its way. The payload is encoded once and shared.
+    ///
+    /// # Errors
+    /// [`Refusal::TooLong`] and [`Refusal::NotUtf8`], before anything was sent. A node whose outbox is full is not
+    /// counted, and treated as the slow-consumer policy says.
+    pub fn broadcast(&self, payload: &[u8]) -> Result<usize, Refusal> {
+        self.check_len(payload)?;
+        let tail = v1::encode_tail(payload)?;
+        if HEAD_LEN + tail.len() > self.limits.max_frame_bytes as usize {
+            return Err(Refusal::TooLong);
+        }
+        let mut heads = BytesMut::new();
+        let mut reached = 0;
+        for node in &self.nodes {
+            // One block serves many heads: they are cut off it without copying.
+            if heads.capacity() < HEAD_LEN {
+                heads.reserve(HEAD_LEN * 256);
+            }
+            v1::encode_head(FrameType::DATA.0, node.channel_id().into(), tail.len(), &mut heads);
+            let head = heads.split().freeze();
+            let len = head.len() + tail.len();
+            reached += usize::from(self.push(node.value(), [head, tail.clone()], len).is_ok());
+        }
+        Ok(reached)
+    }
+
+    /// Takes a node off the bus; its connection ends unless it has other nodes.
+    ///
+    /// # Errors
+    /// [`Refusal::NoSuchNode`].
+    pub fn disconnect(&self, id: &str, counters: &Counters) -> Result<(), Refusal> {
+        let node = self.node(id).ok_or(Refusal::NoSuchNode)?;
+        if !self.leave(&node, Departure::Disconnected, counters) {
+            return Err(Refusal::NoSuchNode);
+        }
+        node.link().evict(node.channel_id(), CloseReason::Kicked);
+        Ok(())
+    }
+
+    /// Forgets what idle addresses left behind. Cheap; to be called now and then.
+    pub fn tidy(&self, now: Now) {
+        if let Some(limit) = &self.limits.rate_limit {
+            self.address_buckets.forget_full(limit, now.mono);
+        }
+    }
+
+    fn check_len(&self, payload: &[u8]) -> Result<(), Refusal> {
+        if payload.len() > self.limits.max_frame_bytes as usize { Err(Refusal::TooLong) } else { Ok(()) }
+    }
+
+    fn push<const N: usize>(&self, node: &Arc<Node>, parts: [Bytes; N], len: usize) -> Result<(), Refusal> {
+        let end = self.limits.close_slow_consumers.then_some(CloseReason::SlowConsumer);
+        match node.link().push(parts, len, self.limits.outbox_bytes, end) {
+            Ok(()) => {
+                self.add_buffered(len);
+                self.data_out.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(PushError::Full) => {
+                self.data_out_refused.fetch_add(1, Ordering::Relaxed);
+                Err(Refusal::OutboxFull)
+            }
+            Err(PushError::Closed) => Err(Refusal::NoSuchNode),
+        }
+    }
+
+    fn take_address_token(&self, address: IpAddr, limit: &RateLimit, now: Now) -> bool {
+        self.address_buckets.take(address, limit, now.mono)
+    }
+
+    fn put_back_address_token(&self, address: IpAddr) {
+        self.address_buckets.put_back(address);
+    }
+
+    /// Brings a node online under a fresh channel id. A node of the same id on another connection is replaced: the newest
+    /// connection wins. `None` when the server holds as many nodes as it may.
+    fn register(&self, id: Arc<str>, link: &Arc<Link>, metadata: Arc<str>, counters: &Counters, now: Now) -> Option<Arc<Node>> {
+        if self.node_count.fetch_add(1, Ordering::Relaxed) >= self.limits.max_nodes {
+            self.node_count.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        let node = self.with_channel(|channel_id| Arc::new(Node::new(id.clone(), link.clone(), channel_id, metadata.clone(), now)));
+        // The entry stays locked while both events are told: of two connections that fight for an id, each sees the
+        // other's node either not at all or completely, and the host sees one order.
+        let replaced = match self.nodes.entry(id) {
+            Entry::Occupied(mut entry) => {
+                let older = entry.insert(node.clone());
+                let replaced = self.tell_departure(&older, Departure::Replaced, counters).then_some(older);
+                self.tell_arrival(&node);
+                replaced
+            }
+            Entry::Vacant(entry) => {
+                let _entry = entry.insert(node.clone());
+                self.tell_arrival(&node);
+                None
+            }
+        };
+        counters.nodes_registered.up();
+        if let Some(older) = replaced {
+            self.forget_channel(&older);
+            older.link().evict(older.channel_id(), CloseReason::Replaced);
+        }
+        Some(node)
+    }
+
+    fn tell_arrival(&self, node: &Arc<Node>) {
+        if self.host.wants(EventMask::REGISTER) {
+            self.host.push_state(Event::Register { node: node.clone(), count: 1 });
+        }
+    }
+
+    /// Takes a node off the bus unless it left already. A newer node of the same id is not touched.
+    fn leave(&self, node: &Arc<Node>, how: Departure, counters: &Counters) -> bool {
+        if !self.tell_departure(node, how, counters) {
+            return false;
+        }
+        self.nodes.remove_if(node.id(), |_, current| Arc::ptr_eq(current, node));
+        self.forget_channel(node);
+        true
+    }
+
+    /// Closes the gate behind a node and tells the host, once.
+    fn tell_departure(&self, node: &Arc<Node>, how: Departure, counters: &Counters) -> bool {
+        let mut gate = node.gate();
+        if gate.left.is_some() {
+            return false;
+        }
+        gate.left = Some(how);
+        if self.host.wants(EventMask::LEFT) {
+            self.host.push_state(Event::Left { node: node.clone(), how, count: 1 });
+        }
+        drop(gate);
+        self.node_count.fetch_sub(1, Ordering::Relaxed);
+        match how {
+            Departure::Unregistered => counters.nodes_unregistered.up(),
+            Departure::TimedOut => counters.nodes_timed_out.up(),
+            Departure::Replaced => counters.nodes_replaced.up(),
+            Departure::Disconnected => counters.nodes_disconnected.up(),
+        }
+        true
+    }
+
+    /// Calls `make` with a channel id that nobody uses, and enters the node under it. Ids only increase, wrap around after
+    /// u32, and skip 0 and those in use.
+    fn with_channel(&self, make: impl FnOnce(u32) -> Arc<Node>) -> Arc<Node> {
+        loop {
+            let id = self.next_channel.fetch_add(1, Ordering::Relaxed);
+            if id == 0 {
+                continue;
+            }
+            if let Entry::Vacant(entry) = self.channels.entry(id) {
+                let node = make(id);
+                entry.insert(node.clone());
+                return node;
+            }
+        }
+    }
+
+    fn forget_channel(&self, node: &Arc<Node>) {
+        self.channels.remove(&node.channel_id());
+    }
+}

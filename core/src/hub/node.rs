@@ -1,0 +1,156 @@
+//! One registration of a node: who it is, when it was last heard, what it sent.
+//!
+//! Owns the record that all threads share. Liveness and counters are atomics with one writer, the thread of the node's
+//! connection; whether the node is still there is behind the gate, which also orders the node's events.
+
+use super::Now;
+use super::event::Departure;
+use super::link::Link;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A registration. The same id registered again on another connection is another `Node`.
+pub struct Node {
+    id: Arc<str>,
+    link: Arc<Link>,
+    channel_id: u32,
+    created: u64,
+    /// Heartbeats for the whole connection that came before this node: not its own.
+    link_heartbeats_before: u64,
+    last_seen: AtomicU64,
+    heartbeats: AtomicU64,
+    messages: AtomicU64,
+    last_message: AtomicU64,
+    gate: Mutex<Gate>,
+}
+
+/// What changes as a whole. Events of the node are told while this is locked, so they reach the host in order.
+pub(super) struct Gate {
+    pub(super) left: Option<Departure>,
+    pub(super) metadata: Arc<str>,
+}
+
+/// A copy of what is known about a node. Times are Unix seconds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeInfo {
+    pub id: Arc<str>,
+    pub peer: SocketAddr,
+    pub connection_id: u64,
+    pub channel_id: u32,
+    pub online: bool,
+    pub last_heartbeat: f64,
+    pub heartbeat_count: u64,
+    pub total_messages: u64,
+    /// 0 before the first message.
+    pub last_message: f64,
+    pub created_at: f64,
+    /// JSON text, `[]` when the node sent none.
+    pub metadata: Arc<str>,
+}
+
+impl Node {
+    pub(super) fn new(id: Arc<str>, link: Arc<Link>, channel_id: u32, metadata: Arc<str>, now: Now) -> Node {
+        Node {
+            id,
+            channel_id,
+            created: now.mono,
+            link_heartbeats_before: link.heartbeats(),
+            link,
+            last_seen: AtomicU64::new(now.mono),
+            heartbeats: AtomicU64::new(0),
+            messages: AtomicU64::new(0),
+            last_message: AtomicU64::new(0),
+            gate: Mutex::new(Gate { left: None, metadata }),
+        }
+    }
+
+    pub fn id(&self) -> &Arc<str> {
+        &self.id
+    }
+
+    pub fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+
+    pub fn peer(&self) -> SocketAddr {
+        self.link.peer()
+    }
+
+    pub fn connection_id(&self) -> u64 {
+        self.link.connection_id()
+    }
+
+    /// The node's main channel, unique in the server.
+    pub fn channel_id(&self) -> u32 {
+        self.channel_id
+    }
+
+    pub fn is_online(&self) -> bool {
+        self.gate().left.is_none()
+    }
+
+    /// How the node left, or `None` while it is online.
+    pub fn departure(&self) -> Option<Departure> {
+        self.gate().left
+    }
+
+    /// JSON text of the metadata, `[]` when the node sent none.
+    pub fn metadata(&self) -> Arc<str> {
+        self.gate().metadata.clone()
+    }
+
+    /// When the node last gave a sign of life, in monotonic microseconds: its own or one for the whole connection.
+    pub fn last_seen(&self) -> u64 {
+        self.last_seen.load(Ordering::Relaxed).max(self.link.last_seen())
+    }
+
+    pub fn info(&self, now: Now) -> NodeInfo {
+        let (online, metadata) = {
+            let gate = self.gate();
+            (gate.left.is_none(), gate.metadata.clone())
+        };
+        let last_message = self.last_message.load(Ordering::Relaxed);
+        NodeInfo {
+            id: self.id.clone(),
+            peer: self.peer(),
+            connection_id: self.connection_id(),
+            channel_id: self.channel_id,
+            online,
+            last_heartbeat: now.unix_seconds_of(self.last_seen()),
+            heartbeat_count: self.heartbeats.load(Ordering::Relaxed) + self.link.heartbeats() - self.link_heartbeats_before,
+            total_messages: self.messages.load(Ordering::Relaxed),
+            last_message: if last_message == 0 { 0.0 } else { now.unix_seconds_of(last_message) },
+            created_at: now.unix_seconds_of(self.created),
+            metadata,
+        }
+    }
+
+    pub(super) fn gate(&self) -> MutexGuard<'_, Gate> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A sign of life of this node alone.
+    pub(super) fn beat(&self, now: Now) {
+        self.last_seen.store(now.mono, Ordering::Relaxed);
+        // One writer, so a load and a store do what a locked increment would, cheaper.
+        self.heartbeats.store(self.heartbeats.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    /// REGISTER again: alive, but not a heartbeat.
+    pub(super) fn seen(&self, now: Now) {
+        self.last_seen.store(now.mono, Ordering::Relaxed);
+    }
+
+    pub(super) fn message(&self, now: Now) {
+        self.messages.store(self.messages.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        self.last_message.store(now.mono, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Node[{} {} channel {}]", self.id, self.peer(), self.channel_id)
+    }
+}

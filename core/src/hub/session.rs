@@ -1,0 +1,354 @@
+//! The server's side of one connection: what each frame means.
+//!
+//! Owns which nodes are registered here and the connection's deadlines. Pure: bytes and `now` come in, replies are
+//! written into the thread's buffer, and a verdict ([`Next`]) says how the shell goes on. It knows no socket.
+
+use super::event::{CloseReason, Departure, Event, EventMask};
+use super::link::{Eviction, Link};
+use super::nodes::{Nodes, Registered};
+use super::rate::{Bucket, RateLimitBy};
+use super::replies::Replies;
+use super::wheel::{Key, Wheel};
+use super::{Counters, Hub, Node, Now, Timer};
+use crate::wire::{Decoded, Frame, FrameError, FrameType, code, control, v1};
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// What a session works with, lent to it by its thread for one call.
+pub struct Context<'a> {
+    pub hub: &'a Hub,
+    pub counters: &'a Counters,
+    pub wheel: &'a mut Wheel<Timer>,
+    pub replies: &'a mut Replies,
+    pub random: &'a mut fastrand::Rng,
+    pub now: Now,
+}
+
+/// How the shell goes on with a connection.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    Continue,
+    /// The host has no room: stop reading, keep what was not consumed, and come back with it after `resume`.
+    Wait,
+    /// Write the replies, then end the connection.
+    Close(CloseReason),
+}
+
+pub struct Session {
+    link: Arc<Link>,
+    nodes: Nodes,
+    /// Runs while no node is registered.
+    register_timer: Option<Key>,
+    bucket: Option<Box<Bucket>>,
+}
+
+impl Session {
+    pub fn open(link: Arc<Link>, cx: &mut Context<'_>) -> Session {
+        let bucket = match &cx.hub.limits().rate_limit {
+            Some(limit) if limit.by == RateLimitBy::Connection => Some(Box::new(Bucket::full(limit, cx.now.mono))),
+            _ => None,
+        };
+        if cx.hub.host().wants(EventMask::CONNECT) {
+            cx.hub.host().push_state(Event::Connect { connection_id: link.connection_id(), peer: link.peer() });
+        }
+        let mut session = Session { link, nodes: Nodes::None, register_timer: None, bucket };
+        session.await_register(cx);
+        session
+    }
+
+    pub fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+
+    pub fn node_count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Handles the whole frames at the start of `input` and returns how many bytes they took.
+    pub fn receive(&mut self, cx: &mut Context<'_>, input: &[u8]) -> (usize, Next) {
+        let mut consumed = 0;
+        loop {
+            let decoded = v1::decode(&input[consumed..], cx.hub.limits().max_frame_bytes);
+            let (len, next) = match decoded {
+                Decoded::Incomplete => return (consumed, Next::Continue),
+                Decoded::Broken { error } => {
+                    match error {
+                        FrameError::TooLong(_) => cx.counters.frames_too_long.up(),
+                        FrameError::BadMagic(_) | FrameError::BadPayload => cx.counters.invalid_magic.up(),
+                    }
+                    cx.replies.error(error.code(), &error.answer(), 0);
+                    let reason = match error {
+                        FrameError::TooLong(_) => CloseReason::FrameTooLong,
+                        FrameError::BadMagic(_) | FrameError::BadPayload => CloseReason::BrokenStream,
+                    };
+                    return (input.len(), Next::Close(reason));
+                }
+                Decoded::Invalid { len, .. } | Decoded::Frame { len, .. } if !self.may_send(cx) => {
+                    cx.counters.rate_limited.up();
+                    cx.replies.error(code::RATE_LIMITED, code::RATE_LIMITED_TEXT, 0);
+                    (len, Next::Continue)
+                }
+                Decoded::Invalid { error, len } => {
+                    cx.counters.invalid_payloads.up();
+                    cx.replies.error(error.code(), &error.answer(), 0);
+                    (len, Next::Continue)
+                }
+                Decoded::Frame { frame, len } => (len, self.frame(cx, frame)),
+            };
+            if next == Next::Wait {
+                // The same frame comes again after the wait, and pays then.
+                self.put_back(cx);
+                return (consumed, next);
+            }
+            cx.counters.messages_in.up();
+            consumed += len;
+            if next != Next::Continue {
+                return (consumed, next);
+            }
+        }
+    }
+
+    /// A node's timer fired. `reading_stopped` says that we stopped reading this connection ourselves: its silence is ours.
+    pub fn node_timer(&mut self, cx: &mut Context<'_>, node: &Arc<Node>, reading_stopped: bool) -> Next {
+        let channel_id = node.channel_id();
+        if self.nodes.get(channel_id).is_none() {
+            return Next::Continue;
+        }
+        let timeout = cx.hub.limits().heartbeat_timeout;
+        let seen = if reading_stopped { cx.now.mono } else { node.last_seen() };
+        if cx.now.mono <= seen + timeout {
+            let timer = cx.wheel.insert(seen + timeout, Timer::Node(node.clone()));
+            self.nodes.set_timer(channel_id, timer);
+            return Next::Continue;
+        }
+        // Its timer has just fired, so there is none to remove.
+        self.nodes.remove(channel_id);
+        if !cx.hub.leave(node, Departure::TimedOut, cx.counters) {
+            // It left elsewhere at this moment; that thread's message will find it gone already.
+            return self.after_leaving(CloseReason::Replaced);
+        }
+        if self.nodes.is_empty() {
+            return Next::Close(CloseReason::HeartbeatTimeout);
+        }
+        cx.replies.error(code::NODE_TIMED_OUT, &format!("Node timed out: {}", node.id()), channel_id);
+        Next::Continue
+    }
+
+    /// The connection's own timer fired: nobody registered in time. The shell re-arms it where reading was stopped.
+    pub fn register_timer(&mut self, cx: &mut Context<'_>, reading_stopped: bool) -> Next {
+        self.register_timer = None;
+        if !self.nodes.is_empty() {
+            return Next::Continue;
+        }
+        if reading_stopped {
+            self.await_register(cx);
+            return Next::Continue;
+        }
+        cx.counters.register_timeouts.up();
+        Next::Close(CloseReason::RegisterTimeout)
+    }
+
+    /// One of our nodes left because of something that happened elsewhere.
+    pub fn evict(&mut self, cx: &mut Context<'_>, eviction: Eviction) -> Next {
+        let Some(Registered { timer, .. }) = self.nodes.remove(eviction.channel_id) else {
+            return Next::Continue;
+        };
+        cx.wheel.remove(timer);
+        let channel_id = if self.nodes.is_empty() { 0 } else { eviction.channel_id };
+        match eviction.why {
+            CloseReason::Replaced => cx.replies.error(code::REPLACED, code::REPLACED_TEXT, channel_id),
+            _ if channel_id != 0 => cx.replies.error(code::NOT_ALLOWED, "Disconnected by the server", channel_id),
+            _ => {}
+        }
+        self.after_leaving(eviction.why)
+    }
+
+    /// The connection is over: its nodes leave, its timers go.
+    pub fn close(&mut self, cx: &mut Context<'_>, reason: CloseReason) {
+        for Registered { node, timer } in self.nodes.take_all() {
+            cx.wheel.remove(timer);
+            cx.hub.leave(&node, Departure::Disconnected, cx.counters);
+        }
+        if let Some(timer) = self.register_timer.take() {
+            cx.wheel.remove(timer);
+        }
+        if cx.hub.host().wants(EventMask::CLOSE) {
+            cx.hub.host().push_state(Event::Close { connection_id: self.link.connection_id(), reason });
+        }
+    }
+
+    fn may_send(&mut self, cx: &Context<'_>) -> bool {
+        match (&cx.hub.limits().rate_limit, &mut self.bucket) {
+            (None, _) => true,
+            (Some(limit), Some(bucket)) => bucket.take(limit, cx.now.mono),
+            (Some(limit), None) => cx.hub.take_address_token(self.link.peer().ip(), limit, cx.now),
+        }
+    }
+
+    fn put_back(&mut self, cx: &Context<'_>) {
+        match (&cx.hub.limits().rate_limit, &mut self.bucket) {
+            (None, _) => {}
+            (Some(_), Some(bucket)) => bucket.put_back(),
+            (Some(_), None) => cx.hub.put_back_address_token(self.link.peer().ip()),
+        }
+    }
+
+    fn frame(&mut self, cx: &mut Context<'_>, frame: Frame<'_>) -> Next {
+        match frame.frame_type {
+            FrameType::HEARTBEAT_REQ => self.heartbeat(cx, frame.channel_id),
+            FrameType::DATA => self.data(cx, frame),
+            FrameType::PING => {
+                cx.counters.pings.up();
+                cx.replies.pong();
+                Next::Continue
+            }
+            FrameType::REGISTER => self.register(cx, &frame.payload.bytes()),
+            FrameType::UNREGISTER => self.unregister(cx, frame.channel_id),
+            _ => {
+                cx.counters.unknown_types.up();
+                Next::Continue
+            }
+        }
+    }
+
+    fn heartbeat(&mut self, cx: &mut Context<'_>, channel_id: i64) -> Next {
+        cx.counters.heartbeat_requests.up();
+        let wanted = cx.hub.host().wants(EventMask::HEARTBEAT);
+        let channel_id = if channel_id == 0 && !self.nodes.is_empty() {
+            self.link.beat(cx.now.mono);
+            if wanted {
+                self.nodes.iter().for_each(|registered| tell_heartbeat(cx, &registered.node));
+            }
+            0
+        } else if let Some(Registered { node, .. }) = self.own(channel_id) {
+            node.beat(cx.now);
+            if wanted {
+                tell_heartbeat(cx, node);
+            }
+            node.channel_id()
+        } else {
+            cx.counters.heartbeats_ignored.up();
+            return Next::Continue;
+        };
+        cx.counters.heartbeats.up();
+        cx.replies.heartbeat(channel_id, cx.now);
+        Next::Continue
+    }
+
+    fn data(&mut self, cx: &mut Context<'_>, frame: Frame<'_>) -> Next {
+        let target = if frame.channel_id == 0 { self.nodes.first() } else { self.own(frame.channel_id) };
+        let Some(Registered { node, .. }) = target else {
+            cx.counters.data_ignored.up();
+            return Next::Continue;
+        };
+        if cx.hub.host().wants(EventMask::DATA) {
+            let gate = node.gate();
+            // A node that was replaced a moment ago on another thread says no more: its last event was told.
+            if gate.left.is_none() {
+                let payload = Bytes::from(frame.payload.bytes().into_owned());
+                let bytes = payload.len();
+                let event = Event::Data { node: node.clone(), channel_id: node.channel_id(), payload };
+                if cx.hub.host().push_data(event, bytes, self.link.clone()).is_err() {
+                    cx.counters.reads_paused_by_host.up();
+                    return Next::Wait;
+                }
+            }
+        }
+        cx.counters.data_in.up();
+        node.message(cx.now);
+        Next::Continue
+    }
+
+    fn register(&mut self, cx: &mut Context<'_>, payload: &[u8]) -> Next {
+        let request = match control::parse_register(payload) {
+            Ok(request) => request,
+            Err(error) => {
+                cx.counters.registers.up();
+                return refuse(cx, error.code(), &error.to_string());
+            }
+        };
+        if cx.hub.host().wants(EventMask::REGISTER) && cx.hub.host().is_crowded(Some(self.link.clone())) {
+            cx.counters.reads_paused_by_host.up();
+            return Next::Wait;
+        }
+        cx.counters.registers.up();
+        let metadata: Arc<str> = request.metadata.map_or_else(|| "[]".into(), Arc::from);
+        let id: Arc<str> = request.node_id.unwrap_or_else(|| node_id(cx)).into();
+        if let Some(node) = cx.hub.node(&id).filter(|node| Arc::ptr_eq(node.link(), &self.link)) {
+            let mut gate = node.gate();
+            if gate.left.is_none() {
+                gate.metadata = metadata;
+                drop(gate);
+                node.seen(cx.now);
+                cx.replies.registered(&id, node.channel_id(), cx.now);
+                return Next::Continue;
+            }
+        }
+        if self.nodes.len() >= cx.hub.limits().max_nodes_per_connection {
+            return refuse(cx, code::NOT_ALLOWED, "Too many nodes on this connection");
+        }
+        let Some(node) = cx.hub.register(id, &self.link, metadata, cx.counters, cx.now) else {
+            return refuse(cx, code::NOT_ALLOWED, "Too many nodes on this server");
+        };
+        cx.replies.registered(node.id(), node.channel_id(), cx.now);
+        if let Some(timer) = self.register_timer.take() {
+            cx.wheel.remove(timer);
+        }
+        let timer = cx.wheel.insert(cx.now.mono + cx.hub.limits().heartbeat_timeout, Timer::Node(node.clone()));
+        self.nodes.insert(Registered { node, timer });
+        Next::Continue
+    }
+
+    fn unregister(&mut self, cx: &mut Context<'_>, channel_id: i64) -> Next {
+        cx.counters.unregisters.up();
+        if channel_id == 0 {
+            for Registered { node, timer } in self.nodes.take_all() {
+                cx.wheel.remove(timer);
+                cx.hub.leave(&node, Departure::Unregistered, cx.counters);
+            }
+        } else if let Some(Registered { node, timer }) = u32::try_from(channel_id).ok().and_then(|id| self.nodes.remove(id)) {
+            cx.wheel.remove(timer);
+            cx.hub.leave(&node, Departure::Unregistered, cx.counters);
+        }
+        if self.nodes.is_empty() {
+            self.await_register(cx);
+        }
+        Next::Continue
+    }
+
+    /// The node of one of our own channels: nobody writes into a stranger's.
+    fn own(&self, channel_id: i64) -> Option<&Registered> {
+        u32::try_from(channel_id).ok().and_then(|id| self.nodes.get(id))
+    }
+
+    fn after_leaving(&self, why: CloseReason) -> Next {
+        if self.nodes.is_empty() { Next::Close(why) } else { Next::Continue }
+    }
+
+    /// Starts the time within which somebody has to register, unless it runs already.
+    fn await_register(&mut self, cx: &mut Context<'_>) {
+        if self.register_timer.is_none() {
+            let deadline = cx.now.mono + cx.hub.limits().register_timeout;
+            self.register_timer = Some(cx.wheel.insert(deadline, Timer::Connection(self.link.clone())));
+        }
+    }
+}
+
+fn tell_heartbeat(cx: &Context<'_>, node: &Arc<Node>) {
+    let gate = node.gate();
+    if gate.left.is_none() {
+        cx.hub.host().push_state(Event::Heartbeat { node: node.clone(), count: 1 });
+    }
+}
+
+fn refuse(cx: &mut Context<'_>, code: u16, text: &str) -> Next {
+    cx.counters.registers_refused.up();
+    cx.replies.error(code, text, 0);
+    Next::Continue
+}
+
+/// An id for a node that brought none, in the form the PHP library makes them: `node_<13 hex>_<8 hex>`.
+fn node_id(cx: &mut Context<'_>) -> String {
+    let (seconds, micros) = (cx.now.unix / 1_000_000, cx.now.unix % 1_000_000);
+    format!("node_{seconds:08x}{micros:05x}_{:08x}", cx.random.u32(..))
+}

@@ -1,0 +1,231 @@
+//! A hashed timing wheel: what is due, told at most one tick late, at a constant cost per entry.
+//!
+//! Owns the entries and their order in time. Does not know what an entry means, and has no clock: `now` is passed in,
+//! in microseconds of any monotonic origin.
+//!
+//! | operation | cost |
+//! |---|---|
+//! | [`Wheel::insert`], [`Wheel::remove`] | O(1) |
+//! | an entry that is postponed elsewhere (a heartbeat) | nothing: the wheel is not touched |
+//! | a tick | the entries of one slot |
+//!
+//! An entry further away than one turn of the wheel stays in its slot and is looked at once per turn.
+
+use slab::Slab;
+
+/// Length of a tick in microseconds. An entry fires at the first tick after its deadline, so at most this late.
+pub const TICK: u64 = 100_000;
+
+/// Slots of the wheel: one turn takes 51.2 s, longer than the usual heartbeat timeout.
+const SLOTS: u32 = 512;
+
+/// "No entry" in the lists that link the entries of a slot.
+const NONE: u32 = u32::MAX;
+
+/// Names one entry until it fires or is removed; after that the key must not be used again.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Key(u32);
+
+struct Entry<T> {
+    previous: u32,
+    next: u32,
+    /// The tick at which the entry fires, counted from the wheel's origin: 32 bits last for 13 years.
+    due: u32,
+    item: T,
+}
+
+pub struct Wheel<T> {
+    entries: Slab<Entry<T>>,
+    heads: Box<[u32]>,
+    origin: u64,
+    /// The tick that is being told, or was told last.
+    current: u32,
+    /// The next entry of the current slot to look at.
+    cursor: u32,
+}
+
+impl<T> Wheel<T> {
+    pub fn new(now: u64) -> Wheel<T> {
+        Wheel { entries: Slab::new(), heads: vec![NONE; SLOTS as usize].into(), origin: now, current: 0, cursor: NONE }
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Fires `item` at the first tick that is strictly after `deadline`; a deadline in the past means the next tick.
+    pub fn insert(&mut self, deadline: u64, item: T) -> Key {
+        let due = (deadline.saturating_sub(self.origin) / TICK + 1).min(u64::from(u32::MAX)) as u32;
+        let due = due.max(self.current.saturating_add(1));
+        let head = &mut self.heads[(due % SLOTS) as usize];
+        let index = self.entries.insert(Entry { previous: NONE, next: *head, due, item }) as u32;
+        let next = std::mem::replace(head, index);
+        if next != NONE {
+            self.entries[next as usize].previous = index;
+        }
+        Key(index)
+    }
+
+    pub fn remove(&mut self, key: Key) -> T {
+        let Entry { previous, next, due, item } = self.entries.remove(key.0 as usize);
+        if previous == NONE {
+            self.heads[(due % SLOTS) as usize] = next;
+        } else {
+            self.entries[previous as usize].next = next;
+        }
+        if next != NONE {
+            self.entries[next as usize].previous = previous;
+        }
+        if self.cursor == key.0 {
+            self.cursor = next;
+        }
+        item
+    }
+
+    /// Takes one entry whose tick has come; call until it returns `None`. Between two calls entries may be inserted
+    /// and removed, also those that were about to fire.
+    pub fn pop(&mut self, now: u64) -> Option<T> {
+        let target = (now.saturating_sub(self.origin) / TICK).min(u64::from(u32::MAX - 1)) as u32;
+        loop {
+            while self.cursor != NONE {
+                let key = Key(self.cursor);
+                let entry = &self.entries[self.cursor as usize];
+                if entry.due <= self.current {
+                    return Some(self.remove(key));
+                }
+                self.cursor = entry.next;
+            }
+            if self.current >= target {
+                return None;
+            }
+            // After a long stop one turn is enough: it visits every slot, and whatever is due by then fires.
+            self.current = (self.current + 1).max(target.saturating_sub(SLOTS - 1));
+            self.cursor = self.heads[(self.current % SLOTS) as usize];
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+
+    fn fired(wheel: &mut Wheel<u32>, now: u64) -> Vec<u32> {
+        let mut all: Vec<u32> = std::iter::from_fn(|| wheel.pop(now)).collect();
+        all.sort_unstable();
+        all
+    }
+
+    #[test]
+    fn an_entry_fires_after_its_deadline_and_at_most_one_tick_late() {
+        let mut wheel = Wheel::new(7);
+        wheel.insert(7 + 3 * TICK, 1);
+        assert_eq!(fired(&mut wheel, 7 + 3 * TICK), [], "at the deadline itself it is not late yet");
+        assert_eq!(fired(&mut wheel, 7 + 4 * TICK), [1]);
+        assert!(wheel.is_empty());
+    }
+
+    #[test]
+    fn a_deadline_in_the_past_means_the_next_tick() {
+        let mut wheel = Wheel::new(0);
+        assert_eq!(wheel.pop(50 * TICK), None);
+        wheel.insert(3, 1);
+        assert_eq!(fired(&mut wheel, 50 * TICK), []);
+        assert_eq!(fired(&mut wheel, 51 * TICK), [1]);
+    }
+
+    #[test]
+    fn an_entry_many_turns_away_waits_for_its_turn() {
+        let mut wheel = Wheel::new(0);
+        let deadline = 3 * u64::from(SLOTS) * TICK + TICK / 2;
+        wheel.insert(deadline, 1);
+        let mut now = 0;
+        while now < deadline {
+            assert_eq!(wheel.pop(now), None);
+            now += TICK;
+        }
+        assert_eq!(wheel.pop(now), Some(1));
+    }
+
+    #[test]
+    fn after_a_long_stop_everything_due_fires_at_once() {
+        let mut wheel = Wheel::new(0);
+        for n in 0..2000 {
+            wheel.insert(u64::from(n) * TICK, n);
+        }
+        assert_eq!(fired(&mut wheel, 1500 * TICK), (0..1500).collect::<Vec<_>>());
+        assert_eq!(fired(&mut wheel, 9000 * TICK), (1500..2000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn entries_may_be_inserted_and_removed_while_their_slot_fires() {
+        let mut wheel = Wheel::new(0);
+        let keys: Vec<Key> = (0..4).map(|n| wheel.insert(0, n)).collect();
+        let first = wheel.pop(TICK).expect("four are due");
+        let other = if first == 3 { 2 } else { 3 };
+        wheel.remove(keys[other as usize]);
+        wheel.insert(0, 9);
+        let rest = fired(&mut wheel, TICK);
+        assert_eq!(rest.len(), 2);
+        assert!(!rest.contains(&other) && !rest.contains(&9));
+        assert_eq!(fired(&mut wheel, 2 * TICK), [9]);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Insert(u64),
+        Remove(usize),
+        Advance(u64),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            (0..120_000_000u64).prop_map(Step::Insert),
+            any::<usize>().prop_map(Step::Remove),
+            (0..20_000_000u64).prop_map(Step::Advance),
+        ];
+        prop::collection::vec(step, 0..200)
+    }
+
+    proptest! {
+        #[test]
+        fn the_wheel_fires_what_a_plain_list_would(steps in steps()) {
+            let mut wheel = Wheel::new(0);
+            let mut model: HashMap<u32, (Key, u64)> = HashMap::new();
+            let (mut now, mut told, mut serial) = (0, 0, 0);
+            for step in steps {
+                match step {
+                    Step::Insert(after) => {
+                        // The tick in progress is over: an entry never fires in the tick that inserted it.
+                        let tick = ((now + after) / TICK + 1).max(told + 1);
+                        model.insert(serial, (wheel.insert(now + after, serial), tick));
+                        serial += 1;
+                    }
+                    Step::Remove(pick) => {
+                        let mut ids: Vec<u32> = model.keys().copied().collect();
+                        ids.sort_unstable();
+                        if !ids.is_empty() {
+                            let id = ids[pick % ids.len()];
+                            let (key, _) = model.remove(&id).expect("picked from the model");
+                            prop_assert_eq!(wheel.remove(key), id);
+                        }
+                    }
+                    Step::Advance(by) => {
+                        now += by;
+                        told = now / TICK;
+                        let mut expected: Vec<u32> = model.iter().filter(|(_, (_, tick))| *tick <= told).map(|(id, _)| *id).collect();
+                        expected.sort_unstable();
+                        model.retain(|_, (_, tick)| *tick > told);
+                        prop_assert_eq!(fired(&mut wheel, now), expected);
+                    }
+                }
+                prop_assert_eq!(wheel.len(), model.len());
+            }
+        }
+    }
+}

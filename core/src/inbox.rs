@@ -1,0 +1,245 @@
+//! The inbox: a bounded queue from the engine's threads to the host's one thread, with one descriptor to wait on.
+//!
+//! Owns the queue, its bounds and the descriptor. Does not know where events come from or what the host does with them.
+//!
+//! At the bound, data and state part ways. A data event is handed back: its producer stops reading its socket and is
+//! resumed when the queue is half empty, so that the pressure reaches the sender through TCP. A state event is never
+//! refused: events of one node (or connection, or client) are put together, the newest stays and says how many it
+//! stands for. While such an overflow exists every state event goes through it, which keeps the order per node.
+
+use crate::config::InboxLimits;
+use crate::error::{Error, ErrorKind};
+use crate::event::{ClientEvent, Event, EventMask, Resume};
+use crate::hub::event::Host;
+use indexmap::IndexMap;
+use rustix::event::{EventfdFlags, eventfd};
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub struct Inbox {
+    limits: InboxLimits,
+    subscribed: AtomicU32,
+    queue: Mutex<Queue>,
+    fd: OwnedFd,
+}
+
+#[derive(Default)]
+struct Queue {
+    events: VecDeque<Event>,
+    bytes: usize,
+    overflow: IndexMap<Key, Event>,
+    /// Producers that wait for room. At most one entry per producer: a paused one does not produce.
+    paused: Vec<Arc<dyn Resume>>,
+    /// The descriptor is readable.
+    armed: bool,
+    pauses: u64,
+    coalesced: u64,
+}
+
+#[derive(PartialEq, Eq, Hash)]
+enum Key {
+    Node(Arc<str>),
+    Connection(u64),
+    Client(u64, std::mem::Discriminant<ClientEvent>),
+}
+
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct InboxStats {
+    pub queued_events: usize,
+    pub queued_bytes: usize,
+    /// Times a producer had to wait for the host.
+    pub pauses: u64,
+    /// State events that were put together with a later one.
+    pub coalesced: u64,
+}
+
+impl Inbox {
+    /// # Errors
+    /// [`ErrorKind::Config`] for a limit of 0, [`ErrorKind::Io`] when no descriptor is left.
+    pub fn new(limits: InboxLimits) -> Result<Arc<Inbox>, Error> {
+        if limits.events == 0 || limits.bytes == 0 {
+            return Err(Error::new(ErrorKind::Config, "The limits of the inbox must be at least 1"));
+        }
+        let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|error| Error::new(ErrorKind::Io, format!("Cannot create the inbox: {error}")))?;
+        Ok(Arc::new(Inbox { limits, subscribed: AtomicU32::new(0), queue: Mutex::default(), fd }))
+    }
+
+    /// Readable while events wait. Never read from it: [`Inbox::drain`] does.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Replaces the set of events that are queued. The default is none.
+    pub fn subscribe(&self, kinds: EventMask) {
+        self.subscribed.store(kinds.0, Ordering::Relaxed);
+    }
+
+    /// Moves up to `max` events to the back of `into` and returns their number. Never blocks.
+    pub fn drain(&self, into: &mut VecDeque<Event>, max: usize) -> usize {
+        let mut resumed = Vec::new();
+        let mut queue = self.lock();
+        let before = into.len();
+        let ready = queue.events.len().min(max);
+        for event in queue.events.drain(..ready) {
+            into.push_back(event);
+        }
+        let freed: usize = into.range(before..).map(payload_len).sum();
+        queue.bytes -= freed;
+        if queue.events.is_empty() && ready < max {
+            let overflow = queue.overflow.len().min(max - ready);
+            into.extend(queue.overflow.drain(..overflow).map(|(_, event)| event));
+        }
+        if queue.is_empty() && queue.armed {
+            queue.armed = false;
+            // Reading resets the counter; an error can only mean that it was 0 already.
+            let _ = rustix::io::read(&self.fd, &mut [0u8; 8]);
+        }
+        if queue.events.len() <= self.limits.events / 2 && queue.bytes <= self.limits.bytes / 2 && queue.overflow.is_empty() {
+            resumed = std::mem::take(&mut queue.paused);
+        }
+        drop(queue);
+        // Outside the lock: a resumed producer may push at once.
+        for producer in resumed {
+            producer.resume();
+        }
+        into.len() - before
+    }
+
+    pub fn stats(&self) -> InboxStats {
+        let queue = self.lock();
+        InboxStats {
+            queued_events: queue.events.len() + queue.overflow.len(),
+            queued_bytes: queue.bytes,
+            pauses: queue.pauses,
+            coalesced: queue.coalesced,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the descriptor readable, once per batch: only when the queue goes from empty to not empty.
+    fn arm(&self, queue: &mut Queue) {
+        if !queue.armed {
+            queue.armed = true;
+            // The counter is far from its maximum, so the write cannot fail.
+            #[allow(clippy::host_endian_bytes, reason = "the kernel reads its own number, nothing travels")]
+            let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
+        }
+    }
+
+    fn has_room(&self, queue: &Queue, bytes: usize) -> bool {
+        // One event larger than the whole byte bound still passes when nothing else waits; it could never pass otherwise.
+        queue.overflow.is_empty()
+            && queue.events.len() < self.limits.events
+            && (queue.bytes == 0 || queue.bytes + bytes <= self.limits.bytes)
+    }
+}
+
+impl Host for Inbox {
+    fn wants(&self, kinds: EventMask) -> bool {
+        self.subscribed.load(Ordering::Relaxed) & kinds.0 != 0
+    }
+
+    fn push_data(&self, event: Event, bytes: usize, producer: Arc<dyn Resume>) -> Result<(), Event> {
+        let mut queue = self.lock();
+        if !self.has_room(&queue, bytes) {
+            queue.pauses += 1;
+            queue.paused.push(producer);
+            return Err(event);
+        }
+        queue.bytes += bytes;
+        queue.events.push_back(event);
+        self.arm(&mut queue);
+        Ok(())
+    }
+
+    fn push_state(&self, event: Event) {
+        let mut queue = self.lock();
+        if queue.overflow.is_empty() && queue.events.len() < self.limits.events {
+            queue.events.push_back(event);
+        } else {
+            let key = coalescing_key(&event);
+            // The newer event goes to the end, so that the events of one client, which coalesce per kind, end in its
+            // present state. That costs O(waiting events), and only a host that fell far behind pays it.
+            let event = match queue.overflow.shift_remove(&key) {
+                Some(waiting) => {
+                    queue.coalesced += 1;
+                    put_together(&waiting, event)
+                }
+                None => event,
+            };
+            queue.overflow.insert(key, event);
+        }
+        self.arm(&mut queue);
+    }
+
+    fn is_crowded(&self, producer: Option<Arc<dyn Resume>>) -> bool {
+        let mut queue = self.lock();
+        let crowded = queue.overflow.len() >= self.limits.events;
+        if crowded {
+            queue.pauses += 1;
+            queue.paused.extend(producer);
+        }
+        crowded
+    }
+}
+
+impl Queue {
+    fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.overflow.is_empty()
+    }
+}
+
+fn payload_len(event: &Event) -> usize {
+    match event {
+        Event::Data { payload, .. } | Event::Client { event: ClientEvent::Data { payload, .. }, .. } => payload.len(),
+        _ => 0,
+    }
+}
+
+/// Events with the same key are put together when the queue is full.
+fn coalescing_key(event: &Event) -> Key {
+    match event {
+        Event::Connect { connection_id, .. } | Event::Close { connection_id, .. } => Key::Connection(*connection_id),
+        Event::Register { node, .. } | Event::Heartbeat { node, .. } | Event::Left { node, .. } | Event::Data { node, .. } => {
+            Key::Node(node.id().clone())
+        }
+        Event::Client { client_id, event } => Key::Client(*client_id, std::mem::discriminant(event)),
+    }
+}
+
+/// The newer of two events of one key, standing for both.
+fn put_together(waiting: &Event, mut newer: Event) -> Event {
+    let before = count(waiting);
+    match &mut newer {
+        Event::Heartbeat { node, count } => {
+            // A heartbeat says nothing that its node's registration does not say: the registration stays.
+            if let Event::Register { node: registered, count: old } = waiting {
+                if Arc::ptr_eq(registered, node) {
+                    return Event::Register { node: registered.clone(), count: old.saturating_add(*count) };
+                }
+            }
+            *count = count.saturating_add(before);
+        }
+        Event::Register { count, .. } | Event::Left { count, .. } | Event::Client { event: ClientEvent::Heartbeat { count }, .. } => {
+            *count = count.saturating_add(before);
+        }
+        _ => {}
+    }
+    newer
+}
+
+fn count(event: &Event) -> u32 {
+    match event {
+        Event::Register { count, .. }
+        | Event::Heartbeat { count, .. }
+        | Event::Left { count, .. }
+        | Event::Client { event: ClientEvent::Heartbeat { count }, .. } => *count,
+        _ => 1,
+    }
+}
