@@ -1,0 +1,44 @@
+# Two commands are enough: `make run` and `make test`. Both set up what is missing and say what they install.
+# The work is done by the small scripts in scripts/, which can be called directly as well.
+
+PORT ?= 9501
+
+.DEFAULT_GOAL := help
+.PHONY: help run demo test build setup header fuzz clean
+
+help:
+	@echo "make run     build, then start a heartbeat server on port $(PORT) (PORT=9600 make run picks another)"
+	@echo "make demo    the same with 1,000 real clients for ten seconds"
+	@echo "make test    every test: Rust, C, PHP in real processes, formatting, lints"
+	@echo "make build   build/heartbus.so, build/libheartbus.so, build/libheartbus.a"
+	@echo "make setup   install what building needs (Debian 12)"
+	@echo "make header  generate include/heartbus.h and include/heartbus_ffi.h again"
+	@echo "make fuzz    fuzz the decoder for ten minutes (SECONDS=60 make fuzz for one); wants a nightly toolchain"
+	@echo "make clean   remove everything that was built"
+
+run: build
+	@exec scripts/php php-examples/server.php --port $(PORT)
+
+demo: build
+	@exec scripts/demo
+
+test:
+	@scripts/setup test
+	@exec scripts/test
+
+build: setup
+	@scripts/build
+
+setup:
+	@scripts/setup build
+
+header:
+	@scripts/setup build
+	@exec scripts/header
+
+fuzz:
+	@exec scripts/fuzz $(SECONDS)
+
+clean:
+	cargo clean
+	rm -rf build

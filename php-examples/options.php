@@ -1,0 +1,100 @@
+<?php
+
+/**
+ * The command line of the examples: `--name value`, `--name=value`, `--flag`, plain words, and `--help`.
+ * Knows nothing about Heartbus.
+ */
+
+/**
+ * Reads the arguments, or ends the script: with 0 after --help, with 2 and the usage after something unknown.
+ *
+ * @param string $usage the text of --help; its first line is the summary of the command line
+ * @param array<string, int|float|string|bool> $defaults what a value may be is told by its default; false is a flag
+ * @return array{0: array<string, int|float|string|bool>, 1: list<string>} the options and the plain words
+ */
+function read_options(string $usage, array $defaults): array
+{
+    $options = $defaults;
+    $words = [];
+    $arguments = array_slice($_SERVER['argv'], 1);
+    while ($arguments !== []) {
+        $argument = array_shift($arguments);
+        if ($argument === '--help') {
+            echo $usage;
+            exit(0);
+        }
+        if (!str_starts_with($argument, '--')) {
+            $words[] = $argument;
+            continue;
+        }
+        [$name, $value] = explode('=', substr($argument, 2), 2) + [1 => null];
+        $default = $defaults[$name] ?? refuse_usage("unknown option --$name", $usage);
+        if ($default === false) {
+            $options[$name] = $value === null ? true : refuse_usage("--$name takes no value", $usage);
+            continue;
+        }
+        $value ??= array_shift($arguments) ?? refuse_usage("--$name needs a value", $usage);
+        $options[$name] = match (true) {
+            is_int($default) => filter_var($value, FILTER_VALIDATE_INT, FILTER_NULL_ON_FAILURE)
+                ?? refuse_usage("--$name needs a whole number, not '$value'", $usage),
+            is_float($default) => is_numeric($value) ? (float) $value : refuse_usage("--$name needs a number, not '$value'", $usage),
+            default => $value,
+        };
+    }
+    return [$options, $words];
+}
+
+function refuse_usage(string $complaint, string $usage): never
+{
+    fwrite(STDERR, "$complaint\n\n$usage");
+    exit(2);
+}
+
+/** The extension, or an end with advice. */
+function require_extension(): void
+{
+    if (!extension_loaded('heartbus')) {
+        fwrite(STDERR, "The heartbus extension is not loaded. Build it with `make build`, then:\n"
+            . '  php -d extension=' . dirname(__DIR__) . '/build/heartbus.so ' . $_SERVER['argv'][0] . "\n");
+        exit(1);
+    }
+}
+
+/** A line that replaces itself on a terminal, and plain lines anywhere else. */
+final class StatusLine
+{
+    private bool $inPlace;
+    private string $shown = '';
+
+    public function __construct()
+    {
+        $this->inPlace = stream_isatty(STDOUT);
+    }
+
+    public function show(string $text): void
+    {
+        if ($this->inPlace) {
+            // Wrapping off while we write: on a narrow terminal the line is cut, not spread over two.
+            echo "\r\033[?7l$text\033[K\033[?7h";
+        } elseif ($text !== $this->shown) {
+            echo "$text\n";
+        }
+        $this->shown = $text;
+    }
+
+    /** Leaves the last line where it is and goes to a new one. */
+    public function end(): void
+    {
+        if ($this->inPlace && $this->shown !== '') {
+            echo "\n";
+        }
+        $this->shown = '';
+    }
+}
+
+/** Memory of this process in MB as the kernel sees it: PHP's own counters do not know the engine's share. */
+function resident_megabytes(): float
+{
+    preg_match('/^VmRSS:\s+(\d+) kB/m', (string) @file_get_contents('/proc/self/status'), $found);
+    return (int) ($found[1] ?? 0) / 1024;
+}
