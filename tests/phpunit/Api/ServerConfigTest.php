@@ -1,0 +1,147 @@
+<?php
+
+namespace Heartbus\Tests\Api;
+
+use ArgumentCountError;
+use Heartbus\Tests\TestCase;
+use InvalidArgumentException;
+use PfinalClub\AsyncioHeartbeat\Server\HeartbeatServer;
+use RuntimeException;
+use TypeError;
+
+/** What the server's constructor accepts and refuses, with the texts of the PHP library. No server is started here. */
+final class ServerConfigTest extends TestCase
+{
+    /** @dataProvider refused */
+    public function test_refuses_with_the_text_of_the_php_library(string $text, array $config, string $host = '0.0.0.0', int $port = 9501): void
+    {
+        try {
+            new HeartbeatServer($host, $port, $config);
+            self::fail("accepted; '$text' was expected");
+        } catch (RuntimeException $exception) {
+            self::assertSame("Configuration validation failed: $text", $exception->getMessage());
+            self::assertSame(0, $exception->getCode());
+            self::assertInstanceOf(InvalidArgumentException::class, $exception->getPrevious());
+            self::assertSame($text, $exception->getPrevious()->getMessage());
+            if (!getenv('HEARTBUS_REFERENCE')) {
+                self::assertSame(__FILE__, $exception->getFile());
+            }
+        }
+    }
+
+    public static function refused(): array
+    {
+        $type = fn (string $key, string $expected, string $given): string => "Config key '$key' must be of type $expected, $given given";
+        return [
+            'no worker_count' => ['Missing required config key: worker_count', ['worker_count' => null]],
+            'no timeout' => ['Missing required config key: heartbeat_timeout', ['heartbeat_timeout' => null]],
+            'no check interval' => ['Missing required config key: heartbeat_check_interval', ['heartbeat_check_interval' => null]],
+            'worker_count a string' => [$type('worker_count', 'int', 'string'), ['worker_count' => '4']],
+            'worker_count a float' => [$type('worker_count', 'int', 'double'), ['worker_count' => 4.0]],
+            'worker_count a bool' => [$type('worker_count', 'int', 'boolean'), ['worker_count' => true]],
+            'worker_count an array' => [$type('worker_count', 'int', 'array'), ['worker_count' => [4]]],
+            'timeout a word' => [$type('heartbeat_timeout', 'numeric', 'string'), ['heartbeat_timeout' => 'soon']],
+            'timeout an array' => [$type('heartbeat_timeout', 'numeric', 'array'), ['heartbeat_timeout' => []]],
+            'timeout an object' => [$type('heartbeat_timeout', 'numeric', 'object'), ['heartbeat_timeout' => (object) []]],
+            'check interval a bool' => [$type('heartbeat_check_interval', 'numeric', 'boolean'), ['heartbeat_check_interval' => true]],
+            'zero workers' => ['worker_count must be >= 1', ['worker_count' => 0]],
+            'minus one worker' => ['worker_count must be >= 1', ['worker_count' => -1]],
+            'too many workers' => ['worker_count should not exceed 128', ['worker_count' => 129]],
+            'timeout below a second' => ['heartbeat_timeout must be >= 1 second', ['heartbeat_timeout' => 0.99]],
+            'timeout zero' => ['heartbeat_timeout must be >= 1 second', ['heartbeat_timeout' => '0']],
+            'check interval below a second' => ['heartbeat_check_interval must be >= 1 second', ['heartbeat_check_interval' => 0.5]],
+            'check interval as long as the timeout' => ['heartbeat_check_interval should be less than heartbeat_timeout',
+                ['heartbeat_timeout' => 20, 'heartbeat_check_interval' => 20]],
+            'check interval longer than the timeout' => ['heartbeat_check_interval should be less than heartbeat_timeout',
+                ['heartbeat_timeout' => '20', 'heartbeat_check_interval' => 20.5]],
+            'max_connections zero' => ['max_connections must be a positive integer', ['max_connections' => 0]],
+            'max_connections a string' => ['max_connections must be a positive integer', ['max_connections' => '10']],
+            'queue size zero' => ['channel_max_queue_size must be a positive integer', ['channel_max_queue_size' => 0]],
+            'queue size a float' => ['channel_max_queue_size must be a positive integer', ['channel_max_queue_size' => 10.0]],
+            'host empty' => ['Invalid host: ', [], ''],
+            'host a star' => ['Invalid host: *', [], '*'],
+            'host with an underscore' => ['Invalid host: my_host', [], 'my_host'],
+            'host with a leading dash' => ['Invalid host: -host', [], '-host'],
+            'host in brackets' => ['Invalid host: [::1]', [], '[::1]'],
+            'port zero' => ['Invalid port: 0', [], '127.0.0.1', 0],
+            'port negative' => ['Invalid port: -1', [], '127.0.0.1', -1],
+            'port too high' => ['Invalid port: 65536', [], '127.0.0.1', 65536],
+            'the first fault wins' => ['worker_count must be >= 1', ['worker_count' => 0, 'heartbeat_timeout' => 0], '*', 0],
+            'types come key by key' => [$type('worker_count', 'int', 'string'), ['worker_count' => 'x', 'heartbeat_timeout' => null]],
+            'config before host' => ['max_connections must be a positive integer', ['max_connections' => -1], '*'],
+        ];
+    }
+
+    /** @dataProvider accepted */
+    public function test_accepts(array $config, string $host = '0.0.0.0', int $port = 9501): void
+    {
+        self::assertInstanceOf(HeartbeatServer::class, new HeartbeatServer($host, $port, $config));
+    }
+
+    public static function accepted(): array
+    {
+        return [
+            'nothing' => [[]],
+            'limits, low' => [['worker_count' => 1, 'heartbeat_timeout' => 1.5, 'heartbeat_check_interval' => 1, 'max_connections' => 1]],
+            'limits, high' => [['worker_count' => 128, 'heartbeat_timeout' => 1e9], '255.255.255.255', 65535],
+            'numeric strings' => [['heartbeat_timeout' => '30.5', 'heartbeat_check_interval' => ' 10']],
+            'unknown keys' => [['whatever' => 1, 5 => 'x']],
+            'queue size' => [['channel_max_queue_size' => 1]],
+            'host name' => [[], 'localhost'],
+            'host name with digits, not an address' => [[], '256.1.1.1'],
+            'IPv6' => [[], '::1'],
+            'IPv6 any' => [[], '::'],
+            'smallest port' => [[], '127.0.0.1', 1],
+            'rate limit keys' => [['enable_rate_limit' => false, 'rate_limit_capacity' => 10, 'rate_limit_refill_rate' => 2]],
+        ];
+    }
+
+    /** @dataProvider typeErrors */
+    public function test_some_wrong_values_are_type_errors(array $config): void
+    {
+        $this->expectException(TypeError::class);
+        new HeartbeatServer('0.0.0.0', 9501, $config);
+    }
+
+    public static function typeErrors(): array
+    {
+        return [
+            'max_connections null' => [['max_connections' => null]],
+            'rate_limit_capacity a word' => [['rate_limit_capacity' => 'many']],
+            'rate_limit_capacity an array' => [['rate_limit_capacity' => []]],
+            'rate_limit_refill_rate a word' => [['rate_limit_refill_rate' => 'fast']],
+            'rate_limit_refill_rate null' => [['rate_limit_refill_rate' => null]],
+        ];
+    }
+
+    public function test_arguments_are_typed(): void
+    {
+        $this->expectException(TypeError::class);
+        new HeartbeatServer('0.0.0.0', 'http');
+    }
+
+    public function test_any_timeout_from_one_second_up_is_fine_when_no_check_interval_is_given(): void
+    {
+        if (getenv('HEARTBUS_REFERENCE')) {
+            self::markTestSkipped('the PHP library compares the timeout with its default check interval of 10 s');
+        }
+        foreach ([1, '1', 1.0, 5, 10] as $timeout) {
+            self::assertInstanceOf(HeartbeatServer::class, new HeartbeatServer('0.0.0.0', 9501, ['heartbeat_timeout' => $timeout]));
+        }
+    }
+
+    public function test_stats_of_a_server_that_was_not_started(): void
+    {
+        $stats = (new HeartbeatServer('127.0.0.1', 9600, ['worker_count' => 3]))->getStats();
+        self::assertSame(['host' => '127.0.0.1', 'port' => 9600, 'workers' => 3, 'protocol' => 'tcp'], $stats['server']);
+        self::assertEqualsCanonicalizing(['total', 'online', 'offline', 'total_registered', 'total_unregistered', 'total_timeout', 'total_heartbeats', 'total_messages'],
+            array_keys($stats['nodes']));
+        self::assertSame([0], array_values(array_unique($stats['nodes'])));
+        self::assertEqualsCanonicalizing(['active_channels', 'active_nodes', 'total_send_queue', 'total_recv_queue', 'total_send_count', 'total_recv_count'],
+            array_keys($stats['channels']));
+        self::assertEqualsCanonicalizing(['active_connections', 'max_connections', 'total_connections', 'total_closed', 'usage_percent'], array_keys($stats['connections']));
+        self::assertSame(1000000, $stats['connections']['max_connections']);
+        self::assertEqualsCanonicalizing(['total_routed', 'total_failed', 'handlers_count', 'routes_count'], array_keys($stats['router']));
+        self::assertEqualsCanonicalizing(['running', 'check_interval', 'check_count', 'timeout_callbacks'], array_keys($stats['monitor']));
+    }
+}

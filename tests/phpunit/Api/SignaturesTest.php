@@ -1,0 +1,139 @@
+<?php
+
+namespace Heartbus\Tests\Api;
+
+use Heartbus\Tests\TestCase;
+use PfinalClub\AsyncioHeartbeat\Client\HeartbeatClient;
+use PfinalClub\AsyncioHeartbeat\Node\Node;
+use PfinalClub\AsyncioHeartbeat\Protocol\{HeartbeatProtocol, Message};
+use PfinalClub\AsyncioHeartbeat\Server\HeartbeatServer;
+use ReflectionClass;
+use ReflectionMethod;
+use ReflectionNamedType;
+use ReflectionParameter;
+
+/** The classes as Reflection sees them: names of parameters matter (named arguments), types and defaults too. */
+final class SignaturesTest extends TestCase
+{
+    private const MESSAGE = [
+        '__construct(int $type, string $payload = \'\', int $channelId = 0)',
+        'createData(string $payload, int $channelId = 0): self static',
+        'createError(string $message, int $code = 0): self static',
+        'createHeartbeatRequest(): self static',
+        'createHeartbeatResponse(): self static',
+        'createRegister(string $nodeId, array $metadata = []): self static',
+        'decode(string $buffer): ?self static',
+        'encode(): string',
+        'getPackageLength(string $buffer): int static',
+        'getTypeName(): string',
+        'toArray(): array',
+    ];
+
+    private const PROTOCOL = [
+        'calculateTimeout(int $heartbeatInterval): int static',
+        'getInfo(): array static',
+        'isValidMessageType(int $type): bool static',
+        'validateMessage(PfinalClub\AsyncioHeartbeat\Protocol\Message $message): bool static',
+    ];
+
+    private const NODE = [
+        '__construct(string $id, string $ip, int $port, int $connectionId)',
+        'getLifetime(): float',
+        'getMetadata(string $key, mixed $default = null): mixed',
+        'getSecondsSinceLastHeartbeat(): float',
+        'getSummary(): string',
+        'isOnline(): bool',
+        'isTimeout(float $timeoutSeconds): bool',
+        'markOffline(): void',
+        'markOnline(): void',
+        'setMetadata(string $key, mixed $value): void',
+        'toArray(): array',
+        'updateHeartbeat(): void',
+        'updateMessage(): void',
+    ];
+
+    private const CLIENT = [
+        '__construct(string $host = \'127.0.0.1\', int $port = 9501, array $config = [])',
+        'connect(): void',
+        'disconnect(): void',
+        'getChannelId(): ?int',
+        'getNodeId(): ?string',
+        'getStats(): array',
+        'isConnected(): bool',
+        'on(string $event, callable $callback): void',
+        'ping(): bool',
+        'send(string $data, int $channelId = 0): bool',
+    ];
+
+    private const SERVER = [
+        '__construct(string $host = \'0.0.0.0\', int $port = 9501, array $config = [])',
+        'getStats(): array',
+        'start(): void',
+    ];
+
+    /** @dataProvider classes */
+    public function test_the_methods_are_those_of_the_php_library(string $class, array $expected, array $beyond): void
+    {
+        $signatures = [];
+        foreach ((new ReflectionClass($class))->getMethods(ReflectionMethod::IS_PUBLIC) as $method) {
+            $signatures[] = self::signature($method);
+        }
+        $expected = [...$expected, ...getenv('HEARTBUS_REFERENCE') ? [] : $beyond];
+        self::assertSame([], array_diff($expected, $signatures), 'these are missing; what is there: ' . implode("\n", $signatures));
+    }
+
+    public static function classes(): array
+    {
+        return [
+            [Message::class, self::MESSAGE, []],
+            [HeartbeatProtocol::class, self::PROTOCOL, []],
+            [Node::class, self::NODE, []],
+            [HeartbeatClient::class, self::CLIENT, ['poll(float $timeout = 0.0): int static', 'run(): void static']],
+            [HeartbeatServer::class, self::SERVER, [
+                'broadcast(string $data): int',
+                'disconnect(string $nodeId): bool',
+                'on(string $event, callable $callback): void',
+                'sendTo(string $nodeId, string $data, int $channelId = 0): bool',
+                'stop(): void',
+            ]],
+        ];
+    }
+
+    public function test_the_properties_are_those_of_the_php_library(): void
+    {
+        $properties = fn (string $class): array => array_map(
+            fn ($property) => ($property->isReadOnly() ? 'readonly ' : '') . $property->getType() . ' $' . $property->getName(),
+            (new ReflectionClass($class))->getProperties(\ReflectionProperty::IS_PUBLIC));
+        self::assertEqualsCanonicalizing(['int $type', 'string $payload', 'int $channelId'], $properties(Message::class));
+        self::assertEqualsCanonicalizing(['readonly string $id', 'readonly string $ip', 'readonly int $port', 'readonly int $connectionId',
+            'float $lastHeartbeatTime', 'int $heartbeatCount', 'string $status', 'array $metadata', 'float $createdAt', 'int $totalMessages',
+            'float $lastMessageTime'], $properties(Node::class));
+    }
+
+    public function test_none_of_the_classes_is_final(): void
+    {
+        foreach ([Message::class, HeartbeatProtocol::class, Node::class, HeartbeatClient::class, HeartbeatServer::class] as $class) {
+            self::assertFalse((new ReflectionClass($class))->isFinal(), $class);
+        }
+    }
+
+    private static function signature(ReflectionMethod $method): string
+    {
+        $type = fn (?ReflectionNamedType $type): string => $type === null ? ''
+            : ($type->allowsNull() && !in_array($type->getName(), ['mixed', 'null'], true) ? '?' : '')
+                . ($type->getName() === $method->class ? 'self' : $type->getName());
+        $parameters = array_map(fn (ReflectionParameter $parameter): string => $type($parameter->getType()) . ' $' . $parameter->getName()
+            . ($parameter->isDefaultValueAvailable() ? ' = ' . self::export($parameter->getDefaultValue()) : ''), $method->getParameters());
+        $returns = $type($method->getReturnType());
+        return $method->name . '(' . implode(', ', $parameters) . ')' . ($returns === '' ? '' : ": $returns") . ($method->isStatic() ? ' static' : '');
+    }
+
+    private static function export(mixed $value): string
+    {
+        return match (true) {
+            $value === [] => '[]',
+            $value === null => 'null',
+            default => var_export($value, true),
+        };
+    }
+}
