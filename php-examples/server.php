@@ -111,6 +111,6 @@ function counters(HeartbeatServer $server): array
         'connections' => $stats['connections']['active_connections'],
         'registrations' => $stats['nodes']['total_registered'],
         'heartbeats' => $stats['engine']['heartbeats'],
-        'messages' => $stats['engine']['data_received'],
+        'messages' => $stats['engine']['data_in'],
     ];
 }
