@@ -10,8 +10,10 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod engine;
 pub mod error;
 pub mod event;
 pub mod hub;
 pub mod inbox;
+pub mod net;
 pub mod wire;

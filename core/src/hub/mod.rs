@@ -241,17 +241,20 @@ impl Hub {
 
     fn push<const N: usize>(&self, node: &Arc<Node>, parts: [Bytes; N], len: usize) -> Result<(), Refusal> {
         let end = self.limits.close_slow_consumers.then_some(CloseReason::SlowConsumer);
-        match node.link().push(parts, len, self.limits.outbox_bytes, end) {
-            Ok(()) => {
-                self.add_buffered(len);
-                self.data_out.fetch_add(1, Ordering::Relaxed);
-                Ok(())
-            }
-            Err(PushError::Full) => {
+        // Before the push: the owning thread may have written it, and subtracted it, when the push returns.
+        self.add_buffered(len);
+        let result = node.link().push(parts, len, self.limits.outbox_bytes, end);
+        let Err(error) = result else {
+            self.data_out.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
+        };
+        self.remove_buffered(len);
+        match error {
+            PushError::Full => {
                 self.data_out_refused.fetch_add(1, Ordering::Relaxed);
                 Err(Refusal::OutboxFull)
             }
-            Err(PushError::Closed) => Err(Refusal::NoSuchNode),
+            PushError::Closed => Err(Refusal::NoSuchNode),
         }
     }
 

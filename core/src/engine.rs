@@ -1,0 +1,167 @@
+//! The engine: a running server, as every binding sees it.
+//!
+//! Owns nothing but the running threads; decides nothing. Its methods may be called from any thread of the process
+//! that started it.
+
+use crate::config::ServerConfig;
+use crate::error::{Error, ErrorKind};
+use crate::hub::{Counts, Hub, Refusal};
+use crate::inbox::{Inbox, InboxStats};
+use crate::net::server::Server;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+pub use crate::hub::{Node, NodeInfo, Now};
+
+pub struct Engine {
+    /// `None` only while the engine is being dropped.
+    server: Option<Server>,
+    inbox: Arc<Inbox>,
+    /// The process whose threads these are.
+    process: u32,
+}
+
+/// Where the server stands, in numbers that cost nothing to read.
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub struct Stats {
+    /// Everything that is counted since the start.
+    pub counts: Counts,
+    pub nodes_online: usize,
+    pub channels_active: usize,
+    pub connections_active: usize,
+    /// The limit in force: the configured one, or what the descriptor limit allows.
+    pub max_connections: usize,
+    pub io_threads: usize,
+    /// Bytes that wait in all connections together.
+    pub buffered_bytes: usize,
+    pub inbox: InboxStats,
+}
+
+impl Engine {
+    /// Binds the port and starts the I/O threads. Events that `inbox` subscribed to arrive there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] when a setting is wrong; [`ErrorKind::Io`] when the address cannot be listened on or the
+    /// system has no descriptor or thread left. Nothing is left running then.
+    pub fn start(config: &ServerConfig, inbox: Arc<Inbox>) -> Result<Engine, Error> {
+        let server = Server::start(config, inbox.clone())?;
+        Ok(Engine { server: Some(server), inbox, process: std::process::id() })
+    }
+
+    /// The address that is listened on, with the real port.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.server().local_addr
+    }
+
+    pub fn inbox(&self) -> &Arc<Inbox> {
+        &self.inbox
+    }
+
+    /// Sends data to a node, on its main channel when `channel_id` is 0. Returns when it is queued.
+    ///
+    /// # Errors
+    /// `NotFound`: no such node, or the channel is not one of its own. `Limit`: longer than a frame may be, or the node's
+    /// outbox is full, which also closes its connection unless the policy is to drop. `InvalidArgument`: the dialect of
+    /// the node cannot carry bytes that are not UTF-8. `Closed`, `WrongProcess`.
+    pub fn send_to(&self, node_id: &str, payload: &[u8], channel_id: u32) -> Result<(), Error> {
+        self.hub()?.send_to(node_id, payload, channel_id).map_err(refused)
+    }
+
+    /// Sends data to every node; returns for how many it was queued.
+    ///
+    /// # Errors
+    /// As [`Engine::send_to`], where it concerns the payload itself; nothing was sent then.
+    pub fn broadcast(&self, payload: &[u8]) -> Result<usize, Error> {
+        self.hub()?.broadcast(payload).map_err(refused)
+    }
+
+    /// Takes a node off the bus. Its connection is closed, unless it has other nodes.
+    ///
+    /// # Errors
+    /// `NotFound`, `Closed`, `WrongProcess`.
+    pub fn disconnect(&self, node_id: &str) -> Result<(), Error> {
+        let hub = self.hub()?;
+        self.server().with_host_counters(|counters| hub.disconnect(node_id, counters)).map_err(refused)
+    }
+
+    pub fn node(&self, node_id: &str) -> Option<Arc<Node>> {
+        self.server().shared.hub.node(node_id)
+    }
+
+    /// Up to `max` nodes that are online, in no particular order.
+    pub fn nodes(&self, max: usize) -> Vec<Arc<Node>> {
+        self.server().shared.hub.some_nodes(max)
+    }
+
+    pub fn now(&self) -> Now {
+        self.server().shared.clock.now()
+    }
+
+    pub fn stats(&self) -> Stats {
+        let server = self.server();
+        let shared = &server.shared;
+        Stats {
+            counts: server.counts(),
+            nodes_online: shared.hub.node_count(),
+            channels_active: shared.hub.channel_count(),
+            connections_active: shared.connection_count(),
+            max_connections: shared.max_connections,
+            io_threads: server.io_threads(),
+            buffered_bytes: shared.hub.buffered(),
+            inbox: self.inbox.stats(),
+        }
+    }
+
+    /// Tells every client that the server is shutting down, writes what waits, closes all connections and ends the
+    /// threads, within 1.5 s. What the nodes' leaving has to tell is in the inbox afterwards. Calling it again is harmless.
+    pub fn stop(&self) {
+        if self.process == std::process::id() {
+            self.server().stop();
+        }
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        self.server().shared.is_stopping()
+    }
+
+    /// The engine belongs to this process, not to one that was forked off it.
+    pub fn is_own_process(&self) -> bool {
+        self.process == std::process::id()
+    }
+
+    fn server(&self) -> &Server {
+        self.server.as_ref().expect("only drop takes the server")
+    }
+
+    fn hub(&self) -> Result<&Hub, Error> {
+        if !self.is_own_process() {
+            return Err(Error::wrong_process());
+        }
+        if self.is_stopped() {
+            return Err(Error::new(ErrorKind::Closed, "The server is stopped"));
+        }
+        Ok(&self.server().shared.hub)
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if let Some(server) = self.server.take() {
+            if self.process == std::process::id() {
+                server.stop();
+            } else {
+                server.forget();
+            }
+        }
+    }
+}
+
+fn refused(refusal: Refusal) -> Error {
+    match refusal {
+        Refusal::NoSuchNode => Error::new(ErrorKind::NotFound, "No such node is online"),
+        Refusal::NoSuchChannel => Error::new(ErrorKind::NotFound, "The channel is not one of the node's"),
+        Refusal::OutboxFull => Error::new(ErrorKind::Limit, "The node's outbox is full"),
+        Refusal::TooLong => Error::new(ErrorKind::Limit, "The message is longer than a frame may be"),
+        Refusal::NotUtf8 => Error::new(ErrorKind::InvalidArgument, "The v1 dialect cannot carry bytes that are not UTF-8"),
+    }
+}

@@ -1,0 +1,564 @@
+//! An I/O thread: one `mio::Poll` inside tokio's `AsyncFd`, the connections in a slab, one task that drains it.
+//!
+//! Owns sockets, their readiness and the thread's timing wheel. What bytes mean is the session's business, and whether
+//! the server has room for one more connection is [`super::server`]'s.
+//!
+//! mio is edge-triggered. Three rules follow. A read ends at the first short read, unless an event said that the peer
+//! closed: then it ends at zero, because data and FIN in one event come with one edge. Whoever stops earlier than that
+//! goes on the `ready` list. And the readiness of the `AsyncFd` is cleared only after a poll came back empty.
+
+use super::Clock;
+use super::connection::{Connection, Phase};
+use super::mailbox::{Call, Mailbox};
+use super::server::Shared;
+use crate::hub::event::CloseReason;
+use crate::hub::link::Doorbell;
+use crate::hub::replies::Replies;
+use crate::hub::session::Context;
+use crate::hub::wheel::TICK;
+use crate::hub::{Counters, Link, Next, Now, Session, Timer, Wheel};
+use mio::event::Event;
+use mio::net::TcpListener;
+use mio::{Events, Interest, Poll, Registry, Token};
+use slab::Slab;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::unix::AsyncFd;
+use tokio::time::Instant;
+
+const LISTENER: Token = Token(usize::MAX);
+pub(super) const WAKER: Token = Token(usize::MAX - 1);
+
+/// Events taken per pass; others of the thread's tasks run in between.
+const EVENTS_PER_PASS: usize = 1024;
+/// Reads of one connection per pass: a busy one does not starve the others.
+const READS_PER_PASS: usize = 4;
+const ACCEPTS_PER_PASS: usize = 256;
+const READ_BUFFER: usize = 64 * 1024;
+
+/// How long a connection that is ending waits for its peer, in microseconds.
+const ENDING_TIME: u64 = 1_000_000;
+/// How long a stopping thread waits for its connections in total, in microseconds. With the flush it stays under the
+/// 1.5 s that a stop may take.
+const STOPPING_TIME: u64 = 1_200_000;
+/// Connections refused at the door that may wait for their peer at the same time; more are closed at once.
+const MAX_ENDING_REFUSED: usize = 32;
+
+pub(super) struct IoThread {
+    shared: Arc<Shared>,
+    mailbox: Arc<Mailbox>,
+    clock: Clock,
+    registry: Registry,
+    listener: Option<TcpListener>,
+    accept_ready: bool,
+    /// No descriptor was left: accepting pauses until the next tick.
+    accept_paused: bool,
+    mail: bool,
+    connections: Slab<Connection>,
+    ending_refused: usize,
+    /// Connections to go on with although no event will come for them.
+    ready: Vec<usize>,
+    calls: Vec<Call>,
+    buffer: Box<[u8]>,
+    work: Work,
+    stopping_since: Option<u64>,
+    done: bool,
+}
+
+/// What a session is lent, in one place.
+struct Work {
+    shared: Arc<Shared>,
+    counters: Arc<Counters>,
+    wheel: Wheel<Timer>,
+    replies: Replies,
+    random: fastrand::Rng,
+    now: Now,
+}
+
+impl Work {
+    fn context(&mut self) -> Context<'_> {
+        Context {
+            hub: &self.shared.hub,
+            counters: &self.counters,
+            wheel: &mut self.wheel,
+            replies: &mut self.replies,
+            random: &mut self.random,
+            now: self.now,
+        }
+    }
+}
+
+impl IoThread {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        poll: &Poll,
+        mailbox: Arc<Mailbox>,
+        counters: Arc<Counters>,
+        mut listener: TcpListener,
+    ) -> io::Result<IoThread> {
+        let registry = poll.registry().try_clone()?;
+        registry.register(&mut listener, LISTENER, Interest::READABLE)?;
+        let clock = shared.clock;
+        let now = clock.now();
+        Ok(IoThread {
+            work: Work {
+                shared: shared.clone(),
+                counters,
+                wheel: Wheel::new(now.mono),
+                replies: Replies::default(),
+                random: fastrand::Rng::new(),
+                now,
+            },
+            shared,
+            mailbox,
+            clock,
+            registry,
+            listener: Some(listener),
+            accept_ready: false,
+            accept_paused: false,
+            mail: false,
+            connections: Slab::new(),
+            ending_refused: 0,
+            ready: Vec::new(),
+            calls: Vec::new(),
+            buffer: vec![0; READ_BUFFER].into(),
+            stopping_since: None,
+            done: false,
+        })
+    }
+
+    pub(super) async fn run(mut self, poll: Poll) -> io::Result<()> {
+        #[allow(
+            deprecated,
+            reason = "the poll keeps its descriptor while it is in here; the replacement is unsafe, and core has no unsafe code"
+        )]
+        let mut poll = AsyncFd::with_interest(poll, tokio::io::Interest::READABLE)?;
+        let mut events = Events::with_capacity(EVENTS_PER_PASS);
+        let mut next_tick = self.work.now.mono + TICK;
+        let timer = tokio::time::sleep(Duration::from_micros(TICK));
+        tokio::pin!(timer);
+        while !self.done {
+            if self.has_work() {
+                self.pass(poll.get_mut(), &mut events)?;
+            } else {
+                tokio::select! {
+                    biased;
+                    guard = poll.readable_mut() => {
+                        let mut guard = guard?;
+                        if self.pass(guard.get_inner_mut(), &mut events)? {
+                            guard.clear_ready();
+                        }
+                    }
+                    () = &mut timer => {}
+                }
+            }
+            let now = self.clock.now().mono;
+            if now >= next_tick {
+                if now > next_tick + 2 * TICK {
+                    // The process was stopped, or starved. What arrived meanwhile is read before anybody's silence is
+                    // judged: poll hands out what is ready in turn, so this many passes reach every connection.
+                    for _ in 0..=self.connections.len() / EVENTS_PER_PASS + 1 {
+                        if self.pass(poll.get_mut(), &mut events)? {
+                            break;
+                        }
+                    }
+                }
+                self.tick();
+                next_tick += TICK * ((now - next_tick) / TICK + 1);
+                timer.as_mut().reset(Instant::now() + Duration::from_micros(next_tick.saturating_sub(now)));
+            }
+            // Other tasks of this thread take their turn.
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    fn has_work(&self) -> bool {
+        !self.ready.is_empty() || self.mail || self.accept_ready && !self.accept_paused
+    }
+
+    /// Handles what is ready. Returns whether nothing was, and nothing is left to go on with.
+    fn pass(&mut self, poll: &mut Poll, events: &mut Events) -> io::Result<bool> {
+        match poll.poll(events, Some(Duration::ZERO)) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            _ => {}
+        }
+        self.work.now = self.clock.now();
+        for event in events.iter() {
+            match event.token() {
+                LISTENER => self.accept_ready = true,
+                WAKER => self.mail = true,
+                Token(slot) => self.on_event(slot, event),
+            }
+        }
+        for slot in std::mem::take(&mut self.ready) {
+            if let Some(connection) = self.connections.get_mut(slot) {
+                connection.listed = false;
+                self.read(slot);
+            }
+        }
+        if std::mem::take(&mut self.mail) {
+            self.open_mail();
+        }
+        if self.accept_ready && !self.accept_paused {
+            self.accept();
+        }
+        self.relieve_memory();
+        Ok(events.is_empty() && !self.has_work())
+    }
+
+    fn on_event(&mut self, slot: usize, event: &Event) {
+        let Some(connection) = self.connections.get_mut(slot) else {
+            return;
+        };
+        connection.hangup |= event.is_read_closed() || event.is_error();
+        if event.is_writable() && connection.write_blocked {
+            connection.write_blocked = false;
+            self.flush(slot);
+        }
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            self.read(slot);
+        }
+    }
+
+    fn read(&mut self, slot: usize) {
+        for _ in 0..READS_PER_PASS {
+            let Some(connection) = self.connections.get_mut(slot) else {
+                return;
+            };
+            if connection.is_reading_stopped() {
+                return;
+            }
+            match connection.read(&mut self.buffer) {
+                Ok(0) => return self.end(slot, CloseReason::PeerClosed),
+                Ok(count) => {
+                    self.work.counters.bytes_in.add(count as u64);
+                    let next = connection.feed(&mut self.work.context(), &self.buffer[..count]);
+                    let done = count < self.buffer.len() && !connection.hangup;
+                    self.respond(slot, next);
+                    if done {
+                        return;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => return self.end(slot, CloseReason::IoError),
+            }
+        }
+        self.list(slot);
+    }
+
+    /// Goes on with a connection in the next pass.
+    fn list(&mut self, slot: usize) {
+        if let Some(connection) = self.connections.get_mut(slot)
+            && !connection.listed
+        {
+            connection.listed = true;
+            self.ready.push(slot);
+        }
+    }
+
+    /// Writes the replies that a session made, then does what it said.
+    fn respond(&mut self, slot: usize, next: Next) {
+        if !self.work.replies.is_empty() {
+            let result = match self.connections.get_mut(slot) {
+                Some(connection) => connection.write(&self.shared.hub, self.work.replies.bytes()),
+                None => Ok(0),
+            };
+            self.work.replies.clear();
+            match result {
+                Ok(written) => self.work.counters.bytes_out.add(written),
+                Err(_) => return self.end(slot, CloseReason::IoError),
+            }
+        }
+        match next {
+            Next::Close(reason) => self.end(slot, reason),
+            // A peer that does not read what it asked for is not closed for it, only heard no more until it does.
+            Next::Continue | Next::Wait => {
+                if let Some(connection) = self.connections.get_mut(slot)
+                    && !connection.peer_slow
+                    && connection.has_backlog()
+                    && connection.link.queued() > self.shared.hub.limits().outbox_bytes
+                {
+                    connection.peer_slow = true;
+                    self.work.counters.reads_paused_by_peer.up();
+                }
+            }
+        }
+    }
+
+    fn flush(&mut self, slot: usize) {
+        let Some(connection) = self.connections.get_mut(slot) else {
+            return;
+        };
+        match connection.flush(&self.shared.hub) {
+            Ok(written) => self.work.counters.bytes_out.add(written),
+            Err(_) => return self.end(slot, CloseReason::IoError),
+        }
+        let resumes = connection.peer_slow && connection.link.queued() <= self.shared.hub.limits().outbox_bytes / 2;
+        if resumes {
+            connection.peer_slow = false;
+        }
+        if matches!(connection.phase, Phase::Ending(_)) && !connection.has_backlog() {
+            connection.shut_down_writing();
+        }
+        if resumes {
+            self.list(slot);
+        }
+    }
+
+    fn open_mail(&mut self) {
+        let mut calls = std::mem::take(&mut self.calls);
+        self.mailbox.take(&mut calls);
+        for call in calls.drain(..) {
+            self.answer(call);
+        }
+        self.calls = calls;
+        if self.shared.is_stopping() && self.stopping_since.is_none() {
+            self.begin_stopping();
+        }
+    }
+
+    fn answer(&mut self, call: Call) {
+        let slot = call.slot as usize;
+        let Some(connection) = self.connections.get_mut(slot).filter(|found| found.link.connection_id() == call.connection_id) else {
+            return;
+        };
+        let mut waiting = connection.link.take();
+        connection.take_outbox(&mut waiting);
+        self.flush(slot);
+        for eviction in waiting.evictions {
+            let Some(Connection { phase: Phase::Open(session), .. }) = self.connections.get_mut(slot) else {
+                return;
+            };
+            let next = session.evict(&mut self.work.context(), eviction);
+            self.respond(slot, next);
+        }
+        if let Some(reason) = waiting.end {
+            return self.end(slot, reason);
+        }
+        if waiting.resume
+            && let Some(connection) = self.connections.get_mut(slot)
+            && connection.host_full
+        {
+            let next = connection.feed(&mut self.work.context(), &[]);
+            self.respond(slot, next);
+            self.list(slot);
+        }
+    }
+
+    fn accept(&mut self) {
+        for _ in 0..ACCEPTS_PER_PASS {
+            let Some(listener) = &self.listener else {
+                self.accept_ready = false;
+                return;
+            };
+            match listener.accept() {
+                Ok((socket, peer)) => self.welcome(socket, peer),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => {
+                        self.accept_ready = false;
+                        return;
+                    }
+                    io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
+                    _ => {
+                        // No descriptor or memory is left. Nothing spins: the next tick tries again, and whoever wants in
+                        // waits in the kernel's queue.
+                        self.accept_paused = true;
+                        self.work.counters.accept_pauses.up();
+                        if self.shared.may_warn_of_accept(self.work.now) {
+                            tracing::warn!(%error, "Cannot accept connections, trying again");
+                        }
+                        return;
+                    }
+                },
+            }
+        }
+    }
+
+    fn welcome(&mut self, mut socket: mio::net::TcpStream, peer: SocketAddr) {
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        self.work.counters.connections_total.up();
+        let admission = self.shared.admit(peer.ip());
+        if admission == Err(CloseReason::NotAllowed) {
+            self.work.counters.connections_denied.up();
+            return;
+        }
+        let entry = self.connections.vacant_entry();
+        let slot = entry.key();
+        let doorbell: Arc<dyn Doorbell> = self.mailbox.clone();
+        let link = Arc::new(Link::new(self.shared.hub.next_connection_id(), peer, slot as u32, doorbell));
+        if self.registry.register(&mut socket, Token(slot), Interest::READABLE | Interest::WRITABLE).is_err() {
+            if admission.is_ok() {
+                self.shared.leave(peer.ip());
+            }
+            return;
+        }
+        if let Err(reason) = admission {
+            self.work.counters.connections_rejected.up();
+            if self.ending_refused >= MAX_ENDING_REFUSED {
+                self.work.replies.server_full();
+                // Nothing can be kept for it: what one write does not take is lost with the connection.
+                let _ = io::Write::write(&mut socket, self.work.replies.bytes());
+                self.work.replies.clear();
+                return;
+            }
+            self.ending_refused += 1;
+            let timer = self.work.wheel.insert(self.work.now.mono + ENDING_TIME, Timer::Connection(link.clone()));
+            entry.insert(Connection::new(socket, link, Phase::Ending(timer), false));
+            if reason == CloseReason::ServerStopped {
+                self.work.replies.shutting_down()
+            } else {
+                self.work.replies.server_full()
+            }
+            self.respond(slot, Next::Continue);
+            return self.flush(slot);
+        }
+        let session = Session::open(link.clone(), &mut self.work.context());
+        entry.insert(Connection::new(socket, link, Phase::Open(session), true));
+    }
+
+    /// Ends a connection: its nodes leave now, its socket as soon as the peer has what was written to it.
+    fn end(&mut self, slot: usize, reason: CloseReason) {
+        let Some(connection) = self.connections.get_mut(slot) else {
+            return;
+        };
+        let session = match &mut connection.phase {
+            Phase::Open(session) => session,
+            // The peer has closed its side, or the socket is broken: nothing to wait for.
+            Phase::Ending(_) => return self.drop_connection(slot),
+        };
+        session.close(&mut self.work.context(), reason);
+        if reason == CloseReason::SlowConsumer {
+            self.work.counters.slow_consumers.up();
+        }
+        self.work.counters.truncated_bytes.add(connection.partial_len() as u64);
+        let mut waiting = connection.link.take();
+        connection.take_outbox(&mut waiting);
+        if let Ok(written) = connection.flush(&self.shared.hub) {
+            self.work.counters.bytes_out.add(written);
+        }
+        let is_over = match reason {
+            CloseReason::IoError | CloseReason::SlowConsumer => true,
+            CloseReason::PeerClosed => !connection.has_backlog(),
+            _ => false,
+        };
+        if is_over {
+            return self.drop_connection(slot);
+        }
+        let timer = self.work.wheel.insert(self.work.now.mono + ENDING_TIME, Timer::Connection(connection.link.clone()));
+        connection.phase = Phase::Ending(timer);
+        connection.host_full = false;
+        connection.peer_slow = false;
+        if !connection.has_backlog() {
+            connection.shut_down_writing();
+        }
+        // What the peer sent already has had its event: it is read, and thrown away, in the next pass.
+        self.list(slot);
+    }
+
+    fn drop_connection(&mut self, slot: usize) {
+        let mut connection = self.connections.remove(slot);
+        if let Phase::Ending(timer) = connection.phase {
+            self.work.wheel.remove(timer);
+        }
+        connection.release(&self.shared.hub);
+        if connection.counted {
+            self.shared.leave(connection.link.peer().ip());
+        } else {
+            self.ending_refused -= 1;
+        }
+        self.work.counters.connections_closed.up();
+        // Closing the descriptor takes it out of the poll as well.
+    }
+
+    fn tick(&mut self) {
+        self.work.now = self.clock.now();
+        while let Some(timer) = self.work.wheel.pop(self.work.now.mono) {
+            match timer {
+                Timer::Node(node) => {
+                    let slot = node.link().slot() as usize;
+                    if let Some(connection) = self.connections.get_mut(slot)
+                        && Arc::ptr_eq(&connection.link, node.link())
+                        && let stopped = connection.is_reading_stopped()
+                        && let Phase::Open(session) = &mut connection.phase
+                    {
+                        let next = session.node_timer(&mut self.work.context(), &node, stopped);
+                        self.respond(slot, next);
+                    }
+                }
+                Timer::Connection(link) => self.connection_timer(&link),
+            }
+        }
+        if self.accept_paused {
+            self.accept_paused = false;
+            self.accept();
+        }
+        // A lost wake-up would show here at the latest.
+        self.open_mail();
+        if self.stopping_since.is_some_and(|since| self.connections.is_empty() || self.work.now.mono > since + STOPPING_TIME) {
+            self.finish();
+        }
+    }
+
+    fn connection_timer(&mut self, link: &Arc<Link>) {
+        let slot = link.slot() as usize;
+        let Some(connection) = self.connections.get_mut(slot).filter(|found| Arc::ptr_eq(&found.link, link)) else {
+            return;
+        };
+        let stopped = connection.is_reading_stopped();
+        match &mut connection.phase {
+            Phase::Open(session) => {
+                let next = session.register_timer(&mut self.work.context(), stopped);
+                self.respond(slot, next);
+            }
+            Phase::Ending(timer) => {
+                // It fired, so its key is void; dropping the connection removes the one that stands there.
+                *timer = self.work.wheel.insert(self.work.now.mono, Timer::Connection(link.clone()));
+                self.drop_connection(slot);
+            }
+        }
+    }
+
+    /// When all connections together hold more than they may, the one that holds the most goes first.
+    fn relieve_memory(&mut self) {
+        while self.shared.hub.buffered() > self.shared.total_buffer_bytes {
+            let largest = self
+                .connections
+                .iter()
+                .filter(|(_, connection)| matches!(connection.phase, Phase::Open(_)))
+                .max_by_key(|(_, connection)| connection.held());
+            match largest {
+                Some((slot, connection)) if connection.held() > 0 => self.end(slot, CloseReason::SlowConsumer),
+                // The memory is another thread's, which looks for itself.
+                _ => return,
+            }
+        }
+    }
+
+    fn begin_stopping(&mut self) {
+        self.stopping_since = Some(self.work.now.mono);
+        // Those who knocked already are told as well.
+        self.accept_paused = false;
+        self.accept();
+        self.listener = None;
+        let open: Vec<usize> =
+            self.connections.iter().filter(|(_, found)| matches!(found.phase, Phase::Open(_))).map(|(slot, _)| slot).collect();
+        for slot in open {
+            self.work.replies.shutting_down();
+            self.respond(slot, Next::Close(CloseReason::ServerStopped));
+        }
+        if self.connections.is_empty() {
+            self.finish();
+        }
+    }
+
+    fn finish(&mut self) {
+        let slots: Vec<usize> = self.connections.iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            self.drop_connection(slot);
+        }
+        self.done = true;
+    }
+}

@@ -1,0 +1,46 @@
+//! Sockets, threads and clocks: the thin shell around the hub. tokio and mio live here and nowhere below.
+
+mod connection;
+mod io;
+mod listen;
+mod mailbox;
+pub mod server;
+
+use crate::error::{Error, ErrorKind};
+use crate::hub::Now;
+use nix::sys::signal::{SigSet, SigmaskHow};
+use std::thread::JoinHandle;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// The two clocks, read together.
+#[derive(Copy, Clone, Debug)]
+pub struct Clock {
+    origin: Instant,
+}
+
+impl Clock {
+    pub fn start() -> Clock {
+        Clock { origin: Instant::now() }
+    }
+
+    pub fn now(&self) -> Now {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        // One second ahead, so that no moment of this clock is 0, which means "never" in the hub.
+        Now { mono: self.origin.elapsed().as_micros() as u64 + 1_000_000, unix: unix.as_micros() as u64 }
+    }
+}
+
+/// Starts an engine thread that takes no signal: in PHP, and in most hosts, handlers must run on the host's own thread.
+///
+/// # Errors
+/// [`ErrorKind::Io`] when the system has no thread left.
+pub fn spawn_thread(name: String, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Error> {
+    // A thread inherits the mask of its creator, so blocking first leaves no moment at which a signal could land in it.
+    let previous = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK);
+    let thread = std::thread::Builder::new().name(name).spawn(body);
+    if let Ok(previous) = previous {
+        // Restoring a mask that was just in force cannot fail.
+        let _ = previous.thread_set_mask();
+    }
+    thread.map_err(|error| Error::new(ErrorKind::Io, format!("Cannot start a thread: {error}")))
+}

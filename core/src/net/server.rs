@@ -1,0 +1,230 @@
+//! What the I/O threads of one server share, and how they are started and stopped.
+//!
+//! Owns the limits that hold across threads: connections in total and per address, allow and deny lists.
+
+use super::io::{IoThread, WAKER};
+use super::mailbox::Mailbox;
+use super::{Clock, listen, spawn_thread};
+use crate::config::ServerConfig;
+use crate::error::{Error, ErrorKind};
+use crate::hub::event::CloseReason;
+use crate::hub::{Counters, Counts, Host, Hub, Limits, Now};
+use dashmap::DashMap;
+use ipnet::IpNet;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+/// Descriptors kept free for the host: its files, its database connections, refused connections that are ending.
+const SPARE_DESCRIPTORS: usize = 128;
+
+pub(crate) struct Shared {
+    pub(crate) hub: Hub,
+    pub(crate) clock: Clock,
+    pub(super) total_buffer_bytes: usize,
+    pub(crate) max_connections: usize,
+    max_connections_per_ip: usize,
+    allow: Vec<IpNet>,
+    deny: Vec<IpNet>,
+    connections: AtomicUsize,
+    /// Used only where there is a limit per address. Holds addresses with open connections.
+    per_ip: DashMap<IpAddr, usize>,
+    stopping: AtomicBool,
+    /// When a pause of accepting was last logged.
+    warned: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn connection_count(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Makes room for a connection, which [`Shared::leave`] gives back, or says why there is none.
+    pub(super) fn admit(&self, address: IpAddr) -> Result<(), CloseReason> {
+        let listed = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&address));
+        if listed(&self.deny) || !self.allow.is_empty() && !listed(&self.allow) {
+            return Err(CloseReason::NotAllowed);
+        }
+        if self.is_stopping() {
+            return Err(CloseReason::ServerStopped);
+        }
+        if self.connections.fetch_add(1, Ordering::Relaxed) >= self.max_connections {
+            self.connections.fetch_sub(1, Ordering::Relaxed);
+            return Err(CloseReason::ServerFull);
+        }
+        if self.max_connections_per_ip != 0 {
+            let mut count = self.per_ip.entry(address).or_insert(0);
+            if *count >= self.max_connections_per_ip {
+                drop(count);
+                self.connections.fetch_sub(1, Ordering::Relaxed);
+                return Err(CloseReason::ServerFull);
+            }
+            *count += 1;
+        }
+        Ok(())
+    }
+
+    pub(super) fn leave(&self, address: IpAddr) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+        if self.max_connections_per_ip != 0 {
+            self.per_ip.remove_if_mut(&address, |_, count| {
+                *count -= 1;
+                *count == 0
+            });
+        }
+    }
+
+    /// A full system would otherwise log ten times per second and thread.
+    pub(super) fn may_warn_of_accept(&self, now: Now) -> bool {
+        let last = self.warned.load(Ordering::Relaxed);
+        now.mono.saturating_sub(last) > 10_000_000
+            && self.warned.compare_exchange(last, now.mono, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+}
+
+/// The running threads of a server.
+pub(crate) struct Server {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) local_addr: SocketAddr,
+    counters: Vec<Arc<Counters>>,
+    /// What the host does on its own threads is counted here, under the lock because these may be several.
+    host_counters: Mutex<Counters>,
+    mailboxes: Vec<Arc<Mailbox>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Server {
+    pub(crate) fn start(config: &ServerConfig, host: Arc<dyn Host>) -> Result<Server, Error> {
+        config.validate()?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = if config.io_threads == 0 { cores } else { config.io_threads.min(cores) };
+        let listeners = listen::bind(&config.host, config.port, threads)?;
+        let cannot_start = |error: io::Error| Error::new(ErrorKind::Io, format!("Cannot start the server: {error}"));
+        let local_addr = listeners[0].local_addr().map_err(cannot_start)?;
+        let micros = |duration: std::time::Duration| duration.as_micros() as u64;
+        let shared = Arc::new(Shared {
+            hub: Hub::new(
+                Limits {
+                    heartbeat_timeout: micros(config.heartbeat_timeout),
+                    register_timeout: micros(config.register_timeout),
+                    max_nodes_per_connection: config.max_nodes_per_connection,
+                    max_nodes: config.max_nodes,
+                    max_frame_bytes: config.max_frame_bytes,
+                    outbox_bytes: config.outbox_bytes,
+                    close_slow_consumers: config.slow_consumer == crate::config::SlowConsumer::Close,
+                    rate_limit: config.rate_limit,
+                },
+                host,
+            ),
+            clock: Clock::start(),
+            total_buffer_bytes: config.total_buffer_bytes,
+            max_connections: effective_max_connections(config.max_connections),
+            max_connections_per_ip: config.max_connections_per_ip,
+            allow: config.allow.clone(),
+            deny: config.deny.clone(),
+            connections: AtomicUsize::new(0),
+            per_ip: DashMap::new(),
+            stopping: AtomicBool::new(false),
+            warned: AtomicU64::new(0),
+        });
+        let mut server = Server {
+            shared: shared.clone(),
+            local_addr,
+            counters: Vec::new(),
+            host_counters: Mutex::default(),
+            mailboxes: Vec::new(),
+            threads: Mutex::default(),
+        };
+        for (index, listener) in listeners.into_iter().enumerate() {
+            if let Err(error) = server.start_thread(index, listener, cannot_start) {
+                server.stop();
+                return Err(error);
+            }
+        }
+        Ok(server)
+    }
+
+    fn start_thread(
+        &mut self,
+        index: usize,
+        listener: std::net::TcpListener,
+        cannot_start: impl Fn(io::Error) -> Error,
+    ) -> Result<(), Error> {
+        let poll = mio::Poll::new().map_err(&cannot_start)?;
+        let mailbox = Arc::new(Mailbox::new(mio::Waker::new(poll.registry(), WAKER).map_err(&cannot_start)?));
+        let counters = Arc::new(Counters::default());
+        let listener = mio::net::TcpListener::from_std(listener);
+        let io = IoThread::new(self.shared.clone(), &poll, mailbox.clone(), counters.clone(), listener).map_err(&cannot_start)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(&cannot_start)?;
+        let thread = spawn_thread(format!("heartbus-io-{index}"), move || {
+            if let Err(error) = runtime.block_on(io.run(poll)) {
+                tracing::error!(%error, "An I/O thread ended");
+            }
+        })?;
+        self.counters.push(counters);
+        self.mailboxes.push(mailbox);
+        self.threads.get_mut().unwrap_or_else(PoisonError::into_inner).push(thread);
+        Ok(())
+    }
+
+    pub(crate) fn io_threads(&self) -> usize {
+        self.mailboxes.len()
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        let mut sum = Counts::default();
+        for counters in &self.counters {
+            counters.add_to(&mut sum);
+        }
+        self.host_counters.lock().unwrap_or_else(PoisonError::into_inner).add_to(&mut sum);
+        self.shared.hub.add_counts_to(&mut sum);
+        sum
+    }
+
+    /// Lends the counters for what is done on the host's threads.
+    pub(crate) fn with_host_counters<T>(&self, work: impl FnOnce(&Counters) -> T) -> T {
+        work(&self.host_counters.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Tells every client, writes what waits, closes, and waits for the threads. The second call finds nothing to do.
+    pub(crate) fn stop(&self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        for mailbox in &self.mailboxes {
+            mailbox.wake();
+        }
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("An I/O thread had panicked");
+            }
+        }
+    }
+
+    /// In a forked child: the threads do not exist here, so nobody must wait for them or free what they use.
+    pub(crate) fn forget(self) {
+        std::mem::forget(self);
+    }
+}
+
+/// Raises the descriptor limit as far as the system lets us, and says how many connections fit under it.
+fn effective_max_connections(wanted: usize) -> usize {
+    let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return wanted;
+    };
+    if let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+        tracing::debug!(%error, "Cannot raise the descriptor limit");
+    }
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(hard, |(soft, _)| soft);
+    let possible = usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(SPARE_DESCRIPTORS).max(1);
+    if possible < wanted {
+        tracing::info!(max_connections = possible, descriptors = limit, "max_connections lowered to what the descriptor limit allows");
+    }
+    wanted.min(possible)
+}
