@@ -1,0 +1,163 @@
+//! A running server, and raw peers that speak v1 to it byte by byte.
+
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use heartbus_core::config::{InboxLimits, ServerConfig};
+use heartbus_core::engine::{Engine, Stats};
+use heartbus_core::error::Error;
+use heartbus_core::event::{Event, EventMask};
+use heartbus_core::inbox::Inbox;
+use heartbus_core::wire::{Decoded, v1};
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Waiting for something that has to happen fails after this time; nothing waits that long when all is well.
+pub fn deadline() -> Instant {
+    Instant::now() + Duration::from_secs(20)
+}
+
+pub struct Fixture {
+    pub engine: Engine,
+    pub inbox: Arc<Inbox>,
+    events: RefCell<VecDeque<Event>>,
+}
+
+impl Fixture {
+    /// Starts on a free port of 127.0.0.1, unless the configuration names another host.
+    pub fn start(config: ServerConfig) -> Fixture {
+        Fixture::start_with(config, InboxLimits::default(), EventMask::ALL)
+    }
+
+    pub fn start_with(mut config: ServerConfig, limits: InboxLimits, subscribed: EventMask) -> Fixture {
+        config.port = 0;
+        if config.host == ServerConfig::default().host {
+            config.host = "127.0.0.1".into();
+        }
+        let inbox = Inbox::new(limits).unwrap();
+        inbox.subscribe(subscribed);
+        Fixture { engine: Engine::start(&config, inbox.clone()).unwrap(), inbox, events: RefCell::default() }
+    }
+
+    pub fn connect(&self) -> Peer {
+        let stream = TcpStream::connect(self.engine.local_addr()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Peer { stream, received: Vec::new() }
+    }
+
+    pub fn register(&self, id: &str) -> Peer {
+        let mut peer = self.connect();
+        peer.send(6, 0, &format!(r#"{{"node_id":"{id}"}}"#));
+        assert_eq!(peer.frame().frame_type, 6);
+        peer
+    }
+
+    pub fn until(&self, what: &str, condition: impl Fn(&Stats) -> bool) {
+        let deadline = deadline();
+        loop {
+            let stats = self.engine.stats();
+            if condition(&stats) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "waited in vain for {what}: {stats:#?}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    pub fn event(&self) -> Event {
+        let deadline = deadline();
+        loop {
+            if let Some(event) = self.events.borrow_mut().pop_front() {
+                return event;
+            }
+            self.inbox.drain(&mut self.events.borrow_mut(), 64);
+            assert!(Instant::now() < deadline, "waited in vain for an event");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    pub fn event_where(&self, wanted: impl Fn(&Event) -> bool) -> Event {
+        loop {
+            let event = self.event();
+            if wanted(&event) {
+                return event;
+            }
+        }
+    }
+}
+
+/// Why a server with this configuration does not start.
+pub fn start_error(config: ServerConfig) -> Error {
+    match Engine::start(&config, Inbox::new(InboxLimits::default()).unwrap()) {
+        Ok(_) => panic!("the server started"),
+        Err(error) => error,
+    }
+}
+
+pub fn frame(frame_type: u8, channel_id: i64, payload: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    v1::encode(frame_type, channel_id, payload.as_bytes(), &mut bytes).unwrap();
+    bytes
+}
+
+#[derive(Debug)]
+pub struct Received {
+    pub frame_type: u8,
+    pub channel_id: i64,
+    payload: Vec<u8>,
+}
+
+impl Received {
+    pub fn text(&self) -> String {
+        String::from_utf8(self.payload.clone()).unwrap()
+    }
+}
+
+pub struct Peer {
+    pub stream: TcpStream,
+    received: Vec<u8>,
+}
+
+impl Peer {
+    pub fn send(&mut self, frame_type: u8, channel_id: i64, payload: &str) {
+        self.raw(&frame(frame_type, channel_id, payload));
+    }
+
+    pub fn raw(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    /// Moves the peer out, to be used on another thread.
+    pub fn take(&mut self) -> Peer {
+        Peer { stream: self.stream.try_clone().unwrap(), received: std::mem::take(&mut self.received) }
+    }
+
+    pub fn frame(&mut self) -> Received {
+        loop {
+            if let Decoded::Frame { frame, len } = v1::decode(&self.received, u32::MAX) {
+                let got =
+                    Received { frame_type: frame.frame_type.0, channel_id: frame.channel_id, payload: frame.payload.bytes().into_owned() };
+                self.received.drain(..len);
+                return got;
+            }
+            let mut buffer = [0; 65_536];
+            let count = self.stream.read(&mut buffer).expect("a frame in time");
+            assert!(count > 0, "the server closed the connection instead of answering");
+            self.received.extend(&buffer[..count]);
+        }
+    }
+
+    /// The server closes in order, after everything that was read already.
+    pub fn expect_end(&mut self) {
+        assert!(self.received.is_empty(), "bytes are left: {:?}", self.received);
+        assert_eq!(self.stream.read(&mut [0; 1024]).expect("the end in time"), 0);
+    }
+
+    pub fn skip_until_end(&mut self) {
+        while self.stream.read(&mut [0; 65_536]).expect("the end in time") > 0 {}
+    }
+}
