@@ -164,6 +164,12 @@ impl Hub {
         self.buffered.fetch_sub(bytes, Ordering::Relaxed);
     }
 
+    /// Lets a test reach the wrap-around of channel ids without registering four billion nodes.
+    #[doc(hidden)]
+    pub fn set_next_channel_for_test(&self, id: u32) {
+        self.next_channel.store(id, Ordering::Relaxed);
+    }
+
     /// Adds what is counted here rather than by a thread.
     pub fn add_counts_to(&self, sum: &mut Counts) {
         sum.data_out += self.data_out.load(Ordering::Relaxed);

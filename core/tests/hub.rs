@@ -1,0 +1,500 @@
+//! The hub without sockets or clocks: sessions driven frame by frame at times that the test chooses.
+
+use heartbus_core::hub::event::{CloseReason, Resume};
+use heartbus_core::hub::link::Doorbell;
+use heartbus_core::hub::replies::Replies;
+use heartbus_core::hub::session::Context;
+use heartbus_core::hub::wheel::TICK;
+use heartbus_core::hub::{Counters, Departure, Event, EventMask, Host, Hub, Limits, Link, Next, Now, Session, Timer, Wheel};
+use heartbus_core::wire::{Decoded, v1};
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex};
+
+const TIMEOUT: u64 = 3_000_000;
+const REGISTER_TIMEOUT: u64 = 2_000_000;
+
+/// Keeps who came and who left, per node id.
+#[derive(Default)]
+struct Recorder {
+    events: Mutex<BTreeMap<String, Vec<&'static str>>>,
+    silent: bool,
+}
+
+impl Host for Recorder {
+    fn wants(&self, kinds: EventMask) -> bool {
+        !self.silent && (EventMask::REGISTER | EventMask::LEFT).contains(kinds)
+    }
+
+    fn push_data(&self, event: Event, _bytes: usize, _producer: Arc<dyn Resume>) -> Result<(), Event> {
+        Err(event)
+    }
+
+    fn push_state(&self, event: Event) {
+        let (node, word) = match event {
+            Event::Register { node, .. } => (node, "register"),
+            Event::Left { node, how, .. } => (node, word(how)),
+            _ => return,
+        };
+        self.events.lock().unwrap().entry(node.id().to_string()).or_default().push(word);
+    }
+
+    fn is_crowded(&self, _producer: Option<Arc<dyn Resume>>) -> bool {
+        false
+    }
+}
+
+fn word(how: Departure) -> &'static str {
+    match how {
+        Departure::Unregistered => "unregister",
+        Departure::TimedOut => "timeout",
+        Departure::Replaced => "replaced",
+        Departure::Disconnected => "disconnected",
+    }
+}
+
+/// Remembers which connections were called.
+#[derive(Default)]
+struct Rung(Mutex<BTreeSet<u32>>);
+
+impl Doorbell for Rung {
+    fn ring(&self, slot: u32, _connection_id: u64) {
+        self.0.lock().unwrap().insert(slot);
+    }
+}
+
+/// One thread's worth of sessions, with a clock that the test turns.
+struct Bus {
+    hub: Hub,
+    host: Arc<Recorder>,
+    counters: Counters,
+    wheel: Wheel<Timer>,
+    replies: Replies,
+    random: fastrand::Rng,
+    now: u64,
+    rung: Arc<Rung>,
+    sessions: HashMap<u32, Session>,
+    next_slot: u32,
+    touched: u64,
+}
+
+impl Bus {
+    fn new(silent: bool) -> Bus {
+        let host = Arc::new(Recorder { silent, ..Recorder::default() });
+        let limits = Limits {
+            heartbeat_timeout: TIMEOUT,
+            register_timeout: REGISTER_TIMEOUT,
+            max_nodes_per_connection: 10_000,
+            max_nodes: 2_000_000,
+            max_frame_bytes: 1 << 20,
+            outbox_bytes: 1 << 20,
+            close_slow_consumers: true,
+            rate_limit: None,
+        };
+        // A multiple of the tick, so that the wheel's ticks are the model's.
+        let now = 10 * TICK;
+        Bus {
+            hub: Hub::new(limits, host.clone()),
+            host,
+            counters: Counters::default(),
+            wheel: Wheel::new(now),
+            replies: Replies::default(),
+            random: fastrand::Rng::with_seed(1),
+            now,
+            rung: Arc::default(),
+            sessions: HashMap::new(),
+            next_slot: 0,
+            touched: 0,
+        }
+    }
+
+    fn with<T>(&mut self, slot: u32, work: impl FnOnce(&mut Session, &mut Context<'_>) -> T) -> Option<T> {
+        let session = self.sessions.get_mut(&slot)?;
+        let mut cx = Context {
+            hub: &self.hub,
+            counters: &self.counters,
+            wheel: &mut self.wheel,
+            replies: &mut self.replies,
+            random: &mut self.random,
+            now: Now { mono: self.now, unix: self.now },
+        };
+        Some(work(session, &mut cx))
+    }
+
+    fn open(&mut self) -> u32 {
+        let slot = self.next_slot;
+        self.next_slot += 1;
+        let link = Arc::new(Link::new(u64::from(slot) + 1, ([127, 0, 0, 1], 1).into(), slot, self.rung.clone()));
+        let mut cx = Context {
+            hub: &self.hub,
+            counters: &self.counters,
+            wheel: &mut self.wheel,
+            replies: &mut self.replies,
+            random: &mut self.random,
+            now: Now { mono: self.now, unix: self.now },
+        };
+        let session = Session::open(link, &mut cx);
+        self.sessions.insert(slot, session);
+        slot
+    }
+
+    /// Feeds one frame, does what the session says, and returns the frames it answered with.
+    fn send(&mut self, slot: u32, frame_type: u8, channel_id: i64, payload: &str) -> Vec<(u8, i64, String)> {
+        let mut bytes = Vec::new();
+        v1::encode(frame_type, channel_id, payload.as_bytes(), &mut bytes).unwrap();
+        if let Some((consumed, next)) = self.with(slot, |session, cx| session.receive(cx, &bytes)) {
+            assert_eq!(consumed, bytes.len());
+            self.follow(slot, next);
+        }
+        let answers = self.answers();
+        self.open_mail();
+        answers
+    }
+
+    fn answers(&mut self) -> Vec<(u8, i64, String)> {
+        let mut answers = Vec::new();
+        let mut rest = self.replies.bytes();
+        while let Decoded::Frame { frame, len } = v1::decode(rest, u32::MAX) {
+            answers.push((frame.frame_type.0, frame.channel_id, String::from_utf8(frame.payload.bytes().into_owned()).unwrap()));
+            rest = &rest[len..];
+        }
+        assert!(rest.is_empty());
+        self.replies.clear();
+        answers
+    }
+
+    fn register(&mut self, slot: u32, id: &str) -> Vec<(u8, i64, String)> {
+        self.send(slot, 6, 0, &format!(r#"{{"node_id":"{id}"}}"#))
+    }
+
+    fn channel(&self, id: &str) -> i64 {
+        self.hub.node(id).map_or(-1, |node| node.channel_id().into())
+    }
+
+    fn follow(&mut self, slot: u32, next: Next) {
+        if let Next::Close(reason) = next {
+            self.close(slot, reason);
+        }
+    }
+
+    fn close(&mut self, slot: u32, reason: CloseReason) {
+        self.with(slot, |session, cx| session.close(cx, reason));
+        if let Some(session) = self.sessions.remove(&slot) {
+            session.link().close();
+        }
+    }
+
+    fn open_mail(&mut self) {
+        let rung = std::mem::take(&mut *self.rung.0.lock().unwrap());
+        for slot in rung {
+            let Some(session) = self.sessions.get(&slot) else { continue };
+            for eviction in session.link().take().evictions {
+                if let Some(next) = self.with(slot, |session, cx| session.evict(cx, eviction)) {
+                    self.follow(slot, next);
+                }
+            }
+        }
+        self.replies.clear();
+    }
+
+    /// Turns the clock to the next tick and lets it fire.
+    fn tick(&mut self) {
+        self.now = (self.now / TICK + 1) * TICK;
+        while let Some(timer) = self.wheel.pop(self.now) {
+            self.touched += 1;
+            match timer {
+                Timer::Node(node) => {
+                    let slot = node.link().slot();
+                    if let Some(next) = self.with(slot, |session, cx| session.node_timer(cx, &node, false)) {
+                        self.follow(slot, next);
+                    }
+                }
+                Timer::Connection(link) => {
+                    let slot = link.slot();
+                    if let Some(next) = self.with(slot, |session, cx| session.register_timer(cx, false)) {
+                        self.follow(slot, next);
+                    }
+                }
+            }
+        }
+        self.replies.clear();
+        self.open_mail();
+    }
+
+    fn online(&self) -> BTreeSet<String> {
+        self.hub.some_nodes(usize::MAX).iter().map(|node| node.id().to_string()).collect()
+    }
+}
+
+#[test]
+fn a_million_nodes_time_out_in_the_first_tick_after_their_deadline_and_heartbeats_cost_the_wheel_nothing() {
+    const CONNECTIONS: u32 = 1_000;
+    const PER_CONNECTION: u32 = 1_000;
+    let mut bus = Bus::new(true);
+    let start = bus.now;
+    for _ in 0..CONNECTIONS {
+        let slot = bus.open();
+        for n in 0..PER_CONNECTION {
+            let id = format!("{slot}-{n}");
+            bus.with(slot, |session, cx| session.receive(cx, &frame(6, 0, &format!(r#"{{"node_id":"{id}"}}"#))));
+        }
+        bus.replies.clear();
+    }
+    assert_eq!(bus.hub.node_count(), 1_000_000);
+    // Every third connection goes silent at once; the others beat once per second with one frame for all their nodes.
+    let silent = |slot: u32| slot % 3 == 0;
+    let beat = frame(1, 0, "{}");
+    let mut gone_at = BTreeMap::new();
+    for _ in 0..(2 * TIMEOUT / TICK) {
+        bus.tick();
+        *gone_at.entry(bus.now).or_insert(0) = bus.counters.nodes_timed_out.get();
+        if bus.now % 1_000_000 == 0 {
+            for slot in (0..CONNECTIONS).filter(|slot| !silent(*slot)) {
+                bus.with(slot, |session, cx| session.receive(cx, &beat));
+            }
+            bus.replies.clear();
+        }
+    }
+    let lost = u64::from((0..CONNECTIONS).filter(|slot| silent(*slot)).count() as u32 * PER_CONNECTION);
+    assert_eq!(gone_at[&(start + TIMEOUT)], 0, "at the deadline itself nobody is late");
+    assert_eq!(gone_at[&(start + TIMEOUT + TICK)], lost, "one tick later all of them are gone");
+    assert_eq!(bus.counters.nodes_timed_out.get(), lost, "and nobody else, ever");
+    assert_eq!(bus.hub.node_count() as u64, 1_000_000 - lost);
+    // Per timeout period the wheel touches a node once, whatever the number of heartbeats.
+    assert!(bus.touched <= 3 * 1_000_000, "{} touches", bus.touched);
+}
+
+fn frame(frame_type: u8, channel_id: i64, payload: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    v1::encode(frame_type, channel_id, payload.as_bytes(), &mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn channel_zero_means_all_nodes_for_a_heartbeat_and_the_first_node_otherwise() {
+    let mut bus = Bus::new(false);
+    let slot = bus.open();
+    for id in ["a", "b", "c"] {
+        bus.register(slot, id);
+    }
+    for _ in 0..2 * TIMEOUT / TICK {
+        bus.send(slot, 1, 0, "{}");
+        bus.tick();
+    }
+    assert_eq!(bus.online().len(), 3);
+    bus.send(slot, 7, 0, "");
+    assert!(bus.online().is_empty());
+}
+
+#[test]
+fn a_wrapped_channel_id_skips_zero_and_those_in_use() {
+    let mut bus = Bus::new(false);
+    let slot = bus.open();
+    bus.register(slot, "first");
+    assert_eq!(bus.channel("first"), 1);
+    bus.hub.set_next_channel_for_test(u32::MAX);
+    let ids: Vec<i64> = ["last", "after"]
+        .iter()
+        .map(|id| {
+            bus.register(slot, id);
+            bus.channel(id)
+        })
+        .collect();
+    assert_eq!(ids, [i64::from(u32::MAX), 2]);
+}
+
+#[test]
+fn generated_ids_look_like_the_references_and_differ() {
+    let mut bus = Bus::new(false);
+    let slot = bus.open();
+    for _ in 0..50 {
+        bus.send(slot, 6, 0, "[]");
+    }
+    let ids = bus.online();
+    assert_eq!(ids.len(), 50);
+    for id in ids {
+        let parts: Vec<&str> = id.split('_').collect();
+        assert_eq!((parts[0], parts[1].len(), parts[2].len()), ("node", 13, 8), "{id}");
+        assert!(parts[1..].iter().all(|part| part.bytes().all(|byte| byte.is_ascii_hexdigit())), "{id}");
+    }
+}
+
+#[test]
+fn limits_on_nodes_are_refused_and_the_connection_stays() {
+    let mut bus = Bus::new(true);
+    let slot = bus.open();
+    for n in 0..10_000 {
+        bus.with(slot, |session, cx| session.receive(cx, &frame(6, 0, &format!(r#"{{"node_id":"{n}"}}"#))));
+    }
+    bus.replies.clear();
+    let answers = bus.register(slot, "one too many");
+    assert_eq!(answers, [(8, 0, r#"{"message":"Too many nodes on this connection","code":403}"#.to_owned())]);
+    assert_eq!(bus.send(slot, 1, 0, "{}")[0].0, 2);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Open,
+    Register(u8, u8),
+    Beat(u8, Option<u8>),
+    Unregister(u8, Option<u8>),
+    Close(u8),
+    Kick(u8),
+    Ticks(u8),
+    Pause(u16),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        2 => Just(Step::Open),
+        6 => (any::<u8>(), 0..12u8).prop_map(|(connection, id)| Step::Register(connection, id)),
+        4 => (any::<u8>(), prop::option::of(0..12u8)).prop_map(|(connection, id)| Step::Beat(connection, id)),
+        2 => (any::<u8>(), prop::option::of(0..12u8)).prop_map(|(connection, id)| Step::Unregister(connection, id)),
+        1 => any::<u8>().prop_map(Step::Close),
+        1 => (0..12u8).prop_map(Step::Kick),
+        4 => (1..25u8).prop_map(Step::Ticks),
+        2 => (0..99u16).prop_map(Step::Pause),
+    ];
+    prop::collection::vec(step, 1..120)
+}
+
+/// The same rules written the plain way: lists, and a look at everything at every tick.
+#[derive(Default)]
+struct Model {
+    /// Connection to (time since which nobody is registered, nodes in order with the time they were last seen).
+    connections: BTreeMap<u32, (u64, Vec<(String, u64)>)>,
+    told: BTreeMap<String, Vec<&'static str>>,
+}
+
+impl Model {
+    fn owner(&self, id: &str) -> Option<u32> {
+        self.connections.iter().find(|(_, (_, nodes))| nodes.iter().any(|(other, _)| other == id)).map(|(slot, _)| *slot)
+    }
+
+    fn tell(&mut self, id: &str, word: &'static str) {
+        self.told.entry(id.to_owned()).or_default().push(word);
+    }
+
+    /// Removes a node; its connection ends with its last one, except after UNREGISTER.
+    fn leave(&mut self, slot: u32, id: &str, how: &'static str, now: u64) {
+        self.tell(id, how);
+        let (empty_since, nodes) = self.connections.get_mut(&slot).unwrap();
+        nodes.retain(|(other, _)| other != id);
+        if nodes.is_empty() {
+            *empty_since = now;
+            if how != "unregister" {
+                self.connections.remove(&slot);
+            }
+        }
+    }
+
+    fn tick(&mut self, now: u64) {
+        for (slot, (empty_since, nodes)) in self.connections.clone() {
+            if nodes.is_empty() && now > empty_since + REGISTER_TIMEOUT {
+                self.connections.remove(&slot);
+            }
+            for (id, seen) in nodes {
+                if now > seen + TIMEOUT {
+                    self.leave(slot, &id, "timeout", now);
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #[test]
+    fn wheel_and_registry_do_what_the_plain_model_does(steps in steps()) {
+        let mut bus = Bus::new(false);
+        let mut model = Model::default();
+        for step in steps {
+            let pick = |model: &Model, n: u8| model.connections.keys().nth(n as usize % model.connections.len().max(1)).copied();
+            match step {
+                Step::Open => {
+                    let slot = bus.open();
+                    model.connections.insert(slot, (bus.now, Vec::new()));
+                }
+                Step::Register(connection, id) => {
+                    let Some(slot) = pick(&model, connection) else { continue };
+                    let id = format!("id{id}");
+                    let answers = bus.register(slot, &id);
+                    prop_assert_eq!(answers.len(), 1);
+                    prop_assert_eq!(answers[0].0, 6);
+                    match model.owner(&id) {
+                        Some(owner) if owner == slot => {
+                            let nodes = &mut model.connections.get_mut(&slot).unwrap().1;
+                            nodes.iter_mut().find(|(other, _)| *other == id).unwrap().1 = bus.now;
+                        }
+                        owner => {
+                            if let Some(owner) = owner {
+                                model.leave(owner, &id, "replaced", bus.now);
+                            }
+                            model.tell(&id, "register");
+                            model.connections.get_mut(&slot).unwrap().1.push((id, bus.now));
+                        }
+                    }
+                }
+                Step::Beat(connection, id) => {
+                    let Some(slot) = pick(&model, connection) else { continue };
+                    let channel = id.map_or(0, |id| bus.channel(&format!("id{id}")));
+                    let answers = bus.send(slot, 1, channel, "{}");
+                    let now = bus.now;
+                    let nodes = &mut model.connections.get_mut(&slot).unwrap().1;
+                    let mut beaten = 0;
+                    for (other, seen) in nodes {
+                        if id.is_none_or(|id| *other == format!("id{id}")) {
+                            *seen = now;
+                            beaten += 1;
+                        }
+                    }
+                    prop_assert_eq!(answers.len(), usize::from(beaten > 0));
+                }
+                Step::Unregister(connection, id) => {
+                    let Some(slot) = pick(&model, connection) else { continue };
+                    let channel = id.map_or(0, |id| bus.channel(&format!("id{id}")));
+                    prop_assert_eq!(bus.send(slot, 7, channel, ""), []);
+                    for (other, _) in model.connections[&slot].1.clone() {
+                        if id.is_none_or(|id| other == format!("id{id}")) {
+                            model.leave(slot, &other, "unregister", bus.now);
+                        }
+                    }
+                }
+                Step::Close(connection) => {
+                    let Some(slot) = pick(&model, connection) else { continue };
+                    bus.close(slot, CloseReason::PeerClosed);
+                    for (id, _) in model.connections.remove(&slot).unwrap().1 {
+                        model.tell(&id, "disconnected");
+                    }
+                }
+                Step::Kick(id) => {
+                    let id = format!("id{id}");
+                    let result = bus.hub.disconnect(&id, &bus.counters);
+                    bus.open_mail();
+                    let owner = model.owner(&id);
+                    prop_assert_eq!(result.is_ok(), owner.is_some());
+                    if let Some(owner) = owner {
+                        model.leave(owner, &id, "disconnected", bus.now);
+                    }
+                }
+                Step::Ticks(count) => {
+                    for _ in 0..count {
+                        bus.tick();
+                        model.tick(bus.now);
+                    }
+                }
+                // Frames come between ticks as well.
+                Step::Pause(part) => bus.now = bus.now / TICK * TICK + u64::from(part) * TICK / 100,
+            }
+            let expected: BTreeSet<String> = model.connections.values().flat_map(|(_, nodes)| nodes.iter().map(|(id, _)| id.clone())).collect();
+            prop_assert_eq!(bus.online(), expected.clone());
+            prop_assert_eq!(bus.hub.node_count(), expected.len());
+            prop_assert_eq!(bus.hub.channel_count(), expected.len());
+            prop_assert_eq!(bus.sessions.keys().copied().collect::<BTreeSet<_>>(), model.connections.keys().copied().collect::<BTreeSet<_>>());
+            prop_assert_eq!(&*bus.host.events.lock().unwrap(), &model.told);
+            // One timer per node, one per connection without nodes: nothing stays behind in the wheel.
+            let idle = model.connections.values().filter(|(_, nodes)| nodes.is_empty()).count();
+            prop_assert_eq!(bus.wheel.len(), expected.len() + idle);
+        }
+    }
+}
