@@ -1,0 +1,186 @@
+//! The inbox at and below its bounds.
+
+mod support;
+
+use bytes::Bytes;
+use heartbus_core::config::{InboxLimits, ServerConfig};
+use heartbus_core::error::ErrorKind;
+use heartbus_core::event::{ClientEvent, CloseReason, Event, EventMask, Resume};
+use heartbus_core::hub::Host;
+use heartbus_core::inbox::Inbox;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use support::*;
+
+fn inbox(events: usize, bytes: usize) -> Arc<Inbox> {
+    let inbox = Inbox::new(InboxLimits { events, bytes }).unwrap();
+    inbox.subscribe(EventMask::ALL);
+    inbox
+}
+
+fn is_readable(inbox: &Inbox) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(inbox.as_fd(), PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() == 1
+}
+
+fn drain(inbox: &Inbox, max: usize) -> Vec<Event> {
+    let mut events = VecDeque::new();
+    let count = inbox.drain(&mut events, max);
+    assert_eq!(count, events.len());
+    events.into()
+}
+
+fn data(client_id: u64, len: usize) -> Event {
+    Event::Client { client_id, event: ClientEvent::Data { payload: Bytes::from(vec![0; len]), channel_id: 1 } }
+}
+
+fn client(client_id: u64, event: ClientEvent) -> Event {
+    Event::Client { client_id, event }
+}
+
+fn close(connection_id: u64) -> Event {
+    Event::Close { connection_id, reason: CloseReason::PeerClosed }
+}
+
+#[derive(Default)]
+struct Producer(AtomicUsize);
+
+impl Resume for Producer {
+    fn resume(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn push_data(inbox: &Inbox, len: usize, producer: &Arc<Producer>) -> bool {
+    inbox.push_data(data(1, len), len, producer.clone()).is_ok()
+}
+
+#[test]
+fn the_descriptor_is_readable_exactly_while_events_wait() {
+    let inbox = inbox(10, 100);
+    assert!(!is_readable(&inbox));
+    inbox.push_state(close(1));
+    inbox.push_state(close(2));
+    assert!(is_readable(&inbox));
+    assert_eq!(drain(&inbox, 1).len(), 1);
+    assert!(is_readable(&inbox), "one is left");
+    assert_eq!(drain(&inbox, 5).len(), 1);
+    assert!(!is_readable(&inbox));
+    assert_eq!(drain(&inbox, 5).len(), 0, "draining an empty inbox does not wait");
+    inbox.push_state(close(3));
+    assert!(is_readable(&inbox));
+}
+
+#[test]
+fn only_subscribed_kinds_are_wanted() {
+    let inbox = Inbox::new(InboxLimits::default()).unwrap();
+    assert!(!inbox.wants(EventMask::ALL));
+    inbox.subscribe(EventMask::DATA | EventMask::CLOSE);
+    assert!(inbox.wants(EventMask::DATA) && inbox.wants(EventMask::CLOSE) && !inbox.wants(EventMask::REGISTER));
+}
+
+#[test]
+fn limits_of_zero_are_refused() {
+    for limits in [InboxLimits { events: 0, bytes: 1 }, InboxLimits { events: 1, bytes: 0 }] {
+        assert_eq!(Inbox::new(limits).err().unwrap().kind, ErrorKind::Config);
+    }
+}
+
+#[test]
+fn data_without_room_is_handed_back_and_its_producer_resumed_at_half() {
+    let (inbox, producer) = (inbox(4, 1000), Arc::new(Producer::default()));
+    for _ in 0..4 {
+        assert!(push_data(&inbox, 1, &producer));
+    }
+    assert!(!push_data(&inbox, 1, &producer));
+    assert_eq!(drain(&inbox, 1).len(), 1);
+    assert_eq!(producer.0.load(Ordering::Relaxed), 0, "three quarters full is not room enough");
+    assert_eq!(drain(&inbox, 1).len(), 1);
+    assert_eq!(producer.0.load(Ordering::Relaxed), 1);
+    assert!(push_data(&inbox, 1, &producer));
+    assert_eq!(inbox.stats().pauses, 1);
+}
+
+#[test]
+fn bytes_are_bounded_too_and_one_large_event_passes_alone() {
+    let (inbox, producer) = (inbox(100, 10), Arc::new(Producer::default()));
+    assert!(push_data(&inbox, 50, &producer));
+    assert!(!push_data(&inbox, 1, &producer));
+    assert_eq!(inbox.stats().queued_bytes, 50);
+    drain(&inbox, 1);
+    assert_eq!((inbox.stats().queued_bytes, producer.0.load(Ordering::Relaxed)), (0, 1));
+    assert!(push_data(&inbox, 10, &producer));
+    assert!(!push_data(&inbox, 1, &producer));
+}
+
+#[test]
+fn state_events_are_never_refused_and_above_the_bound_a_client_keeps_its_present_state() {
+    let inbox = inbox(2, 100);
+    inbox.push_state(close(1));
+    inbox.push_state(close(2));
+    for _ in 0..3 {
+        inbox.push_state(client(7, ClientEvent::Connect));
+        inbox.push_state(client(7, ClientEvent::Heartbeat { count: 1 }));
+        inbox.push_state(client(7, ClientEvent::Close));
+    }
+    inbox.push_state(client(7, ClientEvent::Connect));
+    let events = drain(&inbox, 100);
+    let told: Vec<ClientEvent> = events[2..]
+        .iter()
+        .map(|event| match event {
+            Event::Client { event, .. } => event.clone(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(told, [ClientEvent::Heartbeat { count: 3 }, ClientEvent::Close, ClientEvent::Connect]);
+    assert_eq!(inbox.stats().coalesced, 7);
+}
+
+#[test]
+fn while_there_is_an_overflow_data_waits_behind_it() {
+    let (inbox, producer) = (inbox(1, 100), Arc::new(Producer::default()));
+    inbox.push_state(close(1));
+    inbox.push_state(close(2));
+    drain(&inbox, 1);
+    assert!(!push_data(&inbox, 1, &producer), "the overflow is older");
+    assert_eq!(drain(&inbox, 10).len(), 1);
+    assert!(push_data(&inbox, 1, &producer));
+}
+
+#[test]
+fn above_the_bound_the_events_of_a_node_are_put_together_and_say_how_many_they_stand_for() {
+    let server = Fixture::start_with(ServerConfig::default(), InboxLimits { events: 2, bytes: 100 }, EventMask::REGISTER | EventMask::LEFT);
+    let _first = server.register("first");
+    let flapping = server.register("flapping");
+    let again = server.register("flapping");
+    drop(again);
+    drop(flapping);
+    server.until("both to be gone", |stats| stats.counts.nodes_replaced == 1 && stats.counts.nodes_disconnected == 1);
+    for id in ["first", "flapping"] {
+        let Event::Register { node, count: 1 } = server.event() else { panic!("below the bound each is told as it was") };
+        assert_eq!(&**node.id(), id);
+    }
+    let Event::Left { node, count, .. } = server.event() else { panic!("the last state of the other") };
+    assert_eq!((&**node.id(), count), ("flapping", 3), "replaced, register, disconnected");
+}
+
+#[test]
+fn when_new_nodes_have_no_room_either_their_register_waits() {
+    let server = Fixture::start_with(ServerConfig::default(), InboxLimits { events: 1, bytes: 100 }, EventMask::REGISTER);
+    let _told = server.register("1");
+    let _overflow = server.register("2");
+    let mut waiting = server.connect();
+    waiting.send(6, 0, r#"{"node_id":"3"}"#);
+    server.until("the register to wait", |stats| stats.counts.reads_paused_by_host == 1);
+    assert_eq!(server.engine.stats().nodes_online, 2);
+    let ids: Vec<String> = (0..3)
+        .map(|_| match server.event() {
+            Event::Register { node, .. } => node.id().to_string(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(ids, ["1", "2", "3"]);
+    assert_eq!(waiting.frame().frame_type, 6);
+}
