@@ -1,1 +1,48 @@
-//! Under construction in this commit series.
+//! The `heartbus` extension of PHP: the classes of the PHP library, with the engine behind them.
+//!
+//! Loading it starts no thread and opens no descriptor. `start()` and `connect()` do.
+
+#![allow(dead_code)] // the next commits use the rest
+
+mod clock;
+mod declare;
+mod exception;
+mod heartbeat_protocol;
+mod message;
+mod node;
+mod php;
+mod shim;
+mod slots;
+
+use ext_php_rs::prelude::*;
+use ext_php_rs::zend::ModuleEntry;
+use ext_php_rs::{info_table_end, info_table_row, info_table_start};
+
+#[php_module]
+#[php(startup = start_module)]
+pub fn get_module(module: ModuleBuilder) -> ModuleBuilder {
+    module.name("heartbus").info_function(print_info)
+}
+
+extern "C" fn start_module(_kind: i32, _number: i32) -> i32 {
+    // SAFETY: a process-wide registration, and this runs once per process.
+    unsafe { shim::heartbus_watch_forks() };
+    let registered = exception::register()
+        .and_then(|()| message::register())
+        .and_then(|()| heartbeat_protocol::register())
+        .and_then(|()| node::register());
+    match registered {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("heartbus: {error}");
+            -1
+        }
+    }
+}
+
+extern "C" fn print_info(_module: *mut ModuleEntry) {
+    info_table_start!();
+    info_table_row!("Heartbus", "enabled");
+    info_table_row!("Version", env!("CARGO_PKG_VERSION"));
+    info_table_end!();
+}

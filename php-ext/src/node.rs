@@ -1,0 +1,237 @@
+//! `PfinalClub\AsyncioHeartbeat\Node\Node`: what is known of a node, as a PHP value. A plain value: the engine has its own
+//! record, of which an event hands PHP a copy.
+
+use crate::arguments;
+use crate::clock::microtime;
+use crate::declare::Declare;
+use crate::exception;
+use crate::php::{self, Call, Outcome, Thrown, map, string, text, value};
+use crate::shim;
+use crate::slots::{Property, Type};
+use ext_php_rs::builders::ClassBuilder;
+use ext_php_rs::error::Result;
+use ext_php_rs::ffi::{zend_class_entry, zend_object, zend_string};
+use ext_php_rs::types::{ZendEmptyArray, ZendStr, Zval};
+use heartbus_core::hub::NodeInfo;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+static CLASS: AtomicPtr<zend_class_entry> = AtomicPtr::new(ptr::null_mut());
+
+const LAST_HEARTBEAT_TIME: Property = Property::new(0, "lastHeartbeatTime");
+const HEARTBEAT_COUNT: Property = Property::new(1, "heartbeatCount");
+const STATUS: Property = Property::new(2, "status");
+const METADATA: Property = Property::new(3, "metadata");
+const CREATED_AT: Property = Property::new(4, "createdAt");
+const TOTAL_MESSAGES: Property = Property::new(5, "totalMessages");
+const LAST_MESSAGE_TIME: Property = Property::new(6, "lastMessageTime");
+const ID: Property = Property::new(7, "id");
+const IP: Property = Property::new(8, "ip");
+const PORT: Property = Property::new(9, "port");
+const CONNECTION_ID: Property = Property::new(10, "connectionId");
+
+const ONLINE: &str = "online";
+const OFFLINE: &str = "offline";
+
+pub fn register() -> Result<()> {
+    ClassBuilder::new(r"PfinalClub\AsyncioHeartbeat\Node\Node")
+        .declare("__construct(string $id, string $ip, int $port, int $connectionId)", construct)
+        .declare("updateHeartbeat(): void", update_heartbeat)
+        .declare("updateMessage(): void", update_message)
+        .declare("isTimeout(float $timeoutSeconds): bool", is_timeout)
+        .declare("getSecondsSinceLastHeartbeat(): float", get_seconds_since_last_heartbeat)
+        .declare("getLifetime(): float", get_lifetime)
+        .declare("markOffline(): void", mark_offline)
+        .declare("markOnline(): void", mark_online)
+        .declare("setMetadata(string $key, mixed $value): void", set_metadata)
+        .declare("getMetadata(string $key, mixed $default = null): mixed", get_metadata)
+        .declare("isOnline(): bool", is_online)
+        .declare("toArray(): array", to_array)
+        .declare("getSummary(): string", get_summary)
+        .registration(|class, arguments| {
+            std::mem::forget(arguments);
+            LAST_HEARTBEAT_TIME.declare(class, Type::Float, false, None);
+            HEARTBEAT_COUNT.declare(class, Type::Int, false, Some(value(0i64)));
+            STATUS.declare(class, Type::String, false, Some(text(ONLINE)));
+            METADATA.declare(class, Type::Array, false, Some(value(ZendEmptyArray)));
+            CREATED_AT.declare(class, Type::Float, false, None);
+            TOTAL_MESSAGES.declare(class, Type::Int, false, Some(value(0i64)));
+            LAST_MESSAGE_TIME.declare(class, Type::Float, false, None);
+            ID.declare(class, Type::String, true, None);
+            IP.declare(class, Type::String, true, None);
+            PORT.declare(class, Type::Int, true, None);
+            CONNECTION_ID.declare(class, Type::Int, true, None);
+            CLASS.store(class, Ordering::Relaxed);
+        })
+        .register()
+}
+
+/// A copy of the engine's record, at this moment.
+pub fn create(info: &NodeInfo) -> Outcome<Zval> {
+    let mut node = Zval::new();
+    // SAFETY: the class is registered and can be instantiated.
+    unsafe { shim::object_init_ex(&raw mut node, CLASS.load(Ordering::Relaxed)) };
+    let object = node.object_mut().map(ptr::from_mut).ok_or(Thrown)?;
+    let last_message = if info.last_message > 0.0 { info.last_message } else { info.created_at };
+    LAST_HEARTBEAT_TIME.fill(object, value(info.last_heartbeat));
+    HEARTBEAT_COUNT.fill(object, value(info.heartbeat_count as i64));
+    STATUS.fill(object, text(if info.online { ONLINE } else { OFFLINE }));
+    METADATA.fill(object, metadata(&info.metadata));
+    CREATED_AT.fill(object, value(info.created_at));
+    TOTAL_MESSAGES.fill(object, value(info.total_messages as i64));
+    LAST_MESSAGE_TIME.fill(object, value(last_message));
+    ID.fill(object, text(&*info.id));
+    IP.fill(object, text(info.peer.ip().to_canonical().to_string()));
+    PORT.fill(object, value(i64::from(info.peer.port())));
+    CONNECTION_ID.fill(object, value(info.connection_id as i64));
+    Ok(node)
+}
+
+fn metadata(json: &str) -> Zval {
+    match json {
+        "[]" | "{}" => value(ZendEmptyArray),
+        json => Some(php::json_decode(json.as_bytes())).filter(Zval::is_array).unwrap_or_else(|| value(ZendEmptyArray)),
+    }
+}
+
+fn construct(call: &mut Call) -> Outcome {
+    let (mut id, mut ip) = (ptr::null_mut::<zend_string>(), ptr::null_mut::<zend_string>());
+    let (mut port, mut connection_id) = (0i64, 0i64);
+    arguments!(call, c"SSll", id, ip, port, connection_id)?;
+    let this = call.this();
+    if ID.is_initialized(this) {
+        return Err(exception::error(r"Cannot modify readonly property PfinalClub\AsyncioHeartbeat\Node\Node::$id"));
+    }
+    ID.fill(this, string(id));
+    IP.fill(this, string(ip));
+    PORT.fill(this, value(port));
+    CONNECTION_ID.fill(this, value(connection_id));
+    for time in [LAST_HEARTBEAT_TIME, CREATED_AT, LAST_MESSAGE_TIME] {
+        time.fill(this, value(microtime()));
+    }
+    Ok(())
+}
+
+fn update_heartbeat(call: &mut Call) -> Outcome {
+    arguments!(call, c"")?;
+    let this = call.this();
+    LAST_HEARTBEAT_TIME.write(this, value(microtime()))?;
+    HEARTBEAT_COUNT.write(this, value(HEARTBEAT_COUNT.int(this)? + 1))?;
+    STATUS.write(this, text(ONLINE))
+}
+
+fn update_message(call: &mut Call) -> Outcome {
+    arguments!(call, c"")?;
+    let this = call.this();
+    LAST_MESSAGE_TIME.write(this, value(microtime()))?;
+    TOTAL_MESSAGES.write(this, value(TOTAL_MESSAGES.int(this)? + 1))
+}
+
+fn is_timeout(call: &mut Call) -> Outcome {
+    let mut timeout = 0f64;
+    arguments!(call, c"d", timeout)?;
+    let silent = since(call.this(), LAST_HEARTBEAT_TIME)?;
+    call.result.set_bool(silent > timeout);
+    Ok(())
+}
+
+fn get_seconds_since_last_heartbeat(call: &mut Call) -> Outcome {
+    arguments!(call, c"")?;
+    let silent = since(call.this(), LAST_HEARTBEAT_TIME)?;
+    call.result.set_double(silent);
+    Ok(())
+}
+
+fn get_lifetime(call: &mut Call) -> Outcome {
+    arguments!(call, c"")?;
+    let age = since(call.this(), CREATED_AT)?;
+    call.result.set_double(age);
+    Ok(())
+}
+
+fn mark_offline(call: &mut Call) -> Outcome {
+    arguments!(call, c"")?;
+    STATUS.write(call.this(), text(OFFLINE))
+}
+
+fn mark_online(call: &mut Call) -> Outcome {
+    arguments!(call, c"")?;
+    STATUS.write(call.this(), text(ONLINE))
+}
+
+fn set_metadata(call: &mut Call) -> Outcome {
+    let (mut key, mut value) = (ptr::null_mut::<zend_string>(), ptr::null_mut::<Zval>());
+    arguments!(call, c"Sz", key, value)?;
+    let this = call.this();
+    if !METADATA.is_initialized(this) {
+        METADATA.write(this, crate::php::value(ZendEmptyArray))?;
+    }
+    // SAFETY: the slot holds an array, because it is typed; C separates it before it changes it, and copies the value.
+    unsafe { shim::heartbus_array_set(METADATA.slot(this), key, value) };
+    Ok(())
+}
+
+fn get_metadata(call: &mut Call) -> Outcome {
+    let (mut key, mut default) = (ptr::null_mut::<zend_string>(), ptr::null_mut::<Zval>());
+    arguments!(call, c"S|z", key, default)?;
+    let metadata = METADATA.read(call.this())?;
+    // As `??`: a null counts as missing.
+    // SAFETY: the array and the key live through the call.
+    let found = unsafe { shim::heartbus_array_get(&raw const metadata, key).as_ref() };
+    *call.result = match found.map(Zval::dereference).filter(|value| !value.is_null()) {
+        Some(value) => value.shallow_clone(),
+        // SAFETY: an argument of this call, or null when it was left out.
+        None => unsafe { default.as_ref() }.map_or_else(Zval::null, |value| value.dereference().shallow_clone()),
+    };
+    Ok(())
+}
+
+fn is_online(call: &mut Call) -> Outcome {
+    arguments!(call, c"")?;
+    let status = STATUS.read(call.this())?;
+    call.result.set_bool(status.zend_str().map(ZendStr::as_bytes) == Some(ONLINE.as_bytes()));
+    Ok(())
+}
+
+fn to_array(call: &mut Call) -> Outcome {
+    arguments!(call, c"")?;
+    let this = call.this();
+    *call.result = map([
+        ("id", ID.read(this)?),
+        ("ip", IP.read(this)?),
+        ("port", PORT.read(this)?),
+        ("connection_id", CONNECTION_ID.read(this)?),
+        ("status", STATUS.read(this)?),
+        ("last_heartbeat", LAST_HEARTBEAT_TIME.read(this)?),
+        ("seconds_since_heartbeat", value(since(this, LAST_HEARTBEAT_TIME)?)),
+        ("heartbeat_count", HEARTBEAT_COUNT.read(this)?),
+        ("total_messages", TOTAL_MESSAGES.read(this)?),
+        ("created_at", CREATED_AT.read(this)?),
+        ("lifetime", value(since(this, CREATED_AT)?)),
+        ("metadata", METADATA.read(this)?),
+    ]);
+    Ok(())
+}
+
+fn get_summary(call: &mut Call) -> Outcome {
+    arguments!(call, c"")?;
+    let this = call.this();
+    let mut summary = b"Node[".to_vec();
+    summary.extend_from_slice(string_bytes(&ID.read(this)?));
+    summary.extend_from_slice(b"] ");
+    summary.extend_from_slice(string_bytes(&IP.read(this)?));
+    summary.extend_from_slice(format!(":{} - ", PORT.int(this)?).as_bytes());
+    summary.extend_from_slice(string_bytes(&STATUS.read(this)?));
+    let (heartbeats, lifetime) = (HEARTBEAT_COUNT.int(this)?, since(this, CREATED_AT)?);
+    summary.extend_from_slice(format!(" (heartbeats: {heartbeats}, lifetime: {lifetime:.1}s)").as_bytes());
+    *call.result = text(summary);
+    Ok(())
+}
+
+fn since(node: *mut zend_object, time: Property) -> Outcome<f64> {
+    Ok(microtime() - time.float(node)?)
+}
+
+fn string_bytes(value: &Zval) -> &[u8] {
+    value.zend_str().map_or(&[], ZendStr::as_bytes)
+}

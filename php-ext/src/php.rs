@@ -1,0 +1,306 @@
+//! What the classes of the extension are made of: method calls with PHP's own argument parsing, callables, values, and
+//! objects that hold a Rust value. Knows PHP; knows nothing of Heartbus.
+
+use crate::shim::{self, GcBuffer};
+use ext_php_rs::convert::IntoZval;
+use ext_php_rs::ffi::{
+    ext_php_rs_zend_object_alloc, object_properties_init, std_object_handlers, zend_class_entry, zend_fcall_info_cache,
+    zend_hash_str_update, zend_object, zend_object_handlers, zend_object_std_dtor, zend_object_std_init, zend_std_get_properties,
+    zend_string, zval,
+};
+use ext_php_rs::types::{ZendHashTable, ZendStr, Zval};
+use ext_php_rs::zend::{ClassEntry, ExecuteData, ExecutorGlobals, run_handler};
+use std::ffi::{CStr, c_int, c_void};
+use std::mem::{MaybeUninit, offset_of};
+use std::panic::AssertUnwindSafe;
+use std::ptr;
+use std::rc::Rc;
+use std::sync::OnceLock;
+
+/// A PHP exception (or an `exit()`) is pending: return to PHP as soon as possible.
+#[derive(Debug)]
+pub struct Thrown;
+
+pub type Outcome<T = ()> = Result<T, Thrown>;
+
+/// `Err` when an exception is pending.
+pub fn pending_exception() -> Outcome {
+    if ExecutorGlobals::has_exception() { Err(Thrown) } else { Ok(()) }
+}
+
+/// One call of a method of the extension.
+pub struct Call<'a> {
+    frame: &'a mut ExecuteData,
+    pub result: &'a mut Zval,
+}
+
+impl Call<'_> {
+    fn count(&self) -> u32 {
+        // SAFETY: in the frame of a call this union holds the number of arguments.
+        unsafe { self.frame.This.u2.num_args }
+    }
+
+    /// The object; null in a static method.
+    pub fn this(&mut self) -> *mut zend_object {
+        self.frame.get_self().map_or(ptr::null_mut(), ptr::from_mut)
+    }
+
+    /// The Rust value of the object.
+    pub fn held<T: Native>(&mut self) -> Outcome<Rc<T>> {
+        let this = self.this();
+        // SAFETY: methods of T's class are only called on objects that `create::<T>` made.
+        let value = unsafe { held::<T>(this) };
+        value.ok_or_else(|| crate::exception::error("The parent constructor was not called"))
+    }
+
+    /// See [`arguments!`](crate::arguments).
+    pub fn parse<const N: usize>(&self, spec: &CStr, variables: [*mut c_void; N]) -> Outcome {
+        // More variables than letters do no harm: C does not look at them.
+        let mut v = [ptr::null_mut(); 6];
+        v[..N].copy_from_slice(&variables);
+        // SAFETY: each letter of the specification has its variable.
+        match unsafe { shim::zend_parse_parameters(self.count(), spec.as_ptr(), v[0], v[1], v[2], v[3], v[4], v[5]) } {
+            0 => Ok(()),
+            _ => Err(Thrown),
+        }
+    }
+
+    pub fn give(&mut self, value: impl IntoZval) {
+        if let Ok(value) = value.into_zval(false) {
+            *self.result = value;
+        }
+    }
+}
+
+/// Parses the arguments of a [`Call`] by PHP's own rules (weak and strict mode, its messages): a `zend_parse_parameters`
+/// specification, then one variable of the C type that PHP documents for each letter.
+#[macro_export]
+macro_rules! arguments {
+    ($call:expr, $spec:literal $(, $variable:ident)*) => {
+        $call.parse($spec, [$((&raw mut $variable).cast()),*])
+    };
+}
+
+/// The body of a method. A panic becomes an `Error` exception, and a bailout passes through.
+pub fn run(frame: &mut ExecuteData, result: &mut Zval, body: impl FnOnce(&mut Call) -> Outcome) {
+    run_handler(AssertUnwindSafe(|| {
+        // An `Err` says that an exception is pending; PHP sees it by itself.
+        let _ = body(&mut Call { frame, result });
+    }));
+}
+
+/// The bytes of a string argument, which the caller's frame keeps alive.
+pub fn bytes<'a>(string: *const zend_string) -> &'a [u8] {
+    // SAFETY: PHP's argument parser wrote the pointer; null means that an optional argument was left out.
+    unsafe { string.as_ref() }.map_or(&[], ZendStr::as_bytes)
+}
+
+/// A string argument as a value, without copying its bytes; empty when it was left out.
+pub fn string(string: *mut zend_string) -> Zval {
+    let mut value = Zval::new();
+    if string.is_null() {
+        return text("");
+    }
+    // SAFETY: a string argument of the running call.
+    unsafe { shim::heartbus_share_string(string, &raw mut value) };
+    value
+}
+
+pub fn text(bytes: impl AsRef<[u8]>) -> Zval {
+    let mut value = Zval::new();
+    value.set_zend_string(ZendStr::new(bytes, false));
+    value
+}
+
+/// An array with string keys.
+pub fn map<const N: usize>(entries: [(&str, Zval); N]) -> Zval {
+    let mut table = ZendHashTable::with_capacity(N as u32);
+    for (key, mut value) in entries {
+        // SAFETY: the table takes the value over, so its drop is forgotten.
+        unsafe { zend_hash_str_update(&raw mut *table, key.as_ptr().cast(), key.len(), &raw mut value) };
+        std::mem::forget(value);
+    }
+    let mut array = Zval::new();
+    array.set_hashtable(table);
+    array
+}
+
+/// A value that cannot fail to become a PHP value: numbers, booleans, null.
+pub fn value(value: impl IntoZval) -> Zval {
+    value.into_zval(false).unwrap_or_else(|_| Zval::null())
+}
+
+pub fn object(object: *mut zend_object) -> Zval {
+    let mut value = Zval::new();
+    // SAFETY: callers pass the object of a running call or of a live value.
+    if let Some(object) = unsafe { object.as_mut() } {
+        value.set_object(object);
+    }
+    value
+}
+
+/// `gettype()` of a value, or (not `legacy`) what error messages about types call it.
+pub fn type_name(value: &Zval, legacy: bool) -> String {
+    // SAFETY: PHP returns the text of an interned string.
+    unsafe { CStr::from_ptr(shim::heartbus_type_name(value, legacy)) }.to_string_lossy().into_owned()
+}
+
+/// As `is_numeric()`, with the number.
+pub fn numeric(value: &Zval) -> Option<f64> {
+    let mut number = 0.0;
+    // SAFETY: both pointers are valid for the call.
+    unsafe { shim::heartbus_numeric(value.dereference(), &raw mut number) }.then_some(number)
+}
+
+/// `json_encode()`, or `None` for a value that cannot be encoded. May run PHP code (`JsonSerializable`).
+pub fn json_encode(value: &Zval) -> Outcome<Option<Zval>> {
+    let mut encoded = Zval::new();
+    // SAFETY: PHP only reads the value and writes the result.
+    let done = unsafe { shim::heartbus_json_encode(ptr::from_ref(value).cast_mut(), &raw mut encoded) };
+    pending_exception()?;
+    Ok(done.then_some(encoded))
+}
+
+/// `json_decode($text, true)`: null when it is not JSON.
+pub fn json_decode(text: &[u8]) -> Zval {
+    let mut decoded = Zval::null();
+    // PHP's scanner wants a NUL behind the text, as its own strings have it.
+    let text = ZendStr::new(text, false);
+    // SAFETY: the text is NUL-terminated and lives through the call.
+    unsafe { shim::heartbus_json_decode(text.as_bytes().as_ptr().cast(), text.len(), &raw mut decoded) };
+    decoded
+}
+
+/// A callable, looked up once.
+#[repr(C)]
+pub struct Callable {
+    value: Zval,
+    cache: zend_fcall_info_cache,
+}
+
+impl Callable {
+    /// Throws PHP's `TypeError` for argument `number` when the value cannot be called.
+    pub fn new(value: *mut zval, number: u32) -> Outcome<Callable> {
+        let mut callable = MaybeUninit::<Callable>::uninit();
+        // SAFETY: `value` is an argument of the running call; a true result says that the callable is filled in.
+        unsafe { if shim::heartbus_callable_init(callable.as_mut_ptr(), value, number) { Ok(callable.assume_init()) } else { Err(Thrown) } }
+    }
+
+    /// No lock, borrow or guard may be held here: the callee may throw, exit, suspend its fiber or free anything.
+    pub fn call<const N: usize>(self: &Rc<Self>, mut arguments: [Zval; N]) -> Outcome<Zval> {
+        // The callee may replace itself; this keeps it alive while it runs.
+        let callable = self.clone();
+        let mut result = Zval::new();
+        // SAFETY: C only reads the callable.
+        let calm =
+            unsafe { shim::heartbus_callable_call(Rc::as_ptr(&callable).cast_mut(), &raw mut result, N as u32, arguments.as_mut_ptr()) };
+        if calm { Ok(result) } else { Err(Thrown) }
+    }
+
+    pub fn zval(&self) -> &Zval {
+        &self.value
+    }
+}
+
+/// Calls a closure that the extension itself made.
+pub fn call<const N: usize>(closure: &Zval, arguments: [Zval; N]) -> Outcome<Zval> {
+    let mut closure = closure.shallow_clone();
+    Rc::new(Callable::new(&raw mut closure, 0)?).call(arguments)
+}
+
+/// A closure over a private method: the only way to hand it to PHP code. The name is in lower case.
+pub fn method_closure(class: &ClassEntry, object: *mut zend_object, name: &str) -> Zval {
+    let mut closure = Zval::new();
+    // SAFETY: the class is one of ours and has the method.
+    unsafe {
+        shim::heartbus_method_closure(&raw mut closure, ptr::from_ref(class).cast_mut(), object, name.as_ptr().cast(), name.len());
+    }
+    closure
+}
+
+/// A Rust type whose values live in PHP objects.
+pub trait Native: Sized + 'static {
+    fn handlers() -> &'static OnceLock<zend_object_handlers>;
+
+    /// Shows PHP's cycle collector every PHP value that this one holds.
+    fn each_value(&self, visit: &mut dyn FnMut(&Zval));
+}
+
+#[repr(C)]
+struct Held<T> {
+    value: Option<Rc<T>>,
+    /// Last, because PHP puts the slots of declared properties behind it.
+    object: zend_object,
+}
+
+/// Makes every object of this class, and of classes that extend it, hold a `T`: none until [`set_held`].
+pub fn hold<T: Native>(class: &mut ClassEntry) {
+    class.__bindgen_anon_2.create_object = Some(create::<T>);
+    class.ce_flags |= ext_php_rs::ffi::ZEND_ACC_NOT_SERIALIZABLE;
+}
+
+/// # Safety
+/// `object` must be null or made by `create::<T>`.
+pub unsafe fn held<T: Native>(object: *mut zend_object) -> Option<Rc<T>> {
+    if object.is_null() {
+        return None;
+    }
+    // SAFETY: see above.
+    unsafe { (*whole::<T>(object)).value.clone() }
+}
+
+/// # Safety
+/// `object` must be made by `create::<T>`.
+pub unsafe fn set_held<T: Native>(object: *mut zend_object, value: Rc<T>) {
+    // SAFETY: see above. The old value is dropped after the field has changed: dropping may run PHP code.
+    let _old = unsafe { (*whole::<T>(object)).value.replace(value) };
+}
+
+fn whole<T>(object: *mut zend_object) -> *mut Held<T> {
+    object.wrapping_byte_sub(offset_of!(Held<T>, object)).cast()
+}
+
+unsafe extern "C" fn create<T: Native>(class: *mut zend_class_entry) -> *mut zend_object {
+    let handlers = T::handlers().get_or_init(|| {
+        // SAFETY: PHP's standard handlers are a constant.
+        let standard = unsafe { std_object_handlers };
+        zend_object_handlers {
+            offset: offset_of!(Held<T>, object) as c_int,
+            free_obj: Some(free::<T>),
+            clone_obj: None,
+            get_gc: Some(gc::<T>),
+            ..standard
+        }
+    });
+    // SAFETY: PHP allocates the object with room for its property slots; every field is written before it is read.
+    unsafe {
+        let whole = ext_php_rs_zend_object_alloc(size_of::<Held<T>>(), class).cast::<Held<T>>();
+        (&raw mut (*whole).value).write(None);
+        let object = &raw mut (*whole).object;
+        zend_object_std_init(object, class);
+        object_properties_init(object, class);
+        (*object).handlers = handlers;
+        object
+    }
+}
+
+unsafe extern "C" fn free<T: Native>(object: *mut zend_object) {
+    run_handler(AssertUnwindSafe(|| {
+        // SAFETY: PHP frees an object once, and `create::<T>` made it.
+        drop(unsafe { (*whole::<T>(object)).value.take() });
+    }));
+    // SAFETY: as above.
+    unsafe { zend_object_std_dtor(object) };
+}
+
+unsafe extern "C" fn gc<T: Native>(object: *mut zend_object, table: *mut *mut zval, count: *mut c_int) -> *mut ZendHashTable {
+    // SAFETY: PHP's buffer for the collector, used as PHP's own classes use it; adding copies the value's pointer only.
+    unsafe {
+        let buffer: *mut GcBuffer = shim::zend_get_gc_buffer_create();
+        if let Some(value) = held::<T>(object) {
+            value.each_value(&mut |value| shim::heartbus_gc_add(buffer, ptr::from_ref(value).cast_mut()));
+        }
+        shim::heartbus_gc_use(buffer, table, count);
+        zend_std_get_properties(object)
+    }
+}

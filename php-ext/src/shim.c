@@ -1,0 +1,348 @@
+/*
+ * The few things that PHP offers only as C macros or inline functions: typed properties, cached callables, streams,
+ * zend signals, the VM interrupt. No logic of the extension is here; the Rust side of each function is in shim.rs.
+ */
+#include "php.h"
+#include "SAPI.h"
+#include "ext/json/php_json.h"
+#include "ext/spl/spl_exceptions.h"
+#include "zend_closures.h"
+#include "zend_exceptions.h"
+#include "zend_interfaces.h"
+#include "zend_signal.h"
+#include "zend_smart_str.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+/* ---- classes ---- */
+
+zend_class_entry *heartbus_spl_runtime_exception(void) { return spl_ce_RuntimeException; }
+zend_class_entry *heartbus_spl_logic_exception(void) { return spl_ce_LogicException; }
+zend_class_entry *heartbus_spl_invalid_argument_exception(void) { return spl_ce_InvalidArgumentException; }
+
+/* `type` is an IS_* code; without a default (undef) the property starts uninitialized, as in PHP code. */
+void heartbus_declare_property(zend_class_entry *ce, const char *name, size_t len, int type, bool readonly, zval *initial)
+{
+	zend_string *key = zend_string_init_interned(name, len, 1);
+	int flags = ZEND_ACC_PUBLIC | (readonly ? ZEND_ACC_READONLY : 0);
+	if (Z_TYPE_P(initial) == IS_STRING) {
+		/* Defaults of internal classes outlive every request. */
+		zend_string *text = Z_STR_P(initial);
+		ZVAL_INTERNED_STR(initial, zend_string_init_interned(ZSTR_VAL(text), ZSTR_LEN(text), 1));
+		zend_string_release(text);
+	}
+	zend_declare_typed_property(ce, key, initial, flags, NULL, (zend_type) ZEND_TYPE_INIT_CODE(type, 0, 0));
+	zend_string_release(key);
+}
+
+/* ---- garbage collection of values that Rust holds ---- */
+
+void heartbus_gc_add(zend_get_gc_buffer *buffer, zval *value) { zend_get_gc_buffer_add_zval(buffer, value); }
+void heartbus_gc_use(zend_get_gc_buffer *buffer, zval **table, int *n) { zend_get_gc_buffer_use(buffer, table, n); }
+
+/* ---- the SAPI ---- */
+
+bool heartbus_is_cli(void)
+{
+	return strcmp(sapi_module.name, "cli") == 0 || strcmp(sapi_module.name, "phpdbg") == 0 || strcmp(sapi_module.name, "micro") == 0;
+}
+
+const char *heartbus_sapi(void) { return sapi_module.name; }
+
+/* ---- callables ---- */
+
+typedef struct {
+	zval value;
+	zend_fcall_info_cache cache; /* function_handler is NULL when PHP must look the function up at each call */
+} heartbus_callable;
+
+/* Throws a TypeError for argument `number` and returns false when `value` cannot be called. */
+bool heartbus_callable_init(heartbus_callable *callable, zval *value, uint32_t number)
+{
+	char *error = NULL;
+	memset(&callable->cache, 0, sizeof(callable->cache));
+	if (!zend_is_callable_ex(value, NULL, 0, NULL, &callable->cache, &error)) {
+		zend_argument_type_error(number, "must be a valid callback, %s", error ? error : "no array or string given");
+		if (error) {
+			efree(error);
+		}
+		return false;
+	}
+	if (error) {
+		efree(error);
+	}
+	if (callable->cache.function_handler->common.fn_flags & ZEND_ACC_CALL_VIA_TRAMPOLINE) {
+		/* __call and __callStatic: the trampoline lives for one call only. */
+		zend_release_fcall_info_cache(&callable->cache);
+		memset(&callable->cache, 0, sizeof(callable->cache));
+	}
+	ZVAL_COPY_DEREF(&callable->value, value);
+	return true;
+}
+
+/* True when no exception is pending afterwards. */
+bool heartbus_callable_call(heartbus_callable *callable, zval *result, uint32_t count, zval *arguments)
+{
+	zend_fcall_info info;
+	zend_fcall_info_cache cache = callable->cache;
+	info.size = sizeof(info);
+	ZVAL_COPY_VALUE(&info.function_name, &callable->value);
+	info.retval = result;
+	info.params = arguments;
+	info.object = NULL;
+	info.param_count = count;
+	info.named_params = NULL;
+	ZVAL_UNDEF(result);
+	zend_call_function(&info, cache.function_handler ? &cache : NULL);
+	return EG(exception) == NULL;
+}
+
+/* A closure over a method that PHP code cannot name, because it is private. `object` is NULL for a static one. */
+void heartbus_method_closure(zval *result, zend_class_entry *ce, zend_object *object, const char *name, size_t len)
+{
+	zend_function *method = zend_hash_str_find_ptr(&ce->function_table, name, len);
+	zval self;
+	if (object) {
+		ZVAL_OBJ(&self, object);
+	}
+	zend_create_fake_closure(result, method, ce, object ? object->ce : ce, object ? &self : NULL);
+}
+
+/* ---- values ---- */
+
+void heartbus_share_string(zend_string *string, zval *value) { ZVAL_STR_COPY(value, string); }
+
+/* $array[$key] = $value, and $array[$key] or NULL, with PHP's rules for keys like "12". */
+void heartbus_array_set(zval *array, zend_string *key, zval *value)
+{
+	ZVAL_DEREF(array);
+	ZVAL_DEREF(value);
+	Z_TRY_ADDREF_P(value);
+	SEPARATE_ARRAY(array);
+	zend_symtable_update(Z_ARRVAL_P(array), key, value);
+}
+
+zval *heartbus_array_get(const zval *array, zend_string *key) { return zend_symtable_find(Z_ARRVAL_P(array), key); }
+
+/* As is_numeric(). */
+bool heartbus_numeric(const zval *value, double *number)
+{
+	zend_long integer;
+	switch (Z_TYPE_P(value)) {
+		case IS_LONG:
+			*number = (double) Z_LVAL_P(value);
+			return true;
+		case IS_DOUBLE:
+			*number = Z_DVAL_P(value);
+			return true;
+		case IS_STRING:
+			switch (is_numeric_string(Z_STRVAL_P(value), Z_STRLEN_P(value), &integer, number, 0)) {
+				case IS_LONG:
+					*number = (double) integer;
+					return true;
+				case IS_DOUBLE:
+					return true;
+			}
+			return false;
+	}
+	return false;
+}
+
+/* As passing the value to a function of the user's with an int, float or string parameter, in weak mode. */
+bool heartbus_weak_long(zval *value, zend_long *number)
+{
+	if (Z_TYPE_P(value) == IS_LONG) {
+		*number = Z_LVAL_P(value);
+		return true;
+	}
+	return Z_TYPE_P(value) != IS_NULL && zend_parse_arg_long_weak(value, number, (uint32_t) -1);
+}
+
+bool heartbus_weak_double(zval *value, double *number)
+{
+	if (Z_TYPE_P(value) == IS_DOUBLE) {
+		*number = Z_DVAL_P(value);
+		return true;
+	}
+	return Z_TYPE_P(value) != IS_NULL && zend_parse_arg_double_weak(value, number, (uint32_t) -1);
+}
+
+bool heartbus_weak_string(zval *value, zend_string **string)
+{
+	if (Z_TYPE_P(value) == IS_STRING) {
+		*string = Z_STR_P(value);
+		return true;
+	}
+	return Z_TYPE_P(value) != IS_NULL && zend_parse_arg_str_weak(value, string, (uint32_t) -1);
+}
+
+/* What PHP's weak casts call a value in their messages: gettype() and get_debug_type(). */
+const char *heartbus_type_name(const zval *value, bool legacy)
+{
+	return legacy ? ZSTR_VAL(zend_zval_get_legacy_type(value)) : zend_zval_type_name(value);
+}
+
+/* json_encode() with its default flags. False, and nothing in `result`, when the value cannot be encoded. */
+bool heartbus_json_encode(zval *value, zval *result)
+{
+	smart_str text = {0};
+	if (php_json_encode(&text, value, 0) != SUCCESS || EG(exception)) {
+		smart_str_free(&text);
+		return false;
+	}
+	ZVAL_STR(result, smart_str_extract(&text));
+	return true;
+}
+
+/* json_decode(..., true): null when the text is not JSON. */
+void heartbus_json_decode(const char *text, size_t len, zval *result)
+{
+	ZVAL_NULL(result);
+	php_json_decode_ex(result, text, len, PHP_JSON_OBJECT_AS_ARRAY, PHP_JSON_PARSER_DEFAULT_DEPTH);
+}
+
+/* A stream that owns `fd`. */
+bool heartbus_stream(int fd, zval *result)
+{
+	php_stream *stream = php_stream_fopen_from_fd(fd, "r", NULL);
+	if (!stream) {
+		return false;
+	}
+	php_stream_to_zval(stream, result);
+	return true;
+}
+
+bool heartbus_stream_is_open(zval *value)
+{
+	return Z_TYPE_P(value) == IS_RESOURCE && Z_RES_P(value)->type == php_file_le_stream();
+}
+
+/* Runs PHP source, from its opening tag on, and gives what it returns. */
+bool heartbus_run_source(const char *source, size_t len, const char *name, zval *result)
+{
+	/* Behind "<?php", which every source here begins with: the same in all versions, and the line numbers stay right. */
+	zend_string *code = zend_string_init(source + 5, len - 5, 0);
+#if PHP_VERSION_ID >= 80200
+	zend_op_array *ops = zend_compile_string(code, name, ZEND_COMPILE_POSITION_AFTER_OPEN_TAG);
+#else
+	zend_op_array *ops = zend_compile_string(code, name);
+#endif
+	zend_string_release(code);
+	if (!ops) {
+		return false;
+	}
+	ops->scope = NULL;
+	ZVAL_UNDEF(result);
+	zend_execute(ops, result);
+	zend_destroy_static_vars(ops);
+	destroy_op_array(ops);
+	efree_size(ops, sizeof(zend_op_array));
+	return EG(exception) == NULL;
+}
+
+/* ---- waiting ---- */
+
+static const int stop_signals[] = {SIGINT, SIGTERM, SIGHUP};
+#define STOP_SIGNALS (sizeof(stop_signals) / sizeof(stop_signals[0]))
+
+static volatile sig_atomic_t stop_signal;
+
+static void on_stop_signal(int number) { stop_signal = number; }
+
+typedef struct {
+	struct sigaction before[STOP_SIGNALS];
+	bool taken[STOP_SIGNALS];
+} heartbus_signals;
+
+size_t heartbus_signals_size(void) { return sizeof(heartbus_signals); }
+
+/* Takes the stop signals that nobody handles. One that is ignored (nohup) stays ignored. */
+void heartbus_signals_take(heartbus_signals *signals)
+{
+	struct sigaction action;
+	memset(&action, 0, sizeof(action));
+	action.sa_handler = on_stop_signal;
+	sigemptyset(&action.sa_mask);
+	for (size_t i = 0; i < STOP_SIGNALS; i++) {
+		/* zend_sigaction and not sigaction: PHP keeps its own table of handlers in front of the kernel's. */
+		zend_sigaction(stop_signals[i], NULL, &signals->before[i]);
+		signals->taken[i] = signals->before[i].sa_handler == SIG_DFL;
+		if (signals->taken[i]) {
+			zend_sigaction(stop_signals[i], &action, NULL);
+		}
+	}
+}
+
+void heartbus_signals_give_back(heartbus_signals *signals)
+{
+	struct sigaction now;
+	for (size_t i = 0; i < STOP_SIGNALS; i++) {
+		zend_sigaction(stop_signals[i], NULL, &now);
+		/* A handler that was installed meanwhile stays. */
+		if (signals->taken[i] && now.sa_handler == on_stop_signal) {
+			zend_sigaction(stop_signals[i], &signals->before[i], NULL);
+		}
+	}
+}
+
+/* The stop signal that came since the last call, or 0. */
+int heartbus_signals_next(void)
+{
+	int number = stop_signal;
+	stop_signal = 0;
+	return number;
+}
+
+#if PHP_VERSION_ID >= 80200
+#define FLAG_IS_SET(flag) zend_atomic_bool_load_ex(&(flag))
+#define CLEAR_FLAG(flag) zend_atomic_bool_store_ex(&(flag), false)
+#else
+#define FLAG_IS_SET(flag) (flag)
+#define CLEAR_FLAG(flag) ((flag) = 0)
+#endif
+
+/* What the VM does between two opcodes: time limits, and pcntl's handlers with async signals. */
+void heartbus_run_interrupts(void)
+{
+	if (!FLAG_IS_SET(EG(vm_interrupt))) {
+		return;
+	}
+	CLEAR_FLAG(EG(vm_interrupt));
+	if (FLAG_IS_SET(EG(timed_out))) {
+		zend_timeout();
+	} else if (zend_interrupt_function) {
+		zend_interrupt_function(EG(current_execute_data));
+	}
+}
+
+/* Waits until `fd` (none: -1) is readable, `nanoseconds` (negative: for ever) have passed, or a signal came. A signal
+   that came just before is not missed: from the check on they are held back until ppoll lets them in.
+   1: readable, 0: time is up, -1: a signal came. */
+int heartbus_wait(int fd, int64_t nanoseconds)
+{
+	sigset_t all, before;
+	struct pollfd poll = {.fd = fd, .events = POLLIN, .revents = 0};
+	struct timespec timeout = {.tv_sec = nanoseconds / 1000000000, .tv_nsec = nanoseconds % 1000000000};
+	int ready = -1;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	if (!stop_signal && !FLAG_IS_SET(EG(vm_interrupt))) {
+		ready = ppoll(&poll, 1, nanoseconds < 0 ? NULL : &timeout, &before);
+	}
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return ready;
+}
+
+/* ---- processes ---- */
+
+static unsigned generation;
+
+static void after_fork_in_child(void) { generation++; }
+
+void heartbus_watch_forks(void) { pthread_atfork(NULL, NULL, after_fork_in_child); }
+
+/* Differs between a process and the one it was forked from. */
+unsigned heartbus_generation(void) { return generation; }

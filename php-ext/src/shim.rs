@@ -1,0 +1,67 @@
+//! The Rust side of shim.c, and the functions of PHP itself that ext-php-rs does not declare. Declarations only.
+
+use crate::php::Callable;
+use ext_php_rs::ffi::{zend_class_entry, zend_object, zend_string, zval};
+use std::ffi::{c_char, c_int, c_uint, c_void};
+
+/// `zend_get_gc_buffer`, only ever seen through a pointer.
+#[repr(C)]
+pub struct GcBuffer {
+    _opaque: [u8; 0],
+}
+
+#[allow(improper_ctypes)]
+unsafe extern "C" {
+    pub fn heartbus_spl_runtime_exception() -> *mut zend_class_entry;
+    pub fn heartbus_spl_logic_exception() -> *mut zend_class_entry;
+    pub fn heartbus_spl_invalid_argument_exception() -> *mut zend_class_entry;
+    pub fn heartbus_declare_property(
+        ce: *mut zend_class_entry,
+        name: *const c_char,
+        len: usize,
+        kind: c_int,
+        readonly: bool,
+        initial: *mut zval,
+    );
+    pub fn heartbus_gc_add(buffer: *mut GcBuffer, value: *mut zval);
+    pub fn heartbus_gc_use(buffer: *mut GcBuffer, table: *mut *mut zval, count: *mut c_int);
+    pub fn heartbus_is_cli() -> bool;
+    pub fn heartbus_sapi() -> *const c_char;
+
+    pub fn heartbus_callable_init(callable: *mut Callable, value: *mut zval, number: u32) -> bool;
+    pub fn heartbus_callable_call(callable: *mut Callable, result: *mut zval, count: u32, arguments: *mut zval) -> bool;
+    pub fn heartbus_method_closure(result: *mut zval, ce: *mut zend_class_entry, object: *mut zend_object, name: *const c_char, len: usize);
+
+    pub fn heartbus_share_string(string: *mut zend_string, value: *mut zval);
+    pub fn heartbus_array_set(array: *mut zval, key: *mut zend_string, value: *mut zval);
+    pub fn heartbus_array_get(array: *const zval, key: *mut zend_string) -> *mut zval;
+    pub fn heartbus_numeric(value: *const zval, number: *mut f64) -> bool;
+    pub fn heartbus_weak_long(value: *mut zval, number: *mut i64) -> bool;
+    pub fn heartbus_weak_double(value: *mut zval, number: *mut f64) -> bool;
+    pub fn heartbus_weak_string(value: *mut zval, string: *mut *mut zend_string) -> bool;
+    pub fn heartbus_type_name(value: *const zval, legacy: bool) -> *const c_char;
+    pub fn heartbus_json_encode(value: *mut zval, result: *mut zval) -> bool;
+    pub fn heartbus_json_decode(text: *const c_char, len: usize, result: *mut zval);
+    pub fn heartbus_stream(fd: c_int, result: *mut zval) -> bool;
+    pub fn heartbus_stream_is_open(value: *mut zval) -> bool;
+    pub fn heartbus_run_source(source: *const c_char, len: usize, name: *const c_char, result: *mut zval) -> bool;
+
+    pub fn heartbus_signals_size() -> usize;
+    pub fn heartbus_signals_take(signals: *mut c_void);
+    pub fn heartbus_signals_give_back(signals: *mut c_void);
+    pub fn heartbus_signals_next() -> c_int;
+    pub fn heartbus_run_interrupts();
+    pub fn heartbus_wait(fd: c_int, nanoseconds: i64) -> c_int;
+
+    pub fn heartbus_watch_forks();
+    pub fn heartbus_generation() -> c_uint;
+}
+
+// PHP's own, exported to extensions.
+#[allow(improper_ctypes)]
+unsafe extern "C" {
+    pub fn zend_parse_parameters(count: u32, spec: *const c_char, ...) -> c_int;
+    pub fn object_init_ex(result: *mut zval, ce: *mut zend_class_entry) -> c_int;
+    pub fn zend_get_gc_buffer_create() -> *mut GcBuffer;
+    pub fn zend_type_error(format: *const c_char, ...);
+}

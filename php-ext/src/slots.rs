@@ -1,0 +1,92 @@
+//! Typed properties of plain classes: declared as PHP code would declare them, read and written in their slots.
+
+use crate::php::{Outcome, pending_exception};
+use crate::shim;
+use ext_php_rs::ffi::{zend_object, zend_std_read_property, zend_std_write_property};
+use ext_php_rs::types::{ZendStr, Zval};
+use ext_php_rs::zend::ClassEntry;
+use std::ffi::c_int;
+use std::ptr;
+
+/// The type of a property, by PHP's number for it.
+#[derive(Copy, Clone)]
+pub enum Type {
+    Int = 4,
+    Float = 5,
+    String = 6,
+    Array = 7,
+}
+
+/// A public property. The number of its slot is the number of properties declared before it.
+#[derive(Copy, Clone)]
+pub struct Property {
+    slot: usize,
+    name: &'static str,
+}
+
+impl Property {
+    pub const fn new(slot: usize, name: &'static str) -> Property {
+        Property { slot, name }
+    }
+
+    /// Without an initial value the property is uninitialized until the constructor sets it.
+    pub fn declare(self, class: &mut ClassEntry, kind: Type, readonly: bool, initial: Option<Zval>) {
+        let mut initial = initial.unwrap_or_else(|| {
+            let mut undefined = Zval::new();
+            undefined.u1.type_info = 0;
+            undefined
+        });
+        let name = self.name;
+        // SAFETY: called while the class is registered; C copies what PHP keeps.
+        unsafe {
+            shim::heartbus_declare_property(class, name.as_ptr().cast(), name.len(), kind as c_int, readonly, &raw mut initial);
+        }
+    }
+
+    /// Sets the property of a new object, also a readonly one. The value must have the property's type.
+    pub fn fill(self, object: *mut zend_object, value: Zval) {
+        // SAFETY: the slot is one of the class's own. A slot that is a reference (`&$object->name`) keeps being one.
+        unsafe { *(*self.slot(object)).dereference_mut() = value };
+    }
+
+    pub fn is_initialized(self, object: *mut zend_object) -> bool {
+        // SAFETY: the slot is one of the class's own; 0 is the type of undefined values.
+        unsafe { (*self.slot(object)).u1.type_info != 0 }
+    }
+
+    /// As PHP code would read it: an uninitialized property throws PHP's own error, an unset one asks `__get`.
+    pub fn read(self, object: *mut zend_object) -> Outcome<Zval> {
+        if self.is_initialized(object) {
+            // SAFETY: the slot is one of the class's own.
+            return Ok(unsafe { (*self.slot(object)).dereference() }.shallow_clone());
+        }
+        let mut name = ZendStr::new(self.name, false);
+        let mut found = Zval::new();
+        // SAFETY: 0 is BP_VAR_R.
+        let value = unsafe { zend_std_read_property(object, &raw mut *name, 0, ptr::null_mut(), &raw mut found) };
+        pending_exception()?;
+        // SAFETY: PHP returns a valid value, possibly in `found`.
+        Ok(unsafe { (*value).dereference() }.shallow_clone())
+    }
+
+    /// As PHP code would write it.
+    pub fn write(self, object: *mut zend_object, mut value: Zval) -> Outcome {
+        let mut name = ZendStr::new(self.name, false);
+        // SAFETY: PHP copies the value.
+        unsafe { zend_std_write_property(object, &raw mut *name, &raw mut value, ptr::null_mut()) };
+        pending_exception()
+    }
+
+    pub fn int(self, object: *mut zend_object) -> Outcome<i64> {
+        Ok(self.read(object)?.long().unwrap_or_default())
+    }
+
+    pub fn float(self, object: *mut zend_object) -> Outcome<f64> {
+        Ok(self.read(object)?.double().unwrap_or_default())
+    }
+
+    pub fn slot(self, object: *mut zend_object) -> *mut Zval {
+        // SAFETY: PHP puts the slots of declared properties behind the object, those of the topmost class first.
+        unsafe { (&raw mut (*object).properties_table).cast::<Zval>().add(self.slot) }
+    }
+}
