@@ -130,10 +130,9 @@ impl IoThread {
     }
 
     pub(super) async fn run(mut self, poll: Poll) -> io::Result<()> {
-        #[allow(
-            deprecated,
-            reason = "the poll keeps its descriptor while it is in here; the replacement is unsafe, and core has no unsafe code"
-        )]
+        // The replacement has the caller promise, outside what the compiler checks, that the descriptor stays open. The
+        // poll owns it and lives in here, and core makes no such promises anywhere.
+        #[allow(deprecated)]
         let mut poll = AsyncFd::with_interest(poll, tokio::io::Interest::READABLE)?;
         let mut events = Events::with_capacity(EVENTS_PER_PASS);
         let mut next_tick = self.work.now.mono + TICK;
