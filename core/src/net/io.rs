@@ -43,6 +43,8 @@ const ENDING_TIME: u64 = 1_000_000;
 /// How long a stopping thread waits for its connections in total, in microseconds. With the flush it stays under the
 /// 1.5 s that a stop may take.
 const STOPPING_TIME: u64 = 1_200_000;
+/// How often a thread has the hub forget what idle addresses left behind, in microseconds.
+const TIDY_TIME: u64 = 10_000_000;
 /// Connections refused at the door that may wait for their peer at the same time; more are closed at once.
 const MAX_ENDING_REFUSED: usize = 32;
 
@@ -64,6 +66,7 @@ pub(super) struct IoThread {
     buffer: Box<[u8]>,
     work: Work,
     stopping_since: Option<u64>,
+    next_tidy: u64,
     done: bool,
 }
 
@@ -125,6 +128,7 @@ impl IoThread {
             calls: Vec::new(),
             buffer: vec![0; READ_BUFFER].into(),
             stopping_since: None,
+            next_tidy: now.mono + TIDY_TIME,
             done: false,
         })
     }
@@ -493,6 +497,10 @@ impl IoThread {
         if self.accept_paused {
             self.accept_paused = false;
             self.accept();
+        }
+        if self.work.now.mono >= self.next_tidy {
+            self.next_tidy = self.work.now.mono + TIDY_TIME;
+            self.shared.hub.tidy(self.work.now);
         }
         // A lost wake-up would show here at the latest.
         self.open_mail();
