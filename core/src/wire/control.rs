@@ -155,3 +155,121 @@ fn time(unix_micros: u64) -> String {
     php_json::write_micros(&mut text, unix_micros);
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn node_id(json: &str) -> Result<Option<String>, RegisterError> {
+        parse_register(format!("{{\"node_id\":{json}}}").as_bytes()).map(|register| register.node_id)
+    }
+
+    #[test]
+    fn a_register_payload_says_who_with_what_and_in_which_dialect() {
+        let register = parse_register(br#"{"node_id":"n1","metadata":{"v":"1.0","protocol":9},"timestamp":1.5,"protocol":2}"#).unwrap();
+        let metadata = Some(r#"{"v":"1.0","protocol":9}"#.into());
+        assert_eq!(register, Register { node_id: Some("n1".into()), metadata, protocol: 2 });
+    }
+
+    #[test]
+    fn a_payload_that_is_no_object_or_names_no_node_leaves_the_id_to_the_hub() {
+        for payload in [
+            &b""[..],
+            b"12",
+            b"null",
+            b"\"node_id\"",
+            b"{broken",
+            b"{\"node_id\":\"\xff\"}",
+            b"[]",
+            b"[\"n1\"]",
+            b"{}",
+            b"{\"node_id\":null}",
+        ] {
+            assert_eq!(parse_register(payload), Ok(Register::default()));
+        }
+        assert_eq!(Register::default().protocol, 1);
+    }
+
+    #[test]
+    fn a_scalar_node_id_becomes_a_string_and_anything_else_is_refused() {
+        for (json, id) in [("12", "12"), ("1.5", "1.5"), ("true", "1"), ("0", "0"), (r#""\u00e9/""#, "é/")] {
+            assert_eq!(node_id(json), Ok(Some(id.into())), "{json}");
+        }
+        for json in ["[]", r#"["n1"]"#, "{}", r#""""#, "false"] {
+            assert_eq!(node_id(json), Err(RegisterError::InvalidNodeId), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_node_id_has_at_most_255_bytes_after_unescaping() {
+        let json = |len| format!("\"{}\"", "\\u0061".repeat(len));
+        assert_eq!(node_id(&json(255)), Ok(Some("a".repeat(255))));
+        assert_eq!(node_id(&json(256)), Err(RegisterError::InvalidNodeId));
+        assert_eq!(node_id(&format!("\"{}\"", "é".repeat(128))), Err(RegisterError::InvalidNodeId));
+        assert_eq!(node_id(&json(65536)), Err(RegisterError::InvalidNodeId));
+        assert_eq!(RegisterError::InvalidNodeId.to_string(), "Invalid node id");
+        assert_eq!(RegisterError::InvalidNodeId.code(), 400);
+    }
+
+    #[test]
+    fn metadata_is_an_object_or_a_list_of_at_most_64_kib_and_otherwise_none() {
+        let metadata = |json: &str| parse_register(format!("{{\"metadata\":{json}}}").as_bytes()).map(|register| register.metadata);
+        for json in ["[]", "{}", r#"["a",{"b":1}]"#, r#"{ "a" : 1 }"#] {
+            assert_eq!(metadata(json), Ok(Some(json.into())));
+        }
+        for json in ["null", "1", "true", r#""text""#] {
+            assert_eq!(metadata(json), Ok(None));
+        }
+        let list = |len: usize| format!("[\"{}\"]", "a".repeat(len - 4));
+        assert!(metadata(&list(64 * 1024)).unwrap().is_some());
+        assert_eq!(metadata(&list(64 * 1024 + 1)), Err(RegisterError::MetadataTooLong));
+        assert_eq!(RegisterError::MetadataTooLong.to_string(), "Metadata too long");
+        assert_eq!(RegisterError::MetadataTooLong.code(), 400);
+    }
+
+    #[test]
+    fn a_protocol_that_is_not_a_small_number_counts_as_not_asked_for() {
+        for (json, protocol) in
+            [("2", 2), ("3", 3), ("1", 1), ("-1", 1), ("2.0", 1), ("99999999999", 1), ("\"2\"", 1), ("null", 1), ("[2]", 1)]
+        {
+            assert_eq!(parse_register(format!("{{\"protocol\":{json}}}").as_bytes()).unwrap().protocol, protocol, "{json}");
+        }
+    }
+
+    #[test]
+    fn a_register_reply_names_the_channel_at_top_level_or_in_its_metadata_or_not_at_all() {
+        let channel = |json: &str| parse_register_reply(json.as_bytes()).map(|reply| reply.channel_id);
+        assert_eq!(channel(r#"{"node_id":"n","channel_id":5}"#), Some(5));
+        assert_eq!(channel(r#"{"node_id":"n","metadata":{"channel_id":6}}"#), Some(6));
+        assert_eq!(channel(r#"{"node_id":"n","metadata":{"channel_id":6},"channel_id":5}"#), Some(5));
+        assert_eq!(channel(r#"{"node_id":"n","metadata":[]}"#), Some(0));
+        assert_eq!(channel(r#"{"node_id":"n","metadata":{"channel_id":-1},"channel_id":"x"}"#), Some(0));
+        for refused in ["", "1", "{broken", "{}", r#"{"node_id":null}"#, r#"{"node_id":1}"#, r#"{"node_id":[]}"#] {
+            assert_eq!(channel(refused), None, "{refused}");
+        }
+    }
+
+    #[test]
+    fn an_error_payload_reads_back_and_what_is_missing_is_empty() {
+        let payload = error_payload("Replaced by a newer \"connection\" é", 409);
+        assert_eq!(payload, br#"{"message":"Replaced by a newer \"connection\" \u00e9","code":409}"#);
+        let parsed = parse_error(&payload).unwrap();
+        assert_eq!((&*parsed.message, parsed.code), ("Replaced by a newer \"connection\" é", 409));
+        assert_eq!(parse_error(b"{}"), Some(ErrorPayload { message: String::new(), code: 0 }));
+        for refused in [&b""[..], b"text", b"{\"message\":[]}", b"{\"code\":\"x\"}"] {
+            assert_eq!(parse_error(refused), None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_back(id in "\\PC{1,60}", channel_id: u32, unix_micros in 0..4_000_000_000_000_000_u64) {
+            let mut reply = Vec::new();
+            write_register_reply(&mut reply, &id, channel_id, unix_micros);
+            prop_assert_eq!(parse_register_reply(&reply), Some(RegisterReply { node_id: id.clone(), channel_id }));
+            let register = parse_register(&register_payload(&id, r#"{"a":[1]}"#, unix_micros)).unwrap();
+            prop_assert_eq!(register, Register { node_id: Some(id), metadata: Some(r#"{"a":[1]}"#.into()), protocol: 1 });
+        }
+    }
+}

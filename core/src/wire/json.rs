@@ -3,7 +3,7 @@
 //! Checks the whole text but builds no tree: values are borrowed, strings stay escaped until somebody wants their bytes.
 //! Knows nothing of frames.
 
-use super::php_json::find;
+use super::php_json::scan;
 use std::borrow::Cow;
 
 /// How many arrays and objects may be open at once. PHP's default depth of 512 counts the scalar inside as well.
@@ -60,6 +60,13 @@ pub(super) fn members<'a, const N: usize>(text: &'a [u8], keys: [&str; N]) -> Re
     .ok_or(NotAnObject)?;
     reader.skip_space();
     if reader.at == text.len() { Ok(found) } else { Err(NotAnObject) }
+}
+
+/// The inside of a text that is one string and nothing else.
+pub(super) fn only_string(text: &[u8]) -> Option<Text<'_>> {
+    let text = std::str::from_utf8(text).ok()?;
+    let mut reader = Reader { text, at: 0 };
+    reader.string().filter(|_| reader.at == text.len())
 }
 
 struct Reader<'a> {
@@ -186,7 +193,7 @@ impl<'a> Reader<'a> {
         let start = self.at;
         let mut escaped = false;
         loop {
-            self.at += find(self.rest(), |b| b == b'"' || b == b'\\' || b < 0x20);
+            self.at += scan::find(self.rest(), |word| scan::equal(word, b'"') | scan::equal(word, b'\\') | scan::control(word));
             match self.peek()? {
                 b'"' => break,
                 b'\\' => {
@@ -237,10 +244,67 @@ fn code_unit(text: &[u8]) -> Option<u32> {
 fn unescape(mut raw: &str) -> String {
     let mut out = String::with_capacity(raw.len());
     loop {
-        let (plain, rest) = raw.split_at(find(raw.as_bytes(), |b| b == b'\\'));
+        let (plain, rest) = raw.split_at(scan::find(raw.as_bytes(), |word| scan::equal(word, b'\\')));
         out.push_str(plain);
         let Some((c, len)) = escape(rest.as_bytes()) else { return out };
         out.push(c);
         raw = &rest[len..];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn accepts(text: &str) -> bool {
+        members(text.as_bytes(), [""]).is_ok()
+    }
+
+    fn string(text: &str) -> String {
+        match members(text.as_bytes(), ["k"]) {
+            Ok([Value::String(text)]) => text.text().into_owned(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn members_are_found_at_top_level_only_and_the_last_one_wins() {
+        let text = br#" { "a" : [ { "b" : 1 } ] , "b" : 2 , "\u0062" : {"b":3} } "#;
+        let [a, b, c] = members(text, ["a", "b", "c"]).unwrap();
+        assert!(matches!(a, Value::Nested(r#"[ { "b" : 1 } ]"#)));
+        assert!(matches!(b, Value::Nested(r#"{"b":3}"#)));
+        assert!(matches!(c, Value::Null));
+    }
+
+    #[test]
+    fn only_objects_and_arrays_are_accepted() {
+        assert!(accepts("{}") && accepts("[]") && accepts(r#"["k",1]"#));
+        for scalar in ["", "1", "null", "true", r#""k""#] {
+            assert!(!accepts(scalar), "{scalar}");
+        }
+    }
+
+    #[test]
+    fn strings_unescape_without_being_copied_when_nothing_is_escaped() {
+        assert_eq!(string(r#"{"k":"\"\\\/\b\f\n\r\t\u0000\u00e9\uD83D\uDE00é"}"#), "\"\\/\x08\x0c\n\r\t\0é😀é");
+        let Ok([Value::String(text)]) = members(r#"{"k":"plain é"}"#.as_bytes(), ["k"]) else { panic!() };
+        assert!(matches!(text.text(), Cow::Borrowed("plain é")));
+    }
+
+    #[test]
+    fn nesting_ends_where_phps_does() {
+        let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        assert!(accepts(&nested(511)));
+        assert!(!accepts(&nested(512)));
+        assert!(!accepts(&"[".repeat(1_000_000)));
+        assert!(accepts(&format!("[{}]", [nested(510), nested(510)].join(","))));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_panic(text in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = members(&text, ["k"]);
+        }
     }
 }

@@ -69,7 +69,8 @@ fn parse_float(json_number: &str) -> f64 {
     json_number.parse().expect("a JSON number is a Rust number")
 }
 
-/// `(string)$float` with PHP's default `precision` of 14.
+/// `(string)$float` with PHP's default `precision` of 14. (PHP leaves the last zeros on whole numbers of 15 digits that end
+/// in `05`: 6.9697794153200E+14. That slip is not copied.)
 pub(super) fn float_to_string(number: f64) -> String {
     if number.is_infinite() {
         return if number > 0.0 { "INF" } else { "-INF" }.to_owned();
@@ -77,4 +78,109 @@ pub(super) fn float_to_string(number: f64) -> String {
     let mut out = String::new();
     super::php_json::write_decimal(&mut out, &format!("{number:.13e}"), 14, 'E');
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::json::members;
+
+    fn string(json: &str) -> Option<String> {
+        let text = format!("{{\"k\":{json}}}");
+        let [value] = members(text.as_bytes(), ["k"]).unwrap();
+        to_string(value).map(|string| string.into_text().into_owned())
+    }
+
+    fn int(json: &str) -> Option<i64> {
+        let text = format!("{{\"k\":{json}}}");
+        let [value] = members(text.as_bytes(), ["k"]).unwrap();
+        to_int(value)
+    }
+
+    #[test]
+    fn scalars_become_strings_as_in_php() {
+        let cast = [
+            ("12", "12"),
+            ("-12", "-12"),
+            ("-0", "0"),
+            ("-0.0", "-0"),
+            ("1.5", "1.5"),
+            ("1.0", "1"),
+            ("1e3", "1000"),
+            ("0.1234567890123456789", "0.12345678901235"),
+            ("123456789012345.0", "1.2345678901234E+14"),
+            ("1e14", "1.0E+14"),
+            ("99999999999999.0", "99999999999999"),
+            ("1e-4", "0.0001"),
+            ("1e-5", "1.0E-5"),
+            ("9223372036854775807", "9223372036854775807"),
+            ("9223372036854775808", "9.2233720368548E+18"),
+            ("1e999", "INF"),
+            ("-1e999", "-INF"),
+            ("true", "1"),
+            ("false", ""),
+            ("null", ""),
+            (r#""a\u0062""#, "ab"),
+        ];
+        for (json, text) in cast {
+            assert_eq!(string(json).as_deref(), Some(text), "{json}");
+        }
+        assert_eq!(string("[]"), None);
+        assert_eq!(string("{}"), None);
+    }
+
+    #[test]
+    fn scalars_become_integers_as_in_php() {
+        let cast = [
+            ("12", 12),
+            ("-0", 0),
+            ("3.7", 3),
+            ("-3.7", -3),
+            ("1e3", 1000),
+            ("9223372036854775807", i64::MAX),
+            ("-9223372036854775808", i64::MIN),
+            ("-9223372036854775809", i64::MIN),
+            ("true", 1),
+            ("false", 0),
+            ("null", 0),
+            (r#""12""#, 12),
+            (r#"" \t\n\r\u000b\f12 \f""#, 12),
+            (r#""+5""#, 5),
+            (r#""-5""#, -5),
+            (r#""1.0""#, 1),
+            (r#""1.""#, 1),
+            (r#"".5""#, 0),
+            (r#""1e3""#, 1000),
+            (r#""007""#, 7),
+            (r#""-9223372036854775809""#, i64::MIN),
+        ];
+        for (json, number) in cast {
+            assert_eq!(int(json), Some(number), "{json}");
+        }
+        let refused = [
+            r#""abc""#,
+            r#""12abc""#,
+            r#""""#,
+            r#"" ""#,
+            r#""-""#,
+            r#"".""#,
+            r#""1e""#,
+            r#""0x1A""#,
+            r#""inf""#,
+            r#""NaN""#,
+            r#""1 2""#,
+            r#""12\u0000""#,
+            r#""12\u00a0""#,
+            r#""9223372036854775808""#,
+            "9223372036854775808",
+            "1e30",
+            "-9300000000000000000",
+            "1e999",
+            "[]",
+            "{}",
+        ];
+        for json in refused {
+            assert_eq!(int(json), None, "{json}");
+        }
+    }
 }

@@ -5,19 +5,44 @@
 use super::NotUtf8;
 use std::fmt::Write;
 
-/// Index of the first byte that `wanted` names, or the length.
-#[inline]
-pub(super) fn find(bytes: &[u8], wanted: impl Fn(u8) -> bool + Copy) -> usize {
-    // Without a branch per byte the compiler looks at a whole block at once.
-    const BLOCK: usize = 32;
-    let mut start = 0;
-    for block in bytes.chunks_exact(BLOCK) {
-        if block.iter().fold(false, |found, &b| found | wanted(b)) {
-            break;
-        }
-        start += BLOCK;
+/// Looks for bytes eight at a time: each function answers with the top bit of every byte that it is looking for.
+pub(super) mod scan {
+    const ONES: u64 = u64::from_be_bytes([0x01; 8]);
+    const TOPS: u64 = u64::from_be_bytes([0x80; 8]);
+
+    fn zero(word: u64) -> u64 {
+        // No byte carries into the next: 0x7f + 0x7f fits.
+        !(((word & !TOPS) + !TOPS) | word) & TOPS
     }
-    bytes[start..].iter().position(|&b| wanted(b)).map_or(bytes.len(), |i| start + i)
+
+    pub fn equal(word: u64, byte: u8) -> u64 {
+        zero(word ^ (ONES * u64::from(byte)))
+    }
+
+    pub fn control(word: u64) -> u64 {
+        zero(word & (ONES * 0xe0))
+    }
+
+    pub fn non_ascii(word: u64) -> u64 {
+        word & TOPS
+    }
+
+    /// Index of the first byte that `look` answers to, or the length. It must not answer to spaces.
+    #[inline]
+    pub fn find(bytes: &[u8], look: impl Fn(u64) -> u64) -> usize {
+        let words = bytes.chunks_exact(8);
+        let rest = words.remainder();
+        for (i, word) in words.enumerate() {
+            let found = look(u64::from_be_bytes(word.try_into().expect("eight bytes")));
+            if found != 0 {
+                return 8 * i + found.leading_zeros() as usize / 8;
+            }
+        }
+        let mut last = [b' '; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        let found = look(u64::from_be_bytes(last));
+        bytes.len() - rest.len() + rest.len().min(found.leading_zeros() as usize / 8)
+    }
 }
 
 /// Appends `"text"`, escaped; nothing if `text` is not UTF-8.
@@ -31,7 +56,9 @@ pub fn write_str(out: &mut Vec<u8>, mut text: &str) {
     out.reserve(text.len() + 2);
     out.push(b'"');
     loop {
-        let plain = find(text.as_bytes(), |b| !(0x20..0x80).contains(&b) || matches!(b, b'"' | b'\\' | b'/'));
+        let plain = scan::find(text.as_bytes(), |word| {
+            scan::control(word) | scan::non_ascii(word) | scan::equal(word, b'"') | scan::equal(word, b'\\') | scan::equal(word, b'/')
+        });
         out.extend_from_slice(&text.as_bytes()[..plain]);
         let mut rest = text[plain..].chars();
         let Some(c) = rest.next() else { break };
@@ -63,11 +90,22 @@ fn escape(out: &mut Vec<u8>, c: char) {
 /// Appends a finite float. Infinities and NaN, which JSON cannot carry and PHP refuses, become `0` as PHP's partial output has it.
 pub fn write_f64(out: &mut String, number: f64) {
     let number = if number.is_finite() { number } else { 0.0 };
-    write_decimal(out, &format!("{number:e}"), 17, 'e');
+    let mut shortest = format!("{number:e}");
+    // Of two shortest spellings equally near PHP takes the even one, as formatting with that many digits does.
+    let digits = shortest.bytes().take_while(|&b| b != b'e').filter(u8::is_ascii_digit).count();
+    let even = format!("{number:.*e}", digits - 1);
+    if even.parse() == Ok(number) {
+        shortest = even;
+    }
+    write_decimal(out, &shortest, 17, 'e');
 }
 
 /// Appends seconds with their microseconds, as PHP writes what `microtime(true)` returned at that moment.
 pub fn write_micros(out: &mut String, unix_micros: u64) {
+    if unix_micros < 100 {
+        // PHP writes these with an exponent.
+        return write_f64(out, unix_micros as f64 / 1e6);
+    }
     // A float's shortest digits are the decimal's own: until the year 2242 floats lie closer together than microseconds.
     let (seconds, micros) = (unix_micros / 1_000_000, unix_micros % 1_000_000);
     let _ = write!(out, "{seconds}.{micros:06}");
@@ -96,6 +134,133 @@ pub(super) fn write_decimal(out: &mut String, scientific: &str, max_digits: i32,
         let _ = write!(out, "{first}{:0<whole$}", &fraction[..point]);
         if point < fraction.len() {
             let _ = write!(out, ".{}", &fraction[point..]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn float(number: f64) -> String {
+        let mut out = String::new();
+        write_f64(&mut out, number);
+        out
+    }
+
+    fn micros(unix_micros: u64) -> String {
+        let mut out = String::new();
+        write_micros(&mut out, unix_micros);
+        out
+    }
+
+    fn escaped(text: &str) -> String {
+        let mut out = Vec::new();
+        write_str(&mut out, text);
+        String::from_utf8(out).unwrap()
+    }
+
+    /// One character after the other, as the rules are written down.
+    fn naive(text: &str) -> String {
+        let one = |c: char| match c {
+            '"' => "\\\"".to_owned(),
+            '\\' => "\\\\".to_owned(),
+            '/' => "\\/".to_owned(),
+            '\x08' => "\\b".to_owned(),
+            '\x0c' => "\\f".to_owned(),
+            '\n' => "\\n".to_owned(),
+            '\r' => "\\r".to_owned(),
+            '\t' => "\\t".to_owned(),
+            ' '..='\x7f' => c.to_string(),
+            _ => c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect(),
+        };
+        format!("\"{}\"", text.chars().map(one).collect::<String>())
+    }
+
+    #[test]
+    fn floats_are_spelled_as_php_spells_them() {
+        let spelled = [
+            (0.0, "0"),
+            (-0.0, "-0"),
+            (1.0, "1"),
+            (-1.5, "-1.5"),
+            (0.1 + 0.2, "0.30000000000000004"),
+            (0.0001, "0.0001"),
+            (0.00012345, "0.00012345"),
+            (0.00001, "1.0e-5"),
+            (1.5e-7, "1.5e-7"),
+            (1e15, "1000000000000000"),
+            (1e16, "10000000000000000"),
+            (1e17, "1.0e+17"),
+            (123456789012345678.0, "1.2345678901234568e+17"),
+            (1795188820.083675, "1795188820.083675"),
+            // Two shortest spellings are equally near: the even one.
+            (649_907_235_280_677.0 + 0.25, "649907235280677.2"),
+            (5e-324, "5.0e-324"),
+            (f64::MAX, "1.7976931348623157e+308"),
+            (f64::INFINITY, "0"),
+            (f64::NAN, "0"),
+        ];
+        for (number, text) in spelled {
+            assert_eq!(float(number), text);
+        }
+    }
+
+    #[test]
+    fn microseconds_lose_their_trailing_zeros() {
+        let spelled = [
+            (1_700_000_000_250_000, "1700000000.25"),
+            (1_700_000_000_000_000, "1700000000"),
+            (1_795_188_820_083_675, "1795188820.083675"),
+            (1_700_000_010_000_001, "1700000010.000001"),
+            (100, "0.0001"),
+            (99, "9.9e-5"),
+            (1, "1.0e-6"),
+            (0, "0"),
+        ];
+        for (unix_micros, text) in spelled {
+            assert_eq!(micros(unix_micros), text);
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_write_nothing() {
+        let mut out = b"before".to_vec();
+        for bad in [&b"\xff"[..], b"a\x80", b"\xc0\x80", b"\xe0\x80\xaf", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xe4\xb8"] {
+            assert_eq!(write_bytes(&mut out, bad), Err(NotUtf8));
+        }
+        assert_eq!(out, b"before");
+        assert_eq!(write_bytes(&mut out, "é".as_bytes()), Ok(()));
+        assert_eq!(out, b"before\"\\u00e9\"");
+    }
+
+    proptest! {
+        #[test]
+        fn escaping_agrees_with_the_naive_model(text in any::<String>(), plain in "[ -~]{0,40}") {
+            for text in [&text, &format!("{plain}{text}{plain}")] {
+                prop_assert_eq!(escaped(text), naive(text));
+            }
+        }
+
+        #[test]
+        fn a_scan_finds_the_first_of_what_it_looks_for(bytes in prop::collection::vec(prop::sample::select(b"a\x1f\x00\"!#/\\]\x7f\x80\xff z".to_vec()), 0..40)) {
+            let first = |wanted: fn(u8) -> bool| bytes.iter().position(|&b| wanted(b)).unwrap_or(bytes.len());
+            prop_assert_eq!(scan::find(&bytes, scan::control), first(|b| b < 0x20));
+            prop_assert_eq!(scan::find(&bytes, scan::non_ascii), first(|b| b >= 0x80));
+            prop_assert_eq!(scan::find(&bytes, |word| scan::equal(word, b'"')), first(|b| b == b'"'));
+            prop_assert_eq!(scan::find(&bytes, |word| scan::equal(word, 0xff)), first(|b| b == 0xff));
+        }
+
+        #[test]
+        fn a_float_reads_back_as_itself(number in prop::num::f64::NORMAL | prop::num::f64::SUBNORMAL | prop::num::f64::ZERO) {
+            prop_assert_eq!(float(number).parse::<f64>().unwrap().to_bits(), number.to_bits());
+        }
+
+        #[test]
+        fn a_moment_is_spelled_as_the_float_that_php_would_have(unix_micros in 0..8_000_000_000_000_000_u64) {
+            let as_float = (unix_micros / 1_000_000) as f64 + (unix_micros % 1_000_000) as f64 / 1e6;
+            prop_assert_eq!(micros(unix_micros), float(as_float));
         }
     }
 }

@@ -3,10 +3,14 @@
 //! Owns the frame and its envelope; what stands inside a payload is the business of `control`.
 
 use super::json;
+use super::php_cast::PhpString;
 use super::{Decoded, Frame, FrameError, FrameType, HEADER_LEN, NotUtf8, Payload, Repr, php_cast, php_json};
 use bytes::{BufMut, Bytes};
 
 pub const MAGIC: u16 = 0xab12;
+
+const BEFORE: &[u8] = b"{\"channel_id\":";
+const AFTER: &[u8] = b",\"payload\":";
 
 /// The first frame in `input`. A body over `max_body` is refused as soon as the header says so.
 pub fn decode(input: &[u8], max_body: u32) -> Decoded<'_> {
@@ -52,8 +56,24 @@ fn header(input: &[u8]) -> Option<(u16, u8, u32)> {
 }
 
 fn envelope(body: &[u8]) -> Option<(i64, Payload<'_>)> {
+    if let Some((channel_id, payload)) = usual_envelope(body) {
+        return Some((channel_id, Payload(Repr::Cast(PhpString::Text(payload)))));
+    }
     let [channel_id, payload] = json::members(body, ["channel_id", "payload"]).ok()?;
     Some((php_cast::to_int(channel_id)?, Payload(Repr::Cast(php_cast::to_string(payload)?))))
+}
+
+/// The envelope as encoders write it, read without looking for keys; `None` is no verdict.
+fn usual_envelope(body: &[u8]) -> Option<(i64, json::Text<'_>)> {
+    let rest = body.strip_prefix(BEFORE)?;
+    let digits = rest.iter().take_while(|b| b.is_ascii_digit()).count();
+    let (channel_id, rest) = rest.split_at(digits);
+    // No leading zeros, no overflow: whatever is odd goes the long way.
+    if !matches!(channel_id, [b'0'] | [b'1'..=b'9', ..]) || digits > 18 {
+        return None;
+    }
+    let payload = json::only_string(rest.strip_prefix(AFTER)?.strip_suffix(b"}")?)?;
+    Some((channel_id.iter().fold(0, |id, digit| 10 * id + i64::from(digit - b'0')), payload))
 }
 
 /// Appends a frame; nothing if the payload is not UTF-8.
@@ -80,8 +100,6 @@ pub fn encode_tail(payload: &[u8]) -> Result<Bytes, NotUtf8> {
 
 /// The front of a frame whose tail, of `tail_len` bytes, was made by [`encode_tail`].
 pub fn encode_head(frame_type: u8, channel_id: i64, tail_len: usize, out: &mut impl BufMut) {
-    const BEFORE: &[u8] = b"{\"channel_id\":";
-    const AFTER: &[u8] = b",\"payload\":";
     // The widest is i64::MIN.
     let mut digits = [0; 20];
     let digits = decimal(channel_id, &mut digits);
@@ -116,6 +134,7 @@ fn decimal(number: i64, digits: &mut [u8; 20]) -> &[u8] {
 mod tests {
     use super::*;
     use crate::wire::MAX_BODY_LEN;
+    use proptest::prelude::*;
     use std::borrow::Cow;
 
     const HEARTBEAT: &[u8] = b"\xab\x12\x01\0\0\0\x3a{\"channel_id\":0,\"payload\":\"{\\\"timestamp\\\":1700000000.25}\"}";
@@ -171,5 +190,57 @@ mod tests {
         assert_eq!(package_len(&header(0)), PackageLen::Total(7));
         assert_eq!(package_len(b"GET / HT"), PackageLen::Invalid);
         assert_eq!(package_len(b"GET / "), PackageLen::Unknown);
+    }
+
+    #[test]
+    fn an_envelope_in_any_spelling_decodes_the_same() {
+        for (body, channel_id, payload) in [
+            (r#"{"channel_id":10,"payload":"a\/b"}"#, 10, "a/b"),
+            (r#"{"channel_id":10, "payload":"a\/b"}"#, 10, "a/b"),
+            (r#"{"payload":"a\/b","channel_id":10}"#, 10, "a/b"),
+            (r#"{"channel_id":-10,"payload":"a\/b"}"#, -10, "a/b"),
+            (r#"{"channel_id":10,"payload":"a","payload":"b"}"#, 10, "b"),
+            (r#"{"channel_id":999999999999999999,"payload":""}"#, 999_999_999_999_999_999, ""),
+            (r#"{"channel_id":9223372036854775807,"payload":""}"#, i64::MAX, ""),
+        ] {
+            let (got_channel, got_payload) = envelope(body.as_bytes()).unwrap();
+            assert_eq!((got_channel, &*got_payload.bytes()), (channel_id, payload.as_bytes()), "{body}");
+        }
+        for refused in [
+            r#"{"channel_id":010,"payload":""}"#,
+            r#"{"channel_id":,"payload":""}"#,
+            r#"{"channel_id":1,"payload":"}"#,
+            r#"{"channel_id":1,"payload":""}}"#,
+        ] {
+            assert!(envelope(refused.as_bytes()).is_none(), "{refused}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_utf8_payload_on_any_channel_makes_the_round_trip(frame_type: u8, channel_id: i64, payload: String) {
+            let mut bytes = Vec::new();
+            encode(frame_type, channel_id, payload.as_bytes(), &mut bytes).unwrap();
+            let expected = Frame { frame_type: FrameType(frame_type), channel_id, payload: payload.as_bytes().into() };
+            prop_assert_eq!(decode(&bytes, MAX_BODY_LEN), Decoded::Frame { frame: expected, len: bytes.len() });
+        }
+
+        #[test]
+        fn the_usual_spelling_and_any_other_mean_the_same(channel_id: i64, payload: String) {
+            let mut usual = Vec::new();
+            encode(0, channel_id, payload.as_bytes(), &mut usual).unwrap();
+            let body = &usual[HEADER_LEN..];
+            let other = [b" ", body].concat();
+            prop_assert_eq!(envelope(body), envelope(&other));
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..100), with_magic: bool) {
+            if with_magic && bytes.len() >= HEADER_LEN {
+                let body_len = (bytes.len() - HEADER_LEN) as u8;
+                bytes[..HEADER_LEN].copy_from_slice(&[0xab, 0x12, 3, 0, 0, 0, body_len]);
+            }
+            let _ = decode(&bytes, MAX_BODY_LEN);
+        }
     }
 }
