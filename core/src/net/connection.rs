@@ -43,7 +43,7 @@ pub(super) enum Phase {
     Open(Session),
     /// The last frames are being written; then the peer is given until the timer to close its side, because closing
     /// with unread bytes in the socket would take the last frames away from it.
-    Ending(Key),
+    Ending(Option<Key>),
 }
 
 impl Connection {

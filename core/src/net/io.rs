@@ -409,7 +409,7 @@ impl IoThread {
             }
             self.ending_refused += 1;
             let timer = self.work.wheel.insert(self.work.now.mono + ENDING_TIME, Timer::Connection(link.clone()));
-            entry.insert(Connection::new(socket, link, Phase::Ending(timer), false));
+            entry.insert(Connection::new(socket, link, Phase::Ending(Some(timer)), false));
             if reason == CloseReason::ServerStopped {
                 self.work.replies.shutting_down()
             } else {
@@ -451,7 +451,7 @@ impl IoThread {
             return self.drop_connection(slot);
         }
         let timer = self.work.wheel.insert(self.work.now.mono + ENDING_TIME, Timer::Connection(connection.link.clone()));
-        connection.phase = Phase::Ending(timer);
+        connection.phase = Phase::Ending(Some(timer));
         connection.host_full = false;
         connection.peer_slow = false;
         if !connection.has_backlog() {
@@ -463,7 +463,7 @@ impl IoThread {
 
     fn drop_connection(&mut self, slot: usize) {
         let mut connection = self.connections.remove(slot);
-        if let Phase::Ending(timer) = connection.phase {
+        if let Phase::Ending(Some(timer)) = connection.phase {
             self.work.wheel.remove(timer);
         }
         connection.release(&self.shared.hub);
@@ -521,8 +521,8 @@ impl IoThread {
                 self.respond(slot, next);
             }
             Phase::Ending(timer) => {
-                // It fired, so its key is void; dropping the connection removes the one that stands there.
-                *timer = self.work.wheel.insert(self.work.now.mono, Timer::Connection(link.clone()));
+                // It has just fired, so there is none to remove.
+                *timer = None;
                 self.drop_connection(slot);
             }
         }
