@@ -3,7 +3,7 @@
 //! Checks the whole text but builds no tree: values are borrowed, strings stay escaped until somebody wants their bytes.
 //! Knows nothing of frames.
 
-use super::php_json::scan;
+use super::scan;
 use std::borrow::Cow;
 
 /// How many arrays and objects may be open at once. PHP's default depth of 512 counts the scalar inside as well.

@@ -8,6 +8,7 @@ pub mod control;
 mod json;
 mod php_cast;
 pub mod php_json;
+mod scan;
 pub mod v1;
 
 use std::borrow::Cow;
