@@ -1,5 +1,6 @@
 //! Sockets, threads and clocks: the thin shell around the hub. tokio and mio live here and nowhere below.
 
+pub mod client;
 mod connection;
 mod io;
 mod listen;

@@ -43,10 +43,7 @@ impl Fixture {
     }
 
     pub fn connect(&self) -> Peer {
-        let stream = TcpStream::connect(self.engine.local_addr()).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        stream.set_nodelay(true).unwrap();
-        Peer { stream, received: Vec::new() }
+        Peer::over(TcpStream::connect(self.engine.local_addr()).unwrap())
     }
 
     pub fn register(&self, id: &str) -> Peer {
@@ -123,6 +120,12 @@ pub struct Peer {
 }
 
 impl Peer {
+    pub fn over(stream: TcpStream) -> Peer {
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Peer { stream, received: Vec::new() }
+    }
+
     pub fn send(&mut self, frame_type: u8, channel_id: i64, payload: &str) {
         self.raw(&frame(frame_type, channel_id, payload));
     }

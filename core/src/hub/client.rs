@@ -1,0 +1,653 @@
+//! One client of a bus: what it says to the server, when it gives a connection up, and when it comes back.
+//!
+//! Pure: bytes, commands, the time and a seed come in; bytes, events and a [`Phase`] come out. Knows no socket, no clock
+//! and no queue of the host.
+
+use super::Now;
+use super::event::ClientEvent;
+use crate::wire::{Decoded, Frame, FrameType, MAX_BODY_LEN, code, control, v1};
+use bytes::{Buf, Bytes, BytesMut};
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+/// The codes of [`ClientEvent::Error`], which are Workerman's.
+pub const CONNECT_FAILED: i32 = 1;
+pub const SEND_FAILED: i32 = 2;
+
+const SECOND: u64 = 1_000_000;
+
+/// Bounds of the time before a reconnect: a server that refuses is not hammered, one that returns is found soon.
+const MIN_WAIT: u64 = SECOND / 10;
+const MAX_WAIT: u64 = 60 * SECOND;
+
+/// How long a disconnecting client may take to write what waits.
+const FLUSH_TIME: u64 = SECOND;
+
+/// A written front of the outbox below this size is not worth moving the rest for.
+const COMPACT_FROM: usize = 64 * 1024;
+
+/// What one client is made of. Times are microseconds.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub host: Box<str>,
+    pub port: u16,
+    /// Kept over reconnects; made up once where it is missing.
+    pub node_id: Option<Box<str>>,
+    /// JSON text.
+    pub metadata: Box<str>,
+    pub heartbeat_interval: u64,
+    pub auto_reconnect: bool,
+    /// Base of the back-off.
+    pub reconnect_interval: u64,
+    /// 0 means no limit.
+    pub max_reconnect_attempts: u32,
+    pub outbox_bytes: usize,
+}
+
+/// What the shell does next.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Connect, then call `handle_connected` or `handle_connect_failed`.
+    Dial,
+    /// Write what waits, read while `is_reading`, and keep the deadline.
+    Open,
+    /// Write what waits or reach the deadline, close the socket, then call `handle_closed`.
+    Flush,
+    /// Close the socket at once, then call `handle_closed`.
+    HangUp,
+    /// Do nothing until the deadline.
+    Wait,
+    /// Nothing will happen any more.
+    Finished,
+}
+
+/// Why something was not sent. Nothing has happened then.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    NotConnected,
+    OutboxFull,
+    TooLong,
+    NotUtf8,
+}
+
+/// The life of one client.
+///
+/// The order of calls: one `handle_*` or verb, then `poll_event` until it returns `None`, then act as [`Phase`], `outbox`
+/// and `deadline` say. When the host has no room for an event, hand it back with `stall` and go on after `resume`.
+pub struct ClientMachine {
+    settings: Settings,
+    node_id: Arc<str>,
+    random: fastrand::Rng,
+    state: State,
+    /// This client was told to go, or was replaced: it does not come back.
+    leaving: bool,
+    attempts: u32,
+    registration: Option<Registration>,
+    connected_at: Option<u64>,
+    messages_sent: u64,
+    messages_received: u64,
+    /// What was read and is not yet decoded. Empty, and without memory, unless a frame is incomplete or the host is slow.
+    input: BytesMut,
+    outbox: Outbox,
+    events: VecDeque<ClientEvent>,
+    /// The event that the host had no room for: until `resume` nothing is read or told.
+    stalled: Option<ClientEvent>,
+    paused: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    Dialing { since: u64 },
+    Open(Connection),
+    Flushing { until: u64 },
+    HangingUp,
+    Waiting { until: u64 },
+    Finished,
+}
+
+#[derive(Debug)]
+struct Connection {
+    registered: bool,
+    next_heartbeat: u64,
+    /// When the first heartbeat was sent that nothing has followed from the server.
+    unanswered_since: Option<u64>,
+    /// The socket takes no more for now.
+    is_blocked: bool,
+    /// Writing failed. What the server had sent before is still to be read: it may be the reason.
+    is_mute: bool,
+}
+
+/// The server's answer to a REGISTER, the last one that came.
+#[derive(Debug)]
+struct Registration {
+    node_id: Arc<str>,
+    channel_id: u32,
+}
+
+/// A copy of a client's numbers.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ClientStats {
+    pub connected: bool,
+    /// `None` until the first register reply; kept afterwards.
+    pub node_id: Option<Arc<str>>,
+    pub channel_id: Option<u32>,
+    /// Heartbeats, data and pings; not REGISTER and UNREGISTER.
+    pub messages_sent: u64,
+    pub messages_received: u64,
+    /// Since the last registration.
+    pub reconnect_attempts: u32,
+    /// Unix seconds of the last connect; kept afterwards.
+    pub connected_at: Option<f64>,
+}
+
+impl ClientMachine {
+    /// A client that is about to dial. `seed` decides everything that is random.
+    pub fn new(settings: Settings, seed: u64, now: Now) -> ClientMachine {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let node_id = match &settings.node_id {
+            Some(id) => Arc::from(&**id),
+            // As PHP's uniqid(): eight digits of seconds, five of microseconds.
+            None => Arc::from(format!("client_{:08x}{:05x}_{:08x}", now.unix / SECOND, now.unix % SECOND, random.u32(..))),
+        };
+        ClientMachine {
+            settings,
+            node_id,
+            random,
+            state: State::Dialing { since: now.mono },
+            leaving: false,
+            attempts: 0,
+            registration: None,
+            connected_at: None,
+            messages_sent: 0,
+            messages_received: 0,
+            input: BytesMut::new(),
+            outbox: Outbox::default(),
+            events: VecDeque::new(),
+            stalled: None,
+            paused: false,
+        }
+    }
+
+    pub fn phase(&self) -> Phase {
+        match self.state {
+            State::Dialing { .. } => Phase::Dial,
+            State::Open(_) => Phase::Open,
+            State::Flushing { .. } => Phase::Flush,
+            State::HangingUp => Phase::HangUp,
+            State::Waiting { .. } => Phase::Wait,
+            State::Finished => Phase::Finished,
+        }
+    }
+
+    /// When to call `handle_timeout`, on the monotonic clock.
+    pub fn deadline(&self) -> Option<u64> {
+        match &self.state {
+            State::Open(connection) => Some(connection.next_heartbeat),
+            State::Flushing { until } | State::Waiting { until } => Some(*until),
+            State::Dialing { .. } | State::HangingUp | State::Finished => None,
+        }
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub fn is_connected(&self) -> bool {
+        matches!(self.state, State::Open(_))
+    }
+
+    /// Whether the socket is to be read. False while the host has no room.
+    pub fn is_reading(&self) -> bool {
+        !self.paused
+    }
+
+    /// Whether silence may end the connection at the next deadline: then look for unread bytes before `handle_timeout`.
+    pub fn awaits_reply(&self) -> bool {
+        !self.paused && matches!(&self.state, State::Open(connection) if connection.unanswered_since.is_some())
+    }
+
+    /// The id the server knows this client by.
+    pub fn node_id(&self) -> Option<&Arc<str>> {
+        self.registration.as_ref().map(|registration| &registration.node_id)
+    }
+
+    pub fn channel_id(&self) -> Option<u32> {
+        self.registration.as_ref().map(|registration| registration.channel_id)
+    }
+
+    pub fn stats(&self) -> ClientStats {
+        ClientStats {
+            connected: self.is_connected(),
+            node_id: self.node_id().cloned(),
+            channel_id: self.channel_id(),
+            messages_sent: self.messages_sent,
+            messages_received: self.messages_received,
+            reconnect_attempts: self.attempts,
+            connected_at: self.connected_at.map(|micros| micros as f64 / 1e6),
+        }
+    }
+
+    // ---- what arrived ----
+
+    pub fn handle_connected(&mut self, now: Now) {
+        if !matches!(self.state, State::Dialing { .. }) {
+            return;
+        }
+        tracing::info!(host = %self.settings.host, port = self.settings.port, "Connected to server");
+        self.connected_at = Some(now.unix);
+        self.state = State::Open(Connection {
+            registered: false,
+            next_heartbeat: now.mono + self.settings.heartbeat_interval,
+            unanswered_since: None,
+            is_blocked: false,
+            is_mute: false,
+        });
+        let payload = control::register_payload(&self.node_id, &self.settings.metadata, now.unix);
+        self.outbox.push_control(FrameType::REGISTER, &payload);
+        tracing::info!(node_id = %self.node_id, "Sending registration");
+        self.events.push_back(ClientEvent::Connect);
+    }
+
+    pub fn handle_connect_failed(&mut self, now: Now) {
+        let State::Dialing { since } = self.state else { return };
+        let Settings { host, port, .. } = &self.settings;
+        let seconds = Seconds(now.mono - since);
+        let message = if host.contains(':') && !host.starts_with('[') {
+            format!("connect [{host}]:{port} fail after {seconds} seconds")
+        } else {
+            format!("connect {host}:{port} fail after {seconds} seconds")
+        };
+        self.tell_error(CONNECT_FAILED, message);
+        self.end_connection(now);
+    }
+
+    /// Takes what was read. Any byte from the server is life.
+    pub fn handle_bytes(&mut self, bytes: &[u8]) {
+        if let State::Open(connection) = &mut self.state {
+            connection.unanswered_since = None;
+            self.input.extend_from_slice(bytes);
+        }
+    }
+
+    /// Takes how much of the outbox was written; less than everything means that the socket takes no more for now.
+    pub fn handle_written(&mut self, written: usize, now: Now) {
+        self.outbox.consume(written);
+        let State::Open(connection) = &mut self.state else { return };
+        // What had to wait has gone out, so the server's side took something meanwhile: it is slow, not gone. And the
+        // heartbeat may have been in what waited.
+        if connection.is_blocked && written > 0 && connection.unanswered_since.is_some() {
+            connection.unanswered_since = Some(now.mono);
+        }
+        connection.is_blocked = !self.outbox.is_empty();
+    }
+
+    pub fn handle_write_failed(&mut self) {
+        self.outbox = Outbox::default();
+        match &mut self.state {
+            State::Open(connection) => {
+                connection.is_mute = true;
+                self.tell_error(SEND_FAILED, "client closed".to_owned());
+            }
+            State::Flushing { .. } => self.state = State::HangingUp,
+            _ => {}
+        }
+    }
+
+    /// The socket is closed, by whichever side.
+    pub fn handle_closed(&mut self, now: Now) {
+        if matches!(self.state, State::Open(_) | State::Flushing { .. } | State::HangingUp) {
+            self.end_connection(now);
+        }
+    }
+
+    /// To be called at the deadline; earlier calls do nothing.
+    pub fn handle_timeout(&mut self, now: Now) {
+        if self.deadline().is_none_or(|deadline| now.mono < deadline) {
+            return;
+        }
+        let interval = self.settings.heartbeat_interval;
+        match &mut self.state {
+            State::Open(connection) => {
+                let is_silent = connection.unanswered_since.is_some_and(|since| now.mono - since >= interval);
+                // A server whose answers we do not read is not silent.
+                if is_silent && !self.paused {
+                    tracing::warn!(host = %self.settings.host, port = self.settings.port, "No heartbeat reply, closing the connection");
+                    self.hang_up();
+                    return;
+                }
+                connection.next_heartbeat = now.mono + interval;
+                connection.unanswered_since.get_or_insert(now.mono);
+                // A beat more behind a full outbox would tell the server nothing new.
+                if !connection.is_mute && self.outbox.len() <= self.settings.outbox_bytes {
+                    self.outbox.push_control(FrameType::HEARTBEAT_REQ, &control::heartbeat_payload(now.unix));
+                    self.messages_sent += 1;
+                }
+            }
+            State::Flushing { .. } => self.hang_up(),
+            State::Waiting { .. } => self.state = State::Dialing { since: now.mono },
+            State::Dialing { .. } | State::HangingUp | State::Finished => {}
+        }
+    }
+
+    // ---- what the application wants ----
+
+    /// Queues data. A channel id of 0 or less means the client's own channel.
+    ///
+    /// # Errors
+    /// [`Refusal::NotConnected`] also before the register reply: the own channel is not known until then.
+    pub fn send(&mut self, payload: &[u8], channel_id: i64) -> Result<(), Refusal> {
+        let result = match (&self.state, self.channel_id()) {
+            (State::Open(Connection { registered: true, .. }), Some(own)) => {
+                let channel_id = if channel_id > 0 { channel_id } else { i64::from(own) };
+                self.queue(FrameType::DATA, channel_id, payload)
+            }
+            _ => Err(Refusal::NotConnected),
+        };
+        match result {
+            Err(Refusal::NotConnected) => tracing::error!("Cannot send: Not connected to server"),
+            Err(refusal) => tracing::error!("Failed to send data: {refusal}"),
+            Ok(()) => {}
+        }
+        result
+    }
+
+    /// Queues a PING.
+    ///
+    /// # Errors
+    /// As [`ClientMachine::send`], but the register reply need not be there.
+    pub fn ping(&mut self) -> Result<(), Refusal> {
+        let result = if self.is_connected() { self.queue(FrameType::PING, 0, b"") } else { Err(Refusal::NotConnected) };
+        match result {
+            Err(Refusal::NotConnected) => tracing::error!("Cannot ping: Not connected to server"),
+            Err(refusal) => tracing::error!("Failed to send ping: {refusal}"),
+            Ok(()) => {}
+        }
+        result
+    }
+
+    /// Says goodbye and does not come back. What the server still sends is not told any more.
+    pub fn disconnect(&mut self, now: Now) {
+        self.leaving = true;
+        self.stop_reading();
+        match &self.state {
+            State::Open(connection) => {
+                if !connection.is_mute {
+                    self.outbox.push_control(FrameType::UNREGISTER, b"");
+                }
+                self.state = State::Flushing { until: now.mono + FLUSH_TIME };
+            }
+            State::Dialing { .. } => self.end_connection(now),
+            State::Waiting { .. } => self.finish(),
+            State::Flushing { .. } | State::HangingUp | State::Finished => {}
+        }
+    }
+
+    /// The host had no room for this event, which `poll_event` returned last: it comes again after `resume`.
+    pub fn stall(&mut self, event: ClientEvent) {
+        self.stalled = Some(event);
+        self.paused = true;
+    }
+
+    /// The host has room again.
+    pub fn resume(&mut self, now: Now) {
+        self.paused = false;
+        if let State::Open(connection) = &mut self.state {
+            // The silence was ours; what the server answered is only read from now on.
+            if let Some(since) = &mut connection.unanswered_since {
+                *since = now.mono;
+            }
+        }
+    }
+
+    // ---- what comes out ----
+
+    /// The next thing to tell the host. Frames are decoded one by one, as the host has room for them.
+    pub fn poll_event(&mut self) -> Option<ClientEvent> {
+        if self.paused {
+            return None;
+        }
+        if let Some(event) = self.stalled.take().or_else(|| self.events.pop_front()) {
+            return Some(event);
+        }
+        // An emptied queue would keep its memory.
+        self.events = VecDeque::new();
+        self.next_frame_event()
+    }
+
+    /// What is to be written now.
+    pub fn outbox(&self) -> &[u8] {
+        self.outbox.bytes()
+    }
+
+    // ---- inside ----
+
+    fn next_frame_event(&mut self) -> Option<ClientEvent> {
+        let mut input = std::mem::take(&mut self.input);
+        while self.is_connected() && !input.is_empty() {
+            match v1::decode(&input, MAX_BODY_LEN) {
+                Decoded::Incomplete => {
+                    self.input = input;
+                    return None;
+                }
+                Decoded::Frame { frame, len } => {
+                    self.messages_received += 1;
+                    let event = self.apply(&frame);
+                    input.advance(len);
+                    if event.is_some() {
+                        // An empty rest would keep its memory. After a reason to hang up nothing more is listened to.
+                        if self.is_connected() && !input.is_empty() {
+                            self.input = input;
+                        }
+                        return event;
+                    }
+                }
+                Decoded::Invalid { error, len } => {
+                    tracing::error!("Failed to handle message: {error}");
+                    input.advance(len);
+                }
+                Decoded::Broken { error } => {
+                    tracing::error!("Failed to handle message: {error}");
+                    self.hang_up();
+                }
+            }
+        }
+        None
+    }
+
+    fn apply(&mut self, frame: &Frame<'_>) -> Option<ClientEvent> {
+        match frame.frame_type {
+            FrameType::REGISTER => self.apply_register_reply(&frame.payload.bytes()),
+            FrameType::HEARTBEAT_RES => Some(ClientEvent::Heartbeat { count: 1 }),
+            FrameType::DATA => {
+                let payload = Bytes::from(frame.payload.bytes().into_owned());
+                Some(ClientEvent::Data { payload, channel_id: frame.channel_id })
+            }
+            FrameType::PONG => Some(ClientEvent::Pong),
+            FrameType::ERROR => Some(self.apply_server_error(Bytes::from(frame.payload.bytes().into_owned()))),
+            _ => None,
+        }
+    }
+
+    fn apply_register_reply(&mut self, payload: &[u8]) -> Option<ClientEvent> {
+        let Some(reply) = control::parse_register_reply(payload) else {
+            tracing::warn!("Invalid message format");
+            return None;
+        };
+        let node_id = if *reply.node_id == *self.node_id { self.node_id.clone() } else { Arc::from(reply.node_id) };
+        let channel_id = reply.channel_id;
+        tracing::info!(%node_id, channel_id, "Registration successful");
+        if let State::Open(connection) = &mut self.state {
+            connection.registered = true;
+        }
+        self.attempts = 0;
+        self.registration = Some(Registration { node_id: node_id.clone(), channel_id });
+        Some(ClientEvent::Register { node_id, channel_id })
+    }
+
+    fn apply_server_error(&mut self, raw: Bytes) -> ClientEvent {
+        let (message, code) = match control::parse_error(&raw) {
+            Some(error) => (error.message, error.code),
+            None => (String::new(), 0),
+        };
+        tracing::error!(message, code, "Server error");
+        if code == i64::from(code::REPLACED) {
+            // Another client has this id now. Coming back would take it away again, and so on for ever.
+            self.leaving = true;
+            self.hang_up();
+        }
+        ClientEvent::ServerError { raw, code, message }
+    }
+
+    fn queue(&mut self, frame_type: FrameType, channel_id: i64, payload: &[u8]) -> Result<(), Refusal> {
+        if matches!(&self.state, State::Open(connection) if connection.is_mute) {
+            return Err(Refusal::NotConnected);
+        }
+        let result = self.outbox.push(frame_type, channel_id, payload, self.settings.outbox_bytes);
+        match result {
+            Ok(()) => self.messages_sent += 1,
+            Err(Refusal::OutboxFull) => self.tell_error(SEND_FAILED, "send buffer full and drop package".to_owned()),
+            Err(_) => {}
+        }
+        result
+    }
+
+    fn tell_error(&mut self, code: i32, message: String) {
+        tracing::error!(code, "Connection error: {message}");
+        let event = ClientEvent::Error { code, message };
+        // A host that sends in a loop without looking at its events must not fill the memory with them.
+        if self.events.back() != Some(&event) {
+            self.events.push_back(event);
+        }
+    }
+
+    fn hang_up(&mut self) {
+        self.state = State::HangingUp;
+        self.outbox = Outbox::default();
+    }
+
+    fn stop_reading(&mut self) {
+        self.input = BytesMut::new();
+        self.stalled = None;
+        self.paused = false;
+    }
+
+    fn end_connection(&mut self, now: Now) {
+        self.stop_reading();
+        self.outbox = Outbox::default();
+        tracing::info!("Connection closed");
+        self.events.push_back(ClientEvent::Close);
+        if self.leaving || !self.settings.auto_reconnect {
+            return self.finish();
+        }
+        let max = self.settings.max_reconnect_attempts;
+        if max > 0 && self.attempts >= max {
+            tracing::error!("Max reconnect attempts reached");
+            return self.finish();
+        }
+        self.attempts = self.attempts.saturating_add(1);
+        let wait = backoff(self.settings.reconnect_interval, self.attempts, &mut self.random);
+        tracing::info!(attempt = self.attempts, interval = wait as f64 / 1e6, "Scheduling reconnect");
+        self.state = State::Waiting { until: now.mono + wait };
+    }
+
+    fn finish(&mut self) {
+        self.state = State::Finished;
+        self.events.push_back(ClientEvent::Finished);
+    }
+}
+
+/// Time before reconnect number `attempt`, which counts from 1: exponential, with full jitter so that the clients of a
+/// server that died do not return all at once.
+pub fn backoff(base: u64, attempt: u32, random: &mut fastrand::Rng) -> u64 {
+    let doublings = attempt.saturating_sub(1).min(32);
+    let window = base.saturating_mul(1 << doublings).clamp(MIN_WAIT, MAX_WAIT);
+    random.u64(1..=window).max(MIN_WAIT)
+}
+
+/// Frames that wait to be written. Holds memory only while something waits.
+#[derive(Default)]
+struct Outbox {
+    bytes: Vec<u8>,
+    /// So much of the front is written already.
+    written: usize,
+}
+
+impl Outbox {
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[self.written..]
+    }
+
+    fn len(&self) -> usize {
+        self.bytes.len() - self.written
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A frame that is larger than the limit alone still goes into an empty outbox.
+    fn push(&mut self, frame_type: FrameType, channel_id: i64, payload: &[u8], limit: usize) -> Result<(), Refusal> {
+        if payload.len() > MAX_BODY_LEN as usize {
+            return Err(Refusal::TooLong);
+        }
+        let waiting = self.len();
+        let is_over = |frame: usize| waiting > 0 && waiting + frame > limit;
+        if is_over(payload.len()) {
+            return Err(Refusal::OutboxFull);
+        }
+        let start = self.bytes.len();
+        v1::encode(frame_type.0, channel_id, payload, &mut self.bytes).map_err(|_| Refusal::NotUtf8)?;
+        let frame = self.bytes.len() - start;
+        let refusal = match frame {
+            _ if frame > crate::wire::HEADER_LEN + MAX_BODY_LEN as usize => Refusal::TooLong,
+            _ if is_over(frame) => Refusal::OutboxFull,
+            _ => return Ok(()),
+        };
+        self.bytes.truncate(start);
+        self.bytes.shrink_to(COMPACT_FROM.max(2 * start));
+        Err(refusal)
+    }
+
+    /// The few frames that keep the connection in order are not bounded: each is sent at most once per state or interval.
+    fn push_control(&mut self, frame_type: FrameType, payload: &[u8]) {
+        // Our own payloads are UTF-8: only that can fail.
+        let encoded = v1::encode(frame_type.0, 0, payload, &mut self.bytes);
+        debug_assert!(encoded.is_ok());
+    }
+
+    fn consume(&mut self, len: usize) {
+        self.written += len;
+        if self.is_empty() {
+            *self = Outbox::default();
+        } else if self.written >= COMPACT_FROM && self.written >= self.len() {
+            self.bytes.drain(..self.written);
+            self.written = 0;
+        }
+    }
+}
+
+/// Microseconds, shown as PHP shows `round(seconds, 4)`.
+struct Seconds(u64);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = (self.0 + 50) / 100;
+        let (whole, fraction) = (units / 10_000, units % 10_000);
+        if fraction == 0 {
+            return write!(f, "{whole}");
+        }
+        write!(f, "{whole}.{}", format!("{fraction:04}").trim_end_matches('0'))
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Refusal::NotConnected => "Not connected to server",
+            Refusal::OutboxFull => "The outbox is full",
+            Refusal::TooLong => "The message is longer than a frame may be",
+            Refusal::NotUtf8 => "The v1 dialect cannot carry bytes that are not UTF-8",
+        })
+    }
+}

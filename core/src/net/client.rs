@@ -1,0 +1,572 @@
+//! Clients of a bus: one thread that drives any number of them.
+//!
+//! Owns the thread, the sockets and the timers. What a client says and when it reconnects is decided by the pure
+//! [`ClientMachine`]; each client is one small task that feeds it and does what it says.
+//!
+//! A client's machine sits behind a mutex that its task and the host share, so that `send` answers at once. Whoever
+//! changes something from outside wakes the task, and the task alone tells events: their order is the machine's.
+
+mod dial;
+
+use super::{Clock, spawn_thread};
+use crate::config::ClientConfig;
+use crate::error::{Error, ErrorKind};
+use crate::event::{ClientEvent, Event, EventMask, Resume};
+use crate::hub::client::{ClientMachine, Phase, Refusal, Settings};
+use crate::hub::{Host, Now};
+use crate::inbox::Inbox;
+use crate::wire::control::{self, MAX_METADATA_LEN, Register, RegisterError};
+use socket2::SockRef;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::net::Shutdown;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::net::tcp::ReadHalf;
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+pub use crate::hub::client::ClientStats;
+
+const READ_BUFFER: usize = 64 * 1024;
+
+/// How long a disconnected client waits for the server to close its side, so that nothing said last is lost to a reset.
+const LINGER: Duration = Duration::from_millis(250);
+
+/// How long `stop` waits for all clients. A client takes at most one second to flush, then it lingers.
+const STOP_TIME: Duration = Duration::from_millis(1300);
+
+/// Resolving a host name blocks a thread of the system's resolver. Addresses need none.
+const RESOLVER_THREADS: usize = 4;
+
+thread_local! {
+    /// All clients of a thread read into it, one after the other.
+    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BUFFER].into());
+}
+
+/// Any number of clients, driven by one thread, telling one inbox.
+pub struct Clients {
+    fleet: Arc<Fleet>,
+    runtime: Handle,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// A handle of one client. Dropping it disconnects politely.
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+/// What the clients of one thread share.
+struct Fleet {
+    inbox: Arc<Inbox>,
+    clock: Clock,
+    /// The process that the thread belongs to.
+    process: u32,
+    random: RandomState,
+    members: Mutex<Members>,
+    /// The host asked to stop, or a client has left since.
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Members {
+    clients: HashMap<u64, Arc<Shared>>,
+    is_stopping: bool,
+}
+
+/// What a client's task, its handle and the inbox share.
+struct Shared {
+    id: u64,
+    fleet: Arc<Fleet>,
+    connect_timeout: Duration,
+    machine: Mutex<ClientMachine>,
+    /// Somebody else than the task used the machine.
+    wake: Notify,
+}
+
+impl Clients {
+    /// Starts the thread. Events reach `inbox` if it subscribed to [`EventMask::CLIENT`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] when the system has no descriptor or thread left.
+    pub fn start(inbox: Arc<Inbox>) -> Result<Clients, Error> {
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .thread_name("heartbus-resolve")
+            .max_blocking_threads(RESOLVER_THREADS)
+            .build()
+            .map_err(|error| Error::new(ErrorKind::Io, format!("Cannot start the clients: {error}")))?;
+        let fleet = Arc::new(Fleet {
+            inbox,
+            clock: Clock::start(),
+            process: std::process::id(),
+            random: RandomState::new(),
+            members: Mutex::default(),
+            changed: Notify::new(),
+        });
+        let handle = runtime.handle().clone();
+        let served = fleet.clone();
+        let thread = spawn_thread("heartbus-client".to_owned(), move || {
+            runtime.block_on(served.wait_for_the_end());
+            // A resolver that hangs is not waited for.
+            runtime.shutdown_background();
+            served.end_the_rest();
+        })?;
+        Ok(Clients { fleet, runtime: handle, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Starts a client. It connects in the background; its events carry the id of the handle.
+    ///
+    /// # Errors
+    /// `Config` when a setting is wrong, `Closed` after `stop`, `WrongProcess`.
+    pub fn connect(&self, config: ClientConfig) -> Result<Client, Error> {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+        if !self.fleet.is_own_process() {
+            return Err(Error::wrong_process());
+        }
+        config.validate()?;
+        validate_metadata(&config.metadata)?;
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        let now = self.fleet.clock.now();
+        let shared = Arc::new(Shared {
+            id,
+            fleet: self.fleet.clone(),
+            connect_timeout: config.connect_timeout,
+            machine: Mutex::new(ClientMachine::new(settings(config), self.fleet.seed(id, now), now)),
+            wake: Notify::new(),
+        });
+        // Spawning under the lock: `stop` finds a client that is there whole, or refuses it.
+        let mut members = self.fleet.members();
+        if members.is_stopping {
+            return Err(Error::new(ErrorKind::Closed, "The clients are stopped"));
+        }
+        members.clients.insert(id, shared.clone());
+        self.runtime.spawn(shared.clone().run());
+        Ok(Client { shared })
+    }
+
+    /// Clients that are not finished.
+    pub fn count(&self) -> usize {
+        if self.fleet.is_own_process() { self.fleet.members().clients.len() } else { 0 }
+    }
+
+    /// Disconnects all clients politely and ends the thread, within 1.5 s. What there is to tell of it is in the inbox
+    /// afterwards. Calling it again is harmless.
+    pub fn stop(&self) {
+        if !self.fleet.is_own_process() {
+            return;
+        }
+        // Held until the end, so that a second caller returns no earlier than the first.
+        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(running) = thread.take() else { return };
+        let clients: Vec<_> = {
+            let mut members = self.fleet.members();
+            members.is_stopping = true;
+            members.clients.values().cloned().collect()
+        };
+        for client in clients {
+            client.disconnect();
+        }
+        self.fleet.changed.notify_one();
+        if running.join().is_err() {
+            tracing::error!("The thread of the clients had panicked");
+        }
+    }
+
+    /// The clients belong to this process, not to one that was forked off it.
+    pub fn is_own_process(&self) -> bool {
+        self.fleet.is_own_process()
+    }
+}
+
+impl Drop for Clients {
+    fn drop(&mut self) {
+        if self.fleet.is_own_process() {
+            self.stop();
+        } else {
+            // The thread does not exist here, and there is nothing to release of it.
+            std::mem::forget(self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take());
+        }
+    }
+}
+
+impl Client {
+    pub fn id(&self) -> u64 {
+        self.shared.id
+    }
+
+    /// Sends data; a channel id of 0 or less means the client's own channel. Returns when it is queued.
+    ///
+    /// # Errors
+    /// `Closed` when not connected and registered, `Limit` when the outbox is full or the message longer than a frame may
+    /// be, `InvalidArgument` when it is not UTF-8, `WrongProcess`.
+    pub fn send(&self, payload: &[u8], channel_id: i64) -> Result<(), Error> {
+        self.command(|machine| machine.send(payload, channel_id))
+    }
+
+    /// Sends a PING.
+    ///
+    /// # Errors
+    /// As [`Client::send`]; but it is enough to be connected.
+    pub fn ping(&self) -> Result<(), Error> {
+        self.command(ClientMachine::ping)
+    }
+
+    /// Says goodbye to the server and does not come back: `Close`, where there was a connection, and `Finished` follow.
+    pub fn disconnect(&self) {
+        if self.is_own_process() {
+            self.shared.disconnect();
+        }
+    }
+
+    pub fn is_connected(&self) -> bool {
+        self.is_own_process() && self.shared.machine().is_connected()
+    }
+
+    /// `None` until the first register reply.
+    pub fn node_id(&self) -> Option<Arc<str>> {
+        self.stats().node_id
+    }
+
+    /// `None` until the first register reply.
+    pub fn channel_id(&self) -> Option<u32> {
+        self.stats().channel_id
+    }
+
+    /// All zero in another process than the client's own.
+    pub fn stats(&self) -> ClientStats {
+        if self.is_own_process() { self.shared.machine().stats() } else { ClientStats::default() }
+    }
+
+    /// The client belongs to this process, not to one that was forked off it.
+    pub fn is_own_process(&self) -> bool {
+        self.shared.fleet.is_own_process()
+    }
+
+    fn command(&self, command: impl FnOnce(&mut ClientMachine) -> Result<(), Refusal>) -> Result<(), Error> {
+        if !self.is_own_process() {
+            return Err(Error::wrong_process());
+        }
+        let result = command(&mut self.shared.machine());
+        // Also after a refusal: there may be an event to tell.
+        self.shared.wake.notify_one();
+        result.map_err(refused)
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.disconnect();
+    }
+}
+
+impl Fleet {
+    fn is_own_process(&self) -> bool {
+        self.process == std::process::id()
+    }
+
+    /// Different for each client of each process, forked ones included.
+    fn seed(&self, id: u64, now: Now) -> u64 {
+        self.random.hash_one((self.process, now.unix, id))
+    }
+
+    fn members(&self) -> MutexGuard<'_, Members> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn leave(&self, id: u64) {
+        let mut members = self.members();
+        members.clients.remove(&id);
+        if members.is_stopping {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Returns when the host asked to stop and all clients have said goodbye, or had the time to.
+    async fn wait_for_the_end(&self) {
+        while !self.members().is_stopping {
+            self.changed.notified().await;
+        }
+        let all_left = async {
+            while !self.members().clients.is_empty() {
+                self.changed.notified().await;
+            }
+        };
+        if timeout(STOP_TIME, all_left).await.is_err() {
+            tracing::warn!("Some clients could not say goodbye in time");
+        }
+    }
+
+    /// Tells the end of clients whose tasks were cut off.
+    fn end_the_rest(&self) {
+        let rest = std::mem::take(&mut self.members().clients);
+        for client in rest.into_values() {
+            client.with(|machine, now| {
+                machine.disconnect(now);
+                machine.handle_closed(now);
+            });
+        }
+    }
+}
+
+impl Resume for Shared {
+    fn resume(&self) {
+        self.machine().resume(self.fleet.clock.now());
+        self.wake.notify_one();
+    }
+}
+
+impl Shared {
+    fn machine(&self) -> MutexGuard<'_, ClientMachine> {
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn disconnect(&self) {
+        self.machine().disconnect(self.fleet.clock.now());
+        self.wake.notify_one();
+    }
+
+    /// Uses the machine and tells what comes of it.
+    fn with<T>(self: &Arc<Self>, work: impl FnOnce(&mut ClientMachine, Now) -> T) -> T {
+        let mut machine = self.machine();
+        let result = work(&mut machine, self.fleet.clock.now());
+        let inbox = &self.fleet.inbox;
+        let is_wanted = inbox.wants(EventMask::CLIENT);
+        while let Some(event) = machine.poll_event() {
+            if event == ClientEvent::Finished {
+                // Before it is told: who hears of it counts the clients that are left.
+                self.fleet.leave(self.id);
+            }
+            if !is_wanted {
+                continue;
+            }
+            let len = if let ClientEvent::Data { payload, .. } = &event { Some(payload.len()) } else { None };
+            let event = Event::Client { client_id: self.id, event };
+            match len {
+                None => inbox.push_state(event),
+                // The lock on the machine is held, so that a `resume` comes after the `stall`.
+                Some(len) => {
+                    if let Err(Event::Client { event, .. }) = inbox.push_data(event, len, self.clone()) {
+                        machine.stall(event);
+                    }
+                }
+            }
+        }
+        result
+    }
+
+    /// The whole life of a client.
+    async fn run(self: Arc<Self>) {
+        loop {
+            let (phase, wait) = self.with(|machine, now| (machine.phase(), wait_until(machine.deadline(), now)));
+            match phase {
+                Phase::Dial => {
+                    // Boxed, because most of a client's life is spent without it.
+                    if let Some(stream) = Box::pin(self.dial()).await {
+                        self.serve(stream).await;
+                    }
+                }
+                // The socket is closed when `serve` returns.
+                Phase::Open | Phase::Flush | Phase::HangUp => self.with(|machine, now| machine.handle_closed(now)),
+                Phase::Wait => tokio::select! {
+                    () = sleep(wait) => self.with(|machine, now| machine.handle_timeout(now)),
+                    () = self.wake.notified() => {}
+                },
+                Phase::Finished => return,
+            }
+        }
+    }
+
+    /// Tries to connect, unless the host wants the client to disconnect meanwhile.
+    async fn dial(self: &Arc<Self>) -> Option<TcpStream> {
+        let (host, port) = {
+            let machine = self.machine();
+            (machine.settings().host.clone(), machine.settings().port)
+        };
+        let mut connecting = pin!(dial::connect(&host, port, self.connect_timeout));
+        loop {
+            tokio::select! {
+                result = &mut connecting => return match result {
+                    Ok(stream) => {
+                        self.with(|machine, now| machine.handle_connected(now));
+                        Some(stream)
+                    }
+                    Err(error) => {
+                        tracing::debug!(%host, port, %error, "Cannot connect");
+                        self.with(|machine, now| machine.handle_connect_failed(now));
+                        None
+                    }
+                },
+                () = self.wake.notified() => {
+                    if self.machine().phase() != Phase::Dial {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Serves a connection until it is over, whoever ends it.
+    async fn serve(self: &Arc<Self>, mut stream: TcpStream) {
+        let (mut reader, writer) = stream.split();
+        let mut timer = pin!(sleep_until(Instant::now()));
+        let mut armed = None;
+        loop {
+            let (phase, deadline, wait, is_reading, is_writing) = self.with(|machine, now| {
+                write(writer.as_ref(), machine, now);
+                let wait = wait_until(machine.deadline(), now);
+                (machine.phase(), machine.deadline(), wait, machine.is_reading(), !machine.outbox().is_empty())
+            });
+            match phase {
+                Phase::Open => {}
+                Phase::Flush if is_writing => {}
+                Phase::Flush => {
+                    linger(&mut reader).await;
+                    break;
+                }
+                _ => break,
+            }
+            if armed != deadline {
+                armed = deadline;
+                timer.as_mut().reset(Instant::now() + wait);
+            }
+            tokio::select! {
+                is_over = poll_fn(|cx| self.poll_read(cx, &mut reader)), if is_reading => {
+                    if is_over {
+                        break;
+                    }
+                }
+                // What comes of it shows in the next write.
+                _ = writer.writable(), if is_writing => {}
+                () = self.wake.notified() => {}
+                () = &mut timer => {
+                    // The timer runs once per value, even if the machine does not move its deadline.
+                    armed = None;
+                    if self.machine().awaits_reply() && self.read_at_once(reader.as_ref()) {
+                        break;
+                    }
+                    self.with(|machine, now| machine.handle_timeout(now));
+                }
+            }
+        }
+        // Not only dropped: a process that was forked off this one may hold a copy of the descriptor.
+        let _ = SockRef::from(&stream).shutdown(Shutdown::Both);
+    }
+
+    /// Reads once and says whether that was the end of the connection.
+    fn poll_read(self: &Arc<Self>, cx: &mut Context<'_>, reader: &mut ReadHalf<'_>) -> Poll<bool> {
+        BUFFER.with_borrow_mut(|buffer| {
+            let mut read = ReadBuf::new(buffer);
+            let result = ready!(Pin::new(reader).poll_read(cx, &mut read));
+            Poll::Ready(self.take(result.map(|()| read.filled())))
+        })
+    }
+
+    /// As `poll_read`, but asks the socket itself: after the process was stopped for a while, timers run before the
+    /// runtime has looked at the sockets, and a reply that is there already must be seen before the server is given up.
+    fn read_at_once(self: &Arc<Self>, stream: &TcpStream) -> bool {
+        BUFFER.with_borrow_mut(|buffer| match rustix::io::read(stream, &mut **buffer) {
+            Ok(len) => self.take(Ok(&buffer[..len])),
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => false,
+            Err(error) => self.take(Err(error.into())),
+        })
+    }
+
+    fn take(self: &Arc<Self>, read: io::Result<&[u8]>) -> bool {
+        match read {
+            Ok([]) => true,
+            Ok(bytes) => {
+                self.with(|machine, _| machine.handle_bytes(bytes));
+                false
+            }
+            Err(error) => {
+                tracing::debug!(%error, "Cannot read");
+                true
+            }
+        }
+    }
+}
+
+/// Writes everything that waits, or as much as the socket takes.
+fn write(stream: &TcpStream, machine: &mut ClientMachine, now: Now) {
+    while !machine.outbox().is_empty() {
+        match stream.try_write(machine.outbox()) {
+            Ok(len) => machine.handle_written(len, now),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return machine.handle_written(0, now),
+            Err(error) => {
+                tracing::debug!(%error, "Cannot write");
+                machine.handle_write_failed();
+            }
+        }
+    }
+}
+
+/// Ends our side, and waits a moment for the server to end its own.
+async fn linger(reader: &mut ReadHalf<'_>) {
+    if SockRef::from(reader.as_ref()).shutdown(Shutdown::Write).is_err() {
+        return;
+    }
+    let rest = poll_fn(|cx| {
+        BUFFER.with_borrow_mut(|buffer| {
+            loop {
+                let mut read = ReadBuf::new(buffer);
+                let result = ready!(Pin::new(&mut *reader).poll_read(cx, &mut read));
+                if result.is_err() || read.filled().is_empty() {
+                    return Poll::Ready(());
+                }
+            }
+        })
+    });
+    // Its closing or our patience: both end it.
+    let _ = timeout(LINGER, rest).await;
+}
+
+fn wait_until(deadline: Option<u64>, now: Now) -> Duration {
+    // Without a deadline nobody waits.
+    Duration::from_micros(deadline.unwrap_or(now.mono).saturating_sub(now.mono))
+}
+
+fn settings(config: ClientConfig) -> Settings {
+    let micros = |duration: Duration| duration.as_micros() as u64;
+    Settings {
+        host: config.host.into(),
+        port: config.port,
+        node_id: config.node_id.map(Into::into),
+        metadata: config.metadata.into(),
+        heartbeat_interval: micros(config.heartbeat_interval),
+        auto_reconnect: config.auto_reconnect,
+        reconnect_interval: micros(config.reconnect_interval),
+        max_reconnect_attempts: config.max_reconnect_attempts,
+        outbox_bytes: config.outbox_bytes,
+    }
+}
+
+/// The text goes into REGISTER as it is: what comes out again must be the same, or a server could not read it.
+fn validate_metadata(text: &str) -> Result<(), Error> {
+    match control::parse_register(&control::register_payload("any", text, 0)) {
+        Ok(Register { node_id: Some(_), metadata: Some(read), .. }) if *read == *text.trim() => Ok(()),
+        Err(RegisterError::MetadataTooLong) => {
+            Err(Error::new(ErrorKind::Config, format!("metadata must have at most {MAX_METADATA_LEN} bytes")))
+        }
+        _ => Err(Error::new(ErrorKind::Config, "metadata must be a JSON object or list")),
+    }
+}
+
+fn refused(refusal: Refusal) -> Error {
+    let kind = match refusal {
+        Refusal::NotConnected => ErrorKind::Closed,
+        Refusal::OutboxFull | Refusal::TooLong => ErrorKind::Limit,
+        Refusal::NotUtf8 => ErrorKind::InvalidArgument,
+    };
+    Error::new(kind, refusal.to_string())
+}

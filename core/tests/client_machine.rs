@@ -1,0 +1,699 @@
+//! The client's rules, in virtual time: every rule with what it does and what it leaves alone.
+
+use heartbus_core::event::ClientEvent;
+use heartbus_core::hub::Now;
+use heartbus_core::hub::client::{ClientMachine, Phase, Refusal, Settings, backoff};
+use heartbus_core::wire::{Decoded, MAX_BODY_LEN, control, v1};
+use proptest::prelude::*;
+
+const SECOND: u64 = 1_000_000;
+const INTERVAL: u64 = 10 * SECOND;
+const UNIX: u64 = 1_700_000_000_250_000;
+
+fn settings() -> Settings {
+    Settings {
+        host: "127.0.0.1".into(),
+        port: 9501,
+        node_id: Some("n1".into()),
+        metadata: "[]".into(),
+        heartbeat_interval: INTERVAL,
+        auto_reconnect: true,
+        reconnect_interval: 5 * SECOND,
+        max_reconnect_attempts: 0,
+        outbox_bytes: 1 << 20,
+    }
+}
+
+/// A machine, its clock, and a socket that takes everything.
+struct Rig {
+    machine: ClientMachine,
+    now: Now,
+}
+
+impl Rig {
+    fn new(settings: Settings) -> Rig {
+        Rig::seeded(settings, 1)
+    }
+
+    fn seeded(settings: Settings, seed: u64) -> Rig {
+        let now = Now { mono: SECOND, unix: UNIX };
+        Rig { machine: ClientMachine::new(settings, seed, now), now }
+    }
+
+    fn connected(settings: Settings) -> Rig {
+        let mut rig = Rig::new(settings);
+        rig.machine.handle_connected(rig.now);
+        rig.events();
+        rig.written();
+        rig
+    }
+
+    fn registered(settings: Settings) -> Rig {
+        let mut rig = Rig::connected(settings);
+        rig.receive(6, 0, &register_reply("n1", 7));
+        assert!(matches!(rig.events()[..], [ClientEvent::Register { .. }]));
+        rig
+    }
+
+    fn pass(&mut self, micros: u64) {
+        self.now = Now { mono: self.now.mono + micros, unix: self.now.unix + micros };
+    }
+
+    /// Lets time pass up to the deadline, and the machine notice.
+    fn pass_to_deadline(&mut self) {
+        self.pass(self.machine.deadline().expect("a deadline") - self.now.mono);
+        self.machine.handle_timeout(self.now);
+    }
+
+    fn receive(&mut self, frame_type: u8, channel_id: i64, payload: &str) {
+        self.machine.handle_bytes(&frame(frame_type, channel_id, payload));
+    }
+
+    fn events(&mut self) -> Vec<ClientEvent> {
+        std::iter::from_fn(|| self.machine.poll_event()).collect()
+    }
+
+    /// Writes everything, as type, channel and payload.
+    fn written(&mut self) -> Vec<(u8, i64, String)> {
+        let bytes = self.machine.outbox().to_vec();
+        self.machine.handle_written(bytes.len(), self.now);
+        frames(&bytes)
+    }
+
+    /// The socket is closed, and the time of the reconnect has come.
+    fn close_and_wait(&mut self) -> Vec<ClientEvent> {
+        self.machine.handle_closed(self.now);
+        let events = self.events();
+        assert_eq!(self.machine.phase(), Phase::Wait);
+        self.pass_to_deadline();
+        assert_eq!(self.machine.phase(), Phase::Dial);
+        events
+    }
+}
+
+fn frame(frame_type: u8, channel_id: i64, payload: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    v1::encode(frame_type, channel_id, payload.as_bytes(), &mut bytes).unwrap();
+    bytes
+}
+
+fn frames(mut bytes: &[u8]) -> Vec<(u8, i64, String)> {
+    let mut frames = Vec::new();
+    while let Decoded::Frame { frame, len } = v1::decode(bytes, MAX_BODY_LEN) {
+        let payload = String::from_utf8(frame.payload.bytes().into_owned()).unwrap();
+        frames.push((frame.frame_type.0, frame.channel_id, payload));
+        bytes = &bytes[len..];
+    }
+    assert!(bytes.is_empty(), "half a frame is left");
+    frames
+}
+
+fn register_reply(node_id: &str, channel_id: u32) -> String {
+    let mut out = Vec::new();
+    control::write_register_reply(&mut out, node_id, channel_id, UNIX);
+    String::from_utf8(out).unwrap()
+}
+
+fn data(payload: &str, channel_id: i64) -> ClientEvent {
+    ClientEvent::Data { payload: payload.to_owned().into(), channel_id }
+}
+
+fn server_error(message: &str, code: i64) -> String {
+    String::from_utf8(control::error_payload(message, code)).unwrap()
+}
+
+// ---- registering ----
+
+#[test]
+fn a_connected_client_registers_and_then_tells() {
+    let mut rig = Rig::new(Settings { metadata: r#"{"v":"1.0"}"#.into(), ..settings() });
+    assert_eq!((rig.machine.phase(), rig.machine.is_connected()), (Phase::Dial, false));
+    rig.machine.handle_connected(rig.now);
+    assert_eq!((rig.machine.phase(), rig.machine.is_connected()), (Phase::Open, true));
+    // The golden vector of the reference.
+    let golden = "ab12060000006a7b226368616e6e656c5f6964223a302c227061796c6f6164223a227b5c226e6f64655f69645c223a5c226e315c222c5c226d657461646174615c223a7b5c22765c223a5c22312e305c227d2c5c2274696d657374616d705c223a313730303030303030302e32357d227d";
+    let hex: String = rig.machine.outbox().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(hex, golden);
+    assert_eq!(rig.events(), [ClientEvent::Connect]);
+    assert_eq!((rig.machine.node_id(), rig.machine.channel_id()), (None, None));
+    rig.receive(6, 0, &register_reply("n1", 7));
+    assert_eq!(rig.events(), [ClientEvent::Register { node_id: "n1".into(), channel_id: 7 }]);
+    assert_eq!((rig.machine.node_id().map(|id| &**id), rig.machine.channel_id()), (Some("n1"), Some(7)));
+}
+
+#[test]
+fn the_channel_of_an_old_server_is_found_inside_of_metadata() {
+    let mut rig = Rig::connected(settings());
+    rig.receive(6, 0, r#"{"node_id":"n1","metadata":{"channel_id":3,"status":"ok","server_time":1.5},"timestamp":1.5}"#);
+    assert_eq!(rig.events(), [ClientEvent::Register { node_id: "n1".into(), channel_id: 3 }]);
+}
+
+#[test]
+fn a_register_reply_that_is_none_registers_nobody() {
+    let mut rig = Rig::connected(settings());
+    for payload in ["", "nonsense", "[]", r#"{"node_id":[]}"#] {
+        rig.receive(6, 0, payload);
+    }
+    assert_eq!(rig.events(), []);
+    assert_eq!(rig.machine.send(b"x", 0), Err(Refusal::NotConnected));
+    assert_eq!((rig.machine.phase(), rig.machine.stats().messages_received), (Phase::Open, 4));
+}
+
+#[test]
+fn a_made_up_node_id_has_the_form_of_the_reference_and_is_kept() {
+    let mut rig = Rig::new(Settings { node_id: None, ..settings() });
+    let mut registered_as = Vec::new();
+    for _ in 0..3 {
+        rig.machine.handle_connected(rig.now);
+        let (kind, _, payload) = rig.written().remove(0);
+        assert_eq!(kind, 6);
+        registered_as.push(control::parse_register(payload.as_bytes()).unwrap().node_id.unwrap());
+        rig.close_and_wait();
+    }
+    let parts: Vec<_> = registered_as[0].split('_').collect();
+    // PHP: sprintf('%08x%05x', 1700000000, 250000).
+    assert_eq!(parts[..2], ["client", "6553f1003d090"]);
+    assert_eq!(parts[2].len(), 8);
+    assert!(parts[2].chars().all(|digit| digit.is_ascii_hexdigit() && !digit.is_ascii_uppercase()), "{parts:?}");
+    assert!(registered_as.iter().all(|id| *id == registered_as[0]), "{registered_as:?}");
+    let mut other = Rig::seeded(Settings { node_id: None, ..settings() }, 2);
+    other.machine.handle_connected(other.now);
+    assert!(!other.written()[0].2.contains(&registered_as[0]), "another seed is another client");
+}
+
+// ---- heartbeats and life ----
+
+#[test]
+fn heartbeats_go_out_each_interval_and_the_first_one_interval_after_connect() {
+    let mut rig = Rig::registered(settings());
+    rig.pass(INTERVAL - 1);
+    rig.machine.handle_timeout(rig.now);
+    assert_eq!(rig.written(), []);
+    for beat in 1..=3 {
+        rig.pass_to_deadline();
+        let micros = UNIX + beat * INTERVAL;
+        assert_eq!(rig.written(), [(1, 0, format!(r#"{{"timestamp":{}.25}}"#, micros / SECOND))]);
+        rig.receive(2, 0, r#"{"timestamp":1}"#);
+        assert_eq!(rig.events(), [ClientEvent::Heartbeat { count: 1 }]);
+        assert_eq!(rig.machine.stats().messages_sent, beat);
+    }
+}
+
+#[test]
+fn a_server_that_answers_nothing_is_given_up_within_two_intervals() {
+    for registered in [true, false] {
+        let mut rig = if registered { Rig::registered(settings()) } else { Rig::connected(settings()) };
+        let last_life = rig.now.mono;
+        rig.pass_to_deadline();
+        assert_eq!((rig.machine.phase(), rig.written().len(), rig.machine.awaits_reply()), (Phase::Open, 1, true));
+        rig.pass_to_deadline();
+        assert_eq!(rig.machine.phase(), Phase::HangUp);
+        assert_eq!(rig.now.mono - last_life, 2 * INTERVAL);
+        assert_eq!((rig.written(), rig.machine.is_connected()), (vec![], false));
+        assert_eq!(rig.close_and_wait(), [ClientEvent::Close]);
+    }
+}
+
+#[test]
+fn whatever_arrives_is_life() {
+    for bytes in [frame(5, 0, ""), frame(3, 7, "x"), frame(77, 0, ""), frame(8, 0, "x"), b"\xab\x12\x03".to_vec()] {
+        let mut rig = Rig::registered(settings());
+        rig.pass_to_deadline();
+        rig.machine.handle_bytes(&bytes);
+        rig.events();
+        rig.pass_to_deadline();
+        assert_eq!((rig.machine.phase(), rig.written().len()), (Phase::Open, 2));
+        rig.pass_to_deadline();
+        assert_eq!(rig.machine.phase(), Phase::HangUp, "but only once");
+    }
+}
+
+#[test]
+fn a_reply_that_waited_in_the_socket_while_the_process_was_stopped_counts() {
+    let mut rig = Rig::registered(settings());
+    rig.pass_to_deadline();
+    rig.pass(100 * INTERVAL);
+    assert!(rig.machine.awaits_reply(), "so the shell looks at the socket first");
+    rig.receive(2, 0, "");
+    rig.machine.handle_timeout(rig.now);
+    assert_eq!((rig.machine.phase(), rig.written().len()), (Phase::Open, 2));
+}
+
+#[test]
+fn a_process_that_was_stopped_before_its_heartbeat_does_not_blame_the_server() {
+    let mut rig = Rig::registered(settings());
+    rig.pass(100 * INTERVAL);
+    rig.machine.handle_timeout(rig.now);
+    assert_eq!((rig.machine.phase(), rig.written().len()), (Phase::Open, 1), "one beat, not a hundred");
+    assert_eq!(rig.machine.deadline(), Some(rig.now.mono + INTERVAL));
+}
+
+#[test]
+fn a_server_that_slowly_takes_what_waits_is_slow_and_not_gone() {
+    let mut rig = Rig::registered(settings());
+    rig.machine.send(&[b'x'; 100_000], 0).unwrap();
+    rig.machine.handle_written(1000, rig.now);
+    rig.pass_to_deadline();
+    rig.pass(INTERVAL / 2);
+    rig.machine.handle_written(1000, rig.now);
+    rig.pass_to_deadline();
+    assert_eq!(rig.machine.phase(), Phase::Open, "it took something half an interval ago");
+    rig.pass_to_deadline();
+    assert_eq!(rig.machine.phase(), Phase::HangUp, "and nothing since");
+}
+
+#[test]
+fn a_socket_that_takes_new_data_at_once_is_no_proof_of_life() {
+    let mut rig = Rig::registered(settings());
+    rig.pass_to_deadline();
+    rig.written();
+    rig.pass(INTERVAL / 2);
+    rig.machine.send(b"x", 0).unwrap();
+    rig.written();
+    rig.pass_to_deadline();
+    assert_eq!(rig.machine.phase(), Phase::HangUp);
+}
+
+// ---- reconnecting ----
+
+#[test]
+fn a_lost_connection_is_told_and_comes_back_with_the_same_id() {
+    let mut rig = Rig::registered(settings());
+    rig.machine.handle_closed(rig.now);
+    assert_eq!((rig.events(), rig.machine.phase()), (vec![ClientEvent::Close], Phase::Wait));
+    assert_eq!(rig.machine.stats().reconnect_attempts, 1);
+    let early = rig.machine.deadline().unwrap() - 1;
+    rig.machine.handle_timeout(Now { mono: early, ..rig.now });
+    assert_eq!(rig.machine.phase(), Phase::Wait);
+    rig.pass_to_deadline();
+    rig.machine.handle_connected(rig.now);
+    assert_eq!(rig.events(), [ClientEvent::Connect]);
+    assert!(rig.written()[0].2.starts_with(r#"{"node_id":"n1","#));
+    assert_eq!(rig.machine.stats().reconnect_attempts, 1, "connected is not yet registered");
+    rig.receive(6, 0, &register_reply("n1", 8));
+    rig.events();
+    assert_eq!(rig.machine.stats().reconnect_attempts, 0);
+}
+
+#[test]
+fn a_failed_connect_is_an_error_then_a_close_then_another_attempt() {
+    for (host, shown) in [("localhost", "localhost"), ("::1", "[::1]"), ("[::1]", "[::1]")] {
+        let mut rig = Rig::new(Settings { host: host.into(), ..settings() });
+        rig.pass(1_234_560);
+        rig.machine.handle_connect_failed(rig.now);
+        let message = format!("connect {shown}:9501 fail after 1.2346 seconds");
+        assert_eq!(rig.events(), [ClientEvent::Error { code: 1, message }, ClientEvent::Close]);
+        assert_eq!(rig.machine.phase(), Phase::Wait);
+        rig.pass_to_deadline();
+        rig.pass(300);
+        rig.machine.handle_connect_failed(rig.now);
+        let message = format!("connect {shown}:9501 fail after 0.0003 seconds");
+        assert_eq!(rig.events()[0], ClientEvent::Error { code: 1, message }, "the time is that of this attempt");
+    }
+}
+
+#[test]
+fn times_are_shown_as_php_shows_them() {
+    for (micros, shown) in
+        [(0, "0"), (49, "0"), (50, "0.0001"), (5_000_000, "5"), (5_000_049, "5"), (5_100_000, "5.1"), (99_990_000, "99.99")]
+    {
+        let mut rig = Rig::new(settings());
+        rig.pass(micros);
+        rig.machine.handle_connect_failed(rig.now);
+        let ClientEvent::Error { message, .. } = rig.events().remove(0) else { panic!("no error first") };
+        assert_eq!(message, format!("connect 127.0.0.1:9501 fail after {shown} seconds"));
+    }
+}
+
+#[test]
+fn attempts_are_limited_and_counted_anew_after_each_registration() {
+    let mut rig = Rig::registered(Settings { max_reconnect_attempts: 2, ..settings() });
+    rig.close_and_wait();
+    rig.machine.handle_connect_failed(rig.now);
+    rig.pass_to_deadline();
+    rig.machine.handle_connected(rig.now);
+    rig.receive(6, 0, &register_reply("n1", 8));
+    rig.events();
+    rig.close_and_wait();
+    rig.machine.handle_connected(rig.now);
+    rig.close_and_wait();
+    rig.machine.handle_connect_failed(rig.now);
+    let events = rig.events();
+    assert!(matches!(events[..], [ClientEvent::Error { .. }, ClientEvent::Close, ClientEvent::Finished]), "{events:?}");
+    assert_eq!((rig.machine.phase(), rig.machine.deadline()), (Phase::Finished, None));
+}
+
+#[test]
+fn without_auto_reconnect_the_first_close_is_the_end() {
+    let mut rig = Rig::registered(Settings { auto_reconnect: false, ..settings() });
+    rig.machine.handle_closed(rig.now);
+    assert_eq!(rig.events(), [ClientEvent::Close, ClientEvent::Finished]);
+    assert_eq!(rig.machine.phase(), Phase::Finished);
+}
+
+#[test]
+fn a_replaced_client_does_not_come_back_and_every_other_error_changes_nothing() {
+    let mut rig = Rig::registered(settings());
+    for code in [0, 400, 401, 403, 408, 429, 500, 503, -409] {
+        rig.receive(8, 0, &server_error("no", code));
+        let raw = server_error("no", code).into();
+        assert_eq!(rig.events(), [ClientEvent::ServerError { raw, code, message: "no".into() }]);
+        assert_eq!(rig.machine.phase(), Phase::Open);
+    }
+    let text = server_error("Replaced by a newer connection", 409);
+    let mut bytes = frame(8, 0, &text);
+    bytes.extend(frame(3, 7, "not for this one any more"));
+    rig.machine.handle_bytes(&bytes);
+    assert_eq!(rig.events(), [ClientEvent::ServerError { raw: text.into(), code: 409, message: "Replaced by a newer connection".into() }]);
+    assert_eq!(rig.machine.phase(), Phase::HangUp);
+    rig.machine.handle_closed(rig.now);
+    assert_eq!((rig.events(), rig.machine.phase()), (vec![ClientEvent::Close, ClientEvent::Finished], Phase::Finished));
+}
+
+#[test]
+fn an_error_whose_payload_is_not_json_is_told_as_it_is() {
+    let mut rig = Rig::registered(settings());
+    for payload in ["", "plain words", "[1,", "12", r#"{"message":[],"code":{}}"#] {
+        rig.receive(8, 0, payload);
+        assert_eq!(rig.events(), [ClientEvent::ServerError { raw: payload.to_owned().into(), code: 0, message: String::new() }]);
+    }
+    assert_eq!(rig.machine.phase(), Phase::Open);
+}
+
+proptest! {
+    #[test]
+    fn the_wait_before_a_reconnect_keeps_its_bounds(base in 1u64..10_000 * SECOND, attempt in 1u32..5000, seed: u64) {
+        let wait = backoff(base, attempt, &mut fastrand::Rng::with_seed(seed));
+        let window = u128::from(base) * (1u128 << (attempt - 1).min(60));
+        prop_assert!(wait >= SECOND / 10);
+        prop_assert!(u128::from(wait) <= window.max(u128::from(SECOND / 10)).min(u128::from(60 * SECOND)));
+    }
+}
+
+#[test]
+fn the_wait_is_spread_over_the_whole_window_which_doubles() {
+    let mut random = fastrand::Rng::with_seed(7);
+    for (attempt, window) in [(1, 5), (2, 10), (3, 20), (4, 40), (5, 60), (100, 60), (u32::MAX, 60)] {
+        let waits: Vec<_> = (0..2000).map(|_| backoff(5 * SECOND, attempt, &mut random)).collect();
+        let in_quarter = |quarter: u64| {
+            let from = window * SECOND * quarter / 4;
+            waits.iter().filter(|wait| (from..from + window * SECOND / 4).contains(wait)).count()
+        };
+        for quarter in 0..4 {
+            assert!((400..600).contains(&in_quarter(quarter)), "attempt {attempt}, quarter {quarter}: {}", in_quarter(quarter));
+        }
+    }
+}
+
+// ---- leaving ----
+
+#[test]
+fn a_disconnect_says_goodbye_and_does_not_come_back() {
+    let mut rig = Rig::registered(settings());
+    rig.machine.send(b"last words", 0).unwrap();
+    rig.machine.disconnect(rig.now);
+    assert_eq!((rig.machine.phase(), rig.machine.is_connected()), (Phase::Flush, false));
+    assert_eq!(rig.machine.send(b"x", 0), Err(Refusal::NotConnected));
+    rig.receive(3, 7, "too late");
+    assert_eq!(rig.events(), []);
+    assert_eq!(rig.written(), [(3, 7, "last words".into()), (7, 0, String::new())]);
+    rig.machine.handle_closed(rig.now);
+    assert_eq!((rig.events(), rig.machine.phase()), (vec![ClientEvent::Close, ClientEvent::Finished], Phase::Finished));
+    rig.machine.disconnect(rig.now);
+    rig.machine.handle_closed(rig.now);
+    assert_eq!(rig.events(), [], "nothing follows the end");
+    assert_eq!(rig.machine.node_id().map(|id| &**id), Some("n1"), "the ids are kept");
+}
+
+#[test]
+fn a_server_that_does_not_take_the_goodbye_is_not_waited_for() {
+    let mut rig = Rig::registered(settings());
+    rig.machine.disconnect(rig.now);
+    rig.machine.handle_written(0, rig.now);
+    assert_eq!(rig.machine.deadline(), Some(rig.now.mono + SECOND));
+    rig.pass_to_deadline();
+    assert_eq!(rig.machine.phase(), Phase::HangUp);
+    rig.machine.handle_closed(rig.now);
+    assert_eq!(rig.machine.phase(), Phase::Finished);
+}
+
+#[test]
+fn a_disconnect_ends_dialling_and_waiting() {
+    let mut rig = Rig::new(settings());
+    rig.machine.disconnect(rig.now);
+    assert_eq!((rig.events(), rig.machine.phase()), (vec![ClientEvent::Close, ClientEvent::Finished], Phase::Finished));
+    rig.machine.handle_connected(rig.now);
+    assert_eq!((rig.events(), rig.machine.outbox().len()), (vec![], 0), "a connection that comes too late is nobody's");
+    let mut rig = Rig::registered(settings());
+    rig.machine.handle_closed(rig.now);
+    rig.events();
+    rig.machine.disconnect(rig.now);
+    assert_eq!((rig.events(), rig.machine.phase()), (vec![ClientEvent::Finished], Phase::Finished));
+}
+
+#[test]
+fn a_disconnect_while_the_connection_is_given_up_prevents_the_reconnect() {
+    let mut rig = Rig::registered(settings());
+    rig.pass_to_deadline();
+    rig.pass_to_deadline();
+    assert_eq!(rig.machine.phase(), Phase::HangUp);
+    rig.machine.disconnect(rig.now);
+    rig.machine.handle_closed(rig.now);
+    assert_eq!((rig.events(), rig.machine.phase()), (vec![ClientEvent::Close, ClientEvent::Finished], Phase::Finished));
+}
+
+// ---- sending ----
+
+#[test]
+fn data_goes_to_the_own_channel_unless_another_is_named() {
+    let mut rig = Rig::registered(settings());
+    for channel_id in [0, -1, i64::MIN, 9, 70_000] {
+        rig.machine.send("é".as_bytes(), channel_id).unwrap();
+    }
+    rig.machine.ping().unwrap();
+    let written = rig.written();
+    let expected = [7, 7, 7, 9, 70_000].map(|channel| (3, channel, "é".to_owned()));
+    assert_eq!(written[..5], expected);
+    assert_eq!(written[5], (4, 0, String::new()));
+    assert_eq!(rig.machine.stats().messages_sent, 6, "REGISTER is not counted");
+}
+
+#[test]
+fn nothing_is_sent_before_the_register_reply_or_without_a_connection() {
+    let mut rig = Rig::new(settings());
+    assert_eq!((rig.machine.send(b"x", 1), rig.machine.ping()), (Err(Refusal::NotConnected), Err(Refusal::NotConnected)));
+    rig.machine.handle_connected(rig.now);
+    assert_eq!(rig.events(), [ClientEvent::Connect]);
+    assert_eq!((rig.machine.send(b"x", 0), rig.machine.send(b"x", 5)), (Err(Refusal::NotConnected), Err(Refusal::NotConnected)));
+    assert_eq!(rig.machine.ping(), Ok(()), "a PING needs no channel");
+    rig.receive(6, 0, &register_reply("n1", 7));
+    rig.events();
+    assert_eq!(rig.machine.send(b"x", 0), Ok(()));
+    rig.close_and_wait();
+    assert_eq!(rig.machine.send(b"x", 0), Err(Refusal::NotConnected));
+    rig.machine.handle_connected(rig.now);
+    assert_eq!(rig.machine.send(b"x", 0), Err(Refusal::NotConnected), "the channel of the last connection is not this one's");
+    assert_eq!(rig.machine.stats().messages_sent, 2);
+}
+
+#[test]
+fn what_v1_cannot_carry_is_refused_and_leaves_no_trace() {
+    let mut rig = Rig::registered(settings());
+    assert_eq!(rig.machine.send(b"\xff", 0), Err(Refusal::NotUtf8));
+    assert_eq!(rig.machine.send(&vec![b'x'; 10_485_761], 0), Err(Refusal::TooLong));
+    // Shorter than the cap, but not when it is escaped.
+    assert_eq!(rig.machine.send(&vec![b'"'; 6_000_000], 0), Err(Refusal::TooLong));
+    assert_eq!((rig.machine.outbox().len(), rig.events(), rig.machine.stats().messages_sent), (0, vec![], 0));
+    let largest = 10_485_760 - br#"{"channel_id":7,"payload":""}"#.len();
+    assert_eq!(rig.machine.send(&vec![b'x'; largest + 1], 0), Err(Refusal::TooLong));
+    assert_eq!(rig.machine.send(&vec![b'x'; largest], 0), Ok(()), "an empty outbox takes any frame");
+}
+
+#[test]
+fn a_full_outbox_refuses_and_tells_once() {
+    let mut rig = Rig::registered(Settings { outbox_bytes: 1000, ..settings() });
+    rig.machine.send(&[b'x'; 900], 0).unwrap();
+    let waiting = rig.machine.outbox().to_vec();
+    for _ in 0..100 {
+        assert_eq!(rig.machine.send(&[b'x'; 100], 0), Err(Refusal::OutboxFull));
+        // Fits before it is escaped, and not after.
+        assert_eq!(rig.machine.send("é".repeat(30).as_bytes(), 0), Err(Refusal::OutboxFull));
+    }
+    assert_eq!(rig.machine.outbox(), waiting);
+    let message = "send buffer full and drop package".to_owned();
+    assert_eq!(rig.events(), [ClientEvent::Error { code: 2, message }]);
+    rig.machine.send(b"x", 0).unwrap();
+    rig.written();
+    rig.machine.send(&[b'x'; 900], 0).unwrap();
+}
+
+#[test]
+fn what_is_written_in_parts_arrives_whole() {
+    let mut rig = Rig::registered(settings());
+    let mut sent = Vec::new();
+    let mut random = fastrand::Rng::with_seed(3);
+    let mut expected = Vec::new();
+    for round in 0..2000 {
+        let payload = "x".repeat(random.usize(0..2000));
+        expected.push((3, 7, payload.clone()));
+        rig.machine.send(payload.as_bytes(), 0).unwrap();
+        let waiting = rig.machine.outbox();
+        let part = if round == 1999 { waiting.len() } else { random.usize(0..=waiting.len().min(1800)) };
+        sent.extend_from_slice(&waiting[..part]);
+        rig.machine.handle_written(part, rig.now);
+    }
+    assert_eq!(frames(&sent), expected);
+}
+
+#[test]
+fn a_failed_write_is_told_and_what_the_server_had_said_is_still_read() {
+    let mut rig = Rig::registered(settings());
+    rig.machine.send(b"x", 0).unwrap();
+    rig.machine.handle_write_failed();
+    assert_eq!((rig.machine.outbox().len(), rig.machine.phase()), (0, Phase::Open));
+    assert_eq!(rig.events(), [ClientEvent::Error { code: 2, message: "client closed".into() }]);
+    assert_eq!((rig.machine.send(b"x", 0), rig.machine.ping()), (Err(Refusal::NotConnected), Err(Refusal::NotConnected)));
+    rig.pass_to_deadline();
+    assert_eq!(rig.machine.outbox().len(), 0);
+    rig.receive(8, 0, &server_error("Replaced by a newer connection", 409));
+    assert_eq!(rig.events().len(), 1);
+    rig.machine.handle_closed(rig.now);
+    assert_eq!(rig.events(), [ClientEvent::Close, ClientEvent::Finished]);
+}
+
+#[test]
+fn a_goodbye_that_cannot_be_written_ends_the_connection() {
+    let mut rig = Rig::registered(settings());
+    rig.machine.disconnect(rig.now);
+    rig.machine.handle_write_failed();
+    assert_eq!((rig.machine.phase(), rig.events()), (Phase::HangUp, vec![]));
+}
+
+// ---- receiving ----
+
+#[test]
+fn a_stream_split_at_every_byte_tells_the_same() {
+    let mut stream = frame(6, 0, &register_reply("n1", 7));
+    for (kind, payload) in [(3, "a/b \"q\" é中😀"), (2, "{}"), (99, "unknown"), (5, ""), (3, ""), (8, "no json"), (3, "end")] {
+        stream.extend(frame(kind, 7, payload));
+    }
+    let run = |chunks: &mut dyn Iterator<Item = &[u8]>| {
+        let mut rig = Rig::connected(settings());
+        let mut events = Vec::new();
+        for chunk in chunks {
+            rig.machine.handle_bytes(chunk);
+            events.extend(rig.events());
+        }
+        assert_eq!(rig.machine.stats().messages_received, 8);
+        events
+    };
+    let whole = run(&mut std::iter::once(&stream[..]));
+    assert_eq!(whole.len(), 7);
+    assert_eq!(whole[1], data("a/b \"q\" é中😀", 7));
+    assert_eq!(run(&mut stream.chunks(1)), whole);
+    for cut in 0..=stream.len() {
+        assert_eq!(run(&mut [&stream[..cut], &stream[cut..]].into_iter()), whole, "cut at {cut}");
+    }
+}
+
+#[test]
+fn a_frame_that_cannot_be_read_is_skipped_and_a_lost_stream_is_left() {
+    let mut rig = Rig::registered(settings());
+    let mut bytes = b"\xab\x12\x03\0\0\0\x02{]".to_vec();
+    bytes.extend(frame(3, 7, "after"));
+    rig.machine.handle_bytes(&bytes);
+    assert_eq!((rig.events(), rig.machine.phase()), (vec![data("after", 7)], Phase::Open));
+    for lost in [&b"HTTP/1.1 400 Bad Request"[..], b"\xab\x12\x03\x00\xa0\x00\x01"] {
+        let mut rig = Rig::registered(settings());
+        let mut bytes = frame(3, 7, "before");
+        bytes.extend(lost);
+        bytes.extend(frame(3, 7, "never read"));
+        rig.machine.handle_bytes(&bytes);
+        assert_eq!((rig.events(), rig.machine.phase()), (vec![data("before", 7)], Phase::HangUp));
+        assert_eq!(rig.close_and_wait(), [ClientEvent::Close]);
+    }
+}
+
+#[test]
+fn half_a_frame_of_the_last_connection_does_not_reach_into_the_next() {
+    let mut rig = Rig::registered(settings());
+    rig.machine.handle_bytes(&frame(3, 7, "cut off")[..20]);
+    assert_eq!(rig.events(), []);
+    rig.close_and_wait();
+    rig.machine.handle_connected(rig.now);
+    rig.receive(6, 0, &register_reply("n1", 8));
+    assert_eq!(rig.events(), [ClientEvent::Connect, ClientEvent::Register { node_id: "n1".into(), channel_id: 8 }]);
+}
+
+// ---- a slow host ----
+
+#[test]
+fn a_slow_host_gets_everything_in_order_once_it_has_room() {
+    let mut rig = Rig::registered(settings());
+    let mut bytes = Vec::new();
+    for n in 0..3 {
+        bytes.extend(frame(3, 7, &n.to_string()));
+    }
+    bytes.extend(frame(2, 0, "{}"));
+    rig.machine.handle_bytes(&bytes);
+    let first = rig.machine.poll_event().unwrap();
+    rig.machine.stall(first);
+    assert_eq!((rig.machine.poll_event(), rig.machine.is_reading()), (None, false));
+    rig.machine.resume(rig.now);
+    assert!(rig.machine.is_reading());
+    assert_eq!(rig.events(), [data("0", 7), data("1", 7), data("2", 7), ClientEvent::Heartbeat { count: 1 }]);
+}
+
+#[test]
+fn silence_of_our_own_making_is_not_the_servers_death() {
+    let mut rig = Rig::registered(settings());
+    rig.receive(3, 7, "too much");
+    let event = rig.machine.poll_event().unwrap();
+    rig.machine.stall(event);
+    for _ in 0..5 {
+        rig.pass_to_deadline();
+        assert_eq!((rig.machine.phase(), rig.written().len()), (Phase::Open, 1), "we go on saying that we live");
+        assert!(!rig.machine.awaits_reply());
+    }
+    rig.pass(INTERVAL / 2);
+    rig.machine.resume(rig.now);
+    rig.pass_to_deadline();
+    assert_eq!(rig.machine.phase(), Phase::Open, "it has had half an interval only");
+    rig.pass_to_deadline();
+    assert_eq!(rig.machine.phase(), Phase::HangUp, "read again, and it still says nothing");
+}
+
+#[test]
+fn a_disconnect_while_the_host_is_slow_drops_what_was_not_told() {
+    let mut rig = Rig::registered(settings());
+    rig.receive(3, 7, "never told");
+    let event = rig.machine.poll_event().unwrap();
+    rig.machine.stall(event);
+    rig.machine.disconnect(rig.now);
+    rig.written();
+    rig.machine.handle_closed(rig.now);
+    assert_eq!(rig.events(), [ClientEvent::Close, ClientEvent::Finished]);
+    rig.machine.resume(rig.now);
+    assert_eq!(rig.events(), []);
+}
+
+#[test]
+fn the_numbers_are_those_of_the_reference() {
+    let mut rig = Rig::new(settings());
+    assert_eq!(rig.machine.stats(), Default::default());
+    rig.machine.handle_connected(rig.now);
+    rig.pass(SECOND);
+    rig.receive(6, 0, &register_reply("n1", 7));
+    rig.receive(5, 0, "");
+    rig.events();
+    rig.machine.send(b"x", 0).unwrap();
+    rig.machine.ping().unwrap();
+    rig.pass_to_deadline();
+    let stats = rig.machine.stats();
+    assert_eq!((stats.connected, stats.node_id.as_deref(), stats.channel_id), (true, Some("n1"), Some(7)));
+    assert_eq!((stats.messages_sent, stats.messages_received, stats.reconnect_attempts), (3, 2, 0));
+    assert_eq!(stats.connected_at, Some(1_700_000_000.25));
+    rig.machine.handle_closed(rig.now);
+    let stats = rig.machine.stats();
+    assert_eq!((stats.connected, stats.connected_at, stats.reconnect_attempts), (false, Some(1_700_000_000.25), 1));
+}

@@ -1,0 +1,672 @@
+//! Clients over real sockets, against a server that the test plays itself, and against the real one.
+
+mod support;
+
+use heartbus_core::config::{ClientConfig, InboxLimits, ServerConfig};
+use heartbus_core::error::ErrorKind;
+use heartbus_core::event::{ClientEvent, Event, EventMask};
+use heartbus_core::inbox::Inbox;
+use heartbus_core::net::client::{Client, Clients};
+use heartbus_core::wire::control;
+use std::cell::RefCell;
+use std::collections::{HashSet, VecDeque};
+use std::io::{ErrorKind as Io, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use support::{Fixture, Peer, deadline, frame};
+
+const BEAT: Duration = Duration::from_millis(100);
+
+/// A thread of clients, the port of the server that the test plays, and what the clients told.
+struct Rig {
+    clients: Clients,
+    inbox: Arc<Inbox>,
+    listener: TcpListener,
+    events: RefCell<VecDeque<(u64, ClientEvent)>>,
+}
+
+impl Rig {
+    fn new() -> Rig {
+        Rig::with(InboxLimits::default(), "127.0.0.1:0")
+    }
+
+    fn with(limits: InboxLimits, listen: &str) -> Rig {
+        let inbox = Inbox::new(limits).unwrap();
+        inbox.subscribe(EventMask::CLIENT);
+        Rig {
+            clients: Clients::start(inbox.clone()).unwrap(),
+            inbox,
+            listener: TcpListener::bind(listen).unwrap(),
+            events: RefCell::default(),
+        }
+    }
+
+    /// Heartbeats that do not disturb, quick reconnects.
+    fn config(&self) -> ClientConfig {
+        ClientConfig {
+            port: self.listener.local_addr().unwrap().port(),
+            heartbeat_interval: Duration::from_secs(3600),
+            reconnect_interval: Duration::from_millis(1),
+            ..ClientConfig::default()
+        }
+    }
+
+    fn connect(&self, config: ClientConfig) -> Client {
+        self.clients.connect(config).unwrap()
+    }
+
+    fn accept(&self) -> Peer {
+        self.listener.set_nonblocking(true).unwrap();
+        let until = deadline();
+        loop {
+            match self.listener.accept() {
+                Ok((stream, _)) => {
+                    stream.set_nonblocking(false).unwrap();
+                    return Peer::over(stream);
+                }
+                Err(error) => assert_eq!(error.kind(), Io::WouldBlock),
+            }
+            assert!(Instant::now() < until, "no client connected");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Accepts a client and registers it on channel 7; returns its id as well.
+    fn accept_registered(&self) -> (Peer, String) {
+        let mut peer = self.accept();
+        let register = peer.frame();
+        assert_eq!(register.frame_type, 6);
+        let id = control::parse_register(register.text().as_bytes()).unwrap().node_id.unwrap();
+        let mut reply = Vec::new();
+        control::write_register_reply(&mut reply, &id, 7, 0);
+        peer.send(6, 0, std::str::from_utf8(&reply).unwrap());
+        (peer, id)
+    }
+
+    /// A client that is connected and registered, with everything told of that taken.
+    fn registered(&self, config: ClientConfig) -> (Client, Peer) {
+        let client = self.connect(config);
+        let (peer, _) = self.accept_registered();
+        assert_eq!(self.event(&client), ClientEvent::Connect);
+        assert!(matches!(self.event(&client), ClientEvent::Register { .. }));
+        (client, peer)
+    }
+
+    fn any_event(&self) -> (u64, ClientEvent) {
+        let until = deadline();
+        loop {
+            if let Some(event) = self.events.borrow_mut().pop_front() {
+                return event;
+            }
+            let mut drained = VecDeque::new();
+            self.inbox.drain(&mut drained, 64);
+            self.events.borrow_mut().extend(drained.into_iter().map(|event| match event {
+                Event::Client { client_id, event } => (client_id, event),
+                other => panic!("not of a client: {other:?}"),
+            }));
+            assert!(Instant::now() < until, "waited in vain for an event");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn event(&self, client: &Client) -> ClientEvent {
+        let (id, event) = self.any_event();
+        assert_eq!(id, client.id());
+        event
+    }
+
+    fn expect(&self, client: &Client, events: &[ClientEvent]) {
+        for event in events {
+            assert_eq!(self.event(client), *event);
+        }
+    }
+
+    fn expect_nobody(&self) {
+        self.listener.set_nonblocking(true).unwrap();
+        assert_eq!(self.listener.accept().unwrap_err().kind(), Io::WouldBlock);
+    }
+}
+
+fn until(what: &str, condition: impl Fn() -> bool) {
+    let until = deadline();
+    while !condition() {
+        assert!(Instant::now() < until, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn server_error(message: &str, code: i64) -> String {
+    String::from_utf8(control::error_payload(message, code)).unwrap()
+}
+
+// ---- the ordinary life ----
+
+#[test]
+fn a_client_registers_and_then_beats() {
+    let rig = Rig::new();
+    let client = rig.connect(ClientConfig {
+        node_id: Some("n1".into()),
+        metadata: r#"{"v":"1.0"}"#.into(),
+        heartbeat_interval: BEAT,
+        ..rig.config()
+    });
+    let mut peer = rig.accept();
+    let register = peer.frame();
+    assert_eq!((register.frame_type, register.channel_id), (6, 0));
+    assert!(register.text().starts_with(r#"{"node_id":"n1","metadata":{"v":"1.0"},"timestamp":"#), "{}", register.text());
+    rig.expect(&client, &[ClientEvent::Connect]);
+    assert!(client.is_connected());
+    assert_eq!((client.node_id(), client.channel_id()), (None, None));
+    assert_eq!(client.send(b"too early", 0).unwrap_err().kind, ErrorKind::Closed);
+    peer.send(6, 0, r#"{"node_id":"n1","metadata":{"channel_id":7,"status":"ok","server_time":1},"timestamp":1}"#);
+    rig.expect(&client, &[ClientEvent::Register { node_id: "n1".into(), channel_id: 7 }]);
+    assert_eq!((client.node_id().as_deref(), client.channel_id()), (Some("n1"), Some(7)));
+    for _ in 0..3 {
+        let beat = peer.frame();
+        assert_eq!(beat.frame_type, 1);
+        assert!(beat.text().starts_with(r#"{"timestamp":"#));
+        peer.send(2, 0, r#"{"timestamp":1}"#);
+        rig.expect(&client, &[ClientEvent::Heartbeat { count: 1 }]);
+    }
+    let stats = client.stats();
+    assert!(stats.connected && stats.messages_sent >= 3 && stats.messages_received == 4, "{stats:?}");
+}
+
+#[test]
+fn data_pings_and_errors_cross_in_both_directions() {
+    let rig = Rig::new();
+    let (client, mut peer) = rig.registered(rig.config());
+    client.send("é/up".as_bytes(), 0).unwrap();
+    client.send(b"elsewhere", 9).unwrap();
+    client.ping().unwrap();
+    let got = [peer.frame(), peer.frame(), peer.frame()].map(|frame| (frame.frame_type, frame.channel_id, frame.text()));
+    assert_eq!(got, [(3, 7, "é/up".into()), (3, 9, "elsewhere".into()), (4, 0, String::new())]);
+    assert_eq!(client.send(b"\xff", 0).unwrap_err().kind, ErrorKind::InvalidArgument);
+    assert_eq!(client.send(&vec![b'x'; 10_485_761], 0).unwrap_err().kind, ErrorKind::Limit);
+    let mut glued = frame(5, 0, "");
+    glued.extend(frame(3, 7, "down"));
+    glued.extend(frame(8, 0, "no json"));
+    peer.raw(&glued[..30]);
+    peer.raw(&glued[30..]);
+    rig.expect(
+        &client,
+        &[
+            ClientEvent::Pong,
+            ClientEvent::Data { payload: "down".into(), channel_id: 7 },
+            ClientEvent::ServerError { raw: "no json".into(), code: 0, message: String::new() },
+        ],
+    );
+    assert_eq!((client.stats().messages_sent, client.stats().messages_received), (3, 4));
+}
+
+#[test]
+fn a_large_message_arrives_whole_in_both_directions() {
+    let rig = Rig::new();
+    let (client, mut peer) = rig.registered(rig.config());
+    let text = "0123456789".repeat(1_000_000);
+    client.send(text.as_bytes(), 0).unwrap();
+    assert_eq!(peer.frame().text(), text);
+    let down = frame(3, 7, &text);
+    let mut writing = peer.take();
+    let writer = std::thread::spawn(move || writing.raw(&down));
+    let ClientEvent::Data { payload, .. } = rig.event(&client) else { panic!("no data") };
+    assert!(payload == text.as_bytes());
+    writer.join().unwrap();
+}
+
+#[test]
+fn ipv6_addresses_and_host_names_are_dialled() {
+    let rig = match TcpListener::bind("[::1]:0") {
+        Ok(_) => Rig::with(InboxLimits::default(), "[::1]:0"),
+        Err(error) => return eprintln!("not tested, no IPv6 here: {error}"),
+    };
+    for host in ["::1", "[::1]"] {
+        let (client, _peer) = rig.registered(ClientConfig { host: host.into(), ..rig.config() });
+        drop(client);
+        assert_eq!([rig.any_event().1, rig.any_event().1], [ClientEvent::Close, ClientEvent::Finished]);
+    }
+    let rig = Rig::new();
+    rig.registered(ClientConfig { host: "localhost".into(), ..rig.config() });
+}
+
+// ---- reconnecting ----
+
+#[test]
+fn a_client_that_made_up_its_id_keeps_it_over_reconnects() {
+    let rig = Rig::new();
+    let client = rig.connect(rig.config());
+    let mut ids = HashSet::new();
+    for _ in 0..3 {
+        let (peer, id) = rig.accept_registered();
+        rig.expect(&client, &[ClientEvent::Connect, ClientEvent::Register { node_id: id.as_str().into(), channel_id: 7 }]);
+        assert!(id.starts_with("client_"), "{id}");
+        ids.insert(id);
+        drop(peer);
+        rig.expect(&client, &[ClientEvent::Close]);
+    }
+    assert_eq!(ids.len(), 1, "{ids:?}");
+    let other = rig.connect(rig.config());
+    let seen = [rig.accept_registered().1, rig.accept_registered().1];
+    assert!(seen.iter().any(|id| !ids.contains(id)), "another client is another node: {seen:?}");
+    drop(other);
+}
+
+#[test]
+fn a_refused_connection_is_an_error_and_a_close_until_the_server_is_there() {
+    let rig = Rig::new();
+    let config = rig.config();
+    let address = rig.listener.local_addr().unwrap();
+    let Rig { clients, inbox, listener, events } = rig;
+    drop(listener);
+    let client = clients.connect(config).unwrap();
+    let told = RefCell::new(VecDeque::new());
+    until("two failures", || {
+        inbox.drain(&mut told.borrow_mut(), 100);
+        told.borrow().len() >= 4
+    });
+    for pair in told.borrow().iter().take(4).collect::<Vec<_>>().chunks(2) {
+        let [Event::Client { event: ClientEvent::Error { code: 1, message }, .. }, Event::Client { event: ClientEvent::Close, .. }] = pair
+        else {
+            panic!("{pair:?}")
+        };
+        assert!(message.starts_with(&format!("connect {address} fail after 0")) && message.ends_with(" seconds"), "{message}");
+    }
+    assert!(client.stats().reconnect_attempts >= 2 && !client.is_connected());
+    let rig = Rig { clients, inbox, listener: TcpListener::bind(address).unwrap(), events };
+    rig.accept_registered();
+    until("the registration", || client.node_id().is_some());
+}
+
+#[test]
+fn a_name_that_cannot_be_resolved_is_an_error_and_a_close() {
+    let rig = Rig::new();
+    let host = "no-such-host.invalid".to_owned();
+    let client = rig.connect(ClientConfig { host, auto_reconnect: false, ..rig.config() });
+    let ClientEvent::Error { code: 1, message } = rig.event(&client) else { panic!("no error") };
+    assert!(message.starts_with("connect no-such-host.invalid:"), "{message}");
+    rig.expect(&client, &[ClientEvent::Close, ClientEvent::Finished]);
+    assert_eq!(rig.clients.count(), 0);
+}
+
+#[test]
+fn a_client_gives_up_after_the_attempts_it_has() {
+    let rig = Rig::new();
+    let client = rig.connect(ClientConfig { max_reconnect_attempts: 2, ..rig.config() });
+    for _ in 0..3 {
+        drop(rig.accept());
+        rig.expect(&client, &[ClientEvent::Connect, ClientEvent::Close]);
+    }
+    rig.expect(&client, &[ClientEvent::Finished]);
+    rig.expect_nobody();
+    assert_eq!(client.send(b"x", 0).unwrap_err().kind, ErrorKind::Closed);
+}
+
+#[test]
+fn a_server_that_accepts_and_then_says_nothing_is_left_and_tried_again() {
+    let rig = Rig::new();
+    let client = rig.connect(ClientConfig { heartbeat_interval: BEAT, ..rig.config() });
+    let (mut peer, id) = rig.accept_registered();
+    rig.expect(&client, &[ClientEvent::Connect, ClientEvent::Register { node_id: id.as_str().into(), channel_id: 7 }]);
+    assert_eq!(peer.frame().frame_type, 1);
+    peer.expect_end();
+    rig.expect(&client, &[ClientEvent::Close]);
+    assert_eq!(rig.accept_registered().1, id);
+}
+
+#[test]
+fn a_stream_that_is_no_stream_of_frames_is_left() {
+    let rig = Rig::new();
+    let (client, mut peer) = rig.registered(rig.config());
+    peer.raw(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+    peer.skip_until_end();
+    rig.expect(&client, &[ClientEvent::Close]);
+    rig.accept();
+}
+
+#[test]
+fn a_replaced_client_does_not_come_back() {
+    let rig = Rig::new();
+    let (client, mut peer) = rig.registered(rig.config());
+    let text = server_error("Replaced by a newer connection", 409);
+    peer.send(8, 0, &text);
+    peer.expect_end();
+    let message = "Replaced by a newer connection".to_owned();
+    rig.expect(&client, &[ClientEvent::ServerError { raw: text.into(), code: 409, message }, ClientEvent::Close, ClientEvent::Finished]);
+    assert_eq!(rig.clients.count(), 0);
+    rig.expect_nobody();
+}
+
+#[test]
+fn a_reset_connection_still_tells_what_the_server_said_before() {
+    let rig = Rig::new();
+    let (client, mut peer) = rig.registered(rig.config());
+    // Unread bytes make the close a reset, and the client writes into it.
+    client.send(b"never read", 0).unwrap();
+    until("the bytes to arrive", || peer.stream.peek(&mut [0; 8]).unwrap() > 0);
+    peer.send(8, 0, &server_error("Replaced by a newer connection", 409));
+    drop(peer);
+    loop {
+        match rig.event(&client) {
+            ClientEvent::Finished => break,
+            ClientEvent::ServerError { code: 409, .. } | ClientEvent::Close | ClientEvent::Error { code: 2, .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    rig.expect_nobody();
+}
+
+// ---- leaving ----
+
+#[test]
+fn a_disconnect_writes_everything_says_goodbye_and_stays_away() {
+    let rig = Rig::new();
+    let (client, mut peer) = rig.registered(rig.config());
+    let text = "x".repeat(900_000);
+    client.send(text.as_bytes(), 0).unwrap();
+    client.disconnect();
+    assert!(!client.is_connected());
+    assert_eq!(client.send(b"x", 0).unwrap_err().kind, ErrorKind::Closed);
+    assert_eq!(peer.frame().text(), text);
+    assert_eq!(peer.frame().frame_type, 7);
+    peer.expect_end();
+    peer.stream.shutdown(Shutdown::Both).unwrap();
+    rig.expect(&client, &[ClientEvent::Close, ClientEvent::Finished]);
+    rig.expect_nobody();
+    client.disconnect();
+}
+
+#[test]
+fn dropping_a_client_is_a_polite_disconnect() {
+    let rig = Rig::new();
+    let (client, mut peer) = rig.registered(rig.config());
+    client.ping().unwrap();
+    drop(client);
+    assert_eq!([peer.frame().frame_type, peer.frame().frame_type], [4, 7]);
+    peer.expect_end();
+    drop(peer);
+    assert_eq!([rig.any_event().1, rig.any_event().1], [ClientEvent::Close, ClientEvent::Finished]);
+    assert_eq!(rig.clients.count(), 0);
+    rig.expect_nobody();
+}
+
+#[test]
+fn a_goodbye_ends_even_if_the_server_never_closes_its_side() {
+    let rig = Rig::new();
+    let (client, mut peer) = rig.registered(rig.config());
+    client.disconnect();
+    assert_eq!(peer.frame().frame_type, 7);
+    rig.expect(&client, &[ClientEvent::Close, ClientEvent::Finished]);
+}
+
+#[test]
+fn a_client_can_be_disconnected_while_it_dials_or_waits() {
+    let rig = Rig::new();
+    // Nobody answers at this address of the documentation range; where the system says so at once, the client waits.
+    let config = ClientConfig { host: "192.0.2.1".into(), reconnect_interval: Duration::from_secs(60), ..rig.config() };
+    let client = rig.connect(config);
+    client.disconnect();
+    until("the end", || rig.any_event().1 == ClientEvent::Finished);
+    assert_eq!(rig.clients.count(), 0);
+    let client = rig.connect(ClientConfig { reconnect_interval: Duration::from_secs(60), ..rig.config() });
+    drop(rig.accept());
+    rig.expect(&client, &[ClientEvent::Connect, ClientEvent::Close]);
+    client.disconnect();
+    rig.expect(&client, &[ClientEvent::Finished]);
+}
+
+#[test]
+fn stop_says_goodbye_for_everybody_and_tells_the_end_of_everybody() {
+    let rig = Rig::new();
+    let (reading, mut peer) = rig.registered(rig.config());
+    let (blocked, full_peer) = rig.registered(ClientConfig { outbox_bytes: 64 << 20, ..rig.config() });
+    // This server reads nothing: the goodbye cannot be written.
+    let message = vec![b'x'; 8 << 20];
+    for _ in 0..4 {
+        blocked.send(&message, 0).unwrap();
+    }
+    let waiting = rig.connect(ClientConfig { reconnect_interval: Duration::from_secs(60), ..rig.config() });
+    drop(rig.accept());
+    rig.expect(&waiting, &[ClientEvent::Connect, ClientEvent::Close]);
+    assert_eq!(rig.clients.count(), 3);
+    let reader = std::thread::spawn(move || {
+        let last = peer.frame().frame_type;
+        peer.expect_end();
+        last
+    });
+    rig.clients.stop();
+    assert_eq!(reader.join().unwrap(), 7);
+    let mut told: Vec<_> = std::iter::from_fn(|| {
+        let mut one = VecDeque::new();
+        (rig.inbox.drain(&mut one, 1) == 1).then(|| one.remove(0).unwrap())
+    })
+    .map(|event| if let Event::Client { client_id, event } = event { (client_id, event) } else { panic!("{event:?}") })
+    .collect();
+    told.sort_by_key(|(id, _)| *id);
+    let ends = |client: &Client| [(client.id(), ClientEvent::Close), (client.id(), ClientEvent::Finished)];
+    let expected = [&ends(&reading)[..], &ends(&blocked), &ends(&waiting)[1..]].concat();
+    assert_eq!(told, expected);
+    assert_eq!(rig.clients.count(), 0);
+    rig.clients.stop();
+    assert_eq!(rig.clients.connect(rig.config()).err().unwrap().kind, ErrorKind::Closed);
+    assert_eq!(reading.ping().unwrap_err().kind, ErrorKind::Closed);
+    drop(full_peer);
+}
+
+#[test]
+fn dropping_the_clients_stops_them_and_the_handles_stay_harmless() {
+    let rig = Rig::new();
+    let (client, mut peer) = rig.registered(rig.config());
+    drop(rig.clients);
+    assert_eq!(peer.frame().frame_type, 7);
+    assert_eq!(client.send(b"x", 0).unwrap_err().kind, ErrorKind::Closed);
+    client.disconnect();
+    assert!(!client.is_connected());
+}
+
+// ---- bounds ----
+
+#[test]
+fn a_server_that_does_not_read_fills_the_outbox_and_no_more() {
+    let rig = Rig::new();
+    let (client, mut peer) = rig.registered(ClientConfig { outbox_bytes: 100_000, ..rig.config() });
+    let message = vec![b'x'; 10_000];
+    let mut accepted = 0;
+    let error = loop {
+        match client.send(&message, 0) {
+            Ok(()) => accepted += 1,
+            Err(error) => break error,
+        }
+        assert!(accepted < 10_000, "100 MB were accepted");
+    };
+    assert_eq!(error.kind, ErrorKind::Limit);
+    rig.expect(&client, &[ClientEvent::Error { code: 2, message: "send buffer full and drop package".into() }]);
+    assert!(client.is_connected());
+    for _ in 0..accepted {
+        assert_eq!(peer.frame().frame_type, 3);
+    }
+    client.send(b"there is room again", 0).unwrap();
+    assert_eq!(peer.frame().text(), "there is room again");
+}
+
+#[test]
+fn a_full_inbox_stops_the_reading_but_not_the_life_of_a_client() {
+    let rig = Rig::with(InboxLimits { events: 8, bytes: 1 << 20 }, "127.0.0.1:0");
+    let (client, mut peer) = rig.registered(ClientConfig { heartbeat_interval: BEAT, ..rig.config() });
+    let mut beats = peer.take();
+    // Written until the sockets are full: then the client has stopped reading.
+    let one = frame(3, 7, &"x".repeat(1000));
+    peer.stream.set_nonblocking(true).unwrap();
+    let mut written = 0;
+    let mut still_full = 0;
+    while still_full < 20 {
+        match peer.stream.write(&one[written % one.len()..]) {
+            Ok(len) => (written, still_full) = (written + len, 0),
+            Err(error) if error.kind() == Io::WouldBlock => {
+                still_full += 1;
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            Err(error) => panic!("{error}"),
+        }
+        assert!(written < 1 << 30, "a gigabyte was taken from a host that takes nothing");
+    }
+    assert!(rig.inbox.stats().pauses > 0);
+    // No reply is read, and no beat is answered, yet the connection lives for many intervals.
+    peer.stream.set_nonblocking(false).unwrap();
+    for _ in 0..6 {
+        assert_eq!(beats.frame().frame_type, 1);
+    }
+    assert!(client.is_connected());
+    let rest = (one.len() - written % one.len()) % one.len();
+    let mut writing = peer.take();
+    let tail = one[one.len() - rest..].to_vec();
+    let writer = std::thread::spawn(move || writing.raw(&tail));
+    for n in 0..written.div_ceil(one.len()) {
+        match rig.event(&client) {
+            ClientEvent::Data { payload, channel_id: 7 } => assert_eq!(payload.len(), 1000),
+            other => panic!("{other:?} instead of message {n}"),
+        }
+    }
+    writer.join().unwrap();
+}
+
+#[test]
+fn nothing_is_queued_for_a_host_that_subscribed_to_nothing() {
+    let rig = Rig::new();
+    rig.inbox.subscribe(EventMask::NONE);
+    let client = rig.connect(rig.config());
+    let (mut peer, _) = rig.accept_registered();
+    for _ in 0..10 {
+        peer.send(3, 7, "x");
+    }
+    until("the data", || client.stats().messages_received == 11);
+    assert_eq!(rig.inbox.stats().queued_events, 0);
+}
+
+#[test]
+fn wrong_settings_are_refused_with_the_name_of_the_setting() {
+    let rig = Rig::new();
+    let too_long = format!("[\"{}\"]", "x".repeat(70_000));
+    let wrong = [
+        ("host", ClientConfig { host: String::new(), ..rig.config() }),
+        ("port", ClientConfig { port: 0, ..rig.config() }),
+        ("heartbeat_interval", ClientConfig { heartbeat_interval: Duration::ZERO, ..rig.config() }),
+        ("reconnect_interval", ClientConfig { reconnect_interval: Duration::ZERO, ..rig.config() }),
+        ("outbox_bytes", ClientConfig { outbox_bytes: 0, ..rig.config() }),
+        ("node_id", ClientConfig { node_id: Some(String::new()), ..rig.config() }),
+        ("metadata", ClientConfig { metadata: too_long, ..rig.config() }),
+    ];
+    let no_json = ["", "12", "null", "{", r#"{"a":1"#, r#"{"a":1},"node_id":"other""#, r#"{}, "x":{}"#, "{}}"];
+    let no_json = no_json.map(|text| ("metadata", ClientConfig { metadata: text.into(), ..rig.config() }));
+    for (name, config) in wrong.into_iter().chain(no_json) {
+        let error = rig.clients.connect(config.clone()).err().unwrap_or_else(|| panic!("{config:?} was taken"));
+        assert_eq!(error.kind, ErrorKind::Config);
+        assert!(error.message.starts_with(name), "{error}");
+    }
+    assert_eq!(rig.clients.count(), 0);
+    rig.expect_nobody();
+    for metadata in ["[]", "{}", " {\"a\": [1, {}]}\n"] {
+        rig.registered(ClientConfig { metadata: metadata.into(), ..rig.config() });
+        assert_eq!([rig.any_event().1, rig.any_event().1], [ClientEvent::Close, ClientEvent::Finished]);
+    }
+}
+
+#[test]
+fn the_thread_of_the_clients_takes_no_signal_and_ours_is_left_alone() {
+    let blocked = |task: &str| {
+        let status = std::fs::read_to_string(format!("{task}/status")).unwrap_or_default();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap_or("0").trim().to_owned();
+        u64::from_str_radix(&mask, 16).unwrap()
+    };
+    let before = blocked("/proc/thread-self");
+    let rig = Rig::new();
+    assert_eq!(blocked("/proc/thread-self"), before);
+    // A name that must be looked up brings the resolver's threads as well.
+    rig.registered(ClientConfig { host: "localhost".into(), ..rig.config() });
+    let ours: Vec<_> = std::fs::read_dir("/proc/self/task")
+        .unwrap()
+        .map(|task| task.unwrap().path().to_string_lossy().into_owned())
+        .filter(|task| std::fs::read_to_string(format!("{task}/comm")).unwrap_or_default().starts_with("heartbus-"))
+        .collect();
+    assert!(!ours.is_empty());
+    for task in ours {
+        // INT, TERM, QUIT, HUP, USR1, USR2, CHLD, ALRM; KILL and STOP cannot be blocked.
+        for signal in [2, 15, 3, 1, 10, 12, 17, 14] {
+            // A thread of another test that is just ending has no status any more.
+            let mask = blocked(&task);
+            assert!(mask == 0 && !std::path::Path::new(&task).exists() || mask & 1 << (signal - 1) != 0, "{task}: {mask:x}");
+        }
+    }
+}
+
+// ---- many, and the real server ----
+
+#[test]
+fn many_clients_share_one_thread() {
+    let server = Fixture::start_with(ServerConfig::default(), InboxLimits::default(), EventMask::NONE);
+    let rig = Rig::new();
+    let port = server.engine.local_addr().port();
+    let config = ClientConfig { port, heartbeat_interval: BEAT, ..rig.config() };
+    let clients: Vec<_> = (0..200).map(|_| rig.connect(config.clone())).collect();
+    server.until("all to register", |stats| stats.nodes_online == 200);
+    server.until("all to beat", |stats| stats.counts.heartbeats >= 1000);
+    let ids: HashSet<_> = clients.iter().filter_map(Client::node_id).collect();
+    assert_eq!(ids.len(), 200);
+    assert_eq!(rig.clients.count(), 200);
+    rig.clients.stop();
+    server.until("all to leave", |stats| stats.nodes_online == 0 && stats.connections_active == 0);
+    assert_eq!(server.engine.stats().counts.unregisters, 200, "every goodbye arrived");
+}
+
+#[test]
+fn client_and_server_of_this_engine_understand_each_other() {
+    let server = Fixture::start(ServerConfig::default());
+    let rig = Rig::new();
+    let port = server.engine.local_addr().port();
+    let config = ClientConfig { port, node_id: Some("both".into()), heartbeat_interval: BEAT, ..rig.config() };
+    let client = rig.connect(config.clone());
+    rig.expect(&client, &[ClientEvent::Connect]);
+    let ClientEvent::Register { node_id, channel_id } = rig.event(&client) else { panic!("not registered") };
+    assert_eq!((&*node_id, channel_id), ("both", server.engine.node("both").unwrap().channel_id()));
+    client.send("hin é".as_bytes(), 0).unwrap();
+    let Event::Data { payload, channel_id: arrived, .. } = server.event_where(|event| matches!(event, Event::Data { .. })) else {
+        unreachable!()
+    };
+    assert_eq!((&payload[..], arrived), ("hin é".as_bytes(), channel_id));
+    server.engine.send_to("both", b"her", 0).unwrap();
+    let data = loop {
+        match rig.event(&client) {
+            ClientEvent::Heartbeat { .. } => {}
+            other => break other,
+        }
+    };
+    assert_eq!(data, ClientEvent::Data { payload: "her".into(), channel_id: i64::from(channel_id) });
+    // The newest connection wins, and the older one does not fight for its id.
+    let newer = rig.connect(config);
+    let finished = loop {
+        if let (id, ClientEvent::Finished) = rig.any_event() {
+            break id;
+        }
+    };
+    assert_eq!(finished, client.id());
+    assert!(newer.is_connected() && !client.is_connected());
+    assert!(server.engine.node("both").is_some_and(|node| node.is_online()));
+    newer.disconnect();
+    server.until("the goodbye", |stats| stats.nodes_online == 0);
+}
+
+#[test]
+fn clients_of_a_server_that_stopped_find_the_next_one() {
+    let server = Fixture::start_with(ServerConfig::default(), InboxLimits::default(), EventMask::NONE);
+    let address = server.engine.local_addr();
+    let rig = Rig::new();
+    let client = rig.connect(ClientConfig { port: address.port(), ..rig.config() });
+    until("the registration", || client.node_id().is_some());
+    let id = client.node_id();
+    drop(server);
+    until("the loss", || !client.is_connected());
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, address.port())).unwrap();
+    let (stream, _): (TcpStream, _) = listener.accept().unwrap();
+    let register = Peer::over(stream).frame().text();
+    assert_eq!(control::parse_register(register.as_bytes()).unwrap().node_id.as_deref(), id.as_deref());
+}
