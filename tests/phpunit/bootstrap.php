@@ -26,5 +26,9 @@ if ($reference) {
     exit(1);
 }
 
+// Crowds of connections: as many descriptors as the system allows us.
+['hard openfiles' => $descriptors] = posix_getrlimit();
+posix_setrlimit(POSIX_RLIMIT_NOFILE, $descriptors, $descriptors);
+
 // Whatever a test started must not outlive the run, even one that dies of a fatal error.
 register_shutdown_function([Heartbus\Tests\PhpProcess::class, 'killAll']);

@@ -31,14 +31,13 @@ final class Peer
         $deadline = microtime(true) + $seconds;
         $sent = 0;
         while ($sent < strlen($bytes) && microtime(true) < $deadline) {
-            $read = $except = null;
-            $write = [$this->stream];
-            if (@stream_select($read, $write, $except, 0, 100_000)) {
-                $taken = @fwrite($this->stream, substr($bytes, $sent, 1 << 20));
-                if ($taken === false || $taken === 0) {
-                    break;
-                }
-                $sent += $taken;
+            $taken = @fwrite($this->stream, substr($bytes, $sent, 1 << 20));
+            if ($taken === false) {
+                break;
+            }
+            $sent += $taken;
+            if ($taken === 0) {
+                usleep(500);
             }
         }
         return $sent;
@@ -140,17 +139,22 @@ final class Peer
         fclose($this->stream);
     }
 
+    /** Reads what is there, waiting for at most this long. A read with a timeout, not a select, which ends at descriptor 1024. */
     private function fill(float $seconds): void
     {
-        $write = $except = null;
-        $read = [$this->stream];
-        if (!$this->ended && @stream_select($read, $write, $except, (int) $seconds, (int) (fmod($seconds, 1) * 1e6))) {
-            $bytes = @fread($this->stream, 1 << 20);
-            if ($bytes === false || ($bytes === '' && feof($this->stream))) {
-                $this->ended = true;
-            } else {
-                $this->buffer .= $bytes;
-            }
+        if ($this->ended) {
+            return;
+        }
+        if ($seconds > 0) {
+            stream_set_blocking($this->stream, true);
+            stream_set_timeout($this->stream, (int) $seconds, (int) (fmod($seconds, 1) * 1e6));
+        }
+        $bytes = @fread($this->stream, 1 << 16);
+        stream_set_blocking($this->stream, false);
+        if ($bytes === false || ($bytes === '' && feof($this->stream))) {
+            $this->ended = true;
+        } else {
+            $this->buffer .= $bytes;
         }
     }
 

@@ -25,4 +25,12 @@ final class Wait
         } while (!$last && microtime(true) < $deadline);
         Assert::fail("$what: did not happen within $seconds s" . ($details === null ? '' : "\n" . $details()));
     }
+
+    /** Lets time pass, where passing time is what the test is about; does something every 50 ms meanwhile. */
+    public static function pass(float $seconds, ?callable $meanwhile = null): void
+    {
+        for ($end = microtime(true) + $seconds; microtime(true) < $end; usleep(50_000)) {
+            $meanwhile === null || $meanwhile();
+        }
+    }
 }

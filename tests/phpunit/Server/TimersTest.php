@@ -1,0 +1,63 @@
+<?php
+
+namespace Heartbus\Tests\Server;
+
+use Heartbus\Tests\TestCase;
+
+/** every() and cancel(): timers on the server's own loop. */
+final class TimersTest extends TestCase
+{
+    public function test_a_timer_fires_again_and_again_at_its_interval(): void
+    {
+        $server = $this->server([], '$server->every(0.1, fn () => say("tick", microtime(true)));');
+        $server->next('tick');
+        $this->until(fn () => count($server->process->said('tick')) >= 10, 'ten ticks');
+        $ticks = array_column($server->process->said('tick'), 0);
+        // Ten ticks take 0.9 s; a machine that is busy may delay them, it may not hurry them.
+        self::assertGreaterThan(0.8, $ticks[9] - $ticks[0]);
+    }
+
+    public function test_cancel_ends_a_timer_and_only_that_one(): void
+    {
+        $server = $this->server([], '
+            $first = $server->every(0.01, fn () => say("first"));
+            $second = $server->every(0.01, fn () => say("second"));
+            say("ids", $first, $second);
+            $cancel = $server->every(0.01, function () use ($server, $first, &$cancel) { $server->cancel($first); $server->cancel($cancel); say("cancelled"); });');
+        [$first, $second] = $server->next('ids');
+        self::assertNotSame($first, $second);
+        $server->next('cancelled');
+        $ticks = count($server->process->said('first'));
+        $seen = count($server->process->said('second'));
+        $this->until(fn () => count($server->process->said('second')) > $seen + 10, 'the second timer goes on');
+        self::assertLessThanOrEqual($ticks + 1, count($server->process->said('first')));
+        self::assertCount(1, $server->process->said('cancelled'));
+    }
+
+    public function test_a_timer_may_cancel_itself_and_set_others(): void
+    {
+        $server = $this->server([], '
+            $id = $server->every(0.01, function () use ($server, &$id) { $server->cancel($id); say("once"); $server->every(0.01, fn () => say("child")); });');
+        $server->next('once');
+        $server->next('child');
+        $server->next('child');
+        self::assertCount(1, $server->process->said('once'));
+    }
+
+    public function test_cancelling_what_does_not_exist_does_nothing(): void
+    {
+        $server = $this->server([], '$server->cancel(0); $server->cancel(-1); $server->cancel(4711);');
+        self::assertNull($server->ask('$server->cancel(123456);'));
+    }
+
+    public function test_an_interval_must_be_positive(): void
+    {
+        $process = $this->script('
+            $server = new HeartbeatServer("127.0.0.1", 9501);
+            foreach ([0.0, -1.0, NAN, INF] as $seconds) {
+                try { $server->every($seconds, fn () => null); say("accepted", (string) $seconds); } catch (InvalidArgumentException $e) { say("refused", $e->getMessage()); }
+            }');
+        self::assertSame(0, $process->exitCode());
+        self::assertSame([], $process->said('accepted'));
+    }
+}
