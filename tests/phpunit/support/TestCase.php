@@ -21,6 +21,22 @@ abstract class TestCase extends \PHPUnit\Framework\TestCase
         return TestServer::start($config, $script, $options);
     }
 
+    /**
+     * A client in a process of its own, connecting to the port. It tells its events, and answers ask() with `$client` in scope.
+     *
+     * @param array<string, mixed> $config
+     * @param string $script PHP that runs before connect()
+     */
+    protected function client(int $port, array $config = [], string $script = '', array $options = []): PhpProcess
+    {
+        return PhpProcess::run(sprintf('
+            $client = new HeartbeatClient("127.0.0.1", %d, %s);
+            say_events($client, "connect", "register", "heartbeat", "data", "pong", "server_error", "error", "close");
+            %s
+            $client->connect();
+            attend(["client" => $client]);', $port, var_export($config, true), $script), [], $options);
+    }
+
     protected function script(string $code, array $arguments = [], array $options = []): PhpProcess
     {
         return PhpProcess::run($code, $arguments, $options);

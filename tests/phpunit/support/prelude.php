@@ -80,3 +80,14 @@ function drive(callable $done, float $seconds = 10): void
         HeartbeatClient::poll(0.02);
     }
 }
+
+/** Runs the clients of this process for ever and answers PhpProcess::ask(). @param array<string, mixed> $scope */
+function attend(array $scope): never
+{
+    stream_set_blocking(STDIN, false);
+    while (true) {
+        // Without clients poll() has nothing to wait for.
+        HeartbeatClient::poll(0.01) > 0 || usleep(1000);
+        answer($scope);
+    }
+}

@@ -1,0 +1,322 @@
+<?php
+
+namespace Heartbus\Tests\Client;
+
+use Heartbus\Tests\{FakeServer, Frame, TestCase};
+
+/** HeartbeatClient on the wire and in PHP, against a server that the test plays frame by frame. */
+final class ClientTest extends TestCase
+{
+    public function test_before_connect_there_is_nothing(): void
+    {
+        $process = $this->script('
+            $client = new HeartbeatClient();
+            say("state", $client->isConnected(), $client->getNodeId(), $client->getChannelId(), $client->send("x"), $client->ping());
+            say("stats", $client->getStats());
+            $client->disconnect();');
+        self::assertSame(0, $process->exitCode());
+        self::assertSame([false, null, null, false, false], $process->next('state'));
+        [$stats] = $process->next('stats');
+        self::assertEqualsCanonicalizing(['connected', 'node_id', 'channel_id', 'messages_sent', 'messages_received', 'reconnect_attempts', 'uptime', 'channels'],
+            array_keys($stats));
+        self::assertSame([false, null, null, 0, 0, 0], [$stats['connected'], $stats['node_id'], $stats['channel_id'], $stats['messages_sent'],
+            $stats['messages_received'], $stats['reconnect_attempts']]);
+        self::assertStringContainsString('Cannot send: Not connected to server', $process->output() . $process->errors());
+        self::assertStringContainsString('Cannot ping: Not connected to server', $process->output() . $process->errors());
+    }
+
+    public function test_the_first_frame_is_a_register_like_the_php_library_s(): void
+    {
+        $server = FakeServer::listen();
+        $this->client($server->port, ['node_id' => 'n/1é', 'metadata' => ['v' => '1.0', 'deep' => [1, 2]]]);
+        $frame = $server->accept()->expect(Frame::REGISTER);
+        self::assertSame(0, $frame->channel);
+        self::assertStringStartsWith('{"node_id":"n\/1\u00e9","metadata":{"v":"1.0","deep":[1,2]},"timestamp":', $frame->payload);
+        self::assertSame(['node_id', 'metadata', 'timestamp'], array_keys($frame->json()));
+        self::assertEqualsWithDelta(microtime(true), $frame->json()['timestamp'], 5);
+    }
+
+    public function test_without_an_id_it_makes_one_up_and_metadata_is_an_empty_list(): void
+    {
+        $server = FakeServer::listen();
+        $client = $this->client($server->port);
+        [$peer, $request] = $server->register(12);
+        self::assertMatchesRegularExpression('/^client_[0-9a-f]{13}_[0-9a-f]{8}$/', $request['node_id']);
+        self::assertSame([], $request['metadata']);
+        self::assertSame([$request['node_id'], 12], $client->next('register'));
+        self::assertSame([true, $request['node_id'], 12], $client->ask('return [$client->isConnected(), $client->getNodeId(), $client->getChannelId()];'));
+        unset($peer);
+    }
+
+    public function test_events_come_in_order_with_their_arguments(): void
+    {
+        $server = FakeServer::listen();
+        $client = $this->client($server->port, ['node_id' => 'a', 'heartbeat_interval' => 1, 'auto_reconnect' => false]);
+        [$peer] = $server->register(7);
+        $peer->expect(Frame::HEARTBEAT_REQ);
+        $peer->send(Frame::HEARTBEAT_RES, '{"timestamp":1}')->send(Frame::DATA, "text é \0", 99)->send(Frame::PONG)
+            ->send(Frame::ERROR, '{"message":"Rate limit exceeded","code":429}');
+        $peer->close();
+        $client->next('close');
+        self::assertSame([['connect'], ['register', 'a', 7], ['heartbeat'], ['data', "text é \0", 99], ['pong'],
+            ['server_error', ['message' => 'Rate limit exceeded', 'code' => 429]], ['close']], $client->history());
+    }
+
+    public function test_learns_its_channel_from_the_original_server_s_nested_reply_too(): void
+    {
+        $server = FakeServer::listen();
+        $client = $this->client($server->port, ['node_id' => 'a']);
+        $peer = $server->accept();
+        $peer->expect(Frame::REGISTER);
+        $peer->send(Frame::REGISTER, '{"node_id":"a","metadata":{"channel_id":31,"status":"ok","server_time":1.5},"timestamp":1.5}');
+        self::assertSame(['a', 31], $client->next('register'));
+    }
+
+    public function test_heartbeats_start_one_interval_after_the_connect_and_carry_the_time(): void
+    {
+        $server = FakeServer::listen();
+        $client = $this->client($server->port, ['heartbeat_interval' => 1]);
+        [$peer] = $server->register();
+        $registered = microtime(true);
+        $times = [];
+        for ($i = 0; $i < 3; $i++) {
+            $frame = $peer->expect(Frame::HEARTBEAT_REQ);
+            $times[] = microtime(true) - $registered;
+            self::assertSame(0, $frame->channel);
+            self::assertMatchesRegularExpression('/^{"timestamp":\d{10}(\.\d{1,6})?}$/', $frame->payload);
+            $peer->send(Frame::HEARTBEAT_RES, '{"timestamp":1}');
+            $client->next('heartbeat');
+        }
+        self::assertGreaterThan(0.7, $times[0]);
+        self::assertGreaterThan(2.7, $times[2]);
+        self::assertLessThan(4.5, $times[2]);
+    }
+
+    public function test_send_uses_its_own_channel_unless_another_is_given(): void
+    {
+        $server = FakeServer::listen();
+        $client = $this->client($server->port);
+        [$peer] = $server->register(7);
+        $client->next('register');
+        self::assertSame([true, true, true], $client->ask('return [$client->send("own"), $client->send("negative", -5), $client->send("named", 1234)];'));
+        foreach ([['own', 7], ['negative', 7], ['named', 1234]] as $expected) {
+            $frame = $peer->expect(Frame::DATA);
+            self::assertSame($expected, [$frame->payload, $frame->channel]);
+        }
+    }
+
+    public function test_send_before_the_register_reply_returns_false_and_throws_nothing(): void
+    {
+        $server = FakeServer::listen();
+        $client = $this->client($server->port, [], '$client->on("connect", fn () => say("early", $client->send("too early"), $client->isConnected()));');
+        self::assertSame([false, true], $client->next('early'));
+        [$peer] = $server->register(7);
+        $client->next('register');
+        self::assertTrue($client->ask('return $client->send("now");'));
+        self::assertSame('now', $peer->expect(Frame::DATA)->payload);
+    }
+
+    public function test_ping_is_sent_and_pong_is_told(): void
+    {
+        $server = FakeServer::listen();
+        $client = $this->client($server->port);
+        [$peer] = $server->register();
+        $client->next('register');
+        self::assertTrue($client->ask('return $client->ping();'));
+        self::assertSame('', $peer->expect(Frame::PING)->payload);
+        $peer->send(Frame::PONG);
+        self::assertSame([], $client->next('pong'));
+    }
+
+    public function test_payloads_that_json_can_carry_travel_and_others_are_refused_and_logged(): void
+    {
+        $server = FakeServer::listen();
+        $client = $this->client($server->port);
+        [$peer] = $server->register();
+        $client->next('register');
+        foreach ([implode('', array_map('chr', range(0, 127))), 'é中😀', '', str_repeat('x', 1_000_000)] as $text) {
+            self::assertTrue($client->ask('return $client->send(base64_decode("' . base64_encode($text) . '"));'));
+            self::assertSame(bin2hex($text), bin2hex($peer->expect(Frame::DATA)->payload));
+        }
+        self::assertFalse($client->ask('return $client->send("\xFF");'));
+        self::assertFalse($client->ask('return $client->send("\xC0\x80");'));
+        self::assertFalse($client->ask('return $client->send(str_repeat("x", 10485761));'));
+        self::assertStringContainsString('Failed to send data: ', $client->output() . $client->errors());
+        self::assertTrue($client->ask('return $client->send("still fine");'));
+        self::assertSame('still fine', $peer->expect(Frame::DATA)->payload);
+    }
+
+    public function test_stats_count_what_was_sent_and_received(): void
+    {
+        $server = FakeServer::listen();
+        $client = $this->client($server->port, ['node_id' => 'a', 'heartbeat_interval' => 1]);
+        [$peer] = $server->register(7);
+        $client->next('register');
+        $client->ask('$client->send("x"); $client->ping();');
+        $peer->expect(Frame::DATA);
+        $peer->expect(Frame::PING);
+        $peer->expect(Frame::HEARTBEAT_REQ);
+        $peer->send(Frame::HEARTBEAT_RES, '{}')->send(Frame::PONG);
+        $client->next('heartbeat');
+        $client->next('pong');
+        $stats = $client->ask('return $client->getStats();');
+        self::assertSame([true, 'a', 7, 3, 3, 0], [$stats['connected'], $stats['node_id'], $stats['channel_id'], $stats['messages_sent'],
+            $stats['messages_received'], $stats['reconnect_attempts']]);
+        self::assertGreaterThan(0.5, $stats['uptime']);
+        self::assertLessThan(10, $stats['uptime']);
+    }
+
+    /** @dataProvider strangeErrors */
+    public function test_an_error_reaches_the_callback_as_an_array_and_as_null_when_it_is_none(string $payload, ?array $expected): void
+    {
+        $server = FakeServer::listen();
+        $client = $this->client($server->port);
+        [$peer] = $server->register();
+        $peer->send(Frame::ERROR, $payload);
+        self::assertSame([$expected], $client->next('server_error'));
+        self::assertTrue($client->ask('return $client->isConnected();'));
+    }
+
+    public static function strangeErrors(): array
+    {
+        return [
+            'no JSON' => ['oops', null], 'a number' => ['5', null], 'null' => ['null', null], 'nothing' => ['', null],
+            'other keys' => ['{"message":"m","code":1,"detail":{"a":[1]}}', ['message' => 'm', 'code' => 1, 'detail' => ['a' => [1]]]],
+            'no keys' => ['{}', []],
+        ];
+    }
+
+    public function test_what_a_client_does_not_know_it_ignores(): void
+    {
+        $server = FakeServer::listen();
+        $client = $this->client($server->port);
+        [$peer] = $server->register();
+        foreach ([0, Frame::HEARTBEAT_REQ, Frame::PING, Frame::UNREGISTER, 99] as $type) {
+            $peer->send($type, 'x');
+        }
+        $peer->send(Frame::DATA, 'after all that', 1);
+        self::assertSame(['after all that', 1], $client->next('data'));
+    }
+
+    public function test_frames_split_and_glued_are_understood(): void
+    {
+        $server = FakeServer::listen();
+        $client = $this->client($server->port);
+        [$peer] = $server->register();
+        $bytes = Frame::bytes(Frame::DATA, 'one é', 1) . Frame::bytes(Frame::PONG) . Frame::bytes(Frame::DATA, 'two', 2);
+        foreach (str_split($bytes) as $byte) {
+            $peer->bytes($byte);
+        }
+        $peer->bytes($bytes);
+        foreach ([['one é', 1], ['two', 2], ['one é', 1], ['two', 2]] as $data) {
+            self::assertSame($data, $client->next('data'));
+        }
+    }
+
+    public function test_unknown_event_names_are_accepted_and_the_last_callback_wins(): void
+    {
+        $server = FakeServer::listen();
+        $client = $this->client($server->port, [], '
+            $client->on("whatever", fn () => null);
+            $client->on("data", fn () => say("first"));
+            $client->on("data", fn (string $payload) => say("second", $payload));');
+        [$peer] = $server->register();
+        $peer->send(Frame::DATA, 'x');
+        self::assertSame(['x'], $client->next('second'));
+        self::assertSame([], $client->said('first'));
+    }
+
+    public function test_disconnect_says_goodbye_and_does_not_come_back(): void
+    {
+        $server = FakeServer::listen();
+        $client = $this->client($server->port, ['node_id' => 'a', 'reconnect_interval' => 0.1]);
+        [$peer] = $server->register(7);
+        $client->next('register');
+        $client->ask('$client->disconnect();');
+        self::assertSame('', $peer->expect(Frame::UNREGISTER)->payload);
+        $peer->expectClosed();
+        $client->next('close');
+        self::assertSame([false, 'a', 7, false], $client->ask('return [$client->isConnected(), $client->getNodeId(), $client->getChannelId(), $client->send("x")];'));
+        self::assertFalse($server->isCalled(1.0), 'it stays away');
+
+        $client->ask('$client->connect();');
+        [, $request] = $server->register(8);
+        self::assertSame('a', $request['node_id']);
+        self::assertSame(['a', 8], $client->next('register'));
+    }
+
+    public function test_connect_while_connected_or_connecting_does_nothing(): void
+    {
+        $server = FakeServer::listen();
+        $client = $this->client($server->port, [], '$client->connect(); $client->connect();');
+        [$peer] = $server->register();
+        $client->next('register');
+        $client->ask('$client->connect();');
+        self::assertFalse($server->isCalled(0.5));
+        unset($peer);
+    }
+
+    public function test_ipv6_and_host_names(): void
+    {
+        $server = $this->server([], 'say_events($server, "register");', ['host' => '::1']);
+        foreach (['::1', 'localhost'] as $number => $host) {
+            $client = $this->script("\$c = new HeartbeatClient('$host', {$server->port}, ['node_id' => 'n$number', 'auto_reconnect' => false]);
+                say_events(\$c, 'register'); \$c->connect(); drive(fn () => \$c->getChannelId() !== null); \$c->disconnect(); HeartbeatClient::run();");
+            self::assertSame(0, $client->exitCode());
+            self::assertSame(["n$number"], $server->next('register'));
+        }
+    }
+
+    public function test_with_the_real_server_heartbeats_keep_it_alive_and_data_is_answered(): void
+    {
+        $server = $this->server(['heartbeat_timeout' => 2], '
+            $server->on("data", fn (Node $node, string $text, int $channel) => $server->sendTo($node->id, "echo: $text", $channel));
+            say_events($server, "timeout", "unregister");');
+        $client = $this->client($server->port, ['node_id' => 'real', 'heartbeat_interval' => 1]);
+        [$id, $channel] = $client->next('register');
+        self::assertSame('real', $id);
+        $client->ask('$client->send("hello é");');
+        self::assertSame(['echo: hello é', $channel], $client->next('data'));
+        for ($i = 0; $i < 3; $i++) {
+            $client->next('heartbeat');
+        }
+        self::assertSame([], $server->process->said('timeout'));
+        $client->ask('$client->disconnect();');
+        self::assertSame(['real'], $server->next('unregister'));
+    }
+
+    public function test_thousands_of_clients_live_on_one_thread_of_one_process(): void
+    {
+        $server = $this->server();
+        $process = $this->script(sprintf('
+            $registered = $answered = 0;
+            for ($i = 0; $i < 2000; $i++) {
+                $c = $clients[] = new HeartbeatClient("127.0.0.1", %d, ["node_id" => "n$i", "auto_reconnect" => false]);
+                $c->on("register", function () use (&$registered) { $registered++; });
+                $c->on("pong", function () use (&$answered) { $answered++; });
+                $c->connect();
+            }
+            drive(function () use (&$registered) { return $registered === 2000; }, 30);
+            foreach ($clients as $c) { $c->ping() || throw new Exception("no ping"); }
+            drive(function () use (&$answered) { return $answered === 2000; }, 30);
+            say("threads", count(scandir("/proc/self/task")) - 2);
+            fgets(STDIN);', $server->port));
+        self::assertSame([2], $process->next('threads', 60));
+        self::assertSame(2000, $server->stats()['nodes']['online']);
+    }
+
+    public function test_a_client_inside_of_a_native_server_s_process_uses_its_loop(): void
+    {
+        $server = $this->server([], '
+            $server->on("start", function () use ($server) {
+                $GLOBALS["client"] = $client = new HeartbeatClient("127.0.0.1", $server->getStats()["server"]["port"], ["node_id" => "inside"]);
+                $client->on("register", fn (string $id) => say("client registered", $id));
+                $client->on("data", fn (string $payload) => say("client data", $payload));
+                $client->connect();
+            });
+            $server->on("register", fn (Node $node) => $server->sendTo($node->id, "welcome"));');
+        self::assertSame(['inside'], $server->next('client registered'));
+        self::assertSame(['welcome'], $server->next('client data'));
+        self::assertSame(0, $server->stop());
+    }
+}

@@ -1,0 +1,196 @@
+<?php
+
+namespace Heartbus\Tests\Client;
+
+use Heartbus\Tests\{FakeServer, Frame, Port, TestCase, Wait};
+
+/** Losing the server and finding it again. */
+final class ReconnectTest extends TestCase
+{
+    public function test_a_lost_connection_comes_back_with_the_same_id(): void
+    {
+        $server = FakeServer::listen();
+        $client = $this->client($server->port, ['reconnect_interval' => 0.1]);
+        [$peer, $request] = $server->register(1);
+        $id = $request['node_id'];
+        foreach ([2, 3, 4] as $channel) {
+            $peer->close();
+            $client->next('close');
+            [$peer, $request] = $server->register($channel);
+            self::assertSame($id, $request['node_id'], 'a made-up id is kept');
+        }
+        foreach ([1, 2, 3, 4] as $channel) {
+            self::assertSame([$id, $channel], $client->next('register'));
+        }
+        self::assertCount(4, $client->said('connect'));
+        self::assertSame(0, $client->ask('return $client->getStats()["reconnect_attempts"];'), 'a success starts the count anew');
+        self::assertStringContainsString('Scheduling reconnect', $client->output() . $client->errors());
+    }
+
+    public function test_a_failed_connect_tells_error_one_and_close_and_tries_again(): void
+    {
+        $port = Port::free();
+        $client = $this->client($port, ['reconnect_interval' => 0.1]);
+        [$code, $message] = $client->next('error');
+        self::assertSame(1, $code);
+        self::assertMatchesRegularExpression("/^connect 127\.0\.0\.1:$port fail after [0-9.]+ seconds$/", $message);
+        $client->next('close');
+        $client->next('error');
+        $server = FakeServer::listen($port);
+        $server->register(5, 20);
+        self::assertSame(5, $client->next('register')[1]);
+        self::assertCount(1, $client->said('connect'), 'connect is told once, when it succeeds');
+    }
+
+    public function test_attempts_are_limited_when_asked_and_run_ends_then(): void
+    {
+        $process = $this->script(sprintf('
+            $client = new HeartbeatClient("127.0.0.1", %d, ["reconnect_interval" => 0.1, "max_reconnect_attempts" => 3]);
+            say_events($client, "error", "close");
+            $client->connect();
+            HeartbeatClient::run();
+            say("ended", $client->getStats()["reconnect_attempts"]);', Port::free()));
+        self::assertSame(0, $process->exitCode(30));
+        self::assertSame([3], $process->next('ended'));
+        self::assertCount(4, $process->said('error'), 'the first try and three more');
+        self::assertCount(4, $process->said('close'));
+        self::assertStringContainsString('Max reconnect attempts reached', $process->output() . $process->errors());
+    }
+
+    public function test_the_delay_is_never_shorter_than_a_tenth_of_a_second(): void
+    {
+        $client = $this->client(Port::free(), ['reconnect_interval' => 0.01], '$client->on("error", fn () => say("error", microtime(true)));');
+        $times = [];
+        for ($i = 0; $i < 5; $i++) {
+            $times[] = $client->next('error', 20)[0];
+        }
+        // Four delays together: one alone may look shorter when its event was told late.
+        self::assertGreaterThan(0.35, $times[4] - $times[0]);
+    }
+
+    public function test_without_auto_reconnect_it_stays_away_and_run_ends(): void
+    {
+        $server = FakeServer::listen();
+        $process = $this->script(sprintf('
+            $client = new HeartbeatClient("127.0.0.1", %d, ["auto_reconnect" => false, "reconnect_interval" => 0.1]);
+            say_events($client, "register", "close");
+            $client->connect();
+            HeartbeatClient::run();
+            say("ended", $client->isConnected());', $server->port));
+        [$peer] = $server->register();
+        $process->next('register');
+        $peer->close();
+        self::assertSame([false], $process->next('ended'));
+        self::assertSame(0, $process->exitCode());
+        self::assertCount(1, $process->said('close'));
+        self::assertFalse($server->isCalled(0));
+    }
+
+    public function test_after_being_replaced_it_stays_away(): void
+    {
+        $server = $this->server();
+        $client = $this->client($server->port, ['node_id' => 'a', 'reconnect_interval' => 0.1]);
+        $client->next('register');
+        $newer = $server->node('a');
+        self::assertSame([['message' => 'Replaced by a newer connection', 'code' => 409]], $client->next('server_error'));
+        $client->next('close');
+        Wait::pass(0.5);
+        $newer->beat();
+        self::assertCount(1, $client->said('connect'));
+        self::assertSame(1, $server->stats()['nodes']['online']);
+    }
+
+    public function test_a_server_that_says_it_shuts_down_is_tried_again(): void
+    {
+        $server = FakeServer::listen();
+        $client = $this->client($server->port, ['reconnect_interval' => 0.1]);
+        [$peer] = $server->register(3);
+        $peer->send(Frame::ERROR, '{"message":"Server is shutting down","code":503}');
+        $peer->close();
+        $client->next('close');
+        $server->register(9);
+        self::assertSame(3, $client->next('register')[1]);
+        self::assertSame(9, $client->next('register')[1]);
+    }
+
+    public function test_a_server_that_no_longer_answers_heartbeats_is_noticed_within_two_intervals(): void
+    {
+        $server = FakeServer::listen();
+        $client = $this->client($server->port, ['heartbeat_interval' => 1, 'reconnect_interval' => 0.1]);
+        [$peer] = $server->register();
+        $peer->expect(Frame::HEARTBEAT_REQ);
+        $peer->send(Frame::HEARTBEAT_RES, '{"timestamp":1}');
+        // From the next heartbeat on the server is half-open: connected, and silent.
+        $peer->expect(Frame::HEARTBEAT_REQ);
+        $unanswered = microtime(true);
+        $client->next('close', 6);
+        self::assertLessThan(3.0, microtime(true) - $unanswered);
+        $server->register();
+        $client->next('register');
+        $client->next('register');
+    }
+
+    public function test_a_server_that_never_answers_the_register_is_noticed_too(): void
+    {
+        $server = FakeServer::listen();
+        $client = $this->client($server->port, ['heartbeat_interval' => 1, 'reconnect_interval' => 0.1]);
+        $mute = $server->accept();
+        $mute->expect(Frame::REGISTER);
+        $client->next('close', 6);
+        $server->register();
+        $client->next('register');
+    }
+
+    public function test_garbage_from_the_server_ends_the_connection_and_nothing_else(): void
+    {
+        $server = FakeServer::listen();
+        $client = $this->client($server->port, ['reconnect_interval' => 0.1]);
+        foreach (["HTTP/1.1 400 Bad Request\r\n\r\n", "\xAB\x12\x03\xFF\xFF\xFF\xFF", "\xAB\x12\x03\0\0\0\x09{\"a\":"] as $garbage) {
+            [$peer] = $server->register();
+            $client->next('register');
+            $peer->bytes($garbage);
+            $peer->finish();
+            $client->next('close');
+        }
+        $server->register();
+        $client->next('register');
+        self::assertTrue($client->ask('return $client->send("fine");'));
+    }
+
+    public function test_disconnect_while_waiting_to_reconnect_ends_it(): void
+    {
+        $client = $this->client(Port::free(), ['reconnect_interval' => 0.2]);
+        $client->next('error');
+        $client->ask('$client->disconnect();');
+        $errors = count($client->said('error'));
+        Wait::pass(1.0);
+        self::assertLessThanOrEqual($errors + 1, count($client->said('error')), 'one try may have been under way');
+    }
+
+    public function test_a_server_that_restarts_gets_all_its_clients_back(): void
+    {
+        $port = Port::free();
+        $start = fn () => $this->script("\$server = new HeartbeatServer('127.0.0.1', $port, ['loop' => 'native']);\nserve(\$server);");
+        $server = $start();
+        $server->next('ready');
+        $process = $this->script("
+            \$registered = 0;
+            for (\$i = 0; \$i < 100; \$i++) {
+                \$c = \$clients[] = new HeartbeatClient('127.0.0.1', $port, ['node_id' => \"n\$i\", 'reconnect_interval' => 0.2]);
+                \$c->on('register', function () use (&\$registered) { \$registered++; });
+                \$c->connect();
+            }
+            drive(function () use (&\$registered) { return \$registered >= 100; }, 30);
+            say('once');
+            drive(function () use (&\$registered) { return \$registered >= 200; }, 60);
+            say('twice');
+            fgets(STDIN);");
+        $process->next('once', 30);
+        $server->signal(SIGTERM);
+        self::assertSame(0, $server->exitCode());
+        $server = $start();
+        $server->next('ready');
+        $process->next('twice', 60);
+        self::assertSame(100, $server->ask('return $server->getStats();')['nodes']['online']);
+    }
+}
