@@ -53,7 +53,7 @@ final class PhpProcess
         return $file;
     }
 
-    private const USES = <<<'PHP'
+    public const USES = <<<'PHP'
         use PfinalClub\AsyncioHeartbeat\Client\HeartbeatClient;
         use PfinalClub\AsyncioHeartbeat\Node\Node;
         use PfinalClub\AsyncioHeartbeat\Protocol\{HeartbeatProtocol, Message};
@@ -229,13 +229,25 @@ final class PhpProcess
 
     public static function killAll(): void
     {
+        WorkermanApp::cleanUp();
         foreach (self::$running as $process) {
             $process->kill();
         }
         if (self::$folder !== null) {
-            array_map('unlink', glob(self::$folder . '/*'));
-            rmdir(self::$folder);
+            self::remove(self::$folder);
             self::$folder = null;
+        }
+    }
+
+    private static function remove(string $path): void
+    {
+        if (is_dir($path) && !is_link($path)) {
+            foreach (array_diff(scandir($path), ['.', '..']) as $entry) {
+                self::remove("$path/$entry");
+            }
+            rmdir($path);
+        } else {
+            unlink($path);
         }
     }
 
