@@ -87,7 +87,7 @@ function report(HeartbeatServer $server, array $options): void
         $now = counters($server);
         $seconds = $before === null ? 1.0 : max(0.001, $now['at'] - $before['at']);
         $perSecond = fn (string $what): float => $before === null ? 0.0 : ($now[$what] - $before[$what]) / $seconds;
-        $line->show(sprintf('%s nodes online | %s heartbeats/s | %s messages/s | %s connections | %.1f MB', number_format($now['online']),
+        $line->show(sprintf('nodes online %s | heartbeats/s %s | messages/s %s | connections %s | memory %.1f MB', number_format($now['online']),
             number_format($perSecond('heartbeats')), number_format($perSecond('messages')), number_format($now['connections']),
             resident_megabytes()));
         $before = $now;

@@ -51,7 +51,7 @@ final class ExamplesTest extends TestCase
         $peer->register('a');
         $peer->send(Frame::DATA, 'no echo');
         $peer->expectSilence();
-        $this->until(fn () => preg_match('/^1 nodes? online \| \d+ heartbeats\/s \| \d+ messages\/s \| 1 connections? \| \d+\.\d MB$/m', $server->output()) === 1,
+        $this->until(fn () => preg_match('/^nodes online 1 \| heartbeats\/s \d+ \| messages\/s \d+ \| connections 1 \| memory \d+\.\d MB$/m', $server->output()) === 1,
             'the status line shows the node');
         self::assertStringNotContainsString("\033", $server->output());
         $server->signal(SIGINT);
