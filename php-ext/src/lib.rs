@@ -2,26 +2,33 @@
 //!
 //! Loading it starts no thread and opens no descriptor. `start()` and `connect()` do.
 
-#![allow(dead_code)] // the next commits use the rest
-
+mod bell;
 mod clock;
+mod config;
 mod declare;
 mod exception;
+mod heartbeat_client;
 mod heartbeat_protocol;
+mod heartbeat_server;
+mod host;
+mod log;
 mod message;
 mod node;
 mod php;
 mod shim;
+mod signals;
 mod slots;
+mod timers;
+mod workerman;
 
 use ext_php_rs::prelude::*;
-use ext_php_rs::zend::ModuleEntry;
+use ext_php_rs::zend::{ModuleEntry, run_handler};
 use ext_php_rs::{info_table_end, info_table_row, info_table_start};
 
 #[php_module]
 #[php(startup = start_module)]
 pub fn get_module(module: ModuleBuilder) -> ModuleBuilder {
-    module.name("heartbus").info_function(print_info)
+    module.name("heartbus").info_function(print_info).request_shutdown_function(end_request)
 }
 
 extern "C" fn start_module(_kind: i32, _number: i32) -> i32 {
@@ -30,7 +37,9 @@ extern "C" fn start_module(_kind: i32, _number: i32) -> i32 {
     let registered = exception::register()
         .and_then(|()| message::register())
         .and_then(|()| heartbeat_protocol::register())
-        .and_then(|()| node::register());
+        .and_then(|()| node::register())
+        .and_then(|()| heartbeat_server::register())
+        .and_then(|()| heartbeat_client::register());
     match registered {
         Ok(()) => 0,
         Err(error) => {
@@ -38,6 +47,11 @@ extern "C" fn start_module(_kind: i32, _number: i32) -> i32 {
             -1
         }
     }
+}
+
+unsafe extern "C" fn end_request(_kind: i32, _number: i32) -> i32 {
+    run_handler(host::Host::shut_down);
+    0
 }
 
 extern "C" fn print_info(_module: *mut ModuleEntry) {

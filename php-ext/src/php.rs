@@ -64,12 +64,6 @@ impl Call<'_> {
             _ => Err(Thrown),
         }
     }
-
-    pub fn give(&mut self, value: impl IntoZval) {
-        if let Ok(value) = value.into_zval(false) {
-            *self.result = value;
-        }
-    }
 }
 
 /// Parses the arguments of a [`Call`] by PHP's own rules (weak and strict mode, its messages): a `zend_parse_parameters`
@@ -114,7 +108,12 @@ pub fn text(bytes: impl AsRef<[u8]>) -> Zval {
 
 /// An array with string keys.
 pub fn map<const N: usize>(entries: [(&str, Zval); N]) -> Zval {
-    let mut table = ZendHashTable::with_capacity(N as u32);
+    map_of(entries)
+}
+
+pub fn map_of<'a>(entries: impl IntoIterator<Item = (&'a str, Zval), IntoIter: ExactSizeIterator>) -> Zval {
+    let entries = entries.into_iter();
+    let mut table = ZendHashTable::with_capacity(entries.len() as u32);
     for (key, mut value) in entries {
         // SAFETY: the table takes the value over, so its drop is forgotten.
         unsafe { zend_hash_str_update(&raw mut *table, key.as_ptr().cast(), key.len(), &raw mut value) };
@@ -150,6 +149,33 @@ pub fn numeric(value: &Zval) -> Option<f64> {
     let mut number = 0.0;
     // SAFETY: both pointers are valid for the call.
     unsafe { shim::heartbus_numeric(value.dereference(), &raw mut number) }.then_some(number)
+}
+
+/// What an `int` parameter of the user's gets from the value in weak mode; none where PHP raises a `TypeError`.
+pub fn weak_long(value: &Zval) -> Outcome<Option<i64>> {
+    let (mut value, mut number) = (value.dereference().shallow_clone(), 0);
+    // SAFETY: converts our own copy of the value.
+    let fits = unsafe { shim::heartbus_weak_long(&raw mut value, &raw mut number) };
+    pending_exception()?;
+    Ok(fits.then_some(number))
+}
+
+/// As [`weak_long`], for a `float`.
+pub fn weak_double(value: &Zval) -> Outcome<Option<f64>> {
+    let (mut value, mut number) = (value.dereference().shallow_clone(), 0.0);
+    // SAFETY: as above.
+    let fits = unsafe { shim::heartbus_weak_double(&raw mut value, &raw mut number) };
+    pending_exception()?;
+    Ok(fits.then_some(number))
+}
+
+/// As [`weak_long`], for a `string`.
+pub fn weak_string(value: &Zval) -> Outcome<Option<Zval>> {
+    let mut value = value.dereference().shallow_clone();
+    // SAFETY: as above; the copy itself becomes the string.
+    let fits = unsafe { shim::heartbus_weak_string(&raw mut value) };
+    pending_exception()?;
+    Ok(fits.then_some(value))
 }
 
 /// `json_encode()`, or `None` for a value that cannot be encoded. May run PHP code (`JsonSerializable`).

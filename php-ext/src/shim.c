@@ -170,16 +170,13 @@ bool heartbus_weak_double(zval *value, double *number)
 	return Z_TYPE_P(value) != IS_NULL && zend_parse_arg_double_weak(value, number, (uint32_t) -1);
 }
 
-bool heartbus_weak_string(zval *value, zend_string **string)
+bool heartbus_weak_string(zval *value)
 {
-	if (Z_TYPE_P(value) == IS_STRING) {
-		*string = Z_STR_P(value);
-		return true;
-	}
-	return Z_TYPE_P(value) != IS_NULL && zend_parse_arg_str_weak(value, string, (uint32_t) -1);
+	zend_string *string; /* of the value, which becomes a string */
+	return Z_TYPE_P(value) == IS_STRING || (Z_TYPE_P(value) != IS_NULL && zend_parse_arg_str_weak(value, &string, (uint32_t) -1));
 }
 
-/* What PHP's weak casts call a value in their messages: gettype() and get_debug_type(). */
+/* gettype(), or what PHP's messages about types call a value. */
 const char *heartbus_type_name(const zval *value, bool legacy)
 {
 	return legacy ? ZSTR_VAL(zend_zval_get_legacy_type(value)) : zend_zval_type_name(value);
@@ -243,14 +240,35 @@ bool heartbus_run_source(const char *source, size_t len, const char *name, zval 
 	return EG(exception) == NULL;
 }
 
+/* ---- processes ---- */
+
+static unsigned generation;
+
+static void after_fork_in_child(void) { generation++; }
+
+void heartbus_watch_forks(void) { pthread_atfork(NULL, NULL, after_fork_in_child); }
+
+/* Differs between a process and the one it was forked from. */
+unsigned heartbus_generation(void) { return generation; }
+
 /* ---- waiting ---- */
 
 static const int stop_signals[] = {SIGINT, SIGTERM, SIGHUP};
 #define STOP_SIGNALS (sizeof(stop_signals) / sizeof(stop_signals[0]))
 
 static volatile sig_atomic_t stop_signal;
+static unsigned loop_generation;
 
-static void on_stop_signal(int number) { stop_signal = number; }
+static void on_stop_signal(int number)
+{
+	if (generation != loop_generation) {
+		/* A child that a callback forked: nobody looks at the flag there. */
+		signal(number, SIG_DFL);
+		raise(number);
+		return;
+	}
+	stop_signal = number;
+}
 
 typedef struct {
 	struct sigaction before[STOP_SIGNALS];
@@ -263,6 +281,7 @@ size_t heartbus_signals_size(void) { return sizeof(heartbus_signals); }
 void heartbus_signals_take(heartbus_signals *signals)
 {
 	struct sigaction action;
+	loop_generation = generation;
 	memset(&action, 0, sizeof(action));
 	action.sa_handler = on_stop_signal;
 	sigemptyset(&action.sa_mask);
@@ -335,14 +354,3 @@ int heartbus_wait(int fd, int64_t nanoseconds)
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	return ready;
 }
-
-/* ---- processes ---- */
-
-static unsigned generation;
-
-static void after_fork_in_child(void) { generation++; }
-
-void heartbus_watch_forks(void) { pthread_atfork(NULL, NULL, after_fork_in_child); }
-
-/* Differs between a process and the one it was forked from. */
-unsigned heartbus_generation(void) { return generation; }

@@ -38,7 +38,7 @@ unsafe extern "C" {
     pub fn heartbus_numeric(value: *const zval, number: *mut f64) -> bool;
     pub fn heartbus_weak_long(value: *mut zval, number: *mut i64) -> bool;
     pub fn heartbus_weak_double(value: *mut zval, number: *mut f64) -> bool;
-    pub fn heartbus_weak_string(value: *mut zval, string: *mut *mut zend_string) -> bool;
+    pub fn heartbus_weak_string(value: *mut zval) -> bool;
     pub fn heartbus_type_name(value: *const zval, legacy: bool) -> *const c_char;
     pub fn heartbus_json_encode(value: *mut zval, result: *mut zval) -> bool;
     pub fn heartbus_json_decode(text: *const c_char, len: usize, result: *mut zval);
@@ -63,5 +63,4 @@ unsafe extern "C" {
     pub fn zend_parse_parameters(count: u32, spec: *const c_char, ...) -> c_int;
     pub fn object_init_ex(result: *mut zval, ce: *mut zend_class_entry) -> c_int;
     pub fn zend_get_gc_buffer_create() -> *mut GcBuffer;
-    pub fn zend_type_error(format: *const c_char, ...);
 }

@@ -1,0 +1,62 @@
+//! One descriptor that is readable while anything waits for PHP: the inboxes, and events already taken out of them.
+//!
+//! Other loops watch it; the extension's own loop sleeps on it.
+
+use heartbus_core::error::{Error, ErrorKind};
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::{EventfdFlags, eventfd};
+use std::cell::Cell;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+
+pub struct Bell {
+    watched: OwnedFd,
+    /// Readable while the bell is rung.
+    clapper: OwnedFd,
+    rung: Cell<bool>,
+}
+
+impl Bell {
+    pub fn new() -> Result<Bell, Error> {
+        let watched = epoll::create(CreateFlags::CLOEXEC).map_err(no_descriptor)?;
+        let clapper = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(no_descriptor)?;
+        let bell = Bell { watched, clapper, rung: Cell::new(false) };
+        bell.watch(bell.clapper.as_fd())?;
+        Ok(bell)
+    }
+
+    pub fn watch(&self, fd: BorrowedFd) -> Result<(), Error> {
+        epoll::add(&self.watched, fd, EventData::new_u64(0), EventFlags::IN).map_err(no_descriptor)
+    }
+
+    pub fn unwatch(&self, fd: BorrowedFd) {
+        // Fails only if it was not watched.
+        let _ = epoll::delete(&self.watched, fd);
+    }
+
+    /// Readable until [`Bell::silence`].
+    pub fn ring(&self) {
+        if !self.rung.replace(true) {
+            // Any number but 0 will do.
+            let _ = rustix::io::write(&self.clapper, &[1; 8]);
+        }
+    }
+
+    pub fn silence(&self) {
+        if self.rung.replace(false) {
+            let _ = rustix::io::read(&self.clapper, &mut [0; 8]);
+        }
+    }
+
+    pub fn fd(&self) -> RawFd {
+        self.watched.as_raw_fd()
+    }
+
+    /// Another descriptor of the same, for a PHP stream to own.
+    pub fn duplicate(&self) -> Result<RawFd, Error> {
+        rustix::io::fcntl_dupfd_cloexec(&self.watched, 0).map(IntoRawFd::into_raw_fd).map_err(no_descriptor)
+    }
+}
+
+fn no_descriptor(error: rustix::io::Errno) -> Error {
+    Error::new(ErrorKind::Io, format!("Cannot wait for events: {error}"))
+}

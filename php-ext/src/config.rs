@@ -1,0 +1,348 @@
+//! Reads configuration arrays: the keys, their checks and the texts that say what is wrong.
+//!
+//! The original's keys are checked in its order with its texts. Keys of our own follow. Unknown keys are accepted.
+
+use crate::exception;
+use crate::log;
+use crate::php::{self, Outcome, Thrown, json_encode, numeric, type_name, weak_double, weak_long, weak_string};
+use ext_php_rs::types::{ZendHashTable, Zval};
+use heartbus_core::config::{ClientConfig, InboxLimits, RateLimit, RateLimitBy, ServerConfig, SlowConsumer};
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// Which event loop runs the callbacks.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Loop {
+    /// Workerman where it is installed, else our own.
+    Auto,
+    Native,
+    Workerman,
+    /// None: the application calls `poll()`.
+    Manual,
+}
+
+const LOOPS: [(&str, Loop); 4] = [("auto", Loop::Auto), ("native", Loop::Native), ("workerman", Loop::Workerman), ("manual", Loop::Manual)];
+
+/// Longer times than this are all the same.
+const YEAR: f64 = 365.0 * 24.0 * 3600.0;
+
+/// What a server is told.
+pub struct Server {
+    pub worker_count: i64,
+    pub check_interval: f64,
+    pub max_connections: i64,
+    pub protocol: Zval,
+    pub event_loop: Loop,
+    pub engine: ServerConfig,
+    pub inbox: InboxLimits,
+    pub log: log::Settings,
+}
+
+/// A wrong value: the text that says so, or an exception that is already thrown.
+enum Fault {
+    Text(String),
+    Thrown,
+}
+
+type Checked<T = ()> = Result<T, Fault>;
+
+fn fault<T>(text: impl Into<String>) -> Checked<T> {
+    Err(Fault::Text(text.into()))
+}
+
+impl From<Thrown> for Fault {
+    fn from(_: Thrown) -> Fault {
+        Fault::Thrown
+    }
+}
+
+/// Checks the arguments of a server's constructor; throws as the original does.
+pub fn server(host: &str, port: i64, config: &ZendHashTable) -> Outcome<Server> {
+    read_server(host, port, &Keys(config)).map_err(|fault| match fault {
+        Fault::Thrown => Thrown,
+        Fault::Text(text) => {
+            // The second becomes the previous of the first.
+            exception::invalid_argument(&text);
+            exception::runtime_exception(&format!("Configuration validation failed: {text}"))
+        }
+    })
+}
+
+fn read_server(host: &str, port: i64, keys: &Keys) -> Checked<Server> {
+    let worker_count = keys.required("worker_count", "int", 4.0, |value| value.long().map(|number| number as f64))?;
+    let timeout = keys.required("heartbeat_timeout", "numeric", 30.0, numeric)?;
+    let given_interval = keys.0.get("heartbeat_check_interval").is_some();
+    let check_interval = keys.required("heartbeat_check_interval", "numeric", timeout / 3.0, numeric)?;
+    if worker_count < 1.0 {
+        return fault("worker_count must be >= 1");
+    }
+    if worker_count > 128.0 {
+        return fault("worker_count should not exceed 128");
+    }
+    if timeout < 1.0 || timeout.is_nan() {
+        return fault("heartbeat_timeout must be >= 1 second");
+    }
+    if given_interval {
+        if check_interval < 1.0 || check_interval.is_nan() {
+            return fault("heartbeat_check_interval must be >= 1 second");
+        }
+        if check_interval >= timeout {
+            return fault("heartbeat_check_interval should be less than heartbeat_timeout");
+        }
+    }
+    let max_connections = match keys.integer("max_connections", 1) {
+        Ok(number) => number.unwrap_or(1_000_000),
+        Err(_) => return fault("max_connections must be a positive integer"),
+    };
+    if keys.integer("channel_max_queue_size", 1).is_err() {
+        return fault("channel_max_queue_size must be a positive integer");
+    }
+
+    let defaults = ServerConfig::default();
+    let limits = InboxLimits::default();
+    let size = |number: i64| usize::try_from(number).unwrap_or(usize::MAX);
+    let at_least = |key: &str, least: i64| keys.integer(key, least).map(|number| number.map(size));
+    let engine = ServerConfig {
+        host: host.into(),
+        port: u16::try_from(port).unwrap_or_default(),
+        io_threads: worker_count as usize,
+        heartbeat_timeout: seconds(timeout),
+        register_timeout: keys.seconds("register_timeout")?.unwrap_or(defaults.register_timeout),
+        max_connections: size(max_connections),
+        max_connections_per_ip: at_least("max_connections_per_ip", 0)?.unwrap_or(defaults.max_connections_per_ip),
+        max_nodes_per_connection: at_least("max_nodes_per_connection", 1)?.unwrap_or(defaults.max_nodes_per_connection),
+        max_nodes: at_least("max_nodes", 1)?.unwrap_or(defaults.max_nodes),
+        max_frame_bytes: keys.integer("max_frame_bytes", 1)?.map_or(defaults.max_frame_bytes, |n| u32::try_from(n).unwrap_or(u32::MAX)),
+        outbox_bytes: at_least("outbox_bytes", 1)?.unwrap_or(defaults.outbox_bytes),
+        slow_consumer: keys
+            .choice("slow_consumer", &[("close", SlowConsumer::Close), ("drop", SlowConsumer::Drop)])?
+            .unwrap_or(defaults.slow_consumer),
+        total_buffer_bytes: at_least("total_buffer_bytes", 1)?.unwrap_or(defaults.total_buffer_bytes),
+        rate_limit: None,
+        allow: keys.list("whitelist", "an IP address or network", network)?,
+        deny: keys.list("blacklist", "an IP address or network", network)?,
+    };
+    let by = keys.choice("rate_limit_by", &[("connection", RateLimitBy::Connection), ("ip", RateLimitBy::Ip)])?;
+    let inbox = InboxLimits {
+        events: at_least("inbox_events", 1)?.unwrap_or(limits.events),
+        bytes: at_least("inbox_bytes", 1)?.unwrap_or(limits.bytes),
+    };
+    let event_loop = keys.choice("loop", &LOOPS)?.unwrap_or(Loop::Auto);
+    let log = keys.log()?;
+
+    if !is_host(host) {
+        return fault(format!("Invalid host: {host}"));
+    }
+    if !(1..=65535).contains(&port) {
+        return fault(format!("Invalid port: {port}"));
+    }
+    // From here on the original's own classes complain, about types.
+    if keys.0.get("max_connections").is_some_and(|value| value.dereference().is_null()) {
+        return Err(type_fault(r"Server\ConnectionPool", 1, "maxConnections", "int", &Zval::null()));
+    }
+    let rate_limit = keys.rate_limit(by)?;
+    Ok(Server {
+        worker_count: worker_count as i64,
+        check_interval,
+        max_connections,
+        protocol: keys.value("protocol").map_or_else(|| php::text("tcp"), Zval::shallow_clone),
+        event_loop,
+        engine: ServerConfig { rate_limit, ..engine },
+        inbox,
+        log,
+    })
+}
+
+/// What a client is told, of which the engine knows nothing.
+pub struct Client {
+    pub event_loop: Loop,
+    pub log: log::Settings,
+}
+
+/// The part of a client's configuration that decides where it runs.
+pub fn client(config: &ZendHashTable) -> Outcome<Client> {
+    let keys = Keys(config);
+    let read = || Ok(Client { event_loop: keys.choice("loop", &LOOPS)?.unwrap_or(Loop::Auto), log: keys.log()? });
+    read().map_err(thrown)
+}
+
+/// What the engine is told of a client. May run PHP code: metadata may hold objects that encode themselves.
+pub fn client_engine(host: &str, port: i64, config: &ZendHashTable, node_id: Option<String>) -> Outcome<ClientConfig> {
+    let keys = Keys(config);
+    let read = || {
+        let defaults = ClientConfig::default();
+        let attempts = keys.integer("max_reconnect_attempts", 0)?.unwrap_or_default();
+        let outbox_bytes = keys.integer("outbox_bytes", 1)?.map_or(defaults.outbox_bytes, |n| usize::try_from(n).unwrap_or(usize::MAX));
+        Ok(ClientConfig {
+            host: host.into(),
+            port: u16::try_from(port).or_else(|_| fault(format!("Invalid port: {port}")))?,
+            heartbeat_interval: keys.seconds("heartbeat_interval")?.unwrap_or(defaults.heartbeat_interval),
+            auto_reconnect: keys.0.get("auto_reconnect").is_none_or(Zval::coerce_to_bool),
+            reconnect_interval: keys.seconds("reconnect_interval")?.unwrap_or(defaults.reconnect_interval),
+            max_reconnect_attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
+            node_id: keys.text("node_id")?.or(node_id),
+            metadata: keys.metadata()?,
+            connect_timeout: keys.seconds("connect_timeout")?.unwrap_or(defaults.connect_timeout),
+            outbox_bytes,
+        })
+    };
+    read().map_err(thrown)
+}
+
+fn thrown(fault: Fault) -> Thrown {
+    match fault {
+        Fault::Thrown => Thrown,
+        Fault::Text(text) => exception::invalid_argument(&text),
+    }
+}
+
+/// A configuration array.
+struct Keys<'a>(&'a ZendHashTable);
+
+impl<'a> Keys<'a> {
+    /// The value of a key; none when it is missing or null.
+    fn value(&self, key: &str) -> Option<&'a Zval> {
+        self.0.get(key).map(Zval::dereference).filter(|value| !value.is_null())
+    }
+
+    /// One of the original's required keys, which have a default and only miss when they are null.
+    fn required(&self, key: &str, kind: &str, default: f64, read: impl Fn(&Zval) -> Option<f64>) -> Checked<f64> {
+        let Some(value) = self.0.get(key).map(Zval::dereference) else { return Ok(default) };
+        if value.is_null() {
+            return fault(format!("Missing required config key: {key}"));
+        }
+        match read(value) {
+            Some(number) => Ok(number),
+            None => fault(format!("Config key '{key}' must be of type {kind}, {} given", type_name(value, true))),
+        }
+    }
+
+    fn integer(&self, key: &str, least: i64) -> Checked<Option<i64>> {
+        match self.value(key) {
+            None => Ok(None),
+            Some(value) => match value.long().filter(|number| *number >= least) {
+                Some(number) => Ok(Some(number)),
+                None => fault(format!("{key} must be an integer >= {least}")),
+            },
+        }
+    }
+
+    fn seconds(&self, key: &str) -> Checked<Option<Duration>> {
+        match self.value(key) {
+            None => Ok(None),
+            Some(value) => match numeric(value).filter(|number| *number > 0.0) {
+                Some(number) => Ok(Some(seconds(number))),
+                None => fault(format!("{key} must be a number of seconds greater than 0")),
+            },
+        }
+    }
+
+    fn text(&self, key: &str) -> Checked<Option<String>> {
+        let Some(value) = self.value(key) else { return Ok(None) };
+        let Some(string) = weak_string(value)? else {
+            return fault(format!("{key} must be of type string, {} given", type_name(value, false)));
+        };
+        match string.string() {
+            Some(text) => Ok(Some(text)),
+            None => fault(format!("{key} must be valid UTF-8")),
+        }
+    }
+
+    fn choice<T: Copy>(&self, key: &str, choices: &[(&str, T)]) -> Checked<Option<T>> {
+        let Some(value) = self.value(key) else { return Ok(None) };
+        let chosen = choices.iter().find(|(name, _)| value.str() == Some(name));
+        match chosen {
+            Some((_, choice)) => Ok(Some(*choice)),
+            None => {
+                let names: Vec<_> = choices.iter().map(|(name, _)| format!("'{name}'")).collect();
+                fault(format!("{key} must be one of {}", names.join(", ")))
+            }
+        }
+    }
+
+    fn list<T>(&self, key: &str, what: &str, read: impl Fn(&str) -> Option<T>) -> Checked<Vec<T>> {
+        let Some(value) = self.value(key) else { return Ok(Vec::new()) };
+        let Some(array) = value.array() else { return fault(format!("{key} must be an array")) };
+        let entries = array.values().map(|entry| match entry.dereference().str().and_then(&read) {
+            Some(entry) => Ok(entry),
+            None => fault(format!("{key}: {} is not {what}", entry.dereference().coerce_to_string().unwrap_or_else(|| "an entry".into()))),
+        });
+        entries.collect()
+    }
+
+    fn log(&self) -> Checked<log::Settings> {
+        let levels: Vec<_> = log::LEVELS.into_iter().zip(0u8..).collect();
+        Ok(log::Settings { level: self.choice("log_level", &levels)?, file: self.text("log_file")? })
+    }
+
+    /// Off unless one of its keys is set: the original's default silences everybody behind one NAT.
+    fn rate_limit(&self, by: Option<RateLimitBy>) -> Checked<Option<RateLimit>> {
+        let enabled = self.0.get("enable_rate_limit").map(Zval::coerce_to_bool);
+        let (capacity, rate) = (self.0.get("rate_limit_capacity"), self.0.get("rate_limit_refill_rate"));
+        let is_set = enabled.is_some() || capacity.is_some() || rate.is_some() || by.is_some();
+        if !is_set || enabled == Some(false) {
+            return Ok(None);
+        }
+        let limit = match capacity {
+            None => 100,
+            Some(value) => weak_long(value)?.ok_or_else(|| type_fault(r"Utils\RateLimiter", 1, "capacity", "int", value))?,
+        };
+        let refill = match rate {
+            None => 10.0,
+            Some(value) => weak_double(value)?.ok_or_else(|| type_fault(r"Utils\RateLimiter", 2, "refillRate", "float", value))?,
+        };
+        if limit < 1 {
+            return fault("rate_limit_capacity must be an integer >= 1");
+        }
+        if !refill.is_finite() || refill < 0.0 {
+            return fault("rate_limit_refill_rate must be a number >= 0");
+        }
+        let capacity = u32::try_from(limit).unwrap_or(u32::MAX);
+        Ok(Some(RateLimit { capacity, refill_per_second: refill, by: by.unwrap_or(RateLimitBy::Connection) }))
+    }
+
+    fn metadata(&self) -> Checked<String> {
+        let Some(value) = self.value("metadata") else { return Ok("[]".into()) };
+        if !value.is_array() {
+            return fault(format!("metadata must be of type array, {} given", type_name(value, false)));
+        }
+        match json_encode(value)?.and_then(|json| json.string()) {
+            Some(json) => Ok(json),
+            None => fault("metadata cannot be encoded as JSON"),
+        }
+    }
+}
+
+/// The error that PHP raises when one of the original's constructors gets the value.
+fn type_fault(class: &str, number: u32, parameter: &str, kind: &str, value: &Zval) -> Fault {
+    exception::type_error(&format!(
+        r"PfinalClub\AsyncioHeartbeat\{class}::__construct(): Argument #{number} (${parameter}) must be of type {kind}, {} given",
+        type_name(value.dereference(), false)
+    ));
+    Fault::Thrown
+}
+
+fn seconds(number: f64) -> Duration {
+    Duration::from_secs_f64(number.clamp(0.001, YEAR))
+}
+
+fn network<T: std::str::FromStr + From<IpAddr>>(text: &str) -> Option<T> {
+    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(T::from))
+}
+
+/// What PHP's filters call an IP address or a host name.
+fn is_host(host: &str) -> bool {
+    if host.parse::<IpAddr>().is_ok() {
+        return true;
+    }
+    let name = host.strip_suffix('.').unwrap_or(host);
+    let is_label = |label: &str| {
+        let bytes = label.as_bytes();
+        let is_edge = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+        bytes.len() <= 63
+            && is_edge(bytes.first())
+            && is_edge(bytes.last())
+            && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-')
+    };
+    name.len() <= 253 && name.split('.').all(is_label)
+}

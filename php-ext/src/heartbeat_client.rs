@@ -1,0 +1,419 @@
+//! `PfinalClub\AsyncioHeartbeat\Client\HeartbeatClient`: one client of a bus, as PHP sees it, and the fleet of all
+//! clients of this process.
+
+use crate::arguments;
+use crate::clock::microtime;
+use crate::config::{self, Loop};
+use crate::declare::Declare;
+use crate::exception;
+use crate::heartbeat_server::{get_event_stream, poll};
+use crate::host::{Host, Source};
+use crate::php::{self, Call, Callable, Native, Outcome, bytes, json_decode, map, object, text, value};
+use crate::workerman::Workerman;
+use ext_php_rs::builders::ClassBuilder;
+use ext_php_rs::error::Result;
+use ext_php_rs::ffi::{zend_class_entry, zend_object_handlers, zend_string};
+use ext_php_rs::types::{ZendHashTable, Zval};
+use heartbus_core::config::InboxLimits;
+use heartbus_core::error::{Error, ErrorKind};
+use heartbus_core::event::{ClientEvent, Event, EventMask};
+use heartbus_core::inbox::Inbox;
+use heartbus_core::net::client::{Client as Engine, ClientStats, Clients};
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::ptr;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::{Arc, OnceLock};
+
+static CLASS: AtomicPtr<zend_class_entry> = AtomicPtr::new(ptr::null_mut());
+
+/// Name of the worker that Workerman shows.
+const WORKER: &str = "HeartbeatClient";
+
+/// What a script can subscribe to.
+#[derive(Copy, Clone)]
+enum Kind {
+    Connect,
+    Register,
+    Heartbeat,
+    Data,
+    Pong,
+    ServerError,
+    Error,
+    Close,
+}
+
+/// The kinds by name, in the order of the enum.
+const KINDS: [&str; 8] = ["connect", "register", "heartbeat", "data", "pong", "server_error", "error", "close"];
+
+pub struct Client {
+    host: String,
+    port: i64,
+    config: Zval,
+    callbacks: RefCell<[Option<Rc<Callable>>; KINDS.len()]>,
+    /// Waits in the host for a loop.
+    is_waiting: Cell<bool>,
+    /// The engine's client will not come back.
+    is_finished: Cell<bool>,
+    engine: RefCell<Option<Rc<Engine>>>,
+    /// Of the engine's clients before this one: `connect()` after `disconnect()` makes another.
+    before: RefCell<ClientStats>,
+}
+
+pub fn register() -> Result<()> {
+    ClassBuilder::new(r"PfinalClub\AsyncioHeartbeat\Client\HeartbeatClient")
+        .declare("__construct(string $host = '127.0.0.1', int $port = 9501, array $config = [])", construct)
+        .declare("connect(): void", connect)
+        .declare("disconnect(): void", disconnect)
+        .declare("send(string $data, int $channelId = 0): bool", send)
+        .declare("ping(): bool", ping)
+        .declare("on(string $event, callable $callback): void", on)
+        .declare("isConnected(): bool", is_connected)
+        .declare("getNodeId(): ?string", get_node_id)
+        .declare("getChannelId(): ?int", get_channel_id)
+        .declare("getStats(): array", get_stats)
+        .declare("static run(): void", run)
+        .declare("static poll(float $timeout = 0.0): int", poll)
+        .declare("static getEventStream()", get_event_stream)
+        .declare("private static onWorkerStart(): void", on_worker_start)
+        .declare("private static onReadable(): void", on_readable)
+        .registration(|class, arguments| {
+            std::mem::forget(arguments);
+            php::hold::<Client>(class);
+            CLASS.store(class, Ordering::Relaxed);
+        })
+        .register()
+}
+
+impl Native for Client {
+    fn handlers() -> &'static OnceLock<zend_object_handlers> {
+        static HANDLERS: OnceLock<zend_object_handlers> = OnceLock::new();
+        &HANDLERS
+    }
+
+    fn each_value(&self, visit: &mut dyn FnMut(&Zval)) {
+        visit(&self.config);
+        self.callbacks.borrow().iter().flatten().for_each(|callback| visit(callback.zval()));
+    }
+}
+
+// ---- methods ----
+
+fn construct(call: &mut Call) -> Outcome {
+    let (mut host, mut port, mut config) = (ptr::null_mut::<zend_string>(), 9501i64, ptr::null_mut::<Zval>());
+    arguments!(call, c"|Sla", host, port, config)?;
+    let host = if host.is_null() { "127.0.0.1".into() } else { String::from_utf8_lossy(bytes(host)) };
+    // SAFETY: an argument of this call, or null when it was left out.
+    let config = unsafe { config.as_ref() }.map_or_else(Zval::new_array, |config| config.dereference().shallow_clone());
+    let client = Client {
+        host: host.into_owned(),
+        port,
+        config,
+        callbacks: RefCell::default(),
+        is_waiting: Cell::new(false),
+        is_finished: Cell::new(false),
+        engine: RefCell::default(),
+        before: RefCell::default(),
+    };
+    // SAFETY: an object of our class.
+    unsafe { php::set_held(call.this(), Rc::new(client)) };
+    Ok(())
+}
+
+fn connect(call: &mut Call) -> Outcome {
+    arguments!(call, c"")?;
+    let client = call.held::<Client>()?;
+    let this = object(call.this());
+    if client.is_waiting.get() || client.is_live() {
+        return Ok(());
+    }
+    let host = Host::current();
+    let event_loop = config::client(client.settings())?.event_loop;
+    if host.is_looping() || matches!(event_loop, Loop::Native | Loop::Manual) {
+        return start(&host, &this);
+    }
+    if host.workerman.is_running()? {
+        host.be_watched()?;
+        return start(&host, &this);
+    }
+    if !Workerman::exists(true)? {
+        return match event_loop {
+            Loop::Workerman => {
+                Err(exception::fail(ErrorKind::Config, r"'loop' => 'workerman' needs Workerman: there is no class Workerman\Worker"))
+            }
+            _ => start(&host, &this),
+        };
+    }
+    // Workerman is there and does not run yet: `Worker::runAll()` may follow, or `run()`.
+    client.is_waiting.set(true);
+    host.wait(this);
+    if host.wants_client_worker() {
+        host.workerman.add_worker(WORKER, static_method("onworkerstart"), Zval::null())?;
+    }
+    Ok(())
+}
+
+fn disconnect(call: &mut Call) -> Outcome {
+    arguments!(call, c"")?;
+    let client = call.held::<Client>()?;
+    if client.is_waiting.replace(false) {
+        Host::current().stop_waiting(&object(call.this()));
+        return Ok(());
+    }
+    let engine = client.engine.borrow().clone();
+    match engine {
+        Some(engine) if !engine.is_own_process() => Err(exception::raise(&Error::wrong_process())),
+        Some(engine) => {
+            engine.disconnect();
+            Ok(())
+        }
+        None => Ok(()),
+    }
+}
+
+fn send(call: &mut Call) -> Outcome {
+    let (mut data, mut channel_id) = (ptr::null_mut::<zend_string>(), 0i64);
+    arguments!(call, c"S|l", data, channel_id)?;
+    let sent = call.held::<Client>()?.command("send", "data", |engine| engine.send(bytes(data), channel_id))?;
+    call.result.set_bool(sent);
+    Ok(())
+}
+
+fn ping(call: &mut Call) -> Outcome {
+    arguments!(call, c"")?;
+    let sent = call.held::<Client>()?.command("ping", "ping", Engine::ping)?;
+    call.result.set_bool(sent);
+    Ok(())
+}
+
+fn on(call: &mut Call) -> Outcome {
+    let (mut event, mut callback) = (ptr::null_mut::<zend_string>(), ptr::null_mut::<Zval>());
+    arguments!(call, c"Sz", event, callback)?;
+    let client = call.held::<Client>()?;
+    let callback = Rc::new(Callable::new(callback, 2)?);
+    // As in the original, an unknown name is accepted, and never fires.
+    if let Some(place) = KINDS.iter().position(|name| name.as_bytes() == bytes(event)) {
+        let _replaced = client.callbacks.borrow_mut()[place].replace(callback);
+    }
+    Ok(())
+}
+
+fn is_connected(call: &mut Call) -> Outcome {
+    arguments!(call, c"")?;
+    let client = call.held::<Client>()?;
+    call.result.set_bool(client.stats().connected);
+    Ok(())
+}
+
+fn get_node_id(call: &mut Call) -> Outcome {
+    arguments!(call, c"")?;
+    let client = call.held::<Client>()?;
+    *call.result = client.stats().node_id.map_or_else(Zval::null, |id| text(&*id));
+    Ok(())
+}
+
+fn get_channel_id(call: &mut Call) -> Outcome {
+    arguments!(call, c"")?;
+    let client = call.held::<Client>()?;
+    *call.result = client.stats().channel_id.map_or_else(Zval::null, |id| value(i64::from(id)));
+    Ok(())
+}
+
+fn get_stats(call: &mut Call) -> Outcome {
+    arguments!(call, c"")?;
+    let stats = call.held::<Client>()?.stats();
+    let channels = i64::from(stats.connected && stats.channel_id.is_some());
+    *call.result = map([
+        ("connected", value(stats.connected)),
+        ("node_id", stats.node_id.map_or_else(Zval::null, |id| text(&*id))),
+        ("channel_id", stats.channel_id.map_or_else(Zval::null, |id| value(i64::from(id)))),
+        ("messages_sent", value(stats.messages_sent as i64)),
+        ("messages_received", value(stats.messages_received as i64)),
+        ("reconnect_attempts", value(i64::from(stats.reconnect_attempts))),
+        ("uptime", stats.connected_at.map_or_else(|| value(0i64), |at| value((microtime() - at).max(0.0)))),
+        ("channels", value(channels)),
+    ]);
+    Ok(())
+}
+
+fn run(call: &mut Call) -> Outcome {
+    arguments!(call, c"")?;
+    let host = Host::current();
+    if host.workerman.is_running()? {
+        return Err(exception::logic_exception("HeartbeatClient::run(): the loop of Workerman runs already, and the clients with it"));
+    }
+    host.run(&|| !host.has_clients())
+}
+
+/// In the worker of the clients that were told to connect before there was a loop.
+fn on_worker_start(call: &mut Call) -> Outcome {
+    arguments!(call, c"")?;
+    let host = Host::current();
+    host.be_watched()?;
+    host.connect_waiting()
+}
+
+/// Called by another loop when the bell is readable.
+fn on_readable(call: &mut Call) -> Outcome {
+    arguments!(call, c"")?;
+    Host::current().pump().map(drop)
+}
+
+/// What another loop calls when the bell is readable.
+pub fn pump_closure() -> Zval {
+    static_method("onreadable")
+}
+
+fn static_method(name: &str) -> Zval {
+    // SAFETY: the class is registered.
+    php::method_closure(unsafe { &*CLASS.load(Ordering::Relaxed) }, ptr::null_mut(), name)
+}
+
+// ---- behaviour ----
+
+/// Starts a client's connection on the thread of all clients.
+pub fn start(host: &Host, object: &Zval) -> Outcome {
+    let object = object.shallow_clone();
+    let this = object.object().map_or(ptr::null_mut(), |object| ptr::from_ref(object).cast_mut());
+    // SAFETY: an object of our class.
+    let Some(client) = (unsafe { php::held::<Client>(this) }) else { return Ok(()) };
+    client.is_waiting.set(false);
+    let stats = client.stats();
+    let node_id = stats.node_id.as_ref().map(|id| id.to_string());
+    let settings = config::client(client.settings())?;
+    let config = config::client_engine(&client.host, client.port, client.settings(), node_id)?;
+    settings.log.apply().map_err(|error| exception::raise(&error))?;
+    let fleet = host.fleet()?;
+    let engine = fleet.clients.connect(config).map_err(|error| exception::raise(&error))?;
+    fleet.members.borrow_mut().insert(engine.id(), object);
+    *client.before.borrow_mut() = stats;
+    *client.engine.borrow_mut() = Some(Rc::new(engine));
+    client.is_finished.set(false);
+    Ok(())
+}
+
+impl Client {
+    fn settings(&self) -> &ZendHashTable {
+        self.config.array().expect("PHP checked that it is an array")
+    }
+
+    /// Connected, connecting, or between two attempts.
+    fn is_live(&self) -> bool {
+        !self.is_finished.get() && self.engine.borrow().as_ref().is_some_and(|engine| engine.is_own_process())
+    }
+
+    fn stats(&self) -> ClientStats {
+        let before = self.before.borrow();
+        let stats = self.engine.borrow().as_ref().map(|engine| engine.stats()).unwrap_or_default();
+        ClientStats {
+            node_id: stats.node_id.or_else(|| before.node_id.clone()),
+            channel_id: stats.channel_id.or(before.channel_id),
+            messages_sent: stats.messages_sent + before.messages_sent,
+            messages_received: stats.messages_received + before.messages_received,
+            connected_at: stats.connected_at.or(before.connected_at),
+            ..stats
+        }
+    }
+
+    fn command(&self, verb: &str, what: &str, command: impl FnOnce(&Engine) -> std::result::Result<(), Error>) -> Outcome<bool> {
+        let engine = self.engine.borrow().clone();
+        let done = match engine {
+            Some(engine) => command(&engine),
+            None => Err(Error::new(ErrorKind::Closed, "")),
+        };
+        match done {
+            Ok(()) => return Ok(true),
+            Err(error) if error.kind == ErrorKind::WrongProcess => return Err(exception::raise(&error)),
+            Err(error) => {
+                crate::log::install();
+                match error.kind {
+                    ErrorKind::Closed => tracing::error!("Cannot {verb}: Not connected to server"),
+                    _ => tracing::error!("Failed to send {what}: {error}"),
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn call<const N: usize>(&self, kind: Kind, arguments: impl FnOnce() -> [Zval; N]) -> Outcome<bool> {
+        let callback = self.callbacks.borrow()[kind as usize].clone();
+        match callback {
+            Some(callback) => callback.call(arguments()).map(|_| true),
+            None => Ok(false),
+        }
+    }
+
+    fn tell(&self, event: ClientEvent) -> Outcome<bool> {
+        match event {
+            ClientEvent::Connect => self.call(Kind::Connect, || []),
+            ClientEvent::Register { node_id, channel_id } => self.call(Kind::Register, || [text(&*node_id), value(i64::from(channel_id))]),
+            ClientEvent::Heartbeat { .. } => self.call(Kind::Heartbeat, || []),
+            ClientEvent::Data { payload, channel_id } => self.call(Kind::Data, || [text(payload), value(channel_id)]),
+            ClientEvent::Pong => self.call(Kind::Pong, || []),
+            ClientEvent::ServerError { raw, .. } => self.call(Kind::ServerError, || {
+                let decoded = json_decode(&raw);
+                [if decoded.is_array() { decoded } else { Zval::null() }]
+            }),
+            ClientEvent::Error { code, message } => self.call(Kind::Error, || [value(i64::from(code)), text(message)]),
+            ClientEvent::Close => self.call(Kind::Close, || []),
+            ClientEvent::Finished => Ok(false),
+        }
+    }
+}
+
+/// All clients of this process: one thread and one inbox.
+pub struct Fleet {
+    clients: Clients,
+    inbox: Arc<Inbox>,
+    pending: RefCell<VecDeque<Event>>,
+    /// The PHP objects of the clients that are not finished, by the id of the engine's client. They live until then,
+    /// as in the original: a script need not keep a client that has callbacks.
+    members: RefCell<HashMap<u64, Zval>>,
+}
+
+impl Fleet {
+    pub fn start() -> std::result::Result<Fleet, Error> {
+        let inbox = Inbox::new(InboxLimits::default())?;
+        inbox.subscribe(EventMask::CLIENT);
+        let clients = Clients::start(inbox.clone())?;
+        Ok(Fleet { clients, inbox, pending: RefCell::default(), members: RefCell::default() })
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.members.borrow().is_empty()
+    }
+
+    /// Every client says goodbye; nothing is told any more.
+    pub fn shut_down(&self) {
+        self.clients.stop();
+        drop(self.members.take());
+    }
+}
+
+impl Source for Fleet {
+    fn inbox(&self) -> Option<Arc<Inbox>> {
+        Some(self.inbox.clone())
+    }
+
+    fn pending(&self) -> &RefCell<VecDeque<Event>> {
+        &self.pending
+    }
+
+    fn tell(&self, _: &Host, event: Event) -> Outcome<bool> {
+        let Event::Client { client_id, event } = event else { return Ok(false) };
+        let is_last = event == ClientEvent::Finished;
+        // Held while its callback runs, whatever that does.
+        let object = match is_last {
+            true => self.members.borrow_mut().remove(&client_id),
+            false => self.members.borrow().get(&client_id).map(Zval::shallow_clone),
+        };
+        let this = object.as_ref().and_then(Zval::object).map_or(ptr::null_mut(), |object| ptr::from_ref(object).cast_mut());
+        // SAFETY: an object of our class, or null.
+        let Some(client) = (unsafe { php::held::<Client>(this) }) else { return Ok(false) };
+        if is_last && client.engine.borrow().as_ref().is_some_and(|engine| engine.id() == client_id) {
+            client.is_finished.set(true);
+        }
+        client.tell(event)
+    }
+}

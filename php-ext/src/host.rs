@@ -1,0 +1,393 @@
+//! The host side of the engine in one PHP process: which servers and clients run here, how their events reach their
+//! callbacks, and the extension's own loop.
+//!
+//! There is one host per PHP request and process. Callbacks run from here only, on PHP's thread, with no lock and no
+//! borrow held; events that were taken out of an inbox wait in their source until their turn, so that an exception, a
+//! suspended fiber or a nested loop loses none.
+
+use crate::bell::Bell;
+use crate::exception;
+use crate::heartbeat_client::Fleet;
+use crate::heartbeat_server::Server;
+use crate::php::{Outcome, pending_exception};
+use crate::shim;
+use crate::signals::Signals;
+use crate::workerman::Workerman;
+use ext_php_rs::types::Zval;
+use heartbus_core::error::{Error, ErrorKind};
+use heartbus_core::event::Event;
+use heartbus_core::inbox::Inbox;
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Events of one source that are told before the next source, timers and signals have their turn.
+const BATCH: usize = 1024;
+
+thread_local! {
+    static HOST: RefCell<Option<Rc<Host>>> = const { RefCell::new(None) };
+}
+
+/// Something that has an inbox: a server, or all clients together.
+pub trait Source {
+    fn inbox(&self) -> Option<Arc<Inbox>>;
+
+    /// Events that were taken out of the inbox and wait for their callbacks.
+    fn pending(&self) -> &RefCell<VecDeque<Event>>;
+
+    /// Tells one event. True when a callback ran.
+    fn tell(&self, host: &Host, event: Event) -> Outcome<bool>;
+}
+
+pub struct Host {
+    /// Tells a forked child from its parent.
+    generation: u32,
+    bell: OnceCell<Bell>,
+    /// Servers that run, or have events left to tell, each with its PHP object.
+    servers: RefCell<Vec<(Rc<Server>, Zval)>>,
+    fleet: RefCell<Option<Rc<Fleet>>>,
+    /// Clients that were told to connect before there was a loop.
+    waiting: RefCell<VecDeque<Zval>>,
+    /// A `HeartbeatClient` worker is registered for them.
+    has_client_worker: Cell<bool>,
+    pub workerman: Workerman,
+    /// Workerman's loop watches the bell.
+    is_watched: Cell<bool>,
+    stream: RefCell<Zval>,
+    /// Own loops on the stack.
+    loops: Cell<u32>,
+    signals: RefCell<Option<Signals>>,
+    /// A stop signal came, and the outermost loop has not returned yet.
+    is_interrupted: Cell<bool>,
+    /// Calls of `pump` on the stack.
+    pumps: Cell<u32>,
+    /// In a forked child: the parent's host, of which nothing may be used here.
+    inherited: RefCell<Option<Rc<Host>>>,
+}
+
+impl Host {
+    pub fn current() -> Rc<Host> {
+        // SAFETY: reads a number.
+        let generation = unsafe { shim::heartbus_generation() };
+        HOST.with_borrow_mut(|current| match current {
+            Some(host) if host.generation == generation => host.clone(),
+            other => {
+                let host = Rc::new(Host::new(generation, other.take()));
+                other.insert(host).clone()
+            }
+        })
+    }
+
+    fn new(generation: u32, inherited: Option<Rc<Host>>) -> Host {
+        let waiting = inherited.as_ref().map(|parent| parent.waiting.take()).unwrap_or_default();
+        let has_client_worker = inherited.as_ref().is_some_and(|parent| parent.has_client_worker.get());
+        if let Some(parent) = &inherited {
+            // The parent's loop does not turn here.
+            parent.signals.take();
+        }
+        Host {
+            generation,
+            bell: OnceCell::new(),
+            servers: RefCell::default(),
+            fleet: RefCell::default(),
+            waiting: RefCell::new(waiting),
+            has_client_worker: Cell::new(has_client_worker),
+            workerman: Workerman::default(),
+            is_watched: Cell::new(false),
+            stream: RefCell::new(Zval::new()),
+            loops: Cell::new(0),
+            signals: RefCell::default(),
+            is_interrupted: Cell::new(false),
+            pumps: Cell::new(0),
+            inherited: RefCell::new(inherited),
+        }
+    }
+
+    /// The end of the request: everything stops, politely; no callback runs any more.
+    pub fn shut_down() {
+        let Some(host) = HOST.with_borrow_mut(Option::take) else { return };
+        host.signals.take();
+        // Said explicitly and not left to drop: a fatal error may have jumped over frames that share these. Clients go
+        // first, so that those of our own servers can say goodbye.
+        if let Some(fleet) = host.fleet.take() {
+            fleet.shut_down();
+        }
+        for (server, _) in host.servers.take() {
+            server.shut_down();
+        }
+        host.waiting.take();
+        host.inherited.take();
+    }
+
+    /// Throws in a child that a callback forked: what goes on here is the parent's business.
+    fn check_process(&self) -> Outcome {
+        // SAFETY: reads a number.
+        let is_own = self.generation == unsafe { shim::heartbus_generation() };
+        if is_own { Ok(()) } else { Err(exception::raise(&Error::wrong_process())) }
+    }
+
+    pub fn bell(&self) -> Result<&Bell, Error> {
+        if let Some(bell) = self.bell.get() {
+            return Ok(bell);
+        }
+        let bell = Bell::new()?;
+        Ok(self.bell.get_or_init(|| bell))
+    }
+
+    /// Makes whatever loop there is look again soon.
+    pub fn ring(&self) {
+        if let Some(bell) = self.bell.get() {
+            bell.ring();
+        }
+    }
+
+    /// The stream that other loops watch.
+    pub fn stream(&self) -> Outcome<Zval> {
+        let mut stream = self.stream.borrow_mut();
+        // SAFETY: looks at a value.
+        if !unsafe { shim::heartbus_stream_is_open(&raw mut *stream) } {
+            let fd = self.bell().and_then(Bell::duplicate).map_err(|error| exception::raise(&error))?;
+            let mut opened = Zval::new();
+            // SAFETY: the stream owns the descriptor from here on.
+            if !unsafe { shim::heartbus_stream(fd, &raw mut opened) } {
+                return Err(exception::fail(ErrorKind::Io, "Cannot open a stream for events"));
+            }
+            *stream = opened;
+        }
+        Ok(stream.shallow_clone())
+    }
+
+    // ---- servers and clients ----
+
+    pub fn add_server(&self, server: Rc<Server>, object: Zval, inbox: &Inbox) -> Result<(), Error> {
+        self.bell()?.watch(inbox.as_fd())?;
+        self.servers.borrow_mut().push((server, object));
+        Ok(())
+    }
+
+    /// Gives the server's object back: dropping it may run PHP code.
+    pub fn remove_server(&self, server: &Server) -> Option<Zval> {
+        if let (Some(inbox), Some(bell)) = (server.inbox(), self.bell.get()) {
+            bell.unwatch(inbox.as_fd());
+        }
+        let mut servers = self.servers.borrow_mut();
+        let place = servers.iter().position(|(running, _)| std::ptr::eq(&raw const **running, server))?;
+        Some(servers.remove(place).1)
+    }
+
+    fn running_servers(&self) -> Vec<Rc<Server>> {
+        self.servers.borrow().iter().map(|(server, _)| server.clone()).collect()
+    }
+
+    /// The thread of all clients; started by the first that needs it.
+    pub fn fleet(&self) -> Outcome<Rc<Fleet>> {
+        if let Some(fleet) = &*self.fleet.borrow() {
+            return Ok(fleet.clone());
+        }
+        let start = || {
+            let fleet = Rc::new(Fleet::start()?);
+            if let Some(inbox) = fleet.inbox() {
+                self.bell()?.watch(inbox.as_fd())?;
+            }
+            Ok(fleet)
+        };
+        let fleet = start().map_err(|error| exception::raise(&error))?;
+        Ok(self.fleet.borrow_mut().insert(fleet).clone())
+    }
+
+    pub fn has_clients(&self) -> bool {
+        !self.waiting.borrow().is_empty() || self.fleet.borrow().as_ref().is_some_and(|fleet| !fleet.is_empty())
+    }
+
+    /// A client that connects as soon as there is a loop: in its own worker of Workerman's, or in `run()` and `poll()`.
+    pub fn wait(&self, client: Zval) {
+        self.waiting.borrow_mut().push_back(client);
+    }
+
+    pub fn stop_waiting(&self, client: &Zval) {
+        let mut waiting = self.waiting.borrow_mut();
+        let place = waiting.iter().position(|waiting| waiting.is_identical(client));
+        let removed = place.and_then(|place| waiting.remove(place));
+        drop(waiting);
+        drop(removed);
+    }
+
+    /// True once: for whoever registers the worker of the waiting clients.
+    pub fn wants_client_worker(&self) -> bool {
+        !self.has_client_worker.replace(true)
+    }
+
+    /// Connects the clients that waited for a loop. They are many, maybe; the first that cannot be started is told.
+    pub fn connect_waiting(&self) -> Outcome {
+        loop {
+            let client = self.waiting.borrow_mut().pop_front();
+            let Some(client) = client else { return Ok(()) };
+            crate::heartbeat_client::start(self, &client)?;
+        }
+    }
+
+    /// Somebody drives us by hand: no worker of Workerman's will connect the clients that wait.
+    pub fn adopt_waiting(&self) -> Outcome {
+        if self.waiting.borrow().is_empty() || self.workerman.is_running()? {
+            return Ok(());
+        }
+        self.connect_waiting()
+    }
+
+    /// Lets Workerman's loop tell us when there is something to do.
+    pub fn be_watched(&self) -> Outcome {
+        if self.is_watched.replace(true) {
+            return Ok(());
+        }
+        self.workerman.watch(self.stream()?, crate::heartbeat_client::pump_closure())
+    }
+
+    pub fn is_watched(&self) -> bool {
+        self.is_watched.get()
+    }
+
+    pub fn is_looping(&self) -> bool {
+        self.loops.get() > 0
+    }
+
+    pub fn is_pumping(&self) -> bool {
+        self.pumps.get() > 0
+    }
+
+    // ---- telling ----
+
+    /// Tells what waits, one batch per source. Returns the number of callbacks that ran.
+    pub fn pump(&self) -> Outcome<usize> {
+        self.pumps.set(self.pumps.get() + 1);
+        let told = self.tell_all();
+        self.pumps.set(self.pumps.get() - 1);
+        told
+    }
+
+    fn tell_all(&self) -> Outcome<usize> {
+        let mut ran = 0;
+        let mut is_quiet = true;
+        for server in self.running_servers() {
+            ran += self.tell_batch(&*server)?;
+            ran += usize::from(server.settle(self)?);
+            is_quiet &= server.pending().borrow().is_empty();
+        }
+        let fleet = self.fleet.borrow().clone();
+        if let Some(fleet) = fleet {
+            ran += self.tell_batch(&*fleet)?;
+            is_quiet &= fleet.pending().borrow().is_empty();
+        }
+        if let (true, Some(bell)) = (is_quiet, self.bell.get()) {
+            bell.silence();
+        }
+        Ok(ran)
+    }
+
+    fn tell_batch(&self, source: &dyn Source) -> Outcome<usize> {
+        let mut ran = 0;
+        let is_empty = source.pending().borrow().is_empty();
+        if let (true, Some(inbox)) = (is_empty, source.inbox()) {
+            inbox.drain(&mut source.pending().borrow_mut(), BATCH);
+        }
+        for _ in 0..BATCH {
+            let (event, are_more) = {
+                let mut pending = source.pending().borrow_mut();
+                (pending.pop_front(), !pending.is_empty())
+            };
+            let Some(event) = event else { break };
+            if are_more {
+                // If the callback throws or suspends its fiber, the next turn of the loop goes on with the rest.
+                self.ring();
+            }
+            ran += usize::from(source.tell(self, event)?);
+            self.check_process()?;
+        }
+        Ok(ran)
+    }
+
+    /// Fires the timers that are due.
+    fn tick(&self) -> Outcome<usize> {
+        let now = Instant::now();
+        let mut fired = 0;
+        for server in self.running_servers() {
+            while let Some(callback) = server.timers.take_due(now) {
+                callback.call([])?;
+                self.check_process()?;
+                fired += 1;
+            }
+        }
+        Ok(fired)
+    }
+
+    // ---- the extension's own loop ----
+
+    /// Runs everything of this process until `is_done`, an exception, or a stop signal.
+    pub fn run(&self, is_done: &dyn Fn() -> bool) -> Outcome {
+        if self.loops.get() == 0 {
+            Signals::came();
+            *self.signals.borrow_mut() = Some(Signals::take());
+        }
+        self.loops.set(self.loops.get() + 1);
+        let done = self.turn(is_done);
+        self.loops.set(self.loops.get() - 1);
+        if self.loops.get() == 0 {
+            self.signals.take();
+            self.is_interrupted.set(false);
+        }
+        done
+    }
+
+    fn turn(&self, is_done: &dyn Fn() -> bool) -> Outcome {
+        self.adopt_waiting()?;
+        loop {
+            let ran = self.pump()? + self.tick()?;
+            if Signals::came() {
+                self.is_interrupted.set(true);
+                for server in self.running_servers() {
+                    server.begin_stop(self);
+                }
+                continue;
+            }
+            if is_done() || (self.is_interrupted.get() && self.servers.borrow().is_empty()) {
+                return Ok(());
+            }
+            if ran == 0 {
+                self.sleep(None)?;
+            }
+            self.check_process()?;
+        }
+    }
+
+    /// One turn for loops of others: tells what waits; with nothing to tell, waits for it for up to `timeout`.
+    pub fn poll(&self, timeout: Duration) -> Outcome<usize> {
+        self.adopt_waiting()?;
+        let deadline = Instant::now() + timeout;
+        loop {
+            let ran = self.pump()? + self.tick()?;
+            if ran > 0 || Instant::now() >= deadline || !self.sleep(Some(deadline))? {
+                return Ok(ran);
+            }
+        }
+    }
+
+    /// Sleeps until something may have to be done. False when a signal ended it.
+    fn sleep(&self, deadline: Option<Instant>) -> Outcome<bool> {
+        let timers = self.running_servers().into_iter().filter_map(|server| server.timers.next_due());
+        let wake = timers.chain(deadline).min();
+        let nanoseconds = wake.map_or(-1, |at| {
+            let left = at.saturating_duration_since(Instant::now()).as_nanos();
+            i64::try_from(left).unwrap_or(i64::MAX)
+        });
+        let fd = self.bell.get().map_or(-1, Bell::fd);
+        // SAFETY: the descriptor is open, or there is none.
+        let woken = unsafe { shim::heartbus_wait(fd, nanoseconds) };
+        if woken < 0 {
+            // SAFETY: no borrow is held: handlers of the user's run here.
+            unsafe { shim::heartbus_run_interrupts() };
+            pending_exception()?;
+        }
+        Ok(woken >= 0)
+    }
+}
