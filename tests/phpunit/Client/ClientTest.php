@@ -2,7 +2,7 @@
 
 namespace Heartbus\Tests\Client;
 
-use Heartbus\Tests\{FakeServer, Frame, TestCase};
+use Heartbus\Tests\{FakeServer, Frame, Port, TestCase};
 
 /** HeartbeatClient on the wire and in PHP, against a server that the test plays frame by frame. */
 final class ClientTest extends TestCase
@@ -258,12 +258,12 @@ final class ClientTest extends TestCase
 
     public function test_ipv6_and_host_names(): void
     {
-        $server = $this->server([], 'say_events($server, "register");', ['host' => '::1']);
-        foreach (['::1', 'localhost'] as $number => $host) {
-            $client = $this->script("\$c = new HeartbeatClient('$host', {$server->port}, ['node_id' => 'n$number', 'auto_reconnect' => false]);
-                say_events(\$c, 'register'); \$c->connect(); drive(fn () => \$c->getChannelId() !== null); \$c->disconnect(); HeartbeatClient::run();");
+        foreach (Port::hasIpv6() ? ['::1', 'localhost'] : ['localhost'] as $host) {
+            $server = $this->server([], 'say_events($server, "register");', ['host' => $host]);
+            $client = $this->script("\$c = new HeartbeatClient('$host', {$server->port}, ['node_id' => 'n', 'auto_reconnect' => false]);
+                \$c->connect(); drive(fn () => \$c->getChannelId() !== null); \$c->disconnect(); HeartbeatClient::run();");
             self::assertSame(0, $client->exitCode());
-            self::assertSame(["n$number"], $server->next('register'));
+            self::assertSame(['n'], $server->next('register'));
         }
     }
 

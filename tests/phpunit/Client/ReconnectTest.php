@@ -10,7 +10,7 @@ final class ReconnectTest extends TestCase
     public function test_a_lost_connection_comes_back_with_the_same_id(): void
     {
         $server = FakeServer::listen();
-        $client = $this->client($server->port, ['reconnect_interval' => 0.1]);
+        $client = $this->client($server->port, ['reconnect_interval' => 0.1, 'log_level' => 'info']);
         [$peer, $request] = $server->register(1);
         $id = $request['node_id'];
         foreach ([2, 3, 4] as $channel) {
@@ -152,9 +152,10 @@ final class ReconnectTest extends TestCase
             $peer->finish();
             $client->next('close');
         }
-        $server->register();
+        [$peer] = $server->register();
         $client->next('register');
         self::assertTrue($client->ask('return $client->send("fine");'));
+        self::assertSame('fine', $peer->expect(Frame::DATA)->payload);
     }
 
     public function test_disconnect_while_waiting_to_reconnect_ends_it(): void

@@ -69,7 +69,7 @@ final class CallbackTest extends TestCase
             'E_USER_ERROR' => ['trigger_error("my own", E_USER_ERROR);', 'my own'],
             'out of memory' => ['str_repeat("x", 1 << 30);', 'Allowed memory size'],
             'no such function' => ['no_such_function();', 'Call to undefined function'],
-            'a class that cannot be' => ['eval("class A extends Node { public string \$id; }");', 'Cannot redeclare readonly'],
+            'a class that cannot be' => ['eval("class A extends PfinalClub\AsyncioHeartbeat\Node\Node { public string \$id; }");', 'Cannot redeclare readonly'],
         ];
     }
 

@@ -270,7 +270,7 @@ final class BadInputTest extends TestCase
 
     public function test_a_small_descriptor_limit_lowers_the_connection_limit_and_refuses_politely(): void
     {
-        $server = $this->server([], '', ['wrap' => ['prlimit', '--nofile=128:128']]);
+        $server = $this->server([], '', ['wrap' => ['prlimit', '--nofile=256:256']]);
         $peers = array_map(fn () => $server->connect(), range(1, 200));
         $answers = ['served' => 0, 'refused' => 0];
         foreach ($peers as $peer) {

@@ -117,7 +117,10 @@ final class Peer
 
     public function hasEnded(): bool
     {
-        $this->fill(0);
+        do {
+            $before = strlen($this->buffer);
+            $this->fill(0);
+        } while (strlen($this->buffer) > $before);
         return $this->ended;
     }
 

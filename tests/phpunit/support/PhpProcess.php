@@ -118,7 +118,9 @@ final class PhpProcess
 
     public function isRunning(): bool
     {
-        return $this->poll() === null;
+        // Ask for all: a process that has ended and is not waited for still counts as alive for those who wait for its end.
+        array_map(fn (self $process) => $process->poll(), self::$running);
+        return $this->exitCode === null;
     }
 
     /** The exit code once the process has ended; a death by signal N is 128 + N, as a shell has it. */

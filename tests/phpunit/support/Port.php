@@ -19,4 +19,11 @@ final class Port
         }
         Assert::fail('no free port');
     }
+
+    /** Whether this machine has IPv6 at all; containers often do not. */
+    public static function hasIpv6(): bool
+    {
+        $server = @stream_socket_server('tcp://[::1]:0');
+        return $server && fclose($server);
+    }
 }

@@ -61,7 +61,7 @@ final class WorkermanApp
     /** Writes a script as it is; one that does not open with <?php gets the harness's prelude and the autoloader first. */
     public function write(string $name, string $code): void
     {
-        $head = str_starts_with($code, '<?php') ? '' : '<?php' . PhpProcess::USES . "\nuse Workerman\Worker;\nrequire 'vendor/autoload.php';\nrequire "
+        $head = str_starts_with($code, '<?php') ? '' : "<?php\n" . PhpProcess::USES . "\nuse Workerman\Worker;\nrequire 'vendor/autoload.php';\nrequire "
             . var_export(__DIR__ . '/prelude.php', true) . ";\n";
         file_put_contents("$this->folder/$name", $head . $code);
     }

@@ -6,6 +6,9 @@ use PfinalClub\AsyncioHeartbeat\Client\HeartbeatClient;
 use PfinalClub\AsyncioHeartbeat\Node\Node;
 use PfinalClub\AsyncioHeartbeat\Server\HeartbeatServer;
 
+/** Names that the code of PhpProcess::ask() may use: eval() does not inherit those of this file. */
+const IMPORTS = 'use PfinalClub\AsyncioHeartbeat\{Client\HeartbeatClient, Node\Node, Protocol\Message, Server\HeartbeatServer};';
+
 /** One line for PhpProcess::next(). Bytes that are no UTF-8 arrive as "hex:…". */
 function say(string $topic, mixed ...$arguments): void
 {
@@ -59,7 +62,7 @@ function answer(array $scope): void
         try {
             $value = (function () use ($scope, $code): mixed {
                 extract($scope);
-                return eval($code);
+                return eval(IMPORTS . $code);
             })();
             say("answer$number", true, $value, null);
         } catch (Throwable $error) {
