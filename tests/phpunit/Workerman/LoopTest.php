@@ -170,6 +170,7 @@ final class LoopTest extends TestCase
         self::assertSame(['to the worker', $pid], $process->next('data'));
         $peer->close();
         [$peer] = $server->register(6);
+        $peer->expect(Frame::DATA);
         $process->signal(SIGINT);
         $peer->expect(Frame::UNREGISTER);
         self::assertSame(0, $process->exitCode());
