@@ -175,14 +175,14 @@ fn disconnect(call: &mut Call) -> Outcome {
 fn send(call: &mut Call) -> Outcome {
     let (mut data, mut channel_id) = (ptr::null_mut::<zend_string>(), 0i64);
     arguments!(call, c"S|l", data, channel_id)?;
-    let sent = call.held::<Client>()?.command("send", "data", |engine| engine.send(bytes(data), channel_id))?;
+    let sent = call.held::<Client>()?.command("send", |engine| engine.send(bytes(data), channel_id))?;
     call.result.set_bool(sent);
     Ok(())
 }
 
 fn ping(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
-    let sent = call.held::<Client>()?.command("ping", "ping", Engine::ping)?;
+    let sent = call.held::<Client>()?.command("ping", Engine::ping)?;
     call.result.set_bool(sent);
     Ok(())
 }
@@ -316,24 +316,19 @@ impl Client {
         }
     }
 
-    fn command(&self, verb: &str, what: &str, command: impl FnOnce(&Engine) -> std::result::Result<(), Error>) -> Outcome<bool> {
+    fn command(&self, verb: &str, command: impl FnOnce(&Engine) -> std::result::Result<(), Error>) -> Outcome<bool> {
         let engine = self.engine.borrow().clone();
-        let done = match engine {
-            Some(engine) => command(&engine),
-            None => Err(Error::new(ErrorKind::Closed, "")),
+        let Some(engine) = engine else {
+            crate::log::install();
+            tracing::error!("Cannot {verb}: Not connected to server");
+            return Ok(false);
         };
-        match done {
-            Ok(()) => return Ok(true),
-            Err(error) if error.kind == ErrorKind::WrongProcess => return Err(exception::raise(&error)),
-            Err(error) => {
-                crate::log::install();
-                match error.kind {
-                    ErrorKind::Closed => tracing::error!("Cannot {verb}: Not connected to server"),
-                    _ => tracing::error!("Failed to send {what}: {error}"),
-                }
-            }
+        match command(&engine) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind == ErrorKind::WrongProcess => Err(exception::raise(&error)),
+            // The engine has said why in the log.
+            Err(_) => Ok(false),
         }
-        Ok(false)
     }
 
     fn call<const N: usize>(&self, kind: Kind, arguments: impl FnOnce() -> [Zval; N]) -> Outcome<bool> {
