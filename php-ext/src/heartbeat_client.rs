@@ -56,6 +56,10 @@ pub struct Client {
     is_waiting: Cell<bool>,
     /// The engine's client will not come back.
     is_finished: Cell<bool>,
+    /// `close` was told, or `disconnect()` called, and no `connect` since.
+    is_closed: Cell<bool>,
+    /// `connect()` was called meanwhile: to do when it turns out that the engine's client does not come back.
+    wants_again: Cell<bool>,
     engine: RefCell<Option<Rc<Engine>>>,
     /// Of the engine's clients before this one: `connect()` after `disconnect()` makes another.
     before: RefCell<ClientStats>,
@@ -113,6 +117,8 @@ fn construct(call: &mut Call) -> Outcome {
         callbacks: RefCell::default(),
         is_waiting: Cell::new(false),
         is_finished: Cell::new(false),
+        is_closed: Cell::new(false),
+        wants_again: Cell::new(false),
         engine: RefCell::default(),
         before: RefCell::default(),
     };
@@ -126,6 +132,7 @@ fn connect(call: &mut Call) -> Outcome {
     let client = call.held::<Client>()?;
     let this = object(call.this());
     if client.is_waiting.get() || client.is_live() {
+        client.wants_again.set(client.is_closed.get());
         return Ok(());
     }
     let host = Host::current();
@@ -165,6 +172,8 @@ fn disconnect(call: &mut Call) -> Outcome {
     match engine {
         Some(engine) if !engine.is_own_process() => Err(exception::raise(&Error::wrong_process())),
         Some(engine) => {
+            client.is_closed.set(true);
+            client.wants_again.set(false);
             engine.disconnect();
             Ok(())
         }
@@ -274,10 +283,7 @@ fn static_method(name: &str) -> Zval {
 
 /// Starts a client's connection on the thread of all clients.
 pub fn start(host: &Host, object: &Zval) -> Outcome {
-    let object = object.shallow_clone();
-    let this = object.object().map_or(ptr::null_mut(), |object| ptr::from_ref(object).cast_mut());
-    // SAFETY: an object of our class.
-    let Some(client) = (unsafe { php::held::<Client>(this) }) else { return Ok(()) };
+    let Some(client) = client_of(object) else { return Ok(()) };
     client.is_waiting.set(false);
     let stats = client.stats();
     let node_id = stats.node_id.as_ref().map(|id| id.to_string());
@@ -286,11 +292,18 @@ pub fn start(host: &Host, object: &Zval) -> Outcome {
     settings.log.apply().map_err(|error| exception::raise(&error))?;
     let fleet = host.fleet()?;
     let engine = fleet.clients.connect(config).map_err(|error| exception::raise(&error))?;
-    fleet.members.borrow_mut().insert(engine.id(), object);
+    fleet.members.borrow_mut().insert(engine.id(), object.shallow_clone());
     *client.before.borrow_mut() = stats;
     *client.engine.borrow_mut() = Some(Rc::new(engine));
     client.is_finished.set(false);
+    client.is_closed.set(false);
     Ok(())
+}
+
+fn client_of(object: &Zval) -> Option<Rc<Client>> {
+    let object = ptr::from_ref(object.object()?).cast_mut();
+    // SAFETY: only objects of our class get here.
+    unsafe { php::held::<Client>(object) }
 }
 
 impl Client {
@@ -341,6 +354,14 @@ impl Client {
 
     fn tell(&self, event: ClientEvent) -> Outcome<bool> {
         match event {
+            ClientEvent::Connect => {
+                self.is_closed.set(false);
+                self.wants_again.set(false);
+            }
+            ClientEvent::Close => self.is_closed.set(true),
+            _ => {}
+        }
+        match event {
             ClientEvent::Connect => self.call(Kind::Connect, || []),
             ClientEvent::Register { node_id, channel_id } => self.call(Kind::Register, || [text(&*node_id), value(i64::from(channel_id))]),
             ClientEvent::Heartbeat { .. } => self.call(Kind::Heartbeat, || []),
@@ -379,6 +400,18 @@ impl Fleet {
         self.members.borrow().is_empty()
     }
 
+    /// A client of the engine's will not come back.
+    fn finish(&self, host: &Host, client_id: u64) -> Outcome {
+        // Dropped at the end, with no borrow held: it may be the last of its object.
+        let object = self.members.borrow_mut().remove(&client_id);
+        let Some((object, client)) = object.and_then(|object| client_of(&object).map(|client| (object, client))) else { return Ok(()) };
+        if client.engine.borrow().as_ref().is_none_or(|engine| engine.id() != client_id) {
+            return Ok(());
+        }
+        client.is_finished.set(true);
+        if client.wants_again.replace(false) { start(host, &object) } else { Ok(()) }
+    }
+
     /// Every client says goodbye; nothing is told any more.
     pub fn shut_down(&self) {
         self.clients.stop();
@@ -395,20 +428,13 @@ impl Source for Fleet {
         &self.pending
     }
 
-    fn tell(&self, _: &Host, event: Event) -> Outcome<bool> {
+    fn tell(&self, host: &Host, event: Event) -> Outcome<bool> {
         let Event::Client { client_id, event } = event else { return Ok(false) };
-        let is_last = event == ClientEvent::Finished;
-        // Held while its callback runs, whatever that does.
-        let object = match is_last {
-            true => self.members.borrow_mut().remove(&client_id),
-            false => self.members.borrow().get(&client_id).map(Zval::shallow_clone),
-        };
-        let this = object.as_ref().and_then(Zval::object).map_or(ptr::null_mut(), |object| ptr::from_ref(object).cast_mut());
-        // SAFETY: an object of our class, or null.
-        let Some(client) = (unsafe { php::held::<Client>(this) }) else { return Ok(false) };
-        if is_last && client.engine.borrow().as_ref().is_some_and(|engine| engine.id() == client_id) {
-            client.is_finished.set(true);
+        if event == ClientEvent::Finished {
+            return self.finish(host, client_id).map(|()| false);
         }
-        client.tell(event)
+        // Held while its callback runs, whatever that does.
+        let object = self.members.borrow().get(&client_id).map(Zval::shallow_clone);
+        object.and_then(|object| client_of(&object)).map_or(Ok(false), |client| client.tell(event))
     }
 }

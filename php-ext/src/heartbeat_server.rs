@@ -161,6 +161,10 @@ fn start(call: &mut Call) -> Outcome {
     }
     server.check_process()?;
     let host = Host::current();
+    let has_loop = host.is_looping() || host.is_watched() || server.config.event_loop == Loop::Manual;
+    if has_loop && server.state.get() != State::Idle {
+        return Err(exception::logic_exception("The server runs already"));
+    }
     if host.is_looping() || server.config.event_loop == Loop::Manual {
         return server.launch(&host, this);
     }
@@ -332,7 +336,7 @@ fn get_stats(call: &mut Call) -> Outcome {
 // ---- behaviour ----
 
 impl Server {
-    /// Starts the engine, unless it runs already.
+    /// Starts the engine, unless it runs already: `start()` after an exception goes on where the loop left off.
     fn launch(self: &Rc<Self>, host: &Host, this: *mut zend_object) -> Outcome {
         if self.state.get() != State::Idle {
             return Ok(());

@@ -8,7 +8,7 @@ use Workerman\Worker;
 
 return [
     // A loop exists in worker processes only.
-    'running' => static fn (): bool => Worker::getEventLoop() !== null,
+    'running' => static fn (): bool => Worker::$globalEvent !== null,
 
     // One process for all of it: the engine has its own threads.
     'worker' => static function (string $name, \Closure $start, ?\Closure $stop): void {
