@@ -76,8 +76,10 @@ for ($number = 1; $number <= $size; $number++) {
 $line = new StatusLine();
 $started = microtime(true);
 $shownAt = $started;
-$show = fn () => $line->show(sprintf('%4.1f s | %s registered | %s heartbeats answered | %s messages sent | %s received',
-    microtime(true) - $started, ...array_map('number_format', [$count['registered'], $count['heartbeats'], $count['sent'], $count['received']])));
+$show = function () use ($line, $started, &$count): void { // by reference: an arrow function would keep today's zeros
+    $line->show(sprintf('%4.1f s | %s registered | %s heartbeats answered | %s messages sent | %s received',
+        microtime(true) - $started, ...array_map('number_format', [$count['registered'], $count['heartbeats'], $count['sent'], $count['received']])));
+};
 $pollUntil = function (float $deadline, callable $done) use (&$shownAt, $show): void {
     while (!$done() && ($left = $deadline - microtime(true)) > 0) {
         HeartbeatClient::poll(min($left, 0.1));
@@ -90,7 +92,9 @@ $pollUntil = function (float $deadline, callable $done) use (&$shownAt, $show): 
 
 $pollUntil($started + $options['seconds'], fn (): bool => false);
 $leaving = true;
-$pollUntil(microtime(true) + GRACE, fn (): bool => $count['registered'] >= $size && (!$options['echo'] || $count['received'] >= $count['sent']));
+$pollUntil(microtime(true) + GRACE, function () use (&$count, $size, $options): bool {
+    return $count['registered'] >= $size && (!$options['echo'] || $count['received'] >= $count['sent']);
+});
 $show();
 $line->end();
 foreach ($clients as $client) {
