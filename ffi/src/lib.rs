@@ -1,1 +1,19 @@
-//! Under construction in this commit series.
+//! The C ABI of Heartbus. Owns what a C program sees: names, handles, memory rules, status codes. Decides nothing that
+//! the engine decides, and knows no other binding.
+//!
+//! Conventions are on the first page of the header, in `cbindgen.toml`. Every function runs inside [`status::guard`],
+//! which turns errors and panics into a status; every pointer that comes from C passes through [`raw`], every handle
+//! through [`handle`].
+#![allow(non_camel_case_types, reason = "the names are those of the C header")]
+#![allow(clippy::missing_safety_doc, reason = "what callers must keep is on the header's first page, once for all functions")]
+
+mod clients;
+mod code;
+mod config;
+mod event;
+mod handle;
+mod queue;
+mod raw;
+mod server;
+mod status;
+mod version;

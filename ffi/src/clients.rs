@@ -1,0 +1,268 @@
+//! Clients for C: a group with one thread and one descriptor, in which each client is a number.
+
+use crate::event::{heartbus_event, keep};
+use crate::handle::{self, Object};
+use crate::queue::Queue;
+use crate::raw::{bytes, out, out_slice};
+use crate::status::{guard, heartbus_status};
+use bumpalo::Bump;
+use heartbus_core::error::{Error, ErrorKind};
+use heartbus_core::event::{ClientEvent, Event, EventMask};
+use heartbus_core::inbox::Inbox;
+use heartbus_core::net::client;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::{c_char, c_int};
+use std::ptr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A group of clients, driven by one thread and polled together. One client or tens of thousands.
+pub struct heartbus_clients {
+    _opaque: [u8; 0],
+}
+
+struct Group {
+    clients: client::Clients,
+    queue: Queue,
+    /// Those whose end the program has not seen yet.
+    members: Mutex<HashMap<u64, Arc<client::Client>>>,
+}
+
+impl Object for Group {
+    type Opaque = heartbus_clients;
+    const NAME: &'static str = "clients";
+}
+
+impl Group {
+    fn members(&self) -> MutexGuard<'_, HashMap<u64, Arc<client::Client>>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn client(&self, client_id: u64) -> Result<Arc<client::Client>, Error> {
+        let client = self.members().get(&client_id).cloned();
+        client.ok_or_else(|| match self.queue.has_ended() {
+            true => Error::new(ErrorKind::Closed, "The clients are stopped"),
+            false => Error::new(ErrorKind::NotFound, format!("There is no client {client_id}")),
+        })
+    }
+
+    fn forget(&self, event: &Event) {
+        if let Event::Client { client_id, event: ClientEvent::Finished } = event {
+            self.members().remove(client_id);
+        }
+    }
+
+    fn stop(&self) {
+        // A second caller returns no earlier than the first.
+        self.clients.stop();
+        self.queue.end();
+    }
+}
+
+/// A client as it is at this moment.
+#[derive(Copy, Clone, Debug)]
+#[repr(C)]
+pub struct heartbus_client {
+    pub client_id: u64,
+    /// 0 until the server registered it for the first time; kept afterwards.
+    pub channel_id: i64,
+    /// Heartbeats, data and pings.
+    pub messages_sent: u64,
+    pub messages_received: u64,
+    /// When it connected last, in seconds since 1970; 0 before the first time.
+    pub connected_at: f64,
+    /// NULL until the server registered it for the first time; kept afterwards.
+    pub node_id: *const c_char,
+    pub node_id_len: usize,
+    /// Since it was registered last.
+    pub reconnect_attempts: u32,
+    pub connected: bool,
+    pub reserved8: [u8; 3],
+    /// 0.
+    pub reserved: [u64; 4],
+}
+
+thread_local! {
+    /// What the last heartbus_client of this thread points to.
+    static CLIENT_TEXTS: RefCell<Bump> = RefCell::default();
+}
+
+/// Starts a group without clients. `config` is JSON text (see the first page); NULL with length 0 means all defaults. Free
+/// the group with heartbus_clients_free.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn heartbus_clients_start(
+    config: *const c_char,
+    config_len: usize,
+    clients: *mut *mut heartbus_clients,
+) -> heartbus_status {
+    guard(|| {
+        // SAFETY: the caller's text and the place for the result, as the first page asks.
+        let (config, target) = unsafe { (bytes("config", config, config_len)?, out("clients", clients)?) };
+        let inbox = Inbox::new(crate::config::clients(config)?)?;
+        inbox.subscribe(EventMask::CLIENT);
+        let clients = client::Clients::start(inbox.clone())?;
+        target.write(handle::open(Arc::new(Group { clients, queue: Queue::new(inbox), members: Mutex::default() })));
+        Ok(())
+    })
+}
+
+/// Disconnects all clients politely and ends their thread, within 1.5 s. Poll until HEARTBUS_CLOSED to learn what happened
+/// until then. Calling it again is harmless.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn heartbus_clients_stop(clients: *mut heartbus_clients) -> heartbus_status {
+    guard(|| {
+        handle::get::<Group>(clients)?.stop();
+        Ok(())
+    })
+}
+
+/// Stops the clients if they still run, and ends their handle and everything that events point to. NULL is fine.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn heartbus_clients_free(clients: *mut heartbus_clients) -> heartbus_status {
+    guard(|| {
+        if !clients.is_null() {
+            handle::close::<Group>(clients)?.stop();
+        }
+        Ok(())
+    })
+}
+
+/// A descriptor for all clients of the group, as heartbus_server_fd.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn heartbus_clients_fd(clients: *const heartbus_clients, fd: *mut c_int) -> heartbus_status {
+    guard(|| {
+        let group = handle::get::<Group>(clients)?;
+        // SAFETY: the place for the result, as the first page asks.
+        unsafe { out("fd", fd) }?.write(group.queue.fd());
+        Ok(())
+    })
+}
+
+/// Takes events of all clients of the group, as heartbus_server_poll.
+///
+/// HEARTBUS_CLOSED when the clients were stopped and every event was taken.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn heartbus_clients_poll(
+    clients: *mut heartbus_clients,
+    events: *mut heartbus_event,
+    capacity: usize,
+    timeout_ms: i32,
+    count: *mut usize,
+) -> heartbus_status {
+    guard(|| {
+        let group = handle::get::<Group>(clients)?;
+        // SAFETY: the caller's array and the place for the number, as the first page asks.
+        let (events, count) = unsafe { (out_slice("events", events, capacity)?, out("count", count)?) };
+        count.write(group.queue.poll(events, timeout_ms, |event| group.forget(event))?);
+        Ok(())
+    })
+}
+
+/// How many clients of the group are not finished.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn heartbus_clients_count(clients: *const heartbus_clients, count: *mut usize) -> heartbus_status {
+    guard(|| {
+        let group = handle::get::<Group>(clients)?;
+        // SAFETY: the place for the result, as the first page asks.
+        unsafe { out("count", count) }?.write(group.clients.count());
+        Ok(())
+    })
+}
+
+/// Adds a client to the group, and says in `client_id` how events and the functions below call it. `config` is JSON text
+/// (see the first page). It connects in the background: events tell how that went.
+///
+/// HEARTBUS_CONFIG when a setting is wrong, HEARTBUS_CLOSED when the group is stopped.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn heartbus_client_connect(
+    clients: *mut heartbus_clients,
+    config: *const c_char,
+    config_len: usize,
+    client_id: *mut u64,
+) -> heartbus_status {
+    guard(|| {
+        let group = handle::get::<Group>(clients)?;
+        // SAFETY: the caller's text and the place for the result, as the first page asks.
+        let (config, client_id) = unsafe { (bytes("config", config, config_len)?, out("client_id", client_id)?) };
+        let config = crate::config::client(config)?;
+        // Locked first: another thread may poll the client's end before it is among the members, and would not find it.
+        let mut members = group.members();
+        let client = group.clients.connect(config)?;
+        client_id.write(client.id());
+        members.insert(client.id(), Arc::new(client));
+        Ok(())
+    })
+}
+
+/// Sends data to the server, on the client's own channel when `channel_id` is 0 or less. Returns when it is queued.
+///
+/// HEARTBUS_CLOSED when it is not connected and registered, HEARTBUS_LIMIT when its outbox is full or the payload longer
+/// than a frame may be, HEARTBUS_INVALID_ARGUMENT when the payload is not UTF-8, which version 1 of the protocol cannot
+/// carry.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn heartbus_client_send(
+    clients: *mut heartbus_clients,
+    client_id: u64,
+    payload: *const c_char,
+    payload_len: usize,
+    channel_id: i64,
+) -> heartbus_status {
+    guard(|| {
+        let group = handle::get::<Group>(clients)?;
+        // SAFETY: the caller's bytes, as the first page asks.
+        let payload = unsafe { bytes("payload", payload, payload_len) }?;
+        group.client(client_id)?.send(payload, channel_id)
+    })
+}
+
+/// Sends a PING, which the server answers with HEARTBUS_EVENT_CLIENT_PONG.
+///
+/// HEARTBUS_CLOSED when it is not connected.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn heartbus_client_ping(clients: *mut heartbus_clients, client_id: u64) -> heartbus_status {
+    guard(|| handle::get::<Group>(clients)?.client(client_id)?.ping())
+}
+
+/// Says goodbye to the server and does not connect again. HEARTBUS_EVENT_CLIENT_FINISHED follows.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn heartbus_client_disconnect(clients: *mut heartbus_clients, client_id: u64) -> heartbus_status {
+    guard(|| {
+        handle::get::<Group>(clients)?.client(client_id)?.disconnect();
+        Ok(())
+    })
+}
+
+/// Looks a client up. What `client` points to is valid until this thread's next call of this function.
+///
+/// HEARTBUS_NOT_FOUND when there is none with this number, or not any more.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn heartbus_client_info(
+    clients: *const heartbus_clients,
+    client_id: u64,
+    client: *mut heartbus_client,
+) -> heartbus_status {
+    guard(|| {
+        let group = handle::get::<Group>(clients)?;
+        // SAFETY: the place for the result, as the first page asks.
+        let target = unsafe { out("client", client) }?;
+        let stats = group.client(client_id)?.stats();
+        CLIENT_TEXTS.with_borrow_mut(|texts| {
+            texts.reset();
+            let (node_id, node_id_len) = stats.node_id.map_or((ptr::null(), 0), |id| keep(texts, &id));
+            target.write(heartbus_client {
+                client_id,
+                channel_id: stats.channel_id.unwrap_or(0).into(),
+                messages_sent: stats.messages_sent,
+                messages_received: stats.messages_received,
+                connected_at: stats.connected_at.unwrap_or(0.0),
+                node_id,
+                node_id_len,
+                reconnect_attempts: stats.reconnect_attempts,
+                connected: stats.connected,
+                reserved8: [0; 3],
+                reserved: [0; 4],
+            });
+        });
+        Ok(())
+    })
+}

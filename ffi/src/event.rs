@@ -1,0 +1,264 @@
+//! An event as C sees it, and the translation of the engine's events into it.
+
+use crate::code;
+use bumpalo::Bump;
+use heartbus_core::event::{ClientEvent, Departure, Event, EventMask};
+use std::ffi::{CStr, c_char};
+use std::net::SocketAddr;
+use std::ptr;
+
+/// What happened. Numbers are assigned once; new ones may be added, so a switch wants a default that ignores them.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub enum heartbus_event_type {
+    /// A connection was accepted. connection_id, ip, port.
+    HEARTBUS_EVENT_CONNECT = 1,
+    /// A node came online. The fields of a node, ip, port; payload is its metadata, JSON text.
+    HEARTBUS_EVENT_REGISTER = 2,
+    /// A node's heartbeat was answered. The fields of a node.
+    HEARTBUS_EVENT_HEARTBEAT = 3,
+    /// A node sent data. The fields of a node, payload; channel_id is the one it came on.
+    HEARTBUS_EVENT_DATA = 4,
+    /// A node signed off. The fields of a node, ip, port. Each node that came leaves with exactly one of these four.
+    HEARTBUS_EVENT_UNREGISTER = 5,
+    /// A node was silent for longer than heartbeat_timeout. As above.
+    HEARTBUS_EVENT_TIMEOUT = 6,
+    /// A newer connection registered the node's id. As above.
+    HEARTBUS_EVENT_REPLACED = 7,
+    /// The node's connection ended, or heartbus_server_disconnect was called. As above.
+    HEARTBUS_EVENT_DISCONNECTED = 8,
+    /// A connection is gone. connection_id; code is a heartbus_close_reason, text says it in words.
+    HEARTBUS_EVENT_CLOSE = 9,
+    /// A client is connected, and its REGISTER is on its way. client_id, as in all events of clients.
+    HEARTBUS_EVENT_CLIENT_CONNECT = 101,
+    /// The server registered the client. node_id, channel_id.
+    HEARTBUS_EVENT_CLIENT_REGISTER = 102,
+    /// The server answered a heartbeat.
+    HEARTBUS_EVENT_CLIENT_HEARTBEAT = 103,
+    /// The server sent data. payload, channel_id.
+    HEARTBUS_EVENT_CLIENT_DATA = 104,
+    /// The server answered heartbus_client_ping.
+    HEARTBUS_EVENT_CLIENT_PONG = 105,
+    /// The server sent ERROR. code (a heartbus_error_code, when it is a Heartbus server), text; payload is all it sent.
+    HEARTBUS_EVENT_CLIENT_SERVER_ERROR = 106,
+    /// A socket failed. code is a heartbus_client_error, text says more.
+    HEARTBUS_EVENT_CLIENT_ERROR = 107,
+    /// The connection is gone, or could not be made. With auto_reconnect the client tries again by itself.
+    HEARTBUS_EVENT_CLIENT_CLOSE = 108,
+    /// The client's last event: it will not connect again. Its id means nothing from the next poll on.
+    HEARTBUS_EVENT_CLIENT_FINISHED = 109,
+}
+use heartbus_event_type::*;
+
+/// What a server tells: a sum of these. Events that nobody asked for cost nothing.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[repr(C)]
+#[allow(dead_code, reason = "C needs a name for 0")]
+pub enum heartbus_events {
+    HEARTBUS_ON_NOTHING = 0,
+    HEARTBUS_ON_CONNECT = 1,
+    HEARTBUS_ON_REGISTER = 2,
+    HEARTBUS_ON_HEARTBEAT = 4,
+    HEARTBUS_ON_DATA = 8,
+    /// UNREGISTER, TIMEOUT, REPLACED and DISCONNECTED.
+    HEARTBUS_ON_LEFT = 16,
+    HEARTBUS_ON_CLOSE = 32,
+}
+use heartbus_events::*;
+
+/// The engine's set of events for a sum from C; None when it holds something unknown.
+pub(crate) fn mask(events: u32) -> Option<EventMask> {
+    let known = [
+        (HEARTBUS_ON_CONNECT, EventMask::CONNECT),
+        (HEARTBUS_ON_REGISTER, EventMask::REGISTER),
+        (HEARTBUS_ON_HEARTBEAT, EventMask::HEARTBEAT),
+        (HEARTBUS_ON_DATA, EventMask::DATA),
+        (HEARTBUS_ON_LEFT, EventMask::LEFT),
+        (HEARTBUS_ON_CLOSE, EventMask::CLOSE),
+    ];
+    let mut unknown = events;
+    let mut mask = EventMask::NONE;
+    for (bit, kind) in known {
+        if events & bit as u32 != 0 {
+            unknown &= !(bit as u32);
+            mask |= kind;
+        }
+    }
+    (unknown == 0).then_some(mask)
+}
+
+/// One event. Which fields it fills is said at its type; all others are 0 or NULL.
+///
+/// "The fields of a node" are node_id, connection_id and channel_id, its main channel.
+#[derive(Copy, Clone, Debug)]
+#[repr(C)]
+pub struct heartbus_event {
+    pub r#type: heartbus_event_type,
+    pub code: i32,
+    /// The server's number for the connection, never used again.
+    pub connection_id: u64,
+    pub client_id: u64,
+    pub channel_id: i64,
+    /// How many events of this type (and of leaving and coming back, for a node) this one stands for: 1, or more when the
+    /// program was too slow to take them all.
+    pub count: u32,
+    pub port: u16,
+    pub reserved16: u16,
+    pub node_id: *const c_char,
+    pub node_id_len: usize,
+    /// Bytes, not NUL-terminated.
+    pub payload: *const c_char,
+    pub payload_len: usize,
+    pub ip: *const c_char,
+    pub ip_len: usize,
+    pub text: *const c_char,
+    pub text_len: usize,
+    /// 0. Later types of events put their fields here.
+    pub reserved: [u64; 3],
+}
+
+impl heartbus_event {
+    fn new(r#type: heartbus_event_type) -> heartbus_event {
+        heartbus_event {
+            r#type,
+            code: 0,
+            connection_id: 0,
+            client_id: 0,
+            channel_id: 0,
+            count: 1,
+            port: 0,
+            reserved16: 0,
+            node_id: ptr::null(),
+            node_id_len: 0,
+            payload: ptr::null(),
+            payload_len: 0,
+            ip: ptr::null(),
+            ip_len: 0,
+            text: ptr::null(),
+            text_len: 0,
+            reserved: [0; 3],
+        }
+    }
+}
+
+/// Copies a text to where it stays until the arena is reset, with a NUL behind it.
+pub(crate) fn keep(texts: &Bump, text: &str) -> (*const c_char, usize) {
+    let kept = texts.alloc_slice_fill_copy(text.len() + 1, 0u8);
+    kept[..text.len()].copy_from_slice(text.as_bytes());
+    (kept.as_ptr().cast(), text.len())
+}
+
+/// The event for C. It points into `event` (payloads are not copied) and into `texts`.
+pub(crate) fn translate(event: &Event, texts: &Bump) -> heartbus_event {
+    match event {
+        Event::Connect { connection_id, peer } => {
+            with_peer(heartbus_event { connection_id: *connection_id, ..heartbus_event::new(HEARTBUS_EVENT_CONNECT) }, *peer, texts)
+        }
+        Event::Register { node, count } => {
+            let (payload, payload_len) = keep(texts, &node.metadata());
+            let event = heartbus_event { payload, payload_len, ..of_node(HEARTBUS_EVENT_REGISTER, node, *count, texts) };
+            with_peer(event, node.peer(), texts)
+        }
+        Event::Heartbeat { node, count } => of_node(HEARTBUS_EVENT_HEARTBEAT, node, *count, texts),
+        Event::Data { node, channel_id, payload } => heartbus_event {
+            channel_id: (*channel_id).into(),
+            payload: payload.as_ptr().cast(),
+            payload_len: payload.len(),
+            ..of_node(HEARTBUS_EVENT_DATA, node, 1, texts)
+        },
+        Event::Left { node, how, count } => {
+            let r#type = match how {
+                Departure::Unregistered => HEARTBUS_EVENT_UNREGISTER,
+                Departure::TimedOut => HEARTBUS_EVENT_TIMEOUT,
+                Departure::Replaced => HEARTBUS_EVENT_REPLACED,
+                Departure::Disconnected => HEARTBUS_EVENT_DISCONNECTED,
+            };
+            with_peer(of_node(r#type, node, *count, texts), node.peer(), texts)
+        }
+        Event::Close { connection_id, reason } => {
+            let (text, text_len) = keep(texts, reason.as_str());
+            let code = code::close_reason(*reason) as i32;
+            heartbus_event { connection_id: *connection_id, code, text, text_len, ..heartbus_event::new(HEARTBUS_EVENT_CLOSE) }
+        }
+        Event::Client { client_id, event } => heartbus_event { client_id: *client_id, ..of_client(event, texts) },
+    }
+}
+
+fn of_node(r#type: heartbus_event_type, node: &heartbus_core::engine::Node, count: u32, texts: &Bump) -> heartbus_event {
+    let (node_id, node_id_len) = keep(texts, node.id());
+    heartbus_event {
+        connection_id: node.connection_id(),
+        channel_id: node.channel_id().into(),
+        count,
+        node_id,
+        node_id_len,
+        ..heartbus_event::new(r#type)
+    }
+}
+
+fn with_peer(event: heartbus_event, peer: SocketAddr, texts: &Bump) -> heartbus_event {
+    let (ip, ip_len) = keep(texts, &peer.ip().to_string());
+    heartbus_event { ip, ip_len, port: peer.port(), ..event }
+}
+
+fn of_client(event: &ClientEvent, texts: &Bump) -> heartbus_event {
+    let new = heartbus_event::new;
+    match event {
+        ClientEvent::Connect => new(HEARTBUS_EVENT_CLIENT_CONNECT),
+        ClientEvent::Register { node_id, channel_id } => {
+            let (node_id, node_id_len) = keep(texts, node_id);
+            heartbus_event { node_id, node_id_len, channel_id: (*channel_id).into(), ..new(HEARTBUS_EVENT_CLIENT_REGISTER) }
+        }
+        ClientEvent::Heartbeat { count } => heartbus_event { count: *count, ..new(HEARTBUS_EVENT_CLIENT_HEARTBEAT) },
+        ClientEvent::Data { payload, channel_id } => heartbus_event {
+            channel_id: *channel_id,
+            payload: payload.as_ptr().cast(),
+            payload_len: payload.len(),
+            ..new(HEARTBUS_EVENT_CLIENT_DATA)
+        },
+        ClientEvent::Pong => new(HEARTBUS_EVENT_CLIENT_PONG),
+        ClientEvent::ServerError { raw, code, message } => {
+            let (text, text_len) = keep(texts, message);
+            heartbus_event {
+                // A code that no int holds is nothing a Heartbus server sends; the payload shows it.
+                code: i32::try_from(*code).unwrap_or(0),
+                text,
+                text_len,
+                payload: raw.as_ptr().cast(),
+                payload_len: raw.len(),
+                ..new(HEARTBUS_EVENT_CLIENT_SERVER_ERROR)
+            }
+        }
+        ClientEvent::Error { code, message } => {
+            let (text, text_len) = keep(texts, message);
+            heartbus_event { code: *code, text, text_len, ..new(HEARTBUS_EVENT_CLIENT_ERROR) }
+        }
+        ClientEvent::Close => new(HEARTBUS_EVENT_CLIENT_CLOSE),
+        ClientEvent::Finished => new(HEARTBUS_EVENT_CLIENT_FINISHED),
+    }
+}
+
+/// The name of an event's type without its prefix, in lower case: "register", "client_data"; "unknown" for a number that
+/// this library does not know. Lives as long as the program.
+#[unsafe(no_mangle)]
+pub extern "C" fn heartbus_event_name(r#type: i32) -> *const c_char {
+    const SERVER: [&CStr; 9] =
+        [c"connect", c"register", c"heartbeat", c"data", c"unregister", c"timeout", c"replaced", c"disconnected", c"close"];
+    const CLIENT: [&CStr; 9] = [
+        c"client_connect",
+        c"client_register",
+        c"client_heartbeat",
+        c"client_data",
+        c"client_pong",
+        c"client_server_error",
+        c"client_error",
+        c"client_close",
+        c"client_finished",
+    ];
+    let name = match r#type {
+        1..=9 => SERVER[r#type as usize - 1],
+        101..=109 => CLIENT[r#type as usize - 101],
+        _ => c"unknown",
+    };
+    name.as_ptr()
+}

@@ -1,0 +1,70 @@
+//! The committed headers are what the sources say. HEARTBUS_UPDATE=1 writes them anew instead (`make header`).
+
+use cbindgen::{Builder, Config};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("ffi stands in the repository's root").to_path_buf()
+}
+
+/// Reads the sources one by one in a fixed order; asking cargo for them would want the network on a fresh machine.
+fn generate(change: impl FnOnce(&mut Config)) -> String {
+    let ffi = repository().join("ffi");
+    let mut config = Config::from_file(ffi.join("cbindgen.toml")).expect("cbindgen.toml");
+    change(&mut config);
+    let mut builder = Builder::new().with_config(config);
+    for source in ["version", "status", "code", "event", "server", "clients"] {
+        builder = builder.with_src(ffi.join("src").join(source).with_extension("rs"));
+    }
+    let mut header = Vec::new();
+    builder.generate().expect("a header").write(&mut header);
+    String::from_utf8(header).expect("UTF-8")
+}
+
+fn compare(name: &str, generated: &str) {
+    let path = repository().join("include").join(name);
+    if std::env::var_os("HEARTBUS_UPDATE").is_some() {
+        fs::create_dir_all(path.parent().expect("a folder")).expect("include/");
+        fs::write(&path, generated).expect("a writable header");
+        return;
+    }
+    let committed = fs::read_to_string(&path).unwrap_or_default();
+    let differs = committed.lines().zip(generated.lines()).position(|(one, other)| one != other);
+    assert!(
+        committed == generated,
+        "include/{name} is not what the sources say, first in line {}: run `make header` and commit it",
+        differs.unwrap_or(committed.lines().count().min(generated.lines().count())) + 1
+    );
+}
+
+#[test]
+fn heartbus_h_is_what_the_sources_say() {
+    compare("heartbus.h", &generate(|_| ()));
+}
+
+#[test]
+fn heartbus_ffi_h_is_the_same_without_what_php_cannot_read() {
+    let plain = generate(|config| {
+        config.cpp_compat = false;
+        config.include_guard = None;
+        config.sys_includes.clear();
+        config.header = Some("/* heartbus.h for PHP's FFI::cdef(), which knows the standard types and no preprocessor. */".into());
+    });
+    // Its #define is one that FFI::cdef() would not see; heartbus_abi_version() tells the number.
+    let plain: String = plain.lines().filter(|line| !line.starts_with("#define")).map(|line| format!("{line}\n")).collect();
+    assert!(!plain.lines().any(|line| line.starts_with('#')), "{plain}");
+    compare("heartbus_ffi.h", &plain);
+}
+
+#[test]
+fn every_source_with_an_exported_function_is_read() {
+    let header = generate(|_| ());
+    for entry in fs::read_dir(repository().join("ffi/src")).expect("ffi/src") {
+        let source = fs::read_to_string(entry.expect("a readable entry").path()).expect("UTF-8");
+        for line in source.lines().filter(|line| line.contains("extern \"C\" fn ")) {
+            let name = line.split("fn ").nth(1).and_then(|rest| rest.split('(').next()).expect("a name");
+            assert!(header.contains(&format!(" {name}(")) || header.contains(&format!("*{name}(")), "{name} is not in the header");
+        }
+    }
+}

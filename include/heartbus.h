@@ -1,0 +1,443 @@
+/*
+ * Heartbus: keeps nodes connected, knows which of them are alive, and moves messages between them and the programs that
+ * own them. This is the C interface of libheartbus (-lheartbus; with libheartbus.a also -lpthread -ldl -lm).
+ *
+ * A server, and what it is told:
+ *
+ *     heartbus_server *server;
+ *     const char *config = "{\"port\":9501}";
+ *     if (heartbus_server_start(config, strlen(config), HEARTBUS_ON_REGISTER | HEARTBUS_ON_DATA, &server) != HEARTBUS_OK)
+ *         return fprintf(stderr, "%s\n", heartbus_last_error()), 1;
+ *     heartbus_event events[64];
+ *     size_t count;
+ *     while (!done && heartbus_server_poll(server, events, 64, -1, &count) == HEARTBUS_OK)
+ *         for (size_t i = 0; i < count; i++)
+ *             if (events[i].type == HEARTBUS_EVENT_DATA)
+ *                 heartbus_server_send(server, events[i].node_id, events[i].node_id_len, "thanks", 6, 0);
+ *     heartbus_server_free(server);
+ *
+ * Conventions, the same for all functions:
+ *
+ * Names       Functions and types begin with heartbus_, constants with HEARTBUS_.
+ * Status      A function that can fail returns a heartbus_status: HEARTBUS_OK (0), or why not. heartbus_last_error says it
+ *             in words. When a function fails, nothing has changed unless its own text says otherwise.
+ * Outputs     Results go where the last arguments point, and are written only on HEARTBUS_OK. The memory is the caller's
+ *             and need not be initialised.
+ * Handles     A heartbus_server or heartbus_clients is made by its _start function and freed by its _free function, never
+ *             by free(). Handles are not followed but looked up: NULL, a handle that was freed already (the last 1,024 are
+ *             remembered) and a pointer that never was a handle are HEARTBUS_INVALID_ARGUMENT. _free takes NULL.
+ *             Clients are numbers within their heartbus_clients; a number is never used twice.
+ * Strings     Come in pairs of pointer and length, in both directions, may hold any byte (names and JSON: UTF-8), and are
+ *             not kept after the call returns. NULL with length 0 is an empty string. What the library returns in node_id,
+ *             ip, text and metadata is NUL-terminated as well; a payload is not.
+ * Memory      const char * that the library returns belongs to it. How long it is valid is said at each function; for
+ *             events it is until the next poll of the same handle. Nothing the library returns is freed by the caller.
+ * Threads     All functions may be called from any thread, except that only one thread at a time polls a handle (a second
+ *             one gets HEARTBUS_INVALID_ARGUMENT) and that nobody may use what events point to when another thread polls or
+ *             frees their handle. The library's own threads never call into the program and block all signals.
+ * Fork        A handle belongs to the process that made it. In a forked child every use of it is HEARTBUS_WRONG_PROCESS, also
+ *             freeing it, and the child may start servers and clients of its own. As a child shares the descriptors of its
+ *             parent's connections, it should exec or end, or be forked before the first start.
+ * Panics      A fault inside the library ends as HEARTBUS_INTERNAL, never as an unwinding through the caller's frames. Only
+ *             memory that runs out ends the process.
+ * Versions    Numbers of enums are assigned once. Structs do not grow: what later versions add is in their reserved fields,
+ *             which are 0 until then. New enum values may come, so a switch wants a default. See heartbus_abi_version.
+ *
+ * Configuration is JSON text, so that it can grow without a change of the interface: an object with the keys of the PHP
+ * library and the engine's own. Unknown keys are refused. Times are seconds, fractions allowed. null means the default.
+ *
+ * Server      host "0.0.0.0" (IPv4, IPv6 or a name) | port 9501, 0 takes a free one | worker_count 0 (I/O threads; 0 is one
+ *             per core, never more than cores) | heartbeat_timeout 30 | register_timeout 30 | max_connections 1000000 |
+ *             max_connections_per_ip 0 (no limit) | max_nodes 10000000 | max_nodes_per_connection 10000 |
+ *             max_frame_bytes 10485760 | outbox_bytes 1048576, per connection | slow_consumer "close" or "drop" |
+ *             total_buffer_bytes 1073741824 | allow [] | deny [] (networks such as "10.0.0.0/8") |
+ *             rate_limit_capacity 100 | rate_limit_refill_rate 10, per second | rate_limit_by "connection" or "ip" |
+ *             enable_rate_limit (false until one of the three before is set) | inbox_events 65536 | inbox_bytes 67108864
+ *             (how much may wait for poll; when it is full, data waits in the senders' sockets, and other events of one
+ *             node are put together).
+ *
+ * Client      host "127.0.0.1" | port 9501 | heartbeat_interval 10 | auto_reconnect true | reconnect_interval 5, the base of an
+ *             exponential back-off | max_reconnect_attempts 0 (no limit) | node_id null (one is made up, and kept) |
+ *             metadata {} (any object or list, sent as it is) | connect_timeout 5 | outbox_bytes 1048576.
+ *
+ * Clients     (a group) inbox_events 65536 | inbox_bytes 67108864.
+ */
+
+#ifndef HEARTBUS_H
+#define HEARTBUS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+// Grows when a program compiled against an older header could no longer run with the library. New functions, event
+// types, status codes and configuration keys do not count.
+#define HEARTBUS_ABI_VERSION 1
+
+// How a call ended. Numbers are assigned once and never used again for something else; new ones may be added.
+typedef enum {
+  HEARTBUS_OK = 0,
+  // A setting is wrong: not JSON, an unknown key, a value out of range.
+  HEARTBUS_CONFIG = 1,
+  // The operating system refused something: an address in use, no descriptor left.
+  HEARTBUS_IO = 2,
+  // The other side broke the protocol.
+  HEARTBUS_PROTOCOL = 3,
+  // Stopped, or not connected.
+  HEARTBUS_CLOSED = 4,
+  // Something did not happen in time. (A poll without events is HEARTBUS_OK with a count of 0.)
+  HEARTBUS_TIMEOUT = 5,
+  // A limit was reached: an outbox is full, a message is longer than a frame may be.
+  HEARTBUS_LIMIT = 6,
+  // No such node, channel or client.
+  HEARTBUS_NOT_FOUND = 7,
+  // A fault of the library.
+  HEARTBUS_INTERNAL = 8,
+  // An argument that can never be right: NULL, a handle that was freed, text that is not UTF-8.
+  HEARTBUS_INVALID_ARGUMENT = 9,
+  // The handle was made before a fork, and this is the child.
+  HEARTBUS_WRONG_PROCESS = 10,
+} heartbus_status;
+
+// What happened. Numbers are assigned once; new ones may be added, so a switch wants a default that ignores them.
+typedef enum {
+  // A connection was accepted. connection_id, ip, port.
+  HEARTBUS_EVENT_CONNECT = 1,
+  // A node came online. The fields of a node, ip, port; payload is its metadata, JSON text.
+  HEARTBUS_EVENT_REGISTER = 2,
+  // A node's heartbeat was answered. The fields of a node.
+  HEARTBUS_EVENT_HEARTBEAT = 3,
+  // A node sent data. The fields of a node, payload; channel_id is the one it came on.
+  HEARTBUS_EVENT_DATA = 4,
+  // A node signed off. The fields of a node, ip, port. Each node that came leaves with exactly one of these four.
+  HEARTBUS_EVENT_UNREGISTER = 5,
+  // A node was silent for longer than heartbeat_timeout. As above.
+  HEARTBUS_EVENT_TIMEOUT = 6,
+  // A newer connection registered the node's id. As above.
+  HEARTBUS_EVENT_REPLACED = 7,
+  // The node's connection ended, or heartbus_server_disconnect was called. As above.
+  HEARTBUS_EVENT_DISCONNECTED = 8,
+  // A connection is gone. connection_id; code is a heartbus_close_reason, text says it in words.
+  HEARTBUS_EVENT_CLOSE = 9,
+  // A client is connected, and its REGISTER is on its way. client_id, as in all events of clients.
+  HEARTBUS_EVENT_CLIENT_CONNECT = 101,
+  // The server registered the client. node_id, channel_id.
+  HEARTBUS_EVENT_CLIENT_REGISTER = 102,
+  // The server answered a heartbeat.
+  HEARTBUS_EVENT_CLIENT_HEARTBEAT = 103,
+  // The server sent data. payload, channel_id.
+  HEARTBUS_EVENT_CLIENT_DATA = 104,
+  // The server answered heartbus_client_ping.
+  HEARTBUS_EVENT_CLIENT_PONG = 105,
+  // The server sent ERROR. code (a heartbus_error_code, when it is a Heartbus server), text; payload is all it sent.
+  HEARTBUS_EVENT_CLIENT_SERVER_ERROR = 106,
+  // A socket failed. code is a heartbus_client_error, text says more.
+  HEARTBUS_EVENT_CLIENT_ERROR = 107,
+  // The connection is gone, or could not be made. With auto_reconnect the client tries again by itself.
+  HEARTBUS_EVENT_CLIENT_CLOSE = 108,
+  // The client's last event: it will not connect again. Its id means nothing from the next poll on.
+  HEARTBUS_EVENT_CLIENT_FINISHED = 109,
+} heartbus_event_type;
+
+// What a server tells: a sum of these. Events that nobody asked for cost nothing.
+typedef enum {
+  HEARTBUS_ON_NOTHING = 0,
+  HEARTBUS_ON_CONNECT = 1,
+  HEARTBUS_ON_REGISTER = 2,
+  HEARTBUS_ON_HEARTBEAT = 4,
+  HEARTBUS_ON_DATA = 8,
+  // UNREGISTER, TIMEOUT, REPLACED and DISCONNECTED.
+  HEARTBUS_ON_LEFT = 16,
+  HEARTBUS_ON_CLOSE = 32,
+} heartbus_events;
+
+// The `code` of HEARTBUS_EVENT_CLOSE: why the connection ended. More may be added; `text` says the same in words.
+typedef enum {
+  // The peer closed it.
+  HEARTBUS_CLOSE_PEER_CLOSED = 1,
+  // The connection was lost.
+  HEARTBUS_CLOSE_IO_ERROR = 2,
+  // What came was not the protocol.
+  HEARTBUS_CLOSE_BROKEN_STREAM = 3,
+  // A frame announced more than max_frame_bytes.
+  HEARTBUS_CLOSE_FRAME_TOO_LONG = 4,
+  // No node registered within register_timeout.
+  HEARTBUS_CLOSE_REGISTER_TIMEOUT = 5,
+  // Its last node timed out.
+  HEARTBUS_CLOSE_HEARTBEAT_TIMEOUT = 6,
+  // Its last node was replaced by a newer connection.
+  HEARTBUS_CLOSE_REPLACED = 7,
+  // heartbus_server_disconnect took its last node.
+  HEARTBUS_CLOSE_KICKED = 8,
+  // It read too slowly for what was sent to it.
+  HEARTBUS_CLOSE_SLOW_CONSUMER = 9,
+  // The server was full.
+  HEARTBUS_CLOSE_SERVER_FULL = 10,
+  // Its address is denied, or not among those allowed.
+  HEARTBUS_CLOSE_NOT_ALLOWED = 11,
+  // The server was stopped.
+  HEARTBUS_CLOSE_SERVER_STOPPED = 12,
+} heartbus_close_reason;
+
+// The `code` of HEARTBUS_EVENT_CLIENT_SERVER_ERROR, when a Heartbus server speaks. Other servers may send others.
+typedef enum {
+  HEARTBUS_ERROR_INVALID_REQUEST = 400,
+  HEARTBUS_ERROR_NOT_AUTHENTICATED = 401,
+  HEARTBUS_ERROR_NOT_ALLOWED = 403,
+  HEARTBUS_ERROR_NOT_FOUND = 404,
+  // The node was silent for too long. Connects again.
+  HEARTBUS_ERROR_NODE_TIMED_OUT = 408,
+  // A newer connection registered the same node id. This client does not connect again.
+  HEARTBUS_ERROR_REPLACED = 409,
+  HEARTBUS_ERROR_FRAME_TOO_LONG = 413,
+  HEARTBUS_ERROR_RATE_LIMITED = 429,
+  HEARTBUS_ERROR_FAILED = 500,
+  // The server is full or shutting down.
+  HEARTBUS_ERROR_UNAVAILABLE = 503,
+} heartbus_error_code;
+
+// The `code` of HEARTBUS_EVENT_CLIENT_ERROR.
+typedef enum {
+  HEARTBUS_CLIENT_CONNECT_FAILED = 1,
+  HEARTBUS_CLIENT_SEND_FAILED = 2,
+} heartbus_client_error;
+
+// A group of clients, driven by one thread and polled together. One client or tens of thousands.
+typedef struct heartbus_clients heartbus_clients;
+
+// A running server.
+typedef struct heartbus_server heartbus_server;
+
+// One event. Which fields it fills is said at its type; all others are 0 or NULL.
+//
+// "The fields of a node" are node_id, connection_id and channel_id, its main channel.
+typedef struct {
+  heartbus_event_type type;
+  int32_t code;
+  // The server's number for the connection, never used again.
+  uint64_t connection_id;
+  uint64_t client_id;
+  int64_t channel_id;
+  // How many events of this type (and of leaving and coming back, for a node) this one stands for: 1, or more when the
+  // program was too slow to take them all.
+  uint32_t count;
+  uint16_t port;
+  uint16_t reserved16;
+  const char *node_id;
+  size_t node_id_len;
+  // Bytes, not NUL-terminated.
+  const char *payload;
+  size_t payload_len;
+  const char *ip;
+  size_t ip_len;
+  const char *text;
+  size_t text_len;
+  // 0. Later types of events put their fields here.
+  uint64_t reserved[3];
+} heartbus_event;
+
+// A node as it is at this moment. Times are seconds since 1970.
+typedef struct {
+  uint64_t connection_id;
+  // Its main channel.
+  int64_t channel_id;
+  uint64_t heartbeat_count;
+  uint64_t total_messages;
+  double created_at;
+  double last_heartbeat;
+  // 0 before the first message.
+  double last_message;
+  const char *node_id;
+  size_t node_id_len;
+  const char *ip;
+  size_t ip_len;
+  // JSON text, "[]" when it sent none.
+  const char *metadata;
+  size_t metadata_len;
+  uint16_t port;
+  // False when it left just now.
+  bool online;
+  uint8_t reserved8[5];
+  // 0.
+  uint64_t reserved[4];
+} heartbus_node;
+
+// A client as it is at this moment.
+typedef struct {
+  uint64_t client_id;
+  // 0 until the server registered it for the first time; kept afterwards.
+  int64_t channel_id;
+  // Heartbeats, data and pings.
+  uint64_t messages_sent;
+  uint64_t messages_received;
+  // When it connected last, in seconds since 1970; 0 before the first time.
+  double connected_at;
+  // NULL until the server registered it for the first time; kept afterwards.
+  const char *node_id;
+  size_t node_id_len;
+  // Since it was registered last.
+  uint32_t reconnect_attempts;
+  bool connected;
+  uint8_t reserved8[3];
+  // 0.
+  uint64_t reserved[4];
+} heartbus_client;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+// The library's version, such as "0.1.0". Lives as long as the program.
+const char *heartbus_version(void);
+
+// The ABI that the loaded library has. A program that loads it at run time compares this with HEARTBUS_ABI_VERSION of
+// the header it was compiled against, and does not go on when they differ.
+uint32_t heartbus_abi_version(void);
+
+// Says in English why the last call of this thread that failed did so; "" when none has. A call that succeeds leaves it
+// as it is. Valid until the next call of this thread that fails.
+const char *heartbus_last_error(void);
+
+// The name of a status without its prefix: "OK", "NOT_FOUND"; "UNKNOWN" for a number that this library does not know.
+// Lives as long as the program.
+const char *heartbus_status_name(int32_t status);
+
+// The name of an event's type without its prefix, in lower case: "register", "client_data"; "unknown" for a number that
+// this library does not know. Lives as long as the program.
+const char *heartbus_event_name(int32_t type);
+
+// Starts a server. `config` is JSON text (see the first page); NULL with length 0 means all defaults. `events` is a sum of
+// heartbus_events: what the server tells. Free the server with heartbus_server_free.
+//
+// HEARTBUS_CONFIG when a setting is wrong, HEARTBUS_IO when the address cannot be listened on.
+heartbus_status heartbus_server_start(const char *config,
+                                      size_t config_len,
+                                      uint32_t events,
+                                      heartbus_server **server);
+
+// Tells every client that the server is shutting down, writes what waits, closes all connections and ends the threads,
+// within 1.5 s. Poll until HEARTBUS_CLOSED to learn what happened until then. Calling it again is harmless.
+heartbus_status heartbus_server_stop(heartbus_server *server);
+
+// Stops the server if it still runs, and ends its handle and everything that events point to. NULL is fine.
+heartbus_status heartbus_server_free(heartbus_server *server);
+
+// The port that the server listens on: the real one, where the configuration said 0.
+heartbus_status heartbus_server_port(const heartbus_server *server, uint16_t *port);
+
+// A descriptor that is readable while events wait, and for good once the server has stopped. For poll, epoll, select or
+// any event loop: wait until it is readable, then call heartbus_server_poll. Never read from it, write to it or close it.
+heartbus_status heartbus_server_fd(const heartbus_server *server,
+                                   int *fd);
+
+// Replaces what the server tells: `events` is a sum of heartbus_events. What waits already is still told.
+heartbus_status heartbus_server_subscribe(heartbus_server *server, uint32_t events);
+
+// Takes up to `capacity` events into the caller's array and says how many in `count`. Waits for the first one for
+// `timeout_ms` milliseconds: 0 does not wait, -1 waits without end. `count` is 0 when the time is over, or when a signal
+// arrived while waiting. What the events point to is valid until the next poll of this server, or until it is freed.
+//
+// HEARTBUS_CLOSED when the server has stopped and every event was taken.
+heartbus_status heartbus_server_poll(heartbus_server *server,
+                                     heartbus_event *events,
+                                     size_t capacity,
+                                     int32_t timeout_ms,
+                                     size_t *count);
+
+// Sends data to a node, on its main channel when `channel_id` is 0. Returns when it is queued.
+//
+// HEARTBUS_NOT_FOUND when no such node is online or the channel is not its own, HEARTBUS_LIMIT when its outbox is full or
+// the payload longer than a frame may be, HEARTBUS_INVALID_ARGUMENT when the payload is not UTF-8 and the node speaks the
+// protocol's version 1, which cannot carry it.
+heartbus_status heartbus_server_send(heartbus_server *server,
+                                     const char *node_id,
+                                     size_t node_id_len,
+                                     const char *payload,
+                                     size_t payload_len,
+                                     int64_t channel_id);
+
+// Sends data to every node that is online, and says for how many it was queued in `count`, which may be NULL.
+heartbus_status heartbus_server_broadcast(heartbus_server *server,
+                                          const char *payload,
+                                          size_t payload_len,
+                                          size_t *count);
+
+// Takes a node off the bus. Its connection is closed, unless it has other nodes.
+//
+// HEARTBUS_NOT_FOUND when no such node is online.
+heartbus_status heartbus_server_disconnect(heartbus_server *server, const char *node_id, size_t node_id_len);
+
+// Looks a node up. What `node` points to is valid until this thread's next call of this function.
+//
+// HEARTBUS_NOT_FOUND when no such node is online.
+heartbus_status heartbus_server_node(const heartbus_server *server,
+                                     const char *node_id,
+                                     size_t node_id_len,
+                                     heartbus_node *node);
+
+// Starts a group without clients. `config` is JSON text (see the first page); NULL with length 0 means all defaults. Free
+// the group with heartbus_clients_free.
+heartbus_status heartbus_clients_start(const char *config,
+                                       size_t config_len,
+                                       heartbus_clients **clients);
+
+// Disconnects all clients politely and ends their thread, within 1.5 s. Poll until HEARTBUS_CLOSED to learn what happened
+// until then. Calling it again is harmless.
+heartbus_status heartbus_clients_stop(heartbus_clients *clients);
+
+// Stops the clients if they still run, and ends their handle and everything that events point to. NULL is fine.
+heartbus_status heartbus_clients_free(heartbus_clients *clients);
+
+// A descriptor for all clients of the group, as heartbus_server_fd.
+heartbus_status heartbus_clients_fd(const heartbus_clients *clients, int *fd);
+
+// Takes events of all clients of the group, as heartbus_server_poll.
+//
+// HEARTBUS_CLOSED when the clients were stopped and every event was taken.
+heartbus_status heartbus_clients_poll(heartbus_clients *clients,
+                                      heartbus_event *events,
+                                      size_t capacity,
+                                      int32_t timeout_ms,
+                                      size_t *count);
+
+// How many clients of the group are not finished.
+heartbus_status heartbus_clients_count(const heartbus_clients *clients, size_t *count);
+
+// Adds a client to the group, and says in `client_id` how events and the functions below call it. `config` is JSON text
+// (see the first page). It connects in the background: events tell how that went.
+//
+// HEARTBUS_CONFIG when a setting is wrong, HEARTBUS_CLOSED when the group is stopped.
+heartbus_status heartbus_client_connect(heartbus_clients *clients,
+                                        const char *config,
+                                        size_t config_len,
+                                        uint64_t *client_id);
+
+// Sends data to the server, on the client's own channel when `channel_id` is 0 or less. Returns when it is queued.
+//
+// HEARTBUS_CLOSED when it is not connected and registered, HEARTBUS_LIMIT when its outbox is full or the payload longer
+// than a frame may be, HEARTBUS_INVALID_ARGUMENT when the payload is not UTF-8, which version 1 of the protocol cannot
+// carry.
+heartbus_status heartbus_client_send(heartbus_clients *clients,
+                                     uint64_t client_id,
+                                     const char *payload,
+                                     size_t payload_len,
+                                     int64_t channel_id);
+
+// Sends a PING, which the server answers with HEARTBUS_EVENT_CLIENT_PONG.
+//
+// HEARTBUS_CLOSED when it is not connected.
+heartbus_status heartbus_client_ping(heartbus_clients *clients, uint64_t client_id);
+
+// Says goodbye to the server and does not connect again. HEARTBUS_EVENT_CLIENT_FINISHED follows.
+heartbus_status heartbus_client_disconnect(heartbus_clients *clients, uint64_t client_id);
+
+// Looks a client up. What `client` points to is valid until this thread's next call of this function.
+//
+// HEARTBUS_NOT_FOUND when there is none with this number, or not any more.
+heartbus_status heartbus_client_info(const heartbus_clients *clients, uint64_t client_id, heartbus_client *client);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* HEARTBUS_H */
