@@ -1,0 +1,701 @@
+/*
+ * One C program that is server and client at once, and uses heartbus.h the way a program would: descriptors in poll(2),
+ * events in batches, errors by status and text. It prints a line for every sentence that it checked.
+ *
+ *     roundtrip tests/vectors/v1.txt
+ */
+#define _POSIX_C_SOURCE 200809L
+
+#include "heartbus.h"
+
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+/* The layout is part of the ABI: programs compiled against an older header must go on working. */
+_Static_assert(sizeof(heartbus_status) == 4 && sizeof(heartbus_event_type) == 4, "enums");
+_Static_assert(offsetof(heartbus_event, code) == 4 && offsetof(heartbus_event, connection_id) == 8, "layout");
+_Static_assert(offsetof(heartbus_event, channel_id) == 24 && offsetof(heartbus_event, count) == 32, "layout");
+_Static_assert(offsetof(heartbus_event, node_id) == 40, "layout");
+#if UINTPTR_MAX == UINT64_MAX
+_Static_assert(offsetof(heartbus_event, text_len) == 96 && sizeof(heartbus_event) == 128, "layout");
+_Static_assert(sizeof(heartbus_node) == 144 && sizeof(heartbus_client) == 96, "layout");
+#endif
+
+#define LONGEST_WAIT_MS 20000
+#define LOG_ROOM 2048
+#define TEXT(literal) (literal), sizeof(literal) - 1
+#define EVERYTHING                                                                                                     \
+    (HEARTBUS_ON_CONNECT | HEARTBUS_ON_REGISTER | HEARTBUS_ON_HEARTBEAT | HEARTBUS_ON_DATA | HEARTBUS_ON_LEFT |        \
+     HEARTBUS_ON_CLOSE)
+
+static int passed, failed;
+
+static void check(bool ok, const char *sentence, ...) {
+    va_list arguments;
+    va_start(arguments, sentence);
+    printf(ok ? "ok      " : "FAILED  ");
+    vprintf(sentence, arguments);
+    va_end(arguments);
+    if (!ok)
+        printf("  [last error: %s]", heartbus_last_error());
+    printf("\n");
+    fflush(stdout);
+    ok ? passed++ : failed++;
+}
+
+static bool last_error_is(const char *text) { return strcmp(heartbus_last_error(), text) == 0; }
+static bool last_error_has(const char *text) { return strstr(heartbus_last_error(), text) != NULL; }
+
+static void check_refused(heartbus_status got, heartbus_status wanted, const char *text, const char *sentence) {
+    bool ok = got == wanted && last_error_has(text);
+    check(ok, "%s: %s, \"%s\"", sentence, heartbus_status_name(got), heartbus_last_error());
+}
+
+static long long now_ms(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
+}
+
+/* Entries of /proc/self/fd or /proc/self/task. */
+static int entries(const char *folder) {
+    int count = 0;
+    DIR *directory = opendir(folder);
+    while (directory && readdir(directory))
+        count++;
+    if (directory)
+        closedir(directory);
+    return count;
+}
+
+/* ---- A server and clients with their logs ---- */
+
+/* An event with its texts copied, because a log lives longer than a batch. */
+typedef struct {
+    heartbus_event event;
+    char node_id[256], payload[256], ip[64], text[256];
+} told;
+
+typedef struct {
+    heartbus_server *server;
+    heartbus_clients *clients;
+    int fd;
+    told log[LOG_ROOM];
+    size_t count, seen;
+} party;
+
+static party the_server, the_clients;
+
+static void copy(char *to, size_t room, const char *from, size_t len) {
+    if (len >= room)
+        len = room - 1;
+    if (len)
+        memcpy(to, from, len);
+    to[len] = 0;
+}
+
+static heartbus_status take(party *party, heartbus_event *events, size_t capacity, int timeout_ms, size_t *count) {
+    return party->server ? heartbus_server_poll(party->server, events, capacity, timeout_ms, count)
+                         : heartbus_clients_poll(party->clients, events, capacity, timeout_ms, count);
+}
+
+/* Moves a batch into the log. */
+static heartbus_status drain(party *party) {
+    heartbus_event events[16];
+    size_t count = 0;
+    heartbus_status status = take(party, events, 16, 0, &count);
+    for (size_t i = 0; i < count; i++) {
+        if (party->count == LOG_ROOM) {
+            printf("FAILED  more events than anybody expected\n");
+            abort();
+        }
+        told *told = &party->log[party->count++];
+        told->event = events[i];
+        copy(told->node_id, sizeof told->node_id, events[i].node_id, events[i].node_id_len);
+        copy(told->payload, sizeof told->payload, events[i].payload, events[i].payload_len);
+        copy(told->ip, sizeof told->ip, events[i].ip, events[i].ip_len);
+        copy(told->text, sizeof told->text, events[i].text, events[i].text_len);
+    }
+    return status;
+}
+
+/* Waits in poll(2) for whoever has something to tell. */
+static void pump(int timeout_ms) {
+    struct pollfd fds[2] = {{.fd = the_server.fd, .events = POLLIN}, {.fd = the_clients.fd, .events = POLLIN}};
+    poll(fds, 2, timeout_ms);
+    if (fds[0].revents & POLLIN)
+        drain(&the_server);
+    if (fds[1].revents & POLLIN)
+        drain(&the_clients);
+}
+
+/* The next event of a type, and of a node, client or connection where given; what comes before it is passed over. */
+static const told *next(party *party, heartbus_event_type type, const char *node_id, uint64_t client_id, uint64_t connection_id) {
+    static const told nothing;
+    long long until = now_ms() + LONGEST_WAIT_MS;
+    for (;;) {
+        while (party->seen < party->count) {
+            const told *told = &party->log[party->seen++];
+            if (told->event.type == type && (!node_id || strcmp(told->node_id, node_id) == 0) &&
+                (!client_id || told->event.client_id == client_id) &&
+                (!connection_id || told->event.connection_id == connection_id))
+                return told;
+        }
+        if (now_ms() > until)
+            return &nothing;
+        pump(100);
+    }
+}
+
+static const told *server_tells(heartbus_event_type type, const char *node_id) {
+    return next(&the_server, type, node_id, 0, 0);
+}
+static const told *client_tells(heartbus_event_type type, uint64_t client_id) {
+    return next(&the_clients, type, NULL, client_id, 0);
+}
+
+/* Why the connection of a node that left was closed. */
+static const told *closed(const told *left) {
+    return next(&the_server, HEARTBUS_EVENT_CLOSE, NULL, 0, left->event.connection_id);
+}
+
+static bool is(const told *told, heartbus_event_type type) { return told->event.type == type; }
+
+static heartbus_status start_server(const char *config, uint32_t events, heartbus_server **server) {
+    return heartbus_server_start(config, strlen(config), events, server);
+}
+
+static uint16_t port;
+
+static heartbus_status connect_client(const char *settings, uint64_t *client_id) {
+    char config[512];
+    int len = snprintf(config, sizeof config, "{\"port\":%d,%s}", port, settings);
+    return heartbus_client_connect(the_clients.clients, config, (size_t)len, client_id);
+}
+
+/* ---- The sentences ---- */
+
+static void versions_and_names(void) {
+    check(heartbus_abi_version() == HEARTBUS_ABI_VERSION, "the library has the ABI of the header, %u", heartbus_abi_version());
+    check(strlen(heartbus_version()) >= 5, "the library says its version, %s", heartbus_version());
+    check(last_error_is(""), "before anything failed there is no error text");
+    check(strcmp(heartbus_status_name(HEARTBUS_NOT_FOUND), "NOT_FOUND") == 0 && strcmp(heartbus_status_name(99), "UNKNOWN") == 0,
+          "a status has a name");
+    check(strcmp(heartbus_event_name(HEARTBUS_EVENT_CLIENT_DATA), "client_data") == 0 && strcmp(heartbus_event_name(0), "unknown") == 0,
+          "an event has a name");
+}
+
+static void wrong_configuration(void) {
+    heartbus_server *server = (heartbus_server *)&server, *before = server;
+    check_refused(start_server("{\"port\":", 0, &server), HEARTBUS_CONFIG, "EOF", "a cut JSON text is refused");
+    check_refused(start_server("[1]", 0, &server), HEARTBUS_CONFIG, "not a JSON object", "a list is refused");
+    check_refused(start_server("{\"prot\":9501}", 0, &server), HEARTBUS_CONFIG, "unknown field `prot`", "an unknown key is refused");
+    check_refused(start_server("{\"port\":\"x\"}", 0, &server), HEARTBUS_CONFIG, "port: invalid type", "a wrong type names its key");
+    check_refused(start_server("{\"max_connections\":0}", 0, &server), HEARTBUS_CONFIG, "max_connections must be at least 1",
+                  "a value out of range is refused");
+    check_refused(start_server("{\"inbox_events\":0}", 0, &server), HEARTBUS_CONFIG, "inbox", "an inbox without room is refused");
+    check_refused(start_server("{\"port\":0}", 1u << 31, &server), HEARTBUS_INVALID_ARGUMENT, "no event", "an unknown event is refused");
+    check_refused(start_server("{\"host\":\"no-such-host.invalid\"}", 0, &server),
+                  HEARTBUS_IO, "Cannot listen on", "a host nobody knows is refused");
+    check_refused(heartbus_server_start(NULL, 5, 0, &server),
+                  HEARTBUS_INVALID_ARGUMENT, "config is NULL, but its length is 5", "NULL with a length is refused");
+    check_refused(heartbus_server_start(TEXT("{}"), 0, NULL), HEARTBUS_INVALID_ARGUMENT, "server is NULL", "NULL for a result is refused");
+    check_refused(heartbus_clients_start(TEXT("{\"port\":1}"), (heartbus_clients **)&server),
+                  HEARTBUS_CONFIG, "unknown field `port`", "a group of clients has keys of its own");
+    check(server == before, "results are left alone by calls that fail");
+}
+
+static void a_server_starts(void) {
+    heartbus_status status = start_server("{\"host\":\"127.0.0.1\",\"port\":0,\"worker_count\":2}", EVERYTHING, &the_server.server);
+    check(status == HEARTBUS_OK, "a server starts on a free port");
+    check(heartbus_server_port(the_server.server, &port) == HEARTBUS_OK && port != 0, "it says which one");
+    check(heartbus_server_fd(the_server.server, &the_server.fd) == HEARTBUS_OK && the_server.fd > 2, "it has a descriptor");
+    struct pollfd fd = {.fd = the_server.fd, .events = POLLIN};
+    check(poll(&fd, 1, 0) == 0, "which is quiet while nothing happens");
+
+    heartbus_event event;
+    size_t count = 77;
+    check(heartbus_server_poll(the_server.server, &event, 1, 0, &count) == HEARTBUS_OK && count == 0,
+          "a poll without waiting finds nothing");
+    long long since = now_ms();
+    check(heartbus_server_poll(the_server.server, &event, 1, 60, &count) == HEARTBUS_OK && count == 0 && now_ms() - since >= 60,
+          "a poll of 60 ms waits that long");
+
+    char config[64];
+    snprintf(config, sizeof config, "{\"host\":\"127.0.0.1\",\"port\":%d}", port);
+    heartbus_server *second = NULL;
+    check_refused(start_server(config, 0, &second), HEARTBUS_IO, "Address already in use", "a second server on that port is refused");
+    check(second == NULL, "and there is no second handle");
+}
+
+static uint64_t alice, bob;
+
+static void clients_register(void) {
+    check(heartbus_clients_start(NULL, 0, &the_clients.clients) == HEARTBUS_OK, "a group of clients starts");
+    check(heartbus_clients_fd(the_clients.clients, &the_clients.fd) == HEARTBUS_OK, "it has a descriptor of its own");
+    uint64_t untouched = 5;
+    check_refused(connect_client("\"nodeid\":\"x\"", &untouched),
+                  HEARTBUS_CONFIG, "unknown field `nodeid`", "a client's unknown key is refused");
+    check_refused(connect_client("\"node_id\":\"\"", &untouched), HEARTBUS_CONFIG, "node_id", "an empty node id is refused");
+    check_refused(connect_client("\"metadata\":7", &untouched), HEARTBUS_CONFIG, "metadata", "metadata that is a number is refused");
+    check(untouched == 5, "and no client is numbered");
+
+    check(connect_client("\"node_id\":\"alice\",\"metadata\":{\"v\":\"1.0\"},\"heartbeat_interval\":0.1", &alice) == HEARTBUS_OK,
+          "a client starts");
+    check(is(client_tells(HEARTBUS_EVENT_CLIENT_CONNECT, alice), HEARTBUS_EVENT_CLIENT_CONNECT), "it tells that it is connected");
+    const told *told = server_tells(HEARTBUS_EVENT_CONNECT, NULL);
+    uint64_t connection_id = told->event.connection_id;
+    check(connection_id != 0 && strcmp(told->ip, "127.0.0.1") == 0 && told->event.port != 0,
+          "the server tells its address, 127.0.0.1:%d", told->event.port);
+    told = server_tells(HEARTBUS_EVENT_REGISTER, "alice");
+    int64_t channel_id = told->event.channel_id;
+    check(told->event.connection_id == connection_id && channel_id > 0 && strcmp(told->payload, "{\"v\":\"1.0\"}") == 0,
+          "and the node with its channel %lld and metadata %s", (long long)channel_id, told->payload);
+    told = client_tells(HEARTBUS_EVENT_CLIENT_REGISTER, alice);
+    check(strcmp(told->node_id, "alice") == 0 && told->event.channel_id == channel_id, "the client learns the same channel");
+
+    heartbus_node node;
+    check(heartbus_server_node(the_server.server, TEXT("alice"), &node) == HEARTBUS_OK, "the node is found by its id");
+    check(node.online && node.connection_id == connection_id && node.channel_id == channel_id && strcmp(node.node_id, "alice") == 0 &&
+              strcmp(node.ip, "127.0.0.1") == 0 && node.port != 0 && strcmp(node.metadata, "{\"v\":\"1.0\"}") == 0 &&
+              node.created_at > 1.7e9 && node.last_message == 0,
+          "with everything that is known about it");
+    heartbus_client client;
+    check(heartbus_client_info(the_clients.clients, alice, &client) == HEARTBUS_OK && client.connected && client.client_id == alice &&
+              client.channel_id == channel_id && strcmp(client.node_id, "alice") == 0 && client.connected_at > 1.7e9,
+          "the client knows as much about itself");
+
+    check(connect_client("\"heartbeat_interval\":3600", &bob) == HEARTBUS_OK && bob != alice, "a client without a node id starts");
+    told = client_tells(HEARTBUS_EVENT_CLIENT_REGISTER, bob);
+    check(strncmp(told->node_id, "client_", 7) == 0, "and is given one: %s", told->node_id);
+    size_t count = 0;
+    check(heartbus_clients_count(the_clients.clients, &count) == HEARTBUS_OK && count == 2, "the group counts two");
+}
+
+static void heartbeats_go_round(void) {
+    check(is(server_tells(HEARTBUS_EVENT_HEARTBEAT, "alice"), HEARTBUS_EVENT_HEARTBEAT), "the server tells a heartbeat");
+    const told *told = client_tells(HEARTBUS_EVENT_CLIENT_HEARTBEAT, alice);
+    check(is(told, HEARTBUS_EVENT_CLIENT_HEARTBEAT) && told->event.count >= 1, "the client tells the answer");
+    heartbus_node node = {0};
+    heartbus_server_node(the_server.server, TEXT("alice"), &node);
+    check(node.heartbeat_count >= 1 && node.last_heartbeat >= node.created_at, "and the node counts it");
+    check(heartbus_client_ping(the_clients.clients, bob) == HEARTBUS_OK &&
+              is(client_tells(HEARTBUS_EVENT_CLIENT_PONG, bob), HEARTBUS_EVENT_CLIENT_PONG),
+          "a ping is answered");
+}
+
+static void data_goes_both_ways(void) {
+    heartbus_server *server = the_server.server;
+    heartbus_clients *clients = the_clients.clients;
+    heartbus_node node = {0};
+    heartbus_server_node(server, TEXT("alice"), &node);
+    int64_t channel_id = node.channel_id;
+
+    check(heartbus_client_send(clients, alice, TEXT("up \0 h\xc3\xa9"), 0) == HEARTBUS_OK, "a client sends");
+    const told *told = server_tells(HEARTBUS_EVENT_DATA, "alice");
+    check(told->event.payload_len == 8 && memcmp(told->payload, "up \0 h\xc3\xa9", 8) == 0 && told->event.channel_id == channel_id,
+          "the server gets every byte, a NUL among them");
+    check(heartbus_server_send(server, TEXT("alice"), TEXT("down \0 \xf0\x9f\x98\x80"), 0) == HEARTBUS_OK, "the server sends");
+    told = client_tells(HEARTBUS_EVENT_CLIENT_DATA, alice);
+    check(told->event.payload_len == 11 && memcmp(told->payload, "down \0 \xf0\x9f\x98\x80", 11) == 0 &&
+              told->event.channel_id == channel_id,
+          "the client gets every byte, on its own channel");
+    check(heartbus_server_send(server, TEXT("alice"), NULL, 0, channel_id) == HEARTBUS_OK &&
+              client_tells(HEARTBUS_EVENT_CLIENT_DATA, alice)->event.payload_len == 0,
+          "an empty payload travels, on a channel given by number");
+    size_t count = 0;
+    check(heartbus_server_broadcast(server, TEXT("all"), &count) == HEARTBUS_OK && count == 2, "a broadcast is queued for two");
+    check(strcmp(client_tells(HEARTBUS_EVENT_CLIENT_DATA, alice)->payload, "all") == 0, "and reaches the one");
+    the_clients.seen = 0;
+    check(strcmp(client_tells(HEARTBUS_EVENT_CLIENT_DATA, bob)->payload, "all") == 0, "and the other");
+    check(heartbus_server_broadcast(server, TEXT("all"), NULL) == HEARTBUS_OK, "who does not want the number says NULL");
+
+    static char large[10485760 + 1];
+    memset(large, 'x', sizeof large);
+    check_refused(heartbus_server_send(server, TEXT("nobody"), TEXT("x"), 0),
+                  HEARTBUS_NOT_FOUND, "No such node", "an unknown node is refused");
+    check_refused(heartbus_server_send(server, TEXT("alice"), TEXT("x"), 4000000),
+                  HEARTBUS_NOT_FOUND, "channel", "a channel of nobody is refused");
+    check_refused(heartbus_server_send(server, TEXT("alice"), TEXT("x"), -1), HEARTBUS_NOT_FOUND, "channel", "a channel below 0 as well");
+    check_refused(heartbus_server_send(server, TEXT("alice"), TEXT("\xff"), 0),
+                  HEARTBUS_INVALID_ARGUMENT, "UTF-8", "a payload that is not UTF-8 is refused by the server");
+    check_refused(heartbus_client_send(clients, alice, TEXT("\xff"), 0), HEARTBUS_INVALID_ARGUMENT, "UTF-8", "and by the client");
+    check_refused(heartbus_server_send(server, TEXT("alice"), large, sizeof large, 0),
+                  HEARTBUS_LIMIT, "longer", "a payload over the limit is refused by the server");
+    check_refused(heartbus_client_send(clients, alice, large, sizeof large, 0), HEARTBUS_LIMIT, "", "and by the client");
+    check_refused(heartbus_server_send(server, TEXT("\xff"), TEXT("x"), 0),
+                  HEARTBUS_INVALID_ARGUMENT, "node_id is not UTF-8", "a node id that is not UTF-8 is refused");
+    check_refused(heartbus_server_disconnect(server, TEXT("nobody")), HEARTBUS_NOT_FOUND, "No such node", "nobody cannot be disconnected");
+    check_refused(heartbus_server_node(server, TEXT("nobody"), &node), HEARTBUS_NOT_FOUND, "No such node", "nor looked up");
+    check(node.channel_id == channel_id, "which leaves the caller's struct alone");
+    check_refused(heartbus_client_send(clients, 4711, TEXT("x"), 0),
+                  HEARTBUS_NOT_FOUND, "There is no client 4711", "an unknown client is refused");
+}
+
+static void batches_keep_their_memory(void) {
+    heartbus_server *server = the_server.server;
+    check(heartbus_server_subscribe(server, HEARTBUS_ON_DATA) == HEARTBUS_OK, "a server can be asked for data only");
+    do {
+        the_server.seen = the_server.count;
+        drain(&the_server);
+    } while (the_server.seen < the_server.count);
+    for (int n = 0; n < 100; n++) {
+        char text[8];
+        heartbus_client_send(the_clients.clients, alice, text, (size_t)snprintf(text, sizeof text, "%d", n), 0);
+    }
+    bool in_order = true, whole = true;
+    size_t largest = 0;
+    for (int n = 0; n < 100;) {
+        heartbus_event events[7];
+        size_t count = 0;
+        if (heartbus_server_poll(server, events, 7, LONGEST_WAIT_MS, &count) != HEARTBUS_OK || count == 0)
+            break;
+        largest = count > largest ? count : largest;
+        for (size_t i = 0; i < count; i++, n++) {
+            char text[8];
+            copy(text, sizeof text, events[i].payload, events[i].payload_len);
+            in_order = in_order && events[i].type == HEARTBUS_EVENT_DATA && atoi(text) == n;
+            whole = whole && strcmp(events[i].node_id, "alice") == 0;
+        }
+        if (n == 100)
+            check(in_order && whole, "a hundred events come in order, in batches of up to %zu of 7, all their texts readable", largest);
+    }
+    check_refused(heartbus_server_subscribe(server, 1u << 20),
+                  HEARTBUS_INVALID_ARGUMENT, "no event", "an unknown event cannot be asked for");
+    heartbus_server_subscribe(server, EVERYTHING);
+}
+
+static void nodes_leave(void) {
+    uint64_t second;
+    check(connect_client("\"node_id\":\"alice\",\"heartbeat_interval\":3600", &second) == HEARTBUS_OK,
+          "another client takes the id of the first");
+    const told *left = server_tells(HEARTBUS_EVENT_REPLACED, "alice");
+    check(is(left, HEARTBUS_EVENT_REPLACED), "the server tells that the node was replaced");
+    const told *told = client_tells(HEARTBUS_EVENT_CLIENT_SERVER_ERROR, alice);
+    check(told->event.code == HEARTBUS_ERROR_REPLACED && strcmp(told->text, "Replaced by a newer connection") == 0 &&
+              strcmp(told->payload, "{\"message\":\"Replaced by a newer connection\",\"code\":409}") == 0,
+          "the older client is told: %d %s", told->event.code, told->text);
+    check(is(client_tells(HEARTBUS_EVENT_CLIENT_FINISHED, alice), HEARTBUS_EVENT_CLIENT_FINISHED), "and does not come back");
+    told = closed(left);
+    check(told->event.code == HEARTBUS_CLOSE_REPLACED && told->event.text_len == strlen(told->text),
+          "its connection is closed: %s", told->text);
+    pump(10);
+    drain(&the_clients);
+    check_refused(heartbus_client_send(the_clients.clients, alice, TEXT("x"), 0),
+                  HEARTBUS_NOT_FOUND, "There is no client", "a finished client is unknown after the next poll");
+
+    check(heartbus_client_disconnect(the_clients.clients, second) == HEARTBUS_OK, "a client says goodbye");
+    told = server_tells(HEARTBUS_EVENT_UNREGISTER, "alice");
+    check(is(told, HEARTBUS_EVENT_UNREGISTER) && strcmp(told->ip, "127.0.0.1") == 0, "the server tells that its node signed off");
+    check(is(client_tells(HEARTBUS_EVENT_CLIENT_FINISHED, second), HEARTBUS_EVENT_CLIENT_FINISHED), "and it is finished");
+
+    uint64_t kicked;
+    check(connect_client("\"node_id\":\"kicked\",\"auto_reconnect\":false", &kicked) == HEARTBUS_OK &&
+              is(client_tells(HEARTBUS_EVENT_CLIENT_REGISTER, kicked), HEARTBUS_EVENT_CLIENT_REGISTER) &&
+              heartbus_server_disconnect(the_server.server, TEXT("kicked")) == HEARTBUS_OK,
+          "the server disconnects a node");
+    left = server_tells(HEARTBUS_EVENT_DISCONNECTED, "kicked");
+    check(is(left, HEARTBUS_EVENT_DISCONNECTED), "and tells so");
+    check(closed(left)->event.code == HEARTBUS_CLOSE_KICKED, "with the reason for its connection");
+    check(is(client_tells(HEARTBUS_EVENT_CLIENT_FINISHED, kicked), HEARTBUS_EVENT_CLIENT_FINISHED),
+          "its client may not reconnect and is finished");
+}
+
+static void a_silent_node_times_out(void) {
+    party rest = the_server;
+    uint16_t usual_port = port;
+    heartbus_server *strict = NULL;
+    check(start_server("{\"host\":\"127.0.0.1\",\"port\":0,\"heartbeat_timeout\":0.5}", EVERYTHING, &strict) == HEARTBUS_OK,
+          "a second server runs beside the first");
+    the_server = (party){.server = strict};
+    heartbus_server_fd(strict, &the_server.fd);
+    heartbus_server_port(strict, &port);
+    uint64_t silent;
+    connect_client("\"node_id\":\"silent\",\"heartbeat_interval\":3600,\"auto_reconnect\":false", &silent);
+    const told *left = server_tells(HEARTBUS_EVENT_TIMEOUT, "silent");
+    check(is(left, HEARTBUS_EVENT_TIMEOUT), "a node that is silent for too long times out");
+    check(closed(left)->event.code == HEARTBUS_CLOSE_HEARTBEAT_TIMEOUT, "and its connection is closed for that");
+    check(is(client_tells(HEARTBUS_EVENT_CLIENT_FINISHED, silent), HEARTBUS_EVENT_CLIENT_FINISHED), "which ends its client");
+    check(heartbus_server_free(strict) == HEARTBUS_OK, "a running server can be freed");
+    the_server = rest;
+
+    uint64_t lost;
+    check(connect_client("\"auto_reconnect\":false", &lost) == HEARTBUS_OK, "a client starts towards a port where nobody listens");
+    const told *told = client_tells(HEARTBUS_EVENT_CLIENT_ERROR, lost);
+    check(told->event.code == HEARTBUS_CLIENT_CONNECT_FAILED, "it tells why it cannot connect: %s", told->text);
+    check(is(client_tells(HEARTBUS_EVENT_CLIENT_FINISHED, lost), HEARTBUS_EVENT_CLIENT_FINISHED), "and is finished");
+    port = usual_port;
+}
+
+/* The bytes of a golden frame, by its meaning. */
+static size_t golden(const char *vectors, const char *meaning, unsigned char *bytes) {
+    FILE *file = fopen(vectors, "r");
+    static char line[65536];
+    size_t len = 0;
+    while (file && !len && fgets(line, sizeof line, file)) {
+        char *bar = strchr(line, '|');
+        if (line[0] == '#' || !bar || strncmp(bar + 2, meaning, strlen(meaning)) != 0)
+            continue;
+        unsigned byte;
+        for (const char *hex = line; sscanf(hex, "%2x", &byte) == 1 && len < 1024; hex += 2)
+            bytes[len++] = (unsigned char)byte;
+    }
+    if (file)
+        fclose(file);
+    return len;
+}
+
+static void a_stranger_speaks_golden_frames(const char *vectors) {
+    unsigned char ping[1024], pong[1024], enter[1024], answer[1024];
+    size_t ping_len = golden(vectors, "PING |", ping), pong_len = golden(vectors, "PONG |", pong);
+    size_t enter_len = golden(vectors, "REGISTER id n1, metadata {v:\"1.0\"}", enter);
+    check(ping_len && pong_len && enter_len, "the golden frames are read");
+
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct timeval longest = {.tv_sec = LONGEST_WAIT_MS / 1000};
+    int socket_fd = socket(AF_INET, SOCK_STREAM, 0);
+    setsockopt(socket_fd, SOL_SOCKET, SO_RCVTIMEO, &longest, sizeof longest);
+    check(connect(socket_fd, (struct sockaddr *)&address, sizeof address) == 0 &&
+              send(socket_fd, ping, ping_len, MSG_NOSIGNAL) == (ssize_t)ping_len,
+          "a stranger that knows only bytes sends PING");
+    check(recv(socket_fd, answer, pong_len, MSG_WAITALL) == (ssize_t)pong_len && memcmp(answer, pong, pong_len) == 0,
+          "and gets PONG, byte for byte");
+    check(send(socket_fd, enter, enter_len, MSG_NOSIGNAL) == (ssize_t)enter_len &&
+              strcmp(server_tells(HEARTBUS_EVENT_REGISTER, "n1")->payload, "{\"v\":\"1.0\"}") == 0,
+          "its REGISTER makes it a node");
+    /* Everything read before closing: otherwise the connection would end with a reset. */
+    shutdown(socket_fd, SHUT_WR);
+    while (recv(socket_fd, answer, sizeof answer, 0) > 0)
+        ;
+    close(socket_fd);
+    const told *left = server_tells(HEARTBUS_EVENT_DISCONNECTED, "n1");
+    check(is(left, HEARTBUS_EVENT_DISCONNECTED), "which is gone with its connection");
+    check(closed(left)->event.code == HEARTBUS_CLOSE_PEER_CLOSED, "because the peer closed it");
+}
+
+static void null_and_strangers_are_refused(void) {
+    heartbus_event event;
+    size_t count;
+    int fd;
+    heartbus_server *server = the_server.server;
+    heartbus_clients *clients = the_clients.clients;
+    check_refused(heartbus_server_poll(NULL, &event, 1, 0, &count), HEARTBUS_INVALID_ARGUMENT, "server is NULL", "NULL is no server");
+    check_refused(heartbus_clients_poll(NULL, &event, 1, 0, &count),
+                  HEARTBUS_INVALID_ARGUMENT, "clients is NULL", "NULL is no group of clients");
+    check_refused(heartbus_server_poll(server, NULL, 1, 0, &count), HEARTBUS_INVALID_ARGUMENT, "events is NULL", "a poll needs an array");
+    check_refused(heartbus_server_poll(server, &event, 0, 0, &count), HEARTBUS_INVALID_ARGUMENT, "capacity is 0", "with room in it");
+    check_refused(heartbus_server_poll(server, &event, SIZE_MAX, 0, &count),
+                  HEARTBUS_INVALID_ARGUMENT, "events cannot have room", "but not more than there can be");
+    check_refused(heartbus_server_poll(server, &event, 1, 0, NULL),
+                  HEARTBUS_INVALID_ARGUMENT, "count is NULL", "and a place for the number");
+    check_refused(heartbus_server_fd(server, NULL), HEARTBUS_INVALID_ARGUMENT, "fd is NULL", "a descriptor needs a place too");
+    check_refused(heartbus_server_port(server, NULL), HEARTBUS_INVALID_ARGUMENT, "port is NULL", "and a port");
+    check_refused(heartbus_server_node(server, TEXT("x"), NULL), HEARTBUS_INVALID_ARGUMENT, "node is NULL", "and a node");
+    check_refused(heartbus_client_info(clients, bob, NULL), HEARTBUS_INVALID_ARGUMENT, "client is NULL", "and a client");
+    check_refused(heartbus_server_send(server, NULL, 3, NULL, 0, 0),
+                  HEARTBUS_INVALID_ARGUMENT, "node_id is NULL", "an id with a length needs bytes");
+    check_refused(heartbus_server_send(server, TEXT("x"), NULL, 3, 0), HEARTBUS_INVALID_ARGUMENT, "payload is NULL", "a payload too");
+    check_refused(heartbus_server_send(server, TEXT("x"), "", SIZE_MAX, 0),
+                  HEARTBUS_INVALID_ARGUMENT, "payload cannot have", "and not more than there can be");
+    check_refused(heartbus_server_fd((heartbus_server *)&event, &fd),
+                  HEARTBUS_INVALID_ARGUMENT, "no handle", "a pointer to something else is no handle");
+    check_refused(heartbus_server_fd((heartbus_server *)clients, &fd),
+                  HEARTBUS_INVALID_ARGUMENT, "another kind", "a group of clients is no server");
+    check_refused(heartbus_clients_free((heartbus_clients *)server),
+                  HEARTBUS_INVALID_ARGUMENT, "another kind", "and a server no group of clients");
+    check(heartbus_server_free(NULL) == HEARTBUS_OK && heartbus_clients_free(NULL) == HEARTBUS_OK, "NULL may be freed, as with free()");
+}
+
+static void *fail_elsewhere(void *token) {
+    bool clean = last_error_is("");
+    heartbus_server_free((heartbus_server *)&clean);
+    return clean && last_error_has("no handle") ? token : NULL;
+}
+
+static void errors_belong_to_their_thread(void) {
+    heartbus_server_stop(NULL);
+    pthread_t thread;
+    void *result = NULL;
+    char token;
+    pthread_create(&thread, NULL, fail_elsewhere, &token);
+    pthread_join(thread, &result);
+    check(result == &token && last_error_is("server is NULL"), "an error text belongs to its thread");
+}
+
+typedef struct {
+    heartbus_server *server;
+    heartbus_status status;
+    size_t count;
+} waiting;
+
+static void *wait_without_end(void *argument) {
+    waiting *waiting = argument;
+    heartbus_event event;
+    /* Refused while the main thread happens to be polling. */
+    do
+        waiting->status = heartbus_server_poll(waiting->server, &event, 1, -1, &waiting->count);
+    while (waiting->status == HEARTBUS_INVALID_ARGUMENT);
+    return NULL;
+}
+
+static void on_alarm(int signal) { (void)signal; }
+
+static void waiting_ends(void) {
+    struct sigaction action = {.sa_handler = on_alarm};
+    sigaction(SIGALRM, &action, NULL);
+    waiting waiting = {.count = 9};
+    start_server("{\"host\":\"127.0.0.1\",\"port\":0}", 0, &waiting.server);
+    alarm(1);
+    wait_without_end(&waiting);
+    check(waiting.status == HEARTBUS_OK && waiting.count == 0, "a signal ends a poll without end");
+
+    pthread_t thread;
+    waiting.count = 9;
+    pthread_create(&thread, NULL, wait_without_end, &waiting);
+    heartbus_event event;
+    size_t count;
+    /* Until the thread waits, our own polls succeed. */
+    heartbus_status status = HEARTBUS_OK;
+    for (long long until = now_ms() + LONGEST_WAIT_MS; status == HEARTBUS_OK && now_ms() < until;)
+        status = heartbus_server_poll(waiting.server, &event, 1, 0, &count);
+    check_refused(status, HEARTBUS_INVALID_ARGUMENT, "Another thread is polling", "while one thread polls another cannot");
+    check(heartbus_server_stop(waiting.server) == HEARTBUS_OK, "a server is stopped while a thread polls it without end");
+    pthread_join(thread, NULL);
+    check(waiting.status == HEARTBUS_CLOSED && waiting.count == 9, "that thread is told, and its count left alone");
+    heartbus_server_free(waiting.server);
+}
+
+static void a_forked_child_is_refused(void) {
+    fflush(stdout);
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(30); /* A child that hangs is killed. */
+        signal(SIGALRM, SIG_DFL);
+        passed = failed = 0;
+        heartbus_server *server = the_server.server;
+        heartbus_clients *clients = the_clients.clients;
+        heartbus_event event;
+        heartbus_node node;
+        size_t count;
+        uint64_t client_id;
+        int fd;
+        const char *text = "belongs to the parent process";
+        check_refused(heartbus_server_send(server, TEXT("x"), TEXT("x"), 0),
+                      HEARTBUS_WRONG_PROCESS, text, "a forked child cannot send for its parent's server");
+        check_refused(heartbus_server_poll(server, &event, 1, -1, &count), HEARTBUS_WRONG_PROCESS, text, "nor poll it");
+        check_refused(heartbus_server_node(server, TEXT("x"), &node), HEARTBUS_WRONG_PROCESS, text, "nor ask it for nodes");
+        check_refused(heartbus_server_fd(server, &fd), HEARTBUS_WRONG_PROCESS, text, "nor for its descriptor");
+        check_refused(heartbus_server_stop(server), HEARTBUS_WRONG_PROCESS, text, "nor stop it");
+        check_refused(heartbus_server_free(server), HEARTBUS_WRONG_PROCESS, text, "nor free it");
+        check_refused(heartbus_client_connect(clients, TEXT("{}"), &client_id),
+                      HEARTBUS_WRONG_PROCESS, text, "nor start clients in its group");
+        check_refused(heartbus_client_send(clients, bob, TEXT("x"), 0), HEARTBUS_WRONG_PROCESS, text, "nor send for its clients");
+        check_refused(heartbus_clients_free(clients), HEARTBUS_WRONG_PROCESS, text, "nor free them");
+        heartbus_server *own = NULL;
+        check(start_server("{\"host\":\"127.0.0.1\",\"port\":0}", 0, &own) == HEARTBUS_OK, "but it starts a server of its own");
+        check(heartbus_server_stop(own) == HEARTBUS_OK && heartbus_server_free(own) == HEARTBUS_OK, "stops and frees it");
+        check_refused(heartbus_server_free(own), HEARTBUS_INVALID_ARGUMENT, "no handle", "but not twice");
+        fflush(stdout);
+        exit(failed ? 255 : passed);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    bool all = WIFEXITED(status) && WEXITSTATUS(status) != 255;
+    passed += all ? WEXITSTATUS(status) : 0;
+    check(all, "the child ends in order");
+    check(heartbus_client_ping(the_clients.clients, bob) == HEARTBUS_OK &&
+              is(client_tells(HEARTBUS_EVENT_CLIENT_PONG, bob), HEARTBUS_EVENT_CLIENT_PONG),
+          "and has left server and clients of its parent alone");
+}
+
+static void a_server_stops(void) {
+    heartbus_server *server = the_server.server;
+    heartbus_event event;
+    heartbus_node node;
+    size_t count = 9;
+    long long since = now_ms();
+    check(heartbus_server_stop(server) == HEARTBUS_OK && now_ms() - since < 3000, "the server stops, in %lld ms", now_ms() - since);
+    const told *told = client_tells(HEARTBUS_EVENT_CLIENT_SERVER_ERROR, bob);
+    check(told->event.code == HEARTBUS_ERROR_UNAVAILABLE && strcmp(told->text, "Server is shutting down") == 0,
+          "its client is told: %d %s", told->event.code, told->text);
+    check(is(client_tells(HEARTBUS_EVENT_CLIENT_CLOSE, bob), HEARTBUS_EVENT_CLIENT_CLOSE), "and loses its connection");
+    told = server_tells(HEARTBUS_EVENT_DISCONNECTED, NULL);
+    check(is(told, HEARTBUS_EVENT_DISCONNECTED) && closed(told)->event.code == HEARTBUS_CLOSE_SERVER_STOPPED,
+          "what happened until then can still be polled");
+    while (drain(&the_server) == HEARTBUS_OK)
+        ;
+    struct pollfd fd = {.fd = the_server.fd, .events = POLLIN};
+    check(poll(&fd, 1, 0) == 1 && fd.revents == POLLIN, "then its descriptor stays readable, like a socket's at its end");
+    check_refused(heartbus_server_poll(server, &event, 1, -1, &count),
+                  HEARTBUS_CLOSED, "Stopped", "and a poll without end says so at once");
+    check(count == 9, "leaving the count alone");
+    check_refused(heartbus_server_send(server, TEXT("x"), TEXT("x"), 0), HEARTBUS_CLOSED, "stopped", "a stopped server does not send");
+    check_refused(heartbus_server_broadcast(server, TEXT("x"), &count), HEARTBUS_CLOSED, "stopped", "nor broadcast");
+    check_refused(heartbus_server_disconnect(server, TEXT("x")), HEARTBUS_CLOSED, "stopped", "nor disconnect");
+    check_refused(heartbus_server_node(server, TEXT("x"), &node), HEARTBUS_CLOSED, "stopped", "nor know nodes");
+    check(heartbus_server_stop(server) == HEARTBUS_OK, "stopping it twice is harmless");
+    check(heartbus_server_free(server) == HEARTBUS_OK, "it is freed");
+    check_refused(heartbus_server_free(server),
+                  HEARTBUS_INVALID_ARGUMENT, "server is no handle: it was freed already", "freeing it twice is refused");
+    check_refused(heartbus_server_poll(server, &event, 1, 0, &count), HEARTBUS_INVALID_ARGUMENT, "freed already", "and so is using it");
+    the_server = (party){.fd = -1};
+}
+
+static void clients_stop(void) {
+    heartbus_clients *clients = the_clients.clients;
+    uint64_t client_id;
+    check_refused(heartbus_client_send(clients, bob, TEXT("x"), 0), HEARTBUS_CLOSED, "", "a client without a connection does not send");
+    check_refused(heartbus_client_ping(clients, bob), HEARTBUS_CLOSED, "", "nor ping");
+    check(heartbus_clients_stop(clients) == HEARTBUS_OK, "the clients stop");
+    check(is(client_tells(HEARTBUS_EVENT_CLIENT_FINISHED, bob), HEARTBUS_EVENT_CLIENT_FINISHED), "the last of them is finished");
+    while (drain(&the_clients) == HEARTBUS_OK)
+        ;
+    check_refused(drain(&the_clients), HEARTBUS_CLOSED, "Stopped", "and there is nothing more to poll");
+    check_refused(heartbus_client_connect(clients, TEXT("{}"), &client_id), HEARTBUS_CLOSED, "stopped", "stopped clients start nothing");
+    check_refused(heartbus_client_send(clients, bob, TEXT("x"), 0), HEARTBUS_CLOSED, "stopped", "and send nothing");
+    check(heartbus_clients_stop(clients) == HEARTBUS_OK, "stopping them twice is harmless");
+    check(heartbus_clients_free(clients) == HEARTBUS_OK, "they are freed");
+    check_refused(heartbus_clients_free(clients),
+                  HEARTBUS_INVALID_ARGUMENT, "clients is no handle: it was freed already", "freeing them twice is refused");
+}
+
+int main(int argc, char **argv) {
+    if (argc != 2)
+        return fprintf(stderr, "usage: roundtrip tests/vectors/v1.txt\n"), 2;
+    int descriptors = entries("/proc/self/fd"), threads = entries("/proc/self/task");
+
+    versions_and_names();
+    wrong_configuration();
+    a_server_starts();
+    clients_register();
+    heartbeats_go_round();
+    data_goes_both_ways();
+    batches_keep_their_memory();
+    nodes_leave();
+    a_silent_node_times_out();
+    a_stranger_speaks_golden_frames(argv[1]);
+    null_and_strangers_are_refused();
+    errors_belong_to_their_thread();
+    waiting_ends();
+    a_forked_child_is_refused();
+    a_server_stops();
+    clients_stop();
+
+    check(entries("/proc/self/fd") == descriptors, "no descriptor is left behind");
+    check(entries("/proc/self/task") == threads, "and no thread");
+    printf("%d passed, %d failed\n", passed, failed);
+    return failed ? 1 : 0;
+}
