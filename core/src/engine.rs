@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub use crate::hub::{Node, NodeInfo, Now};
+pub use crate::net::server::ConnectionInfo;
 
 pub struct Engine {
     /// `None` only while the engine is being dropped.
@@ -91,6 +92,12 @@ impl Engine {
     /// Up to `max` nodes that are online, in no particular order.
     pub fn nodes(&self, max: usize) -> Vec<Arc<Node>> {
         self.server().shared.hub.some_nodes(max)
+    }
+
+    /// Up to `max` open connections, registered or not, in no particular order. The I/O threads are asked, which takes at
+    /// most half a second. None once the engine is stopped, or in another process.
+    pub fn connections(&self, max: usize) -> Vec<ConnectionInfo> {
+        if self.hub().is_ok() { self.server().connections(max) } else { Vec::new() }
     }
 
     pub fn now(&self) -> Now {

@@ -379,6 +379,24 @@ fn a_node_is_not_declared_down_while_we_do_not_read_it() {
 }
 
 #[test]
+fn open_connections_can_be_listed_registered_or_not() {
+    let server = Fixture::start(ServerConfig::default());
+    let _quiet = server.connect();
+    let mut node = server.register("listed");
+    node.send(4, 0, "");
+    node.frame();
+    server.until("both to be accepted", |stats| stats.connections_active == 2);
+    let mut found = server.engine.connections(10);
+    found.sort_by_key(|connection| connection.nodes);
+    let brief: Vec<_> =
+        found.iter().map(|found| (found.nodes, found.first_node.as_deref(), found.bytes_in > 36, found.bytes_out > 36)).collect();
+    assert_eq!(brief, [(0, None, false, false), (1, Some("listed"), true, true)]);
+    assert_eq!(server.engine.connections(1).len(), 1);
+    server.engine.stop();
+    assert!(server.engine.connections(10).is_empty());
+}
+
+#[test]
 fn disconnect_takes_a_node_off_and_closes_its_connection_unless_others_are_on_it() {
     let server = Fixture::start(ServerConfig::default());
     let mut gateway = server.register("a");

@@ -25,6 +25,8 @@ pub struct Link {
     /// Last heartbeat for all nodes of the connection, in monotonic microseconds; 0 before the first.
     last_seen: AtomicU64,
     heartbeats: AtomicU64,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
     /// Bytes that wait for the socket: in the outbox below, and those the owning thread has taken but not written.
     queued: AtomicUsize,
     rung: AtomicBool,
@@ -69,6 +71,8 @@ impl Link {
             doorbell,
             last_seen: AtomicU64::new(0),
             heartbeats: AtomicU64::new(0),
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
             queued: AtomicUsize::new(0),
             rung: AtomicBool::new(false),
             waiting: Mutex::default(),
@@ -93,6 +97,23 @@ impl Link {
 
     pub fn heartbeats(&self) -> u64 {
         self.heartbeats.load(Ordering::Relaxed)
+    }
+
+    pub fn bytes_in(&self) -> u64 {
+        self.bytes_in.load(Ordering::Relaxed)
+    }
+
+    pub fn bytes_out(&self) -> u64 {
+        self.bytes_out.load(Ordering::Relaxed)
+    }
+
+    /// Counts what the owning thread read; it is the only writer, as of the next.
+    pub fn count_in(&self, bytes: u64) {
+        self.bytes_in.store(self.bytes_in() + bytes, Ordering::Relaxed);
+    }
+
+    pub fn count_out(&self, bytes: u64) {
+        self.bytes_out.store(self.bytes_out() + bytes, Ordering::Relaxed);
     }
 
     pub fn queued(&self) -> usize {

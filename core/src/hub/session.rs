@@ -64,6 +64,11 @@ impl Session {
         self.nodes.len()
     }
 
+    /// The node that registered first among those that are still here.
+    pub fn first_node(&self) -> Option<&Arc<Node>> {
+        self.nodes.first().map(|registered| &registered.node)
+    }
+
     /// Handles the whole frames at the start of `input` and returns how many bytes they took.
     pub fn receive(&mut self, cx: &mut Context<'_>, input: &[u8]) -> (usize, Next) {
         let mut consumed = 0;

@@ -145,6 +145,7 @@ impl Connection {
             match self.socket.write(bytes) {
                 Ok(written) => {
                     self.write_blocked = written < bytes.len();
+                    self.link.count_out(written as u64);
                     return Ok(written);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -168,6 +169,7 @@ impl Connection {
                     let offered: usize = pieces[..count].iter().map(|piece| piece.len()).sum();
                     self.write_blocked = written < offered;
                     self.forget_written(written);
+                    self.link.count_out(written as u64);
                     self.link.remove_queued(written);
                     hub.remove_buffered(written);
                     total += written as u64;

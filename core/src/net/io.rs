@@ -10,7 +10,7 @@
 use super::Clock;
 use super::connection::{Connection, Phase};
 use super::mailbox::{Call, Mailbox};
-use super::server::Shared;
+use super::server::{ConnectionInfo, Shared};
 use crate::hub::event::CloseReason;
 use crate::hub::link::Doorbell;
 use crate::hub::replies::Replies;
@@ -238,6 +238,7 @@ impl IoThread {
                 Ok(0) => return self.end(slot, CloseReason::PeerClosed),
                 Ok(count) => {
                     self.work.counters.bytes_in.add(count as u64);
+                    connection.link.count_in(count as u64);
                     let next = connection.feed(&mut self.work.context(), &self.buffer[..count]);
                     let done = count < self.buffer.len() && !connection.hangup;
                     self.respond(slot, next);
@@ -318,9 +319,32 @@ impl IoThread {
             self.answer(call);
         }
         self.calls = calls;
+        if let Some(listing) = self.mailbox.take_listing() {
+            // Whoever asked may have given up waiting; then nobody misses the answer.
+            let _ = listing.answer.try_send(self.list_connections(listing.max));
+        }
         if self.shared.is_stopping() && self.stopping_since.is_none() {
             self.begin_stopping();
         }
+    }
+
+    fn list_connections(&self, max: usize) -> Vec<ConnectionInfo> {
+        let open = self.connections.iter().filter_map(|(_, connection)| match &connection.phase {
+            Phase::Open(session) => Some((connection, session)),
+            Phase::Ending(_) => None,
+        });
+        open.take(max)
+            .map(|(connection, session)| ConnectionInfo {
+                id: connection.link.connection_id(),
+                peer: connection.link.peer(),
+                nodes: session.node_count(),
+                first_node: session.first_node().map(|node| node.id().clone()),
+                bytes_in: connection.link.bytes_in(),
+                bytes_out: connection.link.bytes_out(),
+                bytes_waiting_in: connection.partial_len(),
+                bytes_waiting_out: connection.link.queued(),
+            })
+            .collect()
     }
 
     fn answer(&mut self, call: Call) {

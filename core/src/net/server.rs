@@ -3,7 +3,7 @@
 //! Owns the limits that hold across threads: connections in total and per address, allow and deny lists.
 
 use super::io::{IoThread, WAKER};
-use super::mailbox::Mailbox;
+use super::mailbox::{Listing, Mailbox};
 use super::{Clock, listen, spawn_thread};
 use crate::config::ServerConfig;
 use crate::error::{Error, ErrorKind};
@@ -15,8 +15,10 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// Descriptors kept free for the host: its files, its database connections, refused connections that are ending.
 const SPARE_DESCRIPTORS: usize = 128;
@@ -89,6 +91,23 @@ impl Shared {
     }
 }
 
+/// A copy of what is known about an open connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionInfo {
+    pub id: u64,
+    pub peer: SocketAddr,
+    pub nodes: usize,
+    pub first_node: Option<Arc<str>>,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    /// Bytes of a frame whose rest has not come, or that wait for the host.
+    pub bytes_waiting_in: usize,
+    pub bytes_waiting_out: usize,
+}
+
+/// How long a listing waits for the threads: they look within a tick, unless they are very busy.
+const LISTING_TIME: Duration = Duration::from_millis(500);
+
 /// The running threads of a server.
 pub(crate) struct Server {
     pub(crate) shared: Arc<Shared>,
@@ -108,7 +127,7 @@ impl Server {
         let listeners = listen::bind(&config.host, config.port, threads)?;
         let cannot_start = |error: io::Error| Error::new(ErrorKind::Io, format!("Cannot start the server: {error}"));
         let local_addr = listeners[0].local_addr().map_err(cannot_start)?;
-        let micros = |duration: std::time::Duration| duration.as_micros() as u64;
+        let micros = |duration: Duration| duration.as_micros() as u64;
         let shared = Arc::new(Shared {
             hub: Hub::new(
                 Limits {
@@ -186,6 +205,23 @@ impl Server {
         self.host_counters.lock().unwrap_or_else(PoisonError::into_inner).add_to(&mut sum);
         self.shared.hub.add_counts_to(&mut sum);
         sum
+    }
+
+    /// Up to `max` open connections over all threads, in no particular order. A thread that does not answer in time is
+    /// left out.
+    pub(crate) fn connections(&self, max: usize) -> Vec<ConnectionInfo> {
+        let (answer, answers) = sync_channel(self.mailboxes.len());
+        for mailbox in &self.mailboxes {
+            mailbox.ask(Listing { max, answer: answer.clone() });
+        }
+        drop(answer);
+        let deadline = Instant::now() + LISTING_TIME;
+        let mut found = Vec::new();
+        while let Ok(more) = answers.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            found.extend(more);
+        }
+        found.truncate(max);
+        found
     }
 
     /// Lends the counters for what is done on the host's threads.
