@@ -161,10 +161,6 @@ fn start(call: &mut Call) -> Outcome {
     }
     server.check_process()?;
     let host = Host::current();
-    let has_loop = host.is_looping() || host.is_watched() || server.config.event_loop == Loop::Manual;
-    if has_loop && server.state.get() != State::Idle {
-        return Err(exception::logic_exception("The server runs already"));
-    }
     if host.is_looping() || server.config.event_loop == Loop::Manual {
         return server.launch(&host, this);
     }
