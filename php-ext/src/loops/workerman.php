@@ -23,6 +23,8 @@ return [
                 $stop();
             };
         }
+        // Telling every client takes up to 1.5 s, and Workerman kills a worker 2 s after Ctrl-C, of which it waits one.
+        Worker::$stopTimeout = max(Worker::$stopTimeout, 4);
     },
 
     'run' => static function (): void {
