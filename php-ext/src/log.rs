@@ -144,12 +144,9 @@ impl Visit for Line {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        if field.name() == "message" {
-            self.message.push_str(value);
-        } else {
-            self.key(field);
-            self.json(value);
-        }
+        // A field may be called `message` too; the line's own message comes formatted, through `record_debug`.
+        self.key(field);
+        self.json(value);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {

@@ -69,9 +69,9 @@ fn construct(call: &mut Call) -> Outcome {
     let (mut kind, mut payload, mut channel_id) = (0i64, ptr::null_mut::<zend_string>(), 0i64);
     arguments!(call, c"l|Sl", kind, payload, channel_id)?;
     let this = call.this();
-    TYPE.write(this, value(kind))?;
-    PAYLOAD.write(this, string(payload))?;
-    CHANNEL_ID.write(this, value(channel_id))
+    TYPE.construct(this, value(kind))?;
+    PAYLOAD.construct(this, string(payload))?;
+    CHANNEL_ID.construct(this, value(channel_id))
 }
 
 fn encode(call: &mut Call) -> Outcome {

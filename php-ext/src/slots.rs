@@ -49,6 +49,15 @@ impl Property {
         unsafe { *(*self.slot(object)).dereference_mut() = value };
     }
 
+    /// What a constructor does, which PHP code may call again on an object that lives.
+    pub fn construct(self, object: *mut zend_object, value: Zval) -> Outcome {
+        if self.is_initialized(object) {
+            return self.write(object, value);
+        }
+        self.fill(object, value);
+        Ok(())
+    }
+
     pub fn is_initialized(self, object: *mut zend_object) -> bool {
         // SAFETY: the slot is one of the class's own; 0 is the type of undefined values.
         unsafe { (*self.slot(object)).u1.type_info != 0 }
