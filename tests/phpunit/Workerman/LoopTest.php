@@ -24,6 +24,7 @@ final class LoopTest extends TestCase
         self::assertSame('echo: hi', $peers[3]->expect(Frame::DATA)->payload);
         self::assertSame(20, $server->ask('return $server->broadcast("all");'));
         self::assertSame('all', $peers[19]->expect(Frame::DATA)->payload);
+        $peers[5]->expect(Frame::DATA);
         $peers[5]->beat();
         self::assertSame(['n5'], $server->next('heartbeat'));
         $server->next('tick');
