@@ -120,16 +120,20 @@ final class LoopTest extends TestCase
                 if (\$payload === 'end') { $end }
                 \$server->sendTo(\$node->id, (string) getmypid());
             });");
-            $ask = function (string $payload) use ($port): Peer {
-                $peer = Peer::connect($port);
-                $peer->register('a');
-                return $peer->send(Frame::DATA, $payload);
+            // A worker that is about to end refuses newcomers: until the next one takes us.
+            $node = function () use ($port): Peer {
+                $this->until(function () use ($port, &$peer): bool {
+                    $peer = $this->listens($port) ? Peer::connect($port) : null;
+                    $peer?->bytes(Frame::registration('a'));
+                    return $peer?->receive()?->type === Frame::REGISTER;
+                }, 'a worker takes a registration', 15);
+                return $peer;
             };
-            $pid = $ask('who')->expect(Frame::DATA)->payload;
-            $victim = $ask('end');
-            $this->until(fn () => $victim->hasEnded(), 'the worker is gone');
-            $this->until(fn () => $this->listens($port), 'another one listens', 15);
-            self::assertNotSame($pid, $ask('who')->expect(Frame::DATA)->payload);
+            $first = $node();
+            $pid = $first->send(Frame::DATA, 'who')->expect(Frame::DATA)->payload;
+            $first->send(Frame::DATA, 'end');
+            $this->until(fn () => $first->hasEnded(), 'the worker is gone');
+            self::assertNotSame($pid, $node()->send(Frame::DATA, 'who')->expect(Frame::DATA)->payload);
             PhpProcess::killAll();
         }
     }
