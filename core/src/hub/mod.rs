@@ -98,6 +98,8 @@ pub struct Hub {
     next_channel: AtomicU32,
     next_connection: AtomicU64,
     address_buckets: AddressBuckets,
+    /// The metadata of all nodes that sent none.
+    no_metadata: Arc<str>,
     /// Bytes that wait in all connections together.
     buffered: AtomicUsize,
     /// What the host itself counts, from its own threads: these are rare, so they may contend.
@@ -116,6 +118,7 @@ impl Hub {
             next_channel: AtomicU32::new(1),
             next_connection: AtomicU64::new(1),
             address_buckets: AddressBuckets::default(),
+            no_metadata: "[]".into(),
             buffered: AtomicUsize::new(0),
             data_out: AtomicU64::new(0),
             data_out_refused: AtomicU64::new(0),

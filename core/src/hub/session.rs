@@ -277,7 +277,7 @@ impl Session {
             return Next::Wait;
         }
         cx.counters.registers.up();
-        let metadata: Arc<str> = request.metadata.map_or_else(|| "[]".into(), Arc::from);
+        let metadata: Arc<str> = request.metadata.map_or_else(|| cx.hub.no_metadata.clone(), Arc::from);
         let id: Arc<str> = request.node_id.unwrap_or_else(|| node_id(cx)).into();
         if let Some(node) = cx.hub.node(&id).filter(|node| Arc::ptr_eq(node.link(), &self.link)) {
             let mut gate = node.gate();

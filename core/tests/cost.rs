@@ -1,0 +1,135 @@
+//! What things cost in memory: allocations of the steady state, bytes of a connection that idles.
+//!
+//! Counted, not timed, so the figures are the same on every machine.
+
+use allocation_counter::measure;
+use heartbus_core::hub::event::Resume;
+use heartbus_core::hub::link::Doorbell;
+use heartbus_core::hub::replies::Replies;
+use heartbus_core::hub::session::Context;
+use heartbus_core::hub::{Counters, Event, EventMask, Host, Hub, Limits, Link, Now, Session, Timer, Wheel};
+use heartbus_core::wire::v1;
+use std::sync::Arc;
+
+struct Nobody;
+
+impl Host for Nobody {
+    fn wants(&self, _kinds: EventMask) -> bool {
+        false
+    }
+
+    fn push_data(&self, _event: Event, _bytes: usize, _producer: Arc<dyn Resume>) -> Result<(), Event> {
+        Ok(())
+    }
+
+    fn push_state(&self, _event: Event) {}
+
+    fn is_crowded(&self, _producer: Option<Arc<dyn Resume>>) -> bool {
+        false
+    }
+}
+
+impl Doorbell for Nobody {
+    fn ring(&self, _slot: u32, _connection_id: u64) {}
+}
+
+struct Thread {
+    hub: Hub,
+    counters: Counters,
+    wheel: Wheel<Timer>,
+    replies: Replies,
+    random: fastrand::Rng,
+    now: u64,
+}
+
+impl Thread {
+    fn new() -> Thread {
+        let limits = Limits {
+            heartbeat_timeout: 30_000_000,
+            register_timeout: 30_000_000,
+            max_nodes_per_connection: 10_000,
+            max_nodes: 1_000_000,
+            max_frame_bytes: 1 << 20,
+            outbox_bytes: 1 << 20,
+            close_slow_consumers: true,
+            rate_limit: None,
+        };
+        Thread {
+            hub: Hub::new(limits, Arc::new(Nobody)),
+            counters: Counters::default(),
+            wheel: Wheel::new(1_000_000),
+            replies: Replies::default(),
+            random: fastrand::Rng::with_seed(1),
+            now: 1_000_000,
+        }
+    }
+
+    fn context(&mut self) -> Context<'_> {
+        Context {
+            hub: &self.hub,
+            counters: &self.counters,
+            wheel: &mut self.wheel,
+            replies: &mut self.replies,
+            random: &mut self.random,
+            now: Now { mono: self.now, unix: 1_700_000_000_000_000 + self.now },
+        }
+    }
+
+    fn open(&mut self, slot: u32) -> Session {
+        let link = Arc::new(Link::new(u64::from(slot) + 1, ([127, 0, 0, 1], 1).into(), slot, Arc::new(Nobody)));
+        Session::open(link, &mut self.context())
+    }
+
+    fn receive(&mut self, session: &mut Session, bytes: &[u8]) {
+        let (consumed, _) = session.receive(&mut self.context(), bytes);
+        assert_eq!(consumed, bytes.len());
+        assert!(!self.replies.is_empty());
+        self.replies.clear();
+    }
+}
+
+fn frame(frame_type: u8, payload: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    v1::encode(frame_type, 0, payload.as_bytes(), &mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn a_heartbeat_allocates_nothing_while_the_ready_made_reply_is_fresh_and_little_when_it_is_made() {
+    let mut thread = Thread::new();
+    let mut session = thread.open(0);
+    thread.receive(&mut session, &frame(6, r#"{"node_id":"n"}"#));
+    let beat = frame(1, r#"{"timestamp":1700000000.25}"#);
+    thread.receive(&mut session, &beat);
+    let fresh = measure(|| {
+        for _ in 0..1000 {
+            thread.receive(&mut session, &beat);
+        }
+    });
+    assert_eq!(fresh.count_total, 0, "{fresh:?}");
+    let stale = measure(|| {
+        for _ in 0..1000 {
+            thread.now += 1_000;
+            thread.receive(&mut session, &beat);
+        }
+    });
+    assert!(stale.count_total <= 3 * 1000, "{stale:?}");
+    assert_eq!(stale.count_current, 0, "{stale:?}");
+}
+
+#[test]
+fn an_idle_registered_connection_is_small() {
+    const CONNECTIONS: u32 = 10_000;
+    let mut thread = Thread::new();
+    let mut sessions = Vec::with_capacity(CONNECTIONS as usize);
+    let cost = measure(|| {
+        for slot in 0..CONNECTIONS {
+            let mut session = thread.open(slot);
+            thread.receive(&mut session, &frame(6, &format!(r#"{{"node_id":"node-{slot:06}"}}"#)));
+            sessions.push(session);
+        }
+    });
+    let bytes = cost.bytes_current / i64::from(CONNECTIONS) + size_of::<Session>() as i64;
+    println!("{bytes} bytes per registered connection, of which {} in the session", size_of::<Session>());
+    assert!(bytes <= 550, "{bytes} bytes per connection");
+}
