@@ -4,6 +4,7 @@ use std::process::Command;
 
 fn main() {
     println!("cargo:rerun-if-changed=src/shim.c");
+    println!("cargo:rerun-if-changed=src/classes/state.c");
     println!("cargo:rerun-if-env-changed=PHP_CONFIG");
     let php_config = std::env::var("PHP_CONFIG").unwrap_or_else(|_| "php-config".into());
     let output = Command::new(&php_config).arg("--includes").output();
@@ -15,5 +16,5 @@ fn main() {
         // PHP's own headers warn about unused parameters; ours should not.
         build.flag("-isystem").flag(include);
     }
-    build.file("src/shim.c").warnings(true).extra_warnings(true).compile("heartbus_shim");
+    build.file("src/shim.c").file("src/classes/state.c").warnings(true).extra_warnings(true).compile("heartbus_shim");
 }

@@ -22,7 +22,7 @@ pub trait Declare: Sized {
 }
 
 impl Declare for ClassBuilder {
-    fn declare<F: Fn(&mut Call) -> Outcome + Copy>(self, signature: &'static str, _: F) -> ClassBuilder {
+    fn declare<F: Fn(&mut Call) -> Outcome + Copy>(self, signature: &'static str, body: F) -> ClassBuilder {
         let mut rest = signature;
         let mut flags = MethodFlags::Public;
         if let Some(signature) = rest.strip_prefix("private ") {
@@ -31,32 +31,37 @@ impl Declare for ClassBuilder {
         if let Some(signature) = rest.strip_prefix("static ") {
             (rest, flags) = (signature, flags | MethodFlags::Static);
         }
-        let (name, rest) = rest.split_once('(').expect("a parameter list");
-        let (parameters, result) = rest.rsplit_once(')').expect("a closed parameter list");
-
-        let mut function = FunctionBuilder::new(name, handler::<F>);
-        let mut required = 0;
-        for parameter in parameters.split(", ").filter(|parameter| !parameter.is_empty()) {
-            let (declared, default) = parameter.split_once(" = ").map_or((parameter, None), |(name, value)| (name, Some(value)));
-            let (kind, name) = declared.split_once(" $").expect("a type and a name");
-            let (kind, nullable) = data_type(kind);
-            let mut argument = Arg::new(name, kind);
-            if nullable {
-                argument = argument.allow_null();
-            }
-            match default {
-                Some(value) => argument = argument.default(value),
-                None => required += 1,
-            }
-            function = function.arg(argument);
-        }
-        function = function.required_args(required);
-        if let Some(kind) = result.strip_prefix(": ") {
-            let (kind, nullable) = data_type(kind);
-            function = function.returns(kind, false, nullable);
-        }
-        self.method(function, flags)
+        self.method(function(rest, body), flags)
     }
+}
+
+/// A function, as [`Declare::declare`] reads methods.
+pub fn function<F: Fn(&mut Call) -> Outcome + Copy>(signature: &'static str, _: F) -> FunctionBuilder<'static> {
+    let (name, rest) = signature.split_once('(').expect("a parameter list");
+    let (parameters, result) = rest.rsplit_once(')').expect("a closed parameter list");
+
+    let mut function = FunctionBuilder::new(name, handler::<F>);
+    let mut required = 0;
+    for parameter in parameters.split(", ").filter(|parameter| !parameter.is_empty()) {
+        let (declared, default) = parameter.split_once(" = ").map_or((parameter, None), |(name, value)| (name, Some(value)));
+        let (kind, name) = declared.split_once(" $").expect("a type and a name");
+        let (kind, nullable) = data_type(kind);
+        let mut argument = Arg::new(name, kind);
+        if nullable {
+            argument = argument.allow_null();
+        }
+        match default {
+            Some(value) => argument = argument.default(value),
+            None => required += 1,
+        }
+        function = function.arg(argument);
+    }
+    function = function.required_args(required);
+    if let Some(kind) = result.strip_prefix(": ") {
+        let (kind, nullable) = data_type(kind);
+        function = function.returns(kind, false, nullable);
+    }
+    function
 }
 
 fn data_type(name: &'static str) -> (DataType, bool) {

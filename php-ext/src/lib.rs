@@ -3,6 +3,7 @@
 //! Loading it starts no thread and opens no descriptor. `start()` and `connect()` do.
 
 mod bell;
+mod classes;
 mod clock;
 mod config;
 mod declare;
@@ -28,7 +29,7 @@ use ext_php_rs::{info_table_end, info_table_row, info_table_start};
 #[php_module]
 #[php(startup = start_module)]
 pub fn get_module(module: ModuleBuilder) -> ModuleBuilder {
-    module.name("heartbus").info_function(print_info).request_shutdown_function(end_request)
+    classes::add_functions(module.name("heartbus")).info_function(print_info).request_shutdown_function(end_request)
 }
 
 extern "C" fn start_module(_kind: i32, _number: i32) -> i32 {
@@ -39,7 +40,8 @@ extern "C" fn start_module(_kind: i32, _number: i32) -> i32 {
         .and_then(|()| heartbeat_protocol::register())
         .and_then(|()| node::register())
         .and_then(|()| heartbeat_server::register())
-        .and_then(|()| heartbeat_client::register());
+        .and_then(|()| heartbeat_client::register())
+        .and_then(|()| classes::register());
     match registered {
         Ok(()) => 0,
         Err(error) => {

@@ -66,6 +66,30 @@ pub fn register() -> Result<()> {
         .register()
 }
 
+pub fn class() -> *mut zend_class_entry {
+    CLASS.load(Ordering::Relaxed)
+}
+
+/// Whether no subclass can have methods of its own.
+pub fn is_plain(node: *mut zend_object) -> bool {
+    // SAFETY: callers pass live objects.
+    ptr::eq(unsafe { (*node).ce }, class())
+}
+
+/// The id, and the connection.
+pub fn identity(node: *mut zend_object) -> Outcome<(Zval, i64)> {
+    Ok((ID.read(node)?, CONNECTION_ID.int(node)?))
+}
+
+pub fn online(node: *mut zend_object) -> Outcome<bool> {
+    Ok(string_bytes(&STATUS.read(node)?) == ONLINE.as_bytes())
+}
+
+/// Heartbeats and messages.
+pub fn counts(node: *mut zend_object) -> Outcome<(i64, i64)> {
+    Ok((HEARTBEAT_COUNT.int(node)?, TOTAL_MESSAGES.int(node)?))
+}
+
 /// A copy of the engine's record, at this moment.
 pub fn create(info: &NodeInfo) -> Outcome<Zval> {
     let mut node = Zval::new();
@@ -188,8 +212,8 @@ fn get_metadata(call: &mut Call) -> Outcome {
 
 fn is_online(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
-    let status = STATUS.read(call.this())?;
-    call.result.set_bool(status.zend_str().map(ZendStr::as_bytes) == Some(ONLINE.as_bytes()));
+    let online = online(call.this())?;
+    call.result.set_bool(online);
     Ok(())
 }
 

@@ -1,0 +1,39 @@
+//! The classes of the PHP library that need no engine, and its global functions. Their state is PHP's own: see `state`.
+
+mod channel;
+mod channel_scheduler;
+mod config_validator;
+mod connection_pool;
+mod functions;
+mod future;
+mod heartbeat_monitor;
+mod logger;
+mod message_router;
+mod metrics;
+mod node_manager;
+mod rate_limiter;
+mod state;
+mod tcp_multiplex_client;
+mod tcp_multiplex_server;
+mod waiting;
+
+use ext_php_rs::error::Result;
+
+pub use functions::add as add_functions;
+
+/// After `Message` and `Node`.
+pub fn register() -> Result<()> {
+    future::register()?;
+    channel::register()?;
+    channel_scheduler::register()?;
+    message_router::register()?;
+    node_manager::register_class()?;
+    heartbeat_monitor::register()?;
+    connection_pool::register()?;
+    tcp_multiplex_server::register()?;
+    tcp_multiplex_client::register()?;
+    config_validator::register()?;
+    logger::register()?;
+    metrics::register()?;
+    rate_limiter::register()
+}

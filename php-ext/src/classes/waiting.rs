@@ -1,0 +1,152 @@
+//! Waiting for something without an event loop of our own: what can be suspended here, and timers of whichever loop runs.
+
+use super::state::{self, call, class_named, invoke};
+use crate::php::{self, Outcome, pending_exception, text, value};
+use crate::shim;
+use ext_php_rs::types::Zval;
+use std::time::{Duration, Instant};
+
+/// The loops, by a class that is loaded when the application uses them.
+const WORKERMAN: &str = r"Workerman\Worker";
+const REVOLT: &str = r"Revolt\EventLoop";
+const REACT: &str = r"React\EventLoop\Loop";
+
+fn is_loaded(class: &str) -> Outcome<bool> {
+    Ok(class_named(class, false)?.is_some())
+}
+
+fn workerman_runs() -> Outcome<bool> {
+    Ok(is_loaded(WORKERMAN)? && call(r"Workerman\Worker::getEventLoop", [])?.is_object())
+}
+
+fn revolt_runs() -> Outcome<bool> {
+    Ok(is_loaded(REVOLT)? && invoke(&call(r"Revolt\EventLoop::getDriver", [])?, c"isrunning", [])?.is_true())
+}
+
+/// A piece of running code that can wait while other code runs.
+pub enum Suspension {
+    Fiber(Zval),
+    /// Revolt does not let fibers that it runs be suspended in another way.
+    Revolt(Zval),
+}
+
+impl Suspension {
+    /// None where waiting means that nothing else runs. With `timed` there must be a loop that has timers.
+    pub fn here(timed: bool) -> Outcome<Option<Suspension>> {
+        let fiber = state::current_fiber();
+        if revolt_runs()? || (fiber.is_none() && is_loaded(REVOLT)? && !workerman_runs()?) {
+            return Ok(Some(Suspension::Revolt(call(r"Revolt\EventLoop::getSuspension", [])?)));
+        }
+        match fiber {
+            Some(fiber) if !timed || Timer::is_possible()? => Ok(Some(Suspension::Fiber(fiber))),
+            _ => Ok(None),
+        }
+    }
+
+    /// Returns when somebody resumes it, for whatever reason.
+    pub fn suspend(&self) -> Outcome {
+        match self {
+            Suspension::Fiber(_) => call("Fiber::suspend", []).map(drop),
+            Suspension::Revolt(suspension) => invoke(suspension, c"suspend", []).map(drop),
+        }
+    }
+
+    pub fn zval(&self) -> Zval {
+        match self {
+            Suspension::Fiber(object) | Suspension::Revolt(object) => object.shallow_clone(),
+        }
+    }
+
+    /// Resumes what [`Suspension::zval`] stands for: at once, or when Revolt comes to it. Null is nobody.
+    pub fn resume(suspension: &Zval) -> Outcome {
+        let Some(object) = suspension.object() else { return Ok(()) };
+        let is_fiber = state::has_method(std::ptr::from_ref(object).cast_mut(), "issuspended");
+        if is_fiber && !invoke(suspension, c"issuspended", [])?.is_true() {
+            return Ok(());
+        }
+        invoke(suspension, c"resume", []).map(drop)
+    }
+}
+
+/// A timer that fires once: what cancels it, and its id there.
+pub struct Timer {
+    cancel: &'static str,
+    id: Zval,
+}
+
+impl Timer {
+    fn is_possible() -> Outcome<bool> {
+        Ok(workerman_runs()? || is_loaded(REVOLT)? || is_loaded(REACT)?)
+    }
+
+    /// None when there is no loop.
+    pub fn start(seconds: f64, callback: Zval) -> Outcome<Option<Timer>> {
+        let seconds = if seconds > 0.0 { seconds } else { 0.0 };
+        let (cancel, id) = if workerman_runs()? {
+            // Workerman 4 takes 0 for a mistake.
+            let arguments = [value(seconds.max(0.0001)), callback, Zval::new_array(), value(false)];
+            (r"Workerman\Timer::del", call(r"Workerman\Timer::add", arguments)?)
+        } else if is_loaded(REVOLT)? {
+            (r"Revolt\EventLoop::cancel", call(r"Revolt\EventLoop::delay", [value(seconds), callback])?)
+        } else if is_loaded(REACT)? {
+            (r"React\EventLoop\Loop::cancelTimer", call(r"React\EventLoop\Loop::addTimer", [value(seconds), callback])?)
+        } else {
+            return Ok(None);
+        };
+        Ok(Some(Timer { cancel, id }))
+    }
+
+    pub fn cancel(self) -> Outcome {
+        call(self.cancel, [self.id]).map(drop)
+    }
+
+    /// As a value that a property can hold.
+    pub fn save(self) -> Zval {
+        value(vec![text(self.cancel), self.id])
+    }
+
+    pub fn cancel_saved(timer: &Zval) -> Outcome {
+        let Some(timer) = timer.array() else { return Ok(()) };
+        let (cancel, id) = (timer.get_index(0).and_then(Zval::str), timer.get_index(1));
+        match (cancel, id) {
+            (Some(cancel), Some(id)) => call(cancel, [id.shallow_clone()]).map(drop),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Calls back in a fiber, so that the callback may suspend itself.
+pub fn call_in_fiber(callback: &Zval, argument: Zval) -> Outcome {
+    if state::current_fiber().is_some() {
+        return php::call(callback, [argument]).map(drop);
+    }
+    let mut fiber = Zval::new();
+    if let Some(class) = class_named("Fiber", false)? {
+        // SAFETY: a final class of PHP's own, constructed at once.
+        unsafe { shim::object_init_ex(&raw mut fiber, class) };
+    }
+    invoke(&fiber, c"__construct", [callback.shallow_clone()])?;
+    invoke(&fiber, c"start", [argument]).map(drop)
+}
+
+/// Blocks until `ready` gives something or the time is up (none: never), and lets signals be handled meanwhile.
+pub fn block<T>(timeout: Option<Duration>, mut ready: impl FnMut() -> Option<T>) -> Outcome<Option<T>> {
+    /// How late something may be seen that no signal announces.
+    const SLICE: Duration = Duration::from_millis(10);
+    // A time that the clock cannot express is never up.
+    let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    loop {
+        if let Some(found) = ready() {
+            return Ok(Some(found));
+        }
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) {
+            return Ok(None);
+        }
+        let slice = left.map_or(SLICE, |left| left.min(SLICE));
+        std::thread::sleep(slice);
+        // SAFETY: as PHP's own sleep() does when it is interrupted. Handlers are PHP code: no borrow is held.
+        unsafe { shim::heartbus_run_interrupts() };
+        pending_exception()?;
+    }
+}
