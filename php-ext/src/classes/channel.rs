@@ -42,7 +42,7 @@ pub fn register() -> Result<()> {
         .declare("__construct(int $id, string $nodeId, int $maxQueueSize = 1000)", construct)
         .declare("send(string $data): bool", send)
         .declare("trySend(string $data, bool $dropOldest = false): bool", try_send)
-        .declare("recv(float $timeout = 0): mixed", recv)
+        .declare("recv(float $timeout = 0.0): mixed", recv)
         .declare(r"recvAsync(): PfinalClub\Asyncio\Future", recv_async)
         .declare("putRecv(string $data): bool", put_recv)
         .declare("tryPutRecv(string $data, bool $dropOldest = false): bool", try_put_recv)

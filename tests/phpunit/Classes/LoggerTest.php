@@ -1,0 +1,132 @@
+<?php
+
+namespace Heartbus\Tests\Classes;
+
+use Error;
+use Heartbus\Tests\TestCase;
+use PfinalClub\AsyncioHeartbeat\Utils\Logger;
+use TypeError;
+
+final class LoggerTest extends TestCase
+{
+    private const STAMP = '\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\]';
+    private string $file;
+
+    protected function setUp(): void
+    {
+        $this->file = tempnam(sys_get_temp_dir(), 'log');
+        $logger = Logger::getInstance();
+        $logger->setLevel(Logger::LEVEL_INFO);
+        $logger->enable();
+        $logger->setLogFile(null);
+        $logger->setBufferSize(100);
+        $logger->setLogger(null);
+        $logger->clearBuffer();
+    }
+
+    protected function tearDown(): void
+    {
+        $this->setUp();
+        @unlink($this->file);
+        parent::tearDown();
+    }
+
+    public function test_there_is_one_logger_and_no_other(): void
+    {
+        self::assertSame(Logger::getInstance(), Logger::getInstance());
+        self::assertSame([0, 1, 2, 3], [Logger::LEVEL_DEBUG, Logger::LEVEL_INFO, Logger::LEVEL_WARNING, Logger::LEVEL_ERROR]);
+        $this->expectException(Error::class);
+        new Logger();
+    }
+
+    public function test_lines_go_to_the_output_and_the_buffer(): void
+    {
+        $logger = Logger::getInstance();
+        $this->expectOutputRegex('/^' . self::STAMP . ' \[INFO\] plain\n' . self::STAMP . ' \[WARNING\] with \{"a":"\\\\u00e9\\\\\/","n":\[1\]\}\n' . self::STAMP . ' \[ERROR\] e\n$/');
+        $logger->debug('not at this level');
+        $logger->info('plain');
+        $logger->warning('with', ['a' => 'é/', 'n' => [1]]);
+        hb_log('e', 'error');
+        self::assertCount(3, $logger->getBuffer());
+        self::assertMatchesRegularExpression('/^' . self::STAMP . ' \[INFO\] plain$/', $logger->getBuffer()[0]);
+        $logger->clearBuffer();
+        self::assertSame([], $logger->getBuffer());
+    }
+
+    public function test_levels_and_the_switch(): void
+    {
+        $logger = Logger::getInstance();
+        $logger->setLevel(Logger::LEVEL_ERROR);
+        $logger->warning('no');
+        $logger->error('yes');
+        $logger->disable();
+        $logger->error('no');
+        $logger->enable();
+        $logger->setLevel(Logger::LEVEL_DEBUG);
+        hb_log('dbg', 'debug');
+        hb_log('odd', 'no such level');
+        $this->expectOutputRegex('/^\S+ \S+ \[ERROR\] yes\n\S+ \S+ \[DEBUG\] dbg\n\S+ \S+ \[INFO\] odd\n$/');
+    }
+
+    public function test_a_full_buffer_loses_its_older_half(): void
+    {
+        $logger = Logger::getInstance();
+        $logger->setBufferSize(4);
+        foreach (range(1, 4) as $number) {
+            $logger->info("m$number");
+        }
+        self::assertSame([0, 1], array_keys($logger->getBuffer()));
+        self::assertStringEndsWith('m3', $logger->getBuffer()[0]);
+        foreach ([1, 0, -3] as $size) {
+            $logger->setBufferSize($size);
+            $logger->info('x');
+            $logger->info('y');
+            self::assertLessThanOrEqual(1, count($logger->getBuffer()));
+        }
+        $this->setOutputCallback(fn () => '');
+    }
+
+    public function test_a_file_gets_each_line_once(): void
+    {
+        $this->setOutputCallback(fn () => '');
+        $logger = Logger::getInstance();
+        $logger->info('before there was a file');
+        $logger->flush();
+        self::assertCount(1, $logger->getBuffer());
+        $logger->setLogFile($this->file);
+        $logger->info('into the file');
+        $logger->flush();
+        $logger->flush();
+        self::assertSame(['into the file', 'before there was a file'], array_map(fn (string $line) => substr($line, 29), file($this->file, FILE_IGNORE_NEW_LINES)));
+        self::assertSame([], $logger->getBuffer());
+    }
+
+    public function test_context_that_json_cannot_hold_is_not_lost(): void
+    {
+        $logger = Logger::getInstance();
+        $this->expectOutputRegex('/x \{"bytes":"a\\\\ufffd","number":0,"ok":1\}\n$/');
+        $logger->info('x', ['bytes' => "a\xff", 'number' => INF, 'ok' => 1]);
+    }
+
+    public function test_a_logger_of_the_applications_own_gets_the_messages(): void
+    {
+        $own = new class {
+            public array $got = [];
+
+            public function log($level, $message, array $context = []): void
+            {
+                $this->got[] = [$level, $message, $context];
+            }
+        };
+        $logger = Logger::getInstance();
+        $logger->setLogger($own);
+        $logger->setLogFile($this->file);
+        $logger->warning('m', ['a' => 1]);
+        $logger->debug('not at this level');
+        $this->expectOutputString('');
+        self::assertSame([['warning', 'm', ['a' => 1]]], $own->got);
+        self::assertStringContainsString('[WARNING] m {"a":1}', file_get_contents($this->file));
+        $this->expectException(TypeError::class);
+        $logger->setLogger(new \stdClass());
+    }
+}
