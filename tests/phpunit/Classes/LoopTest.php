@@ -1,0 +1,161 @@
+<?php
+
+namespace Heartbus\Tests\Classes;
+
+use Heartbus\Tests\PhpProcess;
+use Heartbus\Tests\TestCase;
+use Heartbus\Tests\WorkermanApp;
+
+/** Channels and monitors under the loops of others. What is not installed is skipped, and says so. */
+final class LoopTest extends TestCase
+{
+    /** Waiting, a timeout and what comes after it, and a monitor with callbacks of every kind; `wait` sleeps as the loop does. */
+    private const SCRIPT = <<<'PHP'
+        use PfinalClub\AsyncioHeartbeat\Channel\Channel;
+        use PfinalClub\AsyncioHeartbeat\Node\{HeartbeatMonitor, NodeManager};
+        function scenario(callable $after, callable $wait): void
+        {
+            $channel = new Channel(1, 'n');
+            $after(0.05, fn () => $channel->putRecv('late'));
+            say('recv', $channel->recv());
+            $start = microtime(true);
+            say('timeout', $channel->recv(0.1), round(microtime(true) - $start, 1), $channel->getStats()['waiting_futures']);
+            $channel->putRecv('kept');
+            say('kept', $channel->recv(0.1));
+            $manager = new NodeManager(0.05);
+            $manager->register(new Node('a', 'ip', 1, 1));
+            $manager->register(new Node('b', 'ip', 1, 2));
+            $monitor = new HeartbeatMonitor($manager, 0.1);
+            $log = [];
+            $monitor->onTimeout(function (Node $node) use (&$log, $wait): void {
+                $log[] = "$node->id begins";
+                $wait(0.01);
+                $log[] = "$node->id ends";
+            });
+            $monitor->onTimeout(fn () => throw new Exception('swallowed'));
+            $monitor->onTimeout(fn () => throw new Error('logged'));
+            $monitor->onTimeout(function (Node $node) use (&$log): void {
+                $log[] = "$node->id again";
+            });
+            $monitor->start();
+            $monitor->start();
+            $wait(0.35);
+            sort($log);
+            say('monitor', $log, $monitor->getStats()['check_count']);
+            $monitor->stop();
+            $monitor->start();
+            $wait(0.15);
+            $monitor->stop();
+            $before = $monitor->getStats()['check_count'];
+            $wait(0.15);
+            say('stopped', $before, $monitor->getStats()['check_count']);
+        }
+        PHP;
+
+    private function check(PhpProcess $process): void
+    {
+        self::assertSame(['late'], $process->next('recv'));
+        self::assertSame([null, 0.1, 0], $process->next('timeout'));
+        self::assertSame(['kept'], $process->next('kept'));
+        self::assertSame([['a again', 'a begins', 'a ends', 'b again', 'b begins', 'b ends'], 3], $process->next('monitor'));
+        self::assertSame([4, 4], $process->next('stopped'));
+    }
+
+    /** @dataProvider workermans */
+    public function test_in_a_fiber_of_a_worker(string $workerman): void
+    {
+        $app = WorkermanApp::make($workerman);
+        $app->write('app.php', self::SCRIPT . <<<'PHP'
+
+            use Workerman\Timer;
+            $worker = new Worker();
+            $worker->onWorkerStart = function (): void {
+                $after = fn (float $seconds, callable $then) => Timer::add($seconds, $then, [], false);
+                $wait = function (float $seconds) use ($after): void {
+                    $fiber = Fiber::getCurrent();
+                    $after($seconds, fn () => $fiber->resume());
+                    Fiber::suspend();
+                };
+                (new Fiber(function () use ($after, $wait): void {
+                    scenario($after, $wait);
+                    posix_kill(posix_getppid(), SIGINT);
+                }))->start();
+            };
+            Worker::runAll();
+            PHP);
+        $process = $app->php('app.php', 'start');
+        $this->check($process);
+        $process->exitCode(15);
+    }
+
+    public static function workermans(): array
+    {
+        return WorkermanApp::installations();
+    }
+
+    /** @dataProvider asyncios */
+    public function test_in_a_task_of_pfinal_asyncio(string $asyncio, string $workerman): void
+    {
+        if ($asyncio === '') {
+            self::markTestSkipped('HEARTBUS_ASYNCIO names no pfinal-asyncio, or there is no Workerman 4 for it');
+        }
+        $app = WorkermanApp::make($workerman);
+        $app->write('app.php', 'spl_autoload_register(function (string $class): void {
+                $file = ' . var_export("$asyncio/src/", true) . ' . strtr(substr($class, 19), "\\\\", "/") . ".php";
+                if (str_starts_with($class, "PfinalClub\\\\Asyncio\\\\") && is_file($file)) { require_once $file; }
+            });
+            require ' . var_export("$asyncio/src/functions.php", true) . ";\n" . self::SCRIPT . <<<'PHP'
+
+            PfinalClub\Asyncio\run(function (): void {
+                say('future', (new Channel(1, 'n'))->recvAsync()::class);
+                scenario(fn (float $seconds, callable $then) => PfinalClub\Asyncio\create_task(function () use ($seconds, $then): void {
+                    PfinalClub\Asyncio\sleep($seconds);
+                    $then();
+                }), fn (float $seconds) => PfinalClub\Asyncio\sleep($seconds));
+            });
+            PHP);
+        $process = $app->php('app.php');
+        self::assertMatchesRegularExpression('/^PfinalClub\\\\Asyncio\\\\(Internal\\\\)?Future$/', $process->next('future')[0]);
+        $this->check($process);
+    }
+
+    public static function asyncios(): array
+    {
+        $workermans = array_filter(WorkermanApp::installations(), fn (string $name) => str_contains($name, 'Workerman 4'), ARRAY_FILTER_USE_KEY);
+        $folders = array_filter(explode(':', getenv('HEARTBUS_ASYNCIO') ?: ''));
+        if ($workermans === [] || $folders === []) {
+            return ['none' => ['', '']];
+        }
+        return array_combine($folders, array_map(fn (string $folder) => [$folder, current($workermans)[0]], $folders));
+    }
+
+    public function test_in_a_callback_of_revolt(): void
+    {
+        $revolt = getenv('HEARTBUS_REVOLT') ?: dirname(__DIR__, 3) . '/vendor/revolt/event-loop';
+        if (!is_dir("$revolt/src")) {
+            self::markTestSkipped('Revolt is neither in vendor/ nor in the folder that HEARTBUS_REVOLT names');
+        }
+        $process = $this->script('spl_autoload_register(function (string $class): void {
+                $file = ' . var_export("$revolt/src/", true) . ' . strtr(substr($class, 7), "\\\\", "/") . ".php";
+                if (str_starts_with($class, "Revolt\\\\") && is_file($file)) { require_once $file; }
+            });' . "\n" . self::SCRIPT . <<<'PHP'
+
+            use Revolt\EventLoop;
+            $after = fn (float $seconds, callable $then) => EventLoop::delay($seconds, fn () => $then());
+            $wait = function (float $seconds): void {
+                $suspension = EventLoop::getSuspension();
+                EventLoop::delay($seconds, fn () => $suspension->resume());
+                $suspension->suspend();
+            };
+            EventLoop::queue(fn () => scenario($after, $wait));
+            EventLoop::run();
+            // The main program may wait as well: that runs the loop.
+            $channel = new Channel(2, 'n');
+            $after(0.05, fn () => $channel->putRecv('in main'));
+            say('main', $channel->recv(), $channel->recv(0.05));
+            PHP);
+        $this->check($process);
+        self::assertSame(['in main', null], $process->next('main'));
+        self::assertSame(0, $process->exitCode());
+    }
+}
