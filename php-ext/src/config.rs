@@ -2,6 +2,7 @@
 //!
 //! The original's keys are checked in its order with its texts. Keys of our own follow. Unknown keys are accepted.
 
+use crate::classes::is_host;
 use crate::exception;
 use crate::log;
 use crate::php::{self, Outcome, Thrown, json_encode, numeric, type_name, weak_double, weak_long, weak_string};
@@ -130,7 +131,7 @@ fn read_server(host: &str, port: i64, keys: &Keys) -> Checked<Server> {
     let event_loop = keys.choice("loop", &LOOPS)?.unwrap_or(Loop::Auto);
     let log = keys.log()?;
 
-    if !is_host(host) {
+    if !is_host(host.as_bytes()) {
         return fault(format!("Invalid host: {host}"));
     }
     if !(1..=65535).contains(&port) {
@@ -328,21 +329,4 @@ fn seconds(number: f64) -> Duration {
 
 fn network<T: std::str::FromStr + From<IpAddr>>(text: &str) -> Option<T> {
     text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(T::from))
-}
-
-/// What PHP's filters call an IP address or a host name.
-fn is_host(host: &str) -> bool {
-    if host.parse::<IpAddr>().is_ok() {
-        return true;
-    }
-    let name = host.strip_suffix('.').unwrap_or(host);
-    let is_label = |label: &str| {
-        let bytes = label.as_bytes();
-        let is_edge = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
-        bytes.len() <= 63
-            && is_edge(bytes.first())
-            && is_edge(bytes.last())
-            && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-')
-    };
-    name.len() <= 253 && name.split('.').all(is_label)
 }

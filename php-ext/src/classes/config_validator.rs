@@ -67,7 +67,8 @@ fn server(config: &ZendHashTable) -> Checked {
 }
 
 fn client(config: &ZendHashTable) -> Checked {
-    let seconds = |key: &str| value_of(config, key).is_none_or(|value| numeric(value).is_some_and(|number| !(number < 1.0)));
+    let seconds =
+        |key: &str| value_of(config, key).is_none_or(|value| numeric(value).is_some_and(|number| number >= 1.0 || number.is_nan()));
     let attempts = value_of(config, "max_reconnect_attempts").is_none_or(|value| value.long().is_some_and(|number| number >= 0));
     let faults = [
         (!seconds("heartbeat_interval"), "heartbeat_interval must be >= 1 second"),

@@ -19,6 +19,7 @@ mod waiting;
 
 use ext_php_rs::error::Result;
 
+pub use config_validator::is_host;
 pub use functions::add as add_functions;
 
 /// After `Message` and `Node`.

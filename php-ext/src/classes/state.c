@@ -55,16 +55,38 @@ void heartbus_static_set(zend_class_entry *ce, const char *name, size_t len, zva
 zval *heartbus_table_find(zval *array, const char *key, size_t len) { return zend_symtable_str_find(Z_ARRVAL_P(array), key, len); }
 zval *heartbus_table_find_index(zval *array, zend_long key) { return zend_hash_index_find(Z_ARRVAL_P(array), key); }
 
+/* The old value goes last: its destructor may look at the array, or change it. */
+static void replace(zval *place, zval *value)
+{
+	zval old;
+	ZVAL_DEREF(place);
+	ZVAL_COPY_VALUE(&old, place);
+	ZVAL_COPY_VALUE(place, value);
+	zval_ptr_dtor(&old);
+}
+
 void heartbus_table_set(zval *array, const char *key, size_t len, zval *value)
 {
+	zval *place;
 	SEPARATE_ARRAY(array);
-	zend_symtable_str_update(Z_ARRVAL_P(array), key, len, value);
+	place = zend_symtable_str_find(Z_ARRVAL_P(array), key, len);
+	if (place) {
+		replace(place, value);
+	} else {
+		zend_symtable_str_update(Z_ARRVAL_P(array), key, len, value);
+	}
 }
 
 void heartbus_table_set_index(zval *array, zend_long key, zval *value)
 {
+	zval *place;
 	SEPARATE_ARRAY(array);
-	zend_hash_index_update(Z_ARRVAL_P(array), key, value);
+	place = zend_hash_index_find(Z_ARRVAL_P(array), key);
+	if (place) {
+		replace(place, value);
+	} else {
+		zend_hash_index_update(Z_ARRVAL_P(array), key, value);
+	}
 }
 
 void heartbus_table_delete(zval *array, const char *key, size_t len)

@@ -141,13 +141,20 @@ final class LoopTest extends TestCase
             });' . "\n" . self::SCRIPT . <<<'PHP'
 
             use Revolt\EventLoop;
-            $after = fn (float $seconds, callable $then) => EventLoop::delay($seconds, fn () => $then());
+            // Revolt accepts no callback that returns something.
+            $after = fn (float $seconds, callable $then) => EventLoop::delay($seconds, function () use ($then): void {
+                $then();
+            });
             $wait = function (float $seconds): void {
                 $suspension = EventLoop::getSuspension();
-                EventLoop::delay($seconds, fn () => $suspension->resume());
+                EventLoop::delay($seconds, function () use ($suspension): void {
+                    $suspension->resume();
+                });
                 $suspension->suspend();
             };
-            EventLoop::queue(fn () => scenario($after, $wait));
+            EventLoop::queue(function () use ($after, $wait): void {
+                scenario($after, $wait);
+            });
             EventLoop::run();
             // The main program may wait as well: that runs the loop.
             $channel = new Channel(2, 'n');

@@ -127,6 +127,25 @@ final class NodeManagerTest extends TestCase
         $manager->register(new \stdClass());
     }
 
+    public function test_the_destructor_of_a_replaced_node_may_use_the_manager(): void
+    {
+        $manager = new NodeManager();
+        $node = new class ('a', 'ip', 1, 1) extends Node {
+            public static NodeManager $manager;
+
+            public function __destruct()
+            {
+                self::$manager->unregister('a');
+                self::$manager->register(new Node('b', 'ip', 1, 2));
+            }
+        };
+        $node::$manager = $manager;
+        $manager->register($node);
+        unset($node);
+        $manager->register($this->node('a'));
+        self::assertSame(['b'], array_keys($manager->getAllNodes()));
+    }
+
     public function test_clones_and_serializes(): void
     {
         $manager = new NodeManager(3.5);
