@@ -131,7 +131,8 @@ final class MetricsTest extends TestCase
 
     private function withTheRealParser(string $text): void
     {
-        $python = getenv('PYTHON') ?: 'python3';
+        // Debian's own, for which its packages are; another python3 may stand before it in the path.
+        $python = getenv('PYTHON') ?: (is_executable('/usr/bin/python3') ? '/usr/bin/python3' : 'python3');
         $program = 'import sys; from prometheus_client.parser import text_string_to_metric_families as f; print(len(list(f(sys.stdin.read()))))';
         exec(escapeshellcmd($python) . ' -c "import prometheus_client" 2>/dev/null', $_, $missing);
         if ($missing) {
