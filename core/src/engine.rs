@@ -7,6 +7,7 @@ use crate::config::ServerConfig;
 use crate::error::{Error, ErrorKind};
 use crate::hub::{Counts, Hub, Refusal};
 use crate::inbox::{Inbox, InboxStats};
+use crate::net::listen;
 use crate::net::server::Server;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -47,6 +48,16 @@ impl Engine {
     pub fn start(config: &ServerConfig, inbox: Arc<Inbox>) -> Result<Engine, Error> {
         let server = Server::start(config, inbox.clone())?;
         Ok(Engine { server: Some(server), inbox, process: std::process::id() })
+    }
+
+    /// Whether a server could start with this configuration now. Starts no thread and leaves nothing behind, so a process
+    /// that will fork may ask.
+    ///
+    /// # Errors
+    /// As [`Engine::start`].
+    pub fn check(config: &ServerConfig) -> Result<(), Error> {
+        config.validate()?;
+        listen::probe(&config.host, config.port).map(drop)
     }
 
     /// The address that is listened on, with the real port.
@@ -116,6 +127,14 @@ impl Engine {
             io_threads: server.io_threads(),
             buffered_bytes: shared.hub.buffered(),
             inbox: self.inbox.stats(),
+        }
+    }
+
+    /// Accepts no more connections: the port is free from now on. Open ones go on until they end or [`Engine::stop`] is
+    /// called; [`Stats::connections_active`] says how many there are.
+    pub fn close_door(&self) {
+        if self.hub().is_ok() {
+            self.server().close_door();
         }
     }
 

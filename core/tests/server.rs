@@ -3,6 +3,7 @@
 mod support;
 
 use heartbus_core::config::{InboxLimits, RateLimit, RateLimitBy, ServerConfig, SlowConsumer};
+use heartbus_core::engine::Engine;
 use heartbus_core::error::ErrorKind;
 use heartbus_core::event::{CloseReason, Departure, Event, EventMask};
 use std::io::Write;
@@ -394,6 +395,28 @@ fn open_connections_can_be_listed_registered_or_not() {
     assert_eq!(server.engine.connections(1).len(), 1);
     server.engine.stop();
     assert!(server.engine.connections(10).is_empty());
+}
+
+#[test]
+fn behind_a_closed_door_nobody_new_comes_in_and_the_others_go_on() {
+    let server = Fixture::start(ServerConfig::default());
+    let address = server.engine.local_addr();
+    let config = ServerConfig { host: address.ip().to_string(), port: address.port(), ..ServerConfig::default() };
+    let mut node = server.register("inside");
+    assert_eq!(Engine::check(&config).unwrap_err().kind, ErrorKind::Io, "the port is taken");
+    server.engine.close_door();
+    let deadline = support::deadline();
+    while Engine::check(&config).is_err() {
+        assert!(std::time::Instant::now() < deadline, "the port is not free");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    node.send(1, 0, "{}");
+    assert_eq!(node.frame().frame_type, 2);
+    server.engine.send_to("inside", b"still here", 0).unwrap();
+    assert_eq!(node.frame().text(), "still here");
+    drop(node);
+    server.until("the last connection to end", |stats| stats.connections_active == 0);
+    server.engine.stop();
 }
 
 #[test]

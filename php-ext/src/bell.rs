@@ -1,27 +1,52 @@
-//! One descriptor that is readable while anything waits for PHP: the inboxes, and events already taken out of them.
+//! One descriptor that is readable while anything waits for PHP: the inboxes, events already taken out of them, and
+//! timers that are due.
 //!
 //! Other loops watch it; the extension's own loop sleeps on it.
 
 use heartbus_core::error::{Error, ErrorKind};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::{EventfdFlags, Timespec, eventfd};
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 use std::cell::Cell;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::time::Instant;
 
 pub struct Bell {
     watched: OwnedFd,
     /// Readable while the bell is rung.
     clapper: OwnedFd,
     rung: Cell<bool>,
+    /// Readable once a timer is due.
+    alarm: OwnedFd,
+    wakes_at: Cell<Option<Instant>>,
 }
 
 impl Bell {
     pub fn new() -> Result<Bell, Error> {
         let watched = epoll::create(CreateFlags::CLOEXEC).map_err(no_descriptor)?;
         let clapper = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(no_descriptor)?;
-        let bell = Bell { watched, clapper, rung: Cell::new(false) };
+        let alarm = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK).map_err(no_descriptor)?;
+        let bell = Bell { watched, clapper, rung: Cell::new(false), alarm, wakes_at: Cell::new(None) };
         bell.watch(bell.clapper.as_fd())?;
+        bell.watch(bell.alarm.as_fd())?;
         Ok(bell)
+    }
+
+    /// Readable from `at` on, until the next call.
+    pub fn wake_at(&self, at: Option<Instant>) {
+        if self.wakes_at.replace(at) == at {
+            return;
+        }
+        let left = at.map(|at| at.saturating_duration_since(Instant::now()));
+        let mut value = Timespec { tv_sec: 0, tv_nsec: 0 };
+        if let Some(left) = left {
+            value.tv_sec = i64::try_from(left.as_secs()).unwrap_or(i64::MAX);
+            // 0 would switch it off.
+            value.tv_nsec = left.subsec_nanos().max(1).into();
+        }
+        let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
+        // Cannot fail: the descriptor is a timer and the time is valid.
+        let _ = timerfd_settime(&self.alarm, TimerfdTimerFlags::empty(), &once);
     }
 
     pub fn watch(&self, fd: BorrowedFd) -> Result<(), Error> {

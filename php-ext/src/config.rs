@@ -14,15 +14,24 @@ use std::time::Duration;
 /// Which event loop runs the callbacks.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Loop {
-    /// Workerman where it is installed, else our own.
+    /// The one that runs already; else Workerman where it is installed, else our own.
     Auto,
     Native,
     Workerman,
+    Revolt,
+    React,
     /// None: the application calls `poll()`.
     Manual,
 }
 
-const LOOPS: [(&str, Loop); 4] = [("auto", Loop::Auto), ("native", Loop::Native), ("workerman", Loop::Workerman), ("manual", Loop::Manual)];
+const LOOPS: [(&str, Loop); 6] = [
+    ("auto", Loop::Auto),
+    ("native", Loop::Native),
+    ("workerman", Loop::Workerman),
+    ("revolt", Loop::Revolt),
+    ("react", Loop::React),
+    ("manual", Loop::Manual),
+];
 
 /// Longer times than this are all the same.
 const YEAR: f64 = 365.0 * 24.0 * 3600.0;

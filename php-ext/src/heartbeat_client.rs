@@ -3,13 +3,14 @@
 
 use crate::arguments;
 use crate::clock::microtime;
+use crate::commands;
 use crate::config::{self, Loop};
 use crate::declare::Declare;
 use crate::exception;
 use crate::heartbeat_server::{get_event_stream, poll};
-use crate::host::{Host, Source};
+use crate::host::{Host, Source, Watcher};
 use crate::php::{self, Call, Callable, Native, Outcome, bytes, json_decode, map, object, text, value};
-use crate::workerman::Workerman;
+use crate::workerman::{HostClosures, Workerman};
 use ext_php_rs::builders::ClassBuilder;
 use ext_php_rs::error::Result;
 use ext_php_rs::ffi::{zend_class_entry, zend_object_handlers, zend_string};
@@ -82,6 +83,10 @@ pub fn register() -> Result<()> {
         .declare("static getEventStream()", get_event_stream)
         .declare("private static onWorkerStart(): void", on_worker_start)
         .declare("private static onReadable(): void", on_readable)
+        .declare("private static statistics(): array", commands::statistics)
+        .declare("private static connections(): array", commands::connections)
+        .declare("private static closeDoors(): void", commands::close_doors)
+        .declare("private static stopServers(): void", commands::stop_servers)
         .registration(|class, arguments| {
             std::mem::forget(arguments);
             php::hold::<Client>(class);
@@ -140,23 +145,21 @@ fn connect(call: &mut Call) -> Outcome {
     if host.is_looping() || matches!(event_loop, Loop::Native | Loop::Manual) {
         return start(&host, &this);
     }
-    if host.workerman.is_running()? {
-        host.be_watched()?;
+    if host.join_running_loop(event_loop)? {
         return start(&host, &this);
     }
-    if !Workerman::exists(true)? {
-        return match event_loop {
-            Loop::Workerman => {
-                Err(exception::fail(ErrorKind::Config, r"'loop' => 'workerman' needs Workerman: there is no class Workerman\Worker"))
-            }
-            _ => start(&host, &this),
-        };
+    if matches!(event_loop, Loop::Revolt | Loop::React) || !Workerman::exists(true)? {
+        if event_loop == Loop::Workerman {
+            return Err(exception::fail(ErrorKind::Config, r"'loop' => 'workerman' needs Workerman: there is no class Workerman\Worker"));
+        }
+        host.join_loop_to_come(event_loop)?;
+        return start(&host, &this);
     }
     // Workerman is there and does not run yet: `Worker::runAll()` may follow, or `run()`.
     client.is_waiting.set(true);
     host.wait(this);
     if host.wants_client_worker() {
-        host.workerman.add_worker(WORKER, static_method("onworkerstart"), Zval::null())?;
+        host.workerman.add_worker(WORKER, static_method("onworkerstart"))?;
     }
     Ok(())
 }
@@ -249,9 +252,7 @@ fn get_stats(call: &mut Call) -> Outcome {
 fn run(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let host = Host::current();
-    if host.workerman.is_running()? {
-        return Err(exception::logic_exception("HeartbeatClient::run(): the loop of Workerman runs already, and the clients with it"));
-    }
+    host.check_not_inside("HeartbeatClient::run()")?;
     host.run(&|| !host.has_clients())
 }
 
@@ -259,19 +260,30 @@ fn run(call: &mut Call) -> Outcome {
 fn on_worker_start(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let host = Host::current();
-    host.be_watched()?;
+    host.be_watched_by(Watcher::Workerman)?;
     host.connect_waiting()
 }
 
 /// Called by another loop when the bell is readable.
 fn on_readable(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
-    Host::current().pump().map(drop)
+    Host::current().turn_once()
 }
 
 /// What another loop calls when the bell is readable.
 pub fn pump_closure() -> Zval {
     static_method("onreadable")
+}
+
+/// What Workerman's commands call.
+pub fn host_closures() -> HostClosures {
+    HostClosures {
+        ready: pump_closure(),
+        statistics: static_method("statistics"),
+        connections: static_method("connections"),
+        close_doors: static_method("closedoors"),
+        stop: static_method("stopservers"),
+    }
 }
 
 fn static_method(name: &str) -> Zval {

@@ -4,12 +4,12 @@ use crate::arguments;
 use crate::config::{self, Loop};
 use crate::declare::Declare;
 use crate::exception;
-use crate::host::{Host, Source};
+use crate::host::{Host, Source, Watcher};
 use crate::node;
 use crate::php::{self, Call, Callable, Native, Outcome, bytes, map, object, text, value};
 use crate::shim;
 use crate::timers::Timers;
-use crate::workerman::Workerman;
+use crate::workerman::{ServerClosures, Workerman};
 use ext_php_rs::builders::ClassBuilder;
 use ext_php_rs::error::Result;
 use ext_php_rs::ffi::{zend_class_entry, zend_object, zend_object_handlers, zend_string};
@@ -104,6 +104,7 @@ pub fn register() -> Result<()> {
         .declare("getEventStream()", get_event_stream)
         .declare("getStats(): array", get_stats)
         .declare(r"onMessage(Workerman\Connection\TcpConnection $connection, string $data): void", on_message)
+        .declare("private checkStart(): void", check_start)
         .declare("private onWorkerStart(): void", on_worker_start)
         .declare("private onWorkerStop(): void", on_worker_stop)
         .registration(|class, arguments| {
@@ -164,23 +165,36 @@ fn start(call: &mut Call) -> Outcome {
     if host.is_looping() || server.config.event_loop == Loop::Manual {
         return server.launch(&host, this);
     }
-    if server.config.event_loop != Loop::Native && Workerman::exists(true)? {
-        if host.workerman.is_running()? {
-            host.be_watched()?;
-            return server.launch(&host, this);
-        }
+    let event_loop = server.config.event_loop;
+    if event_loop != Loop::Native && host.join_running_loop(event_loop)? {
+        return server.launch(&host, this);
+    }
+    if matches!(event_loop, Loop::Revolt | Loop::React) {
+        host.join_loop_to_come(event_loop)?;
+        return server.launch(&host, this);
+    }
+    if event_loop != Loop::Native && Workerman::exists(true)? {
         server.owns_worker.set(true);
         // SAFETY: the class is registered.
         let class = unsafe { &*CLASS.load(Ordering::Relaxed) };
         let method = |name| php::method_closure(class, this, name);
-        host.workerman.add_worker(WORKER, method("onworkerstart"), method("onworkerstop"))?;
-        return host.workerman.run_all();
+        let closures = ServerClosures { check: method("checkstart"), start: method("onworkerstart"), stop: method("onworkerstop") };
+        host.workerman.add_server(WORKER, &server.address(), closures)?;
+        return host.workerman.run_all(method("checkstart"));
     }
-    if server.config.event_loop == Loop::Workerman {
+    if event_loop == Loop::Workerman {
         return Err(exception::fail(ErrorKind::Config, r"'loop' => 'workerman' needs Workerman: there is no class Workerman\Worker"));
     }
     server.launch(&host, this)?;
     host.run(&|| server.state.get() == State::Idle)
+}
+
+/// Throws when the server could not start now. It runs in Workerman's master: nothing may be left behind there.
+fn check_start(call: &mut Call) -> Outcome {
+    arguments!(call, c"")?;
+    let server = call.held::<Server>()?;
+    let check = || server.config.log.apply().and_then(|()| Engine::check(&server.config.engine));
+    check().map_err(|error| exception::raise(&error))
 }
 
 /// In the worker that `start()` made.
@@ -188,7 +202,7 @@ fn on_worker_start(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let (server, this) = (call.held::<Server>()?, call.this());
     let host = Host::current();
-    host.be_watched()?;
+    host.be_watched_by(Watcher::Workerman)?;
     server.launch(&host, this)
 }
 
@@ -208,7 +222,7 @@ fn stop(call: &mut Call) -> Outcome {
         return Ok(());
     }
     let host = Host::current();
-    if server.owns_worker.get() && host.is_watched() {
+    if server.owns_worker.get() && host.watcher() == Watcher::Workerman {
         return host.workerman.stop_all();
     }
     server.begin_stop(&host);
@@ -246,7 +260,7 @@ fn every(call: &mut Call) -> Outcome {
     }
     let id = server.timers.add(Duration::from_secs_f64(seconds), callback);
     if server.state.get() == State::Running {
-        server.run_timers(&Host::current())?;
+        server.run_timers(&Host::current());
     }
     call.result.set_long(id);
     Ok(())
@@ -256,11 +270,7 @@ fn cancel(call: &mut Call) -> Outcome {
     let mut id = 0i64;
     arguments!(call, c"l", id)?;
     let server = call.held::<Server>()?;
-    let (workerman_id, existed) = server.timers.cancel(id);
-    if let Some(id) = workerman_id {
-        Host::current().workerman.cancel(id)?;
-    }
-    call.result.set_bool(existed);
+    call.result.set_bool(server.timers.cancel(id));
     Ok(())
 }
 
@@ -353,7 +363,7 @@ impl Server {
         };
         begin().map_err(|error| exception::raise(&error))?;
         self.state.set(State::Running);
-        self.run_timers(host)?;
+        self.run_timers(host);
         self.call(Start, [object(this)]).map(drop)
     }
 
@@ -366,7 +376,7 @@ impl Server {
         }
     }
 
-    fn finish_stop(&self, host: &Host) -> Outcome {
+    pub fn finish_stop(&self, host: &Host) -> Outcome {
         while self.state.get() == State::Stopping {
             host.pump()?;
         }
@@ -382,9 +392,7 @@ impl Server {
         self.state.set(State::Idle);
         // The object may be held by nobody else.
         let object = host.remove_server(self);
-        for timer in self.timers.rest() {
-            host.workerman.cancel(timer)?;
-        }
+        self.timers.rest();
         match object {
             Some(object) => self.call(Stop, [object]),
             None => Ok(false),
@@ -406,16 +414,20 @@ impl Server {
         self.state.set(State::Idle);
     }
 
-    fn run_timers(&self, host: &Host) -> Outcome {
-        for (id, seconds, callback) in self.timers.idle() {
-            if host.is_watched() {
-                let workerman_id = host.workerman.every(seconds, callback)?;
-                self.timers.runs_by_workerman(id, workerman_id);
-            } else {
-                self.timers.run(id, Instant::now());
-            }
-        }
-        Ok(())
+    fn run_timers(&self, host: &Host) {
+        self.timers.run(Instant::now());
+        host.set_alarm();
+    }
+
+    /// Where it listens, as Workerman's tables write it.
+    fn address(&self) -> String {
+        let host = if self.host.contains(':') && !self.host.starts_with('[') { format!("[{}]", self.host) } else { self.host.clone() };
+        format!("tcp://{host}:{}", self.port)
+    }
+
+    /// The last engine of this server.
+    pub fn engine(&self) -> Option<Rc<Engine>> {
+        self.engine.borrow().clone()
     }
 
     fn subscriptions(&self) -> EventMask {

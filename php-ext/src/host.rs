@@ -6,7 +6,9 @@
 //! suspended fiber or a nested loop loses none.
 
 use crate::bell::Bell;
+use crate::config::Loop;
 use crate::exception;
+use crate::guest::Guest;
 use crate::heartbeat_client::Fleet;
 use crate::heartbeat_server::Server;
 use crate::php::{Outcome, pending_exception};
@@ -41,6 +43,15 @@ pub trait Source {
     fn tell(&self, host: &Host, event: Event) -> Outcome<bool>;
 }
 
+/// A loop of others.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Watcher {
+    Nobody,
+    Workerman,
+    Revolt,
+    React,
+}
+
 pub struct Host {
     /// Tells a forked child from its parent.
     generation: u32,
@@ -53,8 +64,10 @@ pub struct Host {
     /// A `HeartbeatClient` worker is registered for them.
     has_client_worker: Cell<bool>,
     pub workerman: Workerman,
-    /// Workerman's loop watches the bell.
-    is_watched: Cell<bool>,
+    revolt: Guest,
+    react: Guest,
+    /// Whose loop watches the bell.
+    watcher: Cell<Watcher>,
     stream: RefCell<Zval>,
     /// Own loops on the stack.
     loops: Cell<u32>,
@@ -94,8 +107,10 @@ impl Host {
             fleet: RefCell::default(),
             waiting: RefCell::new(waiting),
             has_client_worker: Cell::new(has_client_worker),
-            workerman: Workerman::default(),
-            is_watched: Cell::new(false),
+            workerman: Workerman::new(),
+            revolt: Guest::revolt(),
+            react: Guest::react(),
+            watcher: Cell::new(Watcher::Nobody),
             stream: RefCell::new(Zval::new()),
             loops: Cell::new(0),
             signals: RefCell::default(),
@@ -177,7 +192,7 @@ impl Host {
         Some(servers.remove(place).1)
     }
 
-    fn running_servers(&self) -> Vec<Rc<Server>> {
+    pub fn running_servers(&self) -> Vec<Rc<Server>> {
         self.servers.borrow().iter().map(|(server, _)| server.clone()).collect()
     }
 
@@ -236,16 +251,86 @@ impl Host {
         self.connect_waiting()
     }
 
-    /// Lets Workerman's loop tell us when there is something to do.
-    pub fn be_watched(&self) -> Outcome {
-        if self.is_watched.replace(true) {
-            return Ok(());
-        }
-        self.workerman.watch(self.stream()?, crate::heartbeat_client::pump_closure())
+    // ---- loops of others ----
+
+    /// Lets the loop of others that runs in this process tell us when there is something to do. False when none runs, or
+    /// when the setting asks for something else.
+    pub fn join_running_loop(&self, wanted: Loop) -> Outcome<bool> {
+        let allows = |only| wanted == Loop::Auto || wanted == only;
+        let watcher = if allows(Loop::Workerman) && self.workerman.is_running()? {
+            Watcher::Workerman
+        } else if allows(Loop::Revolt) && self.revolt.is_running()? {
+            Watcher::Revolt
+        } else if allows(Loop::React) && self.react.is_running()? {
+            Watcher::React
+        } else {
+            return Ok(false);
+        };
+        self.be_watched_by(watcher).map(|()| true)
     }
 
-    pub fn is_watched(&self) -> bool {
-        self.is_watched.get()
+    /// As [`Host::join_running_loop`] for one that the application can be expected to run later: the one it asks for, or
+    /// one that it uses already.
+    pub fn join_loop_to_come(&self, wanted: Loop) -> Outcome<bool> {
+        let watcher = match wanted {
+            Loop::Revolt if self.revolt.exists(true)? => Watcher::Revolt,
+            Loop::React if self.react.exists(true)? => Watcher::React,
+            Loop::Auto if self.revolt.is_used()? => Watcher::Revolt,
+            Loop::Auto if self.react.is_used()? => Watcher::React,
+            Loop::Revolt => return Err(self.revolt.is_missing("revolt")),
+            Loop::React => return Err(self.react.is_missing("react")),
+            _ => return Ok(false),
+        };
+        self.be_watched_by(watcher).map(|()| true)
+    }
+
+    pub fn be_watched_by(&self, watcher: Watcher) -> Outcome {
+        if self.watcher.get() == watcher {
+            return Ok(());
+        }
+        self.leave_loop()?;
+        let stream = self.stream()?;
+        self.watcher.set(watcher);
+        match watcher {
+            Watcher::Nobody => Ok(()),
+            Watcher::Workerman => self.workerman.watch(stream, crate::heartbeat_client::host_closures()),
+            Watcher::Revolt => self.revolt.watch(stream, crate::heartbeat_client::pump_closure()),
+            Watcher::React => self.react.watch(stream, crate::heartbeat_client::pump_closure()),
+        }
+    }
+
+    /// Revolt and ReactPHP run while they watch anything; a worker of Workerman's runs anyway.
+    fn leave_loop(&self) -> Outcome {
+        match self.watcher.get() {
+            Watcher::Nobody | Watcher::Workerman => return Ok(()),
+            Watcher::Revolt => self.revolt.unwatch()?,
+            Watcher::React => self.react.unwatch()?,
+        }
+        self.watcher.set(Watcher::Nobody);
+        Ok(())
+    }
+
+    fn leave_loop_when_idle(&self) -> Outcome {
+        let is_idle = self.servers.borrow().is_empty() && !self.has_clients();
+        if is_idle { self.leave_loop() } else { Ok(()) }
+    }
+
+    pub fn watcher(&self) -> Watcher {
+        self.watcher.get()
+    }
+
+    /// Throws when the loop that would be blocked is the one that tells our events.
+    pub fn check_not_inside(&self, call: &str) -> Outcome {
+        let inside = match self.watcher.get() {
+            Watcher::Nobody => self.workerman.is_running()?.then_some("Workerman"),
+            Watcher::Workerman => Some("Workerman"),
+            Watcher::Revolt => self.revolt.is_running()?.then_some(self.revolt.name),
+            Watcher::React => self.react.is_running()?.then_some(self.react.name),
+        };
+        match inside {
+            Some(name) => Err(exception::logic_exception(&format!("{call}: the loop of {name} runs already, and the clients with it"))),
+            None => Ok(()),
+        }
     }
 
     pub fn is_looping(&self) -> bool {
@@ -307,6 +392,14 @@ impl Host {
         Ok(ran)
     }
 
+    /// Makes the bell ring when the next timer is due.
+    pub fn set_alarm(&self) {
+        let next = self.running_servers().into_iter().filter_map(|server| server.timers.next_due()).min();
+        if let Some(bell) = self.bell.get() {
+            bell.wake_at(next);
+        }
+    }
+
     /// Fires the timers that are due.
     fn tick(&self) -> Outcome<usize> {
         let now = Instant::now();
@@ -318,7 +411,15 @@ impl Host {
                 fired += 1;
             }
         }
+        self.set_alarm();
         Ok(fired)
+    }
+
+    /// What a loop of others calls when the bell is readable.
+    pub fn turn_once(&self) -> Outcome {
+        self.pump()?;
+        self.tick()?;
+        self.leave_loop_when_idle()
     }
 
     // ---- the extension's own loop ----
@@ -326,6 +427,8 @@ impl Host {
     /// Runs everything of this process until `is_done`, an exception, or a stop signal.
     pub fn run(&self, is_done: &dyn Fn() -> bool) -> Outcome {
         if self.loops.get() == 0 {
+            // Ours runs instead; ReactPHP's would start again at the end of the script.
+            self.leave_loop()?;
             Signals::came();
             *self.signals.borrow_mut() = Some(Signals::take());
         }
@@ -374,9 +477,7 @@ impl Host {
 
     /// Sleeps until something may have to be done. False when a signal ended it.
     fn sleep(&self, deadline: Option<Instant>) -> Outcome<bool> {
-        let timers = self.running_servers().into_iter().filter_map(|server| server.timers.next_due());
-        let wake = timers.chain(deadline).min();
-        let nanoseconds = wake.map_or(-1, |at| {
+        let nanoseconds = deadline.map_or(-1, |at| {
             let left = at.saturating_duration_since(Instant::now()).as_nanos();
             i64::try_from(left).unwrap_or(i64::MAX)
         });

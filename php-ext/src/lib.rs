@@ -5,9 +5,12 @@
 mod bell;
 mod classes;
 mod clock;
+mod commands;
 mod config;
 mod declare;
 mod exception;
+mod glue;
+mod guest;
 mod heartbeat_client;
 mod heartbeat_protocol;
 mod heartbeat_server;

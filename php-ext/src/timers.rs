@@ -1,6 +1,6 @@
 //! The timers of a server: `every()` and `cancel()`.
 //!
-//! They run while the server runs: by the extension's own loop, or each as a timer of Workerman's.
+//! They run while the server runs, by whichever loop drives this process: the bell wakes it when one is due.
 
 use crate::php::Callable;
 use ext_php_rs::types::Zval;
@@ -13,68 +13,49 @@ use std::time::{Duration, Instant};
 pub struct Timers {
     last_id: Cell<i64>,
     timers: RefCell<BTreeMap<i64, Timer>>,
-    /// Those that run by our own loop, the next one first.
+    /// Those that run, the next one first.
     due: RefCell<BTreeSet<(Instant, i64)>>,
 }
 
 struct Timer {
     interval: Duration,
     callback: Rc<Callable>,
-    clock: Clock,
-}
-
-/// What makes a timer fire.
-#[derive(Clone)]
-enum Clock {
-    None,
-    Own(Instant),
-    /// Workerman's timer of this id.
-    Workerman(i64),
+    /// When it fires next; none while the server does not run.
+    at: Option<Instant>,
 }
 
 impl Timers {
     pub fn add(&self, interval: Duration, callback: Rc<Callable>) -> i64 {
         let id = self.last_id.get() + 1;
         self.last_id.set(id);
-        self.timers.borrow_mut().insert(id, Timer { interval, callback, clock: Clock::None });
+        self.timers.borrow_mut().insert(id, Timer { interval, callback, at: None });
         id
     }
 
-    /// Returns the id of Workerman's timer, where it has one, and whether there was such a timer.
-    pub fn cancel(&self, id: i64) -> (Option<i64>, bool) {
-        let Some(timer) = self.timers.borrow_mut().remove(&id) else { return (None, false) };
-        (self.unwind(id, &timer.clock), true)
+    /// Whether there was such a timer.
+    pub fn cancel(&self, id: i64) -> bool {
+        let timer = self.timers.borrow_mut().remove(&id);
+        if let Some(at) = timer.as_ref().and_then(|timer| timer.at) {
+            self.due.borrow_mut().remove(&(at, id));
+        }
+        timer.is_some()
         // The callback is dropped here, with no borrow held: that may run PHP code.
     }
 
-    /// Lets a timer fire by the extension's own loop, beginning one interval from now.
-    pub fn run(&self, id: i64, now: Instant) {
-        if let Some(timer) = self.timers.borrow_mut().get_mut(&id) {
+    /// Lets those that do not run yet run, beginning one interval from now.
+    pub fn run(&self, now: Instant) {
+        let mut due = self.due.borrow_mut();
+        for (id, timer) in self.timers.borrow_mut().iter_mut().filter(|(_, timer)| timer.at.is_none()) {
             let at = now + timer.interval;
-            timer.clock = Clock::Own(at);
-            self.due.borrow_mut().insert((at, id));
+            timer.at = Some(at);
+            due.insert((at, *id));
         }
     }
 
-    pub fn runs_by_workerman(&self, id: i64, workerman_id: i64) {
-        if let Some(timer) = self.timers.borrow_mut().get_mut(&id) {
-            timer.clock = Clock::Workerman(workerman_id);
-        }
-    }
-
-    /// Ids, seconds and callables of the timers that nothing makes fire yet.
-    pub fn idle(&self) -> Vec<(i64, f64, Zval)> {
-        let timers = self.timers.borrow();
-        let idle = timers.iter().filter(|(_, timer)| matches!(timer.clock, Clock::None));
-        idle.map(|(id, timer)| (*id, timer.interval.as_secs_f64(), timer.callback.zval().shallow_clone())).collect()
-    }
-
-    /// Stops all timers, without cancelling them. Returns the ids of Workerman's.
-    pub fn rest(&self) -> Vec<i64> {
-        let mut timers = self.timers.borrow_mut();
-        let clocks: Vec<_> = timers.iter_mut().map(|(id, timer)| (*id, std::mem::replace(&mut timer.clock, Clock::None))).collect();
-        drop(timers);
-        clocks.into_iter().filter_map(|(id, clock)| self.unwind(id, &clock)).collect()
+    /// Stops all timers, without cancelling them.
+    pub fn rest(&self) {
+        self.due.borrow_mut().clear();
+        self.timers.borrow_mut().values_mut().for_each(|timer| timer.at = None);
     }
 
     pub fn next_due(&self) -> Option<Instant> {
@@ -91,7 +72,7 @@ impl Timers {
         if next <= now {
             next = now + timer.interval;
         }
-        timer.clock = Clock::Own(next);
+        timer.at = Some(next);
         self.due.borrow_mut().insert((next, id));
         Some(timer.callback.clone())
     }
@@ -104,16 +85,5 @@ impl Timers {
     pub fn clear(&self) {
         self.due.take();
         drop(self.timers.take());
-    }
-
-    fn unwind(&self, id: i64, clock: &Clock) -> Option<i64> {
-        match clock {
-            Clock::None => None,
-            Clock::Own(at) => {
-                self.due.borrow_mut().remove(&(*at, id));
-                None
-            }
-            Clock::Workerman(id) => Some(*id),
-        }
     }
 }

@@ -326,6 +326,9 @@ impl IoThread {
         if self.shared.is_stopping() && self.stopping_since.is_none() {
             self.begin_stopping();
         }
+        if self.shared.is_closed() && self.listener.is_some() {
+            self.close_door();
+        }
     }
 
     fn list_connections(&self, max: usize) -> Vec<ConnectionInfo> {
@@ -568,12 +571,17 @@ impl IoThread {
         }
     }
 
-    fn begin_stopping(&mut self) {
-        self.stopping_since = Some(self.work.now.mono);
-        // Those who knocked already are told as well.
+    /// Lets in who knocked already, and nobody after them.
+    fn close_door(&mut self) {
         self.accept_paused = false;
         self.accept();
         self.listener = None;
+    }
+
+    fn begin_stopping(&mut self) {
+        self.stopping_since = Some(self.work.now.mono);
+        // Those who knocked already are told as well.
+        self.close_door();
         let open: Vec<usize> =
             self.connections.iter().filter(|(_, found)| matches!(found.phase, Phase::Open(_))).map(|(slot, _)| slot).collect();
         for slot in open {

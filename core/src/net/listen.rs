@@ -10,20 +10,25 @@ const BACKLOG: i32 = 65_535;
 
 /// Binds `count` sockets to one port; the kernel spreads new connections over them.
 pub(super) fn bind(host: &str, port: u16, count: usize) -> Result<Vec<std::net::TcpListener>, Error> {
-    let refuse = |error: io::Error| Error::new(ErrorKind::Io, format!("Cannot listen on {}: {}", shown(host, port), reason(&error)));
+    let address = probe(host, port)?;
+    (0..count).map(|_| listen(open(address, true)?)).collect::<io::Result<_>>().map_err(|error| refuse(host, port, &error))
+}
+
+/// The address that the name stands for and that can be listened on now.
+pub(crate) fn probe(host: &str, port: u16) -> Result<SocketAddr, Error> {
     let mut refusal = io::Error::new(io::ErrorKind::NotFound, "host name has no address");
-    for address in resolve(host, port).map_err(refuse)? {
-        // Without SO_REUSEPORT first: with it, a port that another server already listens on would be shared in silence.
-        match open(address, false) {
-            Ok(probe) => {
-                let address = probe.local_addr().map_err(refuse)?.as_socket().unwrap_or(address);
-                drop(probe);
-                return (0..count).map(|_| listen(open(address, true)?)).collect::<io::Result<_>>().map_err(refuse);
-            }
+    for address in resolve(host, port).map_err(|error| refuse(host, port, &error))? {
+        // Without SO_REUSEPORT: with it, a port that another server already listens on would be shared in silence.
+        match open(address, false).and_then(|probe| probe.local_addr()) {
+            Ok(bound) => return Ok(bound.as_socket().unwrap_or(address)),
             Err(error) => refusal = error,
         }
     }
-    Err(refuse(refusal))
+    Err(refuse(host, port, &refusal))
+}
+
+fn refuse(host: &str, port: u16, error: &io::Error) -> Error {
+    Error::new(ErrorKind::Io, format!("Cannot listen on {}: {}", shown(host, port), reason(error)))
 }
 
 /// Accepts IPv6 addresses with and without brackets.

@@ -3,7 +3,7 @@
 pub mod client;
 mod connection;
 mod io;
-mod listen;
+pub(crate) mod listen;
 mod mailbox;
 pub mod server;
 

@@ -34,6 +34,8 @@ pub(crate) struct Shared {
     connections: AtomicUsize,
     /// Used only where there is a limit per address. Holds addresses with open connections.
     per_ip: DashMap<IpAddr, usize>,
+    /// No connection is accepted any more; those that are open go on.
+    closed: AtomicBool,
     stopping: AtomicBool,
     /// When a pause of accepting was last logged.
     warned: AtomicU64,
@@ -42,6 +44,10 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn connection_count(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
@@ -150,6 +156,7 @@ impl Server {
             deny: config.deny.clone(),
             connections: AtomicUsize::new(0),
             per_ip: DashMap::new(),
+            closed: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             warned: AtomicU64::new(0),
         });
@@ -227,6 +234,14 @@ impl Server {
     /// Lends the counters for what is done on the host's threads.
     pub(crate) fn with_host_counters<T>(&self, work: impl FnOnce(&Counters) -> T) -> T {
         work(&self.host_counters.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Listens no longer; open connections go on.
+    pub(crate) fn close_door(&self) {
+        self.shared.closed.store(true, Ordering::Release);
+        for mailbox in &self.mailboxes {
+            mailbox.wake();
+        }
     }
 
     /// Tells every client, writes what waits, closes, and waits for the threads. The second call finds nothing to do.

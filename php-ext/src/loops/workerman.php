@@ -1,60 +1,205 @@
 <?php
-// Heartbus on the event loop of Workerman 4 and 5. Control plane only: it says when to start, to look and to stop; events
-// and callbacks stay in the extension. Loaded by the extension when Workerman is there.
+// Heartbus on the event loop of Workerman 4 and 5. Control plane only: it says when to start, to look and to stop, and
+// lends Workerman's commands the numbers they show. Events and callbacks stay in the extension. Loaded by the extension
+// when Workerman is there.
 
+use Workerman\Connection\ConnectionInterface;
+use Workerman\Connection\TcpConnection;
 use Workerman\Events\EventInterface;
 use Workerman\Timer;
 use Workerman\Worker;
+
+// One process for all of it: the engine has its own threads.
+$prepare = static function (Worker $worker, string $name, \Closure $start): void {
+    $worker->name = $name;
+    $worker->count = 1;
+    $worker->onWorkerStart = static function () use ($start): void {
+        $start();
+    };
+    // Telling every client takes up to 1.5 s, and Workerman kills a worker 2 s after Ctrl-C, of which it waits one.
+    Worker::$stopTimeout = \max(Worker::$stopTimeout, 4);
+};
+
+// Version 5 hides it.
+$handle = \Closure::bind(static function (int $signal): void {
+    Worker::signalHandler($signal);
+}, null, Worker::class);
+
+$onSignal = static function (int $signal, callable $handler): void {
+    $loop = Worker::getEventLoop();
+    if (\method_exists($loop, 'onSignal')) {
+        $loop->onSignal($signal, $handler);
+    } else {
+        $loop->add($signal, EventInterface::EV_SIGNAL, $handler);
+    }
+};
+
+$count = static function (array $numbers, int $sign): void {
+    foreach ($numbers as $name => $number) {
+        ConnectionInterface::$statistics[$name] += $sign * $number;
+    }
+};
 
 return [
     // A loop exists in worker processes only.
     'running' => static fn (): bool => Worker::$globalEvent !== null,
 
-    // One process for all of it: the engine has its own threads.
-    'worker' => static function (string $name, \Closure $start, ?\Closure $stop): void {
-        $worker = new Worker();
-        $worker->name = $name;
-        $worker->count = 1;
-        $worker->onWorkerStart = static function () use ($start): void {
-            $start();
-        };
-        if ($stop !== null) {
-            $worker->onWorkerStop = static function () use ($stop): void {
-                $stop();
-            };
-        }
-        // Telling every client takes up to 1.5 s, and Workerman kills a worker 2 s after Ctrl-C, of which it waits one.
-        Worker::$stopTimeout = max(Worker::$stopTimeout, 4);
+    'worker' => static function (string $name, \Closure $start) use ($prepare): void {
+        $prepare(new Worker(), $name, $start);
     },
 
-    'run' => static function (): void {
+    // Workerman calls listen() in the master once it knows that it starts, and in each worker. The engine listens in the
+    // worker; the master only looks whether it will be able to, because a master that cannot listen ends.
+    'server' => static function (string $name, string $address, \Closure $check, \Closure $start, \Closure $stop) use ($prepare): void {
+        $worker = new class($address, $check) extends Worker {
+            public function __construct(private string $address, private ?\Closure $check)
+            {
+                parent::__construct();
+            }
+
+            public function listen(bool $autoAccept = true): void
+            {
+                $check = $this->check;
+                $this->check = null;
+                $check === null || $check();
+            }
+
+            public function getSocketName(): string
+            {
+                return $this->address;
+            }
+        };
+        $prepare($worker, $name, $start);
+        $worker->onWorkerStop = static function () use ($stop): void {
+            // A graceful stop waits for the connections first: see 'watch'.
+            if (!Worker::getGracefulStop() || ConnectionInterface::$statistics['connection_count'] <= 0) {
+                $stop();
+            }
+        };
+    },
+
+    // Only a Workerman that could not start returns. Version 5 has caught and logged the reason then.
+    'run' => static function (\Closure $check): void {
         Worker::runAll();
+        $check();
+        throw new \RuntimeException('Workerman could not start; its log says why');
     },
 
     // Stops all of Workerman: a worker that only ends itself is started again.
     'stop' => static function (): void {
-        posix_kill(posix_getppid(), SIGINT);
+        \posix_kill(\posix_getppid(), SIGINT);
     },
 
-    'watch' => static function ($stream, \Closure $ready): void {
+    'watch' => static function ($stream, \Closure $ready, \Closure $statistics, \Closure $connections, \Closure $closeDoors, \Closure $stop)
+        use ($handle, $onSignal, $count): void {
+        // In a Fiber, so that a callback that suspends keeps nobody waiting.
         $callback = static function () use ($ready): void {
-            $ready();
+            (new \Fiber($ready))->start();
         };
         $loop = Worker::getEventLoop();
-        if (method_exists($loop, 'onReadable')) {
+        if (\method_exists($loop, 'onReadable')) {
             $loop->onReadable($stream, $callback);
         } else {
             $loop->add($stream, EventInterface::EV_READ, $callback);
         }
-    },
 
-    'every' => static function (float $seconds, callable $callback): int {
-        return Timer::add($seconds, static function () use ($callback): void {
-            $callback();
+        if (Worker::getAllWorkers() === []) {
+            return; // A loop of Workerman's that somebody runs without Workerman's processes: nobody sends commands.
+        }
+
+        // `status`: the engine's connections and requests count with Workerman's own while it writes them down.
+        $onSignal(SIGIOT, static function (int $signal) use ($handle, $count, $statistics, &$waitsFor): void {
+            $numbers = $statistics();
+            if ($waitsFor !== null) {
+                unset($numbers['connection_count']); // counted already
+            }
+            $count($numbers, 1);
+            $handle($signal);
+            $count($numbers, -1);
         });
-    },
 
-    'cancel' => static function (int $timer): void {
-        Timer::del($timer);
+        // `connections`: what Workerman asks a connection for its row.
+        $onSignal(SIGIO, static function (int $signal) use ($handle, $connections): void {
+            $own = TcpConnection::$connections;
+            foreach ($connections() as $row) {
+                TcpConnection::$connections["heartbus {$row['id']}"] = new class(...$row) {
+                    public string $transport = 'tcp';
+                    public string $protocol = 'heartbeat';
+
+                    public function __construct(public int $id, private string $local, private string $remote, private bool $isIpV6,
+                        public int $bytesRead, public int $bytesWritten, private int $waitingIn, private int $waitingOut)
+                    {
+                    }
+
+                    public function isIpV4(): bool
+                    {
+                        return !$this->isIpV6;
+                    }
+
+                    public function isIpV6(): bool
+                    {
+                        return $this->isIpV6;
+                    }
+
+                    public function getRecvBufferQueueSize(): int
+                    {
+                        return $this->waitingIn;
+                    }
+
+                    public function getSendBufferQueueSize(): int
+                    {
+                        return $this->waitingOut;
+                    }
+
+                    public function getLocalAddress(): string
+                    {
+                        return $this->local;
+                    }
+
+                    public function getRemoteAddress(): string
+                    {
+                        return $this->remote;
+                    }
+
+                    public function getStatus(bool $raw = true): int|string
+                    {
+                        return $raw ? TcpConnection::STATUS_ESTABLISHED : 'ESTABLISHED';
+                    }
+                };
+            }
+            $handle($signal);
+            TcpConnection::$connections = $own;
+        });
+
+        // `stop -g` and `reload -g`: Workerman waits while connections are counted. Nobody new comes in meanwhile.
+        $waitsFor = null;
+        $graceful = static function (int $signal) use ($handle, $statistics, $closeDoors, $stop, &$waitsFor): void {
+            if ($waitsFor !== null) {
+                $handle($signal);
+                return;
+            }
+            $waitsFor = $statistics()['connection_count'];
+            ConnectionInterface::$statistics['connection_count'] += $waitsFor;
+            $handle($signal);
+            if (!Worker::getGracefulStop() || Worker::getStatus() !== Worker::STATUS_SHUTDOWN) {
+                // A worker that is not reloadable goes on.
+                ConnectionInterface::$statistics['connection_count'] -= $waitsFor;
+                $waitsFor = null;
+                return;
+            }
+            $closeDoors();
+            // However it ends now, with the last connection or by another signal.
+            \register_shutdown_function($stop);
+            Timer::add(0.05, static function () use ($statistics, &$waitsFor): void {
+                $left = $statistics()['connection_count'];
+                ConnectionInterface::$statistics['connection_count'] += $left - $waitsFor;
+                $waitsFor = $left;
+                if (ConnectionInterface::$statistics['connection_count'] <= 0) {
+                    Worker::stopAll();
+                }
+            });
+        };
+        $onSignal(SIGQUIT, $graceful);
+        $onSignal(SIGUSR2, $graceful);
     },
 ];

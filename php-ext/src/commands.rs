@@ -1,0 +1,70 @@
+//! What Workerman's commands `status`, `connections`, `stop -g` and `reload -g` ask of the servers in a worker.
+
+use crate::host::Host;
+use crate::php::{Call, Outcome, map, text, value};
+use ext_php_rs::types::{ZendHashTable, Zval};
+use heartbus_core::engine::Engine;
+use std::rc::Rc;
+
+/// Rows that `connections` shows.
+const ROWS: usize = 1000;
+
+fn engines() -> impl Iterator<Item = Rc<Engine>> {
+    Host::current().running_servers().into_iter().filter_map(|server| server.engine())
+}
+
+/// The keys are those of `ConnectionInterface::$statistics`.
+pub fn statistics(call: &mut Call) -> Outcome {
+    let (mut connections, mut requests, mut refused) = (0, 0, 0);
+    for stats in engines().map(|engine| engine.stats()) {
+        connections += stats.connections_active as i64;
+        requests += stats.counts.messages_in as i64;
+        refused += stats.counts.data_out_refused as i64;
+    }
+    *call.result = map([("connection_count", value(connections)), ("total_request", value(requests)), ("send_fail", value(refused))]);
+    Ok(())
+}
+
+/// The first connections, as arguments for a row of `loops/workerman.php`.
+pub fn connections(call: &mut Call) -> Outcome {
+    let mut rows = Vec::new();
+    for engine in engines() {
+        let local = engine.local_addr().to_string();
+        rows.extend(engine.connections(ROWS - rows.len()).into_iter().map(|found| {
+            map([
+                ("id", value(found.id as i64)),
+                ("local", text(&local)),
+                ("remote", text(found.peer.to_string())),
+                ("isIpV6", value(found.peer.is_ipv6())),
+                ("bytesRead", value(found.bytes_in as i64)),
+                ("bytesWritten", value(found.bytes_out as i64)),
+                ("waitingIn", value(found.bytes_waiting_in as i64)),
+                ("waitingOut", value(found.bytes_waiting_out as i64)),
+            ])
+        }));
+    }
+    let mut table = ZendHashTable::with_capacity(rows.len() as u32);
+    for row in rows {
+        // Fails for arrays that are full or hold references to themselves: this one is neither.
+        let _ = table.push(row);
+    }
+    let mut result = Zval::new();
+    result.set_hashtable(table);
+    *call.result = result;
+    Ok(())
+}
+
+pub fn close_doors(_: &mut Call) -> Outcome {
+    engines().for_each(|engine| engine.close_door());
+    Ok(())
+}
+
+/// The end of the worker: every client is told, and every callback runs that has something to be told.
+pub fn stop_servers(_: &mut Call) -> Outcome {
+    let host = Host::current();
+    for server in host.running_servers() {
+        server.begin_stop(&host);
+        server.finish_stop(&host)?;
+    }
+    Ok(())
+}

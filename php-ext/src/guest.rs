@@ -1,0 +1,62 @@
+//! Loops of others that have no processes of their own: Revolt and ReactPHP. We are guests there: they watch our stream
+//! while a server or a client of this process lives, and end when nothing is left to wait for.
+
+use crate::exception;
+use crate::glue::{self, Glue};
+use crate::php::{Outcome, Thrown};
+use ext_php_rs::types::Zval;
+use heartbus_core::error::ErrorKind;
+
+pub struct Guest {
+    /// The name people know it by.
+    pub name: &'static str,
+    class: &'static str,
+    glue: Glue,
+}
+
+impl Guest {
+    pub const fn revolt() -> Guest {
+        Guest {
+            name: "Revolt",
+            class: r"Revolt\EventLoop",
+            glue: Glue::new(include_str!("loops/revolt.php"), c"heartbus/loops/revolt.php"),
+        }
+    }
+
+    pub const fn react() -> Guest {
+        Guest {
+            name: "ReactPHP",
+            class: r"React\EventLoop\Loop",
+            glue: Glue::new(include_str!("loops/reactphp.php"), c"heartbus/loops/reactphp.php"),
+        }
+    }
+
+    /// Whether the library can be used; with `autoload` it may be loaded for that.
+    pub fn exists(&self, autoload: bool) -> Outcome<bool> {
+        glue::class_exists(self.class, autoload)
+    }
+
+    /// Throws what a configuration deserves that asks for it.
+    pub fn is_missing(&self, setting: &str) -> Thrown {
+        let text = format!("'loop' => '{setting}' needs {}: there is no class {}", self.name, self.class);
+        exception::fail(ErrorKind::Config, text)
+    }
+
+    /// Whether the call that runs now comes from this loop.
+    pub fn is_running(&self) -> Outcome<bool> {
+        Ok(self.exists(false)? && self.glue.call("running", [])?.is_true())
+    }
+
+    /// Whether the application uses this loop: it runs, or can be expected to.
+    pub fn is_used(&self) -> Outcome<bool> {
+        Ok(self.exists(false)? && self.glue.call("used", [])?.is_true())
+    }
+
+    pub fn watch(&self, stream: Zval, ready: Zval) -> Outcome {
+        self.glue.call("watch", [stream, ready]).map(drop)
+    }
+
+    pub fn unwatch(&self) -> Outcome {
+        self.glue.call("unwatch", []).map(drop)
+    }
+}

@@ -1,0 +1,315 @@
+<?php
+
+namespace Heartbus\Tests\Workerman;
+
+use Heartbus\Tests\{Frame, Peer, PhpProcess, Port, TestCase, Wait, WorkermanApp};
+
+/** Workerman's commands on a native server: what they print, what they wait for, and how the processes end. */
+final class CommandsTest extends TestCase
+{
+    private const EVENTS = 'say_events($server, "start", "stop", "unregister", "disconnected");';
+
+    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
+    public function test_status_shows_the_engine_s_connections_and_requests(string $workerman): void
+    {
+        [$app, $port, $server] = $this->serve($workerman);
+        self::assertSame([1, ["tcp://127.0.0.1:$port", 'HeartbeatServer', 0, 0, 0]], $this->status($app));
+        for ($i = 0; $i < 3; $i++) {
+            $peers[$i] = Peer::connect($port);
+            $peers[$i]->register("n$i");
+        }
+        $peers[0]->beat();
+        $peers[0]->send(Frame::DATA, 'x')->expectSilence();
+        $quiet = Peer::connect($port);
+        $quiet->expectSilence();
+        // 3 registrations, 1 heartbeat, 1 message, 2 pings.
+        self::assertSame([1, ["tcp://127.0.0.1:$port", 'HeartbeatServer', 4, 0, 7]], $this->status($app));
+        $peers[0]->close();
+        $server->next('disconnected');
+        $this->until(fn () => $server->ask('return $server->getStats();')['connections']['active_connections'] === 3, 'the connection is gone');
+        self::assertSame([1, ["tcp://127.0.0.1:$port", 'HeartbeatServer', 3, 0, 7]], $this->status($app), 'it counts anew each time');
+    }
+
+    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
+    public function test_a_server_in_a_worker_of_the_application_s_own_is_counted_with_that_worker(string $workerman): void
+    {
+        $app = WorkermanApp::make($workerman);
+        [$port, $text] = [Port::free(), Port::free()];
+        $app->write('server.php', "
+            \$worker = new Worker('text://127.0.0.1:$text');
+            \$worker->name = 'mine';
+            \$worker->onMessage = fn (\$connection, \$line) => \$connection->send(\$line);
+            \$worker->onWorkerStart = function () {
+                \$server = new HeartbeatServer('127.0.0.1', $port);
+                \$server->start();
+                say('ready');
+            };
+            Worker::runAll();");
+        $process = $app->php('server.php', 'start');
+        $process->next('ready');
+        $node = Peer::connect($port);
+        $node->register('a');
+        $line = stream_socket_client("tcp://127.0.0.1:$text");
+        fwrite($line, "hello\n");
+        self::assertSame("hello\n", fgets($line));
+        self::assertSame([1, ["text://127.0.0.1:$text", 'mine', 2, 0, 2]], $this->status($app));
+        self::assertSame(['mine', 'mine'], array_column($this->connections($app), 'Worker'));
+        // A graceful stop waits for both kinds.
+        $stop = $app->php('server.php', 'stop', '-g');
+        $this->until(fn () => !$this->listens($port), 'nobody is let in');
+        stream_socket_shutdown($line, STREAM_SHUT_RDWR);
+        Wait::pass(0.3);
+        self::assertTrue($stop->isRunning());
+        $node->beat();
+        $node->finish();
+        self::assertSame(0, $stop->exitCode());
+        self::assertSame(0, $process->exitCode());
+    }
+
+    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
+    public function test_connections_shows_a_row_for_each(string $workerman): void
+    {
+        [$app, $port] = $this->serve($workerman);
+        self::assertSame([], $this->connections($app));
+        $peer = Peer::connect($port);
+        $peer->register('a');
+        $half = Peer::connect($port);
+        $half->bytes(substr(Frame::bytes(Frame::DATA, str_repeat('x', 5000)), 0, 3000));
+        Wait::pass(0.1);
+        $rows = $this->connections($app);
+        self::assertCount(2, $rows);
+        foreach ($rows as $row) {
+            self::assertSame((string) $app->workers()[0], $row['PID']);
+            self::assertSame(['HeartbeatServer', 'tcp', 'heartbeat', '1', '0'],
+                [str_replace('HeartbeatSer..', 'HeartbeatServer', $row['Worker']), $row['Trans'], $row['Protocol'], $row['ipv4'], $row['ipv6']]);
+            self::assertSame(["127.0.0.1:$port", 'ESTABLISHED'], [$row['Local'], $row['Status']]);
+            self::assertMatchesRegularExpression('/^127\.0\.0\.1:\d+$/', $row['Foreign']);
+        }
+        self::assertEqualsCanonicalizing(['0B', '2.9KB'], array_column($rows, 'Recv-Q'));
+        $read = array_column($rows, 'Bytes-R', 'Recv-Q');
+        self::assertSame('2.9KB', $read['2.9KB']);
+        self::assertMatchesRegularExpression('/^1\d\dB$/', array_column($rows, 'Bytes-W', 'Recv-Q')['0B']);
+        $peer->beat();
+    }
+
+    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
+    public function test_connections_shows_the_first_thousand(string $workerman): void
+    {
+        [$app, $port] = $this->serve($workerman);
+        for ($i = 0; $i < 1100; $i++) {
+            $peers[] = Peer::connect($port);
+        }
+        $peers[1099]->expectSilence();
+        $rows = $this->connections($app);
+        self::assertCount(1000, $rows);
+        self::assertCount(1000, array_unique(array_column($rows, 'Foreign')));
+        self::assertSame(1100, $this->status($app)[1][2]);
+    }
+
+    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
+    public function test_stop_tells_every_client_and_ends_everything(string $workerman): void
+    {
+        [$app, $port, $server] = $this->serve($workerman);
+        $peer = Peer::connect($port);
+        $peer->register('a');
+        self::assertStringContainsString('stop success', $app->command('server.php', 'stop'));
+        $peer->expectError(503, 'Server is shutting down');
+        $peer->expectClosed();
+        self::assertSame(0, $server->exitCode());
+        self::assertCount(1, $server->said('stop'));
+        self::assertSame(0, $app->master());
+    }
+
+    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
+    public function test_a_graceful_stop_waits_for_the_connections_and_lets_nobody_in(string $workerman): void
+    {
+        [$app, $port, $server] = $this->serve($workerman, '$server->on("data", fn (Node $node, string $payload) => $server->sendTo($node->id, "echo $payload"));');
+        $peers = [Peer::connect($port), Peer::connect($port)];
+        $peers[0]->register('a');
+        $peers[1]->register('b');
+        $command = $app->php('server.php', 'stop', '-g');
+        $this->until(fn () => !$this->listens($port), 'nobody is let in');
+        Wait::pass(1.5);
+        self::assertTrue($command->isRunning(), $command->transcript());
+        $peers[0]->beat();
+        $peers[0]->send(Frame::DATA, 'x');
+        self::assertSame('echo x', $peers[0]->expect(Frame::DATA)->payload, 'callbacks run as before');
+        // Not closed: the process of the command has inherited the descriptor.
+        $peers[0]->finish();
+        Wait::pass(0.5);
+        $peers[1]->beat();
+        self::assertTrue($command->isRunning(), $command->transcript());
+        self::assertSame([], $server->said('stop'));
+        $peers[1]->send(Frame::UNREGISTER);
+        $peers[1]->finish();
+        self::assertSame(0, $command->exitCode());
+        self::assertStringContainsString('stop success', $command->output());
+        self::assertSame(0, $server->exitCode());
+        self::assertSame([['a']], $server->said('disconnected'));
+        self::assertSame([['b']], $server->said('unregister'));
+        self::assertCount(1, $server->said('stop'));
+    }
+
+    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
+    public function test_a_graceful_stop_without_connections_ends_at_once(string $workerman): void
+    {
+        [$app, , $server] = $this->serve($workerman);
+        self::assertStringContainsString('stop success', $app->command('server.php', 'stop', '-g'));
+        self::assertSame(0, $server->exitCode());
+        self::assertCount(1, $server->said('stop'));
+    }
+
+    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
+    public function test_whoever_does_not_want_to_wait_any_longer_says_stop(string $workerman): void
+    {
+        [$app, $port, $server] = $this->serve($workerman);
+        $peer = Peer::connect($port);
+        $peer->register('a');
+        $patient = $app->php('server.php', 'stop', '-g');
+        $this->until(fn () => !$this->listens($port), 'the graceful stop has begun');
+        self::assertTrue($patient->isRunning());
+        $app->command('server.php', 'stop');
+        $peer->expectError(503, 'Server is shutting down');
+        $peer->expectClosed();
+        self::assertSame(0, $patient->exitCode());
+        self::assertSame(0, $server->exitCode());
+        self::assertCount(1, $server->said('stop'));
+    }
+
+    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
+    public function test_reload_replaces_the_worker(string $workerman): void
+    {
+        [$app, $port, $server] = $this->serve($workerman);
+        [$before] = $app->workers();
+        $peer = Peer::connect($port);
+        $peer->register('a');
+        $app->command('server.php', 'reload');
+        $peer->expectError(503, 'Server is shutting down');
+        $peer->expectClosed();
+        $server->next('start');
+        $server->next('start');
+        self::assertNotSame($before, $app->workers()[0]);
+        self::assertSame($server->pid(), $app->master());
+        Peer::connect($port)->register('b');
+    }
+
+    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
+    public function test_a_graceful_reload_waits_for_the_connections(string $workerman): void
+    {
+        [$app, $port, $server] = $this->serve($workerman);
+        [$before] = $app->workers();
+        $server->next('start');
+        $peer = Peer::connect($port);
+        $peer->register('a');
+        $app->command('server.php', 'reload', '-g');
+        $this->until(fn () => !$this->listens($port), 'the worker lets nobody in');
+        Wait::pass(0.5);
+        $peer->beat();
+        self::assertSame([$before], $app->workers());
+        $peer->close();
+        $server->next('start');
+        self::assertNotSame($before, $app->workers()[0]);
+        Peer::connect($port)->register('b');
+        self::assertSame($server->pid(), $app->master());
+    }
+
+    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
+    public function test_start_as_a_daemon_and_restart(string $workerman): void
+    {
+        $app = WorkermanApp::make($workerman);
+        $port = Port::free();
+        $app->write('server.php', "(new HeartbeatServer('127.0.0.1', $port))->start();");
+        self::assertStringContainsString('start in DAEMON mode', $app->command('server.php', 'start', '-d'));
+        $this->until(fn () => $this->listens($port), 'the daemon listens');
+        $before = $app->master();
+        $peer = Peer::connect($port);
+        $peer->register('a');
+        $app->command('server.php', 'restart', '-d');
+        $peer->expectError(503, 'Server is shutting down');
+        $this->until(fn () => $this->listens($port), 'it listens again');
+        self::assertNotSame($before, $app->master());
+        Peer::connect($port)->register('a');
+        self::assertStringContainsString('stop success', $app->command('server.php', 'stop'));
+        self::assertFalse($this->listens($port));
+    }
+
+    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
+    public function test_a_second_start_says_so_and_leaves_the_first_alone(string $workerman): void
+    {
+        [$app, $port] = $this->serve($workerman);
+        self::assertStringContainsString('already running', $app->command('server.php', 'start'));
+        Peer::connect($port)->register('a');
+    }
+
+    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
+    public function test_a_server_that_cannot_start_ends_with_an_exit_code_that_says_so(string $workerman): void
+    {
+        $other = $this->server();
+        $faults = [
+            "(new HeartbeatServer('127.0.0.1', {$other->port}))->start();" => 'Address already in use',
+            "(new HeartbeatServer('127.0.0.1', 65536))->start();" => 'Invalid port: 65536',
+            "(new HeartbeatServer('127.0.0.1', 9501, ['worker_count' => 0]))->start();" => 'worker_count must be >= 1',
+            "(new HeartbeatServer('127.0.0.1', " . Port::free() . ", ['log_file' => '/no/such/folder/log']))->start();" => 'Cannot open log_file',
+        ];
+        foreach ($faults as $code => $message) {
+            $app = WorkermanApp::make($workerman);
+            $app->write('server.php', $code . 'say("start returned");');
+            $process = $app->php('server.php', 'start');
+            self::assertSame(255, $process->exitCode(), $process->transcript());
+            self::assertStringContainsString($message, $process->output() . $process->errors());
+            self::assertSame([], $process->said('start returned'));
+            self::assertSame(0, $app->master());
+        }
+        $other->node('still fine')->beat();
+    }
+
+    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
+    public function test_the_other_commands_do_not_look_at_the_port(string $workerman): void
+    {
+        $other = $this->server();
+        $app = WorkermanApp::make($workerman);
+        $app->write('server.php', "(new HeartbeatServer('127.0.0.1', {$other->port}))->start();");
+        foreach (['status', 'stop', 'reload', 'connections'] as $command) {
+            self::assertStringContainsString('not run', $app->command('server.php', $command));
+        }
+        self::assertStringContainsString('Usage: php', $app->command('server.php'));
+    }
+
+    /** @return array{0: WorkermanApp, 1: int, 2: PhpProcess} the application, the port, and the ready master */
+    private function serve(string $workerman, string $script = ''): array
+    {
+        $app = WorkermanApp::make($workerman);
+        $port = Port::free();
+        $app->write('server.php', "\$server = new HeartbeatServer('127.0.0.1', $port, ['worker_count' => 2]);\n" . self::EVENTS . "\n$script\nserve(\$server);");
+        $process = $app->php('server.php', 'start');
+        $process->next('ready');
+        return [$app, $port, $process];
+    }
+
+    /** @return array{0: int, 1: array} the number of worker processes; of the first: listening, name, connections, failed sends, requests */
+    private function status(WorkermanApp $app): array
+    {
+        $output = $app->command('server.php', 'status');
+        preg_match_all('/^\d+\t\S+\s+(\S+)\s+(\S+)\s+(\d+)\s+(\d+)\s+\d+\s+(\d+)\s+\d+\s+\[idle\]/m', $output, $rows, PREG_SET_ORDER);
+        self::assertNotSame([], $rows, $output);
+        [, $listening, $name, $connections, $failed, $requests] = $rows[0];
+        self::assertMatchesRegularExpression("/^Summary\\t.*\\s$connections\\s+$failed\\s+\\d+\\s+$requests\\s/m", $output);
+        return [count($rows), [$listening, $name, (int) $connections, (int) $failed, (int) $requests]];
+    }
+
+    /** @return list<array<string, string>> the rows by the names of the columns, addresses as Local and Foreign */
+    private function connections(WorkermanApp $app): array
+    {
+        $columns = ['PID', 'Worker', 'CID', 'Trans', 'Protocol', 'ipv4', 'ipv6', 'Recv-Q', 'Send-Q', 'Bytes-R', 'Bytes-W', 'Status', 'Local', 'Foreign'];
+        $output = $app->command('server.php', 'connections');
+        self::assertStringContainsString('WORKERMAN CONNECTION STATUS', $output);
+        $rows = array_filter(explode("\n", $output), fn (string $line) => preg_match('/^\d+\s/', $line) === 1);
+        return array_values(array_map(fn (string $row) => array_combine($columns, preg_split('/\s+/', trim($row))), $rows));
+    }
+
+    private function listens(int $port): bool
+    {
+        $probe = @stream_socket_client("tcp://127.0.0.1:$port");
+        return $probe && fclose($probe);
+    }
+}
