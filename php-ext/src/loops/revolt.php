@@ -1,6 +1,6 @@
 <?php
 // Heartbus on the event loop of Revolt. Control plane only: it says when to look. Loaded by the extension when Revolt is
-// there. Revolt runs callbacks in a Fiber of their own: one that suspends keeps nobody waiting.
+// there.
 
 use Revolt\EventLoop;
 
@@ -12,9 +12,11 @@ return [
     // Somebody loaded it, and nothing runs it by itself: watching costs nothing should it never turn.
     'used' => static fn (): bool => true,
 
+    // In a Fiber of our own, so that a callback that suspends keeps nobody waiting: Revolt's own lets itself be suspended
+    // by Revolt only.
     'watch' => static function ($stream, \Closure $ready) use (&$watcher): void {
         $watcher = EventLoop::onReadable($stream, static function () use ($ready): void {
-            $ready();
+            (new \Fiber($ready))->start();
         });
     },
 
