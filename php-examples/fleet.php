@@ -8,6 +8,7 @@
 use PfinalClub\AsyncioHeartbeat\Client\HeartbeatClient;
 
 require __DIR__ . '/options.php';
+require __DIR__ . '/processes.php';
 
 const USAGE = <<<'TEXT'
 Usage: php fleet.php [N] [options]
@@ -32,6 +33,7 @@ const GRACE = 5.0;
 $size = filter_var($words[0] ?? '1000', FILTER_VALIDATE_INT, ['options' => ['min_range' => 1]]);
 count($words) <= 1 && $size !== false || refuse_usage("N is one whole number, 1 or more", USAGE);
 require_extension();
+raise_file_limit();
 
 $count = ['registered' => 0, 'heartbeats' => 0, 'sent' => 0, 'received' => 0, 'refused' => 0, 'strange' => 0, 'errors' => 0, 'closed' => 0];
 $leaving = false;
@@ -118,12 +120,3 @@ foreach ($wrong as $what => $howMany) {
 }
 echo $wrong === [] ? "Everything went well.\n" : '';
 exit($wrong === [] ? 0 : 1);
-
-/** The first complaints in words, the rest as numbers. */
-function complain(string $text): void
-{
-    static $said = 0;
-    if (++$said <= 5) {
-        fwrite(STDERR, "$text\n");
-    }
-}

@@ -1,7 +1,7 @@
 <?php
 
 /**
- * The command line of the examples: `--name value`, `--name=value`, `--flag`, plain words, and `--help`.
+ * The command line of the examples (`--name value`, `--name=value`, `--flag`, plain words, `--help`), and what they print.
  * Knows nothing about Heartbus.
  */
 
@@ -92,9 +92,25 @@ final class StatusLine
     }
 }
 
-/** Memory of this process in MB as the kernel sees it: PHP's own counters do not know the engine's share. */
-function resident_megabytes(): float
+/** The first complaints in words, the rest as numbers. */
+function complain(string $text): void
 {
-    preg_match('/^VmRSS:\s+(\d+) kB/m', (string) @file_get_contents('/proc/self/status'), $found);
+    static $said = 0;
+    if (++$said <= 5) {
+        fwrite(STDERR, "$text\n");
+    }
+}
+
+/** A bar of ten characters. */
+function bar(float $part): string
+{
+    $full = (int) (10 * min(max($part, 0), 1));
+    return str_repeat('█', $full) . str_repeat('░', 10 - $full);
+}
+
+/** Memory of a process, ours unless told otherwise, in MB as the kernel sees it: PHP's own counters do not know the engine's share. */
+function resident_megabytes(int|string $pid = 'self'): float
+{
+    preg_match('/^VmRSS:\s+(\d+) kB/m', (string) @file_get_contents("/proc/$pid/status"), $found);
     return (int) ($found[1] ?? 0) / 1024;
 }

@@ -31,14 +31,16 @@ final class ExamplesTest extends TestCase
 
     public static function scripts(): array
     {
-        return ['server' => ['server'], 'client' => ['client'], 'fleet' => ['fleet']];
+        $scripts = ['server', 'client', 'fleet', 'stress_test', 'benchmark', 'chat_server', 'chat'];
+        return array_combine($scripts, array_map(fn (string $script): array => [$script], $scripts));
     }
 
     public function test_without_the_extension_each_says_how_to_load_it(): void
     {
-        foreach (['server', 'client', 'fleet'] as $script) {
+        foreach (array_keys(self::scripts()) as $script) {
+            $output = [];
             exec(escapeshellarg(PHP_BINARY) . ' ' . escapeshellarg(self::FOLDER . "/$script.php") . ' 2>&1', $output, $code);
-            self::assertSame(1, $code);
+            self::assertSame(1, $code, $script);
             self::assertStringContainsString('make build', implode("\n", $output));
         }
     }
@@ -46,7 +48,7 @@ final class ExamplesTest extends TestCase
     public function test_the_server_serves_shows_its_status_in_plain_lines_and_stops_with_zero(): void
     {
         [$server, $port] = $this->startServer();
-        self::assertStringContainsString("port $port", $server->output());
+        $this->until(fn () => str_contains($server->output(), "port $port"), 'it says where it listens');
         $peer = Peer::connect($port);
         $peer->register('a');
         $peer->send(Frame::DATA, 'no echo');
@@ -144,6 +146,88 @@ final class ExamplesTest extends TestCase
         $unanswered = $this->example('fleet', '3', '--port', (string) $port, '--seconds', '0.5', '--echo');
         self::assertSame(1, $unanswered->exitCode(20));
         self::assertStringContainsString('WRONG: 3 messages never came back', $unanswered->output());
+    }
+
+    public function test_the_stress_test_brings_its_own_server_and_tells_what_it_took(): void
+    {
+        $stress = $this->example('stress_test', '200', '--seconds', '1.5', '--interval', '0.5');
+        self::assertSame(0, $stress->exitCode(30), $stress->transcript());
+        self::assertStringStartsWith('200 clients, a heartbeat every 0.5 s from each, against a server of our own on port ', $stress->output());
+        self::assertMatchesRegularExpression('/^200 of 200 clients registered in \d+\.\d s: [\d,]+ per second$/m', $stress->output());
+        self::assertMatchesRegularExpression('/^\d{3} heartbeats answered in the 1\.\d s after that: \d+ per second$/m', $stress->output());
+        self::assertMatchesRegularExpression('/^the server took \d+\.\d MB, -?\d+\.\d KB for each client .*, and \d+ % of one core, \d+\.\d µs for each heartbeat$/m', $stress->output());
+        self::assertMatchesRegularExpression('/^it says itself: Stopped after \d+ s: 200 registrations, \d+ heartbeats, 0 messages\.$/m', $stress->output());
+        self::assertStringEndsWith("Everything went well.\n", $stress->output());
+        self::assertStringNotContainsString("\033", $stress->output());
+        self::assertSame('', $stress->errors());
+    }
+
+    public function test_the_stress_test_takes_a_server_that_runs_already(): void
+    {
+        [$server, $port] = $this->startServer();
+        $stress = $this->example('stress_test', '20', '--port', (string) $port, '--seconds', '0.2');
+        self::assertSame(0, $stress->exitCode(30), $stress->transcript());
+        self::assertStringContainsString("against 127.0.0.1 port $port\n", $stress->output());
+        $server->signal(SIGTERM);
+        self::assertSame(0, $server->exitCode());
+        self::assertMatchesRegularExpression('/^Stopped after \d+ s: 20 registrations, /m', $server->output());
+    }
+
+    public function test_the_stress_test_raises_the_limit_of_files_and_otherwise_says_how_far_it_got(): void
+    {
+        $limited = fn (string $limit): PhpProcess => PhpProcess::file(self::FOLDER . '/stress_test.php', ['300', '--seconds', '0.2'],
+            ['wrap' => ['sh', '-c', "ulimit $limit; exec \"\$@\"", 'sh']]);
+        $raised = $limited('-S -n 200');
+        self::assertSame(0, $raised->exitCode(30), $raised->transcript());
+        self::assertStringContainsString("\n300 of 300 clients registered", $raised->output());
+
+        $lowered = $limited('-n 200');
+        self::assertSame(0, $lowered->exitCode(30), $lowered->transcript());
+        self::assertStringStartsWith("Lowered from 300 to 72 clients: a process may have 200 files open here (ulimit -n).\n", $lowered->output());
+        self::assertStringContainsString("\n72 of 72 clients registered", $lowered->output());
+    }
+
+    public function test_the_stress_test_complains_when_nobody_answers(): void
+    {
+        $nobody = $this->example('stress_test', '3', '--port', (string) Port::free(), '--seconds', '0.1');
+        self::assertSame(1, $nobody->exitCode(20));
+        self::assertStringContainsString("WRONG: 3 clients never registered\n", $nobody->output());
+        self::assertStringNotContainsString('Everything', $nobody->output());
+
+        $none = $this->example('stress_test', '0');
+        self::assertSame(2, $none->exitCode());
+        self::assertStringStartsWith('clients is one whole number, 1 or more', $none->errors());
+    }
+
+    public function test_a_stress_test_that_is_stopped_takes_its_server_with_it(): void
+    {
+        $stress = $this->example('stress_test', '5', '--seconds', '60');
+        $this->until(fn () => str_contains($stress->output(), ' 5 registered'), 'all are there');
+        preg_match('/on port (\d+)$/m', $stress->output(), $found);
+        self::assertIsResource(@stream_socket_client("tcp://127.0.0.1:$found[1]"));
+        $stress->signal(SIGTERM);
+        self::assertSame(128 + SIGTERM, $stress->exitCode());
+        self::assertFalse(@stream_socket_client("tcp://127.0.0.1:$found[1]"));
+    }
+
+    public function test_the_benchmark_measures_each_of_its_parts(): void
+    {
+        $benchmark = $this->example('benchmark', '--seconds', '0.3', '--bytes', '10');
+        self::assertSame(0, $benchmark->exitCode(60), $benchmark->transcript());
+        self::assertMatchesRegularExpression('/^Heartbus \S+, PHP ' . preg_quote(PHP_VERSION) . ', \d+ × .*\. Messages of 10 bytes\.$/m', $benchmark->output());
+        $row = ' +[\d,]+ +\d+\.\d\d µs +\d+ % +\d+ %';
+        $times = '( +\d+(\.\d)? (µs|ms)){4}';
+        foreach (["heartbeats$row", "messages to PHP$row", "echoes, 1 client$row$times", "echoes, 64 clients$row$times"] as $line) {
+            self::assertMatchesRegularExpression("/^$line\$/m", $benchmark->output());
+        }
+        self::assertSame('', $benchmark->errors());
+    }
+
+    public function test_the_benchmark_refuses_what_it_cannot_measure(): void
+    {
+        foreach ([['--bytes', '0'], ['--seconds', '0'], ['--serve', 'tea', '--port', (string) Port::free()]] as $arguments) {
+            self::assertSame(2, $this->example('benchmark', ...$arguments)->exitCode(), implode(' ', $arguments));
+        }
     }
 
     public function test_the_demo_ends_by_itself_and_tells_both_sides(): void
