@@ -74,19 +74,18 @@ function report(HeartbeatServer $server, array $options): void
     $before = null;
     $startedAt = microtime(true);
 
-    $server->on('start', function () use ($options): void {
-        $php = 'php -d extension=' . dirname(__DIR__) . '/build/heartbus.so ' . __DIR__;
+    $server->on('start', function () use ($server, $options, &$before): void {
         echo sprintf("Heartbus %s listens on %s port %d (timeout %g s, %s)\n", phpversion('heartbus'), $options['host'], $options['port'],
             $options['timeout'], $options['echo'] ? 'messages are echoed' : 'messages are counted, not answered');
-        echo "  one client:    $php/client.php --port {$options['port']}\n";
-        echo "  1,000 clients: $php/fleet.php 1000 --port {$options['port']}\n";
+        echo "  one client:    scripts/php php-examples/client.php --port {$options['port']}\n";
+        echo "  1,000 clients: scripts/php php-examples/fleet.php 1000 --port {$options['port']}\n";
         echo "  stop:          Ctrl-C\n\n";
+        $before = counters($server);
     });
 
     $server->every(1.0, function () use ($server, $line, &$before): void {
         $now = counters($server);
-        $seconds = $before === null ? 1.0 : max(0.001, $now['at'] - $before['at']);
-        $perSecond = fn (string $what): float => $before === null ? 0.0 : ($now[$what] - $before[$what]) / $seconds;
+        $perSecond = fn (string $what): float => ($now[$what] - $before[$what]) / max(0.001, $now['at'] - $before['at']);
         $line->show(sprintf('nodes online %s | heartbeats/s %s | messages/s %s | connections %s | memory %.1f MB', number_format($now['online']),
             number_format($perSecond('heartbeats')), number_format($perSecond('messages')), number_format($now['connections']),
             resident_megabytes()));
