@@ -8,7 +8,7 @@
 
 mod dial;
 
-use super::{Clock, spawn_thread};
+use super::{Clock, raise_descriptor_limit, spawn_thread};
 use crate::config::ClientConfig;
 use crate::error::{Error, ErrorKind};
 use crate::event::{ClientEvent, Event, EventMask, Resume};
@@ -100,6 +100,8 @@ impl Clients {
     /// # Errors
     /// [`ErrorKind::Io`] when the system has no descriptor or thread left.
     pub fn start(inbox: Arc<Inbox>) -> Result<Clients, Error> {
+        // Each client needs a descriptor, and the usual soft limit of 1,024 is meant for programs that call select().
+        raise_descriptor_limit();
         let runtime = Builder::new_current_thread()
             .enable_all()
             .thread_name("heartbus-resolve")

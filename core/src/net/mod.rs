@@ -9,6 +9,7 @@ pub mod server;
 
 use crate::error::{Error, ErrorKind};
 use crate::hub::Now;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -44,4 +45,17 @@ pub fn spawn_thread(name: String, body: impl FnOnce() + Send + 'static) -> Resul
         let _ = previous.thread_set_mask();
     }
     thread.map_err(|error| Error::new(ErrorKind::Io, format!("Cannot start a thread: {error}")))
+}
+
+/// Raises the descriptor limit as far as the system lets us, and returns where it stands.
+fn raise_descriptor_limit() -> Option<usize> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    let limit = match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+        Ok(()) => hard,
+        Err(error) => {
+            tracing::debug!(%error, "Cannot raise the descriptor limit");
+            soft
+        }
+    };
+    Some(usize::try_from(limit).unwrap_or(usize::MAX))
 }

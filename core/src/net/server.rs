@@ -4,14 +4,13 @@
 
 use super::io::{IoThread, WAKER};
 use super::mailbox::{Listing, Mailbox};
-use super::{Clock, listen, spawn_thread};
+use super::{Clock, listen, raise_descriptor_limit, spawn_thread};
 use crate::config::ServerConfig;
 use crate::error::{Error, ErrorKind};
 use crate::hub::event::CloseReason;
 use crate::hub::{Counters, Counts, Host, Hub, Limits, Now};
 use dashmap::DashMap;
 use ipnet::IpNet;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -264,16 +263,12 @@ impl Server {
     }
 }
 
-/// Raises the descriptor limit as far as the system lets us, and says how many connections fit under it.
+/// How many connections fit under the descriptor limit, raised as far as the system lets us.
 fn effective_max_connections(wanted: usize) -> usize {
-    let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+    let Some(limit) = raise_descriptor_limit() else {
         return wanted;
     };
-    if let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
-        tracing::debug!(%error, "Cannot raise the descriptor limit");
-    }
-    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(hard, |(soft, _)| soft);
-    let possible = usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(SPARE_DESCRIPTORS).max(1);
+    let possible = limit.saturating_sub(SPARE_DESCRIPTORS).max(1);
     if possible < wanted {
         tracing::info!(max_connections = possible, descriptors = limit, "max_connections lowered to what the descriptor limit allows");
     }
