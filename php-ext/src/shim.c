@@ -17,6 +17,10 @@
 #include <signal.h>
 #include <unistd.h>
 
+#ifdef ZTS
+#error "Heartbus does not support thread-safe (ZTS) builds of PHP: use a PHP without thread safety (NTS)"
+#endif
+
 /* ---- classes ---- */
 
 zend_class_entry *heartbus_spl_runtime_exception(void) { return spl_ce_RuntimeException; }

@@ -1,0 +1,131 @@
+<?php
+
+/** What the stubs say beyond Reflection, by the name of the class, method, property or function. */
+
+$library = 'PfinalClub\AsyncioHeartbeat';
+
+return [
+    'Heartbus\Exception\HeartbusException' => 'What the engine throws. Its code is the number of its kind, the same as in the C library.',
+    'Heartbus\Exception\ConfigException' => 'A configuration value is wrong, or the configuration does not fit this process (code 1).',
+    'Heartbus\Exception\IoException' => 'The operating system refused something: an address in use, no descriptor left (code 2).',
+    'Heartbus\Exception\ProtocolException' => 'The other side broke the protocol (code 3).',
+    'Heartbus\Exception\ClosedException' => 'The engine, client or connection is closed or not connected (code 4).',
+    'Heartbus\Exception\TimeoutException' => 'Something did not happen in time (code 5).',
+    'Heartbus\Exception\LimitException' => 'A limit of the configuration was reached (code 6).',
+    'Heartbus\Exception\NotFoundException' => 'No such node, channel or handle (code 7).',
+    'Heartbus\Exception\InternalException' => 'A fault of the extension (code 8).',
+    'Heartbus\Exception\WrongProcessException' => 'The object belongs to the process that this one was forked from (code 10).',
+
+    "$library\\Protocol\\Message" => 'One frame of the v1 wire.',
+    "$library\\Protocol\\Message::encode" => <<<'TEXT'
+        The bytes of the frame. A payload that is not UTF-8 cannot be carried: the result is then a header of length 0.
+        TEXT,
+    "$library\\Protocol\\Message::decode" => <<<'TEXT'
+        The first frame of the buffer; null while it is incomplete.
+
+        @throws \RuntimeException when the bytes are no frame
+        TEXT,
+    "$library\\Protocol\\Message::getPackageLength" => 'Bytes of the first frame: 0 when they cannot be known yet, -1 when this is no frame.',
+    "$library\\Protocol\\Message::toArray" => '@return array{type: int, type_name: string, channel_id: int, payload: string}',
+    "$library\\Protocol\\Message::createRegister" => '@param array<string, mixed> $metadata',
+
+    "$library\\Protocol\\HeartbeatProtocol" => 'Constants and checks of the v1 protocol.',
+    "$library\\Protocol\\HeartbeatProtocol::getInfo" => <<<'TEXT'
+        @return array{version: string, magic: string, header_length: int, max_message_length: int, max_channel_id: int, message_types: array<string, int>}
+        TEXT,
+
+    "$library\\Node\\Node" => 'What is known of a node. The callbacks of a server get a copy of the engine\'s record at that moment.',
+    "$library\\Node\\Node::\$metadata" => '@var array<mixed>',
+    "$library\\Node\\Node::\$status" => "@var 'online'|'offline'",
+    "$library\\Node\\Node::toArray" => <<<'TEXT'
+        @return array{id: string, ip: string, port: int, connection_id: int, status: string, last_heartbeat: float, seconds_since_heartbeat: float, heartbeat_count: int, total_messages: int, created_at: float, lifetime: float, metadata: array<mixed>}
+        TEXT,
+
+    "$library\\Server\\HeartbeatServer" => 'A heartbeat server: the engine does the work on its own threads, the callbacks run on PHP\'s.',
+    "$library\\Server\\HeartbeatServer::__construct" => <<<'TEXT'
+        Keys of the PHP library: worker_count (4), heartbeat_timeout (30), heartbeat_check_interval, max_connections (1000000),
+        protocol, enable_rate_limit, rate_limit_capacity, rate_limit_refill_rate, channel_max_queue_size.
+        Keys of the engine: register_timeout (30), max_connections_per_ip, max_nodes_per_connection (10000), max_nodes
+        (10000000), max_frame_bytes (10485760), outbox_bytes (1 MiB), slow_consumer ('close'|'drop'), total_buffer_bytes
+        (1 GiB), inbox_events (65536), inbox_bytes (64 MiB), rate_limit_by ('connection'|'ip'), whitelist, blacklist,
+        loop ('auto'|'native'|'workerman'|'manual'), log_level ('debug'|'info'|'warning'|'error'|'off'), log_file.
+
+        @param array<string, mixed> $config
+        @throws \RuntimeException when the configuration is wrong
+        TEXT,
+    "$library\\Server\\HeartbeatServer::start" => <<<'TEXT'
+        Starts the server and runs until it is stopped: on Workerman where it is installed, else on a loop of its own.
+
+        @throws \Heartbus\Exception\IoException when the address cannot be listened on
+        @throws \Heartbus\Exception\ConfigException outside of the PHP CLI
+        TEXT,
+    "$library\\Server\\HeartbeatServer::stop" => 'Tells every client that the server is shutting down, and closes. start() returns.',
+    "$library\\Server\\HeartbeatServer::on" => <<<'TEXT'
+        One callback per event, the last one wins:
+        connect (string $ip, int $port, int $connectionId), register (Node), heartbeat (Node),
+        data (Node, string $payload, int $channelId), unregister (Node), timeout (Node), replaced (Node), disconnected (Node),
+        close (int $connectionId, string $reason), start (HeartbeatServer), stop (HeartbeatServer).
+        A node that leaves gets exactly one of unregister, timeout, replaced and disconnected.
+
+        @param 'connect'|'register'|'heartbeat'|'data'|'unregister'|'timeout'|'replaced'|'disconnected'|'close'|'start'|'stop' $event
+        @throws \InvalidArgumentException when there is no such event
+        TEXT,
+    "$library\\Server\\HeartbeatServer::every" => <<<'TEXT'
+        Calls back every so many seconds, on the loop that runs. The result is for cancel().
+
+        @param callable(): mixed $callback
+        TEXT,
+    "$library\\Server\\HeartbeatServer::cancel" => 'Ends a timer of every(). False when there is none.',
+    "$library\\Server\\HeartbeatServer::sendTo" => 'Sends data to a node, on its main channel when the channel is 0. True when it is queued.',
+    "$library\\Server\\HeartbeatServer::broadcast" => 'Sends data to every node. Returns for how many it was queued.',
+    "$library\\Server\\HeartbeatServer::disconnect" => 'Takes a node off the bus; closes its connection unless it has other nodes. False when there is no such node.',
+    "$library\\Server\\HeartbeatServer::poll" => <<<'TEXT'
+        For loops of others: runs the callbacks that are due, of all servers and clients of this process. With none due, waits
+        for one for up to so many seconds. Returns how many ran.
+        TEXT,
+    "$library\\Server\\HeartbeatServer::getEventStream" => <<<'TEXT'
+        A stream that is readable while poll() has something to do.
+
+        @return resource
+        TEXT,
+    "$library\\Server\\HeartbeatServer::getStats" => '@return array{server: array<string, mixed>, nodes: array<string, int>, channels: array<string, int>, connections: array<string, int|float>, router: array<string, int>, monitor: array<string, mixed>, engine: array<string, int>}',
+    "$library\\Server\\HeartbeatServer::onMessage" => <<<'TEXT'
+        A native server reads its connections itself.
+
+        @throws \LogicException always
+        TEXT,
+
+    "$library\\Client\\HeartbeatClient" => 'A client of a heartbeat server: registers, heartbeats, reconnects. All clients of a process share one thread.',
+    "$library\\Client\\HeartbeatClient::__construct" => <<<'TEXT'
+        Keys of the PHP library: heartbeat_interval (10), auto_reconnect (true), reconnect_interval (5), max_reconnect_attempts
+        (0: no limit), node_id, metadata. Keys of the engine: connect_timeout (5), outbox_bytes (1 MiB), loop
+        ('auto'|'native'|'workerman'|'manual'), log_level, log_file.
+
+        @param array<string, mixed> $config
+        TEXT,
+    "$library\\Client\\HeartbeatClient::connect" => <<<'TEXT'
+        Connects in the background. Does nothing when the client is connected or connecting.
+
+        @throws \InvalidArgumentException when the configuration is wrong
+        TEXT,
+    "$library\\Client\\HeartbeatClient::disconnect" => 'Says goodbye and closes. The client does not reconnect.',
+    "$library\\Client\\HeartbeatClient::send" => 'Sends data; channel 0 is the node\'s own. False, and a line in the log, when it cannot be sent.',
+    "$library\\Client\\HeartbeatClient::on" => <<<'TEXT'
+        One callback per event, the last one wins: connect (), register (string $nodeId, int $channelId), heartbeat (),
+        data (string $payload, int $channelId), pong (), server_error (?array{message: string, code: int}),
+        error (int $code, string $message), close ().
+        TEXT,
+    "$library\\Client\\HeartbeatClient::getStats" => <<<'TEXT'
+        @return array{connected: bool, node_id: ?string, channel_id: ?int, messages_sent: int, messages_received: int, reconnect_attempts: int, uptime: float|int, channels: int}
+        TEXT,
+    "$library\\Client\\HeartbeatClient::run" => 'Without a loop of others: drives all clients of this process until none is left or a stop signal comes.',
+    "$library\\Client\\HeartbeatClient::poll" => <<<'TEXT'
+        For loops of others: runs the callbacks that are due, of all servers and clients of this process. With none due, waits
+        for one for up to so many seconds. Returns how many ran.
+        TEXT,
+    "$library\\Client\\HeartbeatClient::getEventStream" => <<<'TEXT'
+        A stream that is readable while poll() has something to do.
+
+        @return resource
+        TEXT,
+];
