@@ -4,6 +4,7 @@
 
 use crate::classes::is_host;
 use crate::exception;
+use crate::info;
 use crate::log;
 use crate::php::{self, Outcome, Thrown, json_encode, numeric, type_name, weak_double, weak_long, weak_string};
 use ext_php_rs::types::{ZendHashTable, Zval};
@@ -32,6 +33,11 @@ const LOOPS: [(&str, Loop); 6] = [
     ("react", Loop::React),
     ("manual", Loop::Manual),
 ];
+
+/// For people to read.
+pub fn loop_names() -> String {
+    LOOPS.map(|(name, _)| name).join(", ")
+}
 
 /// Longer times than this are all the same.
 const YEAR: f64 = 365.0 * 24.0 * 3600.0;
@@ -137,7 +143,7 @@ fn read_server(host: &str, port: i64, keys: &Keys) -> Checked<Server> {
         events: at_least("inbox_events", 1)?.unwrap_or(limits.events),
         bytes: at_least("inbox_bytes", 1)?.unwrap_or(limits.bytes),
     };
-    let event_loop = keys.choice("loop", &LOOPS)?.unwrap_or(Loop::Auto);
+    let event_loop = keys.event_loop()?;
     let log = keys.log()?;
 
     if !is_host(host.as_bytes()) {
@@ -172,7 +178,7 @@ pub struct Client {
 /// The part of a client's configuration that decides where it runs.
 pub fn client(config: &ZendHashTable) -> Outcome<Client> {
     let keys = Keys(config);
-    let read = || Ok(Client { event_loop: keys.choice("loop", &LOOPS)?.unwrap_or(Loop::Auto), log: keys.log()? });
+    let read = || Ok(Client { event_loop: keys.event_loop()?, log: keys.log()? });
     read().map_err(thrown)
 }
 
@@ -259,15 +265,12 @@ impl<'a> Keys<'a> {
     }
 
     fn choice<T: Copy>(&self, key: &str, choices: &[(&str, T)]) -> Checked<Option<T>> {
-        let Some(value) = self.value(key) else { return Ok(None) };
-        let chosen = choices.iter().find(|(name, _)| value.str() == Some(name));
-        match chosen {
-            Some((_, choice)) => Ok(Some(*choice)),
-            None => {
-                let names: Vec<_> = choices.iter().map(|(name, _)| format!("'{name}'")).collect();
-                fault(format!("{key} must be one of {}", names.join(", ")))
-            }
-        }
+        self.value(key).map(|value| pick(key, value.str(), choices)).transpose()
+    }
+
+    fn event_loop(&self) -> Checked<Loop> {
+        let given = self.choice("loop", &LOOPS)?.map_or_else(|| ini_choice("loop", &LOOPS), |choice| Ok(Some(choice)))?;
+        Ok(given.unwrap_or(Loop::Auto))
     }
 
     fn list<T>(&self, key: &str, what: &str, read: impl Fn(&str) -> Option<T>) -> Checked<Vec<T>> {
@@ -282,7 +285,13 @@ impl<'a> Keys<'a> {
 
     fn log(&self) -> Checked<log::Settings> {
         let levels: Vec<_> = log::LEVELS.into_iter().zip(0u8..).collect();
-        Ok(log::Settings { level: self.choice("log_level", &levels)?, file: self.text("log_file")? })
+        let mut settings = log::Settings { level: self.choice("log_level", &levels)?, file: self.text("log_file")? };
+        // php.ini says where the log begins; then it stays where the last configuration put it.
+        if log::is_untouched() {
+            settings.level = settings.level.map_or_else(|| ini_choice("log_level", &levels), |level| Ok(Some(level)))?;
+            settings.file = settings.file.or_else(|| info::setting("log_file"));
+        }
+        Ok(settings)
     }
 
     /// Off unless one of its keys is set: the original's default silences everybody behind one NAT.
@@ -319,6 +328,20 @@ impl<'a> Keys<'a> {
         match json_encode(value)?.and_then(|json| json.string()) {
             Some(json) => Ok(json),
             None => fault("metadata cannot be encoded as JSON"),
+        }
+    }
+}
+
+fn ini_choice<T: Copy>(key: &str, choices: &[(&str, T)]) -> Checked<Option<T>> {
+    info::setting(key).map(|text| pick(&format!("heartbus.{key}"), Some(&text), choices)).transpose()
+}
+
+fn pick<T: Copy>(key: &str, text: Option<&str>, choices: &[(&str, T)]) -> Checked<T> {
+    match choices.iter().find(|(name, _)| text == Some(name)) {
+        Some((_, choice)) => Ok(*choice),
+        None => {
+            let names: Vec<_> = choices.iter().map(|(name, _)| format!("'{name}'")).collect();
+            fault(format!("{key} must be one of {}", names.join(", ")))
         }
     }
 }

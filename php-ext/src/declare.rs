@@ -74,6 +74,7 @@ fn data_type(name: &'static str) -> (DataType, bool) {
         "array" => DataType::Array,
         "callable" => DataType::Callable,
         "mixed" => DataType::Mixed,
+        "object" => DataType::ANY_OBJECT,
         "void" => DataType::Void,
         class => DataType::object(class),
     };

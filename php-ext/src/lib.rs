@@ -15,6 +15,7 @@ mod heartbeat_client;
 mod heartbeat_protocol;
 mod heartbeat_server;
 mod host;
+mod info;
 mod log;
 mod message;
 mod node;
@@ -26,18 +27,21 @@ mod timers;
 mod workerman;
 
 use ext_php_rs::prelude::*;
-use ext_php_rs::zend::{ModuleEntry, run_handler};
-use ext_php_rs::{info_table_end, info_table_row, info_table_start};
+use ext_php_rs::zend::run_handler;
 
 #[php_module]
 #[php(startup = start_module)]
 pub fn get_module(module: ModuleBuilder) -> ModuleBuilder {
-    classes::add_functions(module.name("heartbus")).info_function(print_info).request_shutdown_function(end_request)
+    classes::add_functions(module.name("heartbus"))
+        .info_function(info::print)
+        .request_shutdown_function(end_request)
+        .shutdown_function(stop_module)
 }
 
-extern "C" fn start_module(_kind: i32, _number: i32) -> i32 {
+extern "C" fn start_module(kind: i32, number: i32) -> i32 {
     // SAFETY: a process-wide registration, and this runs once per process.
     unsafe { shim::heartbus_watch_forks() };
+    info::register(kind, number);
     let registered = exception::register()
         .and_then(|()| message::register())
         .and_then(|()| heartbeat_protocol::register())
@@ -54,14 +58,12 @@ extern "C" fn start_module(_kind: i32, _number: i32) -> i32 {
     }
 }
 
-unsafe extern "C" fn end_request(_kind: i32, _number: i32) -> i32 {
-    run_handler(host::Host::shut_down);
+unsafe extern "C" fn stop_module(kind: i32, number: i32) -> i32 {
+    info::unregister(kind, number);
     0
 }
 
-extern "C" fn print_info(_module: *mut ModuleEntry) {
-    info_table_start!();
-    info_table_row!("Heartbus", "enabled");
-    info_table_row!("Version", env!("CARGO_PKG_VERSION"));
-    info_table_end!();
+unsafe extern "C" fn end_request(_kind: i32, _number: i32) -> i32 {
+    run_handler(host::Host::shut_down);
+    0
 }

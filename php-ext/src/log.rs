@@ -8,7 +8,7 @@ use rustix::fs::{Mode, OFlags, open};
 use std::fmt::{Debug, Write};
 use std::os::fd::{BorrowedFd, IntoRawFd};
 use std::sync::Once;
-use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
@@ -23,6 +23,7 @@ const WARNING: u8 = 2;
 
 static LEVEL: AtomicU8 = AtomicU8::new(WARNING);
 static TARGET: AtomicI32 = AtomicI32::new(STDERR);
+static TOUCHED: AtomicBool = AtomicBool::new(false);
 
 /// What a configuration says about the log. The log is the process's: the last server or client that starts decides.
 #[derive(Clone, Default)]
@@ -43,10 +44,16 @@ impl Settings {
             // The old descriptor stays open: another thread may be writing to it.
             TARGET.store(opened.into_raw_fd(), Ordering::Relaxed);
         }
+        TOUCHED.store(true, Ordering::Relaxed);
         install();
         tracing::callsite::rebuild_interest_cache();
         Ok(())
     }
+}
+
+/// No configuration decided about the log yet.
+pub fn is_untouched() -> bool {
+    !TOUCHED.load(Ordering::Relaxed)
 }
 
 /// Makes the messages of this process arrive somewhere.

@@ -3,6 +3,7 @@
  * zend signals, the VM interrupt. No logic of the extension is here; the Rust side of each function is in shim.rs.
  */
 #include "php.h"
+#include "php_ini.h"
 #include "SAPI.h"
 #include "ext/json/php_json.h"
 #include "ext/spl/spl_exceptions.h"
@@ -41,6 +42,31 @@ void heartbus_declare_property(zend_class_entry *ce, const char *name, size_t le
 	zend_declare_typed_property(ce, key, initial, flags, NULL, (zend_type) ZEND_TYPE_INIT_CODE(type, 0, 0));
 	zend_string_release(key);
 }
+
+/* ---- php.ini ---- */
+
+PHP_INI_BEGIN()
+	PHP_INI_ENTRY("heartbus.log_file", "", PHP_INI_ALL, NULL)
+	PHP_INI_ENTRY("heartbus.log_level", "", PHP_INI_ALL, NULL)
+	PHP_INI_ENTRY("heartbus.loop", "auto", PHP_INI_ALL, NULL)
+PHP_INI_END()
+
+void heartbus_register_ini(int type, int module_number)
+{
+	(void) type; /* PHP 8.1 wants the number alone */
+	REGISTER_INI_ENTRIES();
+}
+
+void heartbus_unregister_ini(int type, int module_number)
+{
+	(void) type;
+	UNREGISTER_INI_ENTRIES();
+}
+
+void heartbus_display_ini(zend_module_entry *zend_module) { DISPLAY_INI_ENTRIES(); }
+
+/* NULL when there is no such setting. */
+const char *heartbus_ini(const char *name, size_t len) { return zend_ini_string_ex(name, len, 0, NULL); }
 
 /* ---- garbage collection of values that Rust holds ---- */
 

@@ -1,7 +1,7 @@
 //! The Rust side of shim.c, and the functions of PHP itself that ext-php-rs does not declare. Declarations only.
 
 use crate::php::Callable;
-use ext_php_rs::ffi::{zend_class_entry, zend_object, zend_string, zval};
+use ext_php_rs::ffi::{zend_class_entry, zend_module_entry, zend_object, zend_string, zval};
 use std::ffi::{c_char, c_int, c_uint, c_void};
 
 /// `zend_get_gc_buffer`, only ever seen through a pointer.
@@ -23,6 +23,10 @@ unsafe extern "C" {
         readonly: bool,
         initial: *mut zval,
     );
+    pub fn heartbus_register_ini(kind: c_int, module_number: c_int);
+    pub fn heartbus_unregister_ini(kind: c_int, module_number: c_int);
+    pub fn heartbus_display_ini(module: *mut zend_module_entry);
+    pub fn heartbus_ini(name: *const c_char, len: usize) -> *const c_char;
     pub fn heartbus_gc_add(buffer: *mut GcBuffer, value: *mut zval);
     pub fn heartbus_gc_use(buffer: *mut GcBuffer, table: *mut *mut zval, count: *mut c_int);
     pub fn heartbus_is_cli() -> bool;

@@ -41,6 +41,27 @@ return [
         @return array{id: string, ip: string, port: int, connection_id: int, status: string, last_heartbeat: float, seconds_since_heartbeat: float, heartbeat_count: int, total_messages: int, created_at: float, lifetime: float, metadata: array<mixed>}
         TEXT,
 
+    "$library\\Node\\NodeManager" => 'Nodes by their ids and by their connections.',
+    "$library\\Node\\NodeManager::getAllNodes" => '@return array<Node> by node id',
+    "$library\\Node\\NodeManager::getOnlineNodes" => '@return array<Node> by node id',
+    "$library\\Node\\NodeManager::getOfflineNodes" => '@return array<Node> by node id',
+    "$library\\Node\\NodeManager::checkTimeout" => <<<'TEXT'
+        Marks the nodes offline that were silent for longer than the timeout, and removes none.
+
+        @return list<int|string> their ids
+        TEXT,
+    "$library\\Node\\NodeManager::cleanupOffline" => 'Removes the nodes that are offline. Returns how many.',
+    "$library\\Node\\NodeManager::getStats" => <<<'TEXT'
+        @return array{total: int, online: int, offline: int, total_registered: int, total_unregistered: int, total_timeout: int, nodes: list<array<string, mixed>>}
+        TEXT,
+    "$library\\Node\\NodeManager::getStatsSummary" => <<<'TEXT'
+        @return array{total: int, online: int, offline: int, total_registered: int, total_unregistered: int, total_timeout: int, total_heartbeats: int, total_messages: int}
+        TEXT,
+
+    "$library\\Node\\HeartbeatMonitor" => 'Lets a NodeManager check its nodes now and then, by a timer of whichever event loop runs.',
+    "$library\\Node\\HeartbeatMonitor::onTimeout" => '@param callable(Node): mixed $callback called after those that were given before',
+    "$library\\Node\\HeartbeatMonitor::getStats" => '@return array{running: bool, check_interval: float, check_count: int, timeout_callbacks: int}',
+
     "$library\\Server\\HeartbeatServer" => 'A heartbeat server: the engine does the work on its own threads, the callbacks run on PHP\'s.',
     "$library\\Server\\HeartbeatServer::__construct" => <<<'TEXT'
         Keys of the PHP library: worker_count (4), heartbeat_timeout (30), heartbeat_check_interval, max_connections (1000000),
@@ -95,6 +116,21 @@ return [
         @throws \LogicException always
         TEXT,
 
+    "$library\\Server\\ConnectionPool" => 'A bounded number of connections of Workerman\'s, by ids of its own.',
+    "$library\\Server\\ConnectionPool::add" => <<<'TEXT'
+        Returns the id, which the connection has from now on.
+
+        @throws \RuntimeException when the pool is full
+        TEXT,
+    "$library\\Server\\ConnectionPool::getAll" => '@return array<int, \Workerman\Connection\TcpConnection>',
+    "$library\\Server\\ConnectionPool::clear" => 'Closes all connections.',
+    "$library\\Server\\ConnectionPool::getStats" => <<<'TEXT'
+        @return array{active_connections: int, max_connections: int, total_connections: int, total_closed: int, usage_percent: float}
+        TEXT,
+
+    "$library\\Server\\TcpMultiplexServer" => 'Channels that belong to connections of Workerman\'s.',
+    "$library\\Server\\TcpMultiplexServer::getStats" => '@return array{connections_with_channels: int, scheduler_stats: array<string, mixed>}',
+
     "$library\\Client\\HeartbeatClient" => 'A client of a heartbeat server: registers, heartbeats, reconnects. All clients of a process share one thread.',
     "$library\\Client\\HeartbeatClient::__construct" => <<<'TEXT'
         Keys of the PHP library: heartbeat_interval (10), auto_reconnect (true), reconnect_interval (5), max_reconnect_attempts
@@ -127,5 +163,71 @@ return [
         A stream that is readable while poll() has something to do.
 
         @return resource
+        TEXT,
+
+    "$library\\Client\\TcpMultiplexClient" => 'Channels by ids that the application gives.',
+    "$library\\Client\\TcpMultiplexClient::getAllChannels" => "@return array<int, \\$library\\Channel\\Channel>",
+
+    'Heartbus\Future' => 'A result that is not there yet, with the methods of pfinal-asyncio\'s Future: for applications without that library.',
+    'Heartbus\Future::getResult' => '@throws \Throwable the exception that was set',
+    'Heartbus\Future::addDoneCallback' => '@param callable(self): mixed $callback',
+
+    "$library\\Channel\\Channel" => 'Two bounded queues in memory: one for sending, one for receiving.',
+    "$library\\Channel\\Channel::send" => <<<'TEXT'
+        False when the queue is full.
+
+        @throws \RuntimeException when the channel is closed
+        TEXT,
+    "$library\\Channel\\Channel::trySend" => 'As send(), but false when the channel is closed. A full queue can drop its oldest entry instead.',
+    "$library\\Channel\\Channel::recv" => 'The next entry; waits for one for up to so many seconds, 0 without end. Null when the time is up or the channel closed.',
+    "$library\\Channel\\Channel::recvAsync" => 'A future of the next entry, null when the channel closes. pfinal-asyncio\'s own where that is installed, else \Heartbus\Future.',
+    "$library\\Channel\\Channel::putRecv" => 'For the receive queue: to whoever waits longest, else into the queue. False when it is full or closed.',
+    "$library\\Channel\\Channel::getSendQueue" => <<<'TEXT'
+        Takes everything out of the send queue.
+
+        @return list<string>
+        TEXT,
+    "$library\\Channel\\Channel::getStats" => <<<'TEXT'
+        @return array{id: int, node_id: string, closed: bool, send_queue_size: int, recv_queue_size: int, waiting_futures: int, send_count: int, recv_count: int, created_at: float, lifetime: float}
+        TEXT,
+
+    "$library\\Channel\\ChannelScheduler" => 'The channels of an application, by their ids and by their nodes.',
+    "$library\\Channel\\ChannelScheduler::getNodeChannels" => '@return array<int, Channel>',
+    "$library\\Channel\\ChannelScheduler::getAllChannels" => '@return array<int, Channel>',
+    "$library\\Channel\\ChannelScheduler::cleanup" => 'Forgets channels that were closed directly. Returns how many.',
+
+    "$library\\Channel\\MessageRouter" => 'Brings messages to channels, or to handlers of their types.',
+    "$library\\Channel\\MessageRouter::route" => 'To the open channel that the message names, else to the handler of its type. False when there is neither.',
+    "$library\\Channel\\MessageRouter::broadcast" => 'To all channels of a node. Returns how many took it.',
+    "$library\\Channel\\MessageRouter::broadcastAll" => 'To all channels. Returns how many took it.',
+    "$library\\Channel\\MessageRouter::getStats" => '@return array{total_routed: int, total_failed: int, handlers_count: int, routes_count: int}',
+
+    "$library\\Utils\\ConfigValidator" => 'The checks of configuration arrays.',
+    "$library\\Utils\\ConfigValidator::validateServerConfig" => <<<'TEXT'
+        @param array<string, mixed> $config
+        @throws \InvalidArgumentException
+        TEXT,
+    "$library\\Utils\\ConfigValidator::validateClientConfig" => <<<'TEXT'
+        @param array<string, mixed> $config
+        @throws \InvalidArgumentException
+        TEXT,
+    "$library\\Utils\\ConfigValidator::getRecommendedServerConfig" => '@return array<string, int>',
+
+    "$library\\Utils\\Logger" => 'Lines to the output, to a file and to a buffer, or messages to a logger of the application\'s own.',
+    "$library\\Utils\\Logger::setLogger" => 'Where messages go from now on instead: a PSR-3 logger. Null: as before.',
+    "$library\\Utils\\Logger::getBuffer" => '@return list<string>',
+
+    "$library\\Utils\\Metrics" => 'The application\'s own metrics, in this process. A histogram keeps counts, no observations.',
+    "$library\\Utils\\Metrics::incCounter" => '@param array<string, scalar> $labels',
+    "$library\\Utils\\Metrics::setGauge" => '@param array<string, scalar> $labels',
+    "$library\\Utils\\Metrics::observeHistogram" => '@param array<string, scalar> $labels',
+    "$library\\Utils\\Metrics::export" => 'Everything as Prometheus text.',
+    "$library\\Utils\\Metrics::getAll" => '@return array{counters: array<mixed>, gauges: array<mixed>, histograms: array<mixed>}',
+
+    "$library\\Utils\\RateLimiter" => 'Token buckets by key.',
+    "$library\\Utils\\RateLimiter::allow" => 'Takes the tokens if there are as many. A key that is new starts with a full bucket.',
+    "$library\\Utils\\RateLimiter::cleanup" => 'Forgets the buckets that were idle for longer than so many seconds. Returns how many.',
+    "$library\\Utils\\RateLimiter::getStats" => <<<'TEXT'
+        @return array{active_buckets: int, total_tokens: float|int, capacity_per_bucket: int, refill_rate: float, avg_tokens: float|int}
         TEXT,
 ];

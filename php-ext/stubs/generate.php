@@ -53,7 +53,9 @@ final class Stub
 
     private function class(ReflectionClass $class): string
     {
-        $is_own = fn ($member) => $member->getDeclaringClass()->getName() === $class->getName() && !$member->isPrivate();
+        // Of what is private only the constructor concerns others: it says that there is no `new`.
+        $is_shown = fn ($member) => !$member->isPrivate() || ($member instanceof ReflectionMethod && $member->isConstructor());
+        $is_own = fn ($member) => $member->getDeclaringClass()->getName() === $class->getName() && $is_shown($member);
         $sections = array_filter([
             implode('', array_map($this->constant(...), array_filter($class->getReflectionConstants(), $is_own))),
             implode('', array_map($this->property(...), array_filter($class->getProperties(), $is_own))),

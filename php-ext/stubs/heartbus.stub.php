@@ -178,6 +178,87 @@ namespace PfinalClub\AsyncioHeartbeat\Node
 
         public function getSummary(): string {}
     }
+
+    /** Nodes by their ids and by their connections. */
+    class NodeManager
+    {
+        public function __construct(float $heartbeatTimeout = 30.0) {}
+
+        public function register(\PfinalClub\AsyncioHeartbeat\Node\Node $node): void {}
+
+        public function unregister(string $nodeId): ?\PfinalClub\AsyncioHeartbeat\Node\Node {}
+
+        public function unregisterByConnection(int $connectionId): ?\PfinalClub\AsyncioHeartbeat\Node\Node {}
+
+        public function getNode(string $nodeId): ?\PfinalClub\AsyncioHeartbeat\Node\Node {}
+
+        public function getNodeByConnection(int $connectionId): ?\PfinalClub\AsyncioHeartbeat\Node\Node {}
+
+        public function hasNode(string $nodeId): bool {}
+
+        public function updateHeartbeat(string $nodeId): bool {}
+
+        public function updateMessage(string $nodeId): bool {}
+
+        /** @return array<Node> by node id */
+        public function getAllNodes(): array {}
+
+        /** @return array<Node> by node id */
+        public function getOnlineNodes(): array {}
+
+        /** @return array<Node> by node id */
+        public function getOfflineNodes(): array {}
+
+        /**
+         * Marks the nodes offline that were silent for longer than the timeout, and removes none.
+         *
+         * @return list<int|string> their ids
+         */
+        public function checkTimeout(): array {}
+
+        /** Removes the nodes that are offline. Returns how many. */
+        public function cleanupOffline(): int {}
+
+        public function getNodeCount(): int {}
+
+        public function getOnlineNodeCount(): int {}
+
+        public function getOfflineNodeCount(): int {}
+
+        /** @return array{total: int, online: int, offline: int, total_registered: int, total_unregistered: int, total_timeout: int, nodes: list<array<string, mixed>>} */
+        public function getStats(): array {}
+
+        /** @return array{total: int, online: int, offline: int, total_registered: int, total_unregistered: int, total_timeout: int, total_heartbeats: int, total_messages: int} */
+        public function getStatsSummary(): array {}
+
+        public function setHeartbeatTimeout(float $timeout): void {}
+
+        public function getHeartbeatTimeout(): float {}
+    }
+
+    /** Lets a NodeManager check its nodes now and then, by a timer of whichever event loop runs. */
+    class HeartbeatMonitor
+    {
+        public function __construct(\PfinalClub\AsyncioHeartbeat\Node\NodeManager $nodeManager, float $checkInterval = 10.0) {}
+
+        public function start(): void {}
+
+        public function stop(): void {}
+
+        /** @param callable(Node): mixed $callback called after those that were given before */
+        public function onTimeout(callable $callback): void {}
+
+        public function clearTimeoutCallbacks(): void {}
+
+        public function setCheckInterval(float $interval): void {}
+
+        public function getCheckInterval(): float {}
+
+        public function isRunning(): bool {}
+
+        /** @return array{running: bool, check_interval: float, check_count: int, timeout_callbacks: int} */
+        public function getStats(): array {}
+    }
 }
 
 namespace PfinalClub\AsyncioHeartbeat\Server
@@ -263,6 +344,55 @@ namespace PfinalClub\AsyncioHeartbeat\Server
          */
         public function onMessage(\Workerman\Connection\TcpConnection $connection, string $data): void {}
     }
+
+    /** A bounded number of connections of Workerman's, by ids of its own. */
+    class ConnectionPool
+    {
+        public function __construct(int $maxConnections = 1000000) {}
+
+        /**
+         * Returns the id, which the connection has from now on.
+         *
+         * @throws \RuntimeException when the pool is full
+         */
+        public function add(\Workerman\Connection\TcpConnection $connection): int {}
+
+        public function remove(int $connectionId): ?\Workerman\Connection\TcpConnection {}
+
+        public function get(int $connectionId): ?\Workerman\Connection\TcpConnection {}
+
+        public function has(int $connectionId): bool {}
+
+        /** @return array<int, \Workerman\Connection\TcpConnection> */
+        public function getAll(): array {}
+
+        public function count(): int {}
+
+        /** Closes all connections. */
+        public function clear(): void {}
+
+        /** @return array{active_connections: int, max_connections: int, total_connections: int, total_closed: int, usage_percent: float} */
+        public function getStats(): array {}
+    }
+
+    /** Channels that belong to connections of Workerman's. */
+    class TcpMultiplexServer
+    {
+        public function __construct() {}
+
+        public function createChannel(\Workerman\Connection\TcpConnection $connection, string $nodeId): int {}
+
+        public function getScheduler(): \PfinalClub\AsyncioHeartbeat\Channel\ChannelScheduler {}
+
+        public function sendToChannel(int $channelId, \PfinalClub\AsyncioHeartbeat\Protocol\Message $message, \Workerman\Connection\TcpConnection $connection): bool {}
+
+        public function closeConnectionChannels(int $connectionId): void {}
+
+        public function getConnectionChannelCount(int $connectionId): int {}
+
+        /** @return array{connections_with_channels: int, scheduler_stats: array<string, mixed>} */
+        public function getStats(): array {}
+    }
 }
 
 namespace PfinalClub\AsyncioHeartbeat\Client
@@ -326,4 +456,292 @@ namespace PfinalClub\AsyncioHeartbeat\Client
          */
         public static function getEventStream() {}
     }
+
+    /** Channels by ids that the application gives. */
+    class TcpMultiplexClient
+    {
+        public function createChannel(int $channelId, string $nodeId): \PfinalClub\AsyncioHeartbeat\Channel\Channel {}
+
+        public function getChannel(int $channelId): ?\PfinalClub\AsyncioHeartbeat\Channel\Channel {}
+
+        public function closeChannel(int $channelId): void {}
+
+        public function closeAll(): void {}
+
+        /** @return array<int, \PfinalClub\AsyncioHeartbeat\Channel\Channel> */
+        public function getAllChannels(): array {}
+
+        public function getChannelCount(): int {}
+    }
+}
+
+namespace Heartbus
+{
+    /** A result that is not there yet, with the methods of pfinal-asyncio's Future: for applications without that library. */
+    class Future
+    {
+        public function isDone(): bool {}
+
+        public function setResult(mixed $result): void {}
+
+        public function setException(\Throwable $exception): void {}
+
+        /** @throws \Throwable the exception that was set */
+        public function getResult(): mixed {}
+
+        public function hasException(): bool {}
+
+        public function getException(): ?\Throwable {}
+
+        /** @param callable(self): mixed $callback */
+        public function addDoneCallback(callable $callback): void {}
+    }
+}
+
+namespace PfinalClub\AsyncioHeartbeat\Channel
+{
+    /** Two bounded queues in memory: one for sending, one for receiving. */
+    class Channel
+    {
+        public readonly int $id;
+        public readonly string $nodeId;
+
+        public function __construct(int $id, string $nodeId, int $maxQueueSize = 1000) {}
+
+        /**
+         * False when the queue is full.
+         *
+         * @throws \RuntimeException when the channel is closed
+         */
+        public function send(string $data): bool {}
+
+        /** As send(), but false when the channel is closed. A full queue can drop its oldest entry instead. */
+        public function trySend(string $data, bool $dropOldest = false): bool {}
+
+        /** The next entry; waits for one for up to so many seconds, 0 without end. Null when the time is up or the channel closed. */
+        public function recv(float $timeout = 0.0): mixed {}
+
+        /** A future of the next entry, null when the channel closes. pfinal-asyncio's own where that is installed, else \Heartbus\Future. */
+        public function recvAsync(): \PfinalClub\Asyncio\Future {}
+
+        /** For the receive queue: to whoever waits longest, else into the queue. False when it is full or closed. */
+        public function putRecv(string $data): bool {}
+
+        public function tryPutRecv(string $data, bool $dropOldest = false): bool {}
+
+        /**
+         * Takes everything out of the send queue.
+         *
+         * @return list<string>
+         */
+        public function getSendQueue(): array {}
+
+        public function getSendQueueSize(): int {}
+
+        public function getRecvQueueSize(): int {}
+
+        public function close(): void {}
+
+        public function isClosed(): bool {}
+
+        /** @return array{id: int, node_id: string, closed: bool, send_queue_size: int, recv_queue_size: int, waiting_futures: int, send_count: int, recv_count: int, created_at: float, lifetime: float} */
+        public function getStats(): array {}
+    }
+
+    /** The channels of an application, by their ids and by their nodes. */
+    class ChannelScheduler
+    {
+        public function createChannel(string $nodeId, int $maxQueueSize = 1000): \PfinalClub\AsyncioHeartbeat\Channel\Channel {}
+
+        public function getChannel(int $channelId): ?\PfinalClub\AsyncioHeartbeat\Channel\Channel {}
+
+        /** @return array<int, Channel> */
+        public function getNodeChannels(string $nodeId): array {}
+
+        public function getNodeMainChannel(string $nodeId): ?\PfinalClub\AsyncioHeartbeat\Channel\Channel {}
+
+        public function closeChannel(int $channelId): void {}
+
+        public function closeNodeChannels(string $nodeId): void {}
+
+        public function hasNodeChannels(string $nodeId): bool {}
+
+        /** @return array<int, Channel> */
+        public function getAllChannels(): array {}
+
+        public function getActiveChannelCount(): int {}
+
+        public function getActiveNodeCount(): int {}
+
+        /** Forgets channels that were closed directly. Returns how many. */
+        public function cleanup(): int {}
+
+        public function getStats(): array {}
+
+        public function getStatsSummary(): array {}
+    }
+
+    /** Brings messages to channels, or to handlers of their types. */
+    class MessageRouter
+    {
+        public function __construct(\PfinalClub\AsyncioHeartbeat\Channel\ChannelScheduler $scheduler) {}
+
+        /** To the open channel that the message names, else to the handler of its type. False when there is neither. */
+        public function route(\PfinalClub\AsyncioHeartbeat\Protocol\Message $message): bool {}
+
+        /** To all channels of a node. Returns how many took it. */
+        public function broadcast(string $nodeId, \PfinalClub\AsyncioHeartbeat\Protocol\Message $message): int {}
+
+        /** To all channels. Returns how many took it. */
+        public function broadcastAll(\PfinalClub\AsyncioHeartbeat\Protocol\Message $message): int {}
+
+        public function registerHandler(int $messageType, callable $handler): void {}
+
+        public function unregisterHandler(int $messageType): void {}
+
+        public function addRoute(string $pattern, int $channelId): void {}
+
+        public function removeRoute(string $pattern): void {}
+
+        public function matchRoute(string $key): ?int {}
+
+        /** @return array{total_routed: int, total_failed: int, handlers_count: int, routes_count: int} */
+        public function getStats(): array {}
+    }
+}
+
+namespace PfinalClub\AsyncioHeartbeat\Utils
+{
+    /** The checks of configuration arrays. */
+    class ConfigValidator
+    {
+        /**
+         * @param array<string, mixed> $config
+         * @throws \InvalidArgumentException
+         */
+        public static function validateServerConfig(array $config): void {}
+
+        /**
+         * @param array<string, mixed> $config
+         * @throws \InvalidArgumentException
+         */
+        public static function validateClientConfig(array $config): void {}
+
+        public static function validateHost(string $host): bool {}
+
+        public static function validatePort(int $port): bool {}
+
+        /** @return array<string, int> */
+        public static function getRecommendedServerConfig(): array {}
+    }
+
+    /** Lines to the output, to a file and to a buffer, or messages to a logger of the application's own. */
+    class Logger
+    {
+        public const LEVEL_DEBUG = 0;
+        public const LEVEL_INFO = 1;
+        public const LEVEL_WARNING = 2;
+        public const LEVEL_ERROR = 3;
+
+        private function __construct() {}
+
+        public static function getInstance(): self {}
+
+        public function setLevel(int $level): void {}
+
+        public function enable(): void {}
+
+        public function disable(): void {}
+
+        public function setLogFile(?string $file): void {}
+
+        public function setBufferSize(int $size): void {}
+
+        public function debug(string $message, array $context = []): void {}
+
+        public function info(string $message, array $context = []): void {}
+
+        public function warning(string $message, array $context = []): void {}
+
+        public function error(string $message, array $context = []): void {}
+
+        /** @return list<string> */
+        public function getBuffer(): array {}
+
+        public function clearBuffer(): void {}
+
+        public function flush(): void {}
+
+        /** Where messages go from now on instead: a PSR-3 logger. Null: as before. */
+        public function setLogger(?object $logger): void {}
+    }
+
+    /** The application's own metrics, in this process. A histogram keeps counts, no observations. */
+    class Metrics
+    {
+        private function __construct() {}
+
+        public static function getInstance(): self {}
+
+        /** @param array<string, scalar> $labels */
+        public function incCounter(string $name, int $value = 1, array $labels = []): void {}
+
+        /** @param array<string, scalar> $labels */
+        public function setGauge(string $name, float $value, array $labels = []): void {}
+
+        /** @param array<string, scalar> $labels */
+        public function observeHistogram(string $name, float $value, array $labels = []): void {}
+
+        /** Everything as Prometheus text. */
+        public function export(): string {}
+
+        public function exportJson(): string {}
+
+        public function reset(): void {}
+
+        /** @return array{counters: array<mixed>, gauges: array<mixed>, histograms: array<mixed>} */
+        public function getAll(): array {}
+    }
+
+    /** Token buckets by key. */
+    class RateLimiter
+    {
+        public function __construct(int $capacity = 100, float $refillRate = 10.0) {}
+
+        /** Takes the tokens if there are as many. A key that is new starts with a full bucket. */
+        public function allow(string $key, int $tokens = 1): bool {}
+
+        public function reset(string $key): void {}
+
+        public function clear(): void {}
+
+        public function getTokens(string $key): float {}
+
+        /** Forgets the buckets that were idle for longer than so many seconds. Returns how many. */
+        public function cleanup(float $ttl = 300.0): int {}
+
+        /** @return array{active_buckets: int, total_tokens: float|int, capacity_per_bucket: int, refill_rate: float, avg_tokens: float|int} */
+        public function getStats(): array {}
+    }
+}
+
+namespace
+{
+    function hb_log(string $message, string $level = 'info', array $context = []): void {}
+
+    function hb_metric_inc(string $name, int $value = 1, array $labels = []): void {}
+
+    function hb_metric_set(string $name, float $value, array $labels = []): void {}
+
+    function hb_metric_observe(string $name, float $value, array $labels = []): void {}
+
+    function hb_format_bytes(int $bytes, int $precision = 2): string {}
+
+    function hb_format_duration(float $seconds): string {}
+
+    function hb_memory_usage(): array {}
+
+    function hb_generate_node_id(string $prefix = 'node'): string {}
+
+    function hb_benchmark(callable $callback, int $iterations = 1): array {}
 }

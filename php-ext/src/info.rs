@@ -1,0 +1,42 @@
+//! What `php --ri heartbus` and `phpinfo()` show, and the settings of php.ini: what a configuration array does not say.
+
+use crate::config;
+use crate::shim;
+use ext_php_rs::zend::ModuleEntry;
+use ext_php_rs::{info_table_end, info_table_row, info_table_start};
+use std::ffi::CStr;
+
+pub extern "C" fn print(module: *mut ModuleEntry) {
+    info_table_start!();
+    info_table_row!("Heartbus", "enabled");
+    info_table_row!("Version", env!("CARGO_PKG_VERSION"));
+    info_table_row!("Engine", concat!("heartbus-core ", env!("CARGO_PKG_VERSION"), ", threads of its own"));
+    info_table_row!("Wire", "v1");
+    info_table_row!("Features", "server, client, all classes of the PHP library, many nodes per connection, rate limits, IPv6");
+    info_table_row!("Event loops", config::loop_names());
+    info_table_row!("Thread safety", "none: for NTS builds of PHP only");
+    info_table_end!();
+    // SAFETY: PHP passes the module that it asks about.
+    unsafe { shim::heartbus_display_ini(module) };
+}
+
+pub fn register(kind: i32, number: i32) {
+    // SAFETY: PHP is starting this module, and calls with its number.
+    unsafe { shim::heartbus_register_ini(kind, number) };
+}
+
+pub fn unregister(kind: i32, number: i32) {
+    // SAFETY: PHP is stopping this module, and calls with its number.
+    unsafe { shim::heartbus_unregister_ini(kind, number) };
+}
+
+/// What php.ini, `-d` or `ini_set()` say of `heartbus.<key>`; none when that is empty.
+pub fn setting(key: &str) -> Option<String> {
+    let name = format!("heartbus.{key}");
+    // SAFETY: on PHP's thread; the text is PHP's until somebody sets it anew, and copied before.
+    let text = unsafe {
+        let text = shim::heartbus_ini(name.as_ptr().cast(), name.len());
+        if text.is_null() { return None } else { CStr::from_ptr(text) }
+    };
+    Some(text.to_string_lossy().into_owned()).filter(|text| !text.is_empty())
+}

@@ -1,0 +1,25 @@
+--TEST--
+php --ri heartbus shows version, engine, features and settings
+--EXTENSIONS--
+heartbus
+--INI--
+heartbus.log_level=info
+--FILE--
+<?php
+(new ReflectionExtension('heartbus'))->info();
+?>
+--EXPECTF--
+heartbus
+
+Heartbus => enabled
+Version => %d.%d.%S
+Engine => heartbus-core %d.%d.%S
+Wire => v1%S
+Features => server, client, %s
+Event loops => auto, native, workerman, %s
+Thread safety => none: for NTS builds of PHP only
+
+Directive => Local Value => Master Value
+heartbus.log_file => no value => no value
+heartbus.log_level => info => info
+heartbus.loop => auto => auto
