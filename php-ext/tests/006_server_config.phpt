@@ -26,7 +26,7 @@ refusal('not a host');
 refusal('::1', 65536);
 refusal('127.0.0.1', 9501, ['loop' => 'whatever']);
 ?>
---EXPECT--
+--EXPECTF--
 accepted
 RuntimeException: Configuration validation failed: worker_count must be >= 1 <- InvalidArgumentException
 RuntimeException: Configuration validation failed: Config key 'worker_count' must be of type int, double given <- InvalidArgumentException
@@ -34,4 +34,4 @@ RuntimeException: Configuration validation failed: heartbeat_check_interval shou
 TypeError: PfinalClub\AsyncioHeartbeat\Server\ConnectionPool::__construct(): Argument #1 ($maxConnections) must be of type int, null given
 RuntimeException: Configuration validation failed: Invalid host: not a host <- InvalidArgumentException
 RuntimeException: Configuration validation failed: Invalid port: 65536 <- InvalidArgumentException
-RuntimeException: Configuration validation failed: loop must be one of 'auto', 'native', 'workerman', 'manual' <- InvalidArgumentException
+RuntimeException: Configuration validation failed: loop must be one of 'auto', %s <- InvalidArgumentException
