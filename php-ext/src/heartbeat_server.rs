@@ -380,7 +380,7 @@ impl Server {
         while self.state.get() == State::Stopping {
             host.pump()?;
         }
-        Ok(())
+        host.leave_loop_when_idle()
     }
 
     /// The last step of stopping, once everything is told.

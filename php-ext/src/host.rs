@@ -290,13 +290,14 @@ impl Host {
         }
         self.leave_loop()?;
         let stream = self.stream()?;
-        self.watcher.set(watcher);
         match watcher {
-            Watcher::Nobody => Ok(()),
-            Watcher::Workerman => self.workerman.watch(stream, crate::heartbeat_client::host_closures()),
-            Watcher::Revolt => self.revolt.watch(stream, crate::heartbeat_client::pump_closure()),
-            Watcher::React => self.react.watch(stream, crate::heartbeat_client::pump_closure()),
+            Watcher::Nobody => {}
+            Watcher::Workerman => self.workerman.watch(stream, crate::heartbeat_client::host_closures())?,
+            Watcher::Revolt => self.revolt.watch(stream, crate::heartbeat_client::pump_closure())?,
+            Watcher::React => self.react.watch(stream, crate::heartbeat_client::pump_closure())?,
         }
+        self.watcher.set(watcher);
+        Ok(())
     }
 
     /// Revolt and ReactPHP run while they watch anything; a worker of Workerman's runs anyway.
@@ -310,7 +311,7 @@ impl Host {
         Ok(())
     }
 
-    fn leave_loop_when_idle(&self) -> Outcome {
+    pub fn leave_loop_when_idle(&self) -> Outcome {
         let is_idle = self.servers.borrow().is_empty() && !self.has_clients();
         if is_idle { self.leave_loop() } else { Ok(()) }
     }

@@ -80,6 +80,20 @@ return [
 
     // Only a Workerman that could not start returns. Version 5 has caught and logged the reason then.
     'run' => static function (\Closure $check): void {
+        // `start -d` ends in this process before the daemon looks, so the exit code is found out here. A server that runs
+        // already is another matter: Workerman says so, and does not become a daemon.
+        if (\in_array('start', $_SERVER['argv'] ?? [], true)) {
+            try {
+                $check();
+            } catch (\Throwable) {
+                $process = \getmypid();
+                \register_shutdown_function(static function () use ($process): void {
+                    if (Worker::$daemonize && \getmypid() === $process) {
+                        exit(255);
+                    }
+                });
+            }
+        }
         Worker::runAll();
         $check();
         throw new \RuntimeException('Workerman could not start; its log says why');

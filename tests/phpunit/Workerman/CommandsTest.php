@@ -221,6 +221,7 @@ final class CommandsTest extends TestCase
         $app->write('server.php', "(new HeartbeatServer('127.0.0.1', $port))->start();");
         self::assertStringContainsString('start in DAEMON mode', $app->command('server.php', 'start', '-d'));
         $this->until(fn () => $this->listens($port), 'the daemon listens');
+        self::assertStringContainsString('already running', $app->command('server.php', 'start', '-d'));
         $before = $app->master();
         $peer = Peer::connect($port);
         $peer->register('a');
@@ -254,11 +255,13 @@ final class CommandsTest extends TestCase
         foreach ($faults as $code => $message) {
             $app = WorkermanApp::make($workerman);
             $app->write('server.php', $code . 'say("start returned");');
-            $process = $app->php('server.php', 'start');
-            self::assertSame(255, $process->exitCode(), $process->transcript());
-            self::assertStringContainsString($message, $process->output() . $process->errors());
-            self::assertSame([], $process->said('start returned'));
-            self::assertSame(0, $app->master());
+            foreach ([[], ['-d']] as $mode) {
+                $process = $app->php('server.php', 'start', ...$mode);
+                self::assertSame(255, $process->exitCode(), $process->transcript());
+                $this->until(fn () => str_contains($process->output() . $process->errors(), $message), "'$message' is told");
+                self::assertSame([], $process->said('start returned'));
+                $this->until(fn () => $app->master() === 0, 'no master is left');
+            }
         }
         $other->node('still fine')->beat();
     }
