@@ -2,14 +2,9 @@
 
 use crate::php::{self, Outcome, pending_exception};
 use crate::shim;
-use ext_php_rs::ffi::zend_lookup_class_ex;
-use ext_php_rs::types::{ZendStr, Zval};
+use ext_php_rs::types::Zval;
 use std::cell::OnceCell;
 use std::ffi::CStr;
-use std::ptr;
-
-/// `ZEND_FETCH_CLASS_NO_AUTOLOAD`
-const NO_AUTOLOAD: u32 = 0x80;
 
 pub struct Glue {
     /// Begins with `<?php` and returns the closures by their names.
@@ -38,13 +33,4 @@ impl Glue {
         let closure = self.closures.get().and_then(Zval::array).and_then(|closures| closures.get(name)).map(Zval::shallow_clone);
         php::call(&closure.unwrap_or_default(), arguments)
     }
-}
-
-/// As `class_exists()`.
-pub fn class_exists(name: &str, autoload: bool) -> Outcome<bool> {
-    let mut name = ZendStr::new(name, false);
-    // SAFETY: a class is looked up, and maybe loaded by PHP code.
-    let class = unsafe { zend_lookup_class_ex(&raw mut *name, ptr::null_mut(), if autoload { 0 } else { NO_AUTOLOAD }) };
-    pending_exception()?;
-    Ok(!class.is_null())
 }

@@ -1,8 +1,9 @@
 //! Loops of others that have no processes of their own: Revolt and ReactPHP. We are guests there: they watch our stream
 //! while a server or a client of this process lives, and end when nothing is left to wait for.
 
+use crate::classes::class_named;
 use crate::exception;
-use crate::glue::{self, Glue};
+use crate::glue::Glue;
 use crate::php::{Outcome, Thrown};
 use ext_php_rs::types::Zval;
 use heartbus_core::error::ErrorKind;
@@ -33,7 +34,7 @@ impl Guest {
 
     /// Whether the library can be used; with `autoload` it may be loaded for that.
     pub fn exists(&self, autoload: bool) -> Outcome<bool> {
-        glue::class_exists(self.class, autoload)
+        Ok(class_named(self.class, autoload)?.is_some())
     }
 
     /// Throws what a configuration deserves that asks for it.

@@ -83,6 +83,7 @@ pub fn register() -> Result<()> {
         .declare("static getEventStream()", get_event_stream)
         .declare("private static onWorkerStart(): void", on_worker_start)
         .declare("private static onReadable(): void", on_readable)
+        .declare("private static turn(): void", turn)
         .declare("private static statistics(): array", commands::statistics)
         .declare("private static connections(): array", commands::connections)
         .declare("private static closeDoors(): void", commands::close_doors)
@@ -264,8 +265,13 @@ fn on_worker_start(call: &mut Call) -> Outcome {
     host.connect_waiting()
 }
 
-/// Called by another loop when the bell is readable.
-fn on_readable(call: &mut Call) -> Outcome {
+/// Called by another loop when the bell is readable, with whatever arguments it has.
+fn on_readable(_: &mut Call) -> Outcome {
+    Host::current().be_visited(&static_method("turn"))
+}
+
+/// In the fiber of a visit.
+fn turn(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     Host::current().turn_once()
 }

@@ -6,6 +6,7 @@
 //! suspended fiber or a nested loop loses none.
 
 use crate::bell::Bell;
+use crate::classes::start_fiber;
 use crate::config::Loop;
 use crate::exception;
 use crate::guest::Guest;
@@ -68,6 +69,8 @@ pub struct Host {
     react: Guest,
     /// Whose loop watches the bell.
     watcher: Cell<Watcher>,
+    /// Begins and ends of its visits.
+    visits: Cell<u64>,
     stream: RefCell<Zval>,
     /// Own loops on the stack.
     loops: Cell<u32>,
@@ -111,6 +114,7 @@ impl Host {
             revolt: Guest::revolt(),
             react: Guest::react(),
             watcher: Cell::new(Watcher::Nobody),
+            visits: Cell::new(0),
             stream: RefCell::new(Zval::new()),
             loops: Cell::new(0),
             signals: RefCell::default(),
@@ -353,16 +357,26 @@ impl Host {
     }
 
     fn tell_all(&self) -> Outcome<usize> {
+        let visits = self.visits.get();
         let mut ran = 0;
         let mut is_quiet = true;
         for server in self.running_servers() {
             ran += self.tell_batch(&*server)?;
+            if visits != self.visits.get() {
+                return Ok(ran);
+            }
             ran += usize::from(server.settle(self)?);
+            if visits != self.visits.get() {
+                return Ok(ran);
+            }
             is_quiet &= server.pending().borrow().is_empty();
         }
         let fleet = self.fleet.borrow().clone();
         if let Some(fleet) = fleet {
             ran += self.tell_batch(&*fleet)?;
+            if visits != self.visits.get() {
+                return Ok(ran);
+            }
             is_quiet &= fleet.pending().borrow().is_empty();
         }
         if let (true, Some(bell)) = (is_quiet, self.bell.get()) {
@@ -372,6 +386,7 @@ impl Host {
     }
 
     fn tell_batch(&self, source: &dyn Source) -> Outcome<usize> {
+        let visits = self.visits.get();
         let mut ran = 0;
         let is_empty = source.pending().borrow().is_empty();
         if let (true, Some(inbox)) = (is_empty, source.inbox()) {
@@ -389,6 +404,9 @@ impl Host {
             }
             ran += usize::from(source.tell(self, event)?);
             self.check_process()?;
+            if visits != self.visits.get() {
+                break;
+            }
         }
         Ok(ran)
     }
@@ -403,6 +421,7 @@ impl Host {
 
     /// Fires the timers that are due.
     fn tick(&self) -> Outcome<usize> {
+        let visits = self.visits.get();
         let now = Instant::now();
         let mut fired = 0;
         for server in self.running_servers() {
@@ -410,17 +429,33 @@ impl Host {
                 callback.call([])?;
                 self.check_process()?;
                 fired += 1;
+                if visits != self.visits.get() {
+                    return Ok(fired);
+                }
             }
         }
         self.set_alarm();
         Ok(fired)
     }
 
-    /// What a loop of others calls when the bell is readable.
+    /// A loop of others found the bell readable. `turn` runs in a fiber, so that a callback that suspends itself keeps
+    /// nobody waiting: the next visit goes on with what is left. Whoever resumes such a callback waits for its end and for
+    /// nothing else, which is why telling stops there: the number of visits has changed.
+    pub fn be_visited(&self, turn: &Zval) -> Outcome {
+        self.visits.set(self.visits.get() + 1);
+        let done = start_fiber(turn, []);
+        self.visits.set(self.visits.get() + 1);
+        done
+    }
+
+    /// What a visit does.
     pub fn turn_once(&self) -> Outcome {
+        let visits = self.visits.get();
         self.pump()?;
-        self.tick()?;
-        self.leave_loop_when_idle()
+        if visits == self.visits.get() {
+            self.tick()?;
+        }
+        if visits == self.visits.get() { self.leave_loop_when_idle() } else { Ok(()) }
     }
 
     // ---- the extension's own loop ----

@@ -1,6 +1,7 @@
 //! Workerman as the extension sees it. What it takes of PHP is in `loops/workerman.php`.
 
-use crate::glue::{self, Glue};
+use crate::classes::class_named;
+use crate::glue::Glue;
 use crate::php::{Outcome, text};
 use ext_php_rs::types::Zval;
 
@@ -13,7 +14,7 @@ impl Workerman {
 
     /// Whether `Workerman\Worker` can be used; with `autoload` it may be loaded for that.
     pub fn exists(autoload: bool) -> Outcome<bool> {
-        glue::class_exists(r"Workerman\Worker", autoload)
+        Ok(class_named(r"Workerman\Worker", autoload)?.is_some())
     }
 
     /// Whether this process is a worker of Workerman's.

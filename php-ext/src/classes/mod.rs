@@ -21,6 +21,8 @@ use ext_php_rs::error::Result;
 
 pub use config_validator::is_host;
 pub use functions::add as add_functions;
+pub use state::class_named;
+pub use waiting::start_fiber;
 
 /// After `Message` and `Node`.
 pub fn register() -> Result<()> {

@@ -120,13 +120,18 @@ pub fn call_in_fiber(callback: &Zval, argument: Zval) -> Outcome {
     if state::current_fiber().is_some() {
         return php::call(callback, [argument]).map(drop);
     }
+    start_fiber(callback, [argument])
+}
+
+/// Returns when the callback has returned, or suspended its fiber.
+pub fn start_fiber<const N: usize>(callback: &Zval, arguments: [Zval; N]) -> Outcome {
     let mut fiber = Zval::new();
     if let Some(class) = class_named("Fiber", false)? {
         // SAFETY: a final class of PHP's own, constructed at once.
         unsafe { shim::object_init_ex(&raw mut fiber, class) };
     }
     invoke(&fiber, c"__construct", [callback.shallow_clone()])?;
-    invoke(&fiber, c"start", [argument]).map(drop)
+    invoke(&fiber, c"start", arguments).map(drop)
 }
 
 /// Blocks until `ready` gives something or the time is up (none: never), and lets signals be handled meanwhile.

@@ -32,12 +32,9 @@ return [
     // Whoever made the loop will run it, or ReactPHP does at the end of the script.
     'used' => static fn (): bool => $instance() !== null,
 
-    // In a Fiber, so that a callback that suspends keeps nobody waiting.
     'watch' => static function ($stream, \Closure $ready) use (&$watched): void {
+        Loop::addReadStream($stream, $ready);
         $watched = $stream;
-        Loop::addReadStream($stream, static function () use ($ready): void {
-            (new \Fiber($ready))->start();
-        });
     },
 
     'unwatch' => static function () use (&$watched): void {

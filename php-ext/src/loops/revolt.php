@@ -12,12 +12,8 @@ return [
     // Somebody loaded it, and nothing runs it by itself: watching costs nothing should it never turn.
     'used' => static fn (): bool => true,
 
-    // In a Fiber of our own, so that a callback that suspends keeps nobody waiting: Revolt's own lets itself be suspended
-    // by Revolt only.
     'watch' => static function ($stream, \Closure $ready) use (&$watcher): void {
-        $watcher = EventLoop::onReadable($stream, static function () use ($ready): void {
-            (new \Fiber($ready))->start();
-        });
+        $watcher = EventLoop::onReadable($stream, $ready);
     },
 
     'unwatch' => static function () use (&$watcher): void {

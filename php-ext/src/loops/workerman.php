@@ -106,15 +106,11 @@ return [
 
     'watch' => static function ($stream, \Closure $ready, \Closure $statistics, \Closure $connections, \Closure $closeDoors, \Closure $stop)
         use ($handle, $onSignal, $count): void {
-        // In a Fiber, so that a callback that suspends keeps nobody waiting.
-        $callback = static function () use ($ready): void {
-            (new \Fiber($ready))->start();
-        };
         $loop = Worker::getEventLoop();
         if (\method_exists($loop, 'onReadable')) {
-            $loop->onReadable($stream, $callback);
+            $loop->onReadable($stream, $ready);
         } else {
-            $loop->add($stream, EventInterface::EV_READ, $callback);
+            $loop->add($stream, EventInterface::EV_READ, $ready);
         }
 
         if (Worker::getAllWorkers() === []) {

@@ -62,7 +62,7 @@ final class EveryLoopTest extends TestCase
         return [
             'native' => ['native', ''],
             'poll' => ['manual', 'while (!$stopped) { $server->poll(1.0); }'],
-            'stream_select' => ['manual', '$stream = $server->getEventStream();
+            'stream_select, with a timer' => ['manual', '$server->every(0.001, fn () => null); $stream = $server->getEventStream();
                 while (!$stopped) {
                     $read = [$stream]; $write = $except = null;
                     if (stream_select($read, $write, $except, 1)) { $server->poll(); }
@@ -154,6 +154,37 @@ final class EveryLoopTest extends TestCase
     }
 
     /** @dataProvider \Heartbus\Tests\EventLoop::foreign */
+    public function test_whoever_resumes_a_callback_waits_for_its_end_and_not_for_the_events_behind_it(string $name): void
+    {
+        $port = Port::free();
+        $process = EventLoop::named($name)->run("inside(function () {
+            \$server = new HeartbeatServer('127.0.0.1', $port, ['worker_count' => 2]);" . '
+            $server->on("data", function (Node $node, string $payload) {
+                say("begin", $payload);
+                if ($payload[0] === "s") {
+                    $fiber = Fiber::getCurrent();
+                    soon(function () use ($fiber) { $fiber->resume(); say("resumed"); });
+                    Fiber::suspend();
+                    say("end");
+                }
+            });
+            $server->on("start", fn () => say("ready"));
+            $server->start();
+        });');
+        $process->next('ready');
+        $peer = Peer::connect($port);
+        $peer->register('a');
+        $payloads = array_merge(...array_map(fn (int $i) => ["s$i", "q$i"], range(1, 100)));
+        $peer->bytes(implode('', array_map(fn (string $payload) => Frame::bytes(Frame::DATA, $payload), $payloads)));
+        $this->until(fn () => count($process->said('resumed')) === 100 && count($process->said('begin')) === 200, 'all is told');
+        self::assertSame($payloads, array_merge(...$process->said('begin')));
+        $history = array_column($process->history(), 0);
+        foreach (array_keys($history, 'end') as $position) {
+            self::assertSame('resumed', $history[$position + 1]);
+        }
+    }
+
+    /** @dataProvider \Heartbus\Tests\EventLoop::foreign */
     public function test_timers_fire_until_they_are_cancelled_and_may_suspend_as_well(string $name): void
     {
         $port = Port::free();
@@ -173,6 +204,30 @@ final class EveryLoopTest extends TestCase
         $process->next('sleepy');
         Wait::pass(0.1);
         self::assertCount(5, $process->said('tick'));
+    }
+
+    public function test_the_event_stream_is_readable_when_a_timer_is_due(): void
+    {
+        $process = $this->script('
+            $server = new HeartbeatServer("127.0.0.1", ' . Port::free() . ', ["loop" => "manual"]);
+            $server->start();
+            $timer = $server->every(0.05, function () use (&$ticks) { say("tick", ++$ticks); });
+            $stream = $server->getEventStream();
+            $wait = function (int $microseconds) use ($stream): int {
+                $read = [$stream]; $write = $except = null;
+                return stream_select($read, $write, $except, 0, $microseconds);
+            };
+            $server->poll();
+            say("quiet", $wait(0));
+            for ($i = 0; $i < 3; $i++) { say("readable", $wait(5_000_000)); $server->poll(); }
+            $server->cancel($timer);
+            $server->poll();
+            say("cancelled", $wait(200_000));');
+        self::assertSame(0, $process->exitCode(), $process->transcript());
+        self::assertSame([[0]], $process->said('quiet'));
+        self::assertSame([[1], [1], [1]], $process->said('readable'));
+        self::assertSame([[1], [2], [3]], $process->said('tick'));
+        self::assertSame([[0]], $process->said('cancelled'));
     }
 
     private function assertTenThousandArrive(PhpProcess $process, int $port): void

@@ -7,13 +7,13 @@ use PHPUnit\Framework\Assert;
 /**
  * An event loop that a script may run on: what loads it, what runs a closure inside of it, how it sleeps.
  *
- * `inside()` of a script runs its argument once the loop turns and returns when the loop has ended; `nap()` suspends the
- * current Fiber for a while.
+ * `inside()` of a script runs its argument once the loop turns and returns when the loop has ended; `soon()` runs it a
+ * little later; `nap()` suspends the current Fiber for a while.
  */
 final class EventLoop
 {
     private function __construct(
-        /** The script's opening: defines inside() and nap(). */
+        /** The script's opening: defines inside(), soon() and nap(). */
         private readonly string $head,
         private readonly ?string $workerman = null,
     ) {
@@ -38,11 +38,13 @@ final class EventLoop
         if ($name === 'Revolt') {
             return new self(Library::autoload('Revolt') . 'use Revolt\EventLoop;
                 function inside(callable $work): void { EventLoop::queue($work(...)); EventLoop::run(); }
+                function soon(callable $work): void { EventLoop::defer($work(...)); }
                 function nap(float $seconds): void { $suspension = EventLoop::getSuspension(); EventLoop::delay($seconds, fn () => $suspension->resume()); $suspension->suspend(); }');
         }
         if ($name === 'ReactPHP') {
             return new self(Library::autoload('ReactPHP') . 'use React\EventLoop\Loop;' . $own . '
                 function inside(callable $work): void { Loop::futureTick($work); Loop::run(); }
+                function soon(callable $work): void { Loop::futureTick($work); }
                 function nap(float $seconds): void { fiber_nap(fn (callable $resume) => Loop::addTimer($seconds, $resume)); }');
         }
         [$version, $loop] = explode(', ', "$name, ");
@@ -50,6 +52,7 @@ final class EventLoop
             : (str_starts_with($version, 'Workerman 5') ? 'Worker::$eventLoopClass = Workerman\Events\Select::class;' : '');
         return new self("$class $own" . '
             function inside(callable $work): void { $worker = new Worker(); $worker->onWorkerStart = $work; Worker::runAll(); }
+            function soon(callable $work): void { Workerman\Timer::add(0.0001, $work, [], false); }
             function nap(float $seconds): void { fiber_nap(fn (callable $resume) => Workerman\Timer::add($seconds, $resume, [], false)); }',
             WorkermanApp::installations()[$version][0] ?? '');
     }
