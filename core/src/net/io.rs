@@ -313,6 +313,8 @@ impl IoThread {
     }
 
     fn open_mail(&mut self) {
+        // Asked first: what was sent before the stop is in the mail then, and goes out before the farewell.
+        let is_stopping = self.shared.is_stopping();
         let mut calls = std::mem::take(&mut self.calls);
         self.mailbox.take(&mut calls);
         for call in calls.drain(..) {
@@ -323,7 +325,7 @@ impl IoThread {
             // Whoever asked may have given up waiting; then nobody misses the answer.
             let _ = listing.answer.try_send(self.list_connections(listing.max));
         }
-        if self.shared.is_stopping() && self.stopping_since.is_none() {
+        if is_stopping && self.stopping_since.is_none() {
             self.begin_stopping();
         }
         if self.shared.is_closed() && self.listener.is_some() {
