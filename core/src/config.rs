@@ -107,9 +107,7 @@ impl ServerConfig {
             return Err(Error::new(ErrorKind::Config, format!("{name} must be at least 1")));
         }
         for (name, value) in [("heartbeat_timeout", self.heartbeat_timeout), ("register_timeout", self.register_timeout)] {
-            if !(Duration::from_millis(1)..=YEAR).contains(&value) {
-                return Err(Error::new(ErrorKind::Config, format!("{name} must be between 1 ms and one year")));
-            }
+            check_timeout(name, value)?;
         }
         if let Some(limit) = &self.rate_limit {
             if limit.capacity == 0 || !limit.refill_per_second.is_finite() || limit.refill_per_second < 0.0 {
@@ -192,3 +190,10 @@ impl ClientConfig {
 
 /// Longest time that makes sense anywhere; keeps all arithmetic with deadlines far from overflow.
 const YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
+
+pub(crate) fn check_timeout(name: &str, value: Duration) -> Result<(), Error> {
+    if (Duration::from_millis(1)..=YEAR).contains(&value) {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Config, format!("{name} must be between 1 ms and one year")))
+}

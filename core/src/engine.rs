@@ -3,14 +3,15 @@
 //! Owns nothing but the running threads; decides nothing. Its methods may be called from any thread of the process
 //! that started it.
 
-use crate::config::ServerConfig;
+use crate::config::{ServerConfig, check_timeout};
 use crate::error::{Error, ErrorKind};
-use crate::hub::{Counts, Hub, Refusal};
+use crate::hub::{Counts, Hub, Refusal, Timings};
 use crate::inbox::{Inbox, InboxStats};
 use crate::net::listen;
 use crate::net::server::Server;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use crate::hub::{Node, NodeInfo, Now};
 pub use crate::net::server::ConnectionInfo;
@@ -98,6 +99,42 @@ impl Engine {
 
     pub fn node(&self, node_id: &str) -> Option<Arc<Node>> {
         self.server().shared.hub.node(node_id)
+    }
+
+    pub fn node_of_channel(&self, channel_id: u32) -> Option<Arc<Node>> {
+        self.server().shared.hub.node_of_channel(channel_id)
+    }
+
+    /// The node of a connection, of several the one that registered last. Looks at every node.
+    pub fn node_of_connection(&self, connection_id: u64) -> Option<Arc<Node>> {
+        self.server().shared.hub.node_of_connection(connection_id)
+    }
+
+    /// Says that a node is alive, as a sign of life of its own would. No heartbeat is counted.
+    ///
+    /// # Errors
+    /// `NotFound`, `Closed`, `WrongProcess`.
+    pub fn keep_alive(&self, node_id: &str) -> Result<(), Error> {
+        self.hub()?.keep_alive(node_id, self.now()).map_err(refused)
+    }
+
+    pub fn heartbeat_timeout(&self) -> Duration {
+        Duration::from_micros(self.server().shared.hub.heartbeat_timeout())
+    }
+
+    /// Holds for nodes that register from now on, and for the others from their next check on, which the old one decides.
+    ///
+    /// # Errors
+    /// `Config` for a timeout that [`ServerConfig`] does not allow either; `Closed`, `WrongProcess`.
+    pub fn set_heartbeat_timeout(&self, timeout: Duration) -> Result<(), Error> {
+        check_timeout("heartbeat_timeout", timeout)?;
+        self.hub()?.set_heartbeat_timeout(timeout.as_micros() as u64);
+        Ok(())
+    }
+
+    /// How long messages took, since the start.
+    pub fn timings(&self) -> Timings {
+        self.server().timings()
     }
 
     /// Up to `max` nodes that are online, in no particular order.

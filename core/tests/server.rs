@@ -512,3 +512,60 @@ fn a_host_may_be_a_name_or_an_ipv6_address_with_or_without_brackets() {
     let error = start_error(ServerConfig { host: "no-such-host.invalid".into(), port: 0, ..ServerConfig::default() });
     assert!(error.message.starts_with("Cannot listen on no-such-host.invalid:0: "), "{error}");
 }
+
+#[test]
+fn the_node_of_a_connection_is_found_and_of_several_the_one_that_registered_last() {
+    let server = Fixture::start(ServerConfig::default());
+    let mut peer = server.register("first");
+    let connection_id = server.engine.node("first").unwrap().connection_id();
+    assert_eq!(&**server.engine.node_of_connection(connection_id).unwrap().id(), "first");
+    peer.send(6, 0, r#"{"node_id":"second"}"#);
+    peer.frame();
+    assert_eq!(&**server.engine.node_of_connection(connection_id).unwrap().id(), "second");
+    let channel_id = server.engine.node("second").unwrap().channel_id();
+    assert_eq!(&**server.engine.node_of_channel(channel_id).unwrap().id(), "second");
+    assert!(server.engine.node_of_channel(0).is_none() && server.engine.node_of_channel(channel_id + 1).is_none());
+    for nobody in [0, connection_id + 1, u64::MAX] {
+        assert!(server.engine.node_of_connection(nobody).is_none());
+    }
+    drop(peer);
+    server.until("both nodes to leave", |stats| stats.nodes_online == 0);
+    assert!(server.engine.node_of_connection(connection_id).is_none());
+}
+
+#[test]
+fn the_heartbeat_timeout_can_be_changed_while_the_server_runs_and_wrong_ones_are_refused() {
+    let server = Fixture::start(ServerConfig { heartbeat_timeout: Duration::from_secs(300), ..ServerConfig::default() });
+    assert_eq!(server.engine.set_heartbeat_timeout(Duration::ZERO).unwrap_err().kind, ErrorKind::Config);
+    assert_eq!(server.engine.heartbeat_timeout(), Duration::from_secs(300));
+    server.engine.set_heartbeat_timeout(Duration::from_millis(300)).unwrap();
+    let _peer = server.register("a");
+    server.until("the node to time out", |stats| stats.counts.nodes_timed_out == 1);
+    server.engine.stop();
+    assert_eq!(server.engine.set_heartbeat_timeout(Duration::from_secs(1)).unwrap_err().kind, ErrorKind::Closed);
+}
+
+#[test]
+fn the_host_may_keep_a_node_alive() {
+    let server = Fixture::start(ServerConfig { heartbeat_timeout: Duration::from_millis(300), ..ServerConfig::default() });
+    let (_silent, _kept) = (server.register("silent"), server.register("kept"));
+    assert_eq!(server.engine.keep_alive("nobody").unwrap_err().kind, ErrorKind::NotFound);
+    server.until("the silent node to time out", |stats| {
+        server.engine.keep_alive("kept").unwrap();
+        stats.counts.nodes_timed_out == 1
+    });
+    assert_eq!(server.engine.node("kept").unwrap().info(server.engine.now()).heartbeat_count, 0);
+    server.until("the other to follow", |stats| stats.counts.nodes_timed_out == 2);
+}
+
+#[test]
+fn the_time_that_messages_and_heartbeats_took_is_counted_in_buckets() {
+    let server = Fixture::start(ServerConfig::default());
+    let mut peer = server.register("a");
+    for _ in 0..5 {
+        peer.send(1, 0, "");
+        peer.frame();
+    }
+    server.until("the passes to end", |_| server.engine.timings().messages.buckets.iter().sum::<u64>() == 6);
+    assert_eq!(server.engine.timings().heartbeats.buckets.iter().sum::<u64>(), 5);
+}

@@ -2,6 +2,7 @@
 //!
 //! The original's keys are checked in its order with its texts. Keys of our own follow. Unknown keys are accepted.
 
+use crate::classes::channel::DEFAULT_QUEUE_SIZE;
 use crate::classes::is_host;
 use crate::exception;
 use crate::info;
@@ -48,6 +49,7 @@ pub struct Server {
     pub check_interval: f64,
     pub max_connections: i64,
     pub protocol: Zval,
+    pub channel_queue_size: i64,
     pub event_loop: Loop,
     pub engine: ServerConfig,
     pub inbox: InboxLimits,
@@ -110,9 +112,9 @@ fn read_server(host: &str, port: i64, keys: &Keys) -> Checked<Server> {
         Ok(number) => number.unwrap_or(1_000_000),
         Err(_) => return fault("max_connections must be a positive integer"),
     };
-    if keys.integer("channel_max_queue_size", 1).is_err() {
+    let Ok(channel_queue_size) = keys.integer("channel_max_queue_size", 1) else {
         return fault("channel_max_queue_size must be a positive integer");
-    }
+    };
 
     let defaults = ServerConfig::default();
     let limits = InboxLimits::default();
@@ -161,6 +163,7 @@ fn read_server(host: &str, port: i64, keys: &Keys) -> Checked<Server> {
         worker_count: worker_count as i64,
         check_interval,
         max_connections,
+        channel_queue_size: channel_queue_size.unwrap_or(DEFAULT_QUEUE_SIZE),
         protocol: keys.value("protocol").map_or_else(|| php::text("tcp"), Zval::shallow_clone),
         event_loop,
         engine: ServerConfig { rate_limit, ..engine },
@@ -285,7 +288,11 @@ impl<'a> Keys<'a> {
 
     fn log(&self) -> Checked<log::Settings> {
         let levels: Vec<_> = log::LEVELS.into_iter().zip(0u8..).collect();
-        let mut settings = log::Settings { level: self.choice("log_level", &levels)?, file: self.text("log_file")? };
+        let mut settings = log::Settings {
+            level: self.choice("log_level", &levels)?,
+            file: self.text("log_file")?,
+            to_logger: self.choice("log", &[("stderr", false), ("logger", true)])?,
+        };
         // php.ini says where the log begins; then it stays where the last configuration put it.
         if log::is_untouched() {
             settings.level = settings.level.map_or_else(|| ini_choice("log_level", &levels), |level| Ok(Some(level)))?;
@@ -355,7 +362,7 @@ fn type_fault(class: &str, number: u32, parameter: &str, kind: &str, value: &Zva
     Fault::Thrown
 }
 
-fn seconds(number: f64) -> Duration {
+pub fn seconds(number: f64) -> Duration {
     Duration::from_secs_f64(number.clamp(0.001, YEAR))
 }
 

@@ -307,7 +307,7 @@ pub fn start(host: &Host, object: &Zval) -> Outcome {
     let node_id = stats.node_id.as_ref().map(|id| id.to_string());
     let settings = config::client(client.settings())?;
     let config = config::client_engine(&client.host, client.port, client.settings(), node_id)?;
-    settings.log.apply().map_err(|error| exception::raise(&error))?;
+    settings.log.apply().and_then(|()| host.watch_log()).map_err(|error| exception::raise(&error))?;
     let fleet = host.fleet()?;
     let engine = fleet.clients.connect(config).map_err(|error| exception::raise(&error))?;
     fleet.members.borrow_mut().insert(engine.id(), object.shallow_clone());

@@ -5,7 +5,7 @@ use crate::config::{self, Loop};
 use crate::declare::Declare;
 use crate::exception;
 use crate::host::{Host, Source, Watcher};
-use crate::node;
+use crate::live::Views;
 use crate::php::{self, Call, Callable, Native, Outcome, bytes, map, object, text, value};
 use crate::shim;
 use crate::timers::Timers;
@@ -19,11 +19,11 @@ use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::event::{Departure, Event, EventMask};
 use heartbus_core::hub::{Counts, Node};
 use heartbus_core::inbox::Inbox;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::ffi::CStr;
 use std::ptr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -87,6 +87,10 @@ pub struct Server {
     pending: RefCell<VecDeque<Event>>,
     /// Workerman's worker was made by `start()`, for this server alone.
     owns_worker: Cell<bool>,
+    /// What PHP holds of its nodes and channels.
+    pub views: Views,
+    /// Itself.
+    me: OnceCell<Weak<Server>>,
 }
 
 pub fn register() -> Result<()> {
@@ -103,6 +107,8 @@ pub fn register() -> Result<()> {
         .declare("poll(float $timeout = 0.0): int", poll)
         .declare("getEventStream()", get_event_stream)
         .declare("getStats(): array", get_stats)
+        .declare(r"getNodeManager(): PfinalClub\AsyncioHeartbeat\Node\NodeManager", get_node_manager)
+        .declare(r"getChannelScheduler(): PfinalClub\AsyncioHeartbeat\Channel\ChannelScheduler", get_channel_scheduler)
         .declare(r"onMessage(Workerman\Connection\TcpConnection $connection, string $data): void", on_message)
         .declare("private checkStart(): void", check_start)
         .declare("private onWorkerStart(): void", on_worker_start)
@@ -124,6 +130,7 @@ impl Native for Server {
     fn each_value(&self, visit: &mut dyn FnMut(&Zval)) {
         self.callbacks.borrow().iter().flatten().for_each(|callback| visit(callback.zval()));
         self.timers.each_value(visit);
+        self.views.each_value(visit);
     }
 }
 
@@ -146,9 +153,13 @@ fn construct(call: &mut Call) -> Outcome {
         engine: RefCell::default(),
         pending: RefCell::default(),
         owns_worker: Cell::new(false),
+        views: Views::default(),
+        me: OnceCell::new(),
     };
+    let server = Rc::new(server);
+    let _ = server.me.set(Rc::downgrade(&server));
     // SAFETY: an object of our class.
-    unsafe { php::set_held(call.this(), Rc::new(server)) };
+    unsafe { php::set_held(call.this(), server) };
     Ok(())
 }
 
@@ -243,9 +254,7 @@ fn on(call: &mut Call) -> Outcome {
         return Err(exception::invalid_argument(&format!("Unknown event: {} (there are: {known})", String::from_utf8_lossy(bytes(event)))));
     };
     let _replaced = server.callbacks.borrow_mut()[place].replace(callback);
-    if let Some(inbox) = server.inbox() {
-        inbox.subscribe(server.subscriptions());
-    }
+    server.resubscribe();
     Ok(())
 }
 
@@ -339,6 +348,24 @@ fn get_stats(call: &mut Call) -> Outcome {
     Ok(())
 }
 
+/// Before the start it is one that stands alone; from then on it shows the engine's nodes.
+fn get_node_manager(call: &mut Call) -> Outcome {
+    arguments!(call, c"")?;
+    let server = call.held::<Server>()?;
+    server.check_process()?;
+    *call.result = server.views.manager(server.weak(), server.config.engine.heartbeat_timeout.as_secs_f64())?;
+    Ok(())
+}
+
+/// As [`get_node_manager`].
+fn get_channel_scheduler(call: &mut Call) -> Outcome {
+    arguments!(call, c"")?;
+    let server = call.held::<Server>()?;
+    server.check_process()?;
+    *call.result = server.views.scheduler(server.weak())?;
+    Ok(())
+}
+
 // ---- behaviour ----
 
 impl Server {
@@ -349,10 +376,15 @@ impl Server {
         }
         let begin = || {
             self.config.log.apply()?;
+            host.watch_log()?;
             let inbox = Inbox::new(self.config.inbox)?;
             inbox.subscribe(self.subscriptions());
             host.add_server(self.clone(), object(this), &inbox)?;
-            match Engine::start(&self.config.engine, inbox) {
+            let mut config = self.config.engine.clone();
+            if let Some(timeout) = self.views.heartbeat_timeout() {
+                config.heartbeat_timeout = config::seconds(timeout);
+            }
+            match Engine::start(&config, inbox) {
                 Ok(engine) => *self.engine.borrow_mut() = Some(Rc::new(engine)),
                 Err(error) => {
                     host.remove_server(self);
@@ -386,8 +418,17 @@ impl Server {
     /// The last step of stopping, once everything is told.
     pub fn settle(&self, host: &Host) -> Outcome<bool> {
         let is_quiet = || self.pending.borrow().is_empty() && self.inbox().is_none_or(|inbox| inbox.stats().queued_events == 0);
+        if is_quiet() && self.views.are_channels_open() {
+            let coalesced = self.inbox().map_or(0, |inbox| inbox.stats().coalesced);
+            if self.views.sweep(coalesced) {
+                self.views.wake()?;
+            }
+        }
         if self.state.get() != State::Stopping || !is_quiet() {
             return Ok(false);
+        }
+        if self.views.close_departed() {
+            self.views.wake()?;
         }
         self.state.set(State::Idle);
         // The object may be held by nobody else.
@@ -410,6 +451,7 @@ impl Server {
     pub fn shut_down(&self) {
         self.callbacks.take();
         self.timers.clear();
+        self.views.clear();
         self.stop_engine();
         self.state.set(State::Idle);
     }
@@ -433,7 +475,23 @@ impl Server {
     fn subscriptions(&self) -> EventMask {
         let callbacks = self.callbacks.borrow();
         let wanted = KINDS.iter().zip(&*callbacks).filter(|(_, callback)| callback.is_some());
-        wanted.fold(EventMask::NONE, |mask, ((.., kind), _)| mask | *kind)
+        let wanted = wanted.fold(EventMask::NONE, |mask, ((.., kind), _)| mask | *kind);
+        if self.views.are_channels_open() { wanted | EventMask::DATA | EventMask::LEFT } else { wanted }
+    }
+
+    /// After what PHP wants to know has changed.
+    pub fn resubscribe(&self) {
+        if let Some(inbox) = self.inbox() {
+            inbox.subscribe(self.subscriptions());
+        }
+    }
+
+    pub fn weak(&self) -> &Weak<Server> {
+        self.me.get().expect("the constructor sets it")
+    }
+
+    pub fn channel_queue_size(&self) -> i64 {
+        self.config.channel_queue_size
     }
 
     /// True when there is a callback, which has run then.
@@ -449,17 +507,24 @@ impl Server {
         self.callbacks.borrow()[kind as usize].is_some()
     }
 
-    fn call_for_node<const N: usize>(&self, kind: Kind, about: &Node, more: impl FnOnce(Zval) -> [Zval; N]) -> Outcome<bool> {
+    fn call_for_node<const N: usize>(&self, kind: Kind, about: &Arc<Node>, more: impl FnOnce(Zval) -> [Zval; N]) -> Outcome<bool> {
         let engine = self.engine.borrow().clone();
         match engine {
             // Making the object costs more than looking whether anybody wants it.
-            Some(engine) if self.has(kind) => self.call(kind, more(node::create(&about.info(engine.now()))?)),
+            Some(engine) if self.has(kind) => self.call(kind, more(self.views.node(self.weak(), &engine, about)?)),
             _ => Ok(false),
         }
     }
 
+    /// If the callback throws or suspends its fiber, the next turn of the loop wakes them.
+    fn ring_for_waiters(&self, host: &Host, are_waiting: bool) {
+        if are_waiting {
+            host.ring();
+        }
+    }
+
     /// Asks the engine for something. None, and a word in the log, when it cannot be done.
-    fn ask<T>(&self, question: impl FnOnce(&Engine) -> std::result::Result<T, Error>) -> Outcome<Option<T>> {
+    pub fn ask<T>(&self, question: impl FnOnce(&Engine) -> std::result::Result<T, Error>) -> Outcome<Option<T>> {
         let engine = self.engine.borrow().clone();
         let Some(engine) = engine else { return Ok(None) };
         match question(&engine) {
@@ -474,7 +539,7 @@ impl Server {
         }
     }
 
-    fn check_process(&self) -> Outcome {
+    pub fn check_process(&self) -> Outcome {
         let is_foreign = self.engine.borrow().as_ref().is_some_and(|engine| !engine.is_own_process());
         if is_foreign { Err(exception::raise(&Error::wrong_process())) } else { Ok(()) }
     }
@@ -500,6 +565,7 @@ impl Server {
             ("inbox_events", value(number(|stats| stats.inbox.queued_events))),
             ("inbox_bytes", value(number(|stats| stats.inbox.queued_bytes))),
             ("inbox_pauses", count(engine.map_or(0, |stats| stats.inbox.pauses))),
+            ("channel_dropped", count(self.views.dropped())),
             ("inbox_coalesced", count(engine.map_or(0, |stats| stats.inbox.coalesced))),
         ]);
 
@@ -532,7 +598,7 @@ impl Server {
                     ("active_channels", value(number(|stats| stats.channels_active))),
                     ("active_nodes", value(nodes)),
                     ("total_send_queue", value(0i64)),
-                    ("total_recv_queue", value(0i64)),
+                    ("total_recv_queue", value(self.views.queued())),
                     ("total_send_count", count(counts.data_out)),
                     ("total_recv_count", count(counts.data_in)),
                 ]),
@@ -579,7 +645,7 @@ impl Source for Server {
         &self.pending
     }
 
-    fn tell(&self, _: &Host, event: Event) -> Outcome<bool> {
+    fn tell(&self, host: &Host, event: Event) -> Outcome<bool> {
         match event {
             Event::Connect { connection_id, peer } => {
                 let ip = text(peer.ip().to_canonical().to_string());
@@ -588,7 +654,11 @@ impl Source for Server {
             Event::Register { node, .. } => self.call_for_node(Register, &node, |node| [node]),
             Event::Heartbeat { node, .. } => self.call_for_node(Heartbeat, &node, |node| [node]),
             Event::Data { node, channel_id, payload } => {
-                self.call_for_node(Data, &node, |node| [node, text(payload), value(i64::from(channel_id))])
+                // Into the queue first, without running anything: whatever the callback does, the order stays.
+                let is_waited_for = self.views.receive(&node, channel_id, &payload);
+                self.ring_for_waiters(host, is_waited_for);
+                let called = self.call_for_node(Data, &node, |node| [node, text(payload), value(i64::from(channel_id))])?;
+                Ok(self.views.wake()? > 0 || called)
             }
             Event::Left { node, how, .. } => {
                 let kind = match how {
@@ -597,7 +667,10 @@ impl Source for Server {
                     Departure::Replaced => Replaced,
                     Departure::Disconnected => Disconnected,
                 };
-                self.call_for_node(kind, &node, |node| [node])
+                let is_waited_for = self.views.node_left(&node);
+                self.ring_for_waiters(host, is_waited_for);
+                let called = self.call_for_node(kind, &node, |node| [node])?;
+                Ok(self.views.wake()? > 0 || called)
             }
             Event::Close { connection_id, reason } => self.call(Close, [value(connection_id as i64), text(reason.as_str())]),
             Event::Client { .. } => Ok(false),

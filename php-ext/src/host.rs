@@ -6,6 +6,7 @@
 //! suspended fiber or a nested loop loses none.
 
 use crate::bell::Bell;
+use crate::classes::logger;
 use crate::classes::start_fiber;
 use crate::config::Loop;
 use crate::exception;
@@ -17,11 +18,13 @@ use crate::shim;
 use crate::signals::Signals;
 use crate::workerman::Workerman;
 use ext_php_rs::types::Zval;
+use heartbus_core::engine::Engine;
 use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::event::Event;
 use heartbus_core::inbox::Inbox;
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -79,6 +82,11 @@ pub struct Host {
     is_interrupted: Cell<bool>,
     /// Calls of `pump` on the stack.
     pumps: Cell<u32>,
+    /// Called once each, by our own loop: the times and numbers, and the closures.
+    alarms: RefCell<BTreeMap<(Instant, i64), Zval>>,
+    last_alarm: Cell<i64>,
+    /// The descriptor of the log that the bell watches.
+    watched_log: Cell<RawFd>,
     /// In a forked child: the parent's host, of which nothing may be used here.
     inherited: RefCell<Option<Rc<Host>>>,
 }
@@ -120,6 +128,9 @@ impl Host {
             signals: RefCell::default(),
             is_interrupted: Cell::new(false),
             pumps: Cell::new(0),
+            alarms: RefCell::default(),
+            last_alarm: Cell::new(0),
+            watched_log: Cell::new(-1),
             inherited: RefCell::new(inherited),
         }
     }
@@ -136,7 +147,9 @@ impl Host {
         for (server, _) in host.servers.take() {
             server.shut_down();
         }
+        crate::log::stop_waiting();
         host.waiting.take();
+        host.alarms.take();
         host.inherited.take();
     }
 
@@ -198,6 +211,12 @@ impl Host {
 
     pub fn running_servers(&self) -> Vec<Rc<Server>> {
         self.servers.borrow().iter().map(|(server, _)| server.clone()).collect()
+    }
+
+    /// Servers whose engines run.
+    pub fn running(&self) -> Vec<(Rc<Server>, Rc<Engine>)> {
+        let servers = self.running_servers().into_iter();
+        servers.filter_map(|server| server.engine().filter(|engine| !engine.is_stopped()).map(|engine| (server, engine))).collect()
     }
 
     /// The thread of all clients; started by the first that needs it.
@@ -358,9 +377,14 @@ impl Host {
 
     fn tell_all(&self) -> Outcome<usize> {
         let visits = self.visits.get();
+        self.hand_over_log()?;
         let mut ran = 0;
         let mut is_quiet = true;
         for server in self.running_servers() {
+            ran += server.views.wake()?;
+            if visits != self.visits.get() {
+                return Ok(ran);
+            }
             ran += self.tell_batch(&*server)?;
             if visits != self.visits.get() {
                 return Ok(ran);
@@ -369,7 +393,7 @@ impl Host {
             if visits != self.visits.get() {
                 return Ok(ran);
             }
-            is_quiet &= server.pending().borrow().is_empty();
+            is_quiet &= server.pending().borrow().is_empty() && !server.views.has_to_wake();
         }
         let fleet = self.fleet.borrow().clone();
         if let Some(fleet) = fleet {
@@ -383,6 +407,31 @@ impl Host {
             bell.silence();
         }
         Ok(ran)
+    }
+
+    /// After the log's settings were applied: messages for PHP's logger wake the loop.
+    pub fn watch_log(&self) -> Result<(), Error> {
+        let Some(fd) = crate::log::waiting_fd() else { return Ok(()) };
+        if self.watched_log.replace(fd.as_raw_fd()) != fd.as_raw_fd() {
+            self.bell()?.watch(fd)?;
+        }
+        Ok(())
+    }
+
+    /// What waits for PHP's logger. That may be one of the user's own, and throw.
+    fn hand_over_log(&self) -> Outcome {
+        while let Some(entry) = crate::log::next_waiting() {
+            let level = match entry.level {
+                tracing::Level::ERROR => logger::Level::Error,
+                tracing::Level::WARN => logger::Level::Warning,
+                tracing::Level::INFO => logger::Level::Info,
+                _ => logger::Level::Debug,
+            };
+            let context = crate::php::json_decode(format!("{{{}}}", entry.context).as_bytes());
+            let context = if context.is_array() { context } else { Zval::new_array() };
+            logger::log_globally(level, crate::php::text(entry.message), context)?;
+        }
+        Ok(())
     }
 
     fn tell_batch(&self, source: &dyn Source) -> Outcome<usize> {
@@ -413,7 +462,9 @@ impl Host {
 
     /// Makes the bell ring when the next timer is due.
     pub fn set_alarm(&self) {
-        let next = self.running_servers().into_iter().filter_map(|server| server.timers.next_due()).min();
+        let timers = self.running_servers().into_iter().filter_map(|server| server.timers.next_due());
+        let alarm = self.alarms.borrow().first_key_value().map(|((at, _), _)| *at);
+        let next = timers.chain(alarm).min();
         if let Some(bell) = self.bell.get() {
             bell.wake_at(next);
         }
@@ -432,6 +483,14 @@ impl Host {
                 if visits != self.visits.get() {
                     return Ok(fired);
                 }
+            }
+        }
+        while let Some(alarm) = self.take_alarm(now) {
+            crate::php::call(&alarm, [])?;
+            self.check_process()?;
+            fired += 1;
+            if visits != self.visits.get() {
+                return Ok(fired);
             }
         }
         self.set_alarm();
@@ -458,6 +517,30 @@ impl Host {
         if visits == self.visits.get() { self.leave_loop_when_idle() } else { Ok(()) }
     }
 
+    /// Calls a closure once, when our own loop turns that long from now.
+    pub fn alarm(&self, after: Duration, closure: Zval) -> i64 {
+        let number = self.last_alarm.get() + 1;
+        self.last_alarm.set(number);
+        self.alarms.borrow_mut().insert((Instant::now() + after, number), closure);
+        self.set_alarm();
+        number
+    }
+
+    pub fn cancel_alarm(&self, number: i64) {
+        let closure = {
+            let mut alarms = self.alarms.borrow_mut();
+            let place = alarms.keys().find(|(_, other)| *other == number).copied();
+            place.and_then(|place| alarms.remove(&place))
+        };
+        drop(closure);
+    }
+
+    fn take_alarm(&self, now: Instant) -> Option<Zval> {
+        let mut alarms = self.alarms.borrow_mut();
+        let first = alarms.first_entry().filter(|entry| entry.key().0 <= now)?;
+        Some(first.remove())
+    }
+
     // ---- the extension's own loop ----
 
     /// Runs everything of this process until `is_done`, an exception, or a stop signal.
@@ -482,14 +565,10 @@ impl Host {
         self.adopt_waiting()?;
         loop {
             let ran = self.pump()? + self.tick()?;
-            if Signals::came() {
-                self.is_interrupted.set(true);
-                for server in self.running_servers() {
-                    server.begin_stop(self);
-                }
+            if self.obey_signals() {
                 continue;
             }
-            if is_done() || (self.is_interrupted.get() && self.servers.borrow().is_empty()) {
+            if is_done() || self.is_interrupted_and_stopped() {
                 return Ok(());
             }
             if ran == 0 {
@@ -497,6 +576,41 @@ impl Host {
             }
             self.check_process()?;
         }
+    }
+
+    /// True when a stop signal came; every server begins to stop then.
+    fn obey_signals(&self) -> bool {
+        if self.loops.get() == 0 || !Signals::came() {
+            return false;
+        }
+        self.is_interrupted.set(true);
+        for server in self.running_servers() {
+            server.begin_stop(self);
+        }
+        true
+    }
+
+    fn is_interrupted_and_stopped(&self) -> bool {
+        self.is_interrupted.get() && self.servers.borrow().is_empty()
+    }
+
+    /// For whoever blocks: goes on telling until `is_done`, the deadline, or the end of a loop that was told to stop.
+    pub fn drive(&self, deadline: Option<Instant>, is_done: &mut dyn FnMut() -> bool) -> Outcome {
+        self.adopt_waiting()?;
+        while !is_done() {
+            let ran = self.pump()? + self.tick()?;
+            if self.obey_signals() {
+                continue;
+            }
+            if is_done() || self.is_interrupted_and_stopped() || deadline.is_some_and(|at| at <= Instant::now()) {
+                return Ok(());
+            }
+            if ran == 0 {
+                self.sleep(deadline)?;
+            }
+            self.check_process()?;
+        }
+        Ok(())
     }
 
     /// One turn for loops of others: tells what waits; with nothing to tell, waits for it for up to `timeout`.

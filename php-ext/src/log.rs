@@ -1,14 +1,20 @@
-//! Where the engine's log messages go: one line each, in the format of the PHP library's logger, to stderr or a file.
+//! Where the engine's log messages go: one line each, in the format of the PHP library's logger, to stderr or a file; or to
+//! that logger itself, which is PHP's and gets them on PHP's thread.
 //!
-//! Lines are written with one system call and without a lock: a process forked off in the middle of one cannot hang.
+//! Lines are written with one system call and without a lock: a process forked off in the middle of one cannot hang. What
+//! waits for the logger is behind a lock, of which a forked child keeps away.
 
+use crate::shim;
 use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::wire::php_json;
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{Mode, OFlags, open};
+use std::collections::VecDeque;
 use std::fmt::{Debug, Write};
-use std::os::fd::{BorrowedFd, IntoRawFd};
-use std::sync::Once;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU8, Ordering};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
@@ -30,6 +36,7 @@ static TOUCHED: AtomicBool = AtomicBool::new(false);
 pub struct Settings {
     pub level: Option<u8>,
     pub file: Option<String>,
+    pub to_logger: Option<bool>,
 }
 
 impl Settings {
@@ -45,6 +52,13 @@ impl Settings {
             TARGET.store(opened.into_raw_fd(), Ordering::Relaxed);
         }
         TOUCHED.store(true, Ordering::Relaxed);
+        if let Some(to_logger) = self.to_logger {
+            match (to_logger, Sink::current()) {
+                (true, None) => SINK.store(Sink::open()?, Ordering::Release),
+                (false, Some(_)) => stop_waiting(),
+                _ => {}
+            }
+        }
         install();
         tracing::callsite::rebuild_interest_cache();
         Ok(())
@@ -65,6 +79,124 @@ pub fn install() {
     });
 }
 
+fn write_line(level: Level, message: &str, context: &str) {
+    let name = match level {
+        Level::ERROR => "ERROR",
+        Level::WARN => "WARNING",
+        Level::INFO => "INFO",
+        _ => "DEBUG",
+    };
+    let now = chrono::Local::now().format("%Y-%m-%d %H:%M:%S");
+    let mut text = format!("[{now}] [{name}] {message}");
+    if !context.is_empty() {
+        text.push_str(" {");
+        text.push_str(context);
+        text.push('}');
+    }
+    text.push('\n');
+    // SAFETY: descriptors of the log are never closed; that of stderr is the process's own.
+    let target = unsafe { BorrowedFd::borrow_raw(TARGET.load(Ordering::Relaxed)) };
+    // A log that cannot be written has nobody to tell.
+    let _ = rustix::io::write(target, text.as_bytes());
+}
+
+/// Messages that may wait for PHP; beyond, the oldest are dropped and counted.
+const MAX_WAITING: usize = 1000;
+
+/// A message on its way to PHP's logger. The context is the inside of a JSON object.
+pub struct Entry {
+    pub level: Level,
+    pub message: String,
+    pub context: String,
+}
+
+/// Where messages wait for PHP's thread. Never freed: another thread may be using it.
+struct Sink {
+    /// The process that may use it.
+    generation: u32,
+    waiting: Mutex<Waiting>,
+    /// Readable while messages wait.
+    fd: OwnedFd,
+}
+
+#[derive(Default)]
+struct Waiting {
+    entries: VecDeque<Entry>,
+    dropped: u64,
+}
+
+static SINK: AtomicPtr<Sink> = AtomicPtr::new(ptr::null_mut());
+
+fn generation() -> u32 {
+    // SAFETY: reads a number.
+    unsafe { shim::heartbus_generation() }
+}
+
+impl Sink {
+    fn open() -> Result<*mut Sink, Error> {
+        let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|error| Error::new(ErrorKind::Io, format!("Cannot wait for log messages: {error}")))?;
+        Ok(Box::into_raw(Box::new(Sink { generation: generation(), waiting: Mutex::default(), fd })))
+    }
+
+    fn current() -> Option<&'static Sink> {
+        // SAFETY: null, or a sink that is never freed.
+        unsafe { SINK.load(Ordering::Acquire).as_ref() }.filter(|sink| sink.generation == generation())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, entry: Entry) {
+        let mut waiting = self.lock();
+        if waiting.entries.len() >= MAX_WAITING {
+            waiting.entries.pop_front();
+            waiting.dropped += 1;
+        }
+        waiting.entries.push_back(entry);
+        if waiting.entries.len() == 1 {
+            // Any number but 0 will do.
+            let _ = rustix::io::write(&self.fd, &[1; 8]);
+        }
+    }
+
+    fn pop(&self) -> Option<Entry> {
+        let mut waiting = self.lock();
+        let dropped = std::mem::take(&mut waiting.dropped);
+        if dropped > 0 {
+            let message = format!("{dropped} log messages were dropped: the logger is too slow for them");
+            return Some(Entry { level: Level::WARN, message, context: String::new() });
+        }
+        let entry = waiting.entries.pop_front();
+        if waiting.entries.is_empty() {
+            // Fails when it was not readable.
+            let _ = rustix::io::read(&self.fd, &mut [0; 8]);
+        }
+        entry
+    }
+}
+
+/// Readable while messages wait for PHP's logger; none where they go elsewhere.
+pub fn waiting_fd() -> Option<BorrowedFd<'static>> {
+    Sink::current().map(|sink| sink.fd.as_fd())
+}
+
+/// The next message for PHP's logger.
+pub fn next_waiting() -> Option<Entry> {
+    Sink::current()?.pop()
+}
+
+/// PHP's logger is gone, or wanted no more: what waits for it is written as if it had never been.
+pub fn stop_waiting() {
+    if let Some(sink) = Sink::current() {
+        SINK.store(ptr::null_mut(), Ordering::Release);
+        while let Some(Entry { level, message, context }) = sink.pop() {
+            write_line(level, &message, &context);
+        }
+    }
+}
+
 struct Log;
 
 impl Subscriber for Log {
@@ -79,24 +211,11 @@ impl Subscriber for Log {
     fn event(&self, event: &Event<'_>) {
         let mut line = Line::default();
         event.record(&mut line);
-        let name = match *event.metadata().level() {
-            Level::ERROR => "ERROR",
-            Level::WARN => "WARNING",
-            Level::INFO => "INFO",
-            _ => "DEBUG",
-        };
-        let now = chrono::Local::now().format("%Y-%m-%d %H:%M:%S");
-        let mut text = format!("[{now}] [{name}] {}", line.message);
-        if !line.context.is_empty() {
-            text.push_str(" {");
-            text.push_str(&line.context);
-            text.push('}');
+        if let Some(sink) = Sink::current() {
+            sink.push(Entry { level: *event.metadata().level(), message: line.message, context: line.context });
+            return;
         }
-        text.push('\n');
-        // SAFETY: descriptors of the log are never closed; that of stderr is the process's own.
-        let target = unsafe { BorrowedFd::borrow_raw(TARGET.load(Ordering::Relaxed)) };
-        // A log that cannot be written has nobody to tell.
-        let _ = rustix::io::write(target, text.as_bytes());
+        line.write(*event.metadata().level());
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {
@@ -121,6 +240,10 @@ struct Line {
 }
 
 impl Line {
+    fn write(&self, level: Level) {
+        write_line(level, &self.message, &self.context);
+    }
+
     fn key(&mut self, field: &Field) {
         if !self.context.is_empty() {
             self.context.push(',');

@@ -96,19 +96,48 @@ pub fn create(info: &NodeInfo) -> Outcome<Zval> {
     // SAFETY: the class is registered and can be instantiated.
     unsafe { shim::object_init_ex(&raw mut node, CLASS.load(Ordering::Relaxed)) };
     let object = node.object_mut().map(ptr::from_mut).ok_or(Thrown)?;
-    let last_message = if info.last_message > 0.0 { info.last_message } else { info.created_at };
-    LAST_HEARTBEAT_TIME.fill(object, value(info.last_heartbeat));
-    HEARTBEAT_COUNT.fill(object, value(info.heartbeat_count as i64));
-    STATUS.fill(object, text(if info.online { ONLINE } else { OFFLINE }));
-    METADATA.fill(object, metadata(&info.metadata));
+    refresh(object, info, true);
     CREATED_AT.fill(object, value(info.created_at));
-    TOTAL_MESSAGES.fill(object, value(info.total_messages as i64));
-    LAST_MESSAGE_TIME.fill(object, value(last_message));
     ID.fill(object, text(&*info.id));
     IP.fill(object, text(info.peer.ip().to_canonical().to_string()));
     PORT.fill(object, value(i64::from(info.peer.port())));
     CONNECTION_ID.fill(object, value(info.connection_id as i64));
     Ok(node)
+}
+
+/// Brings a copy of the engine's record up to date.
+pub fn refresh(object: *mut zend_object, info: &NodeInfo, with_metadata: bool) {
+    LAST_HEARTBEAT_TIME.fill(object, value(info.last_heartbeat));
+    HEARTBEAT_COUNT.fill(object, value(info.heartbeat_count as i64));
+    STATUS.fill(object, text(status(info)));
+    TOTAL_MESSAGES.fill(object, value(info.total_messages as i64));
+    LAST_MESSAGE_TIME.fill(object, value(if info.last_message > 0.0 { info.last_message } else { info.created_at }));
+    if with_metadata {
+        METADATA.fill(object, metadata(&info.metadata));
+    }
+}
+
+/// `toArray()` of the engine's record, without an object.
+pub fn describe(info: &NodeInfo) -> Zval {
+    let now = microtime();
+    map([
+        ("id", text(&*info.id)),
+        ("ip", text(info.peer.ip().to_canonical().to_string())),
+        ("port", value(i64::from(info.peer.port()))),
+        ("connection_id", value(info.connection_id as i64)),
+        ("status", text(status(info))),
+        ("last_heartbeat", value(info.last_heartbeat)),
+        ("seconds_since_heartbeat", value(now - info.last_heartbeat)),
+        ("heartbeat_count", value(info.heartbeat_count as i64)),
+        ("total_messages", value(info.total_messages as i64)),
+        ("created_at", value(info.created_at)),
+        ("lifetime", value(now - info.created_at)),
+        ("metadata", metadata(&info.metadata)),
+    ])
+}
+
+fn status(info: &NodeInfo) -> &'static str {
+    if info.online { ONLINE } else { OFFLINE }
 }
 
 fn metadata(json: &str) -> Zval {

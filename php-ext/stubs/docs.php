@@ -109,6 +109,17 @@ return [
 
         @return resource
         TEXT,
+    "$library\\Server\\HeartbeatServer::getNodeManager" => <<<'TEXT'
+        The nodes of this server, always the same object. Once the server has started it shows what the engine knows at that
+        moment: counts cost nothing, lists are made when they are asked for, and the same registration is the same Node
+        object while somebody holds it. unregister() takes a node off the bus, register() throws, updateHeartbeat() keeps a
+        node alive, setHeartbeatTimeout() changes the server's, checkTimeout() and cleanupOffline() find nothing to do.
+        TEXT,
+    "$library\\Server\\HeartbeatServer::getChannelScheduler" => <<<'TEXT'
+        The channels of this server's nodes, always the same object. Once the server has started, send() on a channel goes
+        out on the wire, and recv() and recvAsync() get what the node sent while somebody holds the channel, or has begun to
+        receive from it. close() ends this side only; the channel of a node that left is closed.
+        TEXT,
     "$library\\Server\\HeartbeatServer::getStats" => '@return array{server: array<string, mixed>, nodes: array<string, int>, channels: array<string, int>, connections: array<string, int|float>, router: array<string, int>, monitor: array<string, mixed>, engine: array<string, int>}',
     "$library\\Server\\HeartbeatServer::onMessage" => <<<'TEXT'
         A native server reads its connections itself.

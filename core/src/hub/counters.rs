@@ -20,11 +20,64 @@ impl Counter {
     }
 }
 
+/// Upper bounds of the buckets of a [`Durations`], in microseconds; one more bucket has what is longer.
+pub const BOUNDS: [u64; 15] =
+    [100, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000];
+
+/// Durations of one thread, counted by how long they were.
+#[derive(Default, Debug)]
+pub struct Durations {
+    buckets: [Counter; BOUNDS.len() + 1],
+    micros: Counter,
+}
+
+impl Durations {
+    /// `n` things that took `micros` each.
+    pub fn observe(&self, micros: u64, n: u64) {
+        self.buckets[BOUNDS.partition_point(|bound| *bound < micros)].add(n);
+        self.micros.add(micros * n);
+    }
+
+    pub fn add_to(&self, sum: &mut Distribution) {
+        for (sum, bucket) in sum.buckets.iter_mut().zip(&self.buckets) {
+            *sum += bucket.get();
+        }
+        sum.micros += self.micros.get();
+    }
+}
+
+/// How long things took, over all threads: how many ended up in each bucket, smaller buckets not included.
+#[derive(Copy, Clone, Default, Debug, PartialEq, Eq)]
+pub struct Distribution {
+    pub buckets: [u64; BOUNDS.len() + 1],
+    pub micros: u64,
+}
+
+impl Distribution {
+    pub fn add(&mut self, other: &Distribution) {
+        self.buckets.iter_mut().zip(other.buckets).for_each(|(sum, more)| *sum += more);
+        self.micros += other.micros;
+    }
+}
+
+/// How long the engine took.
+#[derive(Copy, Clone, Default, Debug, PartialEq, Eq)]
+pub struct Timings {
+    /// For a message: the time of the pass that handled it, shared by all messages of that pass.
+    pub messages: Distribution,
+    /// For a heartbeat, from the moment its thread turned to it until the reply was written: the time of the whole pass.
+    pub heartbeats: Distribution,
+}
+
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
         /// The counters of one thread. The names are those of [`Counts`].
         #[derive(Default, Debug)]
-        pub struct Counters { $(pub $name: Counter,)+ }
+        pub struct Counters {
+            $(pub $name: Counter,)+
+            pub message_durations: Durations,
+            pub heartbeat_durations: Durations,
+        }
 
         /// Sums over all threads, since the engine started.
         #[derive(Copy, Clone, Default, Debug, PartialEq, Eq)]
@@ -37,6 +90,10 @@ macro_rules! counters {
         }
 
         impl Counts {
+            pub fn add(&mut self, other: &Counts) {
+                $(self.$name += other.$name;)+
+            }
+
             /// Names and values, in the order of the fields.
             pub fn list(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($name), self.$name),)+].into_iter()

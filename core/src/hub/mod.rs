@@ -14,7 +14,7 @@ pub mod replies;
 pub mod session;
 pub mod wheel;
 
-pub use counters::{Counters, Counts};
+pub use counters::{Counters, Counts, Distribution, Timings};
 pub use event::{Departure, Event, EventMask, Host};
 pub use link::Link;
 pub use node::{Node, NodeInfo};
@@ -90,6 +90,8 @@ const HEAD_LEN: usize = 7 + 14 + 10 + 11;
 
 pub struct Hub {
     limits: Limits,
+    /// The limit of that name at first; the host may change it.
+    heartbeat_timeout: AtomicU64,
     host: Arc<dyn Host>,
     nodes: DashMap<Arc<str>, Arc<Node>>,
     /// Every channel in use, with the node it belongs to.
@@ -110,6 +112,7 @@ pub struct Hub {
 impl Hub {
     pub fn new(limits: Limits, host: Arc<dyn Host>) -> Hub {
         Hub {
+            heartbeat_timeout: AtomicU64::new(limits.heartbeat_timeout),
             limits,
             host,
             nodes: DashMap::new(),
@@ -127,6 +130,16 @@ impl Hub {
 
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// In microseconds.
+    pub fn heartbeat_timeout(&self) -> u64 {
+        self.heartbeat_timeout.load(Ordering::Relaxed)
+    }
+
+    /// Holds for nodes that register from now on, and for the others from their next check on, which the old one decides.
+    pub fn set_heartbeat_timeout(&self, micros: u64) {
+        self.heartbeat_timeout.store(micros, Ordering::Relaxed);
     }
 
     pub fn host(&self) -> &dyn Host {
@@ -149,6 +162,26 @@ impl Hub {
     /// Up to `max` nodes, in no particular order.
     pub fn some_nodes(&self, max: usize) -> Vec<Arc<Node>> {
         self.nodes.iter().take(max).map(|entry| entry.value().clone()).collect()
+    }
+
+    pub fn node_of_channel(&self, channel_id: u32) -> Option<Arc<Node>> {
+        self.channels.get(&channel_id).map(|node| node.clone())
+    }
+
+    /// The node of a connection, of several the one that registered last. Looks at every node.
+    pub fn node_of_connection(&self, connection_id: u64) -> Option<Arc<Node>> {
+        // No connection has had such an id yet.
+        if connection_id == 0 || connection_id >= self.next_connection.load(Ordering::Relaxed) {
+            return None;
+        }
+        let of_connection = self.nodes.iter().filter(|node| node.connection_id() == connection_id);
+        of_connection.max_by_key(|node| node.registered_at()).map(|node| node.clone())
+    }
+
+    /// The host says that a node is alive. No heartbeat is counted.
+    pub fn keep_alive(&self, id: &str, now: Now) -> Result<(), Refusal> {
+        self.node(id).ok_or(Refusal::NoSuchNode)?.seen(now);
+        Ok(())
     }
 
     pub fn next_connection_id(&self) -> u64 {

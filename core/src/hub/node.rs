@@ -87,6 +87,11 @@ impl Node {
         self.channel_id
     }
 
+    /// In monotonic microseconds.
+    pub fn registered_at(&self) -> u64 {
+        self.created
+    }
+
     pub fn is_online(&self) -> bool {
         self.gate().left.is_none()
     }

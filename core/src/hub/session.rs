@@ -119,7 +119,7 @@ impl Session {
         if self.nodes.get(channel_id).is_none() {
             return Next::Continue;
         }
-        let timeout = cx.hub.limits().heartbeat_timeout;
+        let timeout = cx.hub.heartbeat_timeout();
         let seen = if reading_stopped { cx.now.mono } else { node.last_seen() };
         if cx.now.mono <= seen + timeout {
             let timer = cx.wheel.insert(seen + timeout, Timer::Node(node.clone()));
@@ -299,7 +299,7 @@ impl Session {
         if let Some(timer) = self.register_timer.take() {
             cx.wheel.remove(timer);
         }
-        let timer = cx.wheel.insert(cx.now.mono + cx.hub.limits().heartbeat_timeout, Timer::Node(node.clone()));
+        let timer = cx.wheel.insert(cx.now.mono + cx.hub.heartbeat_timeout(), Timer::Node(node.clone()));
         self.nodes.insert(Registered { node, timer });
         Next::Continue
     }

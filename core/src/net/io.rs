@@ -23,6 +23,7 @@ use mio::{Events, Interest, Poll, Registry, Token};
 use slab::Slab;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
@@ -189,6 +190,7 @@ impl IoThread {
             _ => {}
         }
         self.work.now = self.clock.now();
+        let (messages, heartbeats) = (self.work.counters.messages_in.get(), self.work.counters.heartbeats.get());
         for event in events.iter() {
             match event.token() {
                 LISTENER => self.accept_ready = true,
@@ -201,6 +203,12 @@ impl IoThread {
                 connection.listed = false;
                 self.read(slot);
             }
+        }
+        if let Some(messages) = NonZeroU64::new(self.work.counters.messages_in.get() - messages) {
+            // One look at the clock for everything that this pass read.
+            let micros = self.clock.now().mono.saturating_sub(self.work.now.mono);
+            self.work.counters.message_durations.observe(micros / messages, messages.get());
+            self.work.counters.heartbeat_durations.observe(micros, self.work.counters.heartbeats.get() - heartbeats);
         }
         if std::mem::take(&mut self.mail) {
             self.open_mail();

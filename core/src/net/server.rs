@@ -8,7 +8,7 @@ use super::{Clock, listen, raise_descriptor_limit, spawn_thread};
 use crate::config::ServerConfig;
 use crate::error::{Error, ErrorKind};
 use crate::hub::event::CloseReason;
-use crate::hub::{Counters, Counts, Host, Hub, Limits, Now};
+use crate::hub::{Counters, Counts, Host, Hub, Limits, Now, Timings};
 use dashmap::DashMap;
 use ipnet::IpNet;
 use std::io;
@@ -210,6 +210,15 @@ impl Server {
         }
         self.host_counters.lock().unwrap_or_else(PoisonError::into_inner).add_to(&mut sum);
         self.shared.hub.add_counts_to(&mut sum);
+        sum
+    }
+
+    pub(crate) fn timings(&self) -> Timings {
+        let mut sum = Timings::default();
+        for counters in &self.counters {
+            counters.message_durations.add_to(&mut sum.messages);
+            counters.heartbeat_durations.add_to(&mut sum.heartbeats);
+        }
         sum
     }
 

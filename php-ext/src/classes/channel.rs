@@ -9,6 +9,7 @@ use crate::arguments;
 use crate::clock::microtime;
 use crate::declare::Declare;
 use crate::exception;
+use crate::live::{self, Sent};
 use crate::php::{self, Call, Outcome, Thrown, map, string, value};
 use crate::shim;
 use crate::slots::{Property, Type};
@@ -102,6 +103,64 @@ pub fn closed(channel: *mut zend_object) -> bool {
     CLOSED.is_true(channel)
 }
 
+pub fn set_created_at(channel: *mut zend_object, created_at: f64) {
+    CREATED_AT.set(channel, value(created_at));
+}
+
+pub fn set_max_queue_size(channel: *mut zend_object, max_queue_size: i64) {
+    MAX_QUEUE_SIZE.set(channel, value(max_queue_size));
+}
+
+/// Takes what came over the wire, and calls nobody: see [`serve_waiters`]. True when the oldest item was dropped for it.
+pub fn accept(channel: *mut zend_object, data: Zval) -> bool {
+    let is_full = RECV_QUEUE.table(channel).len() >= MAX_QUEUE_SIZE.int(channel);
+    queue(channel, RECV_QUEUE, data, true);
+    is_full
+}
+
+/// Takes nothing more. What is there can still be received; [`serve_waiters`] tells those who wait.
+pub fn end(channel: *mut zend_object) {
+    CLOSED.set(channel, value(true));
+}
+
+pub fn has_waiters(channel: *mut zend_object) -> bool {
+    !WAITING.table(channel).is_empty()
+}
+
+/// Gives those who wait what is in the queue, oldest to oldest, and null when nothing can come any more. Runs PHP code.
+pub fn serve_waiters(channel: *mut zend_object) -> Outcome {
+    while has_waiters(channel) && (closed(channel) || !RECV_QUEUE.table(channel).is_empty()) {
+        let Some(waiter) = WAITING.table(channel).shift() else { break };
+        if !is_done(&waiter)? {
+            // The question whether it is done may have run PHP code that took the item.
+            match take(channel) {
+                Some(item) => resolve(&waiter, item)?,
+                None if closed(channel) => resolve(&waiter, Zval::null())?,
+                None => {
+                    give_back(channel, waiter);
+                    break;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Puts a waiter in front again.
+fn give_back(channel: *mut zend_object, waiter: Zval) {
+    let waiters = WAITING.table(channel);
+    let others = waiters.take();
+    waiters.push(waiter);
+    for other in items(&others) {
+        waiters.push(other.shallow_clone());
+    }
+}
+
+/// Whether it takes anything: on a server's channel, whether its node is still there.
+fn shut_down(channel: *mut zend_object) -> Outcome<bool> {
+    Ok(closed(channel) || live::of_channel(channel)?.is_some_and(|view| !view.is_open()))
+}
+
 /// Resolves every waiter with null: runs PHP code.
 pub fn shut(channel: *mut zend_object) -> Outcome {
     CLOSED.set(channel, value(true));
@@ -119,7 +178,7 @@ pub fn stats(channel: *mut zend_object) -> Outcome<Zval> {
     Ok(map([
         ("id", ID.read(channel)?),
         ("node_id", NODE_ID.read(channel)?),
-        ("closed", value(closed(channel))),
+        ("closed", value(shut_down(channel)?)),
         ("send_queue_size", value(SEND_QUEUE.table(channel).len())),
         ("recv_queue_size", value(RECV_QUEUE.table(channel).len())),
         ("waiting_futures", value(WAITING.table(channel).len())),
@@ -150,19 +209,29 @@ fn send(call: &mut Call) -> Outcome {
     let mut data = ptr::null_mut::<zend_string>();
     arguments!(call, c"S", data)?;
     let this = call.this();
-    if closed(this) {
+    let sent = if closed(this) { Sent::Gone } else { put(this, data, false)? };
+    if matches!(sent, Sent::Gone) {
         return Err(exception::runtime_exception(&format!("Channel {} is closed", ID.int(this)?)));
     }
-    let sent = queue(this, SEND_QUEUE, string(data), false);
-    count_sent(call, sent)
+    count_sent(call, matches!(sent, Sent::Yes))
 }
 
 fn try_send(call: &mut Call) -> Outcome {
     let (mut data, mut drop_oldest) = (ptr::null_mut::<zend_string>(), false);
     arguments!(call, c"S|b", data, drop_oldest)?;
     let this = call.this();
-    let sent = !closed(this) && queue(this, SEND_QUEUE, string(data), drop_oldest);
+    let sent = !closed(this) && matches!(put(this, data, drop_oldest)?, Sent::Yes);
     count_sent(call, sent)
+}
+
+/// On a server's channel to its node, where what is on its way cannot be taken back for something newer; else into the
+/// queue.
+fn put(channel: *mut zend_object, data: *mut zend_string, drop_oldest: bool) -> Outcome<Sent> {
+    match live::of_channel(channel)? {
+        Some(view) => view.send(php::bytes(data)),
+        None if queue(channel, SEND_QUEUE, string(data), drop_oldest) => Ok(Sent::Yes),
+        None => Ok(Sent::Refused),
+    }
 }
 
 fn count_sent(call: &mut Call, sent: bool) -> Outcome {
@@ -215,7 +284,9 @@ fn deliver(channel: *mut zend_object, data: Zval, drop_oldest: bool) -> Outcome<
             return Ok(true);
         }
     }
-    Ok(queue(channel, RECV_QUEUE, data, drop_oldest))
+    let queued = queue(channel, RECV_QUEUE, data, drop_oldest);
+    keep(channel)?;
+    Ok(queued)
 }
 
 fn is_done(waiter: &Zval) -> Outcome<bool> {
@@ -235,6 +306,14 @@ fn resolve(waiter: &Zval, result: Zval) -> Outcome {
     }
 }
 
+/// What a server's channel has, or will have, must not end with the caller's variable.
+fn keep(channel: *mut zend_object) -> Outcome {
+    if let Some(view) = live::of_channel(channel)? {
+        view.keep(channel);
+    }
+    Ok(())
+}
+
 /// The next item of the receive queue.
 fn take(channel: *mut zend_object) -> Option<Zval> {
     let item = RECV_QUEUE.table(channel).shift()?;
@@ -246,6 +325,7 @@ fn recv(call: &mut Call) -> Outcome {
     let mut timeout = 0f64;
     arguments!(call, c"|d", timeout)?;
     let this = call.this();
+    keep(this)?;
     if let Some(item) = take(this) {
         *call.result = item;
         return Ok(());
@@ -304,6 +384,7 @@ fn leave(channel: *mut zend_object, future: *mut zend_object) {
 fn recv_async(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
+    keep(this)?;
     let future = new_future()?;
     match take(this) {
         Some(item) => resolve(&future, item)?,
@@ -351,14 +432,20 @@ fn get_recv_queue_size(call: &mut Call) -> Outcome {
     Ok(())
 }
 
+/// On a server's channel this ends the receiving and sending here: the node and its connection stay.
 fn close(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
-    shut(call.this())
+    let this = call.this();
+    let _alive = php::object(this);
+    if let Some(view) = live::of_channel(this)? {
+        view.let_go(this);
+    }
+    shut(this)
 }
 
 fn is_closed(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
-    let closed = closed(call.this());
+    let closed = shut_down(call.this())?;
     call.result.set_bool(closed);
     Ok(())
 }

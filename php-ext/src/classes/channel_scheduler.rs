@@ -4,6 +4,7 @@ use super::channel::{self, DEFAULT_QUEUE_SIZE};
 use super::state::{Field, Table, bytes, invoke, items};
 use crate::arguments;
 use crate::declare::Declare;
+use crate::live;
 use crate::php::{self, Call, Outcome, Thrown, map, string, value};
 use crate::shim;
 use ext_php_rs::builders::ClassBuilder;
@@ -65,6 +66,10 @@ fn create_channel(call: &mut Call) -> Outcome {
     let (mut node_id, mut max_queue_size) = (ptr::null_mut::<zend_string>(), DEFAULT_QUEUE_SIZE);
     arguments!(call, c"S|l", node_id, max_queue_size)?;
     let this = call.this();
+    if let Some(live) = live::of(this)? {
+        *call.result = live.create_channel(php::bytes(node_id), max_queue_size)?;
+        return Ok(());
+    }
     let id = NEXT_CHANNEL_ID.int(this);
     NEXT_CHANNEL_ID.add(this, 1);
     let channel = channel::create(id, string(node_id), max_queue_size)?;
@@ -78,14 +83,22 @@ fn create_channel(call: &mut Call) -> Outcome {
 fn get_channel(call: &mut Call) -> Outcome {
     let mut id = 0i64;
     arguments!(call, c"l", id)?;
-    *call.result = CHANNELS.table(call.this()).get_index(id).unwrap_or_else(Zval::null);
+    let this = call.this();
+    *call.result = match live::of(this)? {
+        Some(live) => live.channel(id)?,
+        None => CHANNELS.table(this).get_index(id).unwrap_or_else(Zval::null),
+    };
     Ok(())
 }
 
 fn get_node_channels(call: &mut Call) -> Outcome {
     let mut node_id = ptr::null_mut::<zend_string>();
     arguments!(call, c"S", node_id)?;
-    *call.result = of_node(call.this(), php::bytes(node_id)).unwrap_or_else(|| value(ZendEmptyArray));
+    let this = call.this();
+    *call.result = match live::of(this)? {
+        Some(live) => live.node_channels(php::bytes(node_id))?,
+        None => of_node(this, php::bytes(node_id)).unwrap_or_else(|| value(ZendEmptyArray)),
+    };
     Ok(())
 }
 
@@ -105,6 +118,9 @@ fn close_channel(call: &mut Call) -> Outcome {
     let mut id = 0i64;
     arguments!(call, c"l", id)?;
     let this = call.this();
+    if let Some(live) = live::of(this)? {
+        return live.close_channel(id);
+    }
     let channel = CHANNELS.table(this).get_index(id);
     if let Some(channel) = channel.as_ref().and_then(channel::of) {
         channel::shut(channel)?;
@@ -134,6 +150,9 @@ fn close_node_channels(call: &mut Call) -> Outcome {
     let mut node_id = ptr::null_mut::<zend_string>();
     arguments!(call, c"S", node_id)?;
     let this = call.this();
+    if let Some(live) = live::of(this)? {
+        return live.close_node_channels(php::bytes(node_id));
+    }
     let Some(channels) = of_node(this, php::bytes(node_id)) else { return Ok(()) };
     for channel in items(&channels).filter_map(channel::of) {
         channel::shut(channel)?;
@@ -149,27 +168,38 @@ fn close_node_channels(call: &mut Call) -> Outcome {
 fn has_node_channels(call: &mut Call) -> Outcome {
     let mut node_id = ptr::null_mut::<zend_string>();
     arguments!(call, c"S", node_id)?;
-    let found = of_node(call.this(), php::bytes(node_id));
+    let this = call.this();
+    if let Some(live) = live::of(this)? {
+        call.result.set_bool(live.has_node(php::bytes(node_id)));
+        return Ok(());
+    }
+    let found = of_node(this, php::bytes(node_id));
     call.result.set_bool(found.as_ref().is_some_and(|channels| items(channels).next().is_some()));
     Ok(())
 }
 
 fn get_all_channels(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
-    *call.result = CHANNELS.table(call.this()).snapshot();
+    let this = call.this();
+    *call.result = match live::of(this)? {
+        Some(live) => live.channels()?,
+        None => CHANNELS.table(this).snapshot(),
+    };
     Ok(())
 }
 
 fn get_active_channel_count(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
-    let count = CHANNELS.table(call.this()).len();
+    let this = call.this();
+    let count = live::of(this)?.map_or_else(|| CHANNELS.table(this).len(), |live| live.channel_count());
     call.result.set_long(count);
     Ok(())
 }
 
 fn get_active_node_count(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
-    let count = NODE_CHANNELS.table(call.this()).len();
+    let this = call.this();
+    let count = live::of(this)?.map_or_else(|| NODE_CHANNELS.table(this).len(), |live| live.node_count());
     call.result.set_long(count);
     Ok(())
 }
@@ -177,6 +207,10 @@ fn get_active_node_count(call: &mut Call) -> Outcome {
 fn cleanup(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
+    if let Some(live) = live::of(this)? {
+        call.result.set_long(live.cleanup());
+        return Ok(());
+    }
     let mut cleaned = 0;
     for channel in CHANNELS.table(this).values() {
         if let Some(channel) = channel::of(&channel).filter(|channel| channel::closed(*channel)) {
@@ -190,7 +224,11 @@ fn cleanup(call: &mut Call) -> Outcome {
 
 fn get_stats(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
-    *call.result = stats(call.this())?;
+    let this = call.this();
+    *call.result = match live::of(this)? {
+        Some(live) => live.channel_stats()?,
+        None => stats(this)?,
+    };
     Ok(())
 }
 
@@ -209,6 +247,10 @@ fn stats(scheduler: *mut zend_object) -> Outcome<Zval> {
 fn get_stats_summary(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
+    if let Some(live) = live::of(this)? {
+        *call.result = live.channel_summary();
+        return Ok(());
+    }
     let mut totals = [0i64; 4];
     for channel in CHANNELS.table(this).values().iter().filter_map(channel::of) {
         for (total, more) in totals.iter_mut().zip(channel::totals(channel)) {

@@ -6,6 +6,7 @@ use super::state::{self, Field, Table, bytes, items};
 use crate::arguments;
 use crate::clock::microtime;
 use crate::declare::Declare;
+use crate::measures::{self, Number};
 use crate::php::{self, Call, Outcome, Thrown, map, text, value};
 use crate::shim;
 use ext_php_rs::builders::ClassBuilder;
@@ -32,8 +33,16 @@ const DROPPED: Field = Field::new(5, c"droppedSeries");
 /// Every set of labels is a series: labels that hold ids would fill the memory.
 const MAX_SERIES: i64 = 10_000;
 
-/// Upper bounds of the buckets: from a tenth of a millisecond, which a message takes, to ten seconds.
+/// Upper bounds of the buckets, the engine's own: from a tenth of a millisecond, which a message takes, to ten seconds.
 const BOUNDS: [f64; 15] = [0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+const _: () = {
+    let mut place = 0;
+    while place < BOUNDS.len() {
+        assert!((BOUNDS[place] * 1e6 + 0.5) as u64 == heartbus_core::hub::counters::BOUNDS[place]);
+        place += 1;
+    }
+};
 
 const UPTIME: &str = "heartbeat_uptime_seconds";
 const DROPPED_NAME: &str = "heartbeat_metric_series_dropped_total";
@@ -183,6 +192,36 @@ fn key(name: &[u8], labels: &Zval) -> Outcome<Vec<u8>> {
     Ok(key)
 }
 
+/// What the application measured, and the servers of this process. Where both have a series, counters are added up, and
+/// of the others the servers' own stands.
+fn families(metrics: *mut zend_object, kind: Field) -> Outcome<Zval> {
+    let mut families = kind.table(metrics).snapshot();
+    for measure in measures::of_this_process() {
+        let labels = measure.label.map_or_else(|| value(ZendEmptyArray), |(label, text)| map([(label, php::text(text))]));
+        let key = key(measure.name.as_bytes(), &labels)?;
+        let entry = match measure.number {
+            Number::Counter(number) if kind.is_same(COUNTERS) => {
+                let before = Table::of(&mut families).open(measure.name.as_bytes()).get(&key);
+                let before = before.and_then(|mut entry| Table::of(&mut entry).get(b"value")).and_then(|value| value.long());
+                map([("value", value(before.unwrap_or_default().saturating_add(number as i64))), ("labels", labels)])
+            }
+            Number::Gauge(number) if kind.is_same(GAUGES) => map([("value", value(number)), ("labels", labels)]),
+            Number::Histogram(distribution) if kind.is_same(HISTOGRAMS) => {
+                let buckets: Vec<i64> = distribution.buckets.iter().map(|count| *count as i64).collect();
+                map([
+                    ("sum", value(distribution.micros as f64 / 1e6)),
+                    ("count", value(buckets.iter().sum::<i64>())),
+                    ("labels", labels),
+                    ("buckets", value(buckets)),
+                ])
+            }
+            _ => continue,
+        };
+        Table::of(&mut families).open(measure.name.as_bytes()).set(&key, entry);
+    }
+    Ok(families)
+}
+
 /// What one line of the text says, added up where two sets of labels look the same in it.
 enum Sample {
     Number(f64),
@@ -245,7 +284,7 @@ fn export(call: &mut Call) -> Outcome {
     for (kind, title, suffixes) in
         [(COUNTERS, "Counter", &[""][..]), (GAUGES, "Gauge", &[""]), (HISTOGRAMS, "Histogram", &["", "_bucket", "_sum", "_count"])]
     {
-        for (name, mut family) in kind.table(this).entries() {
+        for (name, mut family) in Table::of(&mut families(this, kind)?).entries() {
             let name = unused(metric_name(bytes(&state::to_string(&name)?)), title, suffixes, &mut names);
             let samples = if family.is_array() { samples(Table::of(&mut family), kind)? } else { Vec::new() };
             let _ = writeln!(out, "\n# HELP {name} {title} metric\n# TYPE {name} {}", title.to_lowercase());
@@ -354,15 +393,14 @@ fn number(number: f64) -> String {
 fn get_all(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
-    *call.result =
-        map([("counters", COUNTERS.table(this).snapshot()), ("gauges", GAUGES.table(this).snapshot()), ("histograms", histograms(this)?)]);
+    *call.result = map([("counters", families(this, COUNTERS)?), ("gauges", families(this, GAUGES)?), ("histograms", histograms(this)?)]);
     Ok(())
 }
 
 /// In the original's shape, without observations: `values` is empty, and `buckets` says how many were at most as large.
 fn histograms(metrics: *mut zend_object) -> Outcome<Zval> {
     let mut all = value(ZendEmptyArray);
-    for (name, mut family) in HISTOGRAMS.table(metrics).entries() {
+    for (name, mut family) in Table::of(&mut families(metrics, HISTOGRAMS)?).entries() {
         let (name, mut shown) = (state::to_string(&name)?, value(ZendEmptyArray));
         let entries = if family.is_array() { Table::of(&mut family).entries() } else { Vec::new() };
         for (key, mut series) in entries.into_iter().filter(|(_, series)| series.is_array()) {
@@ -392,8 +430,8 @@ fn export_json(call: &mut Call) -> Outcome {
     let this = call.this();
     let data = map([
         ("uptime", value(microtime() - START_TIME.float(this))),
-        ("counters", COUNTERS.table(this).snapshot()),
-        ("gauges", finite(GAUGES.table(this), b"value")?),
+        ("counters", families(this, COUNTERS)?),
+        ("gauges", finite(Table::of(&mut families(this, GAUGES)?), b"value")?),
         ("histograms", finite(Table::of(&mut histograms(this)?), b"sum")?),
         ("timestamp", value(microtime())),
     ]);

@@ -1,16 +1,16 @@
 //! The classes of the PHP library that need no engine, and its global functions. Their state is PHP's own: see `state`.
 
-mod channel;
-mod channel_scheduler;
+pub mod channel;
+pub mod channel_scheduler;
 mod config_validator;
 mod connection_pool;
 mod functions;
 mod future;
 mod heartbeat_monitor;
-mod logger;
+pub mod logger;
 mod message_router;
 mod metrics;
-mod node_manager;
+pub mod node_manager;
 mod rate_limiter;
 mod state;
 mod tcp_multiplex_client;

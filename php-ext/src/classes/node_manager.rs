@@ -7,8 +7,10 @@ use super::state::{Field, Table, bytes, instance, invoke, items, to_string};
 use crate::arguments;
 use crate::declare::Declare;
 use crate::exception;
+use crate::live::{self, Live};
 use crate::node;
-use crate::php::{self, Call, Outcome, map, value};
+use crate::php::{self, Call, Outcome, Thrown, map, value};
+use crate::shim;
 use ext_php_rs::builders::ClassBuilder;
 use ext_php_rs::error::Result;
 use ext_php_rs::ffi::{zend_class_entry, zend_object, zend_string};
@@ -67,6 +69,28 @@ pub fn class() -> *mut zend_class_entry {
     CLASS.load(Ordering::Relaxed)
 }
 
+pub fn create(heartbeat_timeout: f64) -> Outcome<Zval> {
+    let mut manager = Zval::new();
+    // SAFETY: the class is registered and can be instantiated.
+    unsafe { shim::object_init_ex(&raw mut manager, class()) };
+    let object = manager.object_mut().map(ptr::from_mut).ok_or(Thrown)?;
+    HEARTBEAT_TIMEOUT.set(object, value(heartbeat_timeout));
+    Ok(manager)
+}
+
+pub fn heartbeat_timeout(manager: *mut zend_object) -> f64 {
+    HEARTBEAT_TIMEOUT.float(manager)
+}
+
+/// `$nodes[$id] = $node`, with PHP's rules for ids that look like integers.
+pub fn add(nodes: &mut Zval, id: &[u8], node: Zval) {
+    Table::of(nodes).set(id, node);
+}
+
+pub fn add_index(all: &mut Zval, id: i64, item: Zval) {
+    Table::of(all).set_index(id, item);
+}
+
 fn construct(call: &mut Call) -> Outcome {
     let mut timeout = 30f64;
     arguments!(call, c"|d", timeout)?;
@@ -81,6 +105,9 @@ fn register(call: &mut Call) -> Outcome {
     let node = unsafe { (*node).dereference() };
     let (id, connection_id) = identity(node)?;
     let this = call.this();
+    if let Some(live) = live::of(this)? {
+        return live.register(bytes(&id), connection_id);
+    }
     if let Some(before) = NODES.table(this).get(bytes(&id)) {
         forget_connection(this, &before)?;
     }
@@ -115,6 +142,10 @@ fn unregister(call: &mut Call) -> Outcome {
     let mut id = ptr::null_mut::<zend_string>();
     arguments!(call, c"S", id)?;
     let this = call.this();
+    if let Some(live) = live::of(this)? {
+        *call.result = live.unregister(php::bytes(id))?;
+        return Ok(());
+    }
     if let Some(node) = NODES.table(this).get(php::bytes(id)) {
         forget_connection(this, &node)?;
         NODES.table(this).remove(php::bytes(id));
@@ -128,6 +159,10 @@ fn unregister_by_connection(call: &mut Call) -> Outcome {
     let mut connection_id = 0i64;
     arguments!(call, c"l", connection_id)?;
     let this = call.this();
+    if let Some(live) = live::of(this)? {
+        *call.result = live.unregister_by_connection(connection_id)?;
+        return Ok(());
+    }
     if let Some(id) = CONNECTION_NODES.table(this).get_index(connection_id) {
         *call.result = invoke(&php::object(this), c"unregister", [id])?;
     }
@@ -137,7 +172,11 @@ fn unregister_by_connection(call: &mut Call) -> Outcome {
 fn get_node(call: &mut Call) -> Outcome {
     let mut id = ptr::null_mut::<zend_string>();
     arguments!(call, c"S", id)?;
-    *call.result = NODES.table(call.this()).get(php::bytes(id)).unwrap_or_else(Zval::null);
+    let this = call.this();
+    *call.result = match live::of(this)? {
+        Some(live) => live.node(php::bytes(id))?,
+        None => NODES.table(this).get(php::bytes(id)).unwrap_or_else(Zval::null),
+    };
     Ok(())
 }
 
@@ -145,6 +184,10 @@ fn get_node_by_connection(call: &mut Call) -> Outcome {
     let mut connection_id = 0i64;
     arguments!(call, c"l", connection_id)?;
     let this = call.this();
+    if let Some(live) = live::of(this)? {
+        *call.result = live.node_by_connection(connection_id)?;
+        return Ok(());
+    }
     let id = CONNECTION_NODES.table(this).get_index(connection_id);
     *call.result = id.and_then(|id| NODES.table(this).get(bytes(&id))).unwrap_or_else(Zval::null);
     Ok(())
@@ -153,22 +196,29 @@ fn get_node_by_connection(call: &mut Call) -> Outcome {
 fn has_node(call: &mut Call) -> Outcome {
     let mut id = ptr::null_mut::<zend_string>();
     arguments!(call, c"S", id)?;
-    let found = NODES.table(call.this()).get(php::bytes(id)).is_some();
+    let this = call.this();
+    let found = live::of(this)?.map_or_else(|| NODES.table(this).get(php::bytes(id)).is_some(), |live| live.has_node(php::bytes(id)));
     call.result.set_bool(found);
     Ok(())
 }
 
+/// A server's node is kept alive by it as by a sign of life of its own; only heartbeats of its own are counted.
 fn update_heartbeat(call: &mut Call) -> Outcome {
-    update(call, c"updateheartbeat")
+    update(call, c"updateheartbeat", Live::keep_alive)
 }
 
+/// A server counts a node's messages itself.
 fn update_message(call: &mut Call) -> Outcome {
-    update(call, c"updatemessage")
+    update(call, c"updatemessage", Live::has_node)
 }
 
-fn update(call: &mut Call, method: &'static std::ffi::CStr) -> Outcome {
+fn update(call: &mut Call, method: &'static std::ffi::CStr, on_server: fn(&Live, &[u8]) -> bool) -> Outcome {
     let mut id = ptr::null_mut::<zend_string>();
     arguments!(call, c"S", id)?;
+    if let Some(live) = live::of(call.this())? {
+        call.result.set_bool(on_server(&live, php::bytes(id)));
+        return Ok(());
+    }
     let node = NODES.table(call.this()).get(php::bytes(id));
     if let Some(node) = &node {
         invoke(node, method, [])?;
@@ -179,7 +229,11 @@ fn update(call: &mut Call, method: &'static std::ffi::CStr) -> Outcome {
 
 fn get_all_nodes(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
-    *call.result = NODES.table(call.this()).snapshot();
+    let this = call.this();
+    *call.result = match live::of(this)? {
+        Some(live) => live.nodes()?,
+        None => NODES.table(this).snapshot(),
+    };
     Ok(())
 }
 
@@ -194,6 +248,10 @@ fn get_offline_nodes(call: &mut Call) -> Outcome {
 }
 
 fn nodes_that_are(call: &mut Call, online: bool) -> Outcome {
+    if let Some(live) = live::of(call.this())? {
+        *call.result = if online { live.nodes()? } else { value(ZendEmptyArray) };
+        return Ok(());
+    }
     let mut found = value(ZendEmptyArray);
     for (key, node) in NODES.table(call.this()).entries() {
         if is_online(&node)? == online {
@@ -216,6 +274,11 @@ fn check_timeout(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
     let mut timed_out = value(ZendEmptyArray);
+    if live::of(this)?.is_some() {
+        // The engine has done it already, and told whoever asked for `timeout`.
+        *call.result = timed_out;
+        return Ok(());
+    }
     for (key, node) in NODES.table(this).entries() {
         // One that is offline already was told of, and is not told of again at every check.
         if !is_online(&node)? || !invoke(&node, c"istimeout", [value(HEARTBEAT_TIMEOUT.float(this))])?.is_true() {
@@ -233,6 +296,11 @@ fn cleanup_offline(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let this = php::object(call.this());
     let mut cleaned = 0;
+    if live::of(call.this())?.is_some() {
+        // The engine keeps no nodes that are offline.
+        call.result.set_long(0);
+        return Ok(());
+    }
     for (key, node) in NODES.table(call.this()).entries() {
         if !is_online(&node)? {
             invoke(&this, c"unregister", [to_string(&key)?])?;
@@ -245,7 +313,8 @@ fn cleanup_offline(call: &mut Call) -> Outcome {
 
 fn get_node_count(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
-    let count = NODES.table(call.this()).len();
+    let this = call.this();
+    let count = live::of(this)?.map_or_else(|| NODES.table(this).len(), |live| live.node_count());
     call.result.set_long(count);
     Ok(())
 }
@@ -261,6 +330,10 @@ fn get_offline_node_count(call: &mut Call) -> Outcome {
 }
 
 fn count_those(call: &mut Call, online: bool) -> Outcome {
+    if let Some(live) = live::of(call.this())? {
+        call.result.set_long(if online { live.node_count() } else { 0 });
+        return Ok(());
+    }
     let nodes = NODES.table(call.this()).snapshot();
     let mut count = 0;
     for node in items(&nodes) {
@@ -273,6 +346,10 @@ fn count_those(call: &mut Call, online: bool) -> Outcome {
 fn get_stats(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
+    if let Some(live) = live::of(this)? {
+        *call.result = live.node_stats(true)?;
+        return Ok(());
+    }
     let (online, offline) = both_counts(this)?;
     let nodes = NODES.table(this).snapshot();
     let described: Outcome<Vec<_>> = items(&nodes).map(|node| invoke(node, c"toarray", [])).collect();
@@ -296,6 +373,10 @@ fn both_counts(manager: *mut zend_object) -> Outcome<(Zval, Zval)> {
 fn get_stats_summary(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
+    if let Some(live) = live::of(this)? {
+        *call.result = live.node_stats(false)?;
+        return Ok(());
+    }
     let (mut heartbeats, mut messages) = (0i64, 0i64);
     let nodes = NODES.table(this).snapshot();
     for node in items(&nodes).filter_map(object) {
@@ -320,7 +401,11 @@ fn get_stats_summary(call: &mut Call) -> Outcome {
 fn set_heartbeat_timeout(call: &mut Call) -> Outcome {
     let mut timeout = 0f64;
     arguments!(call, c"d", timeout)?;
-    HEARTBEAT_TIMEOUT.set(call.this(), value(timeout));
+    let this = call.this();
+    if let Some(live) = live::of(this)? {
+        live.set_heartbeat_timeout(timeout)?;
+    }
+    HEARTBEAT_TIMEOUT.set(this, value(timeout));
     Ok(())
 }
 

@@ -1,13 +1,13 @@
 //! Waiting for something without an event loop of our own: what can be suspended here, and timers of whichever loop runs.
 
 use super::state::{self, call, class_named, invoke};
-use crate::php::{self, Outcome, pending_exception, text, value};
+use crate::host::Host;
+use crate::php::{self, Outcome, text, value};
 use crate::shim;
 use ext_php_rs::types::Zval;
 use std::time::{Duration, Instant};
 
 /// The loops, by a class that is loaded when the application uses them.
-const WORKERMAN: &str = r"Workerman\Worker";
 const REVOLT: &str = r"Revolt\EventLoop";
 const REACT: &str = r"React\EventLoop\Loop";
 
@@ -16,7 +16,7 @@ fn is_loaded(class: &str) -> Outcome<bool> {
 }
 
 fn workerman_runs() -> Outcome<bool> {
-    Ok(is_loaded(WORKERMAN)? && call(r"Workerman\Worker::getEventLoop", [])?.is_object())
+    Host::current().workerman.is_running()
 }
 
 fn revolt_runs() -> Outcome<bool> {
@@ -68,6 +68,9 @@ impl Suspension {
     }
 }
 
+/// In place of what cancels a timer: one of the extension's own loop.
+const OWN: &str = "";
+
 /// A timer that fires once: what cancels it, and its id there.
 pub struct Timer {
     cancel: &'static str,
@@ -76,13 +79,16 @@ pub struct Timer {
 
 impl Timer {
     fn is_possible() -> Outcome<bool> {
-        Ok(workerman_runs()? || is_loaded(REVOLT)? || is_loaded(REACT)?)
+        Ok(Host::current().is_looping() || workerman_runs()? || is_loaded(REVOLT)? || is_loaded(REACT)?)
     }
 
     /// None when there is no loop.
     pub fn start(seconds: f64, callback: Zval) -> Outcome<Option<Timer>> {
         let seconds = if seconds > 0.0 { seconds } else { 0.0 };
-        let (cancel, id) = if workerman_runs()? {
+        let host = Host::current();
+        let (cancel, id) = if host.is_looping() {
+            (OWN, value(host.alarm(Duration::try_from_secs_f64(seconds.min(1e9)).unwrap_or_default(), callback)))
+        } else if workerman_runs()? {
             // Workerman 4 takes 0 for a mistake.
             let arguments = [value(seconds.max(0.0001)), callback, Zval::new_array(), value(false)];
             (r"Workerman\Timer::del", call(r"Workerman\Timer::add", arguments)?)
@@ -97,7 +103,7 @@ impl Timer {
     }
 
     pub fn cancel(self) -> Outcome {
-        call(self.cancel, [self.id]).map(drop)
+        cancel(self.cancel, &self.id)
     }
 
     /// As a value that a property can hold.
@@ -107,12 +113,20 @@ impl Timer {
 
     pub fn cancel_saved(timer: &Zval) -> Outcome {
         let Some(timer) = timer.array() else { return Ok(()) };
-        let (cancel, id) = (timer.get_index(0).and_then(Zval::str), timer.get_index(1));
-        match (cancel, id) {
-            (Some(cancel), Some(id)) => call(cancel, [id.shallow_clone()]).map(drop),
+        let (by, id) = (timer.get_index(0).and_then(Zval::str), timer.get_index(1));
+        match (by, id) {
+            (Some(by), Some(id)) => cancel(by, id),
             _ => Ok(()),
         }
     }
+}
+
+fn cancel(by: &str, id: &Zval) -> Outcome {
+    if by == OWN {
+        Host::current().cancel_alarm(id.long().unwrap_or_default());
+        return Ok(());
+    }
+    call(by, [id.shallow_clone()]).map(drop)
 }
 
 /// Calls back in a fiber, so that the callback may suspend itself.
@@ -134,24 +148,15 @@ pub fn start_fiber<const N: usize>(callback: &Zval, arguments: [Zval; N]) -> Out
     invoke(&fiber, c"start", arguments).map(drop)
 }
 
-/// Blocks until `ready` gives something or the time is up (none: never), and lets signals be handled meanwhile.
+/// Blocks until `ready` gives something or the time is up (none: never). The servers and clients of this process, and
+/// signals, go on meanwhile.
 pub fn block<T>(timeout: Option<Duration>, mut ready: impl FnMut() -> Option<T>) -> Outcome<Option<T>> {
-    /// How late something may be seen that no signal announces.
-    const SLICE: Duration = Duration::from_millis(10);
     // A time that the clock cannot express is never up.
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-    loop {
-        if let Some(found) = ready() {
-            return Ok(Some(found));
-        }
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        if left.is_some_and(|left| left.is_zero()) {
-            return Ok(None);
-        }
-        let slice = left.map_or(SLICE, |left| left.min(SLICE));
-        std::thread::sleep(slice);
-        // SAFETY: as PHP's own sleep() does when it is interrupted. Handlers are PHP code: no borrow is held.
-        unsafe { shim::heartbus_run_interrupts() };
-        pending_exception()?;
-    }
+    let mut found = None;
+    Host::current().drive(deadline, &mut || {
+        found = found.take().or_else(&mut ready);
+        found.is_some()
+    })?;
+    Ok(found)
 }

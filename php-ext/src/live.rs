@@ -1,0 +1,581 @@
+//! PHP objects that show the engine: which object stands for which registration of a node, which for its channel, and
+//! which managers belong to which server.
+//!
+//! The objects are ordinary ones of `Node`, `Channel`, `NodeManager` and `ChannelScheduler`; PHP holds them, and here they
+//! are known only while they live. So the same node is the same object, and an object that nobody holds costs nothing. A
+//! clone is an ordinary object that shows nothing.
+
+use crate::classes::{channel, channel_scheduler, node_manager};
+use crate::exception;
+use crate::heartbeat_server::Server;
+use crate::node;
+use crate::php::{self, Outcome, Thrown, map, text, value};
+use ext_php_rs::ffi::{std_object_handlers, zend_object, zend_object_handlers, zend_object_std_dtor};
+use ext_php_rs::types::{ZendEmptyArray, Zval};
+use ext_php_rs::zend::run_handler;
+use heartbus_core::engine::Engine;
+use heartbus_core::error::{Error, ErrorKind};
+use heartbus_core::hub::Node;
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::panic::AssertUnwindSafe;
+use std::ptr;
+use std::rc::{Rc, Weak};
+use std::sync::{Arc, OnceLock};
+
+/// What an object stands for.
+#[derive(Clone)]
+enum Subject {
+    /// All nodes, or all channels.
+    All,
+    Node(Arc<Node>),
+    Channel(Arc<Node>),
+}
+
+struct Bond {
+    server: Weak<Server>,
+    subject: Subject,
+}
+
+thread_local! {
+    /// By the address of the object.
+    static BONDS: RefCell<HashMap<usize, Bond>> = RefCell::default();
+}
+
+/// PHP's own, except that we hear of the object's end. They also tell such an object from an ordinary one.
+fn handlers() -> &'static zend_object_handlers {
+    static HANDLERS: OnceLock<zend_object_handlers> = OnceLock::new();
+    // SAFETY: PHP's standard handlers are a constant.
+    HANDLERS.get_or_init(|| zend_object_handlers { free_obj: Some(free), ..unsafe { std_object_handlers } })
+}
+
+fn bind(object: &Zval, server: &Weak<Server>, subject: Subject) -> Outcome<*mut zend_object> {
+    let object = object.object().map(|object| ptr::from_ref(object).cast_mut()).ok_or(Thrown)?;
+    // SAFETY: a new object of a class with standard handlers.
+    unsafe { (*object).handlers = handlers() };
+    BONDS.with_borrow_mut(|bonds| bonds.insert(object as usize, Bond { server: server.clone(), subject }));
+    Ok(object)
+}
+
+unsafe extern "C" fn free(object: *mut zend_object) {
+    run_handler(AssertUnwindSafe(|| {
+        let bond = BONDS.try_with(|bonds| bonds.borrow_mut().remove(&(object as usize))).ok().flatten();
+        let Some(bond) = bond else { return };
+        if let Some(server) = bond.server.upgrade() {
+            server.views.forget(object, &bond.subject, &server);
+        }
+    }));
+    // SAFETY: PHP frees an object once.
+    unsafe { zend_object_std_dtor(object) };
+}
+
+fn bond<T>(object: *mut zend_object, read: impl FnOnce(&Bond) -> Option<T>) -> Option<T> {
+    // SAFETY: callers pass live objects.
+    if !ptr::eq(unsafe { (*object).handlers }, handlers()) {
+        return None;
+    }
+    BONDS.with_borrow(|bonds| bonds.get(&(object as usize)).and_then(read))
+}
+
+/// The engine behind a manager or a scheduler; none for one that stands alone, or whose server has not started yet.
+pub fn of(object: *mut zend_object) -> Outcome<Option<Live>> {
+    let Some(server) = bond(object, |bond| bond.server.upgrade()) else { return Ok(None) };
+    server.check_process()?;
+    Ok(server.engine().map(|engine| Live { server, engine }))
+}
+
+/// The engine's channel that a `Channel` shows; none for one that stands alone.
+pub fn of_channel(object: *mut zend_object) -> Outcome<Option<View>> {
+    let found = bond(object, |bond| match &bond.subject {
+        Subject::Channel(node) => Some(View { server: bond.server.clone(), node: node.clone() }),
+        _ => None,
+    });
+    if let Some(server) = found.as_ref().and_then(|view| view.server.upgrade()) {
+        server.check_process()?;
+    }
+    Ok(found)
+}
+
+/// What becomes of data for a node.
+pub enum Sent {
+    Yes,
+    /// Not now, or not this: the log knows why.
+    Refused,
+    /// The node left.
+    Gone,
+}
+
+/// One channel of the engine.
+pub struct View {
+    server: Weak<Server>,
+    node: Arc<Node>,
+}
+
+impl View {
+    pub fn is_open(&self) -> bool {
+        self.node.is_online()
+    }
+
+    pub fn send(&self, data: &[u8]) -> Outcome<Sent> {
+        let Some(server) = self.server.upgrade().filter(|_| self.is_open()) else { return Ok(Sent::Gone) };
+        let mut is_gone = false;
+        let sent = server.ask(|engine| {
+            let sent = engine.send_to(self.node.id(), data, self.node.channel_id());
+            is_gone = sent.as_ref().is_err_and(|error| matches!(error.kind, ErrorKind::NotFound | ErrorKind::Closed));
+            sent
+        })?;
+        Ok(match sent {
+            Some(()) => Sent::Yes,
+            None if is_gone => Sent::Gone,
+            None => Sent::Refused,
+        })
+    }
+
+    /// Whoever receives from a channel wants what comes between two calls as well: the server holds it from now on.
+    pub fn keep(&self, channel: *mut zend_object) {
+        let Some(server) = self.server.upgrade().filter(|_| self.is_open() && !channel::closed(channel)) else { return };
+        if let Some(entry) = server.views.channels.borrow_mut().get_mut(&self.node.channel_id()).filter(|entry| entry.object == channel) {
+            entry.kept.get_or_insert_with(|| php::object(channel));
+        }
+    }
+
+    /// The channel is closed on this side.
+    pub fn let_go(&self, channel: *mut zend_object) {
+        let Some(server) = self.server.upgrade() else { return };
+        let kept = {
+            let mut channels = server.views.channels.borrow_mut();
+            channels.get_mut(&self.node.channel_id()).filter(|entry| entry.object == channel).and_then(|entry| entry.kept.take())
+        };
+        drop(kept);
+    }
+}
+
+struct NodeEntry {
+    object: *mut zend_object,
+    /// What the object's metadata was made of.
+    metadata: Arc<str>,
+}
+
+struct ChannelEntry {
+    object: *mut zend_object,
+    node: Arc<Node>,
+    kept: Option<Zval>,
+}
+
+/// The objects of one server.
+#[derive(Default)]
+pub struct Views {
+    /// By the address of the registration.
+    nodes: RefCell<HashMap<usize, NodeEntry>>,
+    /// By the id of the channel. Closed ones stay while PHP holds them.
+    channels: RefCell<HashMap<u32, ChannelEntry>>,
+    /// Channels whose waiters have to be told something.
+    to_wake: RefCell<VecDeque<Zval>>,
+    /// `NodeManager` and `ChannelScheduler`, once somebody asked for them.
+    manager: RefCell<Zval>,
+    scheduler: RefCell<Zval>,
+    /// Messages that full queues dropped.
+    dropped: Cell<u64>,
+    /// The number of coalesced events up to which no departure was missed.
+    swept: Cell<u64>,
+}
+
+impl Views {
+    pub fn each_value(&self, visit: &mut dyn FnMut(&Zval)) {
+        visit(&self.manager.borrow());
+        visit(&self.scheduler.borrow());
+        self.channels.borrow().values().filter_map(|entry| entry.kept.as_ref()).for_each(&mut *visit);
+        self.to_wake.borrow().iter().for_each(visit);
+    }
+
+    pub fn manager(&self, server: &Weak<Server>, heartbeat_timeout: f64) -> Outcome<Zval> {
+        if !self.manager.borrow().is_object() {
+            let manager = node_manager::create(heartbeat_timeout)?;
+            bind(&manager, server, Subject::All)?;
+            self.manager.replace(manager);
+        }
+        Ok(self.manager.borrow().shallow_clone())
+    }
+
+    pub fn scheduler(&self, server: &Weak<Server>) -> Outcome<Zval> {
+        if !self.scheduler.borrow().is_object() {
+            let scheduler = channel_scheduler::create()?;
+            bind(&scheduler, server, Subject::All)?;
+            self.scheduler.replace(scheduler);
+        }
+        Ok(self.scheduler.borrow().shallow_clone())
+    }
+
+    /// The timeout that somebody gave the manager, maybe before the start.
+    pub fn heartbeat_timeout(&self) -> Option<f64> {
+        self.manager.borrow().object().map(|manager| node_manager::heartbeat_timeout(ptr::from_ref(manager).cast_mut()))
+    }
+
+    /// The object of a registration, as the engine knows it at this moment.
+    pub fn node(&self, server: &Weak<Server>, engine: &Engine, about: &Arc<Node>) -> Outcome<Zval> {
+        let info = about.info(engine.now());
+        let key = Arc::as_ptr(about) as usize;
+        let known = self.nodes.borrow_mut().get_mut(&key).map(|entry| {
+            let is_same = Arc::ptr_eq(&entry.metadata, &info.metadata);
+            entry.metadata = info.metadata.clone();
+            (php::object(entry.object), entry.object, is_same)
+        });
+        if let Some((node, object, is_same)) = known {
+            // Metadata that PHP code changed stays until the node itself sends others.
+            node::refresh(object, &info, !is_same);
+            return Ok(node);
+        }
+        let node = node::create(&info)?;
+        let object = bind(&node, server, Subject::Node(about.clone()))?;
+        self.nodes.borrow_mut().insert(key, NodeEntry { object, metadata: info.metadata });
+        Ok(node)
+    }
+
+    /// The object of a node's channel; null for a node that left.
+    fn channel(&self, live: &Live, node: &Arc<Node>) -> Outcome<Zval> {
+        let known = self.channels.borrow().get(&node.channel_id()).filter(|entry| Arc::ptr_eq(&entry.node, node)).map(|entry| entry.object);
+        if let Some(object) = known {
+            return Ok(php::object(object));
+        }
+        let info = node.info(live.engine.now());
+        let channel = channel::create(i64::from(info.channel_id), text(&*info.id), live.server.channel_queue_size())?;
+        let object = bind(&channel, live.server.weak(), Subject::Channel(node.clone()))?;
+        channel::set_created_at(object, info.created_at);
+        let entry = ChannelEntry { object, node: node.clone(), kept: None };
+        self.channels.borrow_mut().insert(info.channel_id, entry);
+        live.server.resubscribe();
+        // One that leaves from here on is told of.
+        Ok(if node.is_online() { channel } else { Zval::null() })
+    }
+
+    pub fn are_channels_open(&self) -> bool {
+        !self.channels.borrow().is_empty()
+    }
+
+    fn forget(&self, object: *mut zend_object, subject: &Subject, server: &Server) {
+        match subject {
+            Subject::All => {}
+            Subject::Node(node) => {
+                let key = Arc::as_ptr(node) as usize;
+                self.nodes.borrow_mut().remove(&key);
+            }
+            Subject::Channel(node) => {
+                let mut channels = self.channels.borrow_mut();
+                // A later channel may have the id by now.
+                if channels.get(&node.channel_id()).is_some_and(|entry| entry.object == object) {
+                    channels.remove(&node.channel_id());
+                }
+                let are_none_left = channels.is_empty();
+                drop(channels);
+                if are_none_left {
+                    server.resubscribe();
+                }
+            }
+        }
+    }
+
+    // ---- what happens on the wire ----
+
+    /// Puts a message into its channel's queue. True when somebody waits for it: see [`Views::wake`].
+    pub fn receive(&self, node: &Arc<Node>, channel_id: u32, payload: &[u8]) -> bool {
+        let object = self.channels.borrow().get(&channel_id).filter(|entry| Arc::ptr_eq(&entry.node, node)).map(|entry| entry.object);
+        let Some(object) = object.filter(|object| !channel::closed(*object)) else { return false };
+        if channel::accept(object, text(payload)) {
+            self.dropped.set(self.dropped.get() + 1);
+        }
+        self.notice(object)
+    }
+
+    /// A node left: its channel takes nothing more. What it has is still there to be received.
+    pub fn node_left(&self, node: &Arc<Node>) -> bool {
+        let object =
+            self.channels.borrow().get(&node.channel_id()).filter(|entry| Arc::ptr_eq(&entry.node, node)).map(|entry| entry.object);
+        object.is_some_and(|object| self.close(node.channel_id(), object))
+    }
+
+    fn close(&self, channel_id: u32, object: *mut zend_object) -> bool {
+        let channel = php::object(object);
+        channel::end(object);
+        let is_waited_for = self.notice(object);
+        let kept = self.channels.borrow_mut().remove(&channel_id).and_then(|entry| entry.kept);
+        drop((kept, channel));
+        is_waited_for
+    }
+
+    /// The server stopped, or told us less than happened: closes the channels of all nodes that are gone.
+    pub fn close_departed(&self) -> bool {
+        let gone: Vec<_> = {
+            let channels = self.channels.borrow();
+            channels.iter().filter(|(_, entry)| !entry.node.is_online()).map(|(id, entry)| (*id, entry.object)).collect()
+        };
+        gone.into_iter().fold(false, |any, (id, object)| self.close(id, object) || any)
+    }
+
+    /// Departures may be put together with later arrivals of the same id while PHP is slow. To be called when everything
+    /// was told, with the number of events that were put together so far.
+    pub fn sweep(&self, coalesced: u64) -> bool {
+        self.swept.replace(coalesced) != coalesced && self.close_departed()
+    }
+
+    fn notice(&self, object: *mut zend_object) -> bool {
+        let is_waited_for = channel::has_waiters(object);
+        if is_waited_for {
+            self.to_wake.borrow_mut().push_back(php::object(object));
+        }
+        is_waited_for
+    }
+
+    pub fn has_to_wake(&self) -> bool {
+        !self.to_wake.borrow().is_empty()
+    }
+
+    /// Gives those who wait what their channels have. Runs PHP code.
+    pub fn wake(&self) -> Outcome<usize> {
+        let mut woken = 0;
+        loop {
+            let channel = self.to_wake.borrow_mut().pop_front();
+            let Some(object) = channel.as_ref().and_then(Zval::object) else { return Ok(woken) };
+            channel::serve_waiters(ptr::from_ref(object).cast_mut())?;
+            woken += 1;
+        }
+    }
+
+    pub fn clear(&self) {
+        let kept: Vec<_> = self.channels.borrow_mut().values_mut().filter_map(|entry| entry.kept.take()).collect();
+        drop((kept, self.to_wake.take()));
+    }
+
+    pub fn dropped(&self) -> u64 {
+        self.dropped.get()
+    }
+
+    /// Messages that wait in all channels together.
+    pub fn queued(&self) -> i64 {
+        self.channels.borrow().values().map(|entry| channel::totals(entry.object)[1]).sum()
+    }
+}
+
+/// A server that has started, for its manager and its scheduler.
+pub struct Live {
+    pub server: Rc<Server>,
+    pub engine: Rc<Engine>,
+}
+
+impl Live {
+    fn find(&self, id: &[u8]) -> Option<Arc<Node>> {
+        self.engine.node(std::str::from_utf8(id).ok()?)
+    }
+
+    fn object(&self, node: &Arc<Node>) -> Outcome<Zval> {
+        self.server.views.node(self.server.weak(), &self.engine, node)
+    }
+
+    // ---- nodes ----
+
+    pub fn has_node(&self, id: &[u8]) -> bool {
+        self.find(id).is_some()
+    }
+
+    pub fn node(&self, id: &[u8]) -> Outcome<Zval> {
+        self.find(id).map_or_else(|| Ok(Zval::null()), |node| self.object(&node))
+    }
+
+    pub fn node_by_connection(&self, connection_id: i64) -> Outcome<Zval> {
+        let node = u64::try_from(connection_id).ok().and_then(|id| self.engine.node_of_connection(id));
+        node.map_or_else(|| Ok(Zval::null()), |node| self.object(&node))
+    }
+
+    /// Nodes register over their connections; one that is registered already may be registered again.
+    pub fn register(&self, id: &[u8], connection_id: i64) -> Outcome {
+        match self.find(id) {
+            Some(node) if node.connection_id() == connection_id as u64 => Ok(()),
+            _ => Err(exception::logic_exception(
+                "The nodes of a running HeartbeatServer register over their connections: NodeManager::register() cannot be called",
+            )),
+        }
+    }
+
+    /// Takes the node off the bus, and its connection with it unless that has other nodes.
+    pub fn unregister(&self, id: &[u8]) -> Outcome<Zval> {
+        let Some(node) = self.find(id) else { return Ok(Zval::null()) };
+        // It may leave by itself at this moment.
+        let _ = self.engine.disconnect(node.id());
+        self.object(&node)
+    }
+
+    pub fn unregister_by_connection(&self, connection_id: i64) -> Outcome<Zval> {
+        match u64::try_from(connection_id).ok().and_then(|id| self.engine.node_of_connection(id)) {
+            Some(node) => self.unregister(node.id().as_bytes()),
+            None => Ok(Zval::null()),
+        }
+    }
+
+    pub fn keep_alive(&self, id: &[u8]) -> bool {
+        std::str::from_utf8(id).is_ok_and(|id| self.engine.keep_alive(id).is_ok())
+    }
+
+    /// Every node by its id. The engine knows only nodes that are online.
+    pub fn nodes(&self) -> Outcome<Zval> {
+        let mut all = value(ZendEmptyArray);
+        for node in self.engine.nodes(usize::MAX) {
+            node_manager::add(&mut all, node.id().as_bytes(), self.object(&node)?);
+        }
+        Ok(all)
+    }
+
+    pub fn node_count(&self) -> i64 {
+        self.engine.stats().nodes_online as i64
+    }
+
+    pub fn node_stats(&self, with_nodes: bool) -> Outcome<Zval> {
+        let stats = self.engine.stats();
+        let (counts, online) = (stats.counts, stats.nodes_online as i64);
+        let number = |number: u64| value(number as i64);
+        let left = counts.nodes_unregistered + counts.nodes_timed_out + counts.nodes_replaced + counts.nodes_disconnected;
+        let mut entries = vec![("total", value(online)), ("online", value(online)), ("offline", value(0i64))];
+        if !with_nodes {
+            entries.extend([("total_heartbeats", number(counts.heartbeats)), ("total_messages", number(counts.data_in))]);
+        }
+        entries.extend([
+            ("total_registered", number(counts.nodes_registered)),
+            ("total_unregistered", number(left)),
+            ("total_timeout", number(counts.nodes_timed_out)),
+        ]);
+        if with_nodes {
+            let now = self.engine.now();
+            let nodes: Vec<Zval> = self.engine.nodes(usize::MAX).iter().map(|node| node::describe(&node.info(now))).collect();
+            entries.push(("nodes", value(nodes)));
+        }
+        Ok(php::map_of(entries))
+    }
+
+    pub fn set_heartbeat_timeout(&self, seconds: f64) -> Outcome {
+        match self.engine.set_heartbeat_timeout(crate::config::seconds(seconds)) {
+            // A stopped server has nobody to time out.
+            Err(error) if error.kind != ErrorKind::Closed => Err(exception::raise(&error)),
+            _ => Ok(()),
+        }
+    }
+
+    // ---- channels ----
+
+    pub fn channel(&self, id: i64) -> Outcome<Zval> {
+        let node = u32::try_from(id).ok().and_then(|id| self.engine.node_of_channel(id));
+        node.map_or_else(|| Ok(Zval::null()), |node| self.server.views.channel(self, &node))
+    }
+
+    /// A node's channel comes with the node: there is one already.
+    pub fn create_channel(&self, node_id: &[u8], max_queue_size: i64) -> Outcome<Zval> {
+        let channel = match self.find(node_id) {
+            Some(node) => self.server.views.channel(self, &node)?,
+            None => Zval::null(),
+        };
+        let Some(object) = channel.object() else {
+            let node_id = String::from_utf8_lossy(node_id);
+            return Err(exception::raise(&Error::new(ErrorKind::NotFound, format!("Node {node_id} is not connected: it has no channel"))));
+        };
+        channel::set_max_queue_size(ptr::from_ref(object).cast_mut(), max_queue_size);
+        Ok(channel)
+    }
+
+    fn channels_of(&self, nodes: impl IntoIterator<Item = Arc<Node>>) -> Outcome<Zval> {
+        let mut all = value(ZendEmptyArray);
+        for node in nodes {
+            let channel = self.server.views.channel(self, &node)?;
+            if channel.is_object() {
+                node_manager::add_index(&mut all, i64::from(node.channel_id()), channel);
+            }
+        }
+        Ok(all)
+    }
+
+    pub fn node_channels(&self, node_id: &[u8]) -> Outcome<Zval> {
+        self.channels_of(self.find(node_id))
+    }
+
+    pub fn channels(&self) -> Outcome<Zval> {
+        self.channels_of(self.engine.nodes(usize::MAX))
+    }
+
+    pub fn channel_count(&self) -> i64 {
+        self.engine.stats().channels_active as i64
+    }
+
+    /// Closes what PHP has of a channel, and forgets it: whoever asks for the channel of a node that is still there gets
+    /// another object.
+    pub fn close_channel(&self, id: i64) -> Outcome {
+        let entry = u32::try_from(id).ok().and_then(|id| self.server.views.channels.borrow_mut().remove(&id));
+        let Some(entry) = entry else { return Ok(()) };
+        let channel = php::object(entry.object);
+        self.server.resubscribe();
+        channel::shut(entry.object)?;
+        drop(channel);
+        Ok(())
+    }
+
+    pub fn close_node_channels(&self, node_id: &[u8]) -> Outcome {
+        self.find(node_id).map_or(Ok(()), |node| self.close_channel(node.channel_id().into()))
+    }
+
+    /// Forgets closed channels that PHP still holds.
+    pub fn cleanup(&self) -> i64 {
+        let mut channels = self.server.views.channels.borrow_mut();
+        let before = channels.len();
+        channels.retain(|_, entry| !channel::closed(entry.object));
+        let cleaned = before - channels.len();
+        drop(channels);
+        self.server.resubscribe();
+        cleaned as i64
+    }
+
+    pub fn channel_stats(&self) -> Outcome<Zval> {
+        let stats = self.engine.stats();
+        let counts = stats.counts;
+        let left = counts.nodes_unregistered + counts.nodes_timed_out + counts.nodes_replaced + counts.nodes_disconnected;
+        let (now, views) = (self.engine.now(), &self.server.views);
+        let mut channels = Vec::new();
+        for node in self.engine.nodes(usize::MAX) {
+            let object =
+                views.channels.borrow().get(&node.channel_id()).filter(|entry| Arc::ptr_eq(&entry.node, &node)).map(|entry| entry.object);
+            channels.push(match object {
+                Some(object) => channel::stats(object)?,
+                // Nobody has asked for it: no object is made to look at it.
+                None => {
+                    let info = node.info(now);
+                    map([
+                        ("id", value(i64::from(info.channel_id))),
+                        ("node_id", text(&*info.id)),
+                        ("closed", value(false)),
+                        ("send_queue_size", value(0i64)),
+                        ("recv_queue_size", value(0i64)),
+                        ("waiting_futures", value(0i64)),
+                        ("send_count", value(0i64)),
+                        ("recv_count", value(0i64)),
+                        ("created_at", value(info.created_at)),
+                        ("lifetime", value(now.unix as f64 / 1e6 - info.created_at)),
+                    ])
+                }
+            });
+        }
+        Ok(map([
+            ("active_channels", value(stats.channels_active as i64)),
+            ("active_nodes", value(stats.nodes_online as i64)),
+            ("total_created", value(counts.nodes_registered as i64)),
+            ("total_closed", value(left as i64)),
+            ("channels", value(channels)),
+        ]))
+    }
+
+    pub fn channel_summary(&self) -> Zval {
+        let stats = self.engine.stats();
+        map([
+            ("active_channels", value(stats.channels_active as i64)),
+            ("active_nodes", value(stats.nodes_online as i64)),
+            // The engine writes at once: what a slow node keeps waiting is in its outbox, counted in bytes.
+            ("total_send_queue", value(0i64)),
+            ("total_recv_queue", value(self.server.views.queued())),
+            ("total_send_count", value(stats.counts.data_out as i64)),
+            ("total_recv_count", value(stats.counts.data_in as i64)),
+        ])
+    }
+}

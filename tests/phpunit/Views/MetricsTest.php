@@ -1,0 +1,92 @@
+<?php
+
+namespace Heartbus\Tests\Views;
+
+use Heartbus\Tests\{Frame, TestCase};
+
+/** Utils\Metrics in the process of a running server: what the engine counted, under the promised names. */
+final class MetricsTest extends TestCase
+{
+    private const EXPORT = 'return PfinalClub\AsyncioHeartbeat\Utils\Metrics::getInstance()->export();';
+
+    /** The reference's table, and the names that its documentation promised. */
+    private const PROMISED = [
+        'heartbeat_uptime_seconds' => 'gauge', 'heartbeat_connections_total' => 'counter', 'heartbeat_connections_active' => 'gauge',
+        'heartbeat_connection_rejected_total' => 'counter', 'heartbeat_rate_limited_total' => 'counter', 'heartbeat_messages_total' => 'counter',
+        'heartbeat_message_duration_seconds' => 'histogram', 'heartbeat_errors_total' => 'counter', 'heartbeat_nodes_registered_total' => 'counter',
+        'heartbeat_nodes_unregistered_total' => 'counter', 'heartbeat_nodes_timeout_total' => 'counter', 'heartbeat_nodes_online' => 'gauge',
+        'heartbeat_nodes_total' => 'gauge', 'heartbeat_channels_active' => 'gauge', 'heartbeat_received_total' => 'counter',
+        'heartbeat_data_messages_total' => 'counter', 'heartbeat_latency_seconds' => 'histogram', 'heartbeat_channels_total' => 'counter',
+        'heartbeat_nodes_offline' => 'gauge', 'heartbeat_channel_queue_size' => 'gauge',
+    ];
+
+    public function test_every_promised_name_is_there_with_its_kind(): void
+    {
+        $server = $this->server();
+        preg_match_all('/^# TYPE (\w+) (\w+)$/m', $server->ask(self::EXPORT), $found);
+        $kinds = array_combine($found[1], $found[2]);
+        self::assertSame(count($found[1]), count($kinds), 'no family twice');
+        foreach (self::PROMISED as $name => $kind) {
+            self::assertSame($kind, $kinds[$name] ?? null, $name);
+        }
+    }
+
+    public function test_the_numbers_are_the_engine_s_and_the_application_s_own_stand_beside_them(): void
+    {
+        $server = $this->server();
+        [$a, $b] = [$server->node('a'), $server->node('b')];
+        for ($i = 0; $i < 3; $i++) {
+            $a->beat();
+        }
+        $a->send(Frame::DATA, 'x');
+        $a->bytes(Frame::body(Frame::DATA, 'no json'));
+        $a->expect(Frame::ERROR);
+        $b->send(Frame::UNREGISTER);
+        $b->expectSilence();
+        $channel = '$channel = $server->getChannelScheduler()->getNodeMainChannel("a");';
+        $server->ask("$channel \$GLOBALS['c'] = \$channel; \$channel->putRecv('queued');");
+        $server->ask('hb_metric_inc("my_total", 2, ["k" => "v"]); hb_metric_inc("heartbeat_received_total", 10); hb_metric_inc("heartbeat_messages_total", 5, ["type" => "OWN"]);');
+        $samples = $this->samples($server->ask(self::EXPORT));
+        $expected = [
+            'heartbeat_connections_total' => 2, 'heartbeat_connections_active' => 2, 'heartbeat_nodes_online' => 1, 'heartbeat_nodes_total' => 1,
+            'heartbeat_nodes_offline' => 0, 'heartbeat_nodes_registered_total' => 2, 'heartbeat_nodes_unregistered_total' => 1,
+            'heartbeat_messages_total{type="HEARTBEAT_REQ"}' => 3, 'heartbeat_messages_total{type="REGISTER"}' => 2, 'heartbeat_messages_total{type="OWN"}' => 5,
+            'heartbeat_messages_total{type="UNREGISTER"}' => 1, 'heartbeat_messages_total{type="PING"}' => 1, 'heartbeat_received_total' => 13,
+            'heartbeat_data_messages_total' => 1, 'heartbeat_errors_total' => 1, 'heartbeat_channels_total' => 2, 'heartbeat_channels_active' => 1,
+            'heartbeat_channel_queue_size' => 1, 'my_total{k="v"}' => 2,
+            'heartbeat_latency_seconds_count' => 3, 'heartbeat_latency_seconds_bucket{le="+Inf"}' => 3, 'heartbeat_latency_seconds_bucket{le="10"}' => 3,
+        ];
+        self::assertEquals($expected, array_intersect_key($samples, $expected));
+        self::assertGreaterThanOrEqual(8, $samples['heartbeat_message_duration_seconds_count']);
+        self::assertGreaterThan(0, $samples['heartbeat_message_duration_seconds_sum']);
+        // Looking changes nothing.
+        self::assertEquals($expected, array_intersect_key($this->samples($server->ask(self::EXPORT)), $expected));
+        $json = json_decode($server->ask('return PfinalClub\AsyncioHeartbeat\Utils\Metrics::getInstance()->exportJson();'), true);
+        self::assertSame(3, array_values($json['histograms']['heartbeat_latency_seconds'])[0]['count']);
+        self::assertSame(1, (int) array_values($json['gauges']['heartbeat_nodes_online'])[0]['value']);
+        $server->ask('PfinalClub\AsyncioHeartbeat\Utils\Metrics::getInstance()->reset();');
+        self::assertArrayNotHasKey('my_total{k="v"}', $this->samples($server->ask(self::EXPORT)));
+    }
+
+    public function test_without_a_running_server_only_the_application_s_own_are_there(): void
+    {
+        $process = $this->script('
+            $server = new HeartbeatServer("127.0.0.1", 1);
+            hb_metric_set("mine", 1);
+            say("export", PfinalClub\AsyncioHeartbeat\Utils\Metrics::getInstance()->export());');
+        [$text] = $process->next('export');
+        preg_match_all('/^# TYPE (\w+)/m', $text, $found);
+        self::assertSame(['heartbeat_uptime_seconds', 'mine'], $found[1]);
+    }
+
+    private function samples(string $text): array
+    {
+        $samples = [];
+        foreach (preg_grep('/^[^#\s]/', explode("\n", $text)) as $line) {
+            [$name, $value] = explode(' ', $line);
+            self::assertArrayNotHasKey($name, $samples, 'no sample twice');
+            $samples[$name] = (float) $value;
+        }
+        return $samples;
+    }
+}

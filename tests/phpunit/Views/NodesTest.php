@@ -1,0 +1,255 @@
+<?php
+
+namespace Heartbus\Tests\Views;
+
+use Heartbus\Tests\{Frame, Port, TestCase};
+
+/** getNodeManager() of a running server: the engine's nodes, whichever thread they are on. */
+final class NodesTest extends TestCase
+{
+    public function test_every_node_of_every_thread_is_there_and_counted(): void
+    {
+        $server = $this->server(['worker_count' => 4], '$nodes = $server->getNodeManager();');
+        $peers = array_map(fn (int $i) => $server->node("n$i"), range(1, 20));
+        $manager = '$server->getNodeManager()';
+        self::assertSame([20, 20, 0], $server->ask("return [{$manager}->getNodeCount(), {$manager}->getOnlineNodeCount(), {$manager}->getOfflineNodeCount()];"));
+        $ids = $server->ask("return array_keys({$manager}->getAllNodes());");
+        sort($ids, SORT_NATURAL);
+        self::assertSame(array_map(fn (int $i) => "n$i", range(1, 20)), $ids);
+        self::assertSame(20, $server->ask("return count({$manager}->getOnlineNodes());"));
+        self::assertSame([], $server->ask("return {$manager}->getOfflineNodes();"));
+        $peers[3]->close();
+        $this->until(fn () => $server->ask("return {$manager}->getNodeCount();") === 19, 'the node is gone');
+        self::assertSame([false, null], $server->ask("return [{$manager}->hasNode('n4'), {$manager}->getNode('n4')];"));
+        self::assertTrue($server->ask("return {$manager}->hasNode('n5');"));
+    }
+
+    public function test_the_stats_are_the_engine_s(): void
+    {
+        $server = $this->server();
+        [$a, $b] = [$server->node('a', ['v' => '1.0']), $server->node('17')];
+        $a->beat();
+        $a->send(Frame::DATA, 'x');
+        $a->expectSilence();
+        $b->send(Frame::UNREGISTER);
+        $b->expectSilence();
+        $summary = ['total' => 1, 'online' => 1, 'offline' => 0, 'total_heartbeats' => 1, 'total_messages' => 1, 'total_registered' => 2,
+            'total_unregistered' => 1, 'total_timeout' => 0];
+        self::assertSame($summary, $server->ask('return $server->getNodeManager()->getStatsSummary();'));
+        self::assertSame($summary, $server->stats()['nodes']);
+        $stats = $server->ask('return $server->getNodeManager()->getStats();');
+        self::assertSame(['total', 'online', 'offline', 'total_registered', 'total_unregistered', 'total_timeout', 'nodes'], array_keys($stats));
+        self::assertCount(1, $stats['nodes']);
+        $node = $stats['nodes'][0];
+        $object = $server->ask('return $server->getNodeManager()->getNode("a")->toArray();');
+        self::assertSame(array_keys($object), array_keys($node));
+        foreach (['seconds_since_heartbeat', 'lifetime'] as $changing) {
+            self::assertEqualsWithDelta($object[$changing], $node[$changing], 1);
+            unset($object[$changing], $node[$changing]);
+        }
+        // The Unix time of a moment is derived from two clocks.
+        foreach (['last_heartbeat', 'created_at'] as $time) {
+            self::assertEqualsWithDelta($object[$time], $node[$time], 0.01);
+            unset($object[$time], $node[$time]);
+        }
+        self::assertSame($object, $node);
+        self::assertSame(['v' => '1.0'], $node['metadata']);
+    }
+
+    public function test_the_same_node_is_the_same_object_everywhere_while_somebody_holds_it(): void
+    {
+        $server = $this->server([], '
+            $manager = $server->getNodeManager();
+            foreach (["register", "heartbeat", "data", "disconnected"] as $event) {
+                $server->on($event, function (Node $node) use ($event, $manager) {
+                    static $first;
+                    $GLOBALS["held"] ??= $node;
+                    say($event, $node === $GLOBALS["held"], $manager->getNode("7") === ($node->isOnline() ? $node : null), $node->heartbeatCount, $node->totalMessages, $node->status);
+                });
+            }');
+        $peer = $server->node('7');
+        self::assertSame([true, true, 0, 0, 'online'], $server->next('register'));
+        $peer->beat();
+        self::assertSame([true, true, 1, 0, 'online'], $server->next('heartbeat'));
+        self::assertSame([true, true, true], $server->ask('
+            $manager = $server->getNodeManager(); $held = $GLOBALS["held"];
+            return [$manager->getAllNodes() === [7 => $held], $manager->getOnlineNodes()[7] === $held, $manager->getNodeByConnection($held->connectionId) === $held];'));
+        self::assertSame([true, true], $server->ask('return [$server->getNodeManager() === $server->getNodeManager(), $server->getChannelScheduler() === $server->getChannelScheduler()];'));
+        $peer->close();
+        self::assertSame([true, true, 1, 0, 'offline'], $server->next('disconnected'));
+        // The id comes back: that is another registration, and another object.
+        $peers[] = $server->node('7');
+        self::assertSame([false, true, 0, 0, 'online'], $server->next('register'));
+        self::assertSame('offline', $server->ask('return $GLOBALS["held"]->status;'));
+    }
+
+    public function test_properties_are_fresh_when_a_node_is_handed_out_and_own_metadata_stays(): void
+    {
+        $server = $this->server([], '$server->getNodeManager();');
+        $peer = $server->node('a', ['from' => 'node']);
+        $server->ask('$GLOBALS["held"] = $server->getNodeManager()->getNode("a"); $GLOBALS["held"]->setMetadata("own", 1); $GLOBALS["held"]->markOffline();');
+        $peer->beat();
+        $peer->beat();
+        self::assertSame([2, 'online', ['from' => 'node', 'own' => 1]], $server->ask('
+            $node = $server->getNodeManager()->getNode("a"); return [$GLOBALS["held"]->heartbeatCount, $node->status, $node->metadata];'));
+        $peer->register('a', ['from' => 'again']);
+        self::assertSame(['from' => 'again'], $server->ask('return $server->getNodeManager()->getNode("a")->metadata;'));
+        $server->ask('$GLOBALS["held"] = null;');
+        self::assertSame(['from' => 'again'], $server->ask('return $server->getNodeManager()->getNode("a")->metadata;'));
+    }
+
+    public function test_a_node_that_nobody_holds_costs_no_memory(): void
+    {
+        $server = $this->server();
+        $peers = array_map(fn (int $i) => $server->node("n$i"), range(1, 50));
+        $grown = $server->ask('
+            $manager = $server->getNodeManager();
+            $walk = function () use ($manager) { for ($i = 0; $i < 200; $i++) { $manager->getAllNodes(); $manager->getStats(); } };
+            $walk();
+            $before = memory_get_usage();
+            $walk();
+            return memory_get_usage() - $before;');
+        self::assertLessThan(10_000, $grown);
+    }
+
+    public function test_clones_and_copies_of_a_view_are_plain_objects(): void
+    {
+        $server = $this->server();
+        $peers[] = $server->node('a');
+        self::assertSame([0, 1, 'a', false, 'a'], $server->ask('
+            $manager = $server->getNodeManager();
+            $node = $manager->getNode("a");
+            $copy = clone $node;
+            return [(clone $manager)->getNodeCount(), $manager->getNodeCount(), $copy->id, $copy === $manager->getNode("a"), unserialize(serialize($node))->id];'));
+    }
+
+    public function test_unregister_takes_a_node_off_the_bus(): void
+    {
+        $server = $this->server([], 'say_events($server, "disconnected");');
+        $peer = $server->node('a');
+        self::assertSame(['a', 'offline', true], $server->ask('
+            $node = $server->getNodeManager()->getNode("a"); $left = $server->getNodeManager()->unregister("a");
+            return [$left->id, $left->status, $left === $node];'));
+        self::assertSame(['a'], $server->next('disconnected'));
+        $peer->expectClosed();
+        self::assertNull($server->ask('return $server->getNodeManager()->unregister("a");'));
+        $peer = $server->node('b');
+        self::assertSame('b', $server->ask('$m = $server->getNodeManager(); return $m->unregisterByConnection($m->getNode("b")->connectionId)->id;'));
+        $peer->expectClosed();
+        self::assertSame([null, null, null], $server->ask('$m = $server->getNodeManager(); return [$m->unregisterByConnection(-1), $m->unregisterByConnection(99999), $m->getNodeByConnection(0)];'));
+    }
+
+    public function test_register_is_refused_unless_the_node_is_registered_already(): void
+    {
+        $server = $this->server();
+        $peers[] = $server->node('a');
+        self::assertSame(['LogicException', 1], $server->ask('
+            $manager = $server->getNodeManager();
+            $manager->register($manager->getNode("a"));
+            try { $manager->register(new Node("b", "1.2.3.4", 5, 6)); } catch (Throwable $e) {}
+            return [$e::class, $manager->getNodeCount()];'));
+    }
+
+    public function test_the_engine_has_checked_timeouts_already_and_update_heartbeat_keeps_a_node_alive(): void
+    {
+        $server = $this->server(['heartbeat_timeout' => 1], '
+            say_events($server, "timeout");
+            $server->every(0.2, fn () => $GLOBALS["keep"] = $server->getNodeManager()->updateHeartbeat("kept"));');
+        [$silent, $kept] = [$server->node('silent'), $server->node('kept')];
+        self::assertSame([[], 0, false, true], $server->ask('$m = $server->getNodeManager(); return [$m->checkTimeout(), $m->cleanupOffline(), $m->updateHeartbeat("x"), $m->updateMessage("kept")];'));
+        self::assertSame(['silent'], $server->next('timeout'));
+        usleep(700_000);
+        self::assertSame([['kept'], 1, 0], $server->ask('$m = $server->getNodeManager(); return [array_keys($m->getAllNodes()), $m->getStats()["total_timeout"], $m->getNode("kept")->heartbeatCount];'));
+    }
+
+    public function test_the_heartbeat_timeout_can_be_set_before_the_start_and_while_it_runs(): void
+    {
+        $server = $this->server(['heartbeat_timeout' => 300], 'say_events($server, "timeout"); $server->getNodeManager()->setHeartbeatTimeout(0.3);');
+        $peers[] = $server->node('a');
+        self::assertSame(['a'], $server->next('timeout', 3));
+        self::assertSame(0.3, $server->ask('return $server->getNodeManager()->getHeartbeatTimeout();'));
+        $server->ask('$server->getNodeManager()->setHeartbeatTimeout(100);');
+        $peers[] = $server->node('b');
+        usleep(600_000);
+        self::assertTrue($server->ask('return $server->getNodeManager()->hasNode("b");'));
+        self::assertSame(100.0, $server->ask('return $server->getNodeManager()->getHeartbeatTimeout();'));
+    }
+
+    public function test_before_the_start_it_stands_alone_and_after_the_stop_it_is_empty(): void
+    {
+        $port = Port::free();
+        $process = $this->script("
+            \$server = new HeartbeatServer('127.0.0.1', $port, ['loop' => 'native', 'heartbeat_timeout' => 40]);
+            \$manager = \$server->getNodeManager();
+            say('timeout', \$manager->getHeartbeatTimeout());
+            \$manager->register(new Node('own', '1.2.3.4', 5, 6));
+            say('before', \$manager->getNodeCount(), \$manager->getNodeByConnection(6)->id, \$server->getChannelScheduler()->createChannel('own')->id);
+            \$server->on('register', function () use (\$server, \$manager) { say('running', array_keys(\$manager->getAllNodes()), count(\$server->getChannelScheduler()->getAllChannels())); \$server->stop(); });
+            \$server->on('start', fn () => say('ready'));
+            \$server->start();
+            say('after', \$manager->getAllNodes(), \$manager->getNodeCount(), \$server->getChannelScheduler()->getAllChannels(), \$manager->getStats()['total_registered']);
+            unset(\$server);
+            say('alone', \$manager->getNodeCount());");
+        self::assertSame([40.0], $process->next('timeout'));
+        self::assertSame([1, 'own', 1], $process->next('before'));
+        $process->next('ready');
+        \Heartbus\Tests\Peer::connect($port)->register('a');
+        self::assertSame([['a'], 1], $process->next('running'));
+        self::assertSame([[], 0, [], 1], $process->next('after'));
+        $process->next('alone');
+        self::assertSame(0, $process->exitCode());
+    }
+
+    public function test_a_forked_child_is_told_that_the_server_is_not_its_own(): void
+    {
+        $server = $this->server([], '$server->getNodeManager(); $server->getChannelScheduler();');
+        $peers[] = $server->node('a');
+        $server->ask('
+            $manager = $server->getNodeManager(); $channel = $server->getChannelScheduler()->getNodeMainChannel("a");
+            if (pcntl_fork() === 0) {
+                foreach ([fn () => $manager->getNode("a"), fn () => $server->getNodeManager(), fn () => $manager->getAllNodes(), fn () => $channel->send("x")] as $use) {
+                    try { $use(); say("child", "nothing"); } catch (Throwable $e) { say("child", $e::class); }
+                }
+                posix_kill(getmypid(), SIGKILL);
+            }
+            return true;');
+        for ($i = 0; $i < 4; $i++) {
+            self::assertSame(['Heartbus\Exception\WrongProcessException'], $server->next('child'));
+        }
+        self::assertSame(1, $server->ask('return $server->getNodeManager()->getNodeCount();'));
+    }
+
+    public function test_counts_do_not_cost_more_with_more_nodes_and_a_list_is_made_once(): void
+    {
+        $server = $this->server(['max_nodes_per_connection' => 100_000], '', ['ini' => ['memory_limit=512M']]);
+        // Many nodes over one connection.
+        $peer = $server->connect();
+        $bytes = '';
+        for ($i = 0; $i < 20_000; $i++) {
+            $bytes .= Frame::registration("node-$i");
+        }
+        $read = 0;
+        foreach (str_split($bytes, 65536) as $part) {
+            $peer->bytes($part);
+            $read += strlen($peer->peek());
+        }
+        $this->until(fn () => [$peer->peek(0.01), $server->ask('return $server->getNodeManager()->getNodeCount();')][1] === 20_000, 'all nodes are there', 30);
+        [$counts, $list, $stats, $memory] = $server->ask('
+            $manager = $server->getNodeManager();
+            $time = function (callable $do): float { $since = hrtime(true); $do(); return (hrtime(true) - $since) / 1e6; };
+            $manager->getNode("node-5");
+            $counts = $time(function () use ($manager, $server) { for ($i = 0; $i < 1000; $i++) { $manager->getNodeCount(); $manager->getStatsSummary(); $server->getStats(); $manager->getNode("node-77"); } });
+            memory_reset_peak_usage();
+            $before = memory_get_usage();
+            $all = null;
+            $list = $time(function () use ($manager, &$all) { $all = $manager->getAllNodes(); });
+            $memory = memory_get_peak_usage() - $before;
+            $kept = memory_get_usage() - $before;
+            $stats = $time(fn () => $manager->getStats());
+            return [$counts / 4000, $list, $stats, $memory / $kept];');
+        self::assertLessThan(0.2, $counts, 'milliseconds for a count');
+        self::assertLessThan(1500, $list, 'milliseconds for the list');
+        self::assertLessThan(1500, $stats, 'milliseconds for the stats');
+        self::assertLessThan(1.5, $memory, 'the list is not built twice');
+    }
+}
