@@ -2,7 +2,7 @@
 
 namespace Heartbus\Tests\Workerman;
 
-use Heartbus\Tests\{Frame, Peer, PhpProcess, Port, TestCase, Wait, WorkermanApp};
+use Heartbus\Tests\{Frame, Library, Peer, PhpProcess, Port, TestCase, Wait, WorkermanApp};
 
 /** Workerman's commands on a native server: what they print, what they wait for, and how the processes end. */
 final class CommandsTest extends TestCase
@@ -276,6 +276,30 @@ final class CommandsTest extends TestCase
             self::assertStringContainsString('not run', $app->command('server.php', $command));
         }
         self::assertStringContainsString('Usage: php', $app->command('server.php'));
+    }
+
+    public function test_the_commands_work_on_the_fiber_loop_of_version_5(): void
+    {
+        $versions = array_filter(WorkermanApp::installations(), fn (string $name) => str_starts_with($name, 'Workerman 5'), ARRAY_FILTER_USE_KEY);
+        if ($versions === []) {
+            self::markTestSkipped('Workerman 5 is neither in vendor/ nor in a folder that HEARTBUS_WORKERMAN names');
+        }
+        [$app, $port, $server] = $this->serve(current($versions)[0], Library::autoload('Revolt') . 'Worker::$eventLoopClass = Workerman\Events\Fiber::class;');
+        self::assertStringContainsString('fiber', $app->command('server.php', 'status'));
+        $peer = Peer::connect($port);
+        $peer->register('a');
+        self::assertSame([1, ["tcp://127.0.0.1:$port", 'HeartbeatServer', 1, 0, 1]], $this->status($app));
+        self::assertCount(1, $this->connections($app));
+        $stop = $app->php('server.php', 'stop', '-g');
+        $this->until(fn () => !$this->listens($port), 'nobody is let in');
+        Wait::pass(0.3);
+        $peer->beat();
+        self::assertTrue($stop->isRunning());
+        $peer->finish();
+        self::assertSame(0, $stop->exitCode());
+        self::assertSame(0, $server->exitCode());
+        self::assertSame([['a']], $server->said('disconnected'));
+        self::assertCount(1, $server->said('stop'));
     }
 
     /** @return array{0: WorkermanApp, 1: int, 2: PhpProcess} the application, the port, and the ready master */
