@@ -2,7 +2,7 @@
 
 namespace Heartbus\Tests\Workerman;
 
-use Heartbus\Tests\{FakeServer, Frame, Peer, TestCase, WorkermanApp};
+use Heartbus\Tests\{FakeServer, Frame, Peer, TestCase, Wait, WorkermanApp};
 
 /** The README of the PHP library, word by word: its server and its client, with only the extension and Workerman. */
 final class ReadmeTest extends TestCase
@@ -49,8 +49,12 @@ final class ReadmeTest extends TestCase
 
     protected function setUp(): void
     {
-        // The snippets are not ours to change, so their port must be free.
-        if (@stream_socket_client('tcp://127.0.0.1:' . self::PORT)) {
+        // The snippets are not ours to change, so their port must be free. The worker of the test before may still be dying.
+        $isTaken = fn (): bool => (bool) @stream_socket_client('tcp://127.0.0.1:' . self::PORT);
+        for ($tries = 0; $tries < 20 && $isTaken(); $tries++) {
+            Wait::pass(0.05);
+        }
+        if ($isTaken()) {
             self::markTestSkipped('port 9501, which the snippets use, is taken on this machine');
         }
     }
