@@ -80,14 +80,38 @@ final class GuestTest extends TestCase
     }
 
     /** @dataProvider guests */
-    public function test_a_server_runs_its_own_loop_while_the_other_one_does_not_run(string $name, string $use): void
+    public function test_a_server_runs_its_own_loop_while_the_other_one_does_not_run(string $name, string $use, string $run): void
+    {
+        // Never, and not any more.
+        foreach ([$use, "soon(fn () => null); $run"] as $before) {
+            $port = Port::free();
+            $process = EventLoop::named($name)->run("$before\nserve(new HeartbeatServer('127.0.0.1', $port));");
+            $process->next('ready');
+            Peer::connect($port)->register('a');
+            $process->signal(SIGTERM);
+            $process->next('returned');
+            self::assertSame(0, $process->exitCode());
+        }
+    }
+
+    /** @dataProvider guests */
+    public function test_the_running_loop_is_found_from_inside_of_a_fiber(string $name): void
     {
         $port = Port::free();
-        $process = EventLoop::named($name)->run("$use\nserve(new HeartbeatServer('127.0.0.1', $port));");
-        $process->next('ready');
-        Peer::connect($port)->register('a');
-        $process->signal(SIGTERM);
-        $process->next('returned');
+        $process = EventLoop::named($name)->run("inside(function () {
+            (new Fiber(function () {
+                \$server = new HeartbeatServer('127.0.0.1', $port);
+                \$server->on('register', fn (Node \$node) => \$server->sendTo(\$node->id, 'hello'));
+                \$server->on('unregister', fn () => \$server->stop());
+                \$server->start();
+                say('start returned');
+                \$port = $port; \$config = [];" . self::CLIENT . "
+            }))->start();
+        });
+        say('the loop ended');");
+        $process->next('start returned');
+        self::assertSame(['hello'], $process->next('data'));
+        $process->next('the loop ended');
         self::assertSame(0, $process->exitCode());
     }
 
