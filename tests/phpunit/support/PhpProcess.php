@@ -79,7 +79,8 @@ final class PhpProcess
     private function __construct(string $file, array $arguments, array $options)
     {
         $ini = ['extension=' . self::extension(), 'display_errors=stderr', 'error_reporting=-1', 'log_errors=0', ...$options['ini'] ?? []];
-        $command = ['setsid', ...$options['wrap'] ?? [], PHP_BINARY];
+        // A run that is killed takes its processes along.
+        $command = ['setsid', 'setpriv', '--pdeathsig', 'KILL', ...$options['wrap'] ?? [], PHP_BINARY];
         foreach ($ini as $setting) {
             array_push($command, '-d', $setting);
         }
@@ -91,7 +92,7 @@ final class PhpProcess
             $options['cwd'] ?? null, $environment);
         Assert::assertIsResource($this->process, 'PHP could not be started');
         $this->stdin = $pipes[0];
-        // setsid makes the child a group leader and execs, so the pid stays.
+        // setsid and setpriv exec, so the pid stays; it is the group too.
         $this->pid = proc_get_status($this->process)['pid'];
         self::$running[$this->pid] = $this;
     }
