@@ -18,6 +18,7 @@ use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::hub::Node;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::panic::AssertUnwindSafe;
 use std::ptr;
 use std::rc::{Rc, Weak};
@@ -37,9 +38,31 @@ struct Bond {
     subject: Subject,
 }
 
+/// Keys are addresses: two look-ups for every event are noticed with the standard library's hasher, which is made for keys
+/// that strangers choose.
+type AddressMap<T> = HashMap<usize, T, BuildHasherDefault<AddressHasher>>;
+
+#[derive(Default)]
+struct AddressHasher(u64);
+
+impl Hasher for AddressHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_usize(usize::from(*byte)));
+    }
+
+    fn write_usize(&mut self, number: usize) {
+        // Fibonacci hashing; the rotation brings the good bits to where the table looks first.
+        self.0 = (self.0 ^ number as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(26);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 thread_local! {
     /// By the address of the object.
-    static BONDS: RefCell<HashMap<usize, Bond>> = RefCell::default();
+    static BONDS: RefCell<AddressMap<Bond>> = RefCell::default();
 }
 
 /// PHP's own, except that we hear of the object's end. They also tell such an object from an ordinary one.
@@ -166,7 +189,7 @@ struct ChannelEntry {
 #[derive(Default)]
 pub struct Views {
     /// By the address of the registration.
-    nodes: RefCell<HashMap<usize, NodeEntry>>,
+    nodes: RefCell<AddressMap<NodeEntry>>,
     /// By the id of the channel. Closed ones stay while PHP holds them.
     channels: RefCell<HashMap<u32, ChannelEntry>>,
     /// Channels whose waiters have to be told something.

@@ -69,7 +69,7 @@ return [
         Keys of the engine: register_timeout (30), max_connections_per_ip, max_nodes_per_connection (10000), max_nodes
         (10000000), max_frame_bytes (10485760), outbox_bytes (1 MiB), slow_consumer ('close'|'drop'), total_buffer_bytes
         (1 GiB), inbox_events (65536), inbox_bytes (64 MiB), rate_limit_by ('connection'|'ip'), whitelist, blacklist,
-        loop ('auto'|'native'|'workerman'|'manual'), log_level ('debug'|'info'|'warning'|'error'|'off'), log_file.
+        loop ('auto'|'native'|'workerman'|'revolt'|'react'|'manual'), log ('stderr'|'logger'), log_level ('debug'|'info'|'warning'|'error'|'off'), log_file.
 
         @param array<string, mixed> $config
         @throws \RuntimeException when the configuration is wrong
@@ -146,7 +146,7 @@ return [
     "$library\\Client\\HeartbeatClient::__construct" => <<<'TEXT'
         Keys of the PHP library: heartbeat_interval (10), auto_reconnect (true), reconnect_interval (5), max_reconnect_attempts
         (0: no limit), node_id, metadata. Keys of the engine: connect_timeout (5), outbox_bytes (1 MiB), loop
-        ('auto'|'native'|'workerman'|'manual'), log_level, log_file.
+        ('auto'|'native'|'workerman'|'revolt'|'react'|'manual'), log, log_level, log_file.
 
         @param array<string, mixed> $config
         TEXT,

@@ -263,6 +263,25 @@ final class ChannelsTest extends TestCase
             return [$router->route(Message::createData("routed", $channel->id)), $router->broadcastAll(Message::createData("to all")), $channel->recv(), $channel->recv()];'));
     }
 
+    public function test_channels_of_nodes_whose_leaving_was_never_told_by_itself_are_closed_too(): void
+    {
+        // A full inbox puts a node's leaving together with its coming back.
+        $server = $this->server(['inbox_events' => 4], '
+            $server->on("register", function (Node $node) { if ($node->id === "slow") { say("sleeps"); sleep(1); } });
+            $server->on("disconnected", fn () => null);');
+        $first = $server->node('a');
+        self::assertTrue($server->ask(self::MAIN . '$GLOBALS["c"] = $channel; $GLOBALS["f"] = $channel->recvAsync(); return !$channel->isClosed();'));
+        $peers[] = $server->node('slow');
+        $server->next('sleeps');
+        for ($i = 0; $i < 4; $i++) {
+            $peers[] = $server->node("filling-$i");
+        }
+        $peers[] = $server->node('a');
+        $this->until(fn () => $server->counter('inbox_coalesced') > 0, 'events were put together');
+        $this->until(fn () => $server->ask('return $GLOBALS["f"]->isDone() && $GLOBALS["f"]->getResult() === null && $GLOBALS["c"]->isClosed();'), 'the waiter is told');
+        self::assertFalse($server->ask(self::MAIN . 'return $channel === $GLOBALS["c"] || $channel->isClosed();'));
+    }
+
     public function test_views_leak_nothing(): void
     {
         $server = $this->server([], '$server->on("data", fn () => null);');
