@@ -25,7 +25,7 @@ pub struct Engine {
 }
 
 /// Where the server stands, in numbers that cost nothing to read.
-#[derive(Copy, Clone, Debug, PartialEq)]
+#[derive(Copy, Clone, Debug, Default, PartialEq)]
 pub struct Stats {
     /// Everything that is counted since the start.
     pub counts: Counts,
@@ -98,16 +98,16 @@ impl Engine {
     }
 
     pub fn node(&self, node_id: &str) -> Option<Arc<Node>> {
-        self.server().shared.hub.node(node_id)
+        if self.is_own_process() { self.server().shared.hub.node(node_id) } else { None }
     }
 
     pub fn node_of_channel(&self, channel_id: u32) -> Option<Arc<Node>> {
-        self.server().shared.hub.node_of_channel(channel_id)
+        if self.is_own_process() { self.server().shared.hub.node_of_channel(channel_id) } else { None }
     }
 
     /// The node of a connection, of several the one that registered last. Looks at every node.
     pub fn node_of_connection(&self, connection_id: u64) -> Option<Arc<Node>> {
-        self.server().shared.hub.node_of_connection(connection_id)
+        if self.is_own_process() { self.server().shared.hub.node_of_connection(connection_id) } else { None }
     }
 
     /// Says that a node is alive, as a sign of life of its own would. No heartbeat is counted.
@@ -139,7 +139,7 @@ impl Engine {
 
     /// Up to `max` nodes that are online, in no particular order.
     pub fn nodes(&self, max: usize) -> Vec<Arc<Node>> {
-        self.server().shared.hub.some_nodes(max)
+        if self.is_own_process() { self.server().shared.hub.some_nodes(max) } else { Vec::new() }
     }
 
     /// Up to `max` open connections, registered or not, in no particular order. The I/O threads are asked, which takes at
@@ -152,7 +152,11 @@ impl Engine {
         self.server().shared.clock.now()
     }
 
+    /// In a process that was forked off the engine's: all zero.
     pub fn stats(&self) -> Stats {
+        if !self.is_own_process() {
+            return Stats::default();
+        }
         let server = self.server();
         let shared = &server.shared;
         Stats {

@@ -164,16 +164,23 @@ impl Host for Inbox {
             queue.events.push_back(event);
         } else {
             let key = coalescing_key(&event);
-            // The newer event goes to the end, so that the events of one client, which coalesce per kind, end in its
-            // present state. That costs O(waiting events), and only a host that fell far behind pays it.
-            let event = match queue.overflow.shift_remove(&key) {
-                Some(waiting) => {
-                    queue.coalesced += 1;
-                    put_together(&waiting, event)
-                }
-                None => event,
-            };
-            queue.overflow.insert(key, event);
+            let is_client = matches!(key, Key::Client(..));
+            if !is_client && let Some(waiting) = queue.overflow.get_mut(&key) {
+                // In its place: this happens on threads that have sockets to read, with as many waiting as there are nodes.
+                *waiting = put_together(waiting, event);
+                queue.coalesced += 1;
+            } else {
+                // The events of one client coalesce per kind, and the newer goes to the end, so that they end in its
+                // present state. The cost is paid by the clients' thread.
+                let event = match queue.overflow.shift_remove(&key) {
+                    Some(waiting) => {
+                        queue.coalesced += 1;
+                        put_together(&waiting, event)
+                    }
+                    None => event,
+                };
+                queue.overflow.insert(key, event);
+            }
         }
         self.arm(&mut queue);
     }

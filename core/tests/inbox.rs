@@ -184,3 +184,33 @@ fn when_new_nodes_have_no_room_either_their_register_waits() {
     assert_eq!(ids, ["1", "2", "3"]);
     assert_eq!(waiting.frame().frame_type, 6);
 }
+
+#[test]
+fn a_host_that_is_told_of_connections_and_does_not_listen_bounds_who_may_come_in() {
+    let limits = InboxLimits { events: 16, bytes: 1 << 20 };
+    let server = Fixture::start_with(ServerConfig::default(), limits, EventMask::CONNECT | EventMask::CLOSE);
+    let peers: Vec<_> = (0..200).map(|_| server.connect()).collect();
+    server.until("accepting to pause", |_| server.inbox.stats().pauses > 0);
+    let queued = server.inbox.stats().queued_events;
+    assert!((32..=40).contains(&queued), "{queued}: the queue and as much overflow again, per thread");
+    for _ in 0..200 {
+        assert!(matches!(server.event(), Event::Connect { .. }));
+    }
+    drop(peers);
+}
+
+#[test]
+fn a_host_that_only_hears_of_departures_bounds_who_may_register_as_well() {
+    let limits = InboxLimits { events: 4, bytes: 1 << 20 };
+    let server = Fixture::start_with(ServerConfig::default(), limits, EventMask::LEFT);
+    let mut peer = server.connect();
+    for n in 0..100 {
+        peer.send(6, 0, &format!(r#"{{"node_id":"n{n}"}}"#));
+        peer.send(7, 0, "");
+    }
+    server.until("the registrations to wait", |stats| stats.counts.reads_paused_by_host > 0);
+    assert!(server.inbox.stats().queued_events <= 9, "{}", server.inbox.stats().queued_events);
+    for _ in 0..100 {
+        assert!(matches!(server.event(), Event::Left { .. }));
+    }
+}

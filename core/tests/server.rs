@@ -6,7 +6,8 @@ use heartbus_core::config::{InboxLimits, RateLimit, RateLimitBy, ServerConfig, S
 use heartbus_core::engine::Engine;
 use heartbus_core::error::ErrorKind;
 use heartbus_core::event::{CloseReason, Departure, Event, EventMask};
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::time::Duration;
 use support::*;
 
@@ -568,4 +569,80 @@ fn the_time_that_messages_and_heartbeats_took_is_counted_in_buckets() {
     }
     server.until("the passes to end", |_| server.engine.timings().messages.buckets.iter().sum::<u64>() == 6);
     assert_eq!(server.engine.timings().heartbeats.buckets.iter().sum::<u64>(), 5);
+}
+
+#[test]
+fn who_closed_its_side_still_gets_every_reply_it_asked_for() {
+    let server = Fixture::start(ServerConfig::default());
+    let mut peer = server.connect();
+    let (pings, pong) = (frame(4, 0, "").repeat(60_000), frame(5, 0, "").len());
+    let mut writer = peer.stream.try_clone().unwrap();
+    let sent = std::thread::spawn(move || {
+        writer.write_all(&pings).unwrap();
+        writer.shutdown(Shutdown::Write).unwrap();
+    });
+    // Late enough that replies wait, here or on their way.
+    server.until("the reading to pause", |stats| stats.counts.reads_paused_by_peer > 0 || stats.counts.pings == 60_000);
+    let mut received = 0;
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        match peer.stream.read(&mut buffer).expect("more, or the end, in time") {
+            0 => break,
+            count => received += count,
+        }
+    }
+    sent.join().unwrap();
+    assert_eq!(received, 60_000 * pong);
+}
+
+#[test]
+fn a_peer_that_never_reads_is_given_up_after_the_timeouts_registered_or_not() {
+    let config = ServerConfig {
+        register_timeout: Duration::from_millis(500),
+        heartbeat_timeout: Duration::from_millis(500),
+        outbox_bytes: 64 * 1024,
+        ..ServerConfig::default()
+    };
+    let server = Fixture::start(config);
+    let (stranger, node) = (server.connect(), server.register("deaf"));
+    let pings = frame(4, 0, "").repeat(1000);
+    for (paused, peer) in [stranger, node].iter_mut().enumerate() {
+        peer.stream.set_nonblocking(true).unwrap();
+        let (mut sent, deadline) = (0, deadline());
+        while server.engine.stats().counts.reads_paused_by_peer <= paused as u64 && server.engine.stats().connections_active > 0 {
+            sent = (sent + peer.stream.write(&pings[sent..]).unwrap_or(0)) % pings.len();
+            assert!(std::time::Instant::now() < deadline, "reading never paused");
+        }
+    }
+    server.until("both to be given up", |stats| stats.connections_active == 0 && stats.nodes_online == 0 && stats.buffered_bytes == 0);
+}
+
+#[test]
+fn broadcasts_beyond_the_memory_bound_do_not_close_nodes_that_read() {
+    let config = ServerConfig { total_buffer_bytes: 1 << 20, ..ServerConfig::default() };
+    let server = Fixture::start_with(config, InboxLimits::default(), EventMask::NONE);
+    let mut peers: Vec<_> = (0..300).map(|n| server.register(&format!("n{n}"))).collect();
+    let payload = "x".repeat(10_000);
+    let mut reached = 0;
+    for _ in 0..3 {
+        reached += server.engine.broadcast(payload.as_bytes()).unwrap();
+    }
+    assert_eq!(reached, 900);
+    for peer in &mut peers {
+        for _ in 0..3 {
+            assert_eq!(peer.frame().text().len(), 10_000);
+        }
+    }
+    assert_eq!((server.engine.stats().counts.slow_consumers, server.engine.stats().nodes_online), (0, 300));
+}
+
+#[test]
+fn on_a_full_server_a_node_may_still_move_to_its_new_connection() {
+    let server = Fixture::start(ServerConfig { max_nodes: 1, ..ServerConfig::default() });
+    let mut older = server.register("x");
+    let mut newer = server.register("x");
+    assert!(older.frame().text().contains("409"));
+    newer.send(6, 0, r#"{"node_id":"y"}"#);
+    assert_eq!(newer.frame().text(), r#"{"message":"Too many nodes on this server","code":403}"#);
+    assert_eq!(server.engine.stats().channels_active, 1);
 }

@@ -105,11 +105,11 @@ macro_rules! counters {
 counters! {
     /// Connections accepted, refused ones included.
     connections_total,
-    /// Connections refused with ERROR 503 because the server was full.
+    /// Connections refused with ERROR 503: the server is full or stopping, or the address has all it may have.
     connections_rejected,
-    /// Connections refused because of their address: deny list, allow list, connections per address.
+    /// Connections refused because of their address: deny list, allow list.
     connections_denied,
-    /// Connections that ended.
+    /// Connections that ended, without those refused at the door: total - rejected - denied - closed are open.
     connections_closed,
     /// Connections closed because nobody registered in time.
     register_timeouts,

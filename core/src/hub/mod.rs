@@ -312,21 +312,25 @@ impl Hub {
     /// Brings a node online under a fresh channel id. A node of the same id on another connection is replaced: the newest
     /// connection wins. `None` when the server holds as many nodes as it may.
     fn register(&self, id: Arc<str>, link: &Arc<Link>, metadata: Arc<str>, counters: &Counters, now: Now) -> Option<Arc<Node>> {
-        if self.node_count.fetch_add(1, Ordering::Relaxed) >= self.limits.max_nodes {
-            self.node_count.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
         let node = self.with_channel(|channel_id| Arc::new(Node::new(id.clone(), link.clone(), channel_id, metadata.clone(), now)));
         // The entry stays locked while both events are told: of two connections that fight for an id, each sees the
         // other's node either not at all or completely, and the host sees one order.
         let replaced = match self.nodes.entry(id) {
             Entry::Occupied(mut entry) => {
+                // One comes as one goes: a full server must not keep a node from moving to its new connection.
+                self.node_count.fetch_add(1, Ordering::Relaxed);
                 let older = entry.insert(node.clone());
                 let replaced = self.tell_departure(&older, Departure::Replaced, counters).then_some(older);
                 self.tell_arrival(&node);
                 replaced
             }
             Entry::Vacant(entry) => {
+                if self.node_count.fetch_add(1, Ordering::Relaxed) >= self.limits.max_nodes {
+                    self.node_count.fetch_sub(1, Ordering::Relaxed);
+                    drop(entry);
+                    self.forget_channel(&node);
+                    return None;
+                }
                 let _entry = entry.insert(node.clone());
                 self.tell_arrival(&node);
                 None

@@ -38,7 +38,8 @@ impl Bucket {
     pub fn take(&mut self, limit: &RateLimit, now: u64) -> bool {
         let elapsed = now.saturating_sub(self.refilled) as f64 / 1e6;
         self.tokens = (self.tokens + elapsed * limit.refill_per_second).min(f64::from(limit.capacity));
-        self.refilled = now;
+        // Threads read their clocks once per pass: an older reading must not make the same time count twice.
+        self.refilled = self.refilled.max(now);
         if self.tokens < 1.0 {
             return false;
         }
@@ -119,6 +120,13 @@ mod tests {
             assert!(!bucket.take(&LIMIT, now));
         }
         assert!(bucket.take(&LIMIT, SECOND / 2 + 1));
+    }
+
+    #[test]
+    fn readings_of_different_threads_that_alternate_make_no_tokens() {
+        let mut bucket = Bucket::full(&LIMIT, SECOND);
+        let taken = (0..1000).filter(|n| bucket.take(&LIMIT, SECOND + (n % 2) * 100_000)).count();
+        assert_eq!(taken, 3);
     }
 
     #[test]

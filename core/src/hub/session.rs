@@ -126,12 +126,14 @@ impl Session {
             self.nodes.set_timer(channel_id, timer);
             return Next::Continue;
         }
+        if !cx.hub.leave(node, Departure::TimedOut, cx.counters) {
+            // It left elsewhere at this moment. The eviction that is under way says why, and finds a timer to remove.
+            let timer = cx.wheel.insert(cx.now.mono + timeout, Timer::Node(node.clone()));
+            self.nodes.set_timer(channel_id, timer);
+            return Next::Continue;
+        }
         // Its timer has just fired, so there is none to remove.
         self.nodes.remove(channel_id);
-        if !cx.hub.leave(node, Departure::TimedOut, cx.counters) {
-            // It left elsewhere at this moment; that thread's message will find it gone already.
-            return self.after_leaving(CloseReason::Replaced);
-        }
         if self.nodes.is_empty() {
             return Next::Close(CloseReason::HeartbeatTimeout);
         }
@@ -272,7 +274,8 @@ impl Session {
                 return refuse(cx, error.code(), &error.to_string());
             }
         };
-        if cx.hub.host().wants(EventMask::REGISTER) && cx.hub.host().is_crowded(Some(self.link.clone())) {
+        let tells = EventMask::REGISTER | EventMask::HEARTBEAT | EventMask::LEFT;
+        if cx.hub.host().wants(tells) && cx.hub.host().is_crowded(Some(self.link.clone())) {
             cx.counters.reads_paused_by_host.up();
             return Next::Wait;
         }

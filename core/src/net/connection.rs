@@ -29,6 +29,8 @@ pub(super) struct Connection {
     pub(super) host_full: bool,
     /// The peer does not read what it asked for: reading stopped until it has taken half.
     pub(super) peer_slow: bool,
+    /// When the peer last took something that had waited, in monotonic microseconds.
+    pub(super) took_at: u64,
     /// The socket took less than it was given; it says when it can take more.
     pub(super) write_blocked: bool,
     /// The peer closed its side, as an event said; reading ends at zero, not at the first short read.
@@ -56,6 +58,7 @@ impl Connection {
             backlog: VecDeque::new(),
             host_full: false,
             peer_slow: false,
+            took_at: 0,
             write_blocked: false,
             hangup: false,
             listed: false,
@@ -65,6 +68,12 @@ impl Connection {
 
     pub(super) fn is_reading_stopped(&self) -> bool {
         self.host_full || self.peer_slow
+    }
+
+    /// Whether the silence here is of our own making. A peer that does not read what it asked for is excused only as long
+    /// as it takes some of it within `timeout`; after a late tick, who has more to read than was read is excused as well.
+    pub(super) fn is_excused(&self, now: u64, timeout: u64, is_late: bool) -> bool {
+        self.host_full || self.peer_slow && now <= self.took_at + timeout || is_late && self.listed
     }
 
     /// Bytes of memory that wait here.
@@ -203,6 +212,11 @@ impl Connection {
     /// Tells the peer that nothing more will come. It may be gone already, and that is fine.
     pub(super) fn shut_down_writing(&self) {
         let _ = self.socket.shutdown(Shutdown::Write);
+    }
+
+    /// Ends both directions, for every process that holds the socket.
+    pub(super) fn shut_down(&self) {
+        let _ = self.socket.shutdown(Shutdown::Both);
     }
 
     /// Gives up what is still kept; to be called once, before the connection is dropped.

@@ -11,7 +11,7 @@ use super::Clock;
 use super::connection::{Connection, Phase};
 use super::mailbox::{Call, Mailbox};
 use super::server::{ConnectionInfo, Shared};
-use crate::hub::event::CloseReason;
+use crate::hub::event::{CloseReason, EventMask};
 use crate::hub::link::Doorbell;
 use crate::hub::replies::Replies;
 use crate::hub::session::Context;
@@ -21,8 +21,9 @@ use mio::event::Event;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Registry, Token};
 use slab::Slab;
+use socket2::SockRef;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +38,8 @@ const EVENTS_PER_PASS: usize = 1024;
 /// Reads of one connection per pass: a busy one does not starve the others.
 const READS_PER_PASS: usize = 4;
 const ACCEPTS_PER_PASS: usize = 256;
+/// Connections looked at per pass because another thread asked: a broadcast to all of them does not hold up the reading.
+const CALLS_PER_PASS: usize = 1024;
 const READ_BUFFER: usize = 64 * 1024;
 
 /// How long a connection that is ending waits for its peer, in microseconds.
@@ -63,11 +66,14 @@ pub(super) struct IoThread {
     ending_refused: usize,
     /// Connections to go on with although no event will come for them.
     ready: Vec<usize>,
+    /// Taken out of the mailbox, not yet answered. In no order: each is about another connection.
     calls: Vec<Call>,
     buffer: Box<[u8]>,
     work: Work,
     stopping_since: Option<u64>,
     next_tidy: u64,
+    /// The tick in progress comes late: whoever has more to read than the passes before it took is not silent.
+    is_late: bool,
     done: bool,
 }
 
@@ -130,6 +136,7 @@ impl IoThread {
             buffer: vec![0; READ_BUFFER].into(),
             stopping_since: None,
             next_tidy: now.mono + TIDY_TIME,
+            is_late: false,
             done: false,
         })
     }
@@ -161,6 +168,7 @@ impl IoThread {
             let now = self.clock.now().mono;
             if now >= next_tick {
                 if now > next_tick + 2 * TICK {
+                    self.is_late = true;
                     // The process was stopped, or starved. What arrived meanwhile is read before anybody's silence is
                     // judged: poll hands out what is ready in turn, so this many passes reach every connection.
                     for _ in 0..=self.connections.len() / EVENTS_PER_PASS + 1 {
@@ -170,6 +178,8 @@ impl IoThread {
                     }
                 }
                 self.tick();
+                self.is_late = false;
+                let now = self.clock.now().mono;
                 next_tick += TICK * ((now - next_tick) / TICK + 1);
                 timer.as_mut().reset(Instant::now() + Duration::from_micros(next_tick.saturating_sub(now)));
             }
@@ -294,6 +304,7 @@ impl IoThread {
                     && connection.link.queued() > self.shared.hub.limits().outbox_bytes
                 {
                     connection.peer_slow = true;
+                    connection.took_at = self.work.now.mono;
                     self.work.counters.reads_paused_by_peer.up();
                 }
             }
@@ -305,7 +316,11 @@ impl IoThread {
             return;
         };
         match connection.flush(&self.shared.hub) {
-            Ok(written) => self.work.counters.bytes_out.add(written),
+            Ok(0) => {}
+            Ok(written) => {
+                self.work.counters.bytes_out.add(written);
+                connection.took_at = self.work.now.mono;
+            }
             Err(_) => return self.end(slot, CloseReason::IoError),
         }
         let resumes = connection.peer_slow && connection.link.queued() <= self.shared.hub.limits().outbox_bytes / 2;
@@ -321,19 +336,23 @@ impl IoThread {
     }
 
     fn open_mail(&mut self) {
+        let is_fresh = self.calls.is_empty();
         // Asked first: what was sent before the stop is in the mail then, and goes out before the farewell.
         let is_stopping = self.shared.is_stopping();
-        let mut calls = std::mem::take(&mut self.calls);
-        self.mailbox.take(&mut calls);
-        for call in calls.drain(..) {
+        if is_fresh {
+            self.mailbox.take(&mut self.calls);
+        }
+        for _ in 0..CALLS_PER_PASS {
+            let Some(call) = self.calls.pop() else { break };
             self.answer(call);
         }
-        self.calls = calls;
+        let is_read = is_fresh && self.calls.is_empty();
+        self.mail |= !is_read;
         if let Some(listing) = self.mailbox.take_listing() {
             // Whoever asked may have given up waiting; then nobody misses the answer.
             let _ = listing.answer.try_send(self.list_connections(listing.max));
         }
-        if is_stopping && self.stopping_since.is_none() {
+        if is_read && is_stopping && self.stopping_since.is_none() {
             self.begin_stopping();
         }
         if self.shared.is_closed() && self.listener.is_some() {
@@ -390,6 +409,12 @@ impl IoThread {
 
     fn accept(&mut self) {
         for _ in 0..ACCEPTS_PER_PASS {
+            let host = self.shared.hub.host();
+            if host.wants(EventMask::CONNECT | EventMask::CLOSE) && host.is_crowded(None) {
+                // The host is told of every connection, and has no room: whoever wants in waits in the kernel's queue.
+                self.accept_paused = true;
+                return;
+            }
             let Some(listener) = &self.listener else {
                 self.accept_ready = false;
                 return;
@@ -433,12 +458,17 @@ impl IoThread {
             if admission.is_ok() {
                 self.shared.leave(peer.ip());
             }
+            self.work.counters.connections_rejected.up();
             return;
         }
         if let Err(reason) = admission {
             self.work.counters.connections_rejected.up();
-            if self.ending_refused >= MAX_ENDING_REFUSED {
+            if reason == CloseReason::ServerStopped {
+                self.work.replies.shutting_down();
+            } else {
                 self.work.replies.server_full();
+            }
+            if self.ending_refused >= MAX_ENDING_REFUSED {
                 // Nothing can be kept for it: what one write does not take is lost with the connection.
                 let _ = io::Write::write(&mut socket, self.work.replies.bytes());
                 self.work.replies.clear();
@@ -447,11 +477,6 @@ impl IoThread {
             self.ending_refused += 1;
             let timer = self.work.wheel.insert(self.work.now.mono + ENDING_TIME, Timer::Connection(link.clone()));
             entry.insert(Connection::new(socket, link, Phase::Ending(Some(timer)), false));
-            if reason == CloseReason::ServerStopped {
-                self.work.replies.shutting_down()
-            } else {
-                self.work.replies.server_full()
-            }
             self.respond(slot, Next::Continue);
             return self.flush(slot);
         }
@@ -464,8 +489,12 @@ impl IoThread {
         let Some(connection) = self.connections.get_mut(slot) else {
             return;
         };
+        connection.hangup |= reason == CloseReason::PeerClosed;
+        let may_still_read = reason == CloseReason::PeerClosed && connection.has_backlog();
         let session = match &mut connection.phase {
             Phase::Open(session) => session,
+            // It closed its side only, and may still read: the last write or the timer ends it.
+            Phase::Ending(_) if may_still_read => return,
             // The peer has closed its side, or the socket is broken: nothing to wait for.
             Phase::Ending(_) => return self.drop_connection(slot),
         };
@@ -504,13 +533,16 @@ impl IoThread {
             self.work.wheel.remove(timer);
         }
         connection.release(&self.shared.hub);
+        if !connection.hangup {
+            // Not only dropped: a process that was forked off this one may hold a copy of the descriptor.
+            connection.shut_down();
+        }
         if connection.counted {
             self.shared.leave(connection.link.peer().ip());
+            self.work.counters.connections_closed.up();
         } else {
             self.ending_refused -= 1;
         }
-        self.work.counters.connections_closed.up();
-        // Closing the descriptor takes it out of the poll as well.
     }
 
     fn tick(&mut self) {
@@ -521,7 +553,7 @@ impl IoThread {
                     let slot = node.link().slot() as usize;
                     if let Some(connection) = self.connections.get_mut(slot)
                         && Arc::ptr_eq(&connection.link, node.link())
-                        && let stopped = connection.is_reading_stopped()
+                        && let stopped = connection.is_excused(self.work.now.mono, self.shared.hub.heartbeat_timeout(), self.is_late)
                         && let Phase::Open(session) = &mut connection.phase
                     {
                         let next = session.node_timer(&mut self.work.context(), &node, stopped);
@@ -551,7 +583,7 @@ impl IoThread {
         let Some(connection) = self.connections.get_mut(slot).filter(|found| Arc::ptr_eq(&found.link, link)) else {
             return;
         };
-        let stopped = connection.is_reading_stopped();
+        let stopped = connection.is_excused(self.work.now.mono, self.shared.hub.limits().register_timeout, self.is_late);
         match &mut connection.phase {
             Phase::Open(session) => {
                 let next = session.register_timer(&mut self.work.context(), stopped);
@@ -565,27 +597,35 @@ impl IoThread {
         }
     }
 
-    /// When all connections together hold more than they may, the one that holds the most goes first.
+    /// When all connections together hold more than they may, those that hold the most go first. Only those whose socket
+    /// would not take it, or that sent half a frame: what merely waits for this thread is written in the next pass.
     fn relieve_memory(&mut self) {
-        while self.shared.hub.buffered() > self.shared.total_buffer_bytes {
-            let largest = self
-                .connections
-                .iter()
-                .filter(|(_, connection)| matches!(connection.phase, Phase::Open(_)))
-                .max_by_key(|(_, connection)| connection.held());
-            match largest {
-                Some((slot, connection)) if connection.held() > 0 => self.end(slot, CloseReason::SlowConsumer),
-                // The memory is another thread's, which looks for itself.
-                _ => return,
-            }
+        let is_over = |shared: &Shared| shared.hub.buffered() > shared.total_buffer_bytes;
+        if !is_over(&self.shared) {
+            return;
+        }
+        let guilty = |connection: &Connection| connection.has_backlog() || connection.partial_len() > 0;
+        let open = self.connections.iter().filter(|(_, connection)| matches!(connection.phase, Phase::Open(_)) && guilty(connection));
+        let mut by_size: Vec<(usize, usize)> = open.map(|(slot, connection)| (connection.held(), slot)).collect();
+        by_size.sort_unstable();
+        while is_over(&self.shared) {
+            // Where none is left, the memory is another thread's, which looks for itself.
+            let Some((_, slot)) = by_size.pop() else { return };
+            self.end(slot, CloseReason::SlowConsumer);
         }
     }
 
     /// Lets in who knocked already, and nobody after them.
     fn close_door(&mut self) {
         self.accept_paused = false;
-        self.accept();
-        self.listener = None;
+        self.accept_ready = true;
+        while self.accept_ready && !self.accept_paused {
+            self.accept();
+        }
+        if let Some(listener) = self.listener.take() {
+            // Not only dropped: in a process that was forked off this one it would go on listening, and nobody would answer.
+            let _ = SockRef::from(&listener).shutdown(Shutdown::Both);
+        }
     }
 
     fn begin_stopping(&mut self) {
