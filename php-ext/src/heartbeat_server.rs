@@ -35,6 +35,10 @@ static CLASS: AtomicPtr<zend_class_entry> = AtomicPtr::new(ptr::null_mut());
 /// Name of the worker that Workerman shows.
 const WORKER: &str = "HeartbeatServer";
 
+/// How long a stop goes on telling what had happened before it. With the 1.5 s for the clients it stays under the 4 s after
+/// which Workerman kills.
+const TELLING_TIME: Duration = Duration::from_secs(2);
+
 /// What a script can subscribe to.
 #[derive(Copy, Clone, PartialEq)]
 enum Kind {
@@ -82,6 +86,8 @@ pub struct Server {
     callbacks: RefCell<[Option<Rc<Callable>>; KINDS.len()]>,
     pub timers: Timers,
     state: Cell<State>,
+    /// While it stops: when callbacks have had their time, and what is not told yet is dropped.
+    tell_until: Cell<Option<Instant>>,
     /// The last one that was started; it keeps its numbers after its end.
     engine: RefCell<Option<Rc<Engine>>>,
     pending: RefCell<VecDeque<Event>>,
@@ -150,6 +156,7 @@ fn construct(call: &mut Call) -> Outcome {
         callbacks: RefCell::default(),
         timers: Timers::default(),
         state: Cell::new(State::Idle),
+        tell_until: Cell::new(None),
         engine: RefCell::default(),
         pending: RefCell::default(),
         owns_worker: Cell::new(false),
@@ -404,7 +411,28 @@ impl Server {
         if self.state.get() == State::Running {
             self.stop_engine();
             self.state.set(State::Stopping);
+            self.tell_until.set(Some(Instant::now() + TELLING_TIME));
             host.ring();
+        }
+    }
+
+    /// Somebody is in a hurry: what is not told yet is dropped.
+    pub fn stop_telling(&self) {
+        self.tell_until.set(Some(Instant::now()));
+    }
+
+    /// Drops what could not be told in time, and says so.
+    fn give_up_telling(&self) {
+        let mut dropped = self.pending.take().len();
+        if let Some(inbox) = self.inbox() {
+            let mut rest = VecDeque::new();
+            while inbox.drain(&mut rest, 1024) > 0 {
+                dropped += rest.len();
+                rest.clear();
+            }
+        }
+        if dropped > 0 {
+            tracing::warn!(events = dropped, "The callbacks took too long for the stop: not all events were told");
         }
     }
 
@@ -417,6 +445,9 @@ impl Server {
 
     /// The last step of stopping, once everything is told.
     pub fn settle(&self, host: &Host) -> Outcome<bool> {
+        if self.state.get() == State::Stopping && self.tell_until.get().is_some_and(|until| until <= Instant::now()) {
+            self.give_up_telling();
+        }
         let is_quiet = || self.pending.borrow().is_empty() && self.inbox().is_none_or(|inbox| inbox.stats().queued_events == 0);
         if is_quiet() && self.views.are_channels_open() {
             let coalesced = self.inbox().map_or(0, |inbox| inbox.stats().coalesced);
@@ -551,6 +582,8 @@ impl Server {
         let count = |number: u64| value(number as i64);
         let nodes = number(|stats| stats.nodes_online);
         let connections = number(|stats| stats.connections_active);
+        // While it runs: what the descriptor limit allows.
+        let max_connections = engine.as_ref().map_or(self.config.max_connections, |stats| stats.max_connections as i64);
         let left = counts.nodes_unregistered + counts.nodes_timed_out + counts.nodes_replaced + counts.nodes_disconnected;
         let refused = counts.connections_rejected + counts.connections_denied;
 
@@ -607,10 +640,10 @@ impl Server {
                 "connections",
                 map([
                     ("active_connections", value(connections)),
-                    ("max_connections", value(self.config.max_connections)),
+                    ("max_connections", value(max_connections)),
                     ("total_connections", count(counts.connections_total.saturating_sub(refused))),
                     ("total_closed", count(counts.connections_closed)),
-                    ("usage_percent", value(connections as f64 / self.config.max_connections as f64 * 100.0)),
+                    ("usage_percent", value(connections as f64 / max_connections as f64 * 100.0)),
                 ]),
             ),
             (

@@ -32,6 +32,9 @@ use std::time::{Duration, Instant};
 /// Events of one source that are told before the next source, timers and signals have their turn.
 const BATCH: usize = 1024;
 
+/// Nor do they get more time than this, and one callback: slow ones must not keep signals and timers waiting.
+const BATCH_TIME: Duration = Duration::from_millis(5);
+
 thread_local! {
     static HOST: RefCell<Option<Rc<Host>>> = const { RefCell::new(None) };
 }
@@ -436,6 +439,7 @@ impl Host {
 
     fn tell_batch(&self, source: &dyn Source) -> Outcome<usize> {
         let visits = self.visits.get();
+        let until = Instant::now() + BATCH_TIME;
         let mut ran = 0;
         let is_empty = source.pending().borrow().is_empty();
         if let (true, Some(inbox)) = (is_empty, source.inbox()) {
@@ -453,7 +457,7 @@ impl Host {
             }
             ran += usize::from(source.tell(self, event)?);
             self.check_process()?;
-            if visits != self.visits.get() {
+            if visits != self.visits.get() || Instant::now() >= until {
                 break;
             }
         }
@@ -583,9 +587,12 @@ impl Host {
         if self.loops.get() == 0 || !Signals::came() {
             return false;
         }
-        self.is_interrupted.set(true);
+        let is_impatient = self.is_interrupted.replace(true);
         for server in self.running_servers() {
             server.begin_stop(self);
+            if is_impatient {
+                server.stop_telling();
+            }
         }
         true
     }

@@ -212,11 +212,11 @@ const char *heartbus_type_name(const zval *value, bool legacy)
 	return legacy ? ZSTR_VAL(zend_zval_get_legacy_type(value)) : zend_zval_type_name(value);
 }
 
-/* json_encode() with its default flags. False, and nothing in `result`, when the value cannot be encoded. */
+/* json_encode() with its default flags. INF and NAN are told by the error code only. False, and nothing in `result`, when the value cannot be encoded. */
 bool heartbus_json_encode(zval *value, zval *result)
 {
 	smart_str text = {0};
-	if (php_json_encode(&text, value, 0) != SUCCESS || EG(exception)) {
+	if (php_json_encode(&text, value, 0) != SUCCESS || JSON_G(error_code) != PHP_JSON_ERROR_NONE || EG(exception)) {
 		smart_str_free(&text);
 		return false;
 	}

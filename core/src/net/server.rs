@@ -278,7 +278,10 @@ fn effective_max_connections(wanted: usize) -> usize {
         return wanted;
     };
     let possible = limit.saturating_sub(SPARE_DESCRIPTORS).max(1);
-    if possible < wanted {
+    // The default asks for a million, so most machines lower it; where hardly anybody gets in, that is worth a warning.
+    if possible < wanted.min(1000) {
+        tracing::warn!(max_connections = possible, descriptors = limit, "max_connections lowered to what the descriptor limit allows");
+    } else if possible < wanted {
         tracing::info!(max_connections = possible, descriptors = limit, "max_connections lowered to what the descriptor limit allows");
     }
     wanted.min(possible)

@@ -240,4 +240,12 @@ final class MessageTest extends TestCase
         self::assertInstanceOf(Message::class, clone $message);
         self::assertSame('mine', (clone $message)->note);
     }
+
+    public function test_metadata_that_json_cannot_carry_leaves_the_payload_empty_as_in_the_original(): void
+    {
+        foreach ([INF, NAN, "\xff"] as $value) {
+            self::assertSame('', Message::createRegister('x', ['a' => $value])->payload);
+        }
+        self::assertStringContainsString('"a":1.5', Message::createRegister('x', ['a' => 1.5])->payload);
+    }
 }

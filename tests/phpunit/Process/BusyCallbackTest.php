@@ -1,0 +1,50 @@
+<?php
+
+namespace Heartbus\Tests\Process;
+
+use Heartbus\Tests\{Frame, TestCase};
+
+/** Callbacks that take long, and more to tell than they can take: signals, timers and the other clients do not wait. */
+final class BusyCallbackTest extends TestCase
+{
+    private const SCRIPT = '
+        $server->on("data", function () { usleep(10000); });
+        $server->every(0.1, fn () => say("timer"));
+        $server->on("stop", fn () => say("stop"));';
+
+    public function test_timers_run_between_slow_callbacks(): void
+    {
+        $server = $this->server([], self::SCRIPT);
+        $server->node('chatty')->bytes(str_repeat(Frame::bytes(Frame::DATA, 'x'), 3000));
+        for ($i = 0; $i < 5; $i++) {
+            $server->next('timer');
+        }
+        self::assertGreaterThan(1000, $server->counter('inbox_events'), 'most of it still waits');
+        $server->stop();
+    }
+
+    /** @dataProvider signals */
+    public function test_a_stop_does_not_wait_for_thirty_seconds_of_callbacks(int $signals): void
+    {
+        $server = $this->server([], self::SCRIPT);
+        $other = $server->node('other');
+        $server->node('chatty')->bytes(str_repeat(Frame::bytes(Frame::DATA, 'x'), 3000));
+        $server->next('timer');
+        $since = microtime(true);
+        $server->process->signal(SIGTERM);
+        $other->expectError(503, 'Server is shutting down');
+        $other->expectClosed();
+        if ($signals === 2) {
+            $server->process->signal(SIGTERM);
+        }
+        self::assertSame(0, $server->process->exitCode(10));
+        self::assertLessThan($signals === 2 ? 3.0 : 5.0, microtime(true) - $since);
+        self::assertCount(1, $server->process->said('stop'));
+        self::assertStringContainsString('not all events were told', $server->process->errors());
+    }
+
+    public static function signals(): array
+    {
+        return ['one signal' => [1], 'an impatient second one' => [2]];
+    }
+}
