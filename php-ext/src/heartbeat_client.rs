@@ -254,7 +254,7 @@ fn run(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let host = Host::current();
     host.check_not_inside("HeartbeatClient::run()")?;
-    host.run(&|| !host.has_clients())
+    host.run(|| Ok(()), &|| !host.has_clients())
 }
 
 /// In the worker of the clients that were told to connect before there was a loop.

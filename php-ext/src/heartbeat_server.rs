@@ -203,8 +203,7 @@ fn start(call: &mut Call) -> Outcome {
     if event_loop == Loop::Workerman {
         return Err(exception::fail(ErrorKind::Config, r"'loop' => 'workerman' needs Workerman: there is no class Workerman\Worker"));
     }
-    server.launch(&host, this)?;
-    host.run(&|| server.state.get() == State::Idle)
+    host.run(|| server.launch(&host, this), &|| server.state.get() == State::Idle)
 }
 
 /// Throws when the server could not start now. It runs in Workerman's master: nothing may be left behind there.

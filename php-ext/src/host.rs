@@ -547,8 +547,9 @@ impl Host {
 
     // ---- the extension's own loop ----
 
-    /// Runs everything of this process until `is_done`, an exception, or a stop signal.
-    pub fn run(&self, is_done: &dyn Fn() -> bool) -> Outcome {
+    /// Runs everything of this process until `is_done`, an exception, or a stop signal. `begin` goes first: a signal that
+    /// comes while it tells the world that something runs is obeyed as any other.
+    pub fn run(&self, begin: impl FnOnce() -> Outcome, is_done: &dyn Fn() -> bool) -> Outcome {
         if self.loops.get() == 0 {
             // Ours runs instead; ReactPHP's would start again at the end of the script.
             self.leave_loop()?;
@@ -556,7 +557,7 @@ impl Host {
             *self.signals.borrow_mut() = Some(Signals::take());
         }
         self.loops.set(self.loops.get() + 1);
-        let done = self.turn(is_done);
+        let done = begin().and_then(|()| self.turn(is_done));
         self.loops.set(self.loops.get() - 1);
         if self.loops.get() == 0 {
             self.signals.take();

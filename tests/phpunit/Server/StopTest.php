@@ -30,6 +30,19 @@ final class StopTest extends TestCase
         return ['SIGINT' => [SIGINT], 'SIGTERM' => [SIGTERM]];
     }
 
+    public function test_a_signal_that_comes_while_start_is_told_is_obeyed(): void
+    {
+        $process = $this->script('
+            $server = new HeartbeatServer("127.0.0.1", ' . \Heartbus\Tests\Port::free() . ', ["loop" => "native"]);
+            $server->on("start", fn () => posix_kill(posix_getpid(), SIGTERM));
+            $server->on("stop", fn () => say("stop"));
+            $server->start();
+            say("returned");');
+        self::assertSame(0, $process->exitCode(5), $process->transcript());
+        $process->next('stop');
+        $process->next('returned');
+    }
+
     public function test_what_was_sent_before_the_stop_still_arrives(): void
     {
         $server = $this->server();
