@@ -35,6 +35,9 @@ const LOOPS: [(&str, Loop); 6] = [
     ("manual", Loop::Manual),
 ];
 
+/// Where the log goes: true for the `Logger` of the PHP library.
+const TARGETS: [(&str, bool); 2] = [("stderr", false), ("logger", true)];
+
 /// For people to read.
 pub fn loop_names() -> String {
     LOOPS.map(|(name, _)| name).join(", ")
@@ -291,10 +294,11 @@ impl<'a> Keys<'a> {
         let mut settings = log::Settings {
             level: self.choice("log_level", &levels)?,
             file: self.text("log_file")?,
-            to_logger: self.choice("log", &[("stderr", false), ("logger", true)])?,
+            to_logger: self.choice("log", &TARGETS)?,
         };
         // php.ini says where the log begins; then it stays where the last configuration put it.
         if log::is_untouched() {
+            settings.to_logger = settings.to_logger.map_or_else(|| ini_choice("log", &TARGETS), |target| Ok(Some(target)))?;
             settings.level = settings.level.map_or_else(|| ini_choice("log_level", &levels), |level| Ok(Some(level)))?;
             settings.file = settings.file.or_else(|| info::setting("log_file"));
         }

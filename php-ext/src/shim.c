@@ -46,6 +46,7 @@ void heartbus_declare_property(zend_class_entry *ce, const char *name, size_t le
 /* ---- php.ini ---- */
 
 PHP_INI_BEGIN()
+	PHP_INI_ENTRY("heartbus.log", "stderr", PHP_INI_ALL, NULL)
 	PHP_INI_ENTRY("heartbus.log_file", "", PHP_INI_ALL, NULL)
 	PHP_INI_ENTRY("heartbus.log_level", "", PHP_INI_ALL, NULL)
 	PHP_INI_ENTRY("heartbus.loop", "auto", PHP_INI_ALL, NULL)

@@ -20,6 +20,7 @@ Event loops => auto, native, workerman, %s
 Thread safety => none: for NTS builds of PHP only
 
 Directive => Local Value => Master Value
+heartbus.log => stderr => stderr
 heartbus.log_file => no value => no value
 heartbus.log_level => info => info
 heartbus.loop => auto => auto
