@@ -4,9 +4,14 @@ namespace Heartbus\Tests;
 
 use PHPUnit\Framework\Assert;
 
-/** The other end of one TCP connection, speaking v1 by hand: a raw client, or what a raw server accepted. */
+/**
+ * The other end of one TCP connection, speaking v1 by hand: a raw client, or what a raw server accepted. It stays open until
+ * the test closes it or ends: one that a test lets go of must not close at a moment that PHP chooses.
+ */
 final class Peer
 {
+    /** @var array<int, self> */
+    private static array $open = [];
     private string $buffer = '';
     private bool $ended = false;
 
@@ -14,6 +19,12 @@ final class Peer
     public function __construct(private $stream)
     {
         stream_set_blocking($stream, false);
+        self::$open[spl_object_id($this)] = $this;
+    }
+
+    public static function closeAll(): void
+    {
+        array_map(fn (self $peer) => $peer->close(), self::$open);
     }
 
     public static function connect(int $port, string $host = '127.0.0.1'): self
@@ -127,6 +138,7 @@ final class Peer
     public function close(): void
     {
         @fclose($this->stream);
+        unset(self::$open[spl_object_id($this)]);
     }
 
     /** Says that we will send no more; we can still read. */
@@ -139,7 +151,7 @@ final class Peer
     public function reset(): void
     {
         socket_set_option(socket_import_stream($this->stream), SOL_SOCKET, SO_LINGER, ['l_onoff' => 1, 'l_linger' => 0]);
-        fclose($this->stream);
+        $this->close();
     }
 
     /** Reads what is there, waiting for at most this long. A read with a timeout, not a select, which ends at descriptor 1024. */

@@ -13,6 +13,7 @@ abstract class TestCase extends \PHPUnit\Framework\TestCase
                 fwrite(STDERR, $process->transcript() . "\n");
             }
         }
+        Peer::closeAll();
         PhpProcess::killAll();
     }
 
