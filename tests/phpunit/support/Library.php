@@ -17,7 +17,9 @@ final class Library
     public static function autoload(string $name): string
     {
         [$package, $variable, $prefix, $file] = self::KNOWN[$name];
-        foreach ([dirname(__DIR__, 3) . "/vendor/$package", (string) getenv($variable)] as $folder) {
+        // A variable may name several folders; the last is the newest version by habit, and one is enough here.
+        $named = array_reverse(explode(PATH_SEPARATOR, (string) getenv($variable)));
+        foreach ([dirname(__DIR__, 3) . "/vendor/$package", ...$named] as $folder) {
             if ($folder !== '' && is_file("$folder/src/$file")) {
                 return sprintf('spl_autoload_register(function (string $class): void {
                     $file = %s . strtr(substr($class, %d), "\\\\", "/") . ".php";
