@@ -142,6 +142,13 @@ impl Engine {
         if self.is_own_process() { self.server().shared.hub.some_nodes(max) } else { Vec::new() }
     }
 
+    /// A page of the list of nodes: up to `limit` of them behind `after`, and what `after` is for the next page, `None` when
+    /// there is none. The order is stable but has no meaning. However the list changes between two pages, a node id that was
+    /// online all the time from the first page to the last is in exactly one of them. Cheap, however many nodes there are.
+    pub fn page(&self, after: Option<u64>, limit: usize) -> (Vec<Arc<Node>>, Option<u64>) {
+        if self.is_own_process() { self.server().shared.hub.page(after, limit) } else { (Vec::new(), None) }
+    }
+
     /// Up to `max` open connections, registered or not, in no particular order. The I/O threads are asked, which takes at
     /// most half a second. None once the engine is stopped, or in another process.
     pub fn connections(&self, max: usize) -> Vec<ConnectionInfo> {

@@ -241,6 +241,9 @@ fn a_million_nodes_time_out_in_the_first_tick_after_their_deadline_and_heartbeat
         bus.replies.clear();
     }
     assert_eq!(bus.hub.node_count(), 1_000_000);
+    let (start_of_walk, pages) = (std::time::Instant::now(), 1_000_000 / 100);
+    assert_eq!(walk(&mut bus, 100, |_| {}).len(), 1_000_000);
+    println!("{:.3} ms per page of 100 of a million nodes", start_of_walk.elapsed().as_secs_f64() * 1e3 / f64::from(pages));
     // Every third connection goes silent at once; the others beat once per second with one frame for all their nodes.
     let silent = |slot: u32| slot % 3 == 0;
     let beat = frame(1, 0, "{}");
@@ -268,6 +271,73 @@ fn frame(frame_type: u8, channel_id: i64, payload: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     v1::encode(frame_type, channel_id, payload.as_bytes(), &mut bytes).unwrap();
     bytes
+}
+
+/// Walks the list page by page, with `between` called after each page.
+fn walk(bus: &mut Bus, limit: usize, mut between: impl FnMut(&mut Bus)) -> Vec<String> {
+    let (mut ids, mut after) = (Vec::new(), None);
+    loop {
+        let (page, next) = bus.hub.page(after, limit);
+        assert!(page.len() <= limit && (page.len() == limit || next.is_none()));
+        ids.extend(page.iter().map(|node| node.id().to_string()));
+        between(bus);
+        match next {
+            Some(next) => after = Some(next),
+            None => return ids,
+        }
+    }
+}
+
+#[test]
+fn the_pages_of_the_node_list_hold_each_node_once_whatever_their_size() {
+    let mut bus = Bus::new(true);
+    assert_eq!(bus.hub.page(None, 10).0.len(), 0);
+    let slot = bus.open();
+    let ids: BTreeSet<String> = (0..2_500).map(|n| format!("n{n}")).collect();
+    for id in &ids {
+        bus.register(slot, id);
+    }
+    let in_one = walk(&mut bus, usize::MAX, |_| {});
+    assert_eq!(in_one.len(), ids.len());
+    assert_eq!(in_one.iter().cloned().collect::<BTreeSet<_>>(), ids);
+    for limit in [1, 7, 100, 2_499, 2_500, 2_501] {
+        assert_eq!(walk(&mut bus, limit, |_| {}), in_one, "pages of {limit}");
+    }
+    assert_eq!(bus.hub.page(None, 0).0.len(), 1, "a page makes progress");
+    let (behind_the_last, next) = bus.hub.page(Some(u64::MAX), 10);
+    assert!(behind_the_last.is_empty() && next.is_none());
+}
+
+#[test]
+fn a_node_that_stays_is_on_exactly_one_page_while_others_come_and_go() {
+    let mut bus = Bus::new(true);
+    let (stay, go) = (bus.open(), bus.open());
+    for n in 0..3_000 {
+        bus.register(stay, &format!("stays{n}"));
+        bus.register(go, &format!("goes{n}"));
+    }
+    let (mut gone, mut come) = (0, 0);
+    let seen = walk(&mut bus, 25, |bus| {
+        for _ in 0..10 {
+            let channel = bus.channel(&format!("goes{gone}"));
+            bus.send(go, 7, channel, "");
+            gone += 1;
+            bus.register(go, &format!("comes{come}"));
+            come += 1;
+            // The id stays, on another connection.
+            bus.register(if come % 2 == 0 { stay } else { go }, &format!("stays{come}"));
+        }
+    });
+    assert!(gone > 1_000);
+    let mut stayed: Vec<&str> = seen.iter().map(String::as_str).filter(|id| id.starts_with("stays")).collect();
+    assert_eq!(stayed.len(), 3_000);
+    stayed.sort_unstable();
+    stayed.dedup();
+    assert_eq!(stayed.len(), 3_000);
+    let mut once = seen.clone();
+    once.sort_unstable();
+    once.dedup();
+    assert_eq!(once.len(), seen.len(), "nobody is there twice");
 }
 
 #[test]

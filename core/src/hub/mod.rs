@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod counters;
+mod directory;
 pub mod event;
 pub mod link;
 pub mod node;
@@ -24,11 +25,12 @@ pub use wheel::Wheel;
 use crate::wire::v1;
 use crate::wire::{FrameType, NotUtf8};
 use bytes::{Bytes, BytesMut};
-use dashmap::{DashMap, Entry};
+use directory::Directory;
 use event::CloseReason;
 use link::PushError;
 use rate::{AddressBuckets, RateLimit};
 use std::net::IpAddr;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -93,9 +95,7 @@ pub struct Hub {
     /// The limit of that name at first; the host may change it.
     heartbeat_timeout: AtomicU64,
     host: Arc<dyn Host>,
-    nodes: DashMap<Arc<str>, Arc<Node>>,
-    /// Every channel in use, with the node it belongs to.
-    channels: DashMap<u32, Arc<Node>>,
+    nodes: Directory,
     node_count: AtomicUsize,
     next_channel: AtomicU32,
     next_connection: AtomicU64,
@@ -115,8 +115,7 @@ impl Hub {
             heartbeat_timeout: AtomicU64::new(limits.heartbeat_timeout),
             limits,
             host,
-            nodes: DashMap::new(),
-            channels: DashMap::new(),
+            nodes: Directory::default(),
             node_count: AtomicUsize::new(0),
             next_channel: AtomicU32::new(1),
             next_connection: AtomicU64::new(1),
@@ -152,20 +151,36 @@ impl Hub {
     }
 
     pub fn channel_count(&self) -> usize {
-        self.channels.len()
+        self.nodes.channel_count()
     }
 
     pub fn node(&self, id: &str) -> Option<Arc<Node>> {
-        self.nodes.get(id).map(|node| node.clone())
+        self.nodes.get(id)
     }
 
     /// Up to `max` nodes, in no particular order.
     pub fn some_nodes(&self, max: usize) -> Vec<Arc<Node>> {
-        self.nodes.iter().take(max).map(|entry| entry.value().clone()).collect()
+        let mut some = Vec::new();
+        self.nodes.each(|node| {
+            if some.len() >= max {
+                return ControlFlow::Break(());
+            }
+            some.push(node.clone());
+            ControlFlow::Continue(())
+        });
+        some
+    }
+
+    /// A page of the list of nodes: up to `limit` of them behind `after`, and what `after` is for the next page, `None` when
+    /// there is none. The order is stable but has no meaning. However the list changes between two pages, a node id that was
+    /// online all the time from the first page to the last is in exactly one of them. At a million nodes a page of 100 costs
+    /// about as much as looking at a thousand.
+    pub fn page(&self, after: Option<u64>, limit: usize) -> (Vec<Arc<Node>>, Option<u64>) {
+        self.nodes.page(after, limit)
     }
 
     pub fn node_of_channel(&self, channel_id: u32) -> Option<Arc<Node>> {
-        self.channels.get(&channel_id).map(|node| node.clone())
+        self.nodes.of_channel(channel_id)
     }
 
     /// The node of a connection, of several the one that registered last. Looks at every node.
@@ -174,8 +189,14 @@ impl Hub {
         if connection_id == 0 || connection_id >= self.next_connection.load(Ordering::Relaxed) {
             return None;
         }
-        let of_connection = self.nodes.iter().filter(|node| node.connection_id() == connection_id);
-        of_connection.max_by_key(|node| node.registered_at()).map(|node| node.clone())
+        let mut newest: Option<Arc<Node>> = None;
+        self.nodes.each(|node| {
+            if node.connection_id() == connection_id && newest.as_ref().is_none_or(|other| other.registered_at() <= node.registered_at()) {
+                newest = Some(node.clone());
+            }
+            ControlFlow::Continue(())
+        });
+        newest
     }
 
     /// The host says that a node is alive. No heartbeat is counted.
@@ -245,7 +266,7 @@ impl Hub {
         }
         let mut heads = BytesMut::new();
         let mut reached = 0;
-        for node in &self.nodes {
+        self.nodes.each(|node| {
             // One block serves many heads: they are cut off it without copying.
             if heads.capacity() < HEAD_LEN {
                 heads.reserve(HEAD_LEN * 256);
@@ -253,8 +274,9 @@ impl Hub {
             v1::encode_head(FrameType::DATA.0, node.channel_id().into(), tail.len(), &mut heads);
             let head = heads.split().freeze();
             let len = head.len() + tail.len();
-            reached += usize::from(self.push(node.value(), [head, tail.clone()], len).is_ok());
-        }
+            reached += usize::from(self.push(node, [head, tail.clone()], len).is_ok());
+            ControlFlow::Continue(())
+        });
         Ok(reached)
     }
 
@@ -315,30 +337,28 @@ impl Hub {
         let node = self.with_channel(|channel_id| Arc::new(Node::new(id.clone(), link.clone(), channel_id, metadata.clone(), now)));
         // The entry stays locked while both events are told: of two connections that fight for an id, each sees the
         // other's node either not at all or completely, and the host sees one order.
-        let replaced = match self.nodes.entry(id) {
-            Entry::Occupied(mut entry) => {
+        let mut replaced = None;
+        let admitted = self.nodes.insert(&node, |older| {
+            let count = self.node_count.fetch_add(1, Ordering::Relaxed);
+            match older {
                 // One comes as one goes: a full server must not keep a node from moving to its new connection.
-                self.node_count.fetch_add(1, Ordering::Relaxed);
-                let older = entry.insert(node.clone());
-                let replaced = self.tell_departure(&older, Departure::Replaced, counters).then_some(older);
-                self.tell_arrival(&node);
-                replaced
-            }
-            Entry::Vacant(entry) => {
-                if self.node_count.fetch_add(1, Ordering::Relaxed) >= self.limits.max_nodes {
+                Some(older) => replaced = self.tell_departure(older, Departure::Replaced, counters).then(|| older.clone()),
+                None if count >= self.limits.max_nodes => {
                     self.node_count.fetch_sub(1, Ordering::Relaxed);
-                    drop(entry);
-                    self.forget_channel(&node);
-                    return None;
+                    return false;
                 }
-                let _entry = entry.insert(node.clone());
-                self.tell_arrival(&node);
-                None
+                None => {}
             }
-        };
+            self.tell_arrival(&node);
+            true
+        });
+        if !admitted {
+            self.nodes.release_channel(&node);
+            return None;
+        }
         counters.nodes_registered.up();
         if let Some(older) = replaced {
-            self.forget_channel(&older);
+            self.nodes.release_channel(&older);
             older.link().evict(older.channel_id(), CloseReason::Replaced);
         }
         Some(node)
@@ -355,8 +375,8 @@ impl Hub {
         if !self.tell_departure(node, how, counters) {
             return false;
         }
-        self.nodes.remove_if(node.id(), |_, current| Arc::ptr_eq(current, node));
-        self.forget_channel(node);
+        self.nodes.remove(node);
+        self.nodes.release_channel(node);
         true
     }
 
@@ -383,21 +403,14 @@ impl Hub {
 
     /// Calls `make` with a channel id that nobody uses, and enters the node under it. Ids only increase, wrap around after
     /// u32, and skip 0 and those in use.
-    fn with_channel(&self, make: impl FnOnce(u32) -> Arc<Node>) -> Arc<Node> {
+    fn with_channel(&self, make: impl Fn(u32) -> Arc<Node>) -> Arc<Node> {
         loop {
             let id = self.next_channel.fetch_add(1, Ordering::Relaxed);
-            if id == 0 {
-                continue;
-            }
-            if let Entry::Vacant(entry) = self.channels.entry(id) {
-                let node = make(id);
-                entry.insert(node.clone());
+            if id != 0
+                && let Some(node) = self.nodes.claim_channel(id, || make(id))
+            {
                 return node;
             }
         }
-    }
-
-    fn forget_channel(&self, node: &Arc<Node>) {
-        self.channels.remove(&node.channel_id());
     }
 }

@@ -1,0 +1,174 @@
+//! All nodes that are online, by id and by channel.
+//!
+//! Owns two tables that every thread uses. The keys stand in the nodes themselves, so an entry is one pointer. Each table is
+//! cut into shards with a lock of their own. The nodes have an order, that of the hashes of their ids, in which they can be
+//! walked page by page while others come and go. Does not know what coming and going means.
+
+use super::Node;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use std::hash::{BuildHasher, RandomState};
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// A page looks through whole shards, so there are enough of them for a million nodes.
+const SHARD_BITS: u32 = 10;
+
+type Shard = HashTable<Arc<Node>>;
+
+#[derive(Default)]
+pub(super) struct Directory {
+    random: RandomState,
+    by_id: Table,
+    by_channel: Table,
+    channels: AtomicUsize,
+}
+
+struct Table(Box<[RwLock<Shard>]>);
+
+impl Directory {
+    pub(super) fn get(&self, id: &str) -> Option<Arc<Node>> {
+        let hash = self.random.hash_one(id);
+        self.by_id.read(hash).find(hash, |node| **node.id() == *id).cloned()
+    }
+
+    pub(super) fn of_channel(&self, channel_id: u32) -> Option<Arc<Node>> {
+        let hash = hash_of_channel(channel_id);
+        self.by_channel.read(hash).find(hash, |node| node.channel_id() == channel_id).cloned()
+    }
+
+    pub(super) fn channel_count(&self) -> usize {
+        self.channels.load(Ordering::Relaxed)
+    }
+
+    /// Enters a node, in the place of the one that has its id, if `admit` agrees, which is given that one. Until it has
+    /// returned nobody sees the one or the other.
+    pub(super) fn insert(&self, node: &Arc<Node>, admit: impl FnOnce(Option<&Arc<Node>>) -> bool) -> bool {
+        let hash = self.hash(node);
+        let mut shard = self.by_id.write(hash);
+        match shard.entry(hash, |other| other.id() == node.id(), |other| self.hash(other)) {
+            Entry::Occupied(mut entry) => {
+                let admitted = admit(Some(entry.get()));
+                if admitted {
+                    *entry.get_mut() = node.clone();
+                }
+                admitted
+            }
+            Entry::Vacant(entry) => {
+                let admitted = admit(None);
+                if admitted {
+                    entry.insert(node.clone());
+                }
+                admitted
+            }
+        }
+    }
+
+    /// Removes this very node; another one with its id stays.
+    pub(super) fn remove(&self, node: &Arc<Node>) {
+        let hash = self.hash(node);
+        if let Ok(entry) = self.by_id.write(hash).find_entry(hash, |other| Arc::ptr_eq(other, node)) {
+            entry.remove();
+        }
+    }
+
+    /// Makes a node and enters it under this channel id, unless another node has it.
+    pub(super) fn claim_channel(&self, channel_id: u32, make: impl FnOnce() -> Arc<Node>) -> Option<Arc<Node>> {
+        let hash = hash_of_channel(channel_id);
+        let mut shard = self.by_channel.write(hash);
+        let same = |node: &Arc<Node>| node.channel_id() == channel_id;
+        let Entry::Vacant(entry) = shard.entry(hash, same, |node| hash_of_channel(node.channel_id())) else {
+            return None;
+        };
+        let node = make();
+        entry.insert(node.clone());
+        self.channels.fetch_add(1, Ordering::Relaxed);
+        Some(node)
+    }
+
+    pub(super) fn release_channel(&self, node: &Arc<Node>) {
+        let hash = hash_of_channel(node.channel_id());
+        if let Ok(entry) = self.by_channel.write(hash).find_entry(hash, |other| Arc::ptr_eq(other, node)) {
+            entry.remove();
+            self.channels.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Shows the nodes one by one, in no particular order, until `visit` has seen enough. It must not come back here.
+    pub(super) fn each(&self, mut visit: impl FnMut(&Arc<Node>) -> ControlFlow<()>) {
+        for shard in 0..self.by_id.0.len() {
+            if self.by_id.read_at(shard).iter().try_for_each(&mut visit).is_break() {
+                return;
+            }
+        }
+    }
+
+    /// The next nodes in the order of the directory behind `after`, and where the page after them goes on. See
+    /// [`super::Hub::page`].
+    pub(super) fn page(&self, after: Option<u64>, limit: usize) -> (Vec<Arc<Node>>, Option<u64>) {
+        let limit = limit.max(1);
+        let mut nodes = Vec::new();
+        let Some(from) = after.map_or(Some(0), |after| after.checked_add(1)) else {
+            return (nodes, None);
+        };
+        for index in shard_of(from)..self.by_id.0.len() {
+            let shard = self.by_id.read_at(index);
+            let ahead = shard.iter().map(|node| (place(self.hash(node)), node)).filter(|(place, _)| *place >= from);
+            let mut ahead: Vec<(u64, &Arc<Node>)> = ahead.collect();
+            let room = limit - nodes.len();
+            let mut end = None;
+            if ahead.len() >= room {
+                let (_, &mut (last, _), _) = ahead.select_nth_unstable_by_key(room - 1, |(place, _)| *place);
+                // Of nodes in the same place, which is as good as impossible, all come on this page or none.
+                ahead.retain(|(place, _)| *place <= last);
+                end = Some(last);
+            }
+            ahead.sort_unstable_by_key(|(place, _)| *place);
+            nodes.extend(ahead.into_iter().map(|(_, node)| node.clone()));
+            if end.is_some() {
+                return (nodes, end);
+            }
+        }
+        (nodes, None)
+    }
+
+    fn hash(&self, node: &Node) -> u64 {
+        self.random.hash_one(&**node.id())
+    }
+}
+
+impl Table {
+    fn read(&self, hash: u64) -> RwLockReadGuard<'_, Shard> {
+        self.read_at(shard_of(place(hash)))
+    }
+
+    fn read_at(&self, index: usize) -> RwLockReadGuard<'_, Shard> {
+        self.0[index].read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, hash: u64) -> RwLockWriteGuard<'_, Shard> {
+        self.0[shard_of(place(hash))].write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Table {
+    fn default() -> Table {
+        Table((0..1 << SHARD_BITS).map(|_| RwLock::default()).collect())
+    }
+}
+
+/// Where a hash stands in the order. Its seven highest bits go to the end: within a shard the table tells entries apart by
+/// them, so they must differ there.
+fn place(hash: u64) -> u64 {
+    hash.rotate_left(7)
+}
+
+fn shard_of(place: u64) -> usize {
+    (place >> (u64::BITS - SHARD_BITS)) as usize
+}
+
+/// Ids are given out in sequence, so spreading them is enough.
+fn hash_of_channel(channel_id: u32) -> u64 {
+    u64::from(channel_id).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
