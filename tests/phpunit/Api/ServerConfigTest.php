@@ -130,6 +130,13 @@ final class ServerConfigTest extends TestCase
         }
     }
 
+    public function test_the_protocol_is_shown_and_anything_will_do(): void
+    {
+        foreach (['tcp', 'text', 'Heartbeat', 5] as $protocol) {
+            self::assertSame($protocol, (new HeartbeatServer('127.0.0.1', 9600, ['protocol' => $protocol]))->getStats()['server']['protocol']);
+        }
+    }
+
     public function test_stats_of_a_server_that_was_not_started(): void
     {
         $stats = (new HeartbeatServer('127.0.0.1', 9600, ['worker_count' => 3]))->getStats();

@@ -3,6 +3,7 @@
 namespace Heartbus\Tests\Api;
 
 use Heartbus\Tests\TestCase;
+use LogicException;
 use PfinalClub\AsyncioHeartbeat\Client\HeartbeatClient;
 use PfinalClub\AsyncioHeartbeat\Node\Node;
 use PfinalClub\AsyncioHeartbeat\Protocol\{HeartbeatProtocol, Message};
@@ -67,7 +68,10 @@ final class SignaturesTest extends TestCase
 
     private const SERVER = [
         '__construct(string $host = \'0.0.0.0\', int $port = 9501, array $config = [])',
+        'getChannelScheduler(): PfinalClub\AsyncioHeartbeat\Channel\ChannelScheduler',
+        'getNodeManager(): PfinalClub\AsyncioHeartbeat\Node\NodeManager',
         'getStats(): array',
+        'onMessage(Workerman\Connection\TcpConnection $connection, string $data): void',
         'start(): void',
     ];
 
@@ -115,6 +119,17 @@ final class SignaturesTest extends TestCase
         foreach ([Message::class, HeartbeatProtocol::class, Node::class, HeartbeatClient::class, HeartbeatServer::class] as $class) {
             self::assertFalse((new ReflectionClass($class))->isFinal(), $class);
         }
+    }
+
+    public function test_on_message_is_there_and_says_what_to_use_in_its_place(): void
+    {
+        if (getenv('HEARTBUS_REFERENCE')) {
+            self::markTestSkipped('the PHP library reads its connections in PHP');
+        }
+        $this->expectException(LogicException::class);
+        $this->expectExceptionMessage("onMessage() cannot be called; subscribe with on('data', ...)");
+        // No TcpConnection is at hand where there is no Workerman: what is passed does not matter.
+        (new ReflectionMethod(HeartbeatServer::class, 'onMessage'))->invoke(new HeartbeatServer('127.0.0.1', 9600), null, 'frame');
     }
 
     private static function signature(ReflectionMethod $method): string

@@ -86,6 +86,18 @@ final class LoggerTest extends TestCase
         $this->setOutputCallback(fn () => '');
     }
 
+    public function test_the_buffer_holds_a_hundred_lines_unless_told_otherwise(): void
+    {
+        // In a process of its own: here setUp() has set the size.
+        $process = $this->script('
+            $logger = PfinalClub\AsyncioHeartbeat\Utils\Logger::getInstance();
+            foreach (range(1, 99) as $number) { $logger->info("m$number"); }
+            $before = count($logger->getBuffer());
+            $logger->info("m100");
+            say("buffer", $before, count($logger->getBuffer()), substr($logger->getBuffer()[0], -3));');
+        self::assertSame([99, 50, 'm51'], $process->next('buffer'));
+    }
+
     public function test_a_file_gets_each_line_once(): void
     {
         $this->setOutputCallback(fn () => '');

@@ -7,6 +7,11 @@ use Heartbus\Tests\{FakeServer, Frame, Port, TestCase};
 /** HeartbeatClient on the wire and in PHP, against a server that the test plays frame by frame. */
 final class ClientTest extends TestCase
 {
+    private const TELLING_LOGGER = '
+        PfinalClub\AsyncioHeartbeat\Utils\Logger::getInstance()->setLogger(new class {
+            public function log($level, $message, array $context = []): void { say("log", $level, $message, $context); }
+        });';
+
     public function test_before_connect_there_is_nothing(): void
     {
         $process = $this->script('
@@ -164,6 +169,137 @@ final class ClientTest extends TestCase
             $stats['messages_received'], $stats['reconnect_attempts']]);
         self::assertGreaterThan(0.5, $stats['uptime']);
         self::assertLessThan(10, $stats['uptime']);
+    }
+
+    /** @dataProvider refusedConfigurations */
+    public function test_the_constructor_checks_nothing_and_connect_names_the_key(string $text, array $config, int $port = 9501): void
+    {
+        $process = $this->script('
+            $client = new HeartbeatClient("127.0.0.1", ' . $port . ', ' . var_export($config, true) . ');
+            try { $client->connect(); } catch (InvalidArgumentException | RuntimeException $e) { say("refused", $e->getMessage(), $e::class); }
+            say("state", $client->isConnected(), $client->getStats()["reconnect_attempts"]);
+            HeartbeatClient::run();');
+        self::assertSame([ltrim($text, '!'), str_starts_with($text, '!') ? 'Heartbus\Exception\ConfigException' : 'InvalidArgumentException'], $process->next('refused'));
+        self::assertSame([false, 0], $process->next('state'));
+        self::assertSame(0, $process->exitCode());
+    }
+
+    public static function refusedConfigurations(): array
+    {
+        $positive = fn (string $key): string => "$key must be a number of seconds greater than 0";
+        return [
+            'heartbeat_interval 0' => [$positive('heartbeat_interval'), ['heartbeat_interval' => 0]],
+            'heartbeat_interval a word' => [$positive('heartbeat_interval'), ['heartbeat_interval' => 'often']],
+            'reconnect_interval negative' => [$positive('reconnect_interval'), ['reconnect_interval' => -1]],
+            'connect_timeout an array' => [$positive('connect_timeout'), ['connect_timeout' => []]],
+            'attempts negative' => ['max_reconnect_attempts must be an integer >= 0', ['max_reconnect_attempts' => -1]],
+            'attempts a string' => ['max_reconnect_attempts must be an integer >= 0', ['max_reconnect_attempts' => '3']],
+            'node_id an array' => ['node_id must be of type string, array given', ['node_id' => []]],
+            'node_id not UTF-8' => ['node_id must be valid UTF-8', ['node_id' => "\xFF"]],
+            'node_id empty' => ['!node_id must have 1 to 255 bytes', ['node_id' => '']],
+            'node_id too long' => ['!node_id must have 1 to 255 bytes', ['node_id' => str_repeat('x', 256)]],
+            'metadata a string' => ['metadata must be of type array, string given', ['metadata' => 'x']],
+            'metadata not UTF-8' => ['metadata cannot be encoded as JSON', ['metadata' => ['k' => "\xFF"]]],
+            'outbox_bytes 0' => ['outbox_bytes must be an integer >= 1', ['outbox_bytes' => 0]],
+            'loop unknown' => ["loop must be one of 'auto', 'native', 'workerman', 'revolt', 'react', 'manual'", ['loop' => 'swoole']],
+            'log_level unknown' => ["log_level must be one of 'debug', 'info', 'warning', 'error', 'off'", ['log_level' => 'loud']],
+            'port 0' => ['!port must be between 1 and 65535', [], 0],
+            'port too high' => ['Invalid port: 65536', [], 65536],
+        ];
+    }
+
+    public function test_stats_tell_the_channels_and_an_uptime_that_goes_on_after_the_end(): void
+    {
+        $server = FakeServer::listen();
+        $client = $this->client($server->port, ['auto_reconnect' => false]);
+        $stats = fn (): array => $client->ask('return $client->getStats();');
+        $peer = $server->accept();
+        $client->next('connect');
+        self::assertSame(0, $stats()['channels'], 'no channel before the register reply');
+        $request = $peer->expect(Frame::REGISTER)->json();
+        $peer->send(Frame::REGISTER, json_encode(['node_id' => $request['node_id'], 'channel_id' => 7]));
+        $client->next('register');
+        self::assertSame(1, $stats()['channels']);
+        $peer->close();
+        $client->next('close');
+        $ended = $stats();
+        self::assertSame([false, 0], [$ended['connected'], $ended['channels']]);
+        self::assertGreaterThan(0, $ended['uptime']);
+        $this->until(fn () => $stats()['uptime'] > $ended['uptime'] + 0.1, 'it counts from the last connect, connected or not');
+    }
+
+    public function test_the_log_has_the_messages_of_the_php_library_with_level_and_context(): void
+    {
+        $server = FakeServer::listen();
+        $client = $this->client($server->port, ['node_id' => 'n', 'log' => 'logger', 'log_level' => 'info', 'max_reconnect_attempts' => 1,
+            'reconnect_interval' => 0.1], self::TELLING_LOGGER);
+        [$peer] = $server->register(7);
+        $peer->send(Frame::ERROR, '{"message":"Too bad","code":499}');
+        $client->next('server_error');
+        // Nobody listens any more: the one attempt fails.
+        $server->close();
+        $peer->close();
+        $this->until(fn () => in_array(['error', 'Max reconnect attempts reached', []], $client->said('log')), 'it gives up');
+        $client->ask('return [$client->send("x"), $client->ping()];');
+        $this->until(fn () => in_array(['error', 'Cannot ping: Not connected to server', []], $client->said('log')), 'the last line');
+        $log = array_map(fn (array $line) => [$line[0], preg_replace('/after [\d.]+ seconds/', 'after ? seconds', $line[1]), $line[2]], $client->said('log'));
+        self::assertSame([
+            ['info', 'Connected to server', ['host' => '127.0.0.1', 'port' => $server->port]],
+            ['info', 'Sending registration', ['node_id' => 'n']],
+            ['info', 'Registration successful', ['node_id' => 'n', 'channel_id' => 7]],
+            ['error', 'Server error', ['message' => 'Too bad', 'code' => 499]],
+            ['info', 'Connection closed', []],
+            ['info', 'Scheduling reconnect', ['attempt' => 1, 'interval' => 0.1]],
+            ['error', "Connection error: connect 127.0.0.1:{$server->port} fail after ? seconds", ['code' => 1]],
+            ['info', 'Connection closed', []],
+            ['error', 'Max reconnect attempts reached', []],
+            ['error', 'Cannot send: Not connected to server', []],
+            ['error', 'Cannot ping: Not connected to server', []],
+        ], $log);
+    }
+
+    public function test_what_finds_the_buffer_full_is_dropped_told_and_logged(): void
+    {
+        $server = FakeServer::listen();
+        $client = $this->client($server->port, ['log' => 'logger', 'outbox_bytes' => 1], self::TELLING_LOGGER);
+        [$peer] = $server->register(7);
+        $client->next('register');
+        // The server reads nothing: sooner or later the system's buffers are full too.
+        $client->ask('while ($client->ping()) { $client->send(str_repeat("x", 1 << 20)); } while ($client->send("x"));');
+        self::assertSame([2, 'send buffer full and drop package'], $client->next('error'));
+        foreach (['Connection error: send buffer full and drop package' => ['code' => 2], 'Failed to send ping: The outbox is full' => [],
+            'Failed to send data: The outbox is full' => []] as $message => $context) {
+            $this->until(fn () => in_array(['error', $message, $context], $client->said('log')), $message);
+        }
+        self::assertTrue($client->ask('return $client->isConnected();'));
+        unset($peer);
+    }
+
+    public function test_sending_over_a_broken_connection_is_error_two(): void
+    {
+        $server = FakeServer::listen();
+        // While the callback waits, the inbox fills and the client stops reading: it can learn of the end from its writing only.
+        $process = $this->script(sprintf('
+            $client = new HeartbeatClient("127.0.0.1", %d, ["auto_reconnect" => false, "heartbeat_interval" => 3600]);
+            say_events($client, "register", "error", "close");
+            $client->on("data", function () use ($client) {
+                $client->on("data", fn () => null);
+                while ($client->getStats()["messages_received"] <= 65536) { usleep(1000); }
+                say("full");
+                fgets(STDIN);
+                $client->send("into the void");
+            });
+            $client->connect();
+            HeartbeatClient::run();', $server->port));
+        [$peer] = $server->register(7);
+        $process->next('register');
+        $peer->bytes(str_repeat(Frame::bytes(Frame::DATA, 'x', 7), 70_000), 30);
+        $process->next('full', 30);
+        $peer->reset();
+        $process->tell('go on');
+        self::assertSame([2, 'client closed'], $process->next('error', 30));
+        $process->next('close');
+        self::assertSame(0, $process->exitCode());
     }
 
     /** @dataProvider strangeErrors */

@@ -57,6 +57,34 @@ final class ReconnectTest extends TestCase
         self::assertStringContainsString('Max reconnect attempts reached', $process->output() . $process->errors());
     }
 
+    public function test_the_delays_grow_and_are_random_within_their_bounds(): void
+    {
+        // What is decided is in the log: how fast the machine is does not matter.
+        $process = $this->script(sprintf('
+            for ($i = 0; $i < 30; $i++) {
+                $client = new HeartbeatClient("127.0.0.1", %d, ["reconnect_interval" => 0.1, "max_reconnect_attempts" => 5, "log_level" => "info"]);
+                $client->connect();
+            }
+            HeartbeatClient::run();', Port::free()));
+        self::assertSame(0, $process->exitCode(60));
+        preg_match_all('/\[INFO\] Scheduling reconnect (\{.*\})$/m', $process->errors(), $found);
+        $delays = [];
+        foreach ($found[1] as $context) {
+            ['attempt' => $attempt, 'interval' => $delays[$attempt][]] = json_decode($context, true);
+        }
+        self::assertSame([1, 2, 3, 4, 5], array_keys($delays));
+        foreach ($delays as $attempt => $some) {
+            self::assertCount(30, $some);
+            $longest = 0.1 * 2 ** ($attempt - 1);
+            self::assertGreaterThanOrEqual(0.1, min($some));
+            self::assertLessThanOrEqual($longest, max($some));
+            // Thirty draws, of which at least one is in the upper half and most are different: else nothing grows, or nothing is random.
+            self::assertGreaterThan($longest / 2, max($some), "attempt $attempt");
+        }
+        self::assertSame(0.1, max($delays[1]));
+        self::assertGreaterThan(15, count(array_unique($delays[5])));
+    }
+
     public function test_the_delay_is_never_shorter_than_a_tenth_of_a_second(): void
     {
         $client = $this->client(Port::free(), ['reconnect_interval' => 0.01], '$client->on("error", fn () => say("error", microtime(true)));');

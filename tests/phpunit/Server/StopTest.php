@@ -43,6 +43,13 @@ final class StopTest extends TestCase
         $process->next('returned');
     }
 
+    public function test_another_protocol_is_shown_and_changes_nothing(): void
+    {
+        $server = $this->server(['protocol' => 'text']);
+        $server->node('a')->beat();
+        self::assertSame('text', $server->stats()['server']['protocol']);
+    }
+
     public function test_what_was_sent_before_the_stop_still_arrives(): void
     {
         $server = $this->server();

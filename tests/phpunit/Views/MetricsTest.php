@@ -68,6 +68,21 @@ final class MetricsTest extends TestCase
         self::assertArrayNotHasKey('my_total{k="v"}', $this->samples($server->ask(self::EXPORT)));
     }
 
+    public function test_refusals_and_timeouts_are_counted(): void
+    {
+        $server = $this->server(['max_connections' => 2, 'heartbeat_timeout' => 1, 'rate_limit_capacity' => 3, 'rate_limit_refill_rate' => 0.001]);
+        $server->node('silent');
+        $b = $server->connect();
+        $server->connect()->expectError(503, 'Server is full or connection limit reached');
+        $b->send(99)->send(Frame::PONG)->send(0);
+        foreach (range(1, 4) as $i) {
+            $b->send(Frame::PING)->expectError(429, 'Rate limit exceeded');
+        }
+        $expected = ['heartbeat_connection_rejected_total' => 1, 'heartbeat_rate_limited_total' => 4, 'heartbeat_nodes_timeout_total' => 1,
+            'heartbeat_messages_total{type="UNKNOWN"}' => 3];
+        $this->until(fn () => array_intersect_key($this->samples($server->ask(self::EXPORT)), $expected) == $expected, 'these are counted: ' . json_encode($expected));
+    }
+
     public function test_without_a_running_server_only_the_application_s_own_are_there(): void
     {
         $process = $this->script('

@@ -45,8 +45,10 @@ final class FakeServer
         return [$peer, $request];
     }
 
+    /** Nobody listens any more: not only closed, because processes that were started meanwhile hold copies. */
     public function close(): void
     {
+        stream_socket_shutdown($this->listener, STREAM_SHUT_RDWR);
         fclose($this->listener);
     }
 }

@@ -190,6 +190,12 @@ final class PhpProcess
         return $value;
     }
 
+    /** A line on the script's stdin, for one that reads it itself. */
+    public function tell(string $line): void
+    {
+        fwrite($this->stdin, "$line\n");
+    }
+
     public function transcript(): string
     {
         $end = $this->exitCode === null ? 'still running' : "exit code {$this->exitCode}";
