@@ -8,20 +8,21 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+/// `N` is what says which node it is: the node itself inside the engine, a copy of what is known about it elsewhere.
 #[derive(Clone, Debug)]
-pub enum Event {
+pub enum Event<N = Arc<Node>> {
     /// A connection was accepted; nobody registered on it yet.
     Connect { connection_id: u64, peer: SocketAddr },
     /// A node came online. Registering an id again on its own connection updates its metadata and is not told again.
     /// `count` is above 1 when the host was so slow that earlier events of the same node id were put together with it.
-    Register { node: Arc<Node>, count: u32 },
+    Register { node: N, count: u32 },
     /// A heartbeat was answered. `count` is above 1 when the host was so slow that several were put together.
-    Heartbeat { node: Arc<Node>, count: u32 },
+    Heartbeat { node: N, count: u32 },
     /// A node sent data. `channel_id` is the channel it arrived on, never 0.
-    Data { node: Arc<Node>, channel_id: u32, payload: Bytes },
+    Data { node: N, channel_id: u32, payload: Bytes },
     /// A node left: exactly one of these follows each [`Event::Register`]. `count` is above 1 when the host was so slow
     /// that earlier events of the same node id were put together with this one.
-    Left { node: Arc<Node>, how: Departure, count: u32 },
+    Left { node: N, how: Departure, count: u32 },
     /// A connection is gone.
     Close { connection_id: u64, reason: CloseReason },
     /// Something happened to a client of this process.

@@ -6,6 +6,7 @@
 pub mod client;
 pub mod counters;
 mod directory;
+pub mod dispatch;
 pub mod event;
 pub mod link;
 pub mod node;
