@@ -2,15 +2,18 @@
 # The work is done by the small scripts in scripts/, which can be called directly as well.
 
 PORT ?= 9501
+PREFIX ?= /usr/local
+DESTDIR ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test build setup header fuzz clean
+.PHONY: help run demo test build install uninstall setup header fuzz clean
 
 help:
 	@echo "make run     build, then start a heartbeat server on port $(PORT) (PORT=9600 make run picks another)"
 	@echo "make demo    the same with 1,000 real clients for ten seconds"
 	@echo "make test    every test: Rust, C, PHP in real processes, formatting, lints"
 	@echo "make build   build/heartbus.so, build/libheartbus.so, build/libheartbus.a"
+	@echo "make install the C library below PREFIX=$(PREFIX), DESTDIR= in front; make uninstall removes it again"
 	@echo "make setup   install what building needs (Debian 12)"
 	@echo "make header  generate include/heartbus.h and include/heartbus_ffi.h again"
 	@echo "make fuzz    fuzz the decoder for ten minutes (SECONDS=60 make fuzz for one); wants a nightly toolchain"
@@ -28,6 +31,10 @@ test:
 
 build: setup
 	@scripts/build
+
+# After `make build`, which is not done here: whoever installs is often another user.
+install uninstall:
+	@PREFIX="$(PREFIX)" LIBDIR="$(LIBDIR)" DESTDIR="$(DESTDIR)" scripts/install $(filter-out --install,--$@)
 
 setup:
 	@scripts/setup build

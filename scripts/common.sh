@@ -15,3 +15,6 @@ fail() {
     printf 'error: %s\n' "$*" >&2
     exit 1
 }
+
+# The number in the name by which programs find the C library: it changes when they could no longer run with it.
+abi_version() { sed -n 's/^#define HEARTBUS_ABI_VERSION //p' include/heartbus.h; }

@@ -1,6 +1,8 @@
-//! The committed headers are what the sources say. HEARTBUS_UPDATE=1 writes them anew instead (`make header`).
+//! The committed headers, and the list of what the shared library exports, are what the sources say. HEARTBUS_UPDATE=1 writes the
+//! headers anew instead (`make header`).
 
 use cbindgen::{Builder, Config};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -67,4 +69,25 @@ fn every_source_with_an_exported_function_is_read() {
             assert!(header.contains(&format!(" {name}(")) || header.contains(&format!("*{name}(")), "{name} is not in the header");
         }
     }
+}
+
+#[test]
+fn the_shared_library_exports_the_functions_of_the_header_and_nothing_else() {
+    let exported = |text: &str| -> BTreeSet<String> {
+        text.lines()
+            .filter_map(|line| line.trim().strip_suffix(';'))
+            .filter(|line| *line != "*" && !line.starts_with('}'))
+            .map(str::to_owned)
+            .collect()
+    };
+    let map = fs::read_to_string(repository().join("ffi/libheartbus.map")).expect("libheartbus.map");
+    let map = map.split_once("*/").expect("a comment on top").1;
+    let header = generate(|_| ());
+    let declared = header.split_once("extern \"C\" {").expect("functions come last").1;
+    let declared = declared.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let declared = declared.filter_map(|line| line.split_once('(')?.0.split([' ', '*']).next_back());
+    let declared: BTreeSet<String> = declared.filter(|name| name.starts_with("heartbus_")).map(str::to_owned).collect();
+    assert_eq!(exported(map), declared);
+    let abi = header.lines().find_map(|line| line.strip_prefix("#define HEARTBUS_ABI_VERSION ")).expect("the number");
+    assert!(map.contains(&format!("\nHEARTBUS_{abi} {{\n")), "symbols are versioned by the ABI, HEARTBUS_{abi}");
 }

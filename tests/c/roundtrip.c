@@ -609,7 +609,11 @@ static void a_forked_child_is_refused(void) {
         check(heartbus_server_stop(own) == HEARTBUS_OK && heartbus_server_free(own) == HEARTBUS_OK, "stops and frees it");
         check_refused(heartbus_server_free(own), HEARTBUS_INVALID_ARGUMENT, "no handle", "but not twice");
         fflush(stdout);
-        exit(failed ? 255 : passed);
+        /* Not exit(): leak checkers would look for what only the parent can free. */
+        char result[16];
+        snprintf(result, sizeof result, "exit %d", failed ? 255 : passed);
+        execl("/bin/sh", "sh", "-c", result, (char *)NULL);
+        _exit(255);
     }
     int status = 0;
     waitpid(child, &status, 0);
