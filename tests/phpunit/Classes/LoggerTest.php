@@ -3,7 +3,7 @@
 namespace Heartbus\Tests\Classes;
 
 use Error;
-use Heartbus\Tests\TestCase;
+use Heartbus\Tests\{Library, TestCase};
 use PfinalClub\AsyncioHeartbeat\Utils\Logger;
 use TypeError;
 
@@ -140,5 +140,37 @@ final class LoggerTest extends TestCase
         self::assertStringContainsString('[WARNING] m {"a":1}', file_get_contents($this->file));
         $this->expectException(TypeError::class);
         $logger->setLogger(new \stdClass());
+    }
+
+    public function test_a_real_psr_3_logger_gets_the_messages_and_its_own_levels(): void
+    {
+        $psr = Library::autoload('PSR-3');
+        $process = $this->script($psr . '
+            use PfinalClub\AsyncioHeartbeat\Utils\Logger;
+            final class Own extends Psr\Log\AbstractLogger {
+                public function log($level, string|Stringable $message, array $context = []): void { say("logged", $level, (string) $message, $context); }
+            }
+            $logger = Logger::getInstance();
+            $logger->setLevel(Logger::LEVEL_DEBUG);
+            $logger->setLogger(new Own());
+            foreach (["debug", "info", "warning", "error"] as $level) {
+                hb_log("a {$level}", $level, ["a" => 1]);
+                say("known", constant(Psr\Log\LogLevel::class . "::" . strtoupper($level)) === $level);
+            }
+            $logger->setLogger(new Psr\Log\NullLogger());
+            hb_log("to nobody", "error");
+            $logger->setLogger(new class extends Psr\Log\AbstractLogger {
+                public function log($level, string|Stringable $message, array $context = []): void { throw new Psr\Log\InvalidArgumentException("full"); }
+            });
+            try { hb_log("x", "error"); say("calm"); } catch (Psr\Log\InvalidArgumentException $error) { say("thrown", $error->getMessage()); }
+            $logger->setLogger(null);
+            hb_log("to the output", "error");');
+        self::assertSame(0, $process->exitCode(), $process->transcript());
+        $expected = array_map(fn (string $level) => [$level, "a $level", ['a' => 1]], ['debug', 'info', 'warning', 'error']);
+        self::assertSame($expected, $process->said('logged'));
+        self::assertSame(array_fill(0, 4, [true]), $process->said('known'));
+        self::assertStringNotContainsString('to nobody', $process->transcript());
+        self::assertStringContainsString('[ERROR] to the output', $process->transcript());
+        self::assertSame([['full']], $process->said('thrown'));
     }
 }

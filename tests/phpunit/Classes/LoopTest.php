@@ -2,9 +2,7 @@
 
 namespace Heartbus\Tests\Classes;
 
-use Heartbus\Tests\PhpProcess;
-use Heartbus\Tests\TestCase;
-use Heartbus\Tests\WorkermanApp;
+use Heartbus\Tests\{EventLoop, Library, PhpProcess, TestCase, WorkermanApp};
 
 /** Channels and monitors under the loops of others. What is not installed is skipped, and says so. */
 final class LoopTest extends TestCase
@@ -91,36 +89,30 @@ final class LoopTest extends TestCase
         self::assertTrue($server->ask('return $GLOBALS["monitor"]->isRunning();'));
     }
 
-    /** @dataProvider workermans */
-    public function test_in_a_fiber_of_a_worker(string $workerman): void
+    /** @dataProvider \Heartbus\Tests\EventLoop::foreign */
+    public function test_in_a_fiber_of_a_loop(string $name): void
     {
-        $app = WorkermanApp::make($workerman);
-        $app->write('app.php', self::SCRIPT . <<<'PHP'
-
-            use Workerman\Timer;
-            $worker = new Worker();
-            $worker->onWorkerStart = function (): void {
-                $after = fn (float $seconds, callable $then) => Timer::add($seconds, $then, [], false);
-                $wait = function (float $seconds) use ($after): void {
-                    $fiber = Fiber::getCurrent();
-                    $after($seconds, fn () => $fiber->resume());
-                    Fiber::suspend();
-                };
-                (new Fiber(function () use ($after, $wait): void {
-                    scenario($after, $wait);
-                    posix_kill(posix_getppid(), SIGINT);
+        $loop = EventLoop::named($name);
+        $process = $loop->run(self::SCRIPT . '
+            function after(float $seconds, callable $then): void
+            {
+                (new Fiber(function () use ($seconds, $then): void { nap($seconds); $then(); }))->start();
+            }
+            inside(function (): void {
+                (new Fiber(function (): void {
+                    scenario(after(...), nap(...));
+                    ' . ($loop->isWorkerman() ? 'posix_kill(posix_getppid(), SIGINT);' : '') . '
                 }))->start();
-            };
-            Worker::runAll();
-            PHP);
-        $process = $app->php('app.php', 'start');
+            });
+            say("the loop ended");');
         $this->check($process);
-        $process->exitCode(15);
-    }
-
-    public static function workermans(): array
-    {
-        return WorkermanApp::installations();
+        if ($loop->isWorkerman()) {
+            $process->exitCode(15);
+        } else {
+            // Nothing is left to wait for, so the loop ends by itself.
+            $process->next('the loop ended');
+            self::assertSame(0, $process->exitCode());
+        }
     }
 
     /** @dataProvider asyncios */
@@ -159,39 +151,13 @@ final class LoopTest extends TestCase
         return array_combine($folders, array_map(fn (string $folder) => [$folder, current($workermans)[0]], $folders));
     }
 
-    public function test_in_a_callback_of_revolt(): void
+    public function test_the_main_program_waits_by_running_the_loop_of_revolt(): void
     {
-        $revolt = getenv('HEARTBUS_REVOLT') ?: dirname(__DIR__, 3) . '/vendor/revolt/event-loop';
-        if (!is_dir("$revolt/src")) {
-            self::markTestSkipped('Revolt is neither in vendor/ nor in the folder that HEARTBUS_REVOLT names');
-        }
-        $process = $this->script('spl_autoload_register(function (string $class): void {
-                $file = ' . var_export("$revolt/src/", true) . ' . strtr(substr($class, 7), "\\\\", "/") . ".php";
-                if (str_starts_with($class, "Revolt\\\\") && is_file($file)) { require_once $file; }
-            });' . "\n" . self::SCRIPT . <<<'PHP'
-
-            use Revolt\EventLoop;
-            // Revolt accepts no callback that returns something.
-            $after = fn (float $seconds, callable $then) => EventLoop::delay($seconds, function () use ($then): void {
-                $then();
-            });
-            $wait = function (float $seconds): void {
-                $suspension = EventLoop::getSuspension();
-                EventLoop::delay($seconds, function () use ($suspension): void {
-                    $suspension->resume();
-                });
-                $suspension->suspend();
-            };
-            EventLoop::queue(function () use ($after, $wait): void {
-                scenario($after, $wait);
-            });
-            EventLoop::run();
-            // The main program may wait as well: that runs the loop.
-            $channel = new Channel(2, 'n');
-            $after(0.05, fn () => $channel->putRecv('in main'));
-            say('main', $channel->recv(), $channel->recv(0.05));
-            PHP);
-        $this->check($process);
+        $process = $this->script(Library::autoload('Revolt') . '
+            use PfinalClub\AsyncioHeartbeat\Channel\Channel;
+            $channel = new Channel(2, "n");
+            Revolt\EventLoop::delay(0.05, function () use ($channel): void { $channel->putRecv("in main"); });
+            say("main", $channel->recv(), $channel->recv(0.05));');
         self::assertSame(['in main', null], $process->next('main'));
         self::assertSame(0, $process->exitCode());
     }

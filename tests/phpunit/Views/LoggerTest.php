@@ -2,7 +2,7 @@
 
 namespace Heartbus\Tests\Views;
 
-use Heartbus\Tests\{Port, TestCase};
+use Heartbus\Tests\{Library, Port, TestCase};
 
 /** 'log' => 'logger': the engine's messages arrive in Utils\Logger, on PHP's thread. */
 final class LoggerTest extends TestCase
@@ -22,6 +22,17 @@ final class LoggerTest extends TestCase
             self::assertNotSame('', $message);
             self::assertIsArray($context);
         }
+    }
+
+    public function test_a_real_psr_3_logger_gets_them_as_well(): void
+    {
+        $server = $this->server(['log' => 'logger', 'log_level' => 'error'], Library::autoload('PSR-3') . '
+            PfinalClub\AsyncioHeartbeat\Utils\Logger::getInstance()->setLogger(new class extends Psr\Log\AbstractLogger {
+                public function log($level, string|Stringable $message, array $context = []): void { say($level, (string) $message); }
+            });');
+        $peers[] = $server->node('a');
+        self::assertFalse($server->ask('return $server->sendTo("a", "\xFF");'));
+        self::assertStringStartsWith('Failed to send data', $server->next('error')[0]);
     }
 
     public function test_they_are_lines_in_the_logger_s_own_buffer(): void

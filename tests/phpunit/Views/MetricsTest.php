@@ -2,7 +2,7 @@
 
 namespace Heartbus\Tests\Views;
 
-use Heartbus\Tests\{Frame, TestCase};
+use Heartbus\Tests\{Frame, Prometheus, TestCase};
 
 /** Utils\Metrics in the process of a running server: what the engine counted, under the promised names. */
 final class MetricsTest extends TestCase
@@ -81,6 +81,45 @@ final class MetricsTest extends TestCase
         $expected = ['heartbeat_connection_rejected_total' => 1, 'heartbeat_rate_limited_total' => 4, 'heartbeat_nodes_timeout_total' => 1,
             'heartbeat_messages_total{type="UNKNOWN"}' => 3];
         $this->until(fn () => array_intersect_key($this->samples($server->ask(self::EXPORT)), $expected) == $expected, 'these are counted: ' . json_encode($expected));
+    }
+
+    public function test_prometheus_own_parser_reads_what_a_running_server_exports(): void
+    {
+        $server = $this->server(['enable_rate_limit' => true, 'rate_limit_capacity' => 5, 'rate_limit_refill_rate' => 0.001]);
+        $node = $server->node('a "quoted" \\ id');
+        for ($i = 0; $i < 10; $i++) {
+            $node->send(Frame::DATA, 'x');
+        }
+        $node->expect(Frame::ERROR);
+        $server->ask('hb_metric_observe("mine_seconds", 0.2, ["path" => "a\\"b\\\\c\\nd"]); hb_metric_set("mine", NAN);');
+        $families = Prometheus::parse($server->ask(self::EXPORT));
+        foreach (self::PROMISED as $name => $kind) {
+            // The parser names counters without their suffix.
+            $family = $families[preg_replace('/_total$/', '', $name)] ?? $families[$name] ?? null;
+            self::assertSame($kind, $family[0] ?? null, $name);
+        }
+        self::assertSame("a\"b\\c\nd", $families['mine_seconds'][1][0][1]['path']);
+        foreach ($families as $name => [$kind, $samples]) {
+            if ($kind !== 'histogram') {
+                continue;
+            }
+            $series = [];
+            foreach ($samples as [$sample, $labels, $value]) {
+                $bound = $labels['le'] ?? substr($sample, strlen($name));
+                unset($labels['le']);
+                $series[json_encode($labels)][$bound] = (float) $value;
+            }
+            foreach ($series as $one) {
+                $buckets = array_diff_key($one, ['_sum' => 0, '_count' => 0]);
+                $sorted = array_values($buckets);
+                sort($sorted);
+                self::assertSame($sorted, array_values($buckets), "$name: buckets add up");
+                self::assertSame($one['_count'], $buckets['+Inf'], "$name: the last bucket has all");
+            }
+        }
+        $value = fn (string $family) => (float) $families[$family][1][0][2];
+        self::assertSame([1.0, 1.0, 1.0], [$value('heartbeat_nodes_online'), $value('heartbeat_connections_active'), $value('heartbeat_connections')]);
+        self::assertGreaterThan(0, $value('heartbeat_rate_limited'));
     }
 
     public function test_without_a_running_server_only_the_application_s_own_are_there(): void

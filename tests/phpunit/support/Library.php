@@ -10,6 +10,7 @@ final class Library
     private const KNOWN = [
         'Revolt' => ['revolt/event-loop', 'HEARTBUS_REVOLT', 'Revolt\\', 'EventLoop.php'],
         'ReactPHP' => ['react/event-loop', 'HEARTBUS_REACT', 'React\\EventLoop\\', 'Loop.php'],
+        'PSR-3' => ['psr/log', 'HEARTBUS_PSR_LOG', 'Psr\\Log\\', 'LoggerInterface.php'],
         'pfinal-asyncio' => ['pfinalclub/asyncio', 'HEARTBUS_ASYNCIO', 'PfinalClub\\Asyncio\\', 'functions.php'],
     ];
 
