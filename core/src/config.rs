@@ -4,6 +4,7 @@
 
 use crate::error::{Error, ErrorKind};
 use ipnet::IpNet;
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub use crate::hub::rate::{RateLimit, RateLimitBy};
@@ -30,6 +31,17 @@ impl Default for InboxLimits {
     fn default() -> InboxLimits {
         InboxLimits { events: 65_536, bytes: 64 << 20 }
     }
+}
+
+/// The bus socket, through which other processes of the machine reach the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BusConfig {
+    /// The socket file. [`crate::bus::path_to_bind`] finds the usual place.
+    pub path: PathBuf,
+    /// Users of this group may ask as well, by its name or number. Workers must be of the server's own user, always.
+    pub group: Option<String>,
+    /// The server's name, as it is told to those who connect.
+    pub name: String,
 }
 
 #[derive(Clone, Debug)]
@@ -66,6 +78,8 @@ pub struct ServerConfig {
     pub allow: Vec<IpNet>,
     /// These networks may not connect, whatever `allow` says.
     pub deny: Vec<IpNet>,
+    /// Off unless set.
+    pub bus: Option<BusConfig>,
 }
 
 impl Default for ServerConfig {
@@ -87,6 +101,7 @@ impl Default for ServerConfig {
             rate_limit: None,
             allow: Vec::new(),
             deny: Vec::new(),
+            bus: None,
         }
     }
 }

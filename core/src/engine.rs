@@ -5,7 +5,9 @@
 
 use crate::config::{ServerConfig, check_timeout};
 use crate::error::{Error, ErrorKind};
-use crate::hub::{Counts, Hub, Refusal, Timings};
+use crate::event::EventMask;
+use crate::hub::dispatch::DispatchLimits;
+use crate::hub::{Hub, Refusal, Timings};
 use crate::inbox::{Inbox, InboxStats};
 use crate::net::listen;
 use crate::net::server::Server;
@@ -15,29 +17,15 @@ use std::time::Duration;
 
 pub use crate::hub::{Node, NodeInfo, Now};
 pub use crate::net::server::ConnectionInfo;
+pub use crate::stats::{BusStats, Stats};
 
 pub struct Engine {
     /// `None` only while the engine is being dropped.
     server: Option<Server>,
-    inbox: Arc<Inbox>,
+    /// `None` where workers run the callbacks.
+    inbox: Option<Arc<Inbox>>,
     /// The process whose threads these are.
     process: u32,
-}
-
-/// Where the server stands, in numbers that cost nothing to read.
-#[derive(Copy, Clone, Debug, Default, PartialEq)]
-pub struct Stats {
-    /// Everything that is counted since the start.
-    pub counts: Counts,
-    pub nodes_online: usize,
-    pub channels_active: usize,
-    pub connections_active: usize,
-    /// The limit in force: the configured one, or what the descriptor limit allows.
-    pub max_connections: usize,
-    pub io_threads: usize,
-    /// Bytes that wait in all connections together.
-    pub buffered_bytes: usize,
-    pub inbox: InboxStats,
 }
 
 impl Engine {
@@ -48,7 +36,17 @@ impl Engine {
     /// system has no descriptor or thread left. Nothing is left running then.
     pub fn start(config: &ServerConfig, inbox: Arc<Inbox>) -> Result<Engine, Error> {
         let server = Server::start(config, inbox.clone())?;
-        Ok(Engine { server: Some(server), inbox, process: std::process::id() })
+        Ok(Engine { server: Some(server), inbox: Some(inbox), process: std::process::id() })
+    }
+
+    /// As [`Engine::start`], but the events go to workers: processes that attach through the bus socket, which `config` must
+    /// have. `until_first_join` is what is kept for them before the first of them says what it wants.
+    ///
+    /// # Errors
+    /// As [`Engine::start`]; `Config` without a bus socket, or for a limit of 0.
+    pub fn start_for_workers(config: &ServerConfig, limits: DispatchLimits, until_first_join: EventMask) -> Result<Engine, Error> {
+        let _ = (config, limits, until_first_join);
+        Err(Error::new(ErrorKind::Internal, "Workers cannot attach yet"))
     }
 
     /// Whether a server could start with this configuration now. Starts no thread and leaves nothing behind, so a process
@@ -66,8 +64,9 @@ impl Engine {
         self.server().local_addr
     }
 
-    pub fn inbox(&self) -> &Arc<Inbox> {
-        &self.inbox
+    /// Where the events arrive; `None` where workers run the callbacks.
+    pub fn inbox(&self) -> Option<&Arc<Inbox>> {
+        self.inbox.as_ref()
     }
 
     /// Sends data to a node, on its main channel when `channel_id` is 0. Returns when it is queued.
@@ -174,7 +173,8 @@ impl Engine {
             max_connections: shared.max_connections,
             io_threads: server.io_threads(),
             buffered_bytes: shared.hub.buffered(),
-            inbox: self.inbox.stats(),
+            inbox: self.inbox.as_ref().map_or_else(InboxStats::default, |inbox| inbox.stats()),
+            ..Stats::default()
         }
     }
 

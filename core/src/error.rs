@@ -32,6 +32,14 @@ pub enum ErrorKind {
     WrongProcess = 10,
 }
 
+impl ErrorKind {
+    pub fn from_code(code: i32) -> Option<ErrorKind> {
+        use ErrorKind::*;
+        let all = [Config, Io, Protocol, Closed, Timeout, Limit, NotFound, Internal, InvalidArgument, WrongProcess];
+        all.into_iter().find(|kind| *kind as i32 == code)
+    }
+}
+
 /// An error of the engine. Unless a method says otherwise, nothing has changed when it returns one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {

@@ -3,12 +3,13 @@
 //!
 //! Layers, top to bottom; imports go down only:
 //!
-//! - [`engine`], [`inbox`], [`event`], [`config`], [`error`]: the face that every binding uses
+//! - [`engine`], [`bus`], [`inbox`], [`event`], [`config`], [`error`]: the face that every binding uses
 //! - [`net`]: sockets, threads and clocks (tokio and mio live here and nowhere below)
 //! - [`hub`]: what the bus knows. Pure: the time is passed in
 //! - [`wire`]: bytes to frames and back. Pure
 #![forbid(unsafe_code)]
 
+pub mod bus;
 pub mod config;
 pub mod engine;
 pub mod error;
@@ -16,4 +17,5 @@ pub mod event;
 pub mod hub;
 pub mod inbox;
 pub mod net;
+mod stats;
 pub mod wire;

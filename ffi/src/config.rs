@@ -113,6 +113,7 @@ pub(crate) fn server(json: &[u8]) -> Result<(ServerConfig, InboxLimits), Error> 
         rate_limit,
         allow: networks("allow", keys.allow)?,
         deny: networks("deny", keys.deny)?,
+        bus: None,
     };
     Ok((config, inbox_limits(keys.inbox_events, keys.inbox_bytes)))
 }
@@ -238,6 +239,7 @@ mod tests {
             rate_limit: Some(RateLimit { capacity: 10, refill_per_second: 11.0, by: RateLimitBy::Ip }),
             allow: vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
             deny: vec!["10.1.0.1/32".parse().unwrap()],
+            bus: None,
         };
         assert_eq!(format!("{config:?}"), format!("{expected:?}"));
         assert_eq!(limits, InboxLimits { events: 12, bytes: 13 });

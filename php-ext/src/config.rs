@@ -142,6 +142,7 @@ fn read_server(host: &str, port: i64, keys: &Keys) -> Checked<Server> {
         rate_limit: None,
         allow: keys.list("whitelist", "an IP address or network", network)?,
         deny: keys.list("blacklist", "an IP address or network", network)?,
+        bus: None,
     };
     let by = keys.choice("rate_limit_by", &[("connection", RateLimitBy::Connection), ("ip", RateLimitBy::Ip)])?;
     let inbox = InboxLimits {

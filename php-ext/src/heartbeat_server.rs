@@ -670,7 +670,7 @@ impl Server {
 
 impl Source for Server {
     fn inbox(&self) -> Option<Arc<Inbox>> {
-        self.engine.borrow().as_ref().map(|engine| engine.inbox().clone())
+        self.engine.borrow().as_ref().and_then(|engine| engine.inbox().cloned())
     }
 
     fn pending(&self) -> &RefCell<VecDeque<Event>> {

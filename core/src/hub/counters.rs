@@ -98,6 +98,11 @@ macro_rules! counters {
             pub fn list(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($name), self.$name),)+].into_iter()
             }
+
+            /// Shows every number under its name; `see` may change it.
+            pub fn visit(&mut self, see: &mut impl FnMut(&'static str, &mut u64)) {
+                $(see(stringify!($name), &mut self.$name);)+
+            }
         }
     };
 }

@@ -3,6 +3,7 @@
 //! Pure: bytes, commands and `now` come in; replies, events and verdicts go out. It knows no socket and has no clock;
 //! the shell around it does the reading, the writing and the waiting.
 
+pub mod batch;
 pub mod client;
 pub mod counters;
 mod directory;

@@ -6,6 +6,7 @@
 use super::Now;
 use super::event::Departure;
 use super::link::Link;
+pub use crate::wire::bus::NodeInfo;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,24 +31,6 @@ pub struct Node {
 pub(super) struct Gate {
     pub(super) left: Option<Departure>,
     pub(super) metadata: Arc<str>,
-}
-
-/// A copy of what is known about a node. Times are Unix seconds.
-#[derive(Clone, Debug, PartialEq)]
-pub struct NodeInfo {
-    pub id: Arc<str>,
-    pub peer: SocketAddr,
-    pub connection_id: u64,
-    pub channel_id: u32,
-    pub online: bool,
-    pub last_heartbeat: f64,
-    pub heartbeat_count: u64,
-    pub total_messages: u64,
-    /// 0 before the first message.
-    pub last_message: f64,
-    pub created_at: f64,
-    /// JSON text, `[]` when the node sent none.
-    pub metadata: Arc<str>,
 }
 
 impl Node {

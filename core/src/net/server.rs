@@ -9,6 +9,7 @@ use crate::config::ServerConfig;
 use crate::error::{Error, ErrorKind};
 use crate::hub::event::CloseReason;
 use crate::hub::{Counters, Counts, Host, Hub, Limits, Now, Timings};
+pub use crate::wire::bus::ConnectionInfo;
 use dashmap::DashMap;
 use ipnet::IpNet;
 use std::io;
@@ -94,20 +95,6 @@ impl Shared {
         now.mono.saturating_sub(last) > 10_000_000
             && self.warned.compare_exchange(last, now.mono, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
-}
-
-/// A copy of what is known about an open connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConnectionInfo {
-    pub id: u64,
-    pub peer: SocketAddr,
-    pub nodes: usize,
-    pub first_node: Option<Arc<str>>,
-    pub bytes_in: u64,
-    pub bytes_out: u64,
-    /// Bytes of a frame whose rest has not come, or that wait for the host.
-    pub bytes_waiting_in: usize,
-    pub bytes_waiting_out: usize,
 }
 
 /// How long a listing waits for the threads: they look within a tick, unless they are very busy.

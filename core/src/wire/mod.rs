@@ -3,6 +3,7 @@
 //! Owns the frame types, the JSON inside control frames and the codecs. Pure: knows no socket, no clock, no session and
 //! no hub; it is given bytes and gives bytes.
 
+pub mod bus;
 pub mod code;
 pub mod control;
 mod json;

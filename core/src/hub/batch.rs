@@ -1,0 +1,337 @@
+//! Batches as bytes: what a worker gets over the bus socket, laid out by hand because there are many of them.
+//!
+//! Owns this layout, both ways; all integers are big-endian. Does not know which worker gets what, nor sockets.
+//!
+//! One batch is one frame, or several when it is long. A node is described where a frame mentions it first, and named by
+//! its place in that order from then on, so a frame is read from the front to the back and costs each node once.
+
+use super::dispatch::{Batch, Told};
+use super::event::{CloseReason, Departure, Event};
+use super::{Node, NodeInfo, Now};
+use crate::wire::bus::{Broken, News, write_frame};
+use bytes::{Buf, Bytes};
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+/// A frame that has become this long ends, and the batch goes on in the next.
+const FRAME_BYTES: usize = 512 << 10;
+
+const CONNECT: u8 = 1;
+const REGISTER: u8 = 2;
+const HEARTBEAT: u8 = 3;
+const DATA: u8 = 4;
+const LEFT: u8 = 5;
+const CLOSE: u8 = 6;
+const KIND: u8 = 0x3f;
+const WATCHED: u8 = 0x40;
+const REDELIVERED: u8 = 0x80;
+
+const DEPARTURES: [Departure; 4] = [Departure::Unregistered, Departure::TimedOut, Departure::Replaced, Departure::Disconnected];
+
+const REASONS: [CloseReason; 12] = [
+    CloseReason::PeerClosed,
+    CloseReason::IoError,
+    CloseReason::BrokenStream,
+    CloseReason::FrameTooLong,
+    CloseReason::RegisterTimeout,
+    CloseReason::HeartbeatTimeout,
+    CloseReason::Replaced,
+    CloseReason::Kicked,
+    CloseReason::SlowConsumer,
+    CloseReason::ServerFull,
+    CloseReason::NotAllowed,
+    CloseReason::ServerStopped,
+];
+
+/// Writes batches; its memory is used again for the next one.
+#[derive(Default)]
+pub struct BatchWriter {
+    /// The nodes of the frame in progress, by where they are in memory: the batch holds them there.
+    places: HashMap<*const Node, u32>,
+}
+
+impl BatchWriter {
+    /// Appends the frames of a batch. Nodes are described as they are now.
+    pub fn write(&mut self, out: &mut Vec<u8>, batch: &Batch, now: Now) {
+        let mut events = batch.events.iter();
+        while !events.as_slice().is_empty() {
+            self.places.clear();
+            write_frame(out, |out| {
+                let start = out.len();
+                out.push(News::Part.code());
+                out.extend_from_slice(&batch.number.to_be_bytes());
+                out.extend_from_slice(&[0; 4]);
+                let before = events.len();
+                while out.len() - start < FRAME_BYTES
+                    && let Some(told) = events.next()
+                {
+                    self.event(out, told, now);
+                }
+                let count = (before - events.len()) as u32;
+                out[start + 9..start + 13].copy_from_slice(&count.to_be_bytes());
+                if events.as_slice().is_empty() {
+                    out[start] = News::Batch.code();
+                }
+            });
+        }
+    }
+
+    fn event(&mut self, out: &mut Vec<u8>, told: &Told, now: Now) {
+        let flags = if told.watched { WATCHED } else { 0 } | if told.redelivered { REDELIVERED } else { 0 };
+        let mut head = |kind: u8| {
+            let mut head = [0; 9];
+            head[0] = kind | flags;
+            head[1..].copy_from_slice(&told.sequence.to_be_bytes());
+            out.extend_from_slice(&head);
+        };
+        match &told.event {
+            Event::Connect { connection_id, peer } => {
+                head(CONNECT);
+                out.extend_from_slice(&connection_id.to_be_bytes());
+                write_address(out, *peer);
+            }
+            Event::Register { node, count } => {
+                head(REGISTER);
+                self.node(out, node, now);
+                out.extend_from_slice(&count.to_be_bytes());
+            }
+            Event::Heartbeat { node, count } => {
+                head(HEARTBEAT);
+                self.node(out, node, now);
+                out.extend_from_slice(&count.to_be_bytes());
+            }
+            Event::Data { node, channel_id, payload } => {
+                head(DATA);
+                self.node(out, node, now);
+                out.extend_from_slice(&channel_id.to_be_bytes());
+                write_long(out, payload);
+            }
+            Event::Left { node, how, count } => {
+                head(LEFT);
+                self.node(out, node, now);
+                out.push(place(&DEPARTURES, how));
+                out.extend_from_slice(&count.to_be_bytes());
+            }
+            Event::Close { connection_id, reason } => {
+                head(CLOSE);
+                out.extend_from_slice(&connection_id.to_be_bytes());
+                out.push(place(&REASONS, reason));
+            }
+            Event::Client { .. } => unreachable!("the clients of a process tell that process alone"),
+        }
+    }
+
+    fn node(&mut self, out: &mut Vec<u8>, node: &Arc<Node>, now: Now) {
+        let next = self.places.len() as u32;
+        let place = *self.places.entry(Arc::as_ptr(node)).or_insert(next);
+        out.extend_from_slice(&place.to_be_bytes());
+        if place == next {
+            write_node(out, &node.info(now));
+        }
+    }
+}
+
+/// Reads the frames of batches. Payloads are not copied: they share the frame's memory.
+#[derive(Default)]
+pub struct BatchReader {
+    rest: Bytes,
+    number: u64,
+    left: u32,
+    is_last_frame: bool,
+    nodes: Vec<Arc<NodeInfo>>,
+    no_metadata: Option<Arc<str>>,
+}
+
+impl BatchReader {
+    /// Begins a frame, whose body this is. The one before must have been read to its end.
+    ///
+    /// # Errors
+    /// It is no frame of a batch.
+    pub fn open(&mut self, mut body: Bytes) -> Result<(), Broken> {
+        if body.len() < 13 {
+            return Err(CUT);
+        }
+        self.is_last_frame = match News::from_code(body.get_u8()) {
+            Some(News::Part) => false,
+            Some(News::Batch) => true,
+            _ => return Err(Broken("no batch")),
+        };
+        self.number = body.get_u64();
+        self.left = body.get_u32();
+        if self.left == 0 {
+            // Nobody could acknowledge it after its last event.
+            return Err(Broken("a batch without events"));
+        }
+        self.nodes.clear();
+        self.rest = body;
+        Ok(())
+    }
+
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// All events of the batch were read.
+    pub fn is_done(&self) -> bool {
+        self.left == 0 && self.is_last_frame
+    }
+
+    /// The next event of the frame.
+    ///
+    /// # Errors
+    /// The frame is not what it should be; nothing more can be read.
+    #[allow(clippy::should_implement_trait, reason = "it can fail")]
+    pub fn next(&mut self) -> Result<Option<Told<Arc<NodeInfo>>>, Broken> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        let told = self.event()?;
+        self.left -= 1;
+        if self.left == 0 && !self.rest.is_empty() {
+            return Err(Broken("bytes are left in a batch"));
+        }
+        Ok(Some(told))
+    }
+
+    fn event(&mut self) -> Result<Told<Arc<NodeInfo>>, Broken> {
+        let head = self.u8()?;
+        let sequence = self.u64()?;
+        let event = match head & KIND {
+            CONNECT => Event::Connect { connection_id: self.u64()?, peer: self.address()? },
+            REGISTER => Event::Register { node: self.node()?, count: self.u32()? },
+            HEARTBEAT => Event::Heartbeat { node: self.node()?, count: self.u32()? },
+            DATA => Event::Data { node: self.node()?, channel_id: self.u32()?, payload: self.long()? },
+            LEFT => Event::Left { node: self.node()?, how: self.one_of(&DEPARTURES)?, count: self.u32()? },
+            CLOSE => Event::Close { connection_id: self.u64()?, reason: self.one_of(&REASONS)? },
+            _ => return Err(Broken("an unknown event")),
+        };
+        Ok(Told { sequence, redelivered: head & REDELIVERED != 0, watched: head & WATCHED != 0, event })
+    }
+
+    fn node(&mut self) -> Result<Arc<NodeInfo>, Broken> {
+        let place = self.u32()? as usize;
+        if let Some(node) = self.nodes.get(place) {
+            return Ok(node.clone());
+        }
+        if place != self.nodes.len() {
+            return Err(Broken("a node that was not described"));
+        }
+        let id_len = usize::from(self.u8()?);
+        let id = self.text(id_len)?.into();
+        let node = NodeInfo {
+            id,
+            peer: self.address()?,
+            connection_id: self.u64()?,
+            channel_id: self.u32()?,
+            online: self.u8()? != 0,
+            last_heartbeat: f64::from_bits(self.u64()?),
+            heartbeat_count: self.u64()?,
+            total_messages: self.u64()?,
+            last_message: f64::from_bits(self.u64()?),
+            created_at: f64::from_bits(self.u64()?),
+            metadata: self.metadata()?,
+        };
+        let node = Arc::new(node);
+        self.nodes.push(node.clone());
+        Ok(node)
+    }
+
+    /// Almost all nodes have none, which is kept once.
+    fn metadata(&mut self) -> Result<Arc<str>, Broken> {
+        let len = self.u32()? as usize;
+        let text = self.text(len)?;
+        if text == "[]" {
+            return Ok(self.no_metadata.get_or_insert_with(|| "[]".into()).clone());
+        }
+        Ok(text.into())
+    }
+
+    fn text(&mut self, len: usize) -> Result<String, Broken> {
+        let bytes = self.take(len)?;
+        std::str::from_utf8(&bytes).map(str::to_owned).map_err(|_| Broken("a text that is not UTF-8"))
+    }
+
+    fn long(&mut self) -> Result<Bytes, Broken> {
+        let len = self.u32()? as usize;
+        self.take(len)
+    }
+
+    fn address(&mut self) -> Result<SocketAddr, Broken> {
+        let ip: IpAddr = match self.u8()? {
+            4 => self.u32()?.to_be_bytes().into(),
+            6 => {
+                let (high, low) = (self.u64()?, self.u64()?);
+                ((u128::from(high) << 64) | u128::from(low)).to_be_bytes().into()
+            }
+            _ => return Err(Broken("an address of an unknown kind")),
+        };
+        if self.rest.len() < 2 {
+            return Err(CUT);
+        }
+        Ok(SocketAddr::new(ip, self.rest.get_u16()))
+    }
+
+    fn one_of<T: Copy>(&mut self, all: &[T]) -> Result<T, Broken> {
+        let code = self.u8()?;
+        all.get(usize::from(code).wrapping_sub(1)).copied().ok_or(Broken("an unknown reason"))
+    }
+
+    fn take(&mut self, len: usize) -> Result<Bytes, Broken> {
+        if self.rest.len() < len { Err(CUT) } else { Ok(self.rest.split_to(len)) }
+    }
+
+    fn u8(&mut self) -> Result<u8, Broken> {
+        if self.rest.is_empty() { Err(CUT) } else { Ok(self.rest.get_u8()) }
+    }
+
+    fn u32(&mut self) -> Result<u32, Broken> {
+        if self.rest.len() < 4 { Err(CUT) } else { Ok(self.rest.get_u32()) }
+    }
+
+    fn u64(&mut self) -> Result<u64, Broken> {
+        if self.rest.len() < 8 { Err(CUT) } else { Ok(self.rest.get_u64()) }
+    }
+}
+
+const CUT: Broken = Broken("a batch ends too early");
+
+/// Numbers begin with 1: a 0 is a mistake.
+fn place<T: PartialEq>(all: &[T], wanted: &T) -> u8 {
+    let place = all.iter().position(|one| one == wanted).expect("every variant is listed");
+    place as u8 + 1
+}
+
+fn write_node(out: &mut Vec<u8>, node: &NodeInfo) {
+    out.push(node.id.len() as u8);
+    out.extend_from_slice(node.id.as_bytes());
+    write_address(out, node.peer);
+    out.extend_from_slice(&node.connection_id.to_be_bytes());
+    out.extend_from_slice(&node.channel_id.to_be_bytes());
+    out.push(node.online.into());
+    out.extend_from_slice(&node.last_heartbeat.to_bits().to_be_bytes());
+    out.extend_from_slice(&node.heartbeat_count.to_be_bytes());
+    out.extend_from_slice(&node.total_messages.to_be_bytes());
+    out.extend_from_slice(&node.last_message.to_bits().to_be_bytes());
+    out.extend_from_slice(&node.created_at.to_bits().to_be_bytes());
+    write_long(out, node.metadata.as_bytes());
+}
+
+fn write_long(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
+    out.extend_from_slice(bytes);
+}
+
+fn write_address(out: &mut Vec<u8>, address: SocketAddr) {
+    match address.ip() {
+        IpAddr::V4(ip) => {
+            out.push(4);
+            out.extend_from_slice(&ip.octets());
+        }
+        IpAddr::V6(ip) => {
+            out.push(6);
+            out.extend_from_slice(&ip.octets());
+        }
+    }
+    out.extend_from_slice(&address.port().to_be_bytes());
+}

@@ -1,0 +1,433 @@
+//! The bus socket: how processes of one machine talk to the engine next door. Hellos, frames, requests and answers.
+//!
+//! Owns the layout of everything but the events of a worker, which is the hub's (`hub::batch`). Does not know sockets,
+//! users or what a request does. `docs/PROTOCOL.md` describes the bytes for other languages, and
+//! `tests/vectors/bus.txt` pins them: whoever changes the layout raises [`VERSION`].
+//!
+//! A caller opens with a [`Hello`], the engine with a greeting; both are laid out by hand and stay as they are in every
+//! version, so that two versions can refuse each other in words. Behind them come frames: a length, and so many bytes.
+
+use serde::{Deserialize, Serialize, Serializer};
+use std::borrow::Cow;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+/// The version of everything behind the hellos. The two sides must have the same.
+pub const VERSION: u16 = 1;
+
+const MAGIC: [u8; 4] = *b"HBUS";
+const HELLO_LEN: usize = 4 + 2 + 1 + 4 + 1;
+const GREETING_LEN: usize = 4 + 2 + 1 + 4;
+const MAX_GREETING: usize = 64 << 10;
+
+/// Bytes of the length in front of each frame.
+pub const LENGTH_LEN: usize = 4;
+
+/// Longest frame, unless the engine was told to take longer messages: then its welcome says so.
+pub const FRAME_CAP: u32 = 16 << 20;
+
+/// Longest answer to a listing; a page ends earlier instead.
+pub const PAGE_BYTES: usize = 1 << 20;
+
+/// Why bytes are not what they should be. The connection is of no use any more.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Broken(pub &'static str);
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Asks, and is answered.
+    Client,
+    /// Gets events, and acknowledges them.
+    Worker,
+}
+
+/// What a caller says first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    pub version: u16,
+    /// `None`: a role that this version does not know.
+    pub role: Option<Role>,
+    pub pid: u32,
+    /// The version of the caller's package, to be shown to people.
+    pub package: String,
+}
+
+/// What the engine says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The server's name, as configured.
+    pub name: String,
+    /// The version of the engine's package.
+    pub package: String,
+    pub pid: u32,
+    /// When the engine started, in Unix microseconds. With `pid` it tells one engine from the next.
+    pub started_at: u64,
+    /// Where the server listens.
+    pub listen: SocketAddr,
+    /// Workers may attach: callbacks do not run in the engine's process.
+    pub takes_workers: bool,
+    /// The number of this worker; 0 for a client.
+    pub worker: u64,
+    /// Longest frame either side may send.
+    pub frame_cap: u32,
+    /// Longest message for a node, in bytes.
+    pub max_frame_bytes: u32,
+    pub max_connections: u64,
+    pub io_threads: u32,
+    /// In microseconds.
+    pub heartbeat_timeout: u64,
+}
+
+/// The engine's first words: its welcome, or why it refuses.
+pub type Greeting = Result<Welcome, Fault>;
+
+/// What a client may ask. Texts and data are borrowed, from the caller or from the frame.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request<'a> {
+    /// `channel` 0 means the node's main channel. Answered with [`Reply::Done`] once it is queued.
+    SendTo {
+        node: &'a str,
+        channel: u32,
+        #[serde(serialize_with = "as_bytes")]
+        data: &'a [u8],
+    },
+    /// [`Reply::Count`]: for how many of the nodes it was queued.
+    SendMany {
+        #[serde(borrow)]
+        nodes: Vec<&'a str>,
+        #[serde(serialize_with = "as_bytes")]
+        data: &'a [u8],
+    },
+    /// [`Reply::Count`]
+    Broadcast {
+        #[serde(serialize_with = "as_bytes")]
+        data: &'a [u8],
+    },
+    /// [`Reply::Done`]
+    Disconnect {
+        node: &'a str,
+    },
+    /// [`Reply::Done`]
+    KeepAlive {
+        node: &'a str,
+    },
+    /// [`Reply::Node`], as of the next two.
+    Node {
+        id: &'a str,
+    },
+    NodeOfChannel {
+        channel: u32,
+    },
+    NodeOfConnection {
+        connection: u64,
+    },
+    /// [`Reply::Page`]: up to `limit` nodes behind `after`, fewer where they are long or hard to find. In a pattern `*`
+    /// stands for any text and `?` for one character.
+    Page {
+        after: Option<u64>,
+        limit: u32,
+        id_pattern: Option<&'a str>,
+        ip: Option<IpAddr>,
+    },
+    /// [`Reply::Stats`]
+    Stats,
+    /// [`Reply::Micros`]
+    HeartbeatTimeout,
+    /// [`Reply::Done`]
+    SetHeartbeatTimeout {
+        micros: u64,
+    },
+    /// [`Reply::Connections`]: up to `max`, fewer where the answer grows long.
+    Connections {
+        max: u32,
+    },
+    /// [`Reply::Done`]
+    CloseDoor,
+}
+
+fn as_bytes<S: Serializer>(data: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bytes(data)
+}
+
+/// A frame of a client: a request and the number that its answer will carry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ask<'a> {
+    pub id: u32,
+    #[serde(borrow)]
+    pub request: Request<'a>,
+}
+
+/// A frame for a client. Answers come in the order of the requests.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    pub id: u32,
+    pub result: Result<Reply, Fault>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Reply {
+    Done,
+    Count(u64),
+    Node(Option<NodeInfo>),
+    /// `next` is what `after` is for the next page; none: this was the last one.
+    Page {
+        nodes: Vec<NodeInfo>,
+        next: Option<u64>,
+    },
+    Stats(StatsRecord),
+    Micros(u64),
+    Connections(Vec<ConnectionInfo>),
+}
+
+/// Why a request failed: an error kind by its number, and its text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    pub kind: i32,
+    pub message: String,
+}
+
+/// A copy of what is known about a node. Times are Unix seconds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeInfo {
+    pub id: Arc<str>,
+    pub peer: SocketAddr,
+    pub connection_id: u64,
+    pub channel_id: u32,
+    pub online: bool,
+    pub last_heartbeat: f64,
+    pub heartbeat_count: u64,
+    pub total_messages: u64,
+    /// 0 before the first message.
+    pub last_message: f64,
+    pub created_at: f64,
+    /// JSON text, `[]` when the node sent none.
+    pub metadata: Arc<str>,
+}
+
+/// A copy of what is known about an open connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionInfo {
+    pub id: u64,
+    pub peer: SocketAddr,
+    pub nodes: usize,
+    pub first_node: Option<Arc<str>>,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    /// Bytes of a frame whose rest has not come, or that wait for the host.
+    pub bytes_waiting_in: usize,
+    pub bytes_waiting_out: usize,
+}
+
+/// Numbers by name, so that a counter more or less changes no layout.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatsRecord {
+    pub numbers: Vec<(Cow<'static, str>, u64)>,
+    pub messages: DurationsRecord,
+    pub heartbeats: DurationsRecord,
+}
+
+/// How many things took how long; the bounds are the hub's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DurationsRecord {
+    pub buckets: Vec<u64>,
+    pub micros: u64,
+}
+
+/// A frame of a worker. None is answered.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Word {
+    /// From now on events may come: the bits of an event mask.
+    Ready {
+        mask: u32,
+    },
+    /// Other events than before.
+    Subscribe {
+        mask: u32,
+    },
+    /// All events of the oldest batch that was not acknowledged yet are done.
+    Acknowledge {
+        batch: u64,
+    },
+    /// No more batches, please; [`News::Finished`] follows when those on their way are acknowledged.
+    Leave,
+    /// Copies of the data that arrives on a channel, whichever worker gets the events of its node.
+    Watch {
+        channel: u32,
+    },
+    Unwatch {
+        channel: u32,
+    },
+}
+
+/// What a frame for a worker is: its first byte.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// Events of a batch that goes on in the next frame.
+    Part,
+    /// The last events of a batch.
+    Batch,
+    /// The server is stopping: more events come, then [`News::Finished`].
+    Stopping,
+    /// Nothing more comes.
+    Finished,
+}
+
+impl News {
+    pub fn code(self) -> u8 {
+        match self {
+            News::Part => 0,
+            News::Batch => 1,
+            News::Stopping => 2,
+            News::Finished => 3,
+        }
+    }
+
+    pub fn from_code(code: u8) -> Option<News> {
+        [News::Part, News::Batch, News::Stopping, News::Finished].into_iter().find(|news| news.code() == code)
+    }
+}
+
+pub fn write_hello(out: &mut Vec<u8>, version: u16, role: Role, pid: u32, package: &str) {
+    out.extend_from_slice(&MAGIC);
+    out.extend_from_slice(&version.to_be_bytes());
+    out.push(match role {
+        Role::Client => 0,
+        Role::Worker => 1,
+    });
+    out.extend_from_slice(&pid.to_be_bytes());
+    let package = &package.as_bytes()[..package.len().min(usize::from(u8::MAX))];
+    out.push(package.len() as u8);
+    out.extend_from_slice(package);
+}
+
+/// A hello and its length; `None` while it is incomplete.
+///
+/// # Errors
+/// The caller speaks something else. Said as early as it can be known.
+pub fn parse_hello(input: &[u8]) -> Result<Option<(Hello, usize)>, Broken> {
+    check_magic(input)?;
+    let Some(head) = input.get(..HELLO_LEN) else { return Ok(None) };
+    let len = HELLO_LEN + usize::from(head[11]);
+    let Some(package) = input.get(HELLO_LEN..len) else { return Ok(None) };
+    let role = match head[6] {
+        0 => Some(Role::Client),
+        1 => Some(Role::Worker),
+        _ => None,
+    };
+    let hello = Hello {
+        version: u16::from_be_bytes([head[4], head[5]]),
+        role,
+        pid: u32::from_be_bytes([head[7], head[8], head[9], head[10]]),
+        package: String::from_utf8_lossy(package).into_owned(),
+    };
+    Ok(Some((hello, len)))
+}
+
+pub fn write_welcome(out: &mut Vec<u8>, welcome: &Welcome) {
+    write_greeting(out, 0, &encode(welcome));
+}
+
+/// Says why the caller is not let in. Readable in every version.
+pub fn write_refusal(out: &mut Vec<u8>, refusal: &Fault) {
+    write_greeting(out, u8::try_from(refusal.kind).unwrap_or(u8::MAX), refusal.message.as_bytes());
+}
+
+fn write_greeting(out: &mut Vec<u8>, status: u8, body: &[u8]) {
+    out.extend_from_slice(&MAGIC);
+    out.extend_from_slice(&VERSION.to_be_bytes());
+    out.push(status);
+    out.extend_from_slice(&(body.len() as u32).to_be_bytes());
+    out.extend_from_slice(body);
+}
+
+/// The engine's greeting and its length: its welcome, or why it refused. `None` while it is incomplete.
+///
+/// # Errors
+/// The other side is no engine, or one that welcomed us in another version.
+pub fn parse_greeting(input: &[u8]) -> Result<Option<(Greeting, usize)>, Broken> {
+    check_magic(input)?;
+    let Some(head) = input.get(..GREETING_LEN) else { return Ok(None) };
+    let body_len = u32::from_be_bytes([head[7], head[8], head[9], head[10]]) as usize;
+    if body_len > MAX_GREETING {
+        return Err(Broken("the greeting is too long"));
+    }
+    let len = GREETING_LEN + body_len;
+    let Some(body) = input.get(GREETING_LEN..len) else { return Ok(None) };
+    let greeting = match head[6] {
+        0 if head[4..6] == VERSION.to_be_bytes() => Ok(decode(body)?),
+        0 => return Err(Broken("the engine speaks another version")),
+        kind => Err(Fault { kind: kind.into(), message: String::from_utf8_lossy(body).into_owned() }),
+    };
+    Ok(Some((greeting, len)))
+}
+
+fn check_magic(input: &[u8]) -> Result<(), Broken> {
+    let seen = input.len().min(MAGIC.len());
+    if input[..seen] == MAGIC[..seen] { Ok(()) } else { Err(Broken("no Heartbus speaks there")) }
+}
+
+/// The length of the frame that `input` begins with, its own four bytes included; `None` while even that is incomplete.
+///
+/// # Errors
+/// It is longer than `cap`, known before anything of it is kept.
+pub fn frame_len(input: &[u8], cap: u32) -> Result<Option<usize>, Broken> {
+    let Some(&length) = input.first_chunk::<LENGTH_LEN>() else { return Ok(None) };
+    let length = u32::from_be_bytes(length);
+    if length > cap {
+        return Err(Broken("a frame is longer than it may be"));
+    }
+    Ok(Some(LENGTH_LEN + length as usize))
+}
+
+/// The first whole frame in `input`, without its length, and how many bytes it takes.
+///
+/// # Errors
+/// As [`frame_len`].
+pub fn frame(input: &[u8], cap: u32) -> Result<Option<(&[u8], usize)>, Broken> {
+    let Some(len) = frame_len(input, cap)? else { return Ok(None) };
+    Ok(input.get(LENGTH_LEN..len).map(|body| (body, len)))
+}
+
+/// Appends a frame whose body `write` appends.
+pub fn write_frame(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.extend_from_slice(&[0; LENGTH_LEN]);
+    write(out);
+    let length = (out.len() - start - LENGTH_LEN) as u32;
+    out[start..start + LENGTH_LEN].copy_from_slice(&length.to_be_bytes());
+}
+
+/// Appends a frame that holds one message.
+pub fn write_message(out: &mut Vec<u8>, message: &impl Serialize) {
+    write_frame(out, |out| {
+        let taken = std::mem::take(out);
+        *out = postcard::to_extend(message, taken).expect("a vector takes every message");
+    });
+}
+
+/// Appends a frame that holds nothing but what it is.
+pub fn write_news(out: &mut Vec<u8>, news: News) {
+    write_frame(out, |out| out.push(news.code()));
+}
+
+/// Reads a message that takes exactly these bytes.
+///
+/// # Errors
+/// They are not such a message, or more than one.
+pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Broken> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((message, [])) => Ok(message),
+        _ => Err(Broken("a message is not laid out as it should be")),
+    }
+}
+
+fn encode(message: &impl Serialize) -> Vec<u8> {
+    postcard::to_allocvec(message).expect("a vector takes every message")
+}
