@@ -340,8 +340,8 @@ heartbus_status heartbus_client_connect(heartbus_clients *clients,
 // Sends data to the server, on the client's own channel when `channel_id` is 0 or less. Returns when it is queued.
 //
 // HEARTBUS_CLOSED when it is not connected and registered, HEARTBUS_LIMIT when its outbox is full or the payload longer
-// than a frame may be, HEARTBUS_INVALID_ARGUMENT when the payload is not UTF-8, which version 1 of the protocol cannot
-// carry.
+// than a frame may be, HEARTBUS_INVALID_ARGUMENT when the payload is not UTF-8 and the server speaks the protocol's
+// version 1 only, which cannot carry it, HEARTBUS_NOT_FOUND for a channel id over 32 bits in version 2.
 heartbus_status heartbus_client_send(heartbus_clients *clients,
                                      uint64_t client_id,
                                      const char *payload,

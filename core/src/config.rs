@@ -152,6 +152,8 @@ pub struct ClientConfig {
     pub connect_timeout: Duration,
     /// Bytes that may wait to be written; `send` refuses more.
     pub outbox_bytes: usize,
+    /// The newest dialect to speak, where the server can: 2, which carries any bytes, or 1 to stay with the old one.
+    pub protocol: u32,
 }
 
 impl Default for ClientConfig {
@@ -167,6 +169,7 @@ impl Default for ClientConfig {
             metadata: "[]".into(),
             connect_timeout: Duration::from_secs(5),
             outbox_bytes: 1 << 20,
+            protocol: crate::wire::control::NEWEST_PROTOCOL,
         }
     }
 }
@@ -193,6 +196,9 @@ impl ClientConfig {
         }
         if self.outbox_bytes == 0 {
             return Err(Error::new(ErrorKind::Config, "outbox_bytes must be at least 1"));
+        }
+        if !(1..=crate::wire::control::NEWEST_PROTOCOL).contains(&self.protocol) {
+            return Err(Error::new(ErrorKind::Config, "protocol must be 1 or 2"));
         }
         if let Some(id) = &self.node_id {
             if id.is_empty() || id.len() > crate::wire::control::MAX_NODE_ID_LEN {

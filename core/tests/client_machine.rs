@@ -3,7 +3,7 @@
 use heartbus_core::event::ClientEvent;
 use heartbus_core::hub::Now;
 use heartbus_core::hub::client::{ClientMachine, Phase, Refusal, Settings, backoff};
-use heartbus_core::wire::{Decoded, MAX_BODY_LEN, control, v1};
+use heartbus_core::wire::{Decoded, FrameType, MAX_BODY_LEN, control, v1, v2};
 use proptest::prelude::*;
 
 const SECOND: u64 = 1_000_000;
@@ -21,7 +21,13 @@ fn settings() -> Settings {
         reconnect_interval: 5 * SECOND,
         max_reconnect_attempts: 0,
         outbox_bytes: 1 << 20,
+        protocol: 1,
     }
+}
+
+/// As above, wanting v2.
+fn modern() -> Settings {
+    Settings { protocol: 2, ..settings() }
 }
 
 /// A machine, its clock, and a socket that takes everything.
@@ -109,9 +115,19 @@ fn frames(mut bytes: &[u8]) -> Vec<(u8, i64, String)> {
 }
 
 fn register_reply(node_id: &str, channel_id: u32) -> String {
+    agreement(node_id, channel_id, 1)
+}
+
+fn agreement(node_id: &str, channel_id: u32, protocol: u32) -> String {
     let mut out = Vec::new();
-    control::write_register_reply(&mut out, node_id, channel_id, UNIX);
+    control::write_register_reply(&mut out, node_id, channel_id, UNIX, protocol);
     String::from_utf8(out).unwrap()
+}
+
+fn v2_frame(frame_type: u8, channel_id: u32, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    v2::encode(FrameType(frame_type), channel_id, payload, &mut bytes);
+    bytes
 }
 
 fn data(payload: &str, channel_id: i64) -> ClientEvent {
@@ -798,4 +814,153 @@ proptest! {
             }
         }
     }
+}
+
+// ---- the second dialect ----
+
+impl Rig {
+    /// A client that agreed on v2 with its server.
+    fn agreed() -> Rig {
+        let mut rig = Rig::connected(modern());
+        rig.receive(6, 0, &agreement("n1", 7, 2));
+        assert!(matches!(rig.events()[..], [ClientEvent::Register { .. }]));
+        assert_eq!(rig.written_raw(), v2_frame(17, 0, b""), "the server learns at once that v2 is spoken");
+        rig
+    }
+
+    fn written_raw(&mut self) -> Vec<u8> {
+        let bytes = self.machine.outbox().to_vec();
+        self.machine.handle_written(bytes.len(), self.now);
+        bytes
+    }
+}
+
+#[test]
+fn a_client_asks_for_v2_with_one_more_key_in_an_otherwise_unchanged_registration() {
+    let mut rig = Rig::new(modern());
+    rig.machine.handle_connected(rig.now);
+    let expected = r#"{"node_id":"n1","metadata":[],"timestamp":1700000000.25,"protocol":2}"#;
+    assert_eq!(rig.written(), [(6, 0, expected.to_owned())]);
+}
+
+#[test]
+fn once_the_server_agrees_everything_is_written_in_v2_and_any_bytes_are_data() {
+    let mut rig = Rig::agreed();
+    rig.machine.send(b"\xff\0", 0).unwrap();
+    rig.machine.send(b"", 9).unwrap();
+    rig.machine.ping().unwrap();
+    let expected = [v2_frame(3, 7, b"\xff\0"), v2_frame(3, 9, b""), v2_frame(4, 0, b"")].concat();
+    assert_eq!(rig.written_raw(), expected);
+    rig.pass_to_deadline();
+    assert_eq!(rig.written_raw(), v2_frame(1, 0, br#"{"timestamp":1700000010.25}"#));
+    rig.machine.disconnect(rig.now);
+    assert_eq!(rig.written_raw(), v2_frame(7, 0, b""));
+}
+
+#[test]
+fn a_server_that_does_not_agree_is_spoken_to_in_v1_and_text_only() {
+    for reply in [register_reply("n1", 7), r#"{"node_id":"n1","metadata":{"channel_id":7,"protocol":2}}"#.to_owned()] {
+        let mut rig = Rig::connected(modern());
+        rig.receive(6, 0, &reply);
+        rig.events();
+        assert_eq!(rig.written(), []);
+        assert_eq!(rig.machine.send(b"\xff", 0), Err(Refusal::NotUtf8));
+        rig.machine.send(b"x", 0).unwrap();
+        assert_eq!(rig.written(), [(3, 7, "x".to_owned())]);
+    }
+}
+
+#[test]
+fn a_client_that_did_not_ask_stays_with_v1_whatever_the_server_says() {
+    let mut rig = Rig::connected(settings());
+    rig.receive(6, 0, &agreement("n1", 7, 2));
+    rig.events();
+    assert_eq!(rig.written(), []);
+    rig.machine.ping().unwrap();
+    assert_eq!(rig.written(), [(4, 0, String::new())]);
+}
+
+#[test]
+fn both_dialects_are_read_frame_by_frame() {
+    let mut rig = Rig::agreed();
+    let stream = [frame(3, 7, "one"), v2_frame(3, 7, b"\xfe"), v2_frame(5, 0, b""), frame(2, 0, "{}"), v2_frame(2, 0, b"{}")].concat();
+    for byte in stream {
+        rig.machine.handle_bytes(&[byte]);
+    }
+    let binary = ClientEvent::Data { payload: b"\xfe"[..].into(), channel_id: 7 };
+    let beat = ClientEvent::Heartbeat { count: 1 };
+    assert_eq!(rig.events(), [data("one", 7), binary, ClientEvent::Pong, beat.clone(), beat]);
+    assert_eq!(rig.machine.stats().messages_received, 6);
+}
+
+#[test]
+fn each_connection_agrees_anew_and_a_second_reply_changes_nothing() {
+    let mut rig = Rig::agreed();
+    rig.machine.handle_bytes(&v2_frame(6, 0, agreement("n1", 7, 2).as_bytes()));
+    assert_eq!((rig.events().len(), rig.written_raw().len()), (1, 0));
+    rig.close_and_wait();
+    rig.machine.handle_connected(rig.now);
+    assert_eq!(rig.written()[0].0, 6, "a new connection starts in v1");
+    rig.receive(6, 0, &register_reply("n1", 8));
+    rig.events();
+    rig.machine.ping().unwrap();
+    assert_eq!(rig.written(), [(4, 0, String::new())]);
+}
+
+#[test]
+fn v2_has_no_channel_ids_over_32_bits() {
+    let mut rig = Rig::agreed();
+    rig.machine.send(b"x", i64::from(u32::MAX)).unwrap();
+    assert_eq!(rig.written_raw(), v2_frame(3, u32::MAX, b"x"));
+    assert_eq!(rig.machine.send(b"x", i64::from(u32::MAX) + 1), Err(Refusal::NoSuchChannel));
+    assert_eq!(rig.written_raw(), b"");
+    let mut old = Rig::registered(settings());
+    old.machine.send(b"x", 1 << 40).unwrap();
+    assert_eq!(old.written(), [(3, 1 << 40, "x".to_owned())]);
+}
+
+#[test]
+fn the_frame_limit_counts_the_payload_alone_in_v2() {
+    let mut rig = Rig::agreed();
+    rig.machine.send(&vec![0; MAX_BODY_LEN as usize], 0).unwrap();
+    assert_eq!(rig.written_raw().len(), 12 + MAX_BODY_LEN as usize);
+    assert_eq!(rig.machine.send(&vec![0; MAX_BODY_LEN as usize + 1], 0), Err(Refusal::TooLong));
+}
+
+#[test]
+fn a_goaway_reads_as_an_error_and_spreads_the_return_over_its_window() {
+    let payload = control::goaway_payload("Server is shutting down", 503, 20_000);
+    let mut waits = Vec::new();
+    for seed in 0..200 {
+        let mut rig = Rig::seeded(Settings { reconnect_interval: 60 * SECOND, ..modern() }, seed);
+        rig.machine.handle_connected(rig.now);
+        rig.machine.handle_bytes(&v2_frame(18, 0, &payload));
+        let raw = payload.clone().into();
+        let error = ClientEvent::ServerError { raw, code: 503, message: "Server is shutting down".to_owned() };
+        assert_eq!(rig.events(), [ClientEvent::Connect, error]);
+        assert_eq!(rig.machine.phase(), Phase::Open, "the server closes");
+        rig.machine.handle_closed(rig.now);
+        waits.push(rig.machine.deadline().unwrap() - rig.now.mono);
+    }
+    assert!(waits.iter().all(|wait| (SECOND / 10..=20 * SECOND).contains(wait)));
+    let late = waits.iter().filter(|wait| **wait > 10 * SECOND).count();
+    assert!((60..140).contains(&late), "{late} of 200 in the second half");
+}
+
+#[test]
+fn a_window_is_bounded_and_used_once() {
+    let mut rig = Rig::agreed();
+    rig.machine.handle_bytes(&v2_frame(18, 0, br#"{"message":"x","code":503,"window_ms":4000000000}"#));
+    rig.events();
+    rig.machine.handle_closed(rig.now);
+    assert!(rig.machine.deadline().unwrap() - rig.now.mono <= 60 * SECOND);
+    rig.events();
+    rig.pass_to_deadline();
+    rig.machine.handle_connect_failed(rig.now);
+    assert!(rig.machine.deadline().unwrap() - rig.now.mono <= 10 * SECOND, "then the back-off decides");
+    let mut other = Rig::agreed();
+    other.machine.handle_bytes(&v2_frame(18, 0, b"not JSON"));
+    assert!(matches!(&other.events()[..], [ClientEvent::ServerError { code: 0, .. }]));
+    other.machine.handle_closed(other.now);
+    assert!(other.machine.deadline().unwrap() - other.now.mono <= 5 * SECOND, "without a window, too");
 }

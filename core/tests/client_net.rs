@@ -80,7 +80,7 @@ impl Rig {
         assert_eq!(register.frame_type, 6);
         let id = control::parse_register(register.text().as_bytes()).unwrap().node_id.unwrap();
         let mut reply = Vec::new();
-        control::write_register_reply(&mut reply, &id, 7, 0);
+        control::write_register_reply(&mut reply, &id, 7, 0, 1);
         peer.send(6, 0, std::str::from_utf8(&reply).unwrap());
         (peer, id)
     }

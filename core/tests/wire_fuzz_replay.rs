@@ -5,27 +5,35 @@ use std::path::Path;
 
 #[path = "../../fuzz/properties/decode_v1.rs"]
 mod decode_v1;
+#[path = "../../fuzz/properties/decode_v2.rs"]
+mod decode_v2;
 
 fn inputs(folder: &str) -> BTreeSet<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz").join(folder);
     std::fs::read_dir(folder).unwrap().map(|entry| std::fs::read(entry.unwrap().path()).unwrap()).collect()
 }
 
-#[test]
-fn the_seeds_of_the_v1_decoder_are_the_golden_vectors_and_hold_its_properties() {
-    let vectors = include_str!("../../tests/vectors/v1.txt");
+/// The inputs of the golden vectors.
+fn golden(vectors: &str) -> BTreeSet<Vec<u8>> {
     let rows = vectors.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     let digits = rows.map(|row| row.split(' ').next().unwrap().trim_matches('-'));
     let byte = |digits: &str, at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap();
-    let expected = digits.map(|digits| (0..digits.len()).step_by(2).map(|at| byte(digits, at)).collect()).collect();
-    let seeds = inputs("seeds/decode_v1");
-    assert!(seeds == expected, "the vectors changed: run fuzz/make-seeds");
-    seeds.iter().for_each(|seed| decode_v1::check(seed));
+    digits.map(|digits| (0..digits.len()).step_by(2).map(|at| byte(digits, at)).collect()).collect()
 }
 
 #[test]
-fn the_corpus_of_the_v1_decoder_holds_its_properties() {
-    let corpus = inputs("regressions/decode_v1");
-    assert!(!corpus.is_empty());
-    corpus.iter().for_each(|input| decode_v1::check(input));
+fn the_seeds_of_the_decoders_are_the_golden_vectors_and_hold_their_properties() {
+    let (v1, v2) = (inputs("seeds/decode_v1"), inputs("seeds/decode_v2"));
+    assert!(v1 == golden(include_str!("../../tests/vectors/v1.txt")), "the vectors changed: run fuzz/make-seeds");
+    assert!(v2 == golden(include_str!("../../tests/vectors/v2.txt")), "the vectors changed: run fuzz/make-seeds");
+    v1.iter().for_each(|seed| decode_v1::check(seed));
+    v2.iter().for_each(|seed| decode_v2::check(seed));
+}
+
+#[test]
+fn the_corpora_of_the_decoders_hold_their_properties() {
+    let (v1, v2) = (inputs("regressions/decode_v1"), inputs("regressions/decode_v2"));
+    assert!(!v1.is_empty() && !v2.is_empty());
+    v1.iter().for_each(|input| decode_v1::check(input));
+    v2.iter().chain(&v1).for_each(|input| decode_v2::check(input));
 }

@@ -155,16 +155,18 @@ fn a_stream_of_all_vectors_decodes_the_same_in_pieces_of_any_size() {
 fn control_payloads_are_the_golden_ones() {
     assert_eq!(control::heartbeat_payload(1_700_000_000_250_000), payload("HEARTBEAT_REQ, ts 1700000000.25"));
     assert_eq!(control::heartbeat_payload(1_700_000_000_500_000), payload("HEARTBEAT_RES, ts 1700000000.5"));
-    let register = control::register_payload("n1", r#"{"v":"1.0"}"#, 1_700_000_000_250_000);
+    let register = control::register_payload("n1", r#"{"v":"1.0"}"#, 1_700_000_000_250_000, 1);
     assert_eq!(register, payload(r#"REGISTER id n1, metadata {v:"1.0"}, ts 1700000000.25"#));
-    let register = control::register_payload("n1", "[]", 1_700_000_000_500_000);
+    let register = control::register_payload("n1", "[]", 1_700_000_000_500_000, 1);
     assert_eq!(register, payload("REGISTER id n1, no metadata, ts 1700000000.5"));
+    let register = control::register_payload("n1", "[]", 1_700_000_000_500_000, 2);
+    assert_eq!(register, payload("REGISTER asking for protocol 2 (ours)"));
     assert_eq!(control::error_payload("Rate limit exceeded", 429), payload("ERROR 429"));
     assert_eq!(control::error_payload("Server is full or connection limit reached", 503), payload("ERROR 503"));
     assert_eq!(control::error_payload(&FrameError::BadPayload.answer(), 500), payload("ERROR 500 invalid payload"));
     assert_eq!(control::error_payload(&FrameError::BadMagic(0x4745).answer(), 500), payload("ERROR 500 wrong magic"));
     let mut reply = Vec::new();
-    control::write_register_reply(&mut reply, "node-1", 1, 1_700_000_000_500_000);
+    control::write_register_reply(&mut reply, "node-1", 1, 1_700_000_000_500_000, 1);
     assert_eq!(reply, payload(OUR_REPLY));
 }
 
@@ -173,5 +175,6 @@ fn a_client_reads_the_channel_from_our_reply_and_from_the_php_librarys() {
     for meaning in [OUR_REPLY, "Register reply, id node-1, channel 1, both times 1700000000.5"] {
         let reply = control::parse_register_reply(&payload(meaning)).unwrap();
         assert_eq!((&*reply.node_id, reply.channel_id), ("node-1", 1));
+        assert_eq!(reply.protocol, 1);
     }
 }

@@ -197,8 +197,8 @@ pub unsafe extern "C" fn heartbus_client_connect(
 /// Sends data to the server, on the client's own channel when `channel_id` is 0 or less. Returns when it is queued.
 ///
 /// HEARTBUS_CLOSED when it is not connected and registered, HEARTBUS_LIMIT when its outbox is full or the payload longer
-/// than a frame may be, HEARTBUS_INVALID_ARGUMENT when the payload is not UTF-8, which version 1 of the protocol cannot
-/// carry.
+/// than a frame may be, HEARTBUS_INVALID_ARGUMENT when the payload is not UTF-8 and the server speaks the protocol's
+/// version 1 only, which cannot carry it, HEARTBUS_NOT_FOUND for a channel id over 32 bits in version 2.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn heartbus_client_send(
     clients: *mut heartbus_clients,

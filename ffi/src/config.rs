@@ -60,6 +60,7 @@ struct ClientKeys {
     metadata: Option<Box<RawValue>>,
     connect_timeout: Option<Seconds>,
     outbox_bytes: Option<usize>,
+    protocol: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -137,6 +138,7 @@ pub(crate) fn client(json: &[u8]) -> Result<ClientConfig, Error> {
         metadata: keys.metadata.map_or(default.metadata, |json| json.get().to_owned()),
         connect_timeout: keys.connect_timeout.map_or(default.connect_timeout, |time| time.0),
         outbox_bytes: keys.outbox_bytes.unwrap_or(default.outbox_bytes),
+        protocol: keys.protocol.unwrap_or(default.protocol),
     })
 }
 
@@ -249,7 +251,7 @@ mod tests {
     fn every_key_of_a_client_arrives_and_its_metadata_as_it_was_written() {
         let json =
             br#"{"host":"h","port":1,"heartbeat_interval":0.5,"auto_reconnect":false,"reconnect_interval":2,"max_reconnect_attempts":3,
-            "node_id":"n","metadata":{"z":1.50, "a":[]},"connect_timeout":4,"outbox_bytes":5}"#;
+            "node_id":"n","metadata":{"z":1.50, "a":[]},"connect_timeout":4,"outbox_bytes":5,"protocol":1}"#;
         let expected = ClientConfig {
             host: "h".into(),
             port: 1,
@@ -261,6 +263,7 @@ mod tests {
             metadata: r#"{"z":1.50, "a":[]}"#.into(),
             connect_timeout: Duration::from_secs(4),
             outbox_bytes: 5,
+            protocol: 1,
         };
         assert_eq!(format!("{:?}", client(json).unwrap()), format!("{expected:?}"));
         for json in ["", "{}", r#"{"node_id":null,"metadata":null}"#] {

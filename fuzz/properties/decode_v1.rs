@@ -74,8 +74,8 @@ fn check_round_trip(frame: &Frame<'_>) {
 fn check_control(payload: &[u8]) {
     if let Ok(control::Register { node_id: Some(node_id), .. }) = control::parse_register(payload) {
         let mut reply = Vec::new();
-        control::write_register_reply(&mut reply, &node_id, 7, 1_700_000_000_500_000);
-        assert_eq!(control::parse_register_reply(&reply), Some(control::RegisterReply { node_id, channel_id: 7 }));
+        control::write_register_reply(&mut reply, &node_id, 7, 1_700_000_000_500_000, 2);
+        assert_eq!(control::parse_register_reply(&reply), Some(control::RegisterReply { node_id, channel_id: 7, protocol: 2 }));
     }
     if let Some(error) = control::parse_error(payload) {
         assert_eq!(control::parse_error(&control::error_payload(&error.message, error.code)), Some(error));

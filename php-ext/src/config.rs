@@ -196,6 +196,7 @@ pub fn client_engine(host: &str, port: i64, config: &ZendHashTable, node_id: Opt
         let defaults = ClientConfig::default();
         let attempts = keys.integer("max_reconnect_attempts", 0)?.unwrap_or_default();
         let outbox_bytes = keys.integer("outbox_bytes", 1)?.map_or(defaults.outbox_bytes, |n| usize::try_from(n).unwrap_or(usize::MAX));
+        let protocol = keys.integer("protocol", 1)?.map_or(defaults.protocol, |n| u32::try_from(n).unwrap_or(u32::MAX));
         Ok(ClientConfig {
             host: host.into(),
             port: u16::try_from(port).or_else(|_| fault(format!("Invalid port: {port}")))?,
@@ -207,6 +208,7 @@ pub fn client_engine(host: &str, port: i64, config: &ZendHashTable, node_id: Opt
             metadata: keys.metadata()?,
             connect_timeout: keys.seconds("connect_timeout")?.unwrap_or(defaults.connect_timeout),
             outbox_bytes,
+            protocol,
         })
     };
     read().map_err(thrown)

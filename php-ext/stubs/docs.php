@@ -145,8 +145,8 @@ return [
     "$library\\Client\\HeartbeatClient" => 'A client of a heartbeat server: registers, heartbeats, reconnects. All clients of a process share one thread.',
     "$library\\Client\\HeartbeatClient::__construct" => <<<'TEXT'
         Keys of the PHP library: heartbeat_interval (10), auto_reconnect (true), reconnect_interval (5), max_reconnect_attempts
-        (0: no limit), node_id, metadata. Keys of the engine: connect_timeout (5), outbox_bytes (1 MiB), loop
-        ('auto'|'native'|'workerman'|'revolt'|'react'|'manual'), log, log_level, log_file.
+        (0: no limit), node_id, metadata. Keys of the engine: connect_timeout (5), outbox_bytes (1 MiB),
+        protocol (2: any bytes where the server can; 1: the old wire), loop ('auto'|'native'|'workerman'|'revolt'|'react'|'manual'), log, log_level, log_file.
 
         @param array<string, mixed> $config
         TEXT,

@@ -278,7 +278,7 @@ static void clients_register(void) {
               client.channel_id == channel_id && strcmp(client.node_id, "alice") == 0 && client.connected_at > 1.7e9,
           "the client knows as much about itself");
 
-    check(connect_client("\"heartbeat_interval\":3600", &bob) == HEARTBUS_OK && bob != alice, "a client without a node id starts");
+    check(connect_client("\"heartbeat_interval\":3600,\"protocol\":1", &bob) == HEARTBUS_OK && bob != alice, "a client without a node id starts");
     told = client_tells(HEARTBUS_EVENT_CLIENT_REGISTER, bob);
     check(strncmp(told->node_id, "client_", 7) == 0, "and is given one: %s", told->node_id);
     size_t count = 0;
@@ -313,6 +313,12 @@ static void data_goes_both_ways(void) {
     check(told->event.payload_len == 11 && memcmp(told->payload, "down \0 \xf0\x9f\x98\x80", 11) == 0 &&
               told->event.channel_id == channel_id,
           "the client gets every byte, on its own channel");
+    check(heartbus_client_send(clients, alice, TEXT("\xff\0\xfe"), 0) == HEARTBUS_OK, "bytes that are no text are sent");
+    told = server_tells(HEARTBUS_EVENT_DATA, "alice");
+    check(told->event.payload_len == 3 && memcmp(told->payload, "\xff\0\xfe", 3) == 0, "and arrive as they are");
+    check(heartbus_server_send(server, TEXT("alice"), TEXT("\xab\x13\xff"), 0) == HEARTBUS_OK, "back as well");
+    told = client_tells(HEARTBUS_EVENT_CLIENT_DATA, alice);
+    check(told->event.payload_len == 3 && memcmp(told->payload, "\xab\x13\xff", 3) == 0, "as they are");
     check(heartbus_server_send(server, TEXT("alice"), NULL, 0, channel_id) == HEARTBUS_OK &&
               client_tells(HEARTBUS_EVENT_CLIENT_DATA, alice)->event.payload_len == 0,
           "an empty payload travels, on a channel given by number");
@@ -330,9 +336,11 @@ static void data_goes_both_ways(void) {
     check_refused(heartbus_server_send(server, TEXT("alice"), TEXT("x"), 4000000),
                   HEARTBUS_NOT_FOUND, "channel", "a channel of nobody is refused");
     check_refused(heartbus_server_send(server, TEXT("alice"), TEXT("x"), -1), HEARTBUS_NOT_FOUND, "channel", "a channel below 0 as well");
-    check_refused(heartbus_server_send(server, TEXT("alice"), TEXT("\xff"), 0),
-                  HEARTBUS_INVALID_ARGUMENT, "UTF-8", "a payload that is not UTF-8 is refused by the server");
-    check_refused(heartbus_client_send(clients, alice, TEXT("\xff"), 0), HEARTBUS_INVALID_ARGUMENT, "UTF-8", "and by the client");
+    heartbus_client old = {0};
+    heartbus_client_info(clients, bob, &old);
+    check_refused(heartbus_server_send(server, old.node_id, strlen(old.node_id), TEXT("\xff"), 0),
+                  HEARTBUS_INVALID_ARGUMENT, "UTF-8", "to who speaks the old protocol the server refuses a payload that is not UTF-8");
+    check_refused(heartbus_client_send(clients, bob, TEXT("\xff"), 0), HEARTBUS_INVALID_ARGUMENT, "UTF-8", "and who speaks it does, too");
     check_refused(heartbus_server_send(server, TEXT("alice"), large, sizeof large, 0),
                   HEARTBUS_LIMIT, "longer", "a payload over the limit is refused by the server");
     check_refused(heartbus_client_send(clients, alice, large, sizeof large, 0), HEARTBUS_LIMIT, "", "and by the client");

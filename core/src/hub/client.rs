@@ -5,7 +5,7 @@
 
 use super::Now;
 use super::event::ClientEvent;
-use crate::wire::{Decoded, Frame, FrameType, MAX_BODY_LEN, code, control, v1};
+use crate::wire::{self, Decoded, Dialect, Frame, FrameType, MAX_BODY_LEN, code, control};
 use bytes::{Buf, Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::fmt;
@@ -43,6 +43,8 @@ pub struct Settings {
     /// 0 means no limit.
     pub max_reconnect_attempts: u32,
     pub outbox_bytes: usize,
+    /// The newest dialect to speak, where the server can.
+    pub protocol: u32,
 }
 
 /// What the shell does next.
@@ -69,6 +71,8 @@ pub enum Refusal {
     OutboxFull,
     TooLong,
     NotUtf8,
+    /// The dialect has no such channel ids.
+    NoSuchChannel,
 }
 
 /// The life of one client.
@@ -83,6 +87,8 @@ pub struct ClientMachine {
     /// This client was told to go, or was replaced: it does not come back.
     leaving: bool,
     attempts: u32,
+    /// The server is going away and asked to come back within this time.
+    window: Option<u64>,
     registration: Option<Registration>,
     connected_at: Option<u64>,
     messages_sent: u64,
@@ -109,6 +115,8 @@ enum State {
 #[derive(Debug)]
 struct Connection {
     registered: bool,
+    /// What this client writes. It reads both dialects.
+    dialect: Dialect,
     next_heartbeat: u64,
     /// When the first heartbeat was sent that nothing has followed from the server.
     unanswered_since: Option<u64>,
@@ -157,6 +165,7 @@ impl ClientMachine {
             state: State::Dialing { since: now.mono },
             leaving: false,
             attempts: 0,
+            window: None,
             registration: None,
             connected_at: None,
             messages_sent: 0,
@@ -238,13 +247,14 @@ impl ClientMachine {
         self.connected_at = Some(now.unix);
         self.state = State::Open(Connection {
             registered: false,
+            dialect: Dialect::V1,
             next_heartbeat: now.mono + self.settings.heartbeat_interval,
             unanswered_since: None,
             is_blocked: false,
             is_mute: false,
         });
-        let payload = control::register_payload(&self.node_id, &self.settings.metadata, now.unix);
-        self.outbox.push_control(FrameType::REGISTER, &payload);
+        let payload = control::register_payload(&self.node_id, &self.settings.metadata, now.unix, self.settings.protocol);
+        self.outbox.push_control(Dialect::V1, FrameType::REGISTER, &payload);
         tracing::info!(node_id = %self.node_id, "Sending registration");
         self.events.push_back(ClientEvent::Connect);
     }
@@ -320,7 +330,7 @@ impl ClientMachine {
                 connection.unanswered_since.get_or_insert(now.mono);
                 // A beat more behind a full outbox would tell the server nothing new.
                 if !connection.is_mute && self.outbox.len() <= self.settings.outbox_bytes {
-                    self.outbox.push_control(FrameType::HEARTBEAT_REQ, &control::heartbeat_payload(now.unix));
+                    self.outbox.push_control(connection.dialect, FrameType::HEARTBEAT_REQ, &control::heartbeat_payload(now.unix));
                     self.messages_sent += 1;
                 }
             }
@@ -373,7 +383,7 @@ impl ClientMachine {
         match &self.state {
             State::Open(connection) => {
                 if !connection.is_mute {
-                    self.outbox.push_control(FrameType::UNREGISTER, b"");
+                    self.outbox.push_control(connection.dialect, FrameType::UNREGISTER, b"");
                 }
                 self.state = State::Flushing { until: now.mono + FLUSH_TIME };
             }
@@ -425,7 +435,7 @@ impl ClientMachine {
     fn next_frame_event(&mut self) -> Option<ClientEvent> {
         let mut input = std::mem::take(&mut self.input);
         while self.is_connected() && !input.is_empty() {
-            match v1::decode(&input, MAX_BODY_LEN) {
+            match wire::decode(&input, MAX_BODY_LEN).1 {
                 Decoded::Incomplete => {
                     self.input = input;
                     return None;
@@ -464,6 +474,7 @@ impl ClientMachine {
                 Some(ClientEvent::Data { payload, channel_id: frame.channel_id })
             }
             FrameType::PONG => Some(ClientEvent::Pong),
+            FrameType::GOAWAY => Some(self.apply_goaway(Bytes::from(frame.payload.bytes().into_owned()))),
             FrameType::ERROR => Some(self.apply_server_error(Bytes::from(frame.payload.bytes().into_owned()))),
             _ => None,
         }
@@ -479,10 +490,21 @@ impl ClientMachine {
         tracing::info!(%node_id, channel_id, "Registration successful");
         if let State::Open(connection) = &mut self.state {
             connection.registered = true;
+            if reply.protocol >= 2 && self.settings.protocol >= 2 && connection.dialect == Dialect::V1 {
+                connection.dialect = Dialect::V2;
+                // The server speaks v2 once it has heard it.
+                self.outbox.push_control(Dialect::V2, FrameType::ACK, b"");
+            }
         }
         self.attempts = 0;
         self.registration = Some(Registration { node_id: node_id.clone(), channel_id });
         Some(ClientEvent::Register { node_id, channel_id })
+    }
+
+    /// The server closes the connection behind it.
+    fn apply_goaway(&mut self, raw: Bytes) -> ClientEvent {
+        self.window = control::parse_window(&raw).map(|millis| u64::from(millis) * 1_000);
+        self.apply_server_error(raw)
     }
 
     fn apply_server_error(&mut self, raw: Bytes) -> ClientEvent {
@@ -500,10 +522,11 @@ impl ClientMachine {
     }
 
     fn queue(&mut self, frame_type: FrameType, channel_id: i64, payload: &[u8]) -> Result<(), Refusal> {
-        if matches!(&self.state, State::Open(connection) if connection.is_mute) {
-            return Err(Refusal::NotConnected);
-        }
-        let result = self.outbox.push(frame_type, channel_id, payload, self.settings.outbox_bytes);
+        let dialect = match &self.state {
+            State::Open(connection) if !connection.is_mute => connection.dialect,
+            _ => return Err(Refusal::NotConnected),
+        };
+        let result = self.outbox.push(dialect, frame_type, channel_id, payload, self.settings.outbox_bytes);
         match result {
             Ok(()) => self.messages_sent += 1,
             Err(Refusal::OutboxFull) => self.tell_error(SEND_FAILED, "send buffer full and drop package".to_owned()),
@@ -546,7 +569,10 @@ impl ClientMachine {
             return self.finish();
         }
         self.attempts = self.attempts.saturating_add(1);
-        let wait = backoff(self.settings.reconnect_interval, self.attempts, &mut self.random);
+        let wait = match self.window.take() {
+            Some(window) => self.random.u64(0..=window.min(MAX_WAIT)).max(MIN_WAIT),
+            None => backoff(self.settings.reconnect_interval, self.attempts, &mut self.random),
+        };
         tracing::info!(attempt = self.attempts, interval = wait as f64 / 1e6, "Scheduling reconnect");
         self.state = State::Waiting { until: now.mono + wait };
     }
@@ -587,7 +613,7 @@ impl Outbox {
     }
 
     /// A frame that is larger than the limit alone still goes into an empty outbox.
-    fn push(&mut self, frame_type: FrameType, channel_id: i64, payload: &[u8], limit: usize) -> Result<(), Refusal> {
+    fn push(&mut self, dialect: Dialect, frame_type: FrameType, channel_id: i64, payload: &[u8], limit: usize) -> Result<(), Refusal> {
         if payload.len() > MAX_BODY_LEN as usize {
             return Err(Refusal::TooLong);
         }
@@ -597,10 +623,15 @@ impl Outbox {
             return Err(Refusal::OutboxFull);
         }
         let start = self.bytes.len();
-        v1::encode(frame_type.0, channel_id, payload, &mut self.bytes).map_err(|_| Refusal::NotUtf8)?;
+        match (dialect, u32::try_from(channel_id)) {
+            // v1 carries any number.
+            (Dialect::V1, _) => wire::v1::encode(frame_type.0, channel_id, payload, &mut self.bytes).map_err(|_| Refusal::NotUtf8)?,
+            (Dialect::V2, Ok(channel_id)) => wire::v2::encode(frame_type, channel_id, payload, &mut self.bytes),
+            (Dialect::V2, Err(_)) => return Err(Refusal::NoSuchChannel),
+        }
         let frame = self.bytes.len() - start;
         let refusal = match frame {
-            _ if frame > crate::wire::HEADER_LEN + MAX_BODY_LEN as usize => Refusal::TooLong,
+            _ if frame > dialect.header_len() + MAX_BODY_LEN as usize => Refusal::TooLong,
             _ if is_over(frame) => Refusal::OutboxFull,
             _ => return Ok(()),
         };
@@ -610,9 +641,9 @@ impl Outbox {
     }
 
     /// The few frames that keep the connection in order are not bounded: each is sent at most once per state or interval.
-    fn push_control(&mut self, frame_type: FrameType, payload: &[u8]) {
+    fn push_control(&mut self, dialect: Dialect, frame_type: FrameType, payload: &[u8]) {
         // Our own payloads are UTF-8: only that can fail.
-        let encoded = v1::encode(frame_type.0, 0, payload, &mut self.bytes);
+        let encoded = wire::encode(dialect, frame_type, 0, payload, &mut self.bytes);
         debug_assert!(encoded.is_ok());
     }
 
@@ -648,6 +679,7 @@ impl fmt::Display for Refusal {
             Refusal::OutboxFull => "The outbox is full",
             Refusal::TooLong => "The message is longer than a frame may be",
             Refusal::NotUtf8 => "The v1 dialect cannot carry bytes that are not UTF-8",
+            Refusal::NoSuchChannel => "There is no such channel id",
         })
     }
 }

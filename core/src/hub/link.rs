@@ -4,6 +4,7 @@
 //! socket: the thread that owns the socket is called with a [`Doorbell`] and takes what waits.
 
 use super::event::{CloseReason, Resume};
+use crate::wire::Dialect;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -30,6 +31,8 @@ pub struct Link {
     /// Bytes that wait for the socket: in the outbox below, and those the owning thread has taken but not written.
     queued: AtomicUsize,
     rung: AtomicBool,
+    /// A v2 frame came: from now on v2 may be sent.
+    speaks_v2: AtomicBool,
     waiting: Mutex<Waiting>,
 }
 
@@ -75,6 +78,7 @@ impl Link {
             bytes_out: AtomicU64::new(0),
             queued: AtomicUsize::new(0),
             rung: AtomicBool::new(false),
+            speaks_v2: AtomicBool::new(false),
             waiting: Mutex::default(),
         }
     }
@@ -89,6 +93,18 @@ impl Link {
 
     pub fn slot(&self) -> u32 {
         self.slot
+    }
+
+    /// The dialect for what nobody asked for: v2 once the peer has shown that it speaks it.
+    pub fn dialect(&self) -> Dialect {
+        if self.speaks_v2.load(Ordering::Relaxed) { Dialect::V2 } else { Dialect::V1 }
+    }
+
+    /// The peer has sent a frame in this dialect.
+    pub(super) fn heard(&self, dialect: Dialect) {
+        if dialect == Dialect::V2 {
+            self.speaks_v2.store(true, Ordering::Relaxed);
+        }
     }
 
     pub fn last_seen(&self) -> u64 {

@@ -24,8 +24,7 @@ pub use node::{Node, NodeInfo};
 pub use session::{Next, Session};
 pub use wheel::Wheel;
 
-use crate::wire::v1;
-use crate::wire::{FrameType, NotUtf8};
+use crate::wire::{self, Dialect, FrameType, NotUtf8, v1, v2};
 use bytes::{Bytes, BytesMut};
 use directory::Directory;
 use event::CloseReason;
@@ -89,7 +88,7 @@ impl From<NotUtf8> for Refusal {
     }
 }
 
-/// Longest part of a v1 frame in front of its payload: header, `{"channel_id":`, a u32, `,"payload":`.
+/// Longest part of a frame in front of its payload, v1's: header, `{"channel_id":`, a u32, `,"payload":`.
 const HEAD_LEN: usize = 7 + 14 + 10 + 11;
 
 pub struct Hub {
@@ -246,40 +245,62 @@ impl Hub {
             return Err(Refusal::NoSuchChannel);
         }
         self.check_len(payload)?;
+        let dialect = node.link().dialect();
         let mut frame = Vec::with_capacity(HEAD_LEN + payload.len() + 2);
-        v1::encode(FrameType::DATA.0, node.channel_id().into(), payload, &mut frame)?;
-        if frame.len() - crate::wire::HEADER_LEN > self.limits.max_frame_bytes as usize {
+        wire::encode(dialect, FrameType::DATA, node.channel_id(), payload, &mut frame)?;
+        if frame.len() - dialect.header_len() > self.limits.max_frame_bytes as usize {
             return Err(Refusal::TooLong);
         }
         let len = frame.len();
         self.push(&node, [Bytes::from(frame)], len)
     }
 
-    /// Sends DATA to every node and returns to how many it is on its way. The payload is encoded once and shared.
+    /// Sends DATA to every node and returns to how many it is on its way. The payload is encoded once per dialect and shared.
+    /// Nodes whose dialect cannot carry it are left out.
     ///
     /// # Errors
-    /// [`Refusal::TooLong`] and [`Refusal::NotUtf8`], before anything was sent. A node whose outbox is full is not
-    /// counted, and treated as the slow-consumer policy says.
+    /// [`Refusal::TooLong`]; [`Refusal::NotUtf8`] when no node's dialect can carry it. Nothing was sent then. A node whose
+    /// outbox is full is not counted, and treated as the slow-consumer policy says.
     pub fn broadcast(&self, payload: &[u8]) -> Result<usize, Refusal> {
         self.check_len(payload)?;
-        let tail = v1::encode_tail(payload)?;
-        if HEAD_LEN + tail.len() > self.limits.max_frame_bytes as usize {
-            return Err(Refusal::TooLong);
-        }
+        let mut tails = [None, None];
+        let mut refused = None;
         let mut heads = BytesMut::new();
         let mut reached = 0;
         self.nodes.each(|node| {
-            // One block serves many heads: they are cut off it without copying.
-            if heads.capacity() < HEAD_LEN {
-                heads.reserve(HEAD_LEN * 256);
+            let dialect = node.link().dialect();
+            match tails[dialect as usize].get_or_insert_with(|| self.encode_tail(dialect, payload)) {
+                Err(refusal) => refused = Some(*refusal),
+                Ok(tail) => {
+                    // One block serves many heads: they are cut off it without copying.
+                    if heads.capacity() < HEAD_LEN {
+                        heads.reserve(HEAD_LEN * 256);
+                    }
+                    match dialect {
+                        Dialect::V1 => v1::encode_head(FrameType::DATA.0, node.channel_id().into(), tail.len(), &mut heads),
+                        Dialect::V2 => v2::encode_head(FrameType::DATA, node.channel_id(), tail.len(), &mut heads),
+                    }
+                    let head = heads.split().freeze();
+                    let len = head.len() + tail.len();
+                    reached += usize::from(self.push(node, [head, tail.clone()], len).is_ok());
+                }
             }
-            v1::encode_head(FrameType::DATA.0, node.channel_id().into(), tail.len(), &mut heads);
-            let head = heads.split().freeze();
-            let len = head.len() + tail.len();
-            reached += usize::from(self.push(node, [head, tail.clone()], len).is_ok());
             ControlFlow::Continue(())
         });
-        Ok(reached)
+        match refused {
+            Some(refusal) if reached == 0 => Err(refusal),
+            _ => Ok(reached),
+        }
+    }
+
+    /// What is the same for all receivers of a payload.
+    fn encode_tail(&self, dialect: Dialect, payload: &[u8]) -> Result<Bytes, Refusal> {
+        let max = self.limits.max_frame_bytes as usize;
+        let (tail, max) = match dialect {
+            Dialect::V1 => (v1::encode_tail(payload)?, max.saturating_sub(HEAD_LEN)),
+            Dialect::V2 => (Bytes::copy_from_slice(payload), max),
+        };
+        if tail.len() > max { Err(Refusal::TooLong) } else { Ok(tail) }
     }
 
     /// Takes a node off the bus; its connection ends unless it has other nodes.

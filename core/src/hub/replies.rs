@@ -3,7 +3,7 @@
 //! Owns the buffer and the ready-made heartbeat reply. Knows the wire, but not who is answered or when it is sent.
 
 use super::Now;
-use crate::wire::{FrameType, code, control, v1};
+use crate::wire::{Dialect, FrameType, code, control, v1, v2};
 
 /// How long a ready-made reply keeps its timestamp, in microseconds.
 const FRESH: u64 = 1_000;
@@ -11,12 +11,29 @@ const FRESH: u64 = 1_000;
 #[derive(Default)]
 pub struct Replies {
     bytes: Vec<u8>,
-    /// HEARTBEAT_RES for channel 0 as it was made at `ready_at`.
-    ready: Vec<u8>,
-    ready_at: u64,
+    dialect: Dialect,
+    ready: [Ready; 2],
+}
+
+/// HEARTBEAT_RES for channel 0, in one dialect.
+#[derive(Default)]
+struct Ready {
+    frame: Vec<u8>,
+    /// Where in a v1 frame that begins which is the same for every channel.
+    tail: usize,
+    made_at: u64,
 }
 
 impl Replies {
+    /// What follows is for somebody who speaks this.
+    pub fn speak(&mut self, dialect: Dialect) {
+        self.dialect = dialect;
+    }
+
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -32,20 +49,29 @@ impl Replies {
     }
 
     pub fn heartbeat(&mut self, channel_id: u32, now: Now) {
-        if channel_id != 0 {
-            return self.frame(FrameType::HEARTBEAT_RES, channel_id, &control::heartbeat_payload(now.unix));
+        let ready = &mut self.ready[self.dialect as usize];
+        if ready.frame.is_empty() || now.unix.abs_diff(ready.made_at) >= FRESH {
+            ready.make(self.dialect, now.unix);
         }
-        if self.ready.is_empty() || now.unix.abs_diff(self.ready_at) >= FRESH {
-            self.ready.clear();
-            append(&mut self.ready, FrameType::HEARTBEAT_RES, 0, &control::heartbeat_payload(now.unix));
-            self.ready_at = now.unix;
+        match self.dialect {
+            Dialect::V1 if channel_id != 0 => {
+                let tail = &ready.frame[ready.tail..];
+                v1::encode_head(FrameType::HEARTBEAT_RES.0, channel_id.into(), tail.len(), &mut self.bytes);
+                self.bytes.extend_from_slice(tail);
+            }
+            Dialect::V1 => self.bytes.extend_from_slice(&ready.frame),
+            Dialect::V2 => {
+                let start = self.bytes.len();
+                self.bytes.extend_from_slice(&ready.frame);
+                v2::set_channel(&mut self.bytes[start..], channel_id);
+            }
         }
-        self.bytes.extend_from_slice(&self.ready);
     }
 
-    pub fn registered(&mut self, node_id: &str, channel_id: u32, now: Now) {
+    /// The answer to a REGISTER. `protocol` is the dialect that was agreed on.
+    pub fn registered(&mut self, node_id: &str, channel_id: u32, protocol: u32, now: Now) {
         let mut payload = Vec::with_capacity(160);
-        control::write_register_reply(&mut payload, node_id, channel_id, now.unix);
+        control::write_register_reply(&mut payload, node_id, channel_id, now.unix, protocol);
         self.frame(FrameType::REGISTER, 0, &payload);
     }
 
@@ -62,16 +88,34 @@ impl Replies {
         self.error(code::UNAVAILABLE, code::SERVER_FULL_TEXT, 0);
     }
 
-    pub fn shutting_down(&mut self) {
-        self.error(code::UNAVAILABLE, code::SHUTTING_DOWN_TEXT, 0);
+    /// The farewell of a server that stops: in v2 with the time within which to come back.
+    pub fn shutting_down(&mut self, window_ms: u32) {
+        match self.dialect {
+            Dialect::V1 => self.error(code::UNAVAILABLE, code::SHUTTING_DOWN_TEXT, 0),
+            Dialect::V2 => {
+                let payload = control::goaway_payload(code::SHUTTING_DOWN_TEXT, code::UNAVAILABLE.into(), window_ms);
+                self.frame(FrameType::GOAWAY, 0, &payload);
+            }
+        }
     }
 
     fn frame(&mut self, frame_type: FrameType, channel_id: u32, payload: &[u8]) {
-        append(&mut self.bytes, frame_type, channel_id, payload);
+        append(&mut self.bytes, self.dialect, frame_type, channel_id, payload);
     }
 }
 
-fn append(out: &mut Vec<u8>, frame_type: FrameType, channel_id: u32, payload: &[u8]) {
-    let written = v1::encode(frame_type.0, channel_id.into(), payload, out);
+impl Ready {
+    fn make(&mut self, dialect: Dialect, unix: u64) {
+        self.frame.clear();
+        v1::encode_head(FrameType::HEARTBEAT_RES.0, 0, 0, &mut self.frame);
+        self.tail = self.frame.len();
+        self.frame.clear();
+        append(&mut self.frame, dialect, FrameType::HEARTBEAT_RES, 0, &control::heartbeat_payload(unix));
+        self.made_at = unix;
+    }
+}
+
+fn append(out: &mut Vec<u8>, dialect: Dialect, frame_type: FrameType, channel_id: u32, payload: &[u8]) {
+    let written = crate::wire::encode(dialect, frame_type, channel_id, payload, out);
     debug_assert!(written.is_ok(), "replies are JSON, and JSON is UTF-8");
 }

@@ -10,7 +10,7 @@ use super::rate::{Bucket, RateLimitBy};
 use super::replies::Replies;
 use super::wheel::{Key, Wheel};
 use super::{Counters, Hub, Node, Now, Timer};
-use crate::wire::{Decoded, Frame, FrameError, FrameType, code, control, v1};
+use crate::wire::{self, Decoded, Dialect, Frame, FrameError, FrameType, code, control};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -73,18 +73,20 @@ impl Session {
     pub fn receive(&mut self, cx: &mut Context<'_>, input: &[u8]) -> (usize, Next) {
         let mut consumed = 0;
         loop {
-            let decoded = v1::decode(&input[consumed..], cx.hub.limits().max_frame_bytes);
+            let (dialect, decoded) = wire::decode(&input[consumed..], cx.hub.limits().max_frame_bytes);
+            // A request is answered in its own dialect.
+            cx.replies.speak(dialect);
             let (len, next) = match decoded {
                 Decoded::Incomplete => return (consumed, Next::Continue),
                 Decoded::Broken { error } => {
-                    match error {
-                        FrameError::TooLong(_) => cx.counters.frames_too_long.up(),
-                        FrameError::BadMagic(_) | FrameError::BadPayload => cx.counters.invalid_magic.up(),
-                    }
+                    cx.replies.speak(self.link.dialect());
                     cx.replies.error(error.code(), &error.answer(), 0);
-                    let reason = match error {
-                        FrameError::TooLong(_) => CloseReason::FrameTooLong,
-                        FrameError::BadMagic(_) | FrameError::BadPayload => CloseReason::BrokenStream,
+                    let reason = if let FrameError::TooLong(_) = error {
+                        cx.counters.frames_too_long.up();
+                        CloseReason::FrameTooLong
+                    } else {
+                        cx.counters.invalid_magic.up();
+                        CloseReason::BrokenStream
                     };
                     return (input.len(), Next::Close(reason));
                 }
@@ -105,6 +107,7 @@ impl Session {
                 self.put_back(cx);
                 return (consumed, next);
             }
+            self.link.heard(dialect);
             cx.counters.messages_in.up();
             consumed += len;
             if next != Next::Continue {
@@ -137,6 +140,7 @@ impl Session {
         if self.nodes.is_empty() {
             return Next::Close(CloseReason::HeartbeatTimeout);
         }
+        cx.replies.speak(self.link.dialect());
         cx.replies.error(code::NODE_TIMED_OUT, &format!("Node timed out: {}", node.id()), channel_id);
         Next::Continue
     }
@@ -162,6 +166,7 @@ impl Session {
         };
         cx.wheel.remove(timer);
         let channel_id = if self.nodes.is_empty() { 0 } else { eviction.channel_id };
+        cx.replies.speak(self.link.dialect());
         match eviction.why {
             CloseReason::Replaced => cx.replies.error(code::REPLACED, code::REPLACED_TEXT, channel_id),
             _ if channel_id != 0 => cx.replies.error(code::NOT_ALLOWED, "Disconnected by the server", channel_id),
@@ -211,6 +216,8 @@ impl Session {
             }
             FrameType::REGISTER => self.register(cx, &frame.payload.bytes()),
             FrameType::UNREGISTER => self.unregister(cx, frame.channel_id),
+            // All it says is in its being v2.
+            FrameType::ACK if cx.replies.dialect() == Dialect::V2 => Next::Continue,
             _ => {
                 cx.counters.unknown_types.up();
                 Next::Continue
@@ -280,6 +287,7 @@ impl Session {
             return Next::Wait;
         }
         cx.counters.registers.up();
+        let protocol = request.protocol.clamp(1, control::NEWEST_PROTOCOL);
         let metadata: Arc<str> = request.metadata.map_or_else(|| cx.hub.no_metadata.clone(), Arc::from);
         let id: Arc<str> = request.node_id.unwrap_or_else(|| node_id(cx)).into();
         if let Some(node) = cx.hub.node(&id).filter(|node| Arc::ptr_eq(node.link(), &self.link)) {
@@ -288,7 +296,7 @@ impl Session {
                 gate.metadata = metadata;
                 drop(gate);
                 node.seen(cx.now);
-                cx.replies.registered(&id, node.channel_id(), cx.now);
+                cx.replies.registered(&id, node.channel_id(), protocol, cx.now);
                 return Next::Continue;
             }
         }
@@ -298,7 +306,7 @@ impl Session {
         let Some(node) = cx.hub.register(id, &self.link, metadata, cx.counters, cx.now) else {
             return refuse(cx, code::NOT_ALLOWED, "Too many nodes on this server");
         };
-        cx.replies.registered(node.id(), node.channel_id(), cx.now);
+        cx.replies.registered(node.id(), node.channel_id(), protocol, cx.now);
         if let Some(timer) = self.register_timer.take() {
             cx.wheel.remove(timer);
         }

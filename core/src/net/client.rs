@@ -211,7 +211,8 @@ impl Client {
     ///
     /// # Errors
     /// `Closed` when not connected and registered, `Limit` when the outbox is full or the message longer than a frame may
-    /// be, `InvalidArgument` when it is not UTF-8, `WrongProcess`.
+    /// be, `InvalidArgument` when it is not UTF-8 and the server speaks v1 only, `NotFound` for a channel id over 32 bits in
+    /// v2, `WrongProcess`.
     pub fn send(&self, payload: &[u8], channel_id: i64) -> Result<(), Error> {
         self.command(|machine| machine.send(payload, channel_id))
     }
@@ -550,12 +551,13 @@ fn settings(config: ClientConfig) -> Settings {
         reconnect_interval: micros(config.reconnect_interval),
         max_reconnect_attempts: config.max_reconnect_attempts,
         outbox_bytes: config.outbox_bytes,
+        protocol: config.protocol,
     }
 }
 
 /// The text goes into REGISTER as it is: what comes out again must be the same, or a server could not read it.
 fn validate_metadata(text: &str) -> Result<(), Error> {
-    match control::parse_register(&control::register_payload("any", text, 0)) {
+    match control::parse_register(&control::register_payload("any", text, 0, 1)) {
         Ok(Register { node_id: Some(_), metadata: Some(read), .. }) if *read == *text.trim() => Ok(()),
         Err(RegisterError::MetadataTooLong) => {
             Err(Error::new(ErrorKind::Config, format!("metadata must have at most {MAX_METADATA_LEN} bytes")))
@@ -569,6 +571,7 @@ fn refused(refusal: Refusal) -> Error {
         Refusal::NotConnected => ErrorKind::Closed,
         Refusal::OutboxFull | Refusal::TooLong => ErrorKind::Limit,
         Refusal::NotUtf8 => ErrorKind::InvalidArgument,
+        Refusal::NoSuchChannel => ErrorKind::NotFound,
     };
     Error::new(kind, refusal.to_string())
 }

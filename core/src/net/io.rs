@@ -17,6 +17,7 @@ use crate::hub::replies::Replies;
 use crate::hub::session::Context;
 use crate::hub::wheel::TICK;
 use crate::hub::{Counters, Link, Next, Now, Session, Timer, Wheel};
+use crate::wire::Dialect;
 use mio::event::Event;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Registry, Token};
@@ -47,6 +48,11 @@ const ENDING_TIME: u64 = 1_000_000;
 /// How long a stopping thread waits for its connections in total, in microseconds. With the flush it stays under the
 /// 1.5 s that a stop may take.
 const STOPPING_TIME: u64 = 1_200_000;
+/// A server that stops asks its clients to come back spread over this many milliseconds for each of them, within bounds: the
+/// one that takes its place then registers a thousand per second at most.
+const RETURN_TIME: u64 = 1;
+const MIN_RETURN_WINDOW: u64 = 1_000;
+const MAX_RETURN_WINDOW: u64 = 60_000;
 /// How often a thread has the hub forget what idle addresses left behind, in microseconds.
 const TIDY_TIME: u64 = 10_000_000;
 /// Connections refused at the door that may wait for their peer at the same time; more are closed at once.
@@ -463,8 +469,9 @@ impl IoThread {
         }
         if let Err(reason) = admission {
             self.work.counters.connections_rejected.up();
+            self.work.replies.speak(Dialect::V1);
             if reason == CloseReason::ServerStopped {
-                self.work.replies.shutting_down();
+                self.work.replies.shutting_down(0);
             } else {
                 self.work.replies.server_full();
             }
@@ -634,8 +641,10 @@ impl IoThread {
         self.close_door();
         let open: Vec<usize> =
             self.connections.iter().filter(|(_, found)| matches!(found.phase, Phase::Open(_))).map(|(slot, _)| slot).collect();
+        let window = (self.shared.connection_count() as u64 * RETURN_TIME).clamp(MIN_RETURN_WINDOW, MAX_RETURN_WINDOW) as u32;
         for slot in open {
-            self.work.replies.shutting_down();
+            self.work.replies.speak(self.connections[slot].link.dialect());
+            self.work.replies.shutting_down(window);
             self.respond(slot, Next::Close(CloseReason::ServerStopped));
         }
         if self.connections.is_empty() {

@@ -78,18 +78,31 @@ pub fn parse_register(payload: &[u8]) -> Result<Register, RegisterError> {
     Ok(Register { node_id, metadata, protocol })
 }
 
+/// The newest dialect that there is.
+pub const NEWEST_PROTOCOL: u32 = 2;
+
 /// Appends the server's answer to a REGISTER: the PHP library's reply plus the channel id at top level, where its client
-/// looks for it.
-pub fn write_register_reply(out: &mut Vec<u8>, node_id: &str, channel_id: u32, unix_micros: u64) {
+/// looks for it, and the agreed dialect, unless that is v1.
+pub fn write_register_reply(out: &mut Vec<u8>, node_id: &str, channel_id: u32, unix_micros: u64, protocol: u32) {
     let time = time(unix_micros);
     out.extend_from_slice(b"{\"node_id\":");
     php_json::write_str(out, node_id);
     out.extend_from_slice(
         format!(
-            ",\"metadata\":{{\"channel_id\":{channel_id},\"status\":\"ok\",\"server_time\":{time}}},\"timestamp\":{time},\"channel_id\":{channel_id}}}"
+            ",\"metadata\":{{\"channel_id\":{channel_id},\"status\":\"ok\",\"server_time\":{time}}},\"timestamp\":{time},\"channel_id\":{channel_id}{}}}",
+            Protocol(protocol)
         )
         .as_bytes(),
     );
+}
+
+/// The last member of a REGISTER or its reply: the dialect that is asked for or agreed on. v1 needs no words.
+struct Protocol(u32);
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 > 1 { write!(f, ",\"protocol\":{}", self.0) } else { Ok(()) }
+    }
 }
 
 /// What a client learns from the answer to its REGISTER.
@@ -98,11 +111,14 @@ pub struct RegisterReply {
     pub node_id: String,
     /// 0 where the server names none.
     pub channel_id: u32,
+    /// The dialect that the server agrees to.
+    pub protocol: u32,
 }
 
 /// Reads the answer to a REGISTER, ours or the PHP library's, which names the channel only inside of `metadata`.
 pub fn parse_register_reply(payload: &[u8]) -> Option<RegisterReply> {
-    let [node_id, metadata, channel_id] = json::members(payload, ["node_id", "metadata", "channel_id"]).ok()?;
+    let keys = ["node_id", "metadata", "channel_id", "protocol"];
+    let [node_id, metadata, channel_id, protocol] = json::members(payload, keys).ok()?;
     let Value::String(node_id) = node_id else { return None };
     let nested = match metadata {
         Value::Nested(text) => json::members(text.as_bytes(), ["channel_id"]).map_or(Value::Null, |[id]| id),
@@ -113,14 +129,15 @@ pub fn parse_register_reply(payload: &[u8]) -> Option<RegisterReply> {
         _ => None,
     };
     let channel_id = number(channel_id).or_else(|| number(nested)).unwrap_or(0);
-    Some(RegisterReply { node_id: node_id.text().into_owned(), channel_id })
+    Some(RegisterReply { node_id: node_id.text().into_owned(), channel_id, protocol: number(protocol).unwrap_or(1) })
 }
 
-/// The payload of a REGISTER. `metadata_json` is JSON text already: an object, or `[]` when there is none.
-pub fn register_payload(node_id: &str, metadata_json: &str, unix_micros: u64) -> Vec<u8> {
+/// The payload of a REGISTER. `metadata_json` is JSON text already: an object, or `[]` when there is none. `protocol` is the
+/// newest dialect that the client wants to speak; with 1 the payload is the PHP library's.
+pub fn register_payload(node_id: &str, metadata_json: &str, unix_micros: u64, protocol: u32) -> Vec<u8> {
     let mut out = b"{\"node_id\":".to_vec();
     php_json::write_str(&mut out, node_id);
-    out.extend_from_slice(format!(",\"metadata\":{metadata_json},\"timestamp\":{}}}", time(unix_micros)).as_bytes());
+    out.extend_from_slice(format!(",\"metadata\":{metadata_json},\"timestamp\":{}{}}}", time(unix_micros), Protocol(protocol)).as_bytes());
     out
 }
 
@@ -130,6 +147,22 @@ pub fn error_payload(message: &str, code: i64) -> Vec<u8> {
     php_json::write_str(&mut out, message);
     out.extend_from_slice(format!(",\"code\":{code}}}").as_bytes());
     out
+}
+
+/// The payload of a GOAWAY: an ERROR's, and within how many milliseconds to come back, at a moment chosen at random.
+pub fn goaway_payload(message: &str, code: i64, window_ms: u32) -> Vec<u8> {
+    let mut out = error_payload(message, code);
+    out.pop();
+    out.extend_from_slice(format!(",\"window_ms\":{window_ms}}}").as_bytes());
+    out
+}
+
+/// Reads the time that a GOAWAY names, in milliseconds.
+pub fn parse_window(payload: &[u8]) -> Option<u32> {
+    match json::members(payload, ["window_ms"]).ok()? {
+        [Value::Number(number)] => number.parse().ok(),
+        _ => None,
+    }
 }
 
 /// What an ERROR says.
@@ -262,14 +295,28 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_goaway_reads_as_an_error_and_names_its_window() {
+        let payload = goaway_payload("Server is shutting down", 503, 1500);
+        assert_eq!(payload, br#"{"message":"Server is shutting down","code":503,"window_ms":1500}"#);
+        assert_eq!(parse_error(&payload), Some(ErrorPayload { message: "Server is shutting down".into(), code: 503 }));
+        assert_eq!(parse_window(&payload), Some(1500));
+        for none in [&b""[..], b"{}", b"[]", br#"{"window_ms":"5"}"#, br#"{"window_ms":-1}"#, br#"{"window_ms":1.5}"#] {
+            assert_eq!(parse_window(none), None);
+        }
+    }
+
     proptest! {
         #[test]
         fn what_is_written_reads_back(id in "\\PC{1,60}", channel_id: u32, unix_micros in 0..4_000_000_000_000_000_u64) {
             let mut reply = Vec::new();
-            write_register_reply(&mut reply, &id, channel_id, unix_micros);
-            prop_assert_eq!(parse_register_reply(&reply), Some(RegisterReply { node_id: id.clone(), channel_id }));
-            let register = parse_register(&register_payload(&id, r#"{"a":[1]}"#, unix_micros)).unwrap();
-            prop_assert_eq!(register, Register { node_id: Some(id), metadata: Some(r#"{"a":[1]}"#.into()), protocol: 1 });
+            for protocol in [1, 2] {
+                reply.clear();
+                write_register_reply(&mut reply, &id, channel_id, unix_micros, protocol);
+                prop_assert_eq!(parse_register_reply(&reply), Some(RegisterReply { node_id: id.clone(), channel_id, protocol }));
+                let register = parse_register(&register_payload(&id, r#"{"a":[1]}"#, unix_micros, protocol)).unwrap();
+                prop_assert_eq!(register, Register { node_id: Some(id.clone()), metadata: Some(r#"{"a":[1]}"#.into()), protocol });
+            }
         }
     }
 }

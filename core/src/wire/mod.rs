@@ -11,6 +11,7 @@ mod php_cast;
 pub mod php_json;
 mod scan;
 pub mod v1;
+pub mod v2;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -20,6 +21,49 @@ pub const HEADER_LEN: usize = 7;
 
 /// The default cap on a frame's body.
 pub const MAX_BODY_LEN: u32 = 10_485_760;
+
+/// How frames are spelled. A stream may mix dialects frame by frame: each frame's magic number tells.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub enum Dialect {
+    /// The PHP library's: JSON in JSON. Carries text only.
+    #[default]
+    V1,
+    /// Payloads as they are.
+    V2,
+}
+
+impl Dialect {
+    /// Bytes in front of what a frame's length counts.
+    pub fn header_len(self) -> usize {
+        match self {
+            Dialect::V1 => HEADER_LEN,
+            Dialect::V2 => v2::HEADER_LEN,
+        }
+    }
+}
+
+/// The first frame in `input`, and the dialect it is in. What is in neither counts as v1.
+pub fn decode(input: &[u8], max_body: u32) -> (Dialect, Decoded<'_>) {
+    if input.starts_with(&v2::MAGIC.to_be_bytes()) {
+        (Dialect::V2, v2::decode(input, max_body))
+    } else {
+        (Dialect::V1, v1::decode(input, max_body))
+    }
+}
+
+/// Appends a frame.
+///
+/// # Errors
+/// [`NotUtf8`] in v1 only; nothing was appended then.
+pub fn encode(dialect: Dialect, frame_type: FrameType, channel_id: u32, payload: &[u8], out: &mut Vec<u8>) -> Result<(), NotUtf8> {
+    match dialect {
+        Dialect::V1 => v1::encode(frame_type.0, channel_id.into(), payload, out),
+        Dialect::V2 => {
+            v2::encode(frame_type, channel_id, payload, out);
+            Ok(())
+        }
+    }
+}
 
 /// What a frame is. Any byte may arrive; the named ones are the types that have a meaning.
 ///
@@ -46,8 +90,9 @@ impl FrameType {
     pub const RESPONSE: Self = Self(0x0e);
     pub const OPEN_CHANNEL: Self = Self(0x0f);
     pub const CLOSE_CHANNEL: Self = Self(0x10);
+    /// From a client, on channel 0: nothing but a sign that it speaks v2.
     pub const ACK: Self = Self(0x11);
-    /// Drain: reconnect elsewhere.
+    /// The server is going away: come back later, or elsewhere.
     pub const GOAWAY: Self = Self(0x12);
 
     /// The v1 name; `UNKNOWN` for everything else, as the PHP library calls it.
@@ -146,6 +191,8 @@ pub enum FrameError {
     BadMagic(u16),
     TooLong(u32),
     BadPayload,
+    /// A flag of v2 that means nothing yet.
+    BadFlags(u8),
 }
 
 impl FrameError {
@@ -153,7 +200,7 @@ impl FrameError {
     pub fn code(self) -> u16 {
         match self {
             Self::TooLong(_) => code::FRAME_TOO_LONG,
-            Self::BadMagic(_) | Self::BadPayload => code::FAILED,
+            Self::BadMagic(_) | Self::BadPayload | Self::BadFlags(_) => code::FAILED,
         }
     }
 
@@ -161,7 +208,7 @@ impl FrameError {
     pub fn answer(self) -> String {
         match self {
             Self::TooLong(_) => self.to_string(),
-            Self::BadMagic(_) | Self::BadPayload => format!("{}{self}", code::FAILED_PREFIX),
+            Self::BadMagic(_) | Self::BadPayload | Self::BadFlags(_) => format!("{}{self}", code::FAILED_PREFIX),
         }
     }
 }
@@ -172,6 +219,7 @@ impl fmt::Display for FrameError {
             Self::BadMagic(magic) => write!(f, "Invalid message magic: {magic:#x}"),
             Self::TooLong(len) => write!(f, "Frame too long: {len} bytes"),
             Self::BadPayload => f.write_str("Invalid message payload"),
+            Self::BadFlags(flags) => write!(f, "Invalid message flags: {flags:#x}"),
         }
     }
 }
@@ -213,5 +261,26 @@ mod tests {
         assert_eq!(FrameError::BadPayload.code(), 500);
         assert_eq!(FrameError::TooLong(10_485_761).answer(), "Frame too long: 10485761 bytes");
         assert_eq!(FrameError::TooLong(10_485_761).code(), 413);
+        assert_eq!(FrameError::BadFlags(0x81).answer(), "Failed to process message: Invalid message flags: 0x81");
+        assert_eq!(FrameError::BadFlags(1).code(), 500);
+    }
+
+    #[test]
+    fn each_frame_of_a_stream_tells_its_own_dialect() {
+        let mut stream = Vec::new();
+        for dialect in [Dialect::V1, Dialect::V2, Dialect::V2, Dialect::V1] {
+            encode(dialect, FrameType::PING, 7, b"", &mut stream).unwrap();
+        }
+        let (mut rest, mut dialects) = (&stream[..], Vec::new());
+        while let (dialect, Decoded::Frame { frame, len }) = decode(rest, MAX_BODY_LEN) {
+            assert_eq!((frame.frame_type, frame.channel_id), (FrameType::PING, 7));
+            dialects.push(dialect);
+            rest = &rest[len..];
+        }
+        assert_eq!(dialects, [Dialect::V1, Dialect::V2, Dialect::V2, Dialect::V1]);
+        assert_eq!(decode(b"", MAX_BODY_LEN).1, Decoded::Incomplete);
+        assert_eq!(decode(b"\xab", MAX_BODY_LEN).1, Decoded::Incomplete);
+        assert_eq!(decode(b"\xab\x14\0\0\0\0\0", MAX_BODY_LEN).1, Decoded::Broken { error: FrameError::BadMagic(0xab14) });
+        assert_eq!(encode(Dialect::V1, FrameType::DATA, 0, b"\xff", &mut stream), Err(NotUtf8));
     }
 }

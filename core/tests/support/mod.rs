@@ -1,4 +1,4 @@
-//! A running server, and raw peers that speak v1 to it byte by byte.
+//! A running server, and raw peers that speak v1 or v2 to it byte by byte.
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
@@ -7,7 +7,7 @@ use heartbus_core::engine::{Engine, Stats};
 use heartbus_core::error::Error;
 use heartbus_core::event::{Event, EventMask};
 use heartbus_core::inbox::Inbox;
-use heartbus_core::wire::{Decoded, v1};
+use heartbus_core::wire::{self, Decoded, Dialect, FrameType, v1, v2};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -101,11 +101,18 @@ pub fn frame(frame_type: u8, channel_id: i64, payload: &str) -> Vec<u8> {
     bytes
 }
 
+pub fn v2_frame(frame_type: u8, channel_id: u32, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    v2::encode(FrameType(frame_type), channel_id, payload, &mut bytes);
+    bytes
+}
+
 #[derive(Debug)]
 pub struct Received {
+    pub dialect: Dialect,
     pub frame_type: u8,
     pub channel_id: i64,
-    payload: Vec<u8>,
+    pub payload: Vec<u8>,
 }
 
 impl Received {
@@ -130,6 +137,10 @@ impl Peer {
         self.raw(&frame(frame_type, channel_id, payload));
     }
 
+    pub fn send_v2(&mut self, frame_type: u8, channel_id: u32, payload: &[u8]) {
+        self.raw(&v2_frame(frame_type, channel_id, payload));
+    }
+
     pub fn raw(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
     }
@@ -141,9 +152,9 @@ impl Peer {
 
     pub fn frame(&mut self) -> Received {
         loop {
-            if let Decoded::Frame { frame, len } = v1::decode(&self.received, u32::MAX) {
-                let got =
-                    Received { frame_type: frame.frame_type.0, channel_id: frame.channel_id, payload: frame.payload.bytes().into_owned() };
+            if let (dialect, Decoded::Frame { frame, len }) = wire::decode(&self.received, u32::MAX) {
+                let payload = frame.payload.bytes().into_owned();
+                let got = Received { dialect, frame_type: frame.frame_type.0, channel_id: frame.channel_id, payload };
                 self.received.drain(..len);
                 return got;
             }

@@ -30,15 +30,24 @@ final class ClientTest extends TestCase
         self::assertStringContainsString('Cannot ping: Not connected to server', $process->output() . $process->errors());
     }
 
-    public function test_the_first_frame_is_a_register_like_the_php_library_s(): void
+    /**
+     * @dataProvider protocols
+     * @param list<string> $more what follows the PHP library's keys
+     */
+    public function test_the_first_frame_is_a_register_like_the_php_library_s(array $config, array $more): void
     {
         $server = FakeServer::listen();
-        $this->client($server->port, ['node_id' => 'n/1é', 'metadata' => ['v' => '1.0', 'deep' => [1, 2]]]);
+        $this->client($server->port, $config + ['node_id' => 'n/1é', 'metadata' => ['v' => '1.0', 'deep' => [1, 2]]]);
         $frame = $server->accept()->expect(Frame::REGISTER);
         self::assertSame(0, $frame->channel);
         self::assertStringStartsWith('{"node_id":"n\/1\u00e9","metadata":{"v":"1.0","deep":[1,2]},"timestamp":', $frame->payload);
-        self::assertSame(['node_id', 'metadata', 'timestamp'], array_keys($frame->json()));
+        self::assertSame([1, ['node_id', 'metadata', 'timestamp', ...$more]], [$frame->dialect, array_keys($frame->json())]);
         self::assertEqualsWithDelta(microtime(true), $frame->json()['timestamp'], 5);
+    }
+
+    public static function protocols(): array
+    {
+        return ['byte for byte in v1' => [['protocol' => 1], []], 'with the wish for v2' => [[], ['protocol']]];
     }
 
     public function test_without_an_id_it_makes_one_up_and_metadata_is_an_empty_list(): void

@@ -2,7 +2,7 @@
 
 namespace Heartbus\Tests;
 
-/** A v1 frame by hand: pack() and PHP's own json_encode, independent of the code under test. */
+/** A v1 or v2 frame by hand: pack() and PHP's own json_encode, independent of the code under test. */
 final class Frame
 {
     public const HEARTBEAT_REQ = 1;
@@ -13,9 +13,16 @@ final class Frame
     public const REGISTER = 6;
     public const UNREGISTER = 7;
     public const ERROR = 8;
+    public const ACK = 17;
+    public const GOAWAY = 18;
 
-    public function __construct(public int $type, public string $payload = '', public int $channel = 0)
+    public function __construct(public int $type, public string $payload = '', public int $channel = 0, public int $dialect = 1)
     {
+    }
+
+    public static function v2(int $type, string $payload = '', int $channel = 0): string
+    {
+        return pack('nCCNN', 0xAB13, $type, 0, strlen($payload), $channel) . $payload;
     }
 
     public static function bytes(int $type, string $payload = '', int $channel = 0): string

@@ -179,7 +179,10 @@ final class Peer
             return null;
         }
         ['magic' => $magic, 'type' => $type, 'length' => $length] = unpack('nmagic/Ctype/Nlength', $this->buffer);
-        Assert::assertSame(0xAB12, $magic, 'what arrived is no v1 frame: ' . bin2hex(substr($this->buffer, 0, 32)));
+        if ($magic === 0xAB13) {
+            return $this->parseV2();
+        }
+        Assert::assertSame(0xAB12, $magic, 'what arrived is no frame: ' . bin2hex(substr($this->buffer, 0, 32)));
         if (strlen($this->buffer) < 7 + $length) {
             return null;
         }
@@ -187,5 +190,20 @@ final class Peer
         Assert::assertSame(['channel_id', 'payload'], array_keys($body));
         $this->buffer = substr($this->buffer, 7 + $length);
         return new Frame($type, $body['payload'], $body['channel_id']);
+    }
+
+    private function parseV2(): ?Frame
+    {
+        if (strlen($this->buffer) < 12) {
+            return null;
+        }
+        ['type' => $type, 'flags' => $flags, 'length' => $length, 'channel' => $channel] = unpack('nmagic/Ctype/Cflags/Nlength/Nchannel', $this->buffer);
+        Assert::assertSame(0, $flags);
+        if (strlen($this->buffer) < 12 + $length) {
+            return null;
+        }
+        $payload = substr($this->buffer, 12, $length);
+        $this->buffer = substr($this->buffer, 12 + $length);
+        return new Frame($type, $payload, $channel, 2);
     }
 }

@@ -4,7 +4,7 @@ namespace Heartbus\Tests;
 
 use RuntimeException;
 
-/** Reads tests/vectors/v1.txt; the file's head explains its format. */
+/** Reads tests/vectors/v1.txt and v2.txt; each file's head explains its format. */
 final class Vectors
 {
     /**
@@ -15,7 +15,19 @@ final class Vectors
      */
     public static function rows(string ...$kinds): iterable
     {
-        $file = dirname(__DIR__, 2) . '/vectors/v1.txt';
+        return self::read('v1', $kinds);
+    }
+
+    /** The same of v2. @return iterable<string, list<int|string>> */
+    public static function v2(string ...$kinds): iterable
+    {
+        return self::read('v2', $kinds);
+    }
+
+    /** @param list<string> $kinds */
+    private static function read(string $dialect, array $kinds): iterable
+    {
+        $file = dirname(__DIR__, 2) . "/vectors/$dialect.txt";
         foreach (file($file, FILE_IGNORE_NEW_LINES) ?: throw new RuntimeException("no vectors in $file") as $number => $line) {
             if ($line === '' || $line[0] === '#') {
                 continue;

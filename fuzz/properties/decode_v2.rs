@@ -1,0 +1,73 @@
+//! What must hold for any bytes given to a decoder that takes both dialects. Shared by the fuzz target and by the test that
+//! replays its corpus.
+
+use heartbus_core::wire::{self, Decoded, Dialect, FrameError, FrameType, MAX_BODY_LEN, control, v2};
+
+#[derive(Debug, PartialEq)]
+enum Outcome {
+    Frame { dialect: Dialect, frame_type: FrameType, channel_id: i64, payload: Vec<u8> },
+    Invalid(FrameError),
+    Broken(FrameError),
+}
+
+/// Panics if a property is violated.
+pub fn check(input: &[u8]) {
+    let mut whole = Vec::new();
+    drain(input, &mut whole);
+
+    let (mut streamed, mut kept, mut rest) = (Vec::new(), Vec::new(), input);
+    while let Some(&first) = rest.first() {
+        let (chunk, later) = rest.split_at(rest.len().min(1 + usize::from(first % 32)));
+        kept.extend_from_slice(chunk);
+        let used = drain(&kept, &mut streamed);
+        kept.drain(..used);
+        if matches!(streamed.last(), Some(Outcome::Broken(_))) {
+            break;
+        }
+        rest = later;
+    }
+    assert_eq!(streamed, whole, "split input decodes to something else");
+
+    // Any bytes are a payload.
+    let mut encoded = Vec::new();
+    v2::encode(FrameType::DATA, 7, input, &mut encoded);
+    match v2::decode(&encoded, u32::MAX) {
+        Decoded::Frame { frame, len } => assert_eq!((&*frame.payload.bytes(), len), (input, v2::HEADER_LEN + input.len())),
+        other => panic!("{other:?}"),
+    }
+    control::parse_window(input);
+}
+
+/// Decodes what is complete, returns how many bytes that was.
+fn drain(input: &[u8], outcomes: &mut Vec<Outcome>) -> usize {
+    let mut used = 0;
+    loop {
+        let rest = &input[used..];
+        let (dialect, decoded) = wire::decode(rest, MAX_BODY_LEN);
+        match decoded {
+            Decoded::Incomplete => return used,
+            Decoded::Broken { error } => {
+                outcomes.push(Outcome::Broken(error));
+                return used;
+            }
+            Decoded::Invalid { error, len } => {
+                assert!((dialect.header_len()..=rest.len()).contains(&len), "consumed {len} of {}", rest.len());
+                assert_eq!(matches!(error, FrameError::BadFlags(_)), dialect == Dialect::V2);
+                outcomes.push(Outcome::Invalid(error));
+                used += len;
+            }
+            Decoded::Frame { frame, len } => {
+                assert!((dialect.header_len()..=rest.len()).contains(&len), "consumed {len} of {}", rest.len());
+                let payload = frame.payload.bytes().into_owned();
+                if dialect == Dialect::V2 {
+                    let mut encoded = Vec::new();
+                    let channel_id = u32::try_from(frame.channel_id).expect("32 bits on the wire");
+                    v2::encode(frame.frame_type, channel_id, &payload, &mut encoded);
+                    assert_eq!(encoded, rest[..len]);
+                }
+                outcomes.push(Outcome::Frame { dialect, frame_type: frame.frame_type, channel_id: frame.channel_id, payload });
+                used += len;
+            }
+        }
+    }
+}
