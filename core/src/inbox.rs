@@ -9,7 +9,8 @@
 
 use crate::config::InboxLimits;
 use crate::error::{Error, ErrorKind};
-use crate::event::{ClientEvent, Event, EventMask, Resume};
+use crate::event::{Event, EventMask, Resume};
+use crate::hub::coalesce::{Key, put_together};
 use crate::hub::event::Host;
 use indexmap::IndexMap;
 use rustix::event::{EventfdFlags, eventfd};
@@ -36,13 +37,6 @@ struct Queue {
     armed: bool,
     pauses: u64,
     coalesced: u64,
-}
-
-#[derive(PartialEq, Eq, Hash)]
-enum Key {
-    Node(Arc<str>),
-    Connection(u64),
-    Client(u64, std::mem::Discriminant<ClientEvent>),
 }
 
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
@@ -86,7 +80,7 @@ impl Inbox {
         for event in queue.events.drain(..ready) {
             into.push_back(event);
         }
-        let freed: usize = into.range(before..).map(payload_len).sum();
+        let freed: usize = into.range(before..).map(Event::payload_len).sum();
         queue.bytes -= freed;
         if queue.events.is_empty() && ready < max {
             let overflow = queue.overflow.len().min(max - ready);
@@ -163,7 +157,7 @@ impl Host for Inbox {
         if queue.overflow.is_empty() && queue.events.len() < self.limits.events {
             queue.events.push_back(event);
         } else {
-            let key = coalescing_key(&event);
+            let key = Key::of(&event);
             let is_client = matches!(key, Key::Client(..));
             if !is_client && let Some(waiting) = queue.overflow.get_mut(&key) {
                 // In its place: this happens on threads that have sockets to read, with as many waiting as there are nodes.
@@ -199,54 +193,5 @@ impl Host for Inbox {
 impl Queue {
     fn is_empty(&self) -> bool {
         self.events.is_empty() && self.overflow.is_empty()
-    }
-}
-
-fn payload_len(event: &Event) -> usize {
-    match event {
-        Event::Data { payload, .. } | Event::Client { event: ClientEvent::Data { payload, .. }, .. } => payload.len(),
-        _ => 0,
-    }
-}
-
-/// Events with the same key are put together when the queue is full.
-fn coalescing_key(event: &Event) -> Key {
-    match event {
-        Event::Connect { connection_id, .. } | Event::Close { connection_id, .. } => Key::Connection(*connection_id),
-        Event::Register { node, .. } | Event::Heartbeat { node, .. } | Event::Left { node, .. } | Event::Data { node, .. } => {
-            Key::Node(node.id().clone())
-        }
-        Event::Client { client_id, event } => Key::Client(*client_id, std::mem::discriminant(event)),
-    }
-}
-
-/// The newer of two events of one key, standing for both.
-fn put_together(waiting: &Event, mut newer: Event) -> Event {
-    let before = count(waiting);
-    match &mut newer {
-        Event::Heartbeat { node, count } => {
-            // A heartbeat says nothing that its node's registration does not say: the registration stays.
-            if let Event::Register { node: registered, count: old } = waiting {
-                if Arc::ptr_eq(registered, node) {
-                    return Event::Register { node: registered.clone(), count: old.saturating_add(*count) };
-                }
-            }
-            *count = count.saturating_add(before);
-        }
-        Event::Register { count, .. } | Event::Left { count, .. } | Event::Client { event: ClientEvent::Heartbeat { count }, .. } => {
-            *count = count.saturating_add(before);
-        }
-        _ => {}
-    }
-    newer
-}
-
-fn count(event: &Event) -> u32 {
-    match event {
-        Event::Register { count, .. }
-        | Event::Heartbeat { count, .. }
-        | Event::Left { count, .. }
-        | Event::Client { event: ClientEvent::Heartbeat { count }, .. } => *count,
-        _ => 1,
     }
 }

@@ -1,8 +1,26 @@
 //! Which worker gets which event, when the callbacks run in processes of their own.
+//!
+//! Owns what waits for the workers, what they have in hand, and who is served by whom. Does not know sockets, processes
+//! or threads: it is called under somebody else's lock.
+//!
+//! Node ids (and connections that are no node yet) are spread over [`LANES`] lanes, and each lane belongs to one worker.
+//! What belongs to one node takes one lane, so it reaches one worker in the order of happening. A lane that changes hands
+//! takes what waits along, and stands still until its former owner has acknowledged what it has in hand. Everything that
+//! waits is told in the order of its numbers, wherever it has been meanwhile.
+//!
+//! At the bound data is refused (or the oldest goes), state events of one node are put together, as in
+//! [`crate::hub::coalesce`]. What was taken once is not lost any more: events of a worker that is gone go to the next one
+//! even where they find no room, so that all together may hold twice the bound of each.
 
 use super::Node;
-use super::event::Event;
+use super::coalesce::{Key, put_together};
+use super::event::{Event, EventMask};
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::hash::Hasher;
 use std::sync::Arc;
+
+pub const LANES: usize = 1024;
 
 pub type WorkerId = u64;
 
@@ -72,3 +90,617 @@ pub struct DispatchStats {
     pub redelivered: u64,
     pub moved_lanes: u64,
 }
+
+pub struct Dispatch {
+    limits: DispatchLimits,
+    lanes: Vec<Lane>,
+    /// Those that joined and were not removed yet.
+    workers: BTreeMap<WorkerId, Worker>,
+    /// Holds what waits while no lane has an owner.
+    nobody: Worker,
+    watches: BTreeSet<(u32, WorkerId)>,
+    /// What is asked for by those who are there, or were last.
+    subscribed: EventMask,
+    sequence: u64,
+    /// Workers that have something to send and were not named yet.
+    ready: Vec<WorkerId>,
+    /// Data that waits, for all workers together.
+    waiting: Size,
+    refused: u64,
+    dropped: u64,
+    coalesced: u64,
+    redelivered: u64,
+    moved_lanes: u64,
+}
+
+/// While there is a worker that does not leave, every lane has an owner.
+#[derive(Copy, Clone, Default)]
+struct Lane {
+    owner: Option<WorkerId>,
+    /// Who has `in_flight` of its events in hand. Always one worker.
+    holder: WorkerId,
+    in_flight: u32,
+}
+
+#[derive(Default)]
+struct Worker {
+    mask: EventMask,
+    is_leaving: bool,
+    /// It was named as ready, and has not been found empty since.
+    is_awake: bool,
+    queue: Queue,
+    /// What waits for a former owner of its lane.
+    held: Queue,
+    flights: VecDeque<Flight>,
+    batches: u64,
+    watches: usize,
+}
+
+struct Flight {
+    batch: Arc<Batch>,
+    /// Of its events that are not copies.
+    lanes: Vec<u16>,
+}
+
+struct Waiting {
+    told: Told,
+    lane: u16,
+    /// It came when there was no room: others are put together with it.
+    is_crowd: bool,
+}
+
+/// Both ordered by number. Two, so that the oldest data is found behind any amount of state.
+#[derive(Default)]
+struct Queue {
+    data: VecDeque<Waiting>,
+    state: VecDeque<Waiting>,
+    bytes: usize,
+    /// Where in `state` those stand that came when there was no room, by their number.
+    crowd: HashMap<Key, u64>,
+}
+
+#[derive(Copy, Clone, Default)]
+struct Size {
+    events: usize,
+    bytes: usize,
+}
+
+impl Dispatch {
+    /// `until_first_join` is what [`Dispatch::wants`] says before a worker has said what it wants. Limits below 1 count
+    /// as 1.
+    pub fn new(limits: DispatchLimits, until_first_join: EventMask) -> Dispatch {
+        let limits = DispatchLimits {
+            events: limits.events.max(1),
+            bytes: limits.bytes.max(1),
+            drop_oldest: limits.drop_oldest,
+            batch_events: limits.batch_events.max(1),
+            batch_bytes: limits.batch_bytes.max(1),
+            batches_in_flight: limits.batches_in_flight.max(1),
+        };
+        Dispatch {
+            limits,
+            lanes: vec![Lane::default(); LANES],
+            workers: BTreeMap::new(),
+            nobody: Worker::default(),
+            watches: BTreeSet::new(),
+            subscribed: until_first_join,
+            sequence: 0,
+            ready: Vec::new(),
+            waiting: Size::default(),
+            refused: 0,
+            dropped: 0,
+            coalesced: 0,
+            redelivered: 0,
+            moved_lanes: 0,
+        }
+    }
+
+    /// The events that are worth pushing. While no worker is there, those that were wanted last.
+    pub fn wants(&self) -> EventMask {
+        if self.watches.is_empty() { self.subscribed } else { self.subscribed | EventMask::DATA | EventMask::LEFT }
+    }
+
+    /// A worker is ready for events: it takes its share of the lanes from those who have most.
+    pub fn join(&mut self, worker: WorkerId, mask: EventMask) {
+        if self.workers.contains_key(&worker) {
+            return self.subscribe(worker, mask);
+        }
+        self.workers.insert(worker, Worker { mask, ..Worker::default() });
+        self.note_subscriptions();
+        let mut owned: BTreeMap<Option<WorkerId>, Vec<usize>> = BTreeMap::new();
+        for (index, lane) in self.lanes.iter().enumerate() {
+            owned.entry(lane.owner).or_default().push(index);
+        }
+        for share in 0.. {
+            let richest = owned.iter_mut().max_by_key(|(_, lanes)| lanes.len());
+            let Some((owner, lanes)) = richest.filter(|(owner, lanes)| owner.is_none() && !lanes.is_empty() || lanes.len() > share + 1)
+            else {
+                break;
+            };
+            let Some(lane) = lanes.pop() else { break };
+            self.lanes[lane].owner = Some(worker);
+            self.moved_lanes += u64::from(owner.is_some());
+        }
+        self.settle(Vec::new());
+    }
+
+    /// Replaces what a worker wants. What waits already is measured by it as well.
+    pub fn subscribe(&mut self, worker: WorkerId, mask: EventMask) {
+        if let Some(worker) = self.workers.get_mut(&worker) {
+            worker.mask = mask;
+            self.note_subscriptions();
+        }
+    }
+
+    /// A worker wants no more events. What waits for it goes to the others at once; what it has in hand it acknowledges.
+    pub fn leave(&mut self, worker: WorkerId) {
+        self.forget_watches(worker);
+        let Some(leaving) = self.workers.get_mut(&worker).filter(|worker| !worker.is_leaving) else { return };
+        leaving.is_leaving = true;
+        leaving.queue.drop_copies();
+        self.note_subscriptions();
+        self.give_away_lanes(worker);
+        self.settle(Vec::new());
+    }
+
+    /// It left, and has acknowledged everything.
+    pub fn has_drained(&self, worker: WorkerId) -> bool {
+        self.workers.get(&worker).is_some_and(|worker| worker.is_leaving && worker.flights.is_empty())
+    }
+
+    /// A worker is gone. What it had in hand goes to the next one; it may have seen no more than the first batch of that,
+    /// because it acknowledges a batch before it begins the next.
+    pub fn remove(&mut self, worker: WorkerId) {
+        self.forget_watches(worker);
+        let Some(mut gone) = self.workers.remove(&worker) else { return };
+        self.ready.retain(|ready| *ready != worker);
+        self.note_subscriptions();
+        self.give_away_lanes(worker);
+        let mut moved = Vec::new();
+        for (index, flight) in gone.flights.into_iter().enumerate() {
+            let batch = Arc::unwrap_or_clone(flight.batch);
+            let own = batch.events.into_iter().filter(|told| !told.watched);
+            for (mut told, lane) in own.zip(flight.lanes) {
+                self.lanes[usize::from(lane)].in_flight -= 1;
+                if index == 0 {
+                    told.redelivered = true;
+                    self.redelivered += 1;
+                }
+                moved.push(Waiting { told, lane, is_crowd: false });
+            }
+        }
+        gone.queue.take(|_| true, &mut moved);
+        gone.held.take(|_| true, &mut moved);
+        self.settle(moved);
+    }
+
+    /// Copies a channel's data, and the [`Event::Left`] of its node, to a worker that does not own its lane. Ends when that
+    /// was handed out. Copies die with their worker.
+    ///
+    /// False when too many departures could come to wait for the worker.
+    pub fn watch(&mut self, worker: WorkerId, channel_id: u32) -> bool {
+        let Some(watcher) = self.workers.get_mut(&worker).filter(|worker| !worker.is_leaving) else { return false };
+        if self.watches.contains(&(channel_id, worker)) {
+            return true;
+        }
+        // The departures that wait count as well: each was a watch, and none is refused later.
+        if watcher.watches + watcher.size_of_state() >= 2 * self.limits.events {
+            return false;
+        }
+        watcher.watches += 1;
+        self.watches.insert((channel_id, worker))
+    }
+
+    pub fn unwatch(&mut self, worker: WorkerId, channel_id: u32) {
+        if self.watches.remove(&(channel_id, worker)) {
+            if let Some(watcher) = self.workers.get_mut(&worker) {
+                watcher.watches -= 1;
+            }
+        }
+    }
+
+    /// Takes a data event. False when its worker has no room for it.
+    pub fn push_data(&mut self, event: Event) -> bool {
+        self.sequence += 1;
+        let told = Told { sequence: self.sequence, redelivered: false, watched: false, event };
+        let lane = lane_of(&told.event);
+        let owner = self.lanes[usize::from(lane)].owner;
+        for watcher in self.watchers(&told.event, owner) {
+            self.queue_data(Some(watcher), copy(&told));
+        }
+        self.queue_data(owner, Waiting { told, lane, is_crowd: false })
+    }
+
+    /// Takes a state event. Never refuses: at the bound, events of one node are put together.
+    pub fn push_state(&mut self, event: Event) {
+        self.sequence += 1;
+        let told = Told { sequence: self.sequence, redelivered: false, watched: false, event };
+        let lane = lane_of(&told.event);
+        let Lane { owner, .. } = self.lanes[usize::from(lane)];
+        for id in self.watchers(&told.event, owner) {
+            if let Some(watcher) = self.workers.get_mut(&id) {
+                watcher.queue.push(copy(&told));
+                wake(id, watcher, &self.limits, &mut self.ready);
+            }
+        }
+        let is_blocked = self.lanes[usize::from(lane)].is_blocked();
+        let worker = owner.and_then(|id| self.workers.get_mut(&id)).unwrap_or(&mut self.nobody);
+        let is_crowd = worker.size_of_state() >= self.limits.events;
+        let queue = if is_blocked { &mut worker.held } else { &mut worker.queue };
+        match queue.in_crowd(&told.event) {
+            // In its place: no data of the same node was taken since.
+            Some(waiting) => {
+                waiting.told.event = put_together(&waiting.told.event, told.event);
+                self.coalesced += 1;
+            }
+            None => queue.push(Waiting { told, lane, is_crowd }),
+        }
+        if let Some(id) = owner {
+            wake(id, worker, &self.limits, &mut self.ready);
+        }
+    }
+
+    /// What to send next, or `None` when nothing waits, or the worker has as many batches in hand as it may. The batch stays
+    /// here until it is acknowledged.
+    pub fn next_batch(&mut self, worker: WorkerId) -> Option<Arc<Batch>> {
+        let receiver = self.workers.get_mut(&worker)?;
+        let limits = &self.limits;
+        let mut events = Vec::new();
+        let mut lanes = Vec::new();
+        let mut bytes = 0;
+        if !receiver.is_leaving && receiver.flights.len() < limits.batches_in_flight {
+            let expected = receiver.queue.len().min(limits.batch_events);
+            events.reserve_exact(expected);
+            lanes.reserve_exact(expected);
+            while events.len() < limits.batch_events {
+                let Some(len) = receiver.queue.front().map(|waiting| waiting.told.event.payload_len()) else { break };
+                if bytes + len > limits.batch_bytes && !events.is_empty() {
+                    break;
+                }
+                let Some(Waiting { told, lane, .. }) = receiver.queue.pop() else { break };
+                let kind = told.event.kind();
+                if kind == EventMask::DATA {
+                    self.waiting.events -= 1;
+                    self.waiting.bytes -= len;
+                }
+                if let (Event::Left { node, .. }, true) = (&told.event, receiver.watches > 0) {
+                    receiver.watches -= usize::from(self.watches.remove(&(node.channel_id(), worker)));
+                }
+                if !told.watched {
+                    if !receiver.mask.contains(kind) {
+                        continue;
+                    }
+                    let entry = &mut self.lanes[usize::from(lane)];
+                    entry.holder = worker;
+                    entry.in_flight += 1;
+                    lanes.push(lane);
+                }
+                bytes += len;
+                events.push(told);
+            }
+        }
+        if events.is_empty() {
+            receiver.is_awake = false;
+            return None;
+        }
+        receiver.batches += 1;
+        let batch = Arc::new(Batch { number: receiver.batches, events });
+        receiver.flights.push_back(Flight { batch: batch.clone(), lanes });
+        Some(batch)
+    }
+
+    /// The worker is done with its oldest batch. That is handed back, to be dropped where nobody waits for a lock.
+    ///
+    /// `None` for any other number: the worker is broken, and to be removed.
+    pub fn acknowledge(&mut self, worker: WorkerId, number: u64) -> Option<Arc<Batch>> {
+        let sender = self.workers.get_mut(&worker)?;
+        if sender.flights.front()?.batch.number != number {
+            return None;
+        }
+        let flight = sender.flights.pop_front()?;
+        let mut is_free = false;
+        for lane in flight.lanes {
+            let lane = &mut self.lanes[usize::from(lane)];
+            lane.in_flight -= 1;
+            is_free |= lane.in_flight == 0 && lane.owner != Some(worker);
+        }
+        wake(worker, sender, &self.limits, &mut self.ready);
+        if is_free {
+            self.settle(Vec::new());
+        }
+        Some(flight.batch)
+    }
+
+    /// The workers that have something to send since they were named last, or since [`Dispatch::next_batch`] had nothing for
+    /// them, whichever was later.
+    pub fn take_ready(&mut self) -> Vec<WorkerId> {
+        std::mem::take(&mut self.ready)
+    }
+
+    /// State events of new nodes have no room either: whoever would bring a new node or connection should wait.
+    pub fn is_crowded(&self) -> bool {
+        let crowd: usize = self.everybody().map(|worker| worker.queue.crowd.len() + worker.held.crowd.len()).sum();
+        crowd >= self.limits.events.saturating_mul(self.workers.len().max(1))
+    }
+
+    pub fn stats(&self) -> DispatchStats {
+        let queues = || self.everybody().flat_map(|worker| [&worker.queue, &worker.held]);
+        DispatchStats {
+            workers: self.workers.len(),
+            queued_events: queues().map(Queue::len).sum(),
+            queued_bytes: queues().map(|queue| queue.bytes).sum(),
+            in_flight_events: self.everybody().flat_map(|worker| &worker.flights).map(|flight| flight.batch.events.len()).sum(),
+            refused: self.refused,
+            dropped: self.dropped,
+            coalesced: self.coalesced,
+            redelivered: self.redelivered,
+            moved_lanes: self.moved_lanes,
+        }
+    }
+
+    fn everybody(&self) -> impl Iterator<Item = &Worker> {
+        self.workers.values().chain([&self.nobody])
+    }
+
+    /// Who gets a copy of an event. Nearly always nobody.
+    fn watchers(&self, event: &Event, owner: Option<WorkerId>) -> Vec<WorkerId> {
+        let channel_id = match event {
+            _ if self.watches.is_empty() => return Vec::new(),
+            Event::Data { channel_id, .. } => *channel_id,
+            Event::Left { node, .. } => node.channel_id(),
+            _ => return Vec::new(),
+        };
+        let watches = self.watches.range((channel_id, 0)..=(channel_id, WorkerId::MAX));
+        watches.map(|(_, worker)| *worker).filter(|worker| Some(*worker) != owner).collect()
+    }
+
+    fn queue_data(&mut self, to: Option<WorkerId>, waiting: Waiting) -> bool {
+        let most = 2 * self.workers.len().max(1);
+        let worker = to.and_then(|id| self.workers.get_mut(&id)).unwrap_or(&mut self.nobody);
+        let is_held = !waiting.told.watched && self.lanes[usize::from(waiting.lane)].is_blocked();
+        let queue = if is_held { &mut worker.held } else { &mut worker.queue };
+        // Behind state events that are put together in their place, data of the same node would be told too late.
+        if queue.in_crowd(&waiting.told.event).is_some() {
+            self.refused += 1;
+            return false;
+        }
+        let len = waiting.told.event.payload_len();
+        while !(worker.size_of_data().has_room(len, &self.limits) && self.waiting.is_below(&self.limits, most)) {
+            let oldest = if self.limits.drop_oldest { worker.pop_oldest_data() } else { None };
+            let Some(oldest) = oldest else {
+                self.refused += 1;
+                return false;
+            };
+            self.waiting.events -= 1;
+            self.waiting.bytes -= oldest.told.event.payload_len();
+            self.dropped += 1;
+        }
+        self.waiting.events += 1;
+        self.waiting.bytes += len;
+        let queue = if is_held { &mut worker.held } else { &mut worker.queue };
+        queue.push(waiting);
+        if let Some(id) = to {
+            wake(id, worker, &self.limits, &mut self.ready);
+        }
+        true
+    }
+
+    fn note_subscriptions(&mut self) {
+        let mut masks = self.workers.values().filter(|worker| !worker.is_leaving).map(|worker| worker.mask);
+        if let Some(first) = masks.next() {
+            self.subscribed = masks.fold(first, |all, mask| all | mask);
+        }
+    }
+
+    fn forget_watches(&mut self, worker: WorkerId) {
+        self.watches.retain(|(_, watcher)| *watcher != worker);
+        if let Some(worker) = self.workers.get_mut(&worker) {
+            worker.watches = 0;
+        }
+    }
+
+    /// Gives each lane of a worker that leaves to the one with the fewest.
+    fn give_away_lanes(&mut self, from: WorkerId) {
+        let heirs = self.workers.iter().filter(|(_, worker)| !worker.is_leaving);
+        let mut shares: Vec<(usize, WorkerId)> = heirs.map(|(&id, _)| (0, id)).collect();
+        for (share, id) in &mut shares {
+            *share = self.lanes.iter().filter(|lane| lane.owner == Some(*id)).count();
+        }
+        for lane in self.lanes.iter_mut().filter(|lane| lane.owner == Some(from)) {
+            lane.owner = shares.iter_mut().min().map(|(share, id)| {
+                *share += 1;
+                *id
+            });
+            self.moved_lanes += 1;
+        }
+    }
+
+    /// Brings `moved`, and everything that waits in a wrong place since lanes changed hands, to where it belongs now.
+    fn settle(&mut self, mut moved: Vec<Waiting>) {
+        let lanes = &self.lanes;
+        self.nobody.queue.take(|lane| lanes[lane].owner.is_some(), &mut moved);
+        for (&id, worker) in &mut self.workers {
+            let before = moved.len();
+            worker.queue.take(|lane| lanes[lane].owner != Some(id), &mut moved);
+            worker.held.take(|lane| lanes[lane].owner != Some(id) || !lanes[lane].is_blocked(), &mut moved);
+            if worker.watches > 0 {
+                // It has been the owner, so no copies were made for it.
+                for waiting in moved[before..].iter().filter(|waiting| lanes[usize::from(waiting.lane)].owner != Some(id)) {
+                    let channel_id = match &waiting.told.event {
+                        Event::Data { channel_id, .. } => *channel_id,
+                        Event::Left { node, .. } => node.channel_id(),
+                        _ => continue,
+                    };
+                    if self.watches.contains(&(channel_id, id)) {
+                        worker.queue.push(copy(&waiting.told));
+                    }
+                }
+            }
+        }
+        for waiting in moved {
+            let lane = &lanes[usize::from(waiting.lane)];
+            let worker = lane.owner.and_then(|id| self.workers.get_mut(&id)).unwrap_or(&mut self.nobody);
+            let queue = if lane.is_blocked() { &mut worker.held } else { &mut worker.queue };
+            queue.push(waiting);
+        }
+        self.nobody.queue.sort();
+        self.waiting = self.nobody.size_of_data();
+        for (&id, worker) in &mut self.workers {
+            worker.queue.sort();
+            worker.held.sort();
+            let Size { events, bytes } = worker.size_of_data();
+            self.waiting.events += events;
+            self.waiting.bytes += bytes;
+            wake(id, worker, &self.limits, &mut self.ready);
+        }
+    }
+}
+
+impl Lane {
+    /// Its owner must wait for a former one.
+    fn is_blocked(&self) -> bool {
+        self.in_flight > 0 && self.owner.is_some_and(|owner| owner != self.holder)
+    }
+}
+
+impl Worker {
+    fn size_of_data(&self) -> Size {
+        Size { events: self.queue.data.len() + self.held.data.len(), bytes: self.queue.bytes + self.held.bytes }
+    }
+
+    fn size_of_state(&self) -> usize {
+        self.queue.state.len() + self.held.state.len()
+    }
+
+    fn pop_oldest_data(&mut self) -> Option<Waiting> {
+        let number = |queue: &Queue| queue.data.front().map_or(u64::MAX, |waiting| waiting.told.sequence);
+        let queue = if number(&self.held) < number(&self.queue) { &mut self.held } else { &mut self.queue };
+        let oldest = queue.data.pop_front()?;
+        queue.bytes -= oldest.told.event.payload_len();
+        Some(oldest)
+    }
+}
+
+impl Queue {
+    fn len(&self) -> usize {
+        self.data.len() + self.state.len()
+    }
+
+    fn front(&self) -> Option<&Waiting> {
+        match (self.data.front(), self.state.front()) {
+            (Some(data), Some(state)) => Some(if data.told.sequence < state.told.sequence { data } else { state }),
+            (data, state) => data.or(state),
+        }
+    }
+
+    fn pop(&mut self) -> Option<Waiting> {
+        if self.front()?.told.event.kind() == EventMask::DATA {
+            let waiting = self.data.pop_front()?;
+            self.bytes -= waiting.told.event.payload_len();
+            return Some(waiting);
+        }
+        let waiting = self.state.pop_front()?;
+        if waiting.is_crowd {
+            self.crowd.remove(&Key::of(&waiting.told.event));
+        }
+        Some(waiting)
+    }
+
+    /// To the back; [`Queue::sort`] is called where that is not its place.
+    fn push(&mut self, waiting: Waiting) {
+        if waiting.is_crowd {
+            self.crowd.insert(Key::of(&waiting.told.event), waiting.told.sequence);
+        }
+        if waiting.told.event.kind() == EventMask::DATA {
+            self.bytes += waiting.told.event.payload_len();
+            self.data.push_back(waiting);
+        } else {
+            self.state.push_back(waiting);
+        }
+    }
+
+    /// The event with which this one would be put together.
+    fn in_crowd(&mut self, event: &Event) -> Option<&mut Waiting> {
+        if self.crowd.is_empty() {
+            return None;
+        }
+        let number = *self.crowd.get(&Key::of(event))?;
+        let index = self.state.partition_point(|waiting| waiting.told.sequence < number);
+        self.state.get_mut(index)
+    }
+
+    /// Moves out what waits on lanes of which `leaves` is true. Copies stay.
+    fn take(&mut self, leaves: impl Fn(usize) -> bool, into: &mut Vec<Waiting>) {
+        let leaves = |waiting: &Waiting| !waiting.told.watched && leaves(usize::from(waiting.lane));
+        for deque in [&mut self.data, &mut self.state] {
+            if deque.iter().any(leaves) {
+                for waiting in std::mem::take(deque) {
+                    if !leaves(&waiting) {
+                        deque.push_back(waiting);
+                        continue;
+                    }
+                    self.bytes -= waiting.told.event.payload_len();
+                    if waiting.is_crowd {
+                        self.crowd.remove(&Key::of(&waiting.told.event));
+                    }
+                    into.push(waiting);
+                }
+            }
+        }
+    }
+
+    fn drop_copies(&mut self) {
+        for deque in [&mut self.data, &mut self.state] {
+            deque.retain(|waiting| !waiting.told.watched);
+        }
+        self.bytes = self.data.iter().map(|waiting| waiting.told.event.payload_len()).sum();
+    }
+
+    /// An event stands before its copy, so that it is the one that is found by its number.
+    fn sort(&mut self) {
+        for deque in [&mut self.data, &mut self.state] {
+            deque.make_contiguous().sort_by_key(|waiting| (waiting.told.sequence, waiting.told.watched));
+        }
+    }
+}
+
+impl Size {
+    /// One event larger than the whole bound still passes when nothing else waits; it could never pass otherwise.
+    fn has_room(self, len: usize, limits: &DispatchLimits) -> bool {
+        self.events < limits.events && (self.bytes == 0 || self.bytes + len <= limits.bytes)
+    }
+
+    fn is_below(self, limits: &DispatchLimits, times: usize) -> bool {
+        self.events < limits.events.saturating_mul(times) && self.bytes < limits.bytes.saturating_mul(times)
+    }
+}
+
+fn wake(id: WorkerId, worker: &mut Worker, limits: &DispatchLimits, ready: &mut Vec<WorkerId>) {
+    let may_send = !worker.is_leaving && worker.flights.len() < limits.batches_in_flight && worker.queue.len() > 0;
+    if may_send && !worker.is_awake {
+        worker.is_awake = true;
+        ready.push(id);
+    }
+}
+
+fn copy(told: &Told) -> Waiting {
+    Waiting { told: Told { watched: true, ..told.clone() }, lane: 0, is_crowd: false }
+}
+
+fn lane_of(event: &Event) -> u16 {
+    let hash = match event {
+        Event::Register { node, .. } | Event::Heartbeat { node, .. } | Event::Data { node, .. } | Event::Left { node, .. } => {
+            let mut hasher = DefaultHasher::new();
+            hasher.write(node.id().as_bytes());
+            hasher.finish()
+        }
+        // These count up: multiplied, neighbours end far apart.
+        Event::Connect { connection_id: id, .. } | Event::Close { connection_id: id, .. } | Event::Client { client_id: id, .. } => {
+            id.wrapping_mul(0x9E37_79B9_7F4A_7C15)
+        }
+    };
+    (hash >> (u64::BITS - LANES.ilog2())) as u16
+}
+
+#[cfg(test)]
+mod tests;

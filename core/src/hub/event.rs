@@ -29,6 +29,28 @@ pub enum Event<N = Arc<Node>> {
     Client { client_id: u64, event: ClientEvent },
 }
 
+impl<N> Event<N> {
+    pub fn kind(&self) -> EventMask {
+        match self {
+            Event::Connect { .. } => EventMask::CONNECT,
+            Event::Register { .. } => EventMask::REGISTER,
+            Event::Heartbeat { .. } => EventMask::HEARTBEAT,
+            Event::Data { .. } => EventMask::DATA,
+            Event::Left { .. } => EventMask::LEFT,
+            Event::Close { .. } => EventMask::CLOSE,
+            Event::Client { .. } => EventMask::CLIENT,
+        }
+    }
+
+    /// What it counts for against a bound in bytes.
+    pub fn payload_len(&self) -> usize {
+        match self {
+            Event::Data { payload, .. } | Event::Client { event: ClientEvent::Data { payload, .. }, .. } => payload.len(),
+            _ => 0,
+        }
+    }
+}
+
 /// How a node left. A node that leaves does so in exactly one of these ways.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Departure {

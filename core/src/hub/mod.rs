@@ -5,6 +5,7 @@
 
 pub mod batch;
 pub mod client;
+pub(crate) mod coalesce;
 pub mod counters;
 mod directory;
 pub mod dispatch;

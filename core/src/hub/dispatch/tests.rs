@@ -1,0 +1,681 @@
+//! Dispatch, sentence by sentence, and against a naive model through random histories.
+
+use super::*;
+use crate::hub::Now;
+use crate::hub::event::{CloseReason, Departure};
+use crate::hub::link::{Doorbell, Link};
+use bytes::Bytes;
+use proptest::prelude::*;
+use std::ops::Range;
+
+struct Silent;
+
+impl Doorbell for Silent {
+    fn ring(&self, _slot: u32, _connection_id: u64) {}
+}
+
+fn node(number: u32) -> Arc<Node> {
+    let peer = "127.0.0.1:1".parse().expect("an address");
+    let link = Arc::new(Link::new(1, peer, 0, Arc::new(Silent)));
+    Arc::new(Node::new(format!("node-{number}").into(), link, number, "[]".into(), Now { mono: 1, unix: 1 }))
+}
+
+fn nodes(numbers: Range<u32>) -> Vec<Arc<Node>> {
+    numbers.map(node).collect()
+}
+
+fn data_of(node: &Arc<Node>, len: usize) -> Event {
+    Event::Data { node: node.clone(), channel_id: node.channel_id(), payload: Bytes::from(vec![0; len]) }
+}
+
+fn data(node: &Arc<Node>) -> Event {
+    data_of(node, 1)
+}
+
+fn heartbeat(node: &Arc<Node>) -> Event {
+    Event::Heartbeat { node: node.clone(), count: 1 }
+}
+
+fn left(node: &Arc<Node>) -> Event {
+    Event::Left { node: node.clone(), how: Departure::Unregistered, count: 1 }
+}
+
+fn dispatch_with(limits: DispatchLimits) -> Dispatch {
+    Dispatch::new(limits, EventMask::ALL)
+}
+
+fn dispatch() -> Dispatch {
+    dispatch_with(DispatchLimits { batch_events: 4, batches_in_flight: 2, ..DispatchLimits::default() })
+}
+
+/// The number and whether it is a redelivery, of each event of the next batch.
+fn batch(dispatch: &mut Dispatch, worker: WorkerId) -> Vec<(u64, bool)> {
+    let batch = dispatch.next_batch(worker);
+    batch.map_or(Vec::new(), |batch| batch.events.iter().map(|told| (told.sequence, told.redelivered)).collect())
+}
+
+/// The numbers of everything that a worker is given while it acknowledges each batch.
+fn all(dispatch: &mut Dispatch, worker: WorkerId) -> Vec<u64> {
+    let mut numbers = Vec::new();
+    while let Some(batch) = dispatch.next_batch(worker) {
+        numbers.extend(batch.events.iter().map(|told| told.sequence));
+        assert!(dispatch.acknowledge(worker, batch.number).is_some());
+    }
+    numbers
+}
+
+fn shares(dispatch: &Dispatch) -> Vec<usize> {
+    let share = |id| dispatch.lanes.iter().filter(|lane| lane.owner == Some(id)).count();
+    dispatch.workers.iter().filter(|(_, worker)| !worker.is_leaving).map(|(&id, _)| share(id)).collect()
+}
+
+fn owner(dispatch: &Dispatch, node: &Arc<Node>) -> WorkerId {
+    dispatch.lanes[usize::from(lane_of(&data(node)))].owner.expect("an owner")
+}
+
+#[test]
+fn one_worker_gets_everything_in_the_order_of_happening() {
+    let mut dispatch = dispatch();
+    let nodes = nodes(1..4);
+    dispatch.push_state(Event::Connect { connection_id: 1, peer: nodes[0].peer() });
+    assert!(dispatch.push_data(data(&nodes[0])));
+    dispatch.join(7, EventMask::ALL);
+    dispatch.push_state(left(&nodes[1]));
+    assert!(dispatch.push_data(data(&nodes[2])));
+    dispatch.push_state(Event::Close { connection_id: 1, reason: CloseReason::PeerClosed });
+    assert_eq!(all(&mut dispatch, 7), [1, 2, 3, 4, 5]);
+    assert_eq!(dispatch.stats().queued_events, 0);
+    assert_eq!(dispatch.stats().in_flight_events, 0);
+}
+
+#[test]
+fn a_batch_ends_at_its_number_of_events_or_bytes_and_a_longer_event_travels_alone() {
+    let mut dispatch = dispatch_with(DispatchLimits { batch_events: 3, batch_bytes: 100, ..DispatchLimits::default() });
+    let node = node(1);
+    dispatch.join(1, EventMask::ALL);
+    for len in [1, 1, 1, 60, 40, 1, 500, 1] {
+        dispatch.push_data(data_of(&node, len));
+    }
+    let lens: Vec<_> = std::iter::from_fn(|| dispatch.next_batch(1)).map(|batch| batch.events.len()).collect();
+    assert_eq!(lens, [3, 2, 1, 1]);
+    assert!(dispatch.next_batch(1).is_none(), "as many in hand as may be");
+    assert_eq!(dispatch.stats().in_flight_events, 7);
+    assert!(dispatch.acknowledge(1, 1).is_some());
+    assert_eq!(batch(&mut dispatch, 1), [(8, false)]);
+}
+
+#[test]
+fn only_the_oldest_batch_in_hand_can_be_acknowledged() {
+    let mut dispatch = dispatch();
+    let node = node(1);
+    dispatch.join(1, EventMask::ALL);
+    for _ in 0..8 {
+        dispatch.push_data(data(&node));
+    }
+    assert_eq!(dispatch.next_batch(1).map(|batch| batch.number), Some(1));
+    assert_eq!(dispatch.next_batch(1).map(|batch| batch.number), Some(2));
+    assert!(dispatch.acknowledge(1, 2).is_none());
+    assert!(dispatch.acknowledge(2, 1).is_none(), "nobody's");
+    assert_eq!(dispatch.acknowledge(1, 1).map(|batch| batch.events.len()), Some(4));
+    assert!(dispatch.acknowledge(1, 1).is_none(), "twice");
+}
+
+#[test]
+fn a_worker_is_named_ready_once_until_nothing_is_left_for_it() {
+    let mut dispatch = dispatch();
+    let node = node(1);
+    dispatch.push_data(data(&node));
+    assert!(dispatch.take_ready().is_empty(), "nobody is there");
+    dispatch.join(1, EventMask::ALL);
+    assert_eq!(dispatch.take_ready(), [1]);
+    dispatch.push_data(data(&node));
+    assert!(dispatch.take_ready().is_empty(), "it knows");
+    assert_eq!(batch(&mut dispatch, 1).len(), 2);
+    assert!(dispatch.next_batch(1).is_none());
+    dispatch.push_data(data(&node));
+    assert_eq!(dispatch.take_ready(), [1]);
+    assert_eq!(batch(&mut dispatch, 1).len(), 1);
+    dispatch.push_data(data(&node));
+    assert!(dispatch.next_batch(1).is_none(), "two in hand");
+    dispatch.push_data(data(&node));
+    assert!(dispatch.take_ready().is_empty(), "it may not be sent more");
+    assert!(dispatch.acknowledge(1, 1).is_some());
+    assert_eq!(dispatch.take_ready(), [1]);
+    dispatch.remove(1);
+    dispatch.join(2, EventMask::ALL);
+    dispatch.remove(2);
+    assert!(dispatch.take_ready().is_empty(), "it is gone");
+}
+
+#[test]
+fn lanes_are_shared_evenly_whoever_comes_and_goes() {
+    let mut dispatch = dispatch();
+    let is_even = |dispatch: &Dispatch, workers: usize| {
+        let shares = shares(dispatch);
+        assert_eq!(shares.len(), workers);
+        assert_eq!(shares.iter().sum::<usize>(), LANES);
+        assert!(shares.iter().max().expect("one") - shares.iter().min().expect("one") <= 1, "{shares:?}");
+    };
+    for worker in 1..=7 {
+        dispatch.join(worker, EventMask::ALL);
+        is_even(&dispatch, worker as usize);
+    }
+    let moved = dispatch.stats().moved_lanes;
+    assert_eq!(moved, (2..=7).map(|workers| LANES as u64 / workers).sum::<u64>(), "no more than had to");
+    dispatch.leave(3);
+    is_even(&dispatch, 6);
+    dispatch.remove(5);
+    is_even(&dispatch, 5);
+    dispatch.join(5, EventMask::ALL);
+    is_even(&dispatch, 6);
+}
+
+#[test]
+fn node_ids_and_connection_ids_spread_over_the_lanes() {
+    let mut hits = vec![[0; 2]; 16];
+    for (number, node) in nodes(0..4096).iter().enumerate() {
+        hits[usize::from(lane_of(&data(node))) / (LANES / 16)][0] += 1;
+        let close = Event::Close { connection_id: number as u64, reason: CloseReason::Kicked };
+        hits[usize::from(lane_of(&close)) / (LANES / 16)][1] += 1;
+    }
+    assert!(hits.iter().flatten().all(|&hits| (150..400).contains(&hits)), "{hits:?}");
+}
+
+#[test]
+fn a_lane_that_moves_takes_what_waits_along_and_stands_still_until_its_former_owner_is_done() {
+    let mut dispatch = dispatch();
+    let nodes = nodes(1..50);
+    dispatch.join(1, EventMask::ALL);
+    for node in nodes[..4].iter().chain(&nodes) {
+        dispatch.push_data(data(node));
+    }
+    assert_eq!(batch(&mut dispatch, 1), [(1, false), (2, false), (3, false), (4, false)]);
+    dispatch.leave(1);
+    dispatch.join(2, EventMask::ALL);
+    assert!(dispatch.next_batch(1).is_none(), "it left");
+    let now: Vec<_> = all(&mut dispatch, 2);
+    assert_eq!(now, (9..=53).collect::<Vec<_>>(), "all but those whose nodes the other has in hand");
+    dispatch.push_data(data(&nodes[0]));
+    assert!(all(&mut dispatch, 2).is_empty());
+    assert!(!dispatch.has_drained(1));
+    assert!(dispatch.acknowledge(1, 1).is_some());
+    assert!(dispatch.has_drained(1));
+    assert_eq!(all(&mut dispatch, 2), [5, 6, 7, 8, 54]);
+    dispatch.remove(1);
+    assert_eq!(dispatch.stats().redelivered, 0);
+}
+
+#[test]
+fn what_a_dead_worker_had_in_hand_is_told_again_and_only_the_first_batch_is_marked() {
+    let mut dispatch = dispatch();
+    let node = node(1);
+    dispatch.join(1, EventMask::ALL);
+    for _ in 0..12 {
+        dispatch.push_data(data(&node));
+    }
+    dispatch.next_batch(1);
+    dispatch.next_batch(1);
+    dispatch.remove(1);
+    assert_eq!(dispatch.stats().queued_events, 12);
+    dispatch.join(2, EventMask::ALL);
+    assert_eq!(batch(&mut dispatch, 2), [(1, true), (2, true), (3, true), (4, true)]);
+    assert_eq!(batch(&mut dispatch, 2), [(5, false), (6, false), (7, false), (8, false)]);
+    dispatch.remove(2);
+    dispatch.join(3, EventMask::ALL);
+    assert_eq!(batch(&mut dispatch, 3), [(1, true), (2, true), (3, true), (4, true)]);
+    assert_eq!(dispatch.stats().redelivered, 8);
+}
+
+#[test]
+fn a_mark_stays_even_if_the_next_worker_dies_before_it_comes_to_it() {
+    let mut dispatch = dispatch_with(DispatchLimits { batch_events: 1, ..DispatchLimits::default() });
+    let nodes = nodes(1..3);
+    dispatch.join(1, EventMask::ALL);
+    dispatch.push_data(data(&nodes[0]));
+    dispatch.push_data(data(&nodes[1]));
+    assert!(dispatch.next_batch(1).is_some());
+    dispatch.remove(1);
+    dispatch.join(2, EventMask::ALL);
+    dispatch.next_batch(2);
+    dispatch.acknowledge(2, 1);
+    dispatch.next_batch(2);
+    dispatch.remove(2);
+    dispatch.join(3, EventMask::ALL);
+    assert_eq!(batch(&mut dispatch, 3), [(2, true)]);
+}
+
+#[test]
+fn at_the_bound_data_is_refused_for_that_worker_alone() {
+    let mut dispatch = dispatch_with(DispatchLimits { events: 3, bytes: 10, ..DispatchLimits::default() });
+    let nodes = nodes(1..50);
+    dispatch.join(1, EventMask::ALL);
+    dispatch.join(2, EventMask::ALL);
+    let of = |worker| nodes.iter().find(|node| owner(&dispatch, node) == worker).expect("a node of each").clone();
+    let (slow, quick) = (of(1), of(2));
+    for _ in 0..3 {
+        assert!(dispatch.push_data(data(&slow)));
+    }
+    assert!(!dispatch.push_data(data(&slow)), "too many");
+    assert!(dispatch.push_data(data_of(&quick, 100)), "longer than the bound, but alone");
+    assert!(!dispatch.push_data(data(&quick)), "too many bytes");
+    assert_eq!(dispatch.stats().refused, 2);
+    assert_eq!(dispatch.stats().queued_bytes, 103);
+    assert_eq!(all(&mut dispatch, 2), [5]);
+    assert!(dispatch.push_data(data(&quick)));
+}
+
+#[test]
+fn with_drop_oldest_the_oldest_data_makes_room() {
+    let limits = DispatchLimits { events: 3, bytes: 10, drop_oldest: true, ..DispatchLimits::default() };
+    let mut dispatch = dispatch_with(limits);
+    let node = node(1);
+    dispatch.push_state(heartbeat(&node));
+    for len in [1, 1, 1, 1, 9] {
+        assert!(dispatch.push_data(data_of(&node, len)));
+    }
+    assert_eq!(dispatch.stats().dropped, 3);
+    dispatch.join(1, EventMask::ALL);
+    assert_eq!(all(&mut dispatch, 1), [1, 5, 6], "state is never dropped");
+}
+
+#[test]
+fn all_together_hold_no_more_than_twice_what_each_may_hold() {
+    let mut dispatch = dispatch_with(DispatchLimits { events: 10, ..DispatchLimits::default() });
+    let nodes = nodes(1..200);
+    dispatch.join(1, EventMask::ALL);
+    for worker in 2..20 {
+        dispatch.join(worker, EventMask::ALL);
+        for node in &nodes {
+            dispatch.push_data(data(node));
+        }
+        dispatch.remove(worker);
+    }
+    assert!((20..=40).contains(&dispatch.stats().queued_events), "{:?}", dispatch.stats());
+    assert!(all(&mut dispatch, 1).is_sorted());
+    assert!(dispatch.push_data(data(&nodes[0])));
+}
+
+#[test]
+fn at_the_bound_state_is_put_together_per_node_and_its_data_waits_outside() {
+    let mut dispatch = dispatch_with(DispatchLimits { events: 2, ..DispatchLimits::default() });
+    let nodes = nodes(1..4);
+    dispatch.push_state(heartbeat(&nodes[0]));
+    dispatch.push_state(heartbeat(&nodes[0]));
+    assert!(!dispatch.is_crowded());
+    dispatch.push_state(Event::Register { node: nodes[1].clone(), count: 1 });
+    dispatch.push_state(heartbeat(&nodes[1]));
+    dispatch.push_state(heartbeat(&nodes[0]));
+    assert!(dispatch.is_crowded());
+    assert!(!dispatch.push_data(data(&nodes[1])), "it would be told before what is put together later");
+    assert!(dispatch.push_data(data(&nodes[2])));
+    dispatch.push_state(left(&nodes[0]));
+    assert_eq!(dispatch.stats().coalesced, 2);
+    dispatch.join(1, EventMask::ALL);
+    let batch = dispatch.next_batch(1).expect("events");
+    let told: Vec<_> = batch.events.iter().map(|told| (told.sequence, &told.event)).collect();
+    assert!(
+        matches!(
+            told[..],
+            [
+                (1, Event::Heartbeat { count: 1, .. }),
+                (2, Event::Heartbeat { count: 1, .. }),
+                (3, Event::Register { count: 2, .. }),
+                (5, Event::Left { count: 2, .. }),
+                (7, Event::Data { .. }),
+            ]
+        ),
+        "{told:?}"
+    );
+    assert!(!dispatch.is_crowded());
+    assert!(dispatch.push_data(data(&nodes[1])));
+}
+
+#[test]
+fn crowds_stay_together_when_their_lane_moves() {
+    let mut dispatch = dispatch_with(DispatchLimits { events: 1, ..DispatchLimits::default() });
+    let nodes = nodes(1..3);
+    for _ in 0..3 {
+        dispatch.push_state(heartbeat(&nodes[0]));
+    }
+    for worker in 1..5 {
+        dispatch.join(worker, EventMask::ALL);
+        dispatch.push_state(heartbeat(&nodes[0]));
+        dispatch.remove(worker - 1);
+    }
+    assert_eq!(dispatch.stats().queued_events, 2);
+    assert_eq!(dispatch.stats().coalesced, 5);
+    assert_eq!(all(&mut dispatch, 4), [1, 2]);
+}
+
+#[test]
+fn nothing_reaches_a_worker_that_did_not_subscribe_to_it() {
+    let mut dispatch = Dispatch::new(DispatchLimits::default(), EventMask::REGISTER);
+    let node = node(1);
+    assert_eq!(dispatch.wants(), EventMask::REGISTER);
+    dispatch.join(1, EventMask::DATA);
+    dispatch.join(2, EventMask::LEFT);
+    assert_eq!(dispatch.wants(), EventMask::DATA | EventMask::LEFT);
+    dispatch.remove(2);
+    assert_eq!(dispatch.wants(), EventMask::DATA);
+    dispatch.push_data(data(&node));
+    dispatch.push_state(left(&node));
+    assert_eq!(batch(&mut dispatch, 1), [(1, false)]);
+    dispatch.push_state(left(&node));
+    dispatch.subscribe(1, EventMask::LEFT);
+    assert_eq!(batch(&mut dispatch, 1), [(3, false)], "measured when it is sent");
+    dispatch.push_data(data(&node));
+    assert!(dispatch.next_batch(1).is_none());
+    assert_eq!(dispatch.stats().queued_events, 0);
+    dispatch.leave(1);
+    assert_eq!(dispatch.wants(), EventMask::LEFT, "the next worker will want the same");
+}
+
+#[test]
+fn a_watched_channel_is_copied_to_the_watcher_until_its_node_left() {
+    let mut dispatch = Dispatch::new(DispatchLimits::default(), EventMask::NONE);
+    let nodes = nodes(1..50);
+    dispatch.join(1, EventMask::NONE);
+    dispatch.join(2, EventMask::REGISTER);
+    let watched = nodes.iter().find(|node| owner(&dispatch, node) == 1).expect("a node of the first");
+    assert!(!dispatch.watch(3, 1), "nobody");
+    assert!(dispatch.watch(2, watched.channel_id()));
+    assert!(dispatch.watch(2, watched.channel_id()), "again");
+    assert_eq!(dispatch.wants(), EventMask::REGISTER | EventMask::DATA | EventMask::LEFT);
+    dispatch.push_data(data(watched));
+    dispatch.push_state(heartbeat(watched));
+    dispatch.push_data(data(nodes.iter().find(|node| !Arc::ptr_eq(node, watched)).expect("another")));
+    dispatch.push_state(left(watched));
+    let batch = dispatch.next_batch(2).expect("copies");
+    assert!(batch.events.iter().all(|told| told.watched));
+    assert_eq!(batch.events.iter().map(|told| told.sequence).collect::<Vec<_>>(), [1, 4]);
+    assert_eq!(dispatch.wants(), EventMask::REGISTER, "nothing is watched any more");
+    dispatch.remove(2);
+    assert_eq!(dispatch.stats().redelivered, 0, "copies die with their worker");
+    assert!(dispatch.next_batch(1).is_none());
+}
+
+#[test]
+fn watches_are_bounded_and_end() {
+    let mut dispatch = dispatch_with(DispatchLimits { events: 2, ..DispatchLimits::default() });
+    dispatch.join(1, EventMask::ALL);
+    for channel in 1..5 {
+        assert!(dispatch.watch(1, channel));
+    }
+    assert!(!dispatch.watch(1, 5));
+    dispatch.unwatch(1, 2);
+    dispatch.unwatch(1, 2);
+    assert!(dispatch.watch(1, 5));
+    assert!(!dispatch.watch(1, 6));
+    dispatch.leave(1);
+    assert!(dispatch.watches.is_empty());
+    assert!(!dispatch.watch(1, 1));
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Data(usize, usize),
+    Heartbeat(usize),
+    Left(usize),
+    Join,
+    Leave(usize),
+    Die(usize),
+    Batch(usize),
+    Acknowledge(usize),
+    Watch(usize, usize),
+}
+
+/// Nodes below this are watched, the others leave: a watch ends with its node.
+const WATCHED: usize = 3;
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        12 => (0..8usize, 0..30usize).prop_map(|(node, len)| Step::Data(node, len)),
+        4 => (0..8usize).prop_map(Step::Heartbeat),
+        2 => (WATCHED..8).prop_map(Step::Left),
+        1 => Just(Step::Join),
+        1 => (0..4usize).prop_map(Step::Leave),
+        1 => (0..4usize).prop_map(Step::Die),
+        8 => (0..4usize).prop_map(Step::Batch),
+        7 => (0..4usize).prop_map(Step::Acknowledge),
+        1 => (0..4usize, 0..WATCHED).prop_map(|(worker, node)| Step::Watch(worker, node)),
+    ];
+    proptest::collection::vec(step, 1..250)
+}
+
+/// An event as the naive model knows it.
+struct Known {
+    sequence: u64,
+    node: usize,
+    may_have_been_seen: bool,
+    in_hand: Option<(WorkerId, u64)>,
+}
+
+struct Model {
+    dispatch: Dispatch,
+    nodes: Vec<Arc<Node>>,
+    sequence: u64,
+    next_worker: WorkerId,
+    /// In order; those who left with a mark.
+    workers: Vec<(WorkerId, bool)>,
+    /// What was taken and is not done, in the order of its numbers.
+    known: Vec<Known>,
+    /// Batches in hand, oldest first.
+    flights: BTreeMap<WorkerId, VecDeque<u64>>,
+    /// (worker, node): what was pushed while it was watched, and reached nobody's eyes there yet.
+    watched: BTreeMap<(WorkerId, usize), BTreeSet<u64>>,
+}
+
+impl Model {
+    fn new(limits: DispatchLimits) -> Model {
+        Model {
+            dispatch: dispatch_with(limits),
+            nodes: nodes(0..8),
+            sequence: 0,
+            next_worker: 1,
+            workers: Vec::new(),
+            known: Vec::new(),
+            flights: BTreeMap::new(),
+            watched: BTreeMap::new(),
+        }
+    }
+
+    fn pushed(&mut self, node: usize, is_taken: bool, is_data: bool) {
+        self.sequence += 1;
+        if is_taken {
+            self.known.push(Known { sequence: self.sequence, node, may_have_been_seen: false, in_hand: None });
+        }
+        if is_data {
+            for ((_, _), missing) in self.watched.iter_mut().filter(|((_, watched), _)| *watched == node) {
+                missing.insert(self.sequence);
+            }
+        }
+    }
+
+    fn step(&mut self, step: &Step) {
+        match *step {
+            Step::Data(node, len) => {
+                let is_taken = self.dispatch.push_data(data_of(&self.nodes[node], len));
+                self.pushed(node, is_taken, true);
+            }
+            Step::Heartbeat(node) => {
+                let before = self.dispatch.stats().coalesced;
+                self.dispatch.push_state(heartbeat(&self.nodes[node]));
+                self.pushed(node, self.dispatch.stats().coalesced == before, false);
+            }
+            Step::Left(node) => {
+                let before = self.dispatch.stats().coalesced;
+                self.dispatch.push_state(left(&self.nodes[node]));
+                self.pushed(node, self.dispatch.stats().coalesced == before, false);
+            }
+            Step::Join => {
+                if self.workers.len() < 4 {
+                    self.dispatch.join(self.next_worker, EventMask::ALL);
+                    self.workers.push((self.next_worker, false));
+                    self.next_worker += 1;
+                }
+            }
+            Step::Leave(index) => {
+                if let Some((worker, has_left)) = self.workers.get_mut(index) {
+                    *has_left = true;
+                    self.dispatch.leave(*worker);
+                    self.watched.retain(|(watcher, _), _| watcher != worker);
+                }
+            }
+            Step::Die(index) => {
+                if index < self.workers.len() {
+                    self.die(index);
+                }
+            }
+            Step::Batch(index) => {
+                if let Some(&(worker, has_left)) = self.workers.get(index) {
+                    assert!(!self.batch(worker) || !has_left, "nothing for one that left");
+                }
+            }
+            Step::Acknowledge(index) => {
+                if let Some((worker, _)) = self.workers.get(index) {
+                    self.acknowledge(*worker);
+                }
+            }
+            Step::Watch(index, node) => {
+                if let Some((worker, _)) = self.workers.get(index) {
+                    if self.dispatch.watch(*worker, self.nodes[node].channel_id()) {
+                        self.watched.entry((*worker, node)).or_default();
+                    }
+                }
+            }
+        }
+        self.check();
+    }
+
+    fn die(&mut self, index: usize) {
+        let (worker, _) = self.workers.remove(index);
+        self.dispatch.remove(worker);
+        let first = self.flights.remove(&worker).and_then(|flights| flights.front().copied());
+        for known in self.known.iter_mut() {
+            if let Some((holder, batch)) = known.in_hand {
+                if holder == worker {
+                    known.in_hand = None;
+                    known.may_have_been_seen |= Some(batch) == first;
+                }
+            }
+        }
+        self.watched.retain(|(watcher, _), _| *watcher != worker);
+    }
+
+    fn batch(&mut self, worker: WorkerId) -> bool {
+        let Some(batch) = self.dispatch.next_batch(worker) else { return false };
+        let limits = self.dispatch.limits;
+        let flights = self.flights.entry(worker).or_default();
+        flights.push_back(batch.number);
+        assert!(flights.len() <= limits.batches_in_flight);
+        assert!((1..=limits.batch_events).contains(&batch.events.len()));
+        let bytes: usize = batch.events.iter().map(|told| told.event.payload_len()).sum();
+        assert!(bytes <= limits.batch_bytes || batch.events.len() == 1);
+        for told in &batch.events {
+            let id = match &told.event {
+                Event::Data { node, .. } | Event::Heartbeat { node, .. } | Event::Left { node, .. } => node.id(),
+                event => panic!("nobody pushed {event:?}"),
+            };
+            let node = self.nodes.iter().position(|node| node.id() == id).expect("one of ours");
+            if let Some(missing) = self.watched.get_mut(&(worker, node)) {
+                missing.remove(&told.sequence);
+            }
+            if told.watched {
+                continue;
+            }
+            let index = self.known.iter().position(|known| known.sequence == told.sequence).expect("taken, and not done");
+            assert!(self.known[index].in_hand.is_none(), "it is told twice at a time");
+            assert_eq!(told.redelivered, self.known[index].may_have_been_seen);
+            for other in self.known.iter().filter(|known| known.node == node) {
+                if let Some((holder, _)) = other.in_hand {
+                    assert_eq!(holder, worker, "two workers have one node in hand");
+                    assert!(other.sequence < told.sequence, "a node's order is broken");
+                }
+            }
+            // What was before it is in hand, or was dropped for room.
+            let is_late = |known: &Known| known.node == node && known.sequence < told.sequence && known.in_hand.is_none();
+            assert!(limits.drop_oldest || !self.known.iter().any(is_late), "one was passed over");
+            self.known[index].in_hand = Some((worker, batch.number));
+            self.known.retain(|known| !is_late(known));
+        }
+        true
+    }
+
+    fn acknowledge(&mut self, worker: WorkerId) -> bool {
+        let Some(batch) = self.flights.get_mut(&worker).and_then(VecDeque::pop_front) else { return false };
+        assert!(self.dispatch.acknowledge(worker, batch).is_some());
+        self.known.retain(|known| known.in_hand != Some((worker, batch)));
+        true
+    }
+
+    fn check(&self) {
+        let Dispatch { limits, .. } = self.dispatch;
+        let data: usize = self.dispatch.everybody().map(|worker| worker.size_of_data().events).sum();
+        let bytes: usize = self.dispatch.everybody().map(|worker| worker.size_of_data().bytes).sum();
+        assert_eq!((data, bytes), (self.dispatch.waiting.events, self.dispatch.waiting.bytes));
+        for worker in self.dispatch.everybody() {
+            for queue in [&worker.queue, &worker.held] {
+                assert!(queue.data.iter().map(|waiting| waiting.told.sequence).is_sorted());
+                assert!(queue.state.iter().map(|waiting| waiting.told.sequence).is_sorted());
+                assert_eq!(queue.bytes, queue.data.iter().map(|waiting| waiting.told.event.payload_len()).sum::<usize>());
+                assert_eq!(queue.crowd.len(), queue.state.iter().filter(|waiting| waiting.is_crowd).count());
+            }
+        }
+        // What was in hand comes back beyond every bound, once per worker that died.
+        let in_hand = limits.batch_events * limits.batches_in_flight * self.next_worker as usize;
+        let most = limits.events.saturating_mul(2 * 4) + in_hand;
+        assert!(data <= most, "{data} wait, {most} may");
+        let shares = shares(&self.dispatch);
+        let owned: usize = shares.iter().sum();
+        assert_eq!(owned, if shares.is_empty() { 0 } else { LANES });
+        assert!(shares.iter().max() <= shares.iter().min().map(|least| least + 1).as_ref(), "{shares:?}");
+    }
+
+    fn finish(mut self) {
+        for index in (0..self.workers.len()).rev().filter(|&index| index % 2 == 0) {
+            self.die(index);
+        }
+        self.dispatch.join(self.next_worker, EventMask::ALL);
+        self.workers.push((self.next_worker, false));
+        let workers: Vec<_> = self.workers.iter().map(|(worker, _)| *worker).collect();
+        while workers.iter().any(|worker| self.batch(*worker) | self.acknowledge(*worker)) {}
+        let stats = self.dispatch.stats();
+        assert_eq!((stats.queued_events, stats.queued_bytes, stats.in_flight_events), (0, 0, 0));
+        if !self.dispatch.limits.drop_oldest {
+            assert!(self.known.is_empty(), "some were lost");
+        }
+        if stats.refused + stats.dropped == 0 {
+            assert!(self.watched.values().all(BTreeSet::is_empty), "a watcher missed some");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_nothing_is_lost_doubled_or_told_out_of_order(
+        steps in steps(), batch_events in 1..5usize, batches_in_flight in 1..4usize, batch_bytes in 1..100usize,
+    ) {
+        let limits = DispatchLimits { batch_events, batches_in_flight, batch_bytes, ..DispatchLimits::default() };
+        let mut model = Model::new(limits);
+        for step in &steps {
+            model.step(step);
+        }
+        let stats = model.dispatch.stats();
+        assert_eq!((stats.refused, stats.dropped, stats.coalesced), (0, 0, 0));
+        model.finish();
+    }
+
+    #[test]
+    fn the_same_holds_at_the_bounds_for_everything_that_was_taken(
+        steps in steps(), events in 1..6usize, bytes in 1..100usize, drop_oldest in any::<bool>(), batch_events in 1..5usize,
+    ) {
+        let limits = DispatchLimits { events, bytes, drop_oldest, batch_events, batches_in_flight: 2, batch_bytes: 50 };
+        let mut model = Model::new(limits);
+        for step in &steps {
+            model.step(step);
+        }
+        model.finish();
+    }
+}
