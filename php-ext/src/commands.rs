@@ -1,22 +1,24 @@
 //! What Workerman's commands `status`, `connections`, `stop -g` and `reload -g` ask of the servers in a worker.
 
+use crate::backend::Backend;
 use crate::host::Host;
 use crate::php::{Call, Outcome, map, text, value};
 use ext_php_rs::types::{ZendHashTable, Zval};
-use heartbus_core::engine::Engine;
 use std::rc::Rc;
 
 /// Rows that `connections` shows.
 const ROWS: usize = 1000;
 
-fn engines() -> impl Iterator<Item = Rc<Engine>> {
-    Host::current().running_servers().into_iter().filter_map(|server| server.engine())
+/// Of this process: an engine next door is asked in its own.
+fn engines() -> impl Iterator<Item = Rc<Backend>> {
+    let engines = Host::current().running_servers().into_iter().filter_map(|server| server.engine());
+    engines.filter(|engine| matches!(&**engine, Backend::Here(_)))
 }
 
 /// The keys are those of `ConnectionInterface::$statistics`.
 pub fn statistics(call: &mut Call) -> Outcome {
     let (mut connections, mut requests, mut refused) = (0, 0, 0);
-    for stats in engines().map(|engine| engine.stats()) {
+    for stats in engines().filter_map(|engine| engine.stats().ok()) {
         connections += stats.connections_active as i64;
         requests += stats.counts.messages_in as i64;
         refused += stats.counts.data_out_refused as i64;
@@ -29,6 +31,7 @@ pub fn statistics(call: &mut Call) -> Outcome {
 pub fn connections(call: &mut Call) -> Outcome {
     let mut rows = Vec::new();
     for engine in engines() {
+        let Backend::Here(engine) = &*engine else { continue };
         let local = engine.local_addr().to_string();
         rows.extend(engine.connections(ROWS - rows.len()).into_iter().map(|found| {
             map([
@@ -55,7 +58,11 @@ pub fn connections(call: &mut Call) -> Outcome {
 }
 
 pub fn close_doors(_: &mut Call) -> Outcome {
-    engines().for_each(|engine| engine.close_door());
+    for engine in engines() {
+        if let Backend::Here(engine) = &*engine {
+            engine.close_door();
+        }
+    }
     Ok(())
 }
 

@@ -9,8 +9,10 @@ use crate::info;
 use crate::log;
 use crate::php::{self, Outcome, Thrown, json_encode, numeric, type_name, weak_double, weak_long, weak_string};
 use ext_php_rs::types::{ZendHashTable, Zval};
+use heartbus_core::bus;
 use heartbus_core::config::{ClientConfig, InboxLimits, RateLimit, RateLimitBy, ServerConfig, SlowConsumer};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Which event loop runs the callbacks.
@@ -43,6 +45,9 @@ pub fn loop_names() -> String {
     LOOPS.map(|(name, _)| name).join(", ")
 }
 
+/// More processes than this help nobody.
+const MAX_WORKERS: i64 = 256;
+
 /// Longer times than this are all the same.
 const YEAR: f64 = 365.0 * 24.0 * 3600.0;
 
@@ -54,9 +59,26 @@ pub struct Server {
     pub protocol: Zval,
     pub channel_queue_size: i64,
     pub event_loop: Loop,
+    /// Processes for the callbacks, under Workerman; 0 keeps them beside the engine.
+    pub php_workers: Option<i64>,
+    /// Of Workerman's workers and of the bus socket.
+    pub name: Option<String>,
+    pub bus: BusSocket,
+    /// The group whose processes may use the bus socket as well.
+    pub bus_group: Option<String>,
+    /// What a worker's full queue does with its oldest data; else it refuses the newest.
+    pub drops_oldest: bool,
     pub engine: ServerConfig,
     pub inbox: InboxLimits,
     pub log: log::Settings,
+}
+
+/// Where other processes of the machine reach the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BusSocket {
+    Default,
+    At(PathBuf),
+    None,
 }
 
 /// A wrong value: the text that says so, or an exception that is already thrown.
@@ -150,6 +172,17 @@ fn read_server(host: &str, port: i64, keys: &Keys) -> Checked<Server> {
         bytes: at_least("inbox_bytes", 1)?.unwrap_or(limits.bytes),
     };
     let event_loop = keys.event_loop()?;
+    let php_workers = keys.integer("php_workers", 0)?;
+    if php_workers.is_some_and(|workers| workers > MAX_WORKERS) {
+        return fault(format!("php_workers should not exceed {MAX_WORKERS}"));
+    }
+    let name = keys.text("name")?;
+    if let Some(name) = name.as_ref().filter(|name| bus::check_name(name).is_err()) {
+        return fault(format!("name must have 1 to 64 letters, digits, dots, dashes or underscores: {name}"));
+    }
+    let bus = keys.bus()?;
+    let bus_group = keys.text("bus_group")?;
+    let drops_oldest = keys.choice("inbox_policy", &[("reject", false), ("drop_oldest", true)])?.unwrap_or_default();
     let log = keys.log()?;
 
     if !is_host(host.as_bytes()) {
@@ -170,6 +203,11 @@ fn read_server(host: &str, port: i64, keys: &Keys) -> Checked<Server> {
         channel_queue_size: channel_queue_size.unwrap_or(DEFAULT_QUEUE_SIZE),
         protocol: keys.value("protocol").map_or_else(|| php::text("tcp"), Zval::shallow_clone),
         event_loop,
+        php_workers,
+        name,
+        bus,
+        bus_group,
+        drops_oldest,
         engine: ServerConfig { rate_limit, ..engine },
         inbox,
         log,
@@ -280,6 +318,17 @@ impl<'a> Keys<'a> {
     fn event_loop(&self) -> Checked<Loop> {
         let given = self.choice("loop", &LOOPS)?.map_or_else(|| ini_choice("loop", &LOOPS), |choice| Ok(Some(choice)))?;
         Ok(given.unwrap_or(Loop::Auto))
+    }
+
+    fn bus(&self) -> Checked<BusSocket> {
+        match self.value("bus") {
+            None => Ok(BusSocket::Default),
+            Some(value) if value.is_false() => Ok(BusSocket::None),
+            Some(value) => match value.str().filter(|path| path.starts_with('/')) {
+                Some(path) => Ok(BusSocket::At(path.into())),
+                None => fault("bus must be the absolute path of a socket, or false"),
+            },
+        }
     }
 
     fn list<T>(&self, key: &str, what: &str, read: impl Fn(&str) -> Option<T>) -> Checked<Vec<T>> {

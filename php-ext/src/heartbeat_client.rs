@@ -399,7 +399,7 @@ impl Client {
 /// All clients of this process: one thread and one inbox.
 pub struct Fleet {
     clients: Clients,
-    inbox: Arc<Inbox>,
+    pub inbox: Arc<Inbox>,
     pending: RefCell<VecDeque<Event>>,
     /// The PHP objects of the clients that are not finished, by the id of the engine's client. They live until then,
     /// as in the original: a script need not keep a client that has callbacks.
@@ -438,16 +438,18 @@ impl Fleet {
 }
 
 impl Source for Fleet {
-    fn inbox(&self) -> Option<Arc<Inbox>> {
-        Some(self.inbox.clone())
+    fn pending(&self) -> usize {
+        self.pending.borrow().len()
     }
 
-    fn pending(&self) -> &RefCell<VecDeque<Event>> {
-        &self.pending
+    fn refill(&self, max: usize) -> Outcome {
+        self.inbox.drain(&mut self.pending.borrow_mut(), max);
+        Ok(())
     }
 
-    fn tell(&self, host: &Host, event: Event) -> Outcome<bool> {
-        let Event::Client { client_id, event } = event else { return Ok(false) };
+    fn tell_next(&self, host: &Host) -> Outcome<bool> {
+        let event = self.pending.borrow_mut().pop_front();
+        let Some(Event::Client { client_id, event }) = event else { return Ok(false) };
         if event == ClientEvent::Finished {
             return self.finish(host, client_id).map(|()| false);
         }

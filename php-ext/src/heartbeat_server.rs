@@ -1,43 +1,58 @@
 //! `PfinalClub\AsyncioHeartbeat\Server\HeartbeatServer`: the engine as PHP sees it.
 
 use crate::arguments;
+use crate::backend::{Backend, Registration};
+use crate::classes::invoke;
 use crate::config::{self, Loop};
 use crate::declare::Declare;
 use crate::exception;
 use crate::host::{Host, Source, Watcher};
 use crate::live::Views;
-use crate::php::{self, Call, Callable, Native, Outcome, bytes, map, object, text, value};
+use crate::php::{self, Call, Callable, Native, Outcome, Thrown, bytes, map, object, text, value};
 use crate::shim;
+use crate::statistics;
 use crate::timers::Timers;
-use crate::workerman::{ServerClosures, Workerman};
+use crate::workerman::{ServerClosures, WorkerClosures, Workerman};
 use ext_php_rs::builders::ClassBuilder;
 use ext_php_rs::error::Result;
 use ext_php_rs::ffi::{zend_class_entry, zend_object, zend_object_handlers, zend_string};
 use ext_php_rs::types::{ZendHashTable, Zval};
-use heartbus_core::engine::{Engine, Stats};
+use heartbus_core::bus;
+use heartbus_core::config::{BusConfig, ServerConfig};
+use heartbus_core::engine::Engine;
 use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::event::{Departure, Event, EventMask};
-use heartbus_core::hub::{Counts, Node};
+use heartbus_core::hub::dispatch::DispatchLimits;
 use heartbus_core::inbox::Inbox;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::ffi::CStr;
+use std::path::PathBuf;
 use std::ptr;
 use std::rc::{Rc, Weak};
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+mod socket;
+mod worker;
+
 const NAME: &str = r"PfinalClub\AsyncioHeartbeat\Server\HeartbeatServer";
 
 static CLASS: AtomicPtr<zend_class_entry> = AtomicPtr::new(ptr::null_mut());
 
 /// Name of the worker that Workerman shows.
-const WORKER: &str = "HeartbeatServer";
+pub const WORKER: &str = "HeartbeatServer";
 
-/// How long a stop goes on telling what had happened before it. With the 1.5 s for the clients it stays under the 4 s after
-/// which Workerman kills.
+/// How long a stop goes on telling what had happened before it.
 const TELLING_TIME: Duration = Duration::from_secs(2);
+
+/// A worker waits for its engine to tell the clients as well, which takes up to 1.5 s. It stays under the 5 s after which
+/// Workerman kills.
+const WORKER_TELLING_TIME: Duration = Duration::from_millis(3800);
+
+/// A worker that is told to stop sees within this time that its engine stops too; else it goes alone.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// What a script can subscribe to.
 #[derive(Copy, Clone, PartialEq)]
@@ -75,8 +90,32 @@ const KINDS: [(&str, Kind, EventMask); 11] = [
 enum State {
     Idle,
     Running,
-    /// The engine is stopped; what it said last is still to be told.
+    /// A worker whose engine is not there: it is not there yet, or starts anew.
+    Away,
+    /// The engine stops, or this worker leaves it; what was said last is still to be told.
     Stopping,
+}
+
+/// What a process has of a server.
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub enum Role {
+    /// The engine and its callbacks.
+    Whole,
+    /// The engine; its callbacks run in workers.
+    Engine,
+    /// Callbacks of the engine next door.
+    Worker,
+}
+
+/// An event on its way to its callback.
+struct Pending {
+    event: Event<Registration>,
+    sequence: u64,
+    redelivered: bool,
+    /// Only for a channel that PHP holds: the callbacks for it run in another worker.
+    watched: bool,
+    /// The last of this batch.
+    ends: Option<u64>,
 }
 
 pub struct Server {
@@ -88,10 +127,27 @@ pub struct Server {
     state: Cell<State>,
     /// While it stops: when callbacks have had their time, and what is not told yet is dropped.
     tell_until: Cell<Option<Instant>>,
-    /// The last one that was started; it keeps its numbers after its end.
-    engine: RefCell<Option<Rc<Engine>>>,
-    pending: RefCell<VecDeque<Event>>,
-    /// Workerman's worker was made by `start()`, for this server alone.
+    role: Cell<Role>,
+    /// The last one that was started, or attached to; it keeps its numbers after its end.
+    engine: RefCell<Option<Rc<Backend>>>,
+    /// Of an engine in this process.
+    inbox: RefCell<Option<Arc<Inbox>>>,
+    pending: RefCell<VecDeque<Pending>>,
+    /// Of the event whose callback runs: its number, and whether it may have been told before.
+    told: Cell<Option<(u64, bool)>>,
+    /// Events taken out of the inbox so far.
+    sequence: Cell<u64>,
+    /// A worker's batch that was told and not acknowledged yet.
+    finished_batch: Cell<Option<u64>>,
+    /// Events that a worker got put together with others.
+    coalesced: Cell<u64>,
+    /// When a worker that was told to stop leaves an engine that goes on.
+    leave_at: Cell<Option<Instant>>,
+    /// When a worker looks for its engine again.
+    retry_at: Cell<Option<Instant>>,
+    /// The bus socket, once it is chosen: before Workerman forks, so that all its processes agree.
+    bus_path: RefCell<Option<PathBuf>>,
+    /// Workerman's workers were made by `start()`, for this server alone.
     owns_worker: Cell<bool>,
     /// What PHP holds of its nodes and channels.
     pub views: Views,
@@ -116,9 +172,13 @@ pub fn register() -> Result<()> {
         .declare(r"getNodeManager(): PfinalClub\AsyncioHeartbeat\Node\NodeManager", get_node_manager)
         .declare(r"getChannelScheduler(): PfinalClub\AsyncioHeartbeat\Channel\ChannelScheduler", get_channel_scheduler)
         .declare(r"onMessage(Workerman\Connection\TcpConnection $connection, string $data): void", on_message)
+        .declare("event(): array", event)
         .declare("private checkStart(): void", check_start)
-        .declare("private onWorkerStart(): void", on_worker_start)
-        .declare("private onWorkerStop(): void", on_worker_stop)
+        .declare("private startWhole(): void", start_whole)
+        .declare("private startEngine(): void", start_engine)
+        .declare("private startWorker(): void", start_worker)
+        .declare("private stopHere(bool $leaves = false): void", stop_here)
+        .declare("private isBusy(): bool", is_busy)
         .registration(|class, arguments| {
             std::mem::forget(arguments);
             php::hold::<Server>(class);
@@ -157,8 +217,17 @@ fn construct(call: &mut Call) -> Outcome {
         timers: Timers::default(),
         state: Cell::new(State::Idle),
         tell_until: Cell::new(None),
+        role: Cell::new(Role::Whole),
         engine: RefCell::default(),
+        inbox: RefCell::default(),
         pending: RefCell::default(),
+        told: Cell::new(None),
+        sequence: Cell::new(0),
+        finished_batch: Cell::new(None),
+        coalesced: Cell::new(0),
+        leave_at: Cell::new(None),
+        retry_at: Cell::new(None),
+        bus_path: RefCell::default(),
         owns_worker: Cell::new(false),
         views: Views::default(),
         me: OnceCell::new(),
@@ -173,18 +242,11 @@ fn construct(call: &mut Call) -> Outcome {
 fn start(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let (server, this) = (call.held::<Server>()?, call.this());
-    // SAFETY: asks PHP for its name of itself.
-    if !unsafe { shim::heartbus_is_cli() } {
-        let sapi = unsafe { CStr::from_ptr(shim::heartbus_sapi()) }.to_string_lossy();
-        return Err(exception::fail(ErrorKind::Config, format!("HeartbeatServer::start() needs the PHP CLI; this is {sapi}")));
-    }
+    check_cli("HeartbeatServer::start()")?;
     server.check_process()?;
     let host = Host::current();
-    if host.is_looping() || server.config.event_loop == Loop::Manual {
-        return server.launch(&host, this);
-    }
     let event_loop = server.config.event_loop;
-    if event_loop != Loop::Native && host.join_running_loop(event_loop)? {
+    if host.is_looping() || event_loop == Loop::Manual || event_loop != Loop::Native && host.join_running_loop(event_loop)? {
         return server.launch(&host, this);
     }
     if matches!(event_loop, Loop::Revolt | Loop::React) {
@@ -192,13 +254,7 @@ fn start(call: &mut Call) -> Outcome {
         return server.launch(&host, this);
     }
     if event_loop != Loop::Native && Workerman::exists(true)? {
-        server.owns_worker.set(true);
-        // SAFETY: the class is registered.
-        let class = unsafe { &*CLASS.load(Ordering::Relaxed) };
-        let method = |name| php::method_closure(class, this, name);
-        let closures = ServerClosures { check: method("checkstart"), start: method("onworkerstart"), stop: method("onworkerstop") };
-        host.workerman.add_server(WORKER, &server.address(), closures)?;
-        return host.workerman.run_all(method("checkstart"));
+        return server.start_workerman(&host, this);
     }
     if event_loop == Loop::Workerman {
         return Err(exception::fail(ErrorKind::Config, r"'loop' => 'workerman' needs Workerman: there is no class Workerman\Worker"));
@@ -206,16 +262,46 @@ fn start(call: &mut Call) -> Outcome {
     host.run(|| server.launch(&host, this), &|| server.state.get() == State::Idle)
 }
 
-/// Throws when the server could not start now. It runs in Workerman's master: nothing may be left behind there.
+/// A server of this class that nobody has callbacks for, until a signal stops it.
+pub fn run_alone(arguments: [Zval; 3]) -> Outcome {
+    check_cli(r"Heartbus\Host::run()")?;
+    let mut server = Zval::new();
+    // SAFETY: the class is registered and can be instantiated.
+    unsafe { shim::object_init_ex(&raw mut server, CLASS.load(Ordering::Relaxed)) };
+    invoke(&server, c"__construct", arguments)?;
+    let this = server.object().map_or(ptr::null_mut(), |object| ptr::from_ref(object).cast_mut());
+    // SAFETY: an object of our class, and constructed.
+    let Some(server) = (unsafe { php::held::<Server>(this) }) else { return Err(Thrown) };
+    let host = Host::current();
+    host.check_not_inside(r"Heartbus\Host::run()")?;
+    host.run(|| server.launch(&host, this), &|| server.state.get() == State::Idle)
+}
+
+fn check_cli(call: &str) -> Outcome {
+    // SAFETY: asks PHP for its name of itself.
+    if unsafe { shim::heartbus_is_cli() } {
+        return Ok(());
+    }
+    // SAFETY: a text that lives as long as PHP.
+    let sapi = unsafe { CStr::from_ptr(shim::heartbus_sapi()) }.to_string_lossy();
+    Err(exception::fail(ErrorKind::Config, format!("{call} needs the PHP CLI; this is {sapi}")))
+}
+
+/// Throws when the server could not start now. It runs in Workerman's master: nothing may be left behind there, but the
+/// choice of the bus socket, which all its processes share.
 fn check_start(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let server = call.held::<Server>()?;
-    let check = || server.config.log.apply().and_then(|()| Engine::check(&server.config.engine));
+    let check = || {
+        server.config.log.apply()?;
+        server.choose_bus_path(server.php_workers() > 0)?;
+        Engine::check(&server.config.engine)
+    };
     check().map_err(|error| exception::raise(&error))
 }
 
-/// In the worker that `start()` made.
-fn on_worker_start(call: &mut Call) -> Outcome {
+/// In the one worker of Workerman's that has everything.
+fn start_whole(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let (server, this) = (call.held::<Server>()?, call.this());
     let host = Host::current();
@@ -223,12 +309,46 @@ fn on_worker_start(call: &mut Call) -> Outcome {
     server.launch(&host, this)
 }
 
-fn on_worker_stop(call: &mut Call) -> Outcome {
+/// In the worker of Workerman's that has the engine.
+fn start_engine(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
+    let (server, this) = (call.held::<Server>()?, call.this());
+    let host = Host::current();
+    host.be_watched_by(Watcher::Workerman)?;
+    server.launch_engine(&host, this)
+}
+
+/// In a worker of Workerman's that runs callbacks.
+fn start_worker(call: &mut Call) -> Outcome {
+    arguments!(call, c"")?;
+    let (server, this) = (call.held::<Server>()?, call.this());
+    let host = Host::current();
+    host.be_watched_by(Watcher::Workerman)?;
+    server.role.set(Role::Worker);
+    server.state.set(State::Away);
+    host.add_server(server.clone(), object(this));
+    server.look_for_engine(&host)
+}
+
+/// The end of a worker of Workerman's. One that `leaves` is replaced: its engine goes on.
+fn stop_here(call: &mut Call) -> Outcome {
+    let mut leaves = false;
+    arguments!(call, c"|b", leaves)?;
     let server = call.held::<Server>()?;
     let host = Host::current();
     server.begin_stop(&host);
+    if leaves {
+        server.leave_at.set(Some(Instant::now()));
+    }
     server.finish_stop(&host)
+}
+
+/// Whether a worker of Workerman's that stops gracefully has something to wait for: its engine has connections.
+fn is_busy(call: &mut Call) -> Outcome {
+    arguments!(call, c"")?;
+    let server = call.held::<Server>()?;
+    call.result.set_bool(server.state.get() == State::Running);
+    Ok(())
 }
 
 fn stop(call: &mut Call) -> Outcome {
@@ -350,7 +470,18 @@ fn get_stats(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let server = call.held::<Server>()?;
     server.check_process()?;
-    *call.result = server.stats();
+    *call.result = server.stats()?;
+    Ok(())
+}
+
+/// Of the event whose callback runs; empty outside.
+fn event(call: &mut Call) -> Outcome {
+    arguments!(call, c"")?;
+    let server = call.held::<Server>()?;
+    *call.result = match server.told.get() {
+        Some((sequence, redelivered)) => map([("sequence", value(sequence as i64)), ("redelivered", value(redelivered))]),
+        None => Zval::new_array(),
+    };
     Ok(())
 }
 
@@ -381,37 +512,131 @@ impl Server {
             return Ok(());
         }
         let begin = || {
+            if self.config.php_workers.is_some_and(|workers| workers > 1) {
+                return Err(Error::new(ErrorKind::Config, "'php_workers' => 2 or more needs Workerman, which runs the workers"));
+            }
             self.config.log.apply()?;
             host.watch_log()?;
             let inbox = Inbox::new(self.config.inbox)?;
             inbox.subscribe(self.subscriptions());
-            host.add_server(self.clone(), object(this), &inbox)?;
-            let mut config = self.config.engine.clone();
-            if let Some(timeout) = self.views.heartbeat_timeout() {
-                config.heartbeat_timeout = config::seconds(timeout);
+            host.watch(inbox.as_fd())?;
+            let started = self.open_engine(|config| Engine::start(config, inbox.clone()));
+            if started.is_err() {
+                host.unwatch(inbox.as_fd());
             }
-            match Engine::start(&config, inbox) {
-                Ok(engine) => *self.engine.borrow_mut() = Some(Rc::new(engine)),
-                Err(error) => {
-                    host.remove_server(self);
-                    return Err(error);
-                }
-            }
+            self.engine.replace(Some(Rc::new(Backend::Here(Box::new(started?)))));
+            self.inbox.replace(Some(inbox));
             Ok(())
         };
         begin().map_err(|error| exception::raise(&error))?;
+        self.role.set(Role::Whole);
+        host.add_server(self.clone(), object(this));
         self.state.set(State::Running);
         self.run_timers(host);
         self.call(Start, [object(this)]).map(drop)
     }
 
-    /// Stops the engine: within 1.5 s every client was told. What is left to tell is in the inbox then.
+    /// Starts the engine for workers next door.
+    fn launch_engine(self: &Rc<Self>, host: &Host, this: *mut zend_object) -> Outcome {
+        // What the workers subscribe to when they start is not known before. What happens until then waits for them.
+        let expected = if self.has(Start) { EventMask::ALL } else { self.subscriptions() };
+        let defaults = DispatchLimits::default();
+        let limits = DispatchLimits {
+            events: self.config.inbox.events,
+            bytes: self.config.inbox.bytes,
+            drop_oldest: self.config.drops_oldest,
+            ..defaults
+        };
+        let begin = || {
+            self.config.log.apply()?;
+            host.watch_log()?;
+            let engine = self.open_engine(|config| Engine::start_for_workers(config, limits, expected))?;
+            self.engine.replace(Some(Rc::new(Backend::Here(Box::new(engine)))));
+            Ok(())
+        };
+        begin().map_err(|error| exception::raise(&error))?;
+        self.role.set(Role::Engine);
+        host.add_server(self.clone(), object(this));
+        self.state.set(State::Running);
+        Ok(())
+    }
+
+    fn open_engine<T>(&self, start: impl Fn(&ServerConfig) -> std::result::Result<T, Error>) -> std::result::Result<T, Error> {
+        let mut config = self.config.engine.clone();
+        if let Some(timeout) = self.views.heartbeat_timeout() {
+            config.heartbeat_timeout = config::seconds(timeout);
+        }
+        loop {
+            config.bus =
+                self.choose_bus_path(false)?.map(|path| BusConfig { path, group: self.config.bus_group.clone(), name: self.name().into() });
+            let started = start(&config);
+            // Another server that was as quick as this one may have the socket by now.
+            let is_lost = config.bus.as_ref().is_some_and(|bus| self.may_choose_bus_path() && bus::is_taken(&bus.path));
+            if started.is_ok() || !is_lost || self.bus_path.take().is_none() {
+                return started;
+            }
+        }
+    }
+
+    /// The name of Workerman's workers, and of the bus socket.
+    fn name(&self) -> &str {
+        self.config.name.as_deref().unwrap_or(WORKER)
+    }
+
+    /// Lets Workerman run the engine, and the workers for the callbacks.
+    fn start_workerman(self: &Rc<Self>, host: &Host, this: *mut zend_object) -> Outcome {
+        self.owns_worker.set(true);
+        // SAFETY: the class is registered.
+        let class = unsafe { &*CLASS.load(Ordering::Relaxed) };
+        let method = |name| php::method_closure(class, this, name);
+        let workers = self.php_workers();
+        let start = method(if workers == 0 { "startwhole" } else { "startengine" });
+        // Nothing that a reload could replace runs beside the engine.
+        let is_reloadable = workers == 0 && self.has_code();
+        let closures = ServerClosures { check: method("checkstart"), start, stop: method("stophere") };
+        host.workerman.add_server(self.name(), &self.address(), is_reloadable, closures)?;
+        if workers > 0 {
+            let closures = WorkerClosures { start: method("startworker"), stop: method("stophere"), is_busy: method("isbusy") };
+            host.workerman.add_workers(&format!("{} php", self.name()), workers, closures)?;
+        }
+        host.workerman.run_all(method("checkstart"))
+    }
+
+    fn has_code(&self) -> bool {
+        self.callbacks.borrow().iter().any(Option::is_some) || !self.timers.is_empty()
+    }
+
+    /// Processes that Workerman runs for the callbacks; 0 where these run beside the engine, or there are none.
+    fn php_workers(&self) -> i64 {
+        if self.has_code() { self.config.php_workers.unwrap_or(0) } else { 0 }
+    }
+
+    // ---- the end ----
+
+    /// Stops the engine: within 1.5 s every client was told. What is left to tell is in the inbox then. A worker goes when
+    /// its engine has told it everything.
     pub fn begin_stop(&self, host: &Host) {
-        if self.state.get() == State::Running {
-            self.stop_engine();
-            self.state.set(State::Stopping);
-            self.tell_until.set(Some(Instant::now() + TELLING_TIME));
-            host.ring();
+        match (self.role.get(), self.state.get()) {
+            (Role::Worker, State::Away) => {
+                self.retry_at.set(None);
+                self.state.set(State::Idle);
+                drop(host.remove_server(self));
+                self.timers.rest();
+            }
+            (Role::Engine, State::Running) => {
+                self.stop_engine();
+                self.state.set(State::Idle);
+                drop(host.remove_server(self));
+            }
+            (role, State::Running) => {
+                let now = Instant::now();
+                self.stop_engine();
+                self.state.set(State::Stopping);
+                self.leave_at.set(Some(now + PATIENCE));
+                self.tell_until.set(Some(now + if role == Role::Worker { WORKER_TELLING_TIME } else { TELLING_TIME }));
+                host.ring();
+            }
+            _ => {}
         }
     }
 
@@ -423,7 +648,7 @@ impl Server {
     /// Drops what could not be told in time, and says so.
     fn give_up_telling(&self) {
         let mut dropped = self.pending.take().len();
-        if let Some(inbox) = self.inbox() {
+        if let Some(inbox) = &*self.inbox.borrow() {
             let mut rest = VecDeque::new();
             while inbox.drain(&mut rest, 1024) > 0 {
                 dropped += rest.len();
@@ -438,29 +663,44 @@ impl Server {
     pub fn finish_stop(&self, host: &Host) -> Outcome {
         while self.state.get() == State::Stopping {
             host.pump()?;
+            if self.role.get() == Role::Worker && self.state.get() == State::Stopping && self.pending() == 0 {
+                host.sleep(Some(Instant::now() + Duration::from_millis(5)))?;
+            }
         }
         host.leave_loop_when_idle()
     }
 
-    /// The last step of stopping, once everything is told.
-    pub fn settle(&self, host: &Host) -> Outcome<bool> {
-        if self.state.get() == State::Stopping && self.tell_until.get().is_some_and(|until| until <= Instant::now()) {
+    /// What remains to be done when events were told.
+    pub fn settle(self: &Rc<Self>, host: &Host) -> Outcome<bool> {
+        let engine = self.engine.borrow().clone();
+        let Some(engine) = engine else { return if self.role.get() == Role::Worker { self.settle_worker(host) } else { Ok(false) } };
+        if self.role.get() == Role::Whole
+            && self.state.get() == State::Stopping
+            && self.tell_until.get().is_some_and(|until| until <= Instant::now())
+        {
             self.give_up_telling();
         }
-        let is_quiet = || self.pending.borrow().is_empty() && self.inbox().is_none_or(|inbox| inbox.stats().queued_events == 0);
-        if is_quiet() && self.views.are_channels_open() {
-            let coalesced = self.inbox().map_or(0, |inbox| inbox.stats().coalesced);
-            if self.views.sweep(coalesced) {
-                self.views.wake()?;
-            }
-        }
-        if self.state.get() != State::Stopping || !is_quiet() {
-            return Ok(false);
-        }
-        if self.views.close_departed() {
+        if self.is_quiet() && self.views.are_channels_open() && self.views.sweep(self.coalesced(), &engine) {
             self.views.wake()?;
         }
+        match self.role.get() {
+            Role::Worker => self.settle_worker(host),
+            Role::Whole if self.state.get() == State::Stopping && self.is_quiet() => {
+                if self.views.close_departed(&engine) {
+                    self.views.wake()?;
+                }
+                self.come_to_rest(host)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// The last step of stopping, once everything is told.
+    fn come_to_rest(&self, host: &Host) -> Outcome<bool> {
         self.state.set(State::Idle);
+        if let Some(inbox) = &*self.inbox.borrow() {
+            host.unwatch(inbox.as_fd());
+        }
         // The object may be held by nobody else.
         let object = host.remove_server(self);
         self.timers.rest();
@@ -470,9 +710,18 @@ impl Server {
         }
     }
 
+    /// Everything that happened so far was told.
+    fn is_quiet(&self) -> bool {
+        self.pending() == 0 && self.inbox.borrow().as_ref().is_none_or(|inbox| inbox.stats().queued_events == 0)
+    }
+
+    fn coalesced(&self) -> u64 {
+        self.inbox.borrow().as_ref().map_or(self.coalesced.get(), |inbox| inbox.stats().coalesced)
+    }
+
     fn stop_engine(&self) {
         let engine = self.engine.borrow().clone();
-        if let Some(engine) = engine {
+        if let Some(Backend::Here(engine)) = engine.as_deref() {
             engine.stop();
         }
     }
@@ -498,7 +747,7 @@ impl Server {
     }
 
     /// The last engine of this server.
-    pub fn engine(&self) -> Option<Rc<Engine>> {
+    pub fn engine(&self) -> Option<Rc<Backend>> {
         self.engine.borrow().clone()
     }
 
@@ -511,9 +760,10 @@ impl Server {
 
     /// After what PHP wants to know has changed.
     pub fn resubscribe(&self) {
-        if let Some(inbox) = self.inbox() {
+        if let Some(inbox) = &*self.inbox.borrow() {
             inbox.subscribe(self.subscriptions());
         }
+        self.say(|attachment| attachment.subscribe(self.subscriptions()));
     }
 
     pub fn weak(&self) -> &Weak<Server> {
@@ -537,7 +787,7 @@ impl Server {
         self.callbacks.borrow()[kind as usize].is_some()
     }
 
-    fn call_for_node<const N: usize>(&self, kind: Kind, about: &Arc<Node>, more: impl FnOnce(Zval) -> [Zval; N]) -> Outcome<bool> {
+    fn call_for_node<const N: usize>(&self, kind: Kind, about: &Registration, more: impl FnOnce(Zval) -> [Zval; N]) -> Outcome<bool> {
         let engine = self.engine.borrow().clone();
         match engine {
             // Making the object costs more than looking whether anybody wants it.
@@ -554,14 +804,14 @@ impl Server {
     }
 
     /// Asks the engine for something. None, and a word in the log, when it cannot be done.
-    pub fn ask<T>(&self, question: impl FnOnce(&Engine) -> std::result::Result<T, Error>) -> Outcome<Option<T>> {
+    pub fn ask<T>(&self, question: impl FnOnce(&Backend) -> std::result::Result<T, Error>) -> Outcome<Option<T>> {
         let engine = self.engine.borrow().clone();
         let Some(engine) = engine else { return Ok(None) };
         match question(&engine) {
             Ok(answer) => Ok(Some(answer)),
-            Err(error) if error.kind == ErrorKind::WrongProcess => Err(exception::raise(&error)),
+            Err(error) if matches!(error.kind, ErrorKind::WrongProcess | ErrorKind::Timeout) => Err(exception::raise(&error)),
             Err(error) => {
-                if matches!(error.kind, ErrorKind::Limit | ErrorKind::InvalidArgument) {
+                if matches!(error.kind, ErrorKind::Limit | ErrorKind::InvalidArgument | ErrorKind::Io) {
                     tracing::error!("Failed to send data: {error}");
                 }
                 Ok(None)
@@ -574,34 +824,13 @@ impl Server {
         if is_foreign { Err(exception::raise(&Error::wrong_process())) } else { Ok(()) }
     }
 
-    fn stats(&self) -> Zval {
-        let engine = self.engine.borrow().as_ref().map(|engine| engine.stats());
-        let number = |read: fn(&Stats) -> usize| engine.as_ref().map_or(0, |stats| read(stats) as i64);
-        let counts = engine.map_or_else(Counts::default, |stats| stats.counts);
-        let count = |number: u64| value(number as i64);
-        let nodes = number(|stats| stats.nodes_online);
-        let connections = number(|stats| stats.connections_active);
+    fn stats(&self) -> Outcome<Zval> {
+        let engine = self.engine.borrow().clone();
+        let engine = engine.map(|engine| engine.stats()).transpose().map_err(|error| exception::raise(&error))?;
+        let stats = engine.unwrap_or_default();
         // While it runs: what the descriptor limit allows.
-        let max_connections = engine.as_ref().map_or(self.config.max_connections, |stats| stats.max_connections as i64);
-        let left = counts.nodes_unregistered + counts.nodes_timed_out + counts.nodes_replaced + counts.nodes_disconnected;
-        let refused = counts.connections_rejected + counts.connections_denied;
-
-        let mut details: Vec<(&str, Zval)> = counts.list().map(|(name, number)| (name, count(number))).collect();
-        details.extend([
-            ("nodes_online", value(nodes)),
-            ("channels_active", value(number(|stats| stats.channels_active))),
-            ("connections_active", value(connections)),
-            ("max_connections", value(number(|stats| stats.max_connections))),
-            ("io_threads", value(number(|stats| stats.io_threads))),
-            ("buffered_bytes", value(number(|stats| stats.buffered_bytes))),
-            ("inbox_events", value(number(|stats| stats.inbox.queued_events))),
-            ("inbox_bytes", value(number(|stats| stats.inbox.queued_bytes))),
-            ("inbox_pauses", count(engine.map_or(0, |stats| stats.inbox.pauses))),
-            ("channel_dropped", count(self.views.dropped())),
-            ("inbox_coalesced", count(engine.map_or(0, |stats| stats.inbox.coalesced))),
-        ]);
-
-        map([
+        let max_connections = if engine.is_some() { stats.max_connections as i64 } else { self.config.max_connections };
+        Ok(map([
             (
                 "server",
                 map([
@@ -611,45 +840,14 @@ impl Server {
                     ("protocol", self.config.protocol.shallow_clone()),
                 ]),
             ),
-            (
-                "nodes",
-                map([
-                    ("total", value(nodes)),
-                    ("online", value(nodes)),
-                    ("offline", value(0i64)),
-                    ("total_heartbeats", count(counts.heartbeats)),
-                    ("total_messages", count(counts.data_in)),
-                    ("total_registered", count(counts.nodes_registered)),
-                    ("total_unregistered", count(left)),
-                    ("total_timeout", count(counts.nodes_timed_out)),
-                ]),
-            ),
-            (
-                "channels",
-                map([
-                    ("active_channels", value(number(|stats| stats.channels_active))),
-                    ("active_nodes", value(nodes)),
-                    ("total_send_queue", value(0i64)),
-                    ("total_recv_queue", value(self.views.queued())),
-                    ("total_send_count", count(counts.data_out)),
-                    ("total_recv_count", count(counts.data_in)),
-                ]),
-            ),
-            (
-                "connections",
-                map([
-                    ("active_connections", value(connections)),
-                    ("max_connections", value(max_connections)),
-                    ("total_connections", count(counts.connections_total.saturating_sub(refused))),
-                    ("total_closed", count(counts.connections_closed)),
-                    ("usage_percent", value(connections as f64 / max_connections as f64 * 100.0)),
-                ]),
-            ),
+            ("nodes", statistics::nodes(&stats)),
+            ("channels", statistics::channels(&stats, self.views.queued())),
+            ("connections", statistics::connections(&stats, max_connections)),
             (
                 "router",
                 map([
-                    ("total_routed", count(counts.data_in)),
-                    ("total_failed", count(counts.data_ignored)),
+                    ("total_routed", value(stats.counts.data_in as i64)),
+                    ("total_failed", value(stats.counts.data_ignored as i64)),
                     ("handlers_count", value(0i64)),
                     ("routes_count", value(0i64)),
                 ]),
@@ -663,21 +861,85 @@ impl Server {
                     ("timeout_callbacks", value(i64::from(self.has(Timeout)))),
                 ]),
             ),
-            ("engine", php::map_of(details)),
-        ])
+            ("engine", statistics::engine(&stats, self.views.dropped())),
+        ]))
     }
 }
 
 impl Source for Server {
-    fn inbox(&self) -> Option<Arc<Inbox>> {
-        self.engine.borrow().as_ref().and_then(|engine| engine.inbox().cloned())
+    fn pending(&self) -> usize {
+        self.pending.borrow().len()
     }
 
-    fn pending(&self) -> &RefCell<VecDeque<Event>> {
-        &self.pending
+    fn refill(&self, max: usize) -> Outcome {
+        self.acknowledge();
+        let mut pending = self.pending.borrow_mut();
+        if let Some(inbox) = &*self.inbox.borrow() {
+            let mut events = VecDeque::new();
+            inbox.drain(&mut events, max);
+            let first = self.sequence.get() + 1;
+            self.sequence.set(self.sequence.get() + events.len() as u64);
+            pending.extend(events.into_iter().zip(first..).map(|(event, sequence)| Pending {
+                event: event.map_node(Registration::Here),
+                sequence,
+                redelivered: false,
+                watched: false,
+                ends: None,
+            }));
+        } else if matches!(self.state.get(), State::Running | State::Stopping) {
+            let mut events = VecDeque::new();
+            // An engine that is gone shows in the phase.
+            self.next_door(|next_door| next_door.attachment.borrow_mut().drain(&mut events, max));
+            pending.extend(events.into_iter().map(|delivered| Pending {
+                event: delivered.told.event.map_node(Registration::NextDoor),
+                sequence: delivered.told.sequence,
+                redelivered: delivered.told.redelivered,
+                watched: delivered.told.watched,
+                ends: delivered.is_last.then_some(delivered.batch),
+            }));
+        }
+        Ok(())
     }
 
-    fn tell(&self, host: &Host, event: Event) -> Outcome<bool> {
+    fn tell_next(&self, host: &Host) -> Outcome<bool> {
+        // The batch before must not be told again, whatever becomes of this one.
+        self.acknowledge();
+        let next = self.pending.borrow_mut().pop_front();
+        let Some(pending) = next else { return Ok(false) };
+        self.finished_batch.set(pending.ends);
+        let before = self.told.replace(Some((pending.sequence, pending.redelivered)));
+        let told = if pending.watched { self.tell_channel(host, &pending.event) } else { self.tell(host, pending.event) };
+        self.told.set(before);
+        if told.is_ok() {
+            self.acknowledge();
+        }
+        told
+    }
+}
+
+impl Server {
+    /// Says that every event of a batch was told.
+    fn acknowledge(&self) {
+        if let Some(batch) = self.finished_batch.take() {
+            self.say(|attachment| attachment.acknowledge(batch));
+        }
+    }
+
+    /// Lets a channel have what its node sent, or know that it left.
+    fn tell_channel(&self, host: &Host, event: &Event<Registration>) -> Outcome<bool> {
+        let is_waited_for = match event {
+            Event::Data { node, channel_id, payload } => self.views.receive(node, *channel_id, payload),
+            Event::Left { node, .. } => self.views.node_left(node),
+            _ => false,
+        };
+        self.ring_for_waiters(host, is_waited_for);
+        Ok(self.views.wake()? > 0)
+    }
+
+    fn tell(&self, host: &Host, event: Event<Registration>) -> Outcome<bool> {
+        if let Event::Register { count, .. } | Event::Left { count, .. } = &event {
+            self.coalesced.set(self.coalesced.get() + u64::from(count.saturating_sub(1)));
+        }
         match event {
             Event::Connect { connection_id, peer } => {
                 let ip = text(peer.ip().to_canonical().to_string());
@@ -685,11 +947,11 @@ impl Source for Server {
             }
             Event::Register { node, .. } => self.call_for_node(Register, &node, |node| [node]),
             Event::Heartbeat { node, .. } => self.call_for_node(Heartbeat, &node, |node| [node]),
-            Event::Data { node, channel_id, payload } => {
+            Event::Data { ref node, channel_id, ref payload } => {
                 // Into the queue first, without running anything: whatever the callback does, the order stays.
-                let is_waited_for = self.views.receive(&node, channel_id, &payload);
+                let is_waited_for = self.views.receive(node, channel_id, payload);
                 self.ring_for_waiters(host, is_waited_for);
-                let called = self.call_for_node(Data, &node, |node| [node, text(payload), value(i64::from(channel_id))])?;
+                let called = self.call_for_node(Data, node, |node| [node, text(payload), value(i64::from(channel_id))])?;
                 Ok(self.views.wake()? > 0 || called)
             }
             Event::Left { node, how, .. } => {

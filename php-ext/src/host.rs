@@ -5,6 +5,7 @@
 //! borrow held; events that were taken out of an inbox wait in their source until their turn, so that an exception, a
 //! suspended fiber or a nested loop loses none.
 
+use crate::backend::Backend;
 use crate::bell::Bell;
 use crate::classes::logger;
 use crate::classes::start_fiber;
@@ -18,15 +19,11 @@ use crate::shim;
 use crate::signals::Signals;
 use crate::workerman::Workerman;
 use ext_php_rs::types::Zval;
-use heartbus_core::engine::Engine;
 use heartbus_core::error::{Error, ErrorKind};
-use heartbus_core::event::Event;
-use heartbus_core::inbox::Inbox;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Events of one source that are told before the next source, timers and signals have their turn.
@@ -39,15 +36,16 @@ thread_local! {
     static HOST: RefCell<Option<Rc<Host>>> = const { RefCell::new(None) };
 }
 
-/// Something that has an inbox: a server, or all clients together.
+/// Something that events come from: a server, or all clients together. Those that were taken out wait in it for their
+/// callbacks.
 pub trait Source {
-    fn inbox(&self) -> Option<Arc<Inbox>>;
+    fn pending(&self) -> usize;
 
-    /// Events that were taken out of the inbox and wait for their callbacks.
-    fn pending(&self) -> &RefCell<VecDeque<Event>>;
+    /// Takes out up to `max` more, when none is left.
+    fn refill(&self, max: usize) -> Outcome;
 
-    /// Tells one event. True when a callback ran.
-    fn tell(&self, host: &Host, event: Event) -> Outcome<bool>;
+    /// Tells the next. True when a callback ran.
+    fn tell_next(&self, host: &Host) -> Outcome<bool>;
 }
 
 /// A loop of others.
@@ -140,6 +138,7 @@ impl Host {
 
     /// The end of the request: everything stops, politely; no callback runs any more.
     pub fn shut_down() {
+        crate::bus::end_request();
         let Some(host) = HOST.with_borrow_mut(Option::take) else { return };
         host.signals.take();
         // Said explicitly and not left to drop: a fatal error may have jumped over frames that share these. Clients go
@@ -196,30 +195,41 @@ impl Host {
 
     // ---- servers and clients ----
 
-    pub fn add_server(&self, server: Rc<Server>, object: Zval, inbox: &Inbox) -> Result<(), Error> {
-        self.bell()?.watch(inbox.as_fd())?;
+    pub fn add_server(&self, server: Rc<Server>, object: Zval) {
         self.servers.borrow_mut().push((server, object));
-        Ok(())
     }
 
     /// Gives the server's object back: dropping it may run PHP code.
     pub fn remove_server(&self, server: &Server) -> Option<Zval> {
-        if let (Some(inbox), Some(bell)) = (server.inbox(), self.bell.get()) {
-            bell.unwatch(inbox.as_fd());
-        }
         let mut servers = self.servers.borrow_mut();
         let place = servers.iter().position(|(running, _)| std::ptr::eq(&raw const **running, server))?;
         Some(servers.remove(place).1)
+    }
+
+    /// The PHP object of a server that runs.
+    pub fn object_of(&self, server: &Server) -> Option<Zval> {
+        let servers = self.servers.borrow();
+        servers.iter().find(|(running, _)| std::ptr::eq(&raw const **running, server)).map(|(_, object)| object.shallow_clone())
     }
 
     pub fn running_servers(&self) -> Vec<Rc<Server>> {
         self.servers.borrow().iter().map(|(server, _)| server.clone()).collect()
     }
 
-    /// Servers whose engines run.
-    pub fn running(&self) -> Vec<(Rc<Server>, Rc<Engine>)> {
+    /// Servers whose engines run, here or next door.
+    pub fn running(&self) -> Vec<(Rc<Server>, Rc<Backend>)> {
         let servers = self.running_servers().into_iter();
         servers.filter_map(|server| server.engine().filter(|engine| !engine.is_stopped()).map(|engine| (server, engine))).collect()
+    }
+
+    pub fn watch(&self, fd: BorrowedFd) -> Result<(), Error> {
+        self.bell()?.watch(fd)
+    }
+
+    pub fn unwatch(&self, fd: BorrowedFd) {
+        if let Some(bell) = self.bell.get() {
+            bell.unwatch(fd);
+        }
     }
 
     /// The thread of all clients; started by the first that needs it.
@@ -229,9 +239,7 @@ impl Host {
         }
         let start = || {
             let fleet = Rc::new(Fleet::start()?);
-            if let Some(inbox) = fleet.inbox() {
-                self.bell()?.watch(inbox.as_fd())?;
-            }
+            self.watch(fleet.inbox.as_fd())?;
             Ok(fleet)
         };
         let fleet = start().map_err(|error| exception::raise(&error))?;
@@ -396,7 +404,7 @@ impl Host {
             if visits != self.visits.get() {
                 return Ok(ran);
             }
-            is_quiet &= server.pending().borrow().is_empty() && !server.views.has_to_wake();
+            is_quiet &= server.pending() == 0 && !server.views.has_to_wake();
         }
         let fleet = self.fleet.borrow().clone();
         if let Some(fleet) = fleet {
@@ -404,7 +412,11 @@ impl Host {
             if visits != self.visits.get() {
                 return Ok(ran);
             }
-            is_quiet &= fleet.pending().borrow().is_empty();
+            is_quiet &= fleet.pending() == 0;
+        }
+        ran += crate::bus::wake()?;
+        if visits != self.visits.get() {
+            return Ok(ran);
         }
         if let (true, Some(bell)) = (is_quiet, self.bell.get()) {
             bell.silence();
@@ -441,21 +453,17 @@ impl Host {
         let visits = self.visits.get();
         let until = Instant::now() + BATCH_TIME;
         let mut ran = 0;
-        let is_empty = source.pending().borrow().is_empty();
-        if let (true, Some(inbox)) = (is_empty, source.inbox()) {
-            inbox.drain(&mut source.pending().borrow_mut(), BATCH);
+        if source.pending() == 0 {
+            source.refill(BATCH)?;
         }
         for _ in 0..BATCH {
-            let (event, are_more) = {
-                let mut pending = source.pending().borrow_mut();
-                (pending.pop_front(), !pending.is_empty())
-            };
-            let Some(event) = event else { break };
-            if are_more {
+            match source.pending() {
+                0 => break,
+                1 => {}
                 // If the callback throws or suspends its fiber, the next turn of the loop goes on with the rest.
-                self.ring();
+                _ => self.ring(),
             }
-            ran += usize::from(source.tell(self, event)?);
+            ran += usize::from(source.tell_next(self)?);
             self.check_process()?;
             if visits != self.visits.get() || Instant::now() >= until {
                 break;
@@ -466,7 +474,7 @@ impl Host {
 
     /// Makes the bell ring when the next timer is due.
     pub fn set_alarm(&self) {
-        let timers = self.running_servers().into_iter().filter_map(|server| server.timers.next_due());
+        let timers = self.running_servers().into_iter().flat_map(|server| [server.timers.next_due(), server.wakes_at()]).flatten();
         let alarm = self.alarms.borrow().first_key_value().map(|((at, _), _)| *at);
         let next = timers.chain(alarm).min();
         if let Some(bell) = self.bell.get() {
@@ -487,6 +495,12 @@ impl Host {
                 if visits != self.visits.get() {
                     return Ok(fired);
                 }
+            }
+        }
+        for server in self.running_servers() {
+            fired += usize::from(server.settle(self)?);
+            if visits != self.visits.get() {
+                return Ok(fired);
             }
         }
         while let Some(alarm) = self.take_alarm(now) {
@@ -634,7 +648,7 @@ impl Host {
     }
 
     /// Sleeps until something may have to be done. False when a signal ended it.
-    fn sleep(&self, deadline: Option<Instant>) -> Outcome<bool> {
+    pub fn sleep(&self, deadline: Option<Instant>) -> Outcome<bool> {
         let nanoseconds = deadline.map_or(-1, |at| {
             let left = at.saturating_duration_since(Instant::now()).as_nanos();
             i64::try_from(left).unwrap_or(i64::MAX)

@@ -2,7 +2,9 @@
 //!
 //! Loading it starts no thread and opens no descriptor. `start()` and `connect()` do.
 
+mod backend;
 mod bell;
+mod bus;
 mod classes;
 mod clock;
 mod commands;
@@ -25,6 +27,8 @@ mod php;
 mod shim;
 mod signals;
 mod slots;
+mod standalone;
+mod statistics;
 mod timers;
 mod workerman;
 
@@ -50,6 +54,8 @@ extern "C" fn start_module(kind: i32, number: i32) -> i32 {
         .and_then(|()| node::register())
         .and_then(|()| heartbeat_server::register())
         .and_then(|()| heartbeat_client::register())
+        .and_then(|()| bus::register())
+        .and_then(|()| standalone::register())
         .and_then(|()| classes::register());
     match registered {
         Ok(()) => 0,

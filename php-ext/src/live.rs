@@ -5,6 +5,7 @@
 //! are known only while they live. So the same node is the same object, and an object that nobody holds costs nothing. A
 //! clone is an ordinary object that shows nothing.
 
+use crate::backend::{Backend, Registration, RegistrationKey};
 use crate::classes::{channel, channel_scheduler, node_manager};
 use crate::exception;
 use crate::heartbeat_server::Server;
@@ -13,9 +14,7 @@ use crate::php::{self, Outcome, Thrown, map, text, value};
 use ext_php_rs::ffi::{std_object_handlers, zend_object, zend_object_handlers, zend_object_std_dtor};
 use ext_php_rs::types::{ZendEmptyArray, Zval};
 use ext_php_rs::zend::run_handler;
-use heartbus_core::engine::Engine;
 use heartbus_core::error::{Error, ErrorKind};
-use heartbus_core::hub::Node;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -29,8 +28,8 @@ use std::sync::{Arc, OnceLock};
 enum Subject {
     /// All nodes, or all channels.
     All,
-    Node(Arc<Node>),
-    Channel(Arc<Node>),
+    Node(Registration),
+    Channel(Registration),
 }
 
 struct Bond {
@@ -38,21 +37,29 @@ struct Bond {
     subject: Subject,
 }
 
-/// Keys are addresses: two look-ups for every event are noticed with the standard library's hasher, which is made for keys
-/// that strangers choose.
-type AddressMap<T> = HashMap<usize, T, BuildHasherDefault<AddressHasher>>;
+/// Keys are addresses and numbers of ours: two look-ups for every event are noticed with the standard library's hasher,
+/// which is made for keys that strangers choose.
+type NumberMap<K, T> = HashMap<K, T, BuildHasherDefault<NumberHasher>>;
 
 #[derive(Default)]
-struct AddressHasher(u64);
+struct NumberHasher(u64);
 
-impl Hasher for AddressHasher {
+impl Hasher for NumberHasher {
     fn write(&mut self, bytes: &[u8]) {
         bytes.iter().for_each(|byte| self.write_usize(usize::from(*byte)));
     }
 
+    fn write_u32(&mut self, number: u32) {
+        self.write_u64(number.into());
+    }
+
     fn write_usize(&mut self, number: usize) {
+        self.write_u64(number as u64);
+    }
+
+    fn write_u64(&mut self, number: u64) {
         // Fibonacci hashing; the rotation brings the good bits to where the table looks first.
-        self.0 = (self.0 ^ number as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(26);
+        self.0 = (self.0 ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(26);
     }
 
     fn finish(&self) -> u64 {
@@ -62,7 +69,7 @@ impl Hasher for AddressHasher {
 
 thread_local! {
     /// By the address of the object.
-    static BONDS: RefCell<AddressMap<Bond>> = RefCell::default();
+    static BONDS: RefCell<NumberMap<usize, Bond>> = RefCell::default();
 }
 
 /// PHP's own, except that we hear of the object's end. They also tell such an object from an ordinary one.
@@ -131,12 +138,13 @@ pub enum Sent {
 /// One channel of the engine.
 pub struct View {
     server: Weak<Server>,
-    node: Arc<Node>,
+    node: Registration,
 }
 
 impl View {
     pub fn is_open(&self) -> bool {
-        self.node.is_online()
+        // Next door the engine says so when it is asked for something, and tells who left.
+        !matches!(&self.node, Registration::Here(node) if !node.is_online())
     }
 
     pub fn send(&self, data: &[u8]) -> Outcome<Sent> {
@@ -181,15 +189,14 @@ struct NodeEntry {
 
 struct ChannelEntry {
     object: *mut zend_object,
-    node: Arc<Node>,
+    node: Registration,
     kept: Option<Zval>,
 }
 
 /// The objects of one server.
 #[derive(Default)]
 pub struct Views {
-    /// By the address of the registration.
-    nodes: RefCell<AddressMap<NodeEntry>>,
+    nodes: RefCell<NumberMap<RegistrationKey, NodeEntry>>,
     /// By the id of the channel. Closed ones stay while PHP holds them.
     channels: RefCell<HashMap<u32, ChannelEntry>>,
     /// Channels whose waiters have to be told something.
@@ -235,12 +242,12 @@ impl Views {
     }
 
     /// The object of a registration, as the engine knows it at this moment.
-    pub fn node(&self, server: &Weak<Server>, engine: &Engine, about: &Arc<Node>) -> Outcome<Zval> {
-        let info = about.info(engine.now());
-        let key = Arc::as_ptr(about) as usize;
+    pub fn node(&self, server: &Weak<Server>, engine: &Backend, about: &Registration) -> Outcome<Zval> {
+        let info = engine.info(about);
+        let key = about.key();
         let known = self.nodes.borrow_mut().get_mut(&key).map(|entry| {
-            let is_same = Arc::ptr_eq(&entry.metadata, &info.metadata);
-            entry.metadata = info.metadata.clone();
+            let is_same = Arc::ptr_eq(&entry.metadata, &info.metadata) || entry.metadata == info.metadata;
+            entry.metadata.clone_from(&info.metadata);
             (php::object(entry.object), entry.object, is_same)
         });
         if let Some((node, object, is_same)) = known {
@@ -250,25 +257,31 @@ impl Views {
         }
         let node = node::create(&info)?;
         let object = bind(&node, server, Subject::Node(about.clone()))?;
-        self.nodes.borrow_mut().insert(key, NodeEntry { object, metadata: info.metadata });
+        self.nodes.borrow_mut().insert(key, NodeEntry { object, metadata: info.metadata.clone() });
         Ok(node)
     }
 
     /// The object of a node's channel; null for a node that left.
-    fn channel(&self, live: &Live, node: &Arc<Node>) -> Outcome<Zval> {
-        let known = self.channels.borrow().get(&node.channel_id()).filter(|entry| Arc::ptr_eq(&entry.node, node)).map(|entry| entry.object);
-        if let Some(object) = known {
+    fn channel(&self, live: &Live, node: &Registration) -> Outcome<Zval> {
+        if let Some(object) = self.channel_of(node) {
             return Ok(php::object(object));
         }
-        let info = node.info(live.engine.now());
+        let info = live.engine.info(node);
         let channel = channel::create(i64::from(info.channel_id), text(&*info.id), live.server.channel_queue_size())?;
         let object = bind(&channel, live.server.weak(), Subject::Channel(node.clone()))?;
         channel::set_created_at(object, info.created_at);
         let entry = ChannelEntry { object, node: node.clone(), kept: None };
         self.channels.borrow_mut().insert(info.channel_id, entry);
         live.server.resubscribe();
+        live.server.watch(info.channel_id);
         // One that leaves from here on is told of.
-        Ok(if node.is_online() { channel } else { Zval::null() })
+        let is_online = answered(live.engine.is_online(node))?;
+        Ok(if is_online { channel } else { Zval::null() })
+    }
+
+    /// What PHP holds of a node's channel.
+    fn channel_of(&self, node: &Registration) -> Option<*mut zend_object> {
+        self.channels.borrow().get(&node.channel_id()).filter(|entry| entry.node.key() == node.key()).map(|entry| entry.object)
     }
 
     pub fn are_channels_open(&self) -> bool {
@@ -279,8 +292,7 @@ impl Views {
         match subject {
             Subject::All => {}
             Subject::Node(node) => {
-                let key = Arc::as_ptr(node) as usize;
-                self.nodes.borrow_mut().remove(&key);
+                self.nodes.borrow_mut().remove(&node.key());
             }
             Subject::Channel(node) => {
                 let mut channels = self.channels.borrow_mut();
@@ -290,6 +302,7 @@ impl Views {
                 }
                 let are_none_left = channels.is_empty();
                 drop(channels);
+                server.unwatch(node.channel_id());
                 if are_none_left {
                     server.resubscribe();
                 }
@@ -300,8 +313,8 @@ impl Views {
     // ---- what happens on the wire ----
 
     /// Puts a message into its channel's queue. True when somebody waits for it: see [`Views::wake`].
-    pub fn receive(&self, node: &Arc<Node>, channel_id: u32, payload: &[u8]) -> bool {
-        let object = self.channels.borrow().get(&channel_id).filter(|entry| Arc::ptr_eq(&entry.node, node)).map(|entry| entry.object);
+    pub fn receive(&self, node: &Registration, channel_id: u32, payload: &[u8]) -> bool {
+        let object = self.channel_of(node).filter(|_| channel_id == node.channel_id());
         let Some(object) = object.filter(|object| !channel::closed(*object)) else { return false };
         if channel::accept(object, text(payload)) {
             self.dropped.set(self.dropped.get() + 1);
@@ -310,10 +323,8 @@ impl Views {
     }
 
     /// A node left: its channel takes nothing more. What it has is still there to be received.
-    pub fn node_left(&self, node: &Arc<Node>) -> bool {
-        let object =
-            self.channels.borrow().get(&node.channel_id()).filter(|entry| Arc::ptr_eq(&entry.node, node)).map(|entry| entry.object);
-        object.is_some_and(|object| self.close(node.channel_id(), object))
+    pub fn node_left(&self, node: &Registration) -> bool {
+        self.channel_of(node).is_some_and(|object| self.close(node.channel_id(), object))
     }
 
     fn close(&self, channel_id: u32, object: *mut zend_object) -> bool {
@@ -326,18 +337,23 @@ impl Views {
     }
 
     /// The server stopped, or told us less than happened: closes the channels of all nodes that are gone.
-    pub fn close_departed(&self) -> bool {
-        let gone: Vec<_> = {
-            let channels = self.channels.borrow();
-            channels.iter().filter(|(_, entry)| !entry.node.is_online()).map(|(id, entry)| (*id, entry.object)).collect()
-        };
-        gone.into_iter().fold(false, |any, (id, object)| self.close(id, object) || any)
+    pub fn close_departed(&self, engine: &Backend) -> bool {
+        let channels: Vec<_> = self.channels.borrow().iter().map(|(id, entry)| (*id, entry.object, entry.node.clone())).collect();
+        // Whoever cannot be asked about is gone.
+        let gone = channels.into_iter().filter(|(.., node)| !engine.is_online(node).unwrap_or_default());
+        gone.fold(false, |any, (id, object, _)| self.close(id, object) || any)
+    }
+
+    /// The server is gone, and all its nodes.
+    pub fn close_all(&self) -> bool {
+        let all: Vec<_> = self.channels.borrow().iter().map(|(id, entry)| (*id, entry.object)).collect();
+        all.into_iter().fold(false, |any, (id, object)| self.close(id, object) || any)
     }
 
     /// Departures may be put together with later arrivals of the same id while PHP is slow. To be called when everything
     /// was told, with the number of events that were put together so far.
-    pub fn sweep(&self, coalesced: u64) -> bool {
-        self.swept.replace(coalesced) != coalesced && self.close_departed()
+    pub fn sweep(&self, coalesced: u64, engine: &Backend) -> bool {
+        self.swept.replace(coalesced) != coalesced && self.close_departed(engine)
     }
 
     fn notice(&self, object: *mut zend_object) -> bool {
@@ -381,36 +397,44 @@ impl Views {
 /// A server that has started, for its manager and its scheduler.
 pub struct Live {
     pub server: Rc<Server>,
-    pub engine: Rc<Engine>,
+    pub engine: Rc<Backend>,
+}
+
+/// The answer, or the exception that says why there is none.
+fn answered<T>(answer: Result<T, Error>) -> Outcome<T> {
+    answer.map_err(|error| exception::raise(&error))
 }
 
 impl Live {
-    fn find(&self, id: &[u8]) -> Option<Arc<Node>> {
-        self.engine.node(std::str::from_utf8(id).ok()?)
+    fn find(&self, id: &[u8]) -> Outcome<Option<Registration>> {
+        std::str::from_utf8(id).map_or(Ok(None), |id| answered(self.engine.node(id)))
     }
 
-    fn object(&self, node: &Arc<Node>) -> Outcome<Zval> {
+    fn find_by_connection(&self, connection_id: i64) -> Outcome<Option<Registration>> {
+        u64::try_from(connection_id).map_or(Ok(None), |id| answered(self.engine.node_of_connection(id)))
+    }
+
+    fn object(&self, node: &Registration) -> Outcome<Zval> {
         self.server.views.node(self.server.weak(), &self.engine, node)
     }
 
     // ---- nodes ----
 
-    pub fn has_node(&self, id: &[u8]) -> bool {
-        self.find(id).is_some()
+    pub fn has_node(&self, id: &[u8]) -> Outcome<bool> {
+        Ok(self.find(id)?.is_some())
     }
 
     pub fn node(&self, id: &[u8]) -> Outcome<Zval> {
-        self.find(id).map_or_else(|| Ok(Zval::null()), |node| self.object(&node))
+        self.find(id)?.map_or_else(|| Ok(Zval::null()), |node| self.object(&node))
     }
 
     pub fn node_by_connection(&self, connection_id: i64) -> Outcome<Zval> {
-        let node = u64::try_from(connection_id).ok().and_then(|id| self.engine.node_of_connection(id));
-        node.map_or_else(|| Ok(Zval::null()), |node| self.object(&node))
+        self.find_by_connection(connection_id)?.map_or_else(|| Ok(Zval::null()), |node| self.object(&node))
     }
 
     /// Nodes register over their connections; one that is registered already may be registered again.
     pub fn register(&self, id: &[u8], connection_id: i64) -> Outcome {
-        match self.find(id) {
+        match self.find(id)? {
             Some(node) if node.connection_id() == connection_id as u64 => Ok(()),
             _ => Err(exception::logic_exception(
                 "The nodes of a running HeartbeatServer register over their connections: NodeManager::register() cannot be called",
@@ -420,41 +444,41 @@ impl Live {
 
     /// Takes the node off the bus, and its connection with it unless that has other nodes.
     pub fn unregister(&self, id: &[u8]) -> Outcome<Zval> {
-        let Some(node) = self.find(id) else { return Ok(Zval::null()) };
+        let Some(node) = self.find(id)? else { return Ok(Zval::null()) };
         // It may leave by itself at this moment.
         let _ = self.engine.disconnect(node.id());
         self.object(&node)
     }
 
     pub fn unregister_by_connection(&self, connection_id: i64) -> Outcome<Zval> {
-        match u64::try_from(connection_id).ok().and_then(|id| self.engine.node_of_connection(id)) {
+        match self.find_by_connection(connection_id)? {
             Some(node) => self.unregister(node.id().as_bytes()),
             None => Ok(Zval::null()),
         }
     }
 
-    pub fn keep_alive(&self, id: &[u8]) -> bool {
-        std::str::from_utf8(id).is_ok_and(|id| self.engine.keep_alive(id).is_ok())
+    pub fn keep_alive(&self, id: &[u8]) -> Outcome<bool> {
+        Ok(std::str::from_utf8(id).is_ok_and(|id| self.engine.keep_alive(id).is_ok()))
     }
 
     /// Every node by its id. The engine knows only nodes that are online.
     pub fn nodes(&self) -> Outcome<Zval> {
         let mut all = value(ZendEmptyArray);
-        for node in self.engine.nodes(usize::MAX) {
+        for node in answered(self.engine.nodes())? {
             node_manager::add(&mut all, node.id().as_bytes(), self.object(&node)?);
         }
         Ok(all)
     }
 
-    pub fn node_count(&self) -> i64 {
-        self.engine.stats().nodes_online as i64
+    pub fn node_count(&self) -> Outcome<i64> {
+        Ok(answered(self.engine.stats())?.nodes_online as i64)
     }
 
     pub fn node_stats(&self, with_nodes: bool) -> Outcome<Zval> {
-        let stats = self.engine.stats();
+        let stats = answered(self.engine.stats())?;
         let (counts, online) = (stats.counts, stats.nodes_online as i64);
         let number = |number: u64| value(number as i64);
-        let left = counts.nodes_unregistered + counts.nodes_timed_out + counts.nodes_replaced + counts.nodes_disconnected;
+        let left = crate::statistics::left(&stats);
         let mut entries = vec![("total", value(online)), ("online", value(online)), ("offline", value(0i64))];
         if !with_nodes {
             entries.extend([("total_heartbeats", number(counts.heartbeats)), ("total_messages", number(counts.data_in))]);
@@ -465,8 +489,8 @@ impl Live {
             ("total_timeout", number(counts.nodes_timed_out)),
         ]);
         if with_nodes {
-            let now = self.engine.now();
-            let nodes: Vec<Zval> = self.engine.nodes(usize::MAX).iter().map(|node| node::describe(&node.info(now))).collect();
+            let nodes = answered(self.engine.nodes())?;
+            let nodes: Vec<Zval> = nodes.iter().map(|node| node::describe(&self.engine.info(node))).collect();
             entries.push(("nodes", value(nodes)));
         }
         Ok(php::map_of(entries))
@@ -483,13 +507,13 @@ impl Live {
     // ---- channels ----
 
     pub fn channel(&self, id: i64) -> Outcome<Zval> {
-        let node = u32::try_from(id).ok().and_then(|id| self.engine.node_of_channel(id));
+        let node = u32::try_from(id).map_or(Ok(None), |id| answered(self.engine.node_of_channel(id)))?;
         node.map_or_else(|| Ok(Zval::null()), |node| self.server.views.channel(self, &node))
     }
 
     /// A node's channel comes with the node: there is one already.
     pub fn create_channel(&self, node_id: &[u8], max_queue_size: i64) -> Outcome<Zval> {
-        let channel = match self.find(node_id) {
+        let channel = match self.find(node_id)? {
             Some(node) => self.server.views.channel(self, &node)?,
             None => Zval::null(),
         };
@@ -501,7 +525,7 @@ impl Live {
         Ok(channel)
     }
 
-    fn channels_of(&self, nodes: impl IntoIterator<Item = Arc<Node>>) -> Outcome<Zval> {
+    fn channels_of(&self, nodes: impl IntoIterator<Item = Registration>) -> Outcome<Zval> {
         let mut all = value(ZendEmptyArray);
         for node in nodes {
             let channel = self.server.views.channel(self, &node)?;
@@ -513,15 +537,15 @@ impl Live {
     }
 
     pub fn node_channels(&self, node_id: &[u8]) -> Outcome<Zval> {
-        self.channels_of(self.find(node_id))
+        self.channels_of(self.find(node_id)?)
     }
 
     pub fn channels(&self) -> Outcome<Zval> {
-        self.channels_of(self.engine.nodes(usize::MAX))
+        self.channels_of(answered(self.engine.nodes())?)
     }
 
-    pub fn channel_count(&self) -> i64 {
-        self.engine.stats().channels_active as i64
+    pub fn channel_count(&self) -> Outcome<i64> {
+        Ok(answered(self.engine.stats())?.channels_active as i64)
     }
 
     /// Closes what PHP has of a channel, and forgets it: whoever asks for the channel of a node that is still there gets
@@ -537,7 +561,7 @@ impl Live {
     }
 
     pub fn close_node_channels(&self, node_id: &[u8]) -> Outcome {
-        self.find(node_id).map_or(Ok(()), |node| self.close_channel(node.channel_id().into()))
+        self.find(node_id)?.map_or(Ok(()), |node| self.close_channel(node.channel_id().into()))
     }
 
     /// Forgets closed channels that PHP still holds.
@@ -552,19 +576,17 @@ impl Live {
     }
 
     pub fn channel_stats(&self) -> Outcome<Zval> {
-        let stats = self.engine.stats();
+        let stats = answered(self.engine.stats())?;
         let counts = stats.counts;
-        let left = counts.nodes_unregistered + counts.nodes_timed_out + counts.nodes_replaced + counts.nodes_disconnected;
-        let (now, views) = (self.engine.now(), &self.server.views);
+        let left = crate::statistics::left(&stats);
+        let (now, views) = (crate::clock::microtime(), &self.server.views);
         let mut channels = Vec::new();
-        for node in self.engine.nodes(usize::MAX) {
-            let object =
-                views.channels.borrow().get(&node.channel_id()).filter(|entry| Arc::ptr_eq(&entry.node, &node)).map(|entry| entry.object);
-            channels.push(match object {
+        for node in answered(self.engine.nodes())? {
+            channels.push(match views.channel_of(&node) {
                 Some(object) => channel::stats(object)?,
                 // Nobody has asked for it: no object is made to look at it.
                 None => {
-                    let info = node.info(now);
+                    let info = self.engine.info(&node);
                     map([
                         ("id", value(i64::from(info.channel_id))),
                         ("node_id", text(&*info.id)),
@@ -575,7 +597,7 @@ impl Live {
                         ("send_count", value(0i64)),
                         ("recv_count", value(0i64)),
                         ("created_at", value(info.created_at)),
-                        ("lifetime", value(now.unix as f64 / 1e6 - info.created_at)),
+                        ("lifetime", value(now - info.created_at)),
                     ])
                 }
             });
@@ -589,9 +611,9 @@ impl Live {
         ]))
     }
 
-    pub fn channel_summary(&self) -> Zval {
-        let stats = self.engine.stats();
-        map([
+    pub fn channel_summary(&self) -> Outcome<Zval> {
+        let stats = answered(self.engine.stats())?;
+        Ok(map([
             ("active_channels", value(stats.channels_active as i64)),
             ("active_nodes", value(stats.nodes_online as i64)),
             // The engine writes at once: what a slow node keeps waiting is in its outbox, counted in bytes.
@@ -599,6 +621,6 @@ impl Live {
             ("total_recv_queue", value(self.server.views.queued())),
             ("total_send_count", value(stats.counts.data_out as i64)),
             ("total_recv_count", value(stats.counts.data_in as i64)),
-        ])
+        ]))
     }
 }

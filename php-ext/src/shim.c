@@ -49,6 +49,7 @@ PHP_INI_BEGIN()
 	PHP_INI_ENTRY("heartbus.log", "stderr", PHP_INI_ALL, NULL)
 	PHP_INI_ENTRY("heartbus.log_file", "", PHP_INI_ALL, NULL)
 	PHP_INI_ENTRY("heartbus.log_level", "", PHP_INI_ALL, NULL)
+	PHP_INI_ENTRY("heartbus.socket", "", PHP_INI_ALL, NULL)
 	PHP_INI_ENTRY("heartbus.loop", "auto", PHP_INI_ALL, NULL)
 PHP_INI_END()
 

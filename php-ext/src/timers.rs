@@ -32,6 +32,10 @@ impl Timers {
         id
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.timers.borrow().is_empty()
+    }
+
     /// Whether there was such a timer.
     pub fn cancel(&self, id: i64) -> bool {
         let timer = self.timers.borrow_mut().remove(&id);

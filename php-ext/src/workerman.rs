@@ -2,7 +2,7 @@
 
 use crate::classes::class_named;
 use crate::glue::Glue;
-use crate::php::{Outcome, text};
+use crate::php::{Outcome, text, value};
 use ext_php_rs::types::Zval;
 
 pub struct Workerman(Glue);
@@ -28,9 +28,15 @@ impl Workerman {
     }
 
     /// A worker that listens on `address` by itself. Before it is forked, `check` throws when it could not start.
-    pub fn add_server(&self, name: &str, address: &str, closures: ServerClosures) -> Outcome {
+    pub fn add_server(&self, name: &str, address: &str, is_reloadable: bool, closures: ServerClosures) -> Outcome {
         let ServerClosures { check, start, stop } = closures;
-        self.0.call("server", [text(name), text(address), check, start, stop]).map(drop)
+        self.0.call("server", [text(name), text(address), value(is_reloadable), check, start, stop]).map(drop)
+    }
+
+    /// Workers beside a server's, for its callbacks.
+    pub fn add_workers(&self, name: &str, count: i64, closures: WorkerClosures) -> Outcome {
+        let WorkerClosures { start, stop, is_busy } = closures;
+        self.0.call("workers", [text(name), value(count), start, stop, is_busy]).map(drop)
     }
 
     /// Returns in no process, unless Workerman throws.
@@ -52,6 +58,14 @@ pub struct ServerClosures {
     pub check: Zval,
     pub start: Zval,
     pub stop: Zval,
+}
+
+pub struct WorkerClosures {
+    pub start: Zval,
+    /// With true when the worker is replaced and its server goes on.
+    pub stop: Zval,
+    /// Whether a graceful stop has to wait.
+    pub is_busy: Zval,
 }
 
 /// What Workerman's commands ask of all servers in a worker.

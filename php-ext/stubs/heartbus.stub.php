@@ -358,6 +358,8 @@ namespace PfinalClub\AsyncioHeartbeat\Server
          * @throws \LogicException always
          */
         public function onMessage(\Workerman\Connection\TcpConnection $connection, string $data): void {}
+
+        public function event(): array {}
     }
 
     /** A bounded number of connections of Workerman's, by ids of its own. */
@@ -492,6 +494,38 @@ namespace PfinalClub\AsyncioHeartbeat\Client
 
 namespace Heartbus
 {
+    final class Bus
+    {
+        public static function connect(?string $socket = null, float $timeout = 1.0): \Heartbus\Bus {}
+
+        private function __construct() {}
+
+        public function sendTo(string $nodeId, string $data, int $channelId = 0): bool {}
+
+        public function sendToMany(array $nodeIds, string $data): int {}
+
+        public function broadcast(string $data): int {}
+
+        public function disconnect(string $nodeId): bool {}
+
+        public function node(string $nodeId): ?\PfinalClub\AsyncioHeartbeat\Node\Node {}
+
+        public function nodes(array $filter = [], ?int $page = null, int $limit = 100): array {}
+
+        public function isOnline(string $nodeId): bool {}
+
+        public function stats(): array {}
+
+        public function getSocket(): string {}
+    }
+
+    final class Host
+    {
+        public static function run(array $config = []): void {}
+
+        private function __construct() {}
+    }
+
     /** A result that is not there yet, with the methods of pfinal-asyncio's Future: for applications without that library. */
     class Future
     {

@@ -49,6 +49,19 @@ impl<N> Event<N> {
             _ => 0,
         }
     }
+
+    /// The same event about a node known otherwise.
+    pub fn map_node<M>(self, map: impl FnOnce(N) -> M) -> Event<M> {
+        match self {
+            Event::Connect { connection_id, peer } => Event::Connect { connection_id, peer },
+            Event::Register { node, count } => Event::Register { node: map(node), count },
+            Event::Heartbeat { node, count } => Event::Heartbeat { node: map(node), count },
+            Event::Data { node, channel_id, payload } => Event::Data { node: map(node), channel_id, payload },
+            Event::Left { node, how, count } => Event::Left { node: map(node), how, count },
+            Event::Close { connection_id, reason } => Event::Close { connection_id, reason },
+            Event::Client { client_id, event } => Event::Client { client_id, event },
+        }
+    }
 }
 
 /// How a node left. A node that leaves does so in exactly one of these ways.

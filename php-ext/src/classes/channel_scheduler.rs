@@ -170,7 +170,7 @@ fn has_node_channels(call: &mut Call) -> Outcome {
     arguments!(call, c"S", node_id)?;
     let this = call.this();
     if let Some(live) = live::of(this)? {
-        call.result.set_bool(live.has_node(php::bytes(node_id)));
+        call.result.set_bool(live.has_node(php::bytes(node_id))?);
         return Ok(());
     }
     let found = of_node(this, php::bytes(node_id));
@@ -191,7 +191,7 @@ fn get_all_channels(call: &mut Call) -> Outcome {
 fn get_active_channel_count(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
-    let count = live::of(this)?.map_or_else(|| CHANNELS.table(this).len(), |live| live.channel_count());
+    let count = live::of(this)?.map_or_else(|| Ok(CHANNELS.table(this).len()), |live| live.channel_count())?;
     call.result.set_long(count);
     Ok(())
 }
@@ -199,7 +199,7 @@ fn get_active_channel_count(call: &mut Call) -> Outcome {
 fn get_active_node_count(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
-    let count = live::of(this)?.map_or_else(|| NODE_CHANNELS.table(this).len(), |live| live.node_count());
+    let count = live::of(this)?.map_or_else(|| Ok(NODE_CHANNELS.table(this).len()), |live| live.node_count())?;
     call.result.set_long(count);
     Ok(())
 }
@@ -248,7 +248,7 @@ fn get_stats_summary(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
     if let Some(live) = live::of(this)? {
-        *call.result = live.channel_summary();
+        *call.result = live.channel_summary()?;
         return Ok(());
     }
     let mut totals = [0i64; 4];

@@ -5,7 +5,7 @@ pub mod channel_scheduler;
 mod config_validator;
 mod connection_pool;
 mod functions;
-mod future;
+pub mod future;
 mod heartbeat_monitor;
 pub mod logger;
 mod message_router;
@@ -15,13 +15,13 @@ mod rate_limiter;
 mod state;
 mod tcp_multiplex_client;
 mod tcp_multiplex_server;
-mod waiting;
+pub mod waiting;
 
 use ext_php_rs::error::Result;
 
 pub use config_validator::is_host;
 pub use functions::add as add_functions;
-pub use state::class_named;
+pub use state::{class_named, invoke};
 pub use waiting::start_fiber;
 
 /// After `Message` and `Node`.

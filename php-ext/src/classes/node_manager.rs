@@ -197,7 +197,8 @@ fn has_node(call: &mut Call) -> Outcome {
     let mut id = ptr::null_mut::<zend_string>();
     arguments!(call, c"S", id)?;
     let this = call.this();
-    let found = live::of(this)?.map_or_else(|| NODES.table(this).get(php::bytes(id)).is_some(), |live| live.has_node(php::bytes(id)));
+    let found =
+        live::of(this)?.map_or_else(|| Ok(NODES.table(this).get(php::bytes(id)).is_some()), |live| live.has_node(php::bytes(id)))?;
     call.result.set_bool(found);
     Ok(())
 }
@@ -212,11 +213,11 @@ fn update_message(call: &mut Call) -> Outcome {
     update(call, c"updatemessage", Live::has_node)
 }
 
-fn update(call: &mut Call, method: &'static std::ffi::CStr, on_server: fn(&Live, &[u8]) -> bool) -> Outcome {
+fn update(call: &mut Call, method: &'static std::ffi::CStr, on_server: fn(&Live, &[u8]) -> Outcome<bool>) -> Outcome {
     let mut id = ptr::null_mut::<zend_string>();
     arguments!(call, c"S", id)?;
     if let Some(live) = live::of(call.this())? {
-        call.result.set_bool(on_server(&live, php::bytes(id)));
+        call.result.set_bool(on_server(&live, php::bytes(id))?);
         return Ok(());
     }
     let node = NODES.table(call.this()).get(php::bytes(id));
@@ -314,7 +315,7 @@ fn cleanup_offline(call: &mut Call) -> Outcome {
 fn get_node_count(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
-    let count = live::of(this)?.map_or_else(|| NODES.table(this).len(), |live| live.node_count());
+    let count = live::of(this)?.map_or_else(|| Ok(NODES.table(this).len()), |live| live.node_count())?;
     call.result.set_long(count);
     Ok(())
 }
@@ -331,7 +332,7 @@ fn get_offline_node_count(call: &mut Call) -> Outcome {
 
 fn count_those(call: &mut Call, online: bool) -> Outcome {
     if let Some(live) = live::of(call.this())? {
-        call.result.set_long(if online { live.node_count() } else { 0 });
+        call.result.set_long(if online { live.node_count()? } else { 0 });
         return Ok(());
     }
     let nodes = NODES.table(call.this()).snapshot();

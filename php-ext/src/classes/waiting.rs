@@ -43,6 +43,11 @@ impl Suspension {
         }
     }
 
+    /// As [`Suspension::here`], for what is short enough to block outside of fibers.
+    pub fn in_fiber() -> Outcome<Option<Suspension>> {
+        if state::current_fiber().is_some() { Suspension::here(true) } else { Ok(None) }
+    }
+
     /// Returns when somebody resumes it, for whatever reason.
     pub fn suspend(&self) -> Outcome {
         match self {

@@ -16,9 +16,12 @@ $prepare = static function (Worker $worker, string $name, \Closure $start): void
     $worker->onWorkerStart = static function () use ($start): void {
         $start();
     };
-    // Telling every client takes up to 1.5 s, and Workerman kills a worker 2 s after Ctrl-C, of which it waits one.
-    Worker::$stopTimeout = \max(Worker::$stopTimeout, 4);
+    // Telling every client takes up to 1.5 s, and then the workers; Workerman kills 2 s after Ctrl-C, of which it waits one.
+    Worker::$stopTimeout = \max(Worker::$stopTimeout, 5);
 };
+
+// What this process is where it only runs callbacks: whether a graceful stop has to wait, and whether it is being replaced.
+$seat = null;
 
 // Version 5 hides it.
 $handle = \Closure::bind(static function (int $signal): void {
@@ -50,7 +53,8 @@ return [
 
     // Workerman calls listen() in the master once it knows that it starts, and in each worker. The engine listens in the
     // worker; the master only looks whether it will be able to, because a master that cannot listen ends.
-    'server' => static function (string $name, string $address, \Closure $check, \Closure $start, \Closure $stop) use ($prepare): void {
+    'server' => static function (string $name, string $address, bool $isReloadable, \Closure $check, \Closure $start, \Closure $stop)
+        use ($prepare): void {
         $worker = new class($address, $check) extends Worker {
             public function __construct(private string $address, private ?\Closure $check)
             {
@@ -70,10 +74,26 @@ return [
             }
         };
         $prepare($worker, $name, $start);
+        $worker->reloadable = $isReloadable;
         $worker->onWorkerStop = static function () use ($stop): void {
             // A graceful stop waits for the connections first: see 'watch'.
             if (!Worker::getGracefulStop() || ConnectionInterface::$statistics['connection_count'] <= 0) {
                 $stop();
+            }
+        };
+    },
+
+    // Beside a server's worker, for its callbacks.
+    'workers' => static function (string $name, int $count, \Closure $start, \Closure $stop, \Closure $isBusy) use ($prepare, &$seat): void {
+        $worker = new Worker();
+        $prepare($worker, $name, static function () use ($start, $isBusy, &$seat): void {
+            $seat = (object) ['isBusy' => $isBusy, 'isReplaced' => false];
+            $start();
+        });
+        $worker->count = $count;
+        $worker->onWorkerStop = static function () use ($stop, &$seat): void {
+            if (!Worker::getGracefulStop() || ConnectionInterface::$statistics['connection_count'] <= 0) {
+                $stop($seat !== null && $seat->isReplaced);
             }
         };
     },
@@ -105,7 +125,7 @@ return [
     },
 
     'watch' => static function ($stream, \Closure $ready, \Closure $statistics, \Closure $connections, \Closure $closeDoors, \Closure $stop)
-        use ($handle, $onSignal, $count): void {
+        use ($handle, $onSignal, $count, &$seat): void {
         $loop = Worker::getEventLoop();
         if (\method_exists($loop, 'onReadable')) {
             $loop->onReadable($stream, $ready);
@@ -181,14 +201,17 @@ return [
             TcpConnection::$connections = $own;
         });
 
+        // What a graceful stop waits for: connections, or the server whose callbacks run here.
+        $left = static fn (): int => $seat === null ? $statistics()['connection_count'] : (int) ($seat->isBusy)();
+
         // `stop -g` and `reload -g`: Workerman waits while connections are counted. Nobody new comes in meanwhile.
         $waitsFor = null;
-        $graceful = static function (int $signal) use ($handle, $statistics, $closeDoors, $stop, &$waitsFor): void {
+        $graceful = static function (int $signal) use ($handle, $left, $closeDoors, $stop, &$waitsFor): void {
             if ($waitsFor !== null) {
                 $handle($signal);
                 return;
             }
-            $waitsFor = $statistics()['connection_count'];
+            $waitsFor = $left();
             ConnectionInterface::$statistics['connection_count'] += $waitsFor;
             $handle($signal);
             if (!Worker::getGracefulStop() || Worker::getStatus() !== Worker::STATUS_SHUTDOWN) {
@@ -200,16 +223,27 @@ return [
             $closeDoors();
             // However it ends now, with the last connection or by another signal.
             \register_shutdown_function($stop);
-            Timer::add(0.05, static function () use ($statistics, &$waitsFor): void {
-                $left = $statistics()['connection_count'];
-                ConnectionInterface::$statistics['connection_count'] += $left - $waitsFor;
-                $waitsFor = $left;
+            Timer::add(0.05, static function () use ($left, &$waitsFor): void {
+                $still = $left();
+                ConnectionInterface::$statistics['connection_count'] += $still - $waitsFor;
+                $waitsFor = $still;
                 if (ConnectionInterface::$statistics['connection_count'] <= 0) {
                     Worker::stopAll();
                 }
             });
         };
         $onSignal(SIGQUIT, $graceful);
-        $onSignal(SIGUSR2, $graceful);
+        if ($seat === null) {
+            $onSignal(SIGUSR2, $graceful);
+            return;
+        }
+
+        // `reload`: the engine goes on, and gives what waits to the others or to whoever comes instead.
+        $replace = static function (int $signal) use ($handle, $seat): void {
+            $seat->isReplaced = true;
+            $handle($signal);
+        };
+        $onSignal(SIGUSR1, $replace);
+        $onSignal(SIGUSR2, $replace);
     },
 ];

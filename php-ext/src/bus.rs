@@ -1,0 +1,457 @@
+//! `Heartbus\Bus`: any PHP process of the machine asks a running server. One connection per socket and process, which
+//! outlives the requests of a PHP-FPM worker.
+//!
+//! In a fiber that a loop runs, a call suspends until its answer comes. Elsewhere it blocks, for one round trip to a process
+//! of the same machine, and never longer than its timeout.
+
+use crate::arguments;
+use crate::classes::future;
+use crate::classes::waiting::{Suspension, Timer};
+use crate::config::Loop;
+use crate::declare::Declare;
+use crate::exception;
+use crate::host::Host;
+use crate::info;
+use crate::node;
+use crate::php::{self, Call, Native, Outcome, Thrown, bytes, map, text, value};
+use crate::shim;
+use crate::statistics;
+use ext_php_rs::builders::ClassBuilder;
+use ext_php_rs::error::Result;
+use ext_php_rs::ffi::{zend_class_entry, zend_object_handlers, zend_string};
+use ext_php_rs::types::{ZendHashTable, Zval};
+use heartbus_core::bus::{self, Reply, Request};
+use heartbus_core::error::{Error, ErrorKind};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::ptr;
+use std::rc::Rc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicPtr, Ordering};
+use std::time::Duration;
+
+static CLASS: AtomicPtr<zend_class_entry> = AtomicPtr::new(ptr::null_mut());
+
+/// Connections that a process keeps. A process that uses more sockets than this connects anew.
+const MAX_LINES: usize = 16;
+
+/// Nodes of a page, unless the caller says otherwise.
+const PAGE: i64 = 100;
+
+const MAX_PAGE: i64 = 1000;
+
+thread_local! {
+    static LINES: RefCell<HashMap<PathBuf, Rc<Line>>> = RefCell::default();
+}
+
+/// A connection to one server.
+struct Line {
+    bus: RefCell<bus::Bus>,
+    /// Fibers that wait for an answer: its number, and the future that resumes them.
+    waiting: RefCell<HashMap<u32, Zval>>,
+    /// Answers for fibers that are about to go on.
+    answers: RefCell<HashMap<u32, Answer>>,
+}
+
+type Answer = std::result::Result<Reply, Error>;
+
+pub struct Bus {
+    line: Rc<Line>,
+    timeout: Duration,
+}
+
+impl Native for Bus {
+    fn handlers() -> &'static OnceLock<zend_object_handlers> {
+        static HANDLERS: OnceLock<zend_object_handlers> = OnceLock::new();
+        &HANDLERS
+    }
+
+    fn each_value(&self, _: &mut dyn FnMut(&Zval)) {}
+}
+
+pub fn register() -> Result<()> {
+    ClassBuilder::new(r"Heartbus\Bus")
+        .flags(ext_php_rs::flags::ClassFlags::Final)
+        .declare(r"static connect(?string $socket = null, float $timeout = 1.0): Heartbus\Bus", connect)
+        .declare("private __construct()", construct)
+        .declare("sendTo(string $nodeId, string $data, int $channelId = 0): bool", send_to)
+        .declare("sendToMany(array $nodeIds, string $data): int", send_to_many)
+        .declare("broadcast(string $data): int", broadcast)
+        .declare("disconnect(string $nodeId): bool", disconnect)
+        .declare(r"node(string $nodeId): ?PfinalClub\AsyncioHeartbeat\Node\Node", find_node)
+        .declare("nodes(array $filter = [], ?int $page = null, int $limit = 100): array", nodes)
+        .declare("isOnline(string $nodeId): bool", is_online)
+        .declare("stats(): array", stats)
+        .declare("getSocket(): string", get_socket)
+        .registration(|class, arguments| {
+            std::mem::forget(arguments);
+            php::hold::<Bus>(class);
+            CLASS.store(class, Ordering::Relaxed);
+        })
+        .register()
+}
+
+// ---- methods ----
+
+fn construct(_: &mut Call) -> Outcome {
+    Err(exception::error(r"Heartbus\Bus::connect() makes objects of this class"))
+}
+
+fn connect(call: &mut Call) -> Outcome {
+    let (mut socket, mut timeout) = (ptr::null_mut::<zend_string>(), 1f64);
+    arguments!(call, c"|S!d", socket, timeout)?;
+    if !(0.001..=3600.0).contains(&timeout) {
+        return Err(exception::invalid_argument(&format!("The timeout must be a number of seconds from 0.001 to 3600, {timeout} given")));
+    }
+    let timeout = Duration::from_secs_f64(timeout);
+    let given = (!socket.is_null()).then(|| String::from_utf8_lossy(bytes(socket)).into_owned());
+    let line = line(given.or_else(|| info::setting("socket")), timeout).map_err(|error| exception::raise(&error))?;
+    let mut object = Zval::new();
+    // SAFETY: the class is registered; its objects hold nothing until the next line.
+    unsafe { shim::object_init_ex(&raw mut object, CLASS.load(Ordering::Relaxed)) };
+    let Some(bus) = object.object().map(|object| ptr::from_ref(object).cast_mut()) else { return Err(Thrown) };
+    // SAFETY: an object of our class.
+    unsafe { php::set_held(bus, Rc::new(Bus { line, timeout })) };
+    *call.result = object;
+    Ok(())
+}
+
+/// The connection that this process has, or a new one.
+fn line(socket: Option<String>, timeout: Duration) -> std::result::Result<Rc<Line>, Error> {
+    let paths = match &socket {
+        Some(path) if path.starts_with('/') => vec![PathBuf::from(path)],
+        // The name of a server.
+        Some(name) => {
+            bus::check_name(name)?;
+            bus::default_paths(name)
+        }
+        None => bus::default_paths(crate::heartbeat_server::WORKER),
+    };
+    let known = LINES.with_borrow_mut(|lines| {
+        lines.retain(|_, line| line.bus.try_borrow().is_err() || line.bus.borrow().is_own_process());
+        paths.iter().find_map(|path| lines.get(path).cloned())
+    });
+    if let Some(line) = known {
+        return Ok(line);
+    }
+    let bus = match &socket {
+        Some(path) if path.starts_with('/') => bus::Bus::connect(Path::new(path), timeout),
+        name => bus::Bus::find(name.as_deref().unwrap_or(crate::heartbeat_server::WORKER), timeout),
+    }?;
+    let path = bus.path().to_owned();
+    let line = Rc::new(Line { bus: RefCell::new(bus), waiting: RefCell::default(), answers: RefCell::default() });
+    LINES.with_borrow_mut(|lines| {
+        if lines.len() >= MAX_LINES {
+            lines.clear();
+        }
+        lines.insert(path, line.clone());
+    });
+    Ok(line)
+}
+
+fn send_to(call: &mut Call) -> Outcome {
+    let (mut node_id, mut data, mut channel_id) = (ptr::null_mut::<zend_string>(), ptr::null_mut::<zend_string>(), 0i64);
+    arguments!(call, c"SS|l", node_id, data, channel_id)?;
+    let bus = call.held::<Bus>()?;
+    let sent = match (std::str::from_utf8(bytes(node_id)), u32::try_from(channel_id)) {
+        (Ok(node), Ok(channel)) => found(bus.ask(&Request::SendTo { node, channel, data: bytes(data) })?)?,
+        _ => None,
+    };
+    call.result.set_bool(sent.is_some());
+    Ok(())
+}
+
+fn send_to_many(call: &mut Call) -> Outcome {
+    let (mut node_ids, mut data) = (ptr::null_mut::<Zval>(), ptr::null_mut::<zend_string>());
+    arguments!(call, c"aS", node_ids, data)?;
+    let bus = call.held::<Bus>()?;
+    // SAFETY: an argument of this call.
+    let given = unsafe { node_ids.as_ref() }.and_then(Zval::array);
+    let mut ids = Vec::new();
+    for id in given.iter().flat_map(|ids| ids.values()) {
+        match php::weak_string(id)? {
+            Some(id) => ids.push(id),
+            None => {
+                let kind = php::type_name(id.dereference(), false);
+                return Err(exception::type_error(&format!(
+                    "Heartbus\\Bus::sendToMany(): Argument #1 ($nodeIds) must hold strings only, {kind} given"
+                )));
+            }
+        }
+    }
+    // An id that is not UTF-8 is nobody's.
+    let nodes = ids.iter().filter_map(|id| std::str::from_utf8(id.zend_str()?.as_bytes()).ok()).collect();
+    let sent = answered(bus.ask(&Request::SendMany { nodes, data: bytes(data) })?.and_then(Reply::count))?;
+    call.result.set_long(sent as i64);
+    Ok(())
+}
+
+fn broadcast(call: &mut Call) -> Outcome {
+    let mut data = ptr::null_mut::<zend_string>();
+    arguments!(call, c"S", data)?;
+    let bus = call.held::<Bus>()?;
+    let sent = answered(bus.ask(&Request::Broadcast { data: bytes(data) })?.and_then(Reply::count))?;
+    call.result.set_long(sent as i64);
+    Ok(())
+}
+
+fn disconnect(call: &mut Call) -> Outcome {
+    let mut node_id = ptr::null_mut::<zend_string>();
+    arguments!(call, c"S", node_id)?;
+    let bus = call.held::<Bus>()?;
+    let done = match std::str::from_utf8(bytes(node_id)) {
+        Ok(node) => found(bus.ask(&Request::Disconnect { node })?)?,
+        Err(_) => None,
+    };
+    call.result.set_bool(done.is_some());
+    Ok(())
+}
+
+fn node_of(call: &mut Call) -> Outcome<Option<bus::NodeInfo>> {
+    let mut node_id = ptr::null_mut::<zend_string>();
+    arguments!(call, c"S", node_id)?;
+    let bus = call.held::<Bus>()?;
+    match std::str::from_utf8(bytes(node_id)) {
+        Ok(id) => answered(bus.ask(&Request::Node { id })?.and_then(Reply::node)),
+        Err(_) => Ok(None),
+    }
+}
+
+fn find_node(call: &mut Call) -> Outcome {
+    *call.result = match node_of(call)? {
+        Some(info) => node::create(&info)?,
+        None => Zval::null(),
+    };
+    Ok(())
+}
+
+fn is_online(call: &mut Call) -> Outcome {
+    let is_online = node_of(call)?.is_some();
+    call.result.set_bool(is_online);
+    Ok(())
+}
+
+fn nodes(call: &mut Call) -> Outcome {
+    let (mut filter, mut page, mut limit) = (ptr::null_mut::<Zval>(), ptr::null_mut::<Zval>(), PAGE);
+    arguments!(call, c"|azl", filter, page, limit)?;
+    let bus = call.held::<Bus>()?;
+    // SAFETY: an argument of this call, or null when it was left out.
+    let (pattern, ip) = unsafe { filter.as_ref() }.and_then(Zval::array).map_or(Ok((None, None)), read_filter)?;
+    // SAFETY: as above.
+    let after = match unsafe { page.as_ref() }.map(Zval::dereference).filter(|page| !page.is_null()) {
+        None => None,
+        Some(page) => match php::weak_long(page)? {
+            // All 64 bits are in use: PHP shows some of them as negative numbers.
+            Some(page) => Some(page as u64),
+            None => {
+                let kind = php::type_name(page, false);
+                return Err(exception::type_error(&format!(
+                    "Heartbus\\Bus::nodes(): Argument #2 ($page) must be of type ?int, {kind} given"
+                )));
+            }
+        },
+    };
+    if !(1..=MAX_PAGE).contains(&limit) {
+        return Err(exception::invalid_argument(&format!("A page has 1 to {MAX_PAGE} nodes, not {limit}")));
+    }
+    let request = Request::Page { after, limit: limit as u32, id_pattern: pattern.as_deref(), ip };
+    let Reply::Page { nodes, next } = answered(bus.ask(&request)?)? else {
+        return Err(exception::fail(ErrorKind::Protocol, "The engine gave another answer than it was asked for"));
+    };
+    let nodes: Vec<Zval> = nodes.iter().map(node::create).collect::<Outcome<_>>()?;
+    *call.result = map([("nodes", value(nodes)), ("next", next.map_or_else(Zval::null, |next| value(next as i64)))]);
+    Ok(())
+}
+
+/// `id`: a pattern with `*` and `?`; `ip`: an address.
+fn read_filter(filter: &ZendHashTable) -> Outcome<(Option<String>, Option<IpAddr>)> {
+    let (mut pattern, mut ip) = (None, None);
+    for (key, given) in filter {
+        let text = given.dereference().string();
+        match (key.to_string().as_str(), text) {
+            ("id", Some(text)) => pattern = Some(text),
+            ("ip", Some(text)) => match text.parse() {
+                Ok(address) => ip = Some(address),
+                Err(_) => return Err(exception::invalid_argument(&format!("The filter 'ip' is no IP address: {text}"))),
+            },
+            ("id" | "ip", None) => return Err(exception::invalid_argument(&format!("The filter '{key}' must be a string"))),
+            _ => return Err(exception::invalid_argument(&format!("Unknown filter: {key} (there are: id, ip)"))),
+        }
+    }
+    Ok((pattern, ip))
+}
+
+fn stats(call: &mut Call) -> Outcome {
+    arguments!(call, c"")?;
+    let bus = call.held::<Bus>()?;
+    let numbers = answered(bus.ask(&Request::Stats)?.and_then(Reply::stats))?;
+    let welcome = answered(bus.line.bus.borrow_mut().welcome().cloned())?;
+    let about = map([
+        ("name", text(&welcome.name)),
+        ("host", text(welcome.listen.ip().to_string())),
+        ("port", value(i64::from(welcome.listen.port()))),
+        ("pid", value(i64::from(welcome.pid))),
+        ("version", text(&welcome.package)),
+        ("socket", text(bus.line.bus.borrow().path().to_string_lossy().as_bytes())),
+    ]);
+    let stats = &numbers.stats;
+    *call.result = map([
+        ("server", about),
+        ("nodes", statistics::nodes(stats)),
+        ("channels", statistics::channels(stats, 0)),
+        ("connections", statistics::connections(stats, stats.max_connections as i64)),
+        ("engine", statistics::engine(stats, 0)),
+    ]);
+    Ok(())
+}
+
+fn get_socket(call: &mut Call) -> Outcome {
+    arguments!(call, c"")?;
+    let bus = call.held::<Bus>()?;
+    *call.result = text(bus.line.bus.borrow().path().to_string_lossy().as_bytes());
+    Ok(())
+}
+
+fn answered<T>(answer: std::result::Result<T, Error>) -> Outcome<T> {
+    answer.map_err(|error| exception::raise(&error))
+}
+
+/// None for what is not there, or has no room: the caller gets false. Anything else that went wrong is thrown.
+fn found(answer: Answer) -> Outcome<Option<Reply>> {
+    match answer {
+        Ok(reply) => Ok(Some(reply)),
+        Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Limit) => Ok(None),
+        Err(error) => Err(exception::raise(&error)),
+    }
+}
+
+// ---- behaviour ----
+
+impl Bus {
+    fn ask(&self, request: &Request) -> Outcome<Answer> {
+        let number = {
+            let mut bus = self.line.bus.borrow_mut();
+            bus.set_timeout(self.timeout);
+            match bus.begin(request) {
+                Ok(number) => number,
+                Err(error) => return Ok(Err(error)),
+            }
+        };
+        match Suspension::in_fiber()? {
+            Some(suspension) => self.line.suspend_until(number, &suspension, self.timeout),
+            None => Ok(self.line.bus.borrow_mut().wait(number, self.timeout)),
+        }
+    }
+}
+
+impl Line {
+    fn suspend_until(&self, number: u32, suspension: &Suspension, timeout: Duration) -> Outcome<Answer> {
+        let host = Host::current();
+        if !host.is_looping() {
+            host.join_running_loop(Loop::Auto)?;
+        }
+        let waiter = future::create()?;
+        let future = waiter.object().map(|object| ptr::from_ref(object).cast_mut()).ok_or(Thrown)?;
+        let timer = Timer::start(timeout.as_secs_f64(), future::expiry(future))?;
+        future::resumes(future, suspension);
+        self.waiting.borrow_mut().insert(number, waiter.shallow_clone());
+        self.be_heard(&host);
+        let mut suspended = Ok(());
+        while suspended.is_ok() && !future::done(future) {
+            // Others may resume a fiber as well.
+            suspended = suspension.suspend();
+        }
+        let still_waiting = self.waiting.borrow_mut().remove(&number);
+        drop(still_waiting);
+        if self.waiting.borrow().is_empty() {
+            self.rest(&host);
+        }
+        if let Err(Thrown) = suspended {
+            // Thrown into, or destroyed. A timer that is left fires for nothing.
+            future::abandon(future);
+            self.answers.borrow_mut().remove(&number);
+            self.bus.borrow_mut().forget(number);
+            return Err(Thrown);
+        }
+        if let Some(timer) = timer {
+            timer.cancel()?;
+        }
+        let answer = self.answers.borrow_mut().remove(&number);
+        Ok(answer.unwrap_or_else(|| {
+            self.bus.borrow_mut().forget(number);
+            let within = timeout.as_millis();
+            Err(Error::new(ErrorKind::Timeout, format!("The engine did not answer within {within} ms")))
+        }))
+    }
+
+    /// Lets the loop hear when an answer comes. The connection may be another than before.
+    fn be_heard(&self, host: &Host) {
+        if let Some(fd) = self.bus.borrow().as_fd() {
+            host.unwatch(fd);
+            if let Err(error) = host.watch(fd) {
+                tracing::warn!(%error, "Answers are seen late");
+            }
+        }
+    }
+
+    fn rest(&self, host: &Host) {
+        if let Some(fd) = self.bus.borrow().as_fd() {
+            host.unwatch(fd);
+        }
+    }
+
+    /// Resumes those whose answers have come, or cannot come any more.
+    fn wake(&self) -> Outcome<usize> {
+        let numbers: Vec<u32> = {
+            let Ok(mut bus) = self.bus.try_borrow_mut() else { return Ok(0) };
+            // What went wrong is in the answers.
+            let _ = bus.receive();
+            let mut answers = self.answers.borrow_mut();
+            let waiting = self.waiting.borrow();
+            let answered = waiting.keys().filter_map(|number| bus.take(*number).map(|answer| (*number, answer)));
+            answered
+                .map(|(number, answer)| {
+                    answers.insert(number, answer);
+                    number
+                })
+                .collect()
+        };
+        for number in &numbers {
+            let waiter = self.waiting.borrow_mut().remove(number);
+            if let Some(future) = waiter.as_ref().and_then(Zval::object) {
+                future::complete(ptr::from_ref(future).cast_mut(), Zval::null())?;
+            }
+        }
+        Ok(numbers.len())
+    }
+}
+
+/// Called by the host whenever something may have come.
+pub fn wake() -> Outcome<usize> {
+    let lines: Vec<_> = LINES.with_borrow(|lines| lines.values().filter(|line| !line.waiting.borrow().is_empty()).cloned().collect());
+    let mut woken = 0;
+    for line in lines {
+        woken += line.wake()?;
+    }
+    Ok(woken)
+}
+
+/// The end of a request: nobody waits any more. The connections stay, for the next one.
+pub fn end_request() {
+    let waiting: Vec<_> = LINES.with_borrow(|lines| {
+        lines
+            .values()
+            .map(|line| {
+                let waiting = line.waiting.take();
+                line.answers.take();
+                if let Ok(mut bus) = line.bus.try_borrow_mut() {
+                    waiting.keys().for_each(|number| bus.forget(*number));
+                }
+                waiting
+            })
+            .collect()
+    });
+    drop(waiting);
+}
