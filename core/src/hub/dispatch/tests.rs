@@ -279,6 +279,23 @@ fn with_drop_oldest_the_oldest_data_makes_room() {
 }
 
 #[test]
+fn what_waits_for_a_former_owner_counts_and_makes_room_like_the_rest() {
+    let limits = DispatchLimits { events: 2, drop_oldest: true, ..DispatchLimits::default() };
+    let mut dispatch = dispatch_with(limits);
+    let nodes = nodes(1..3);
+    dispatch.join(1, EventMask::ALL);
+    dispatch.push_data(data(&nodes[0]));
+    assert_eq!(batch(&mut dispatch, 1), [(1, false)]);
+    dispatch.leave(1);
+    dispatch.join(2, EventMask::ALL);
+    dispatch.push_data(data(&nodes[0]));
+    dispatch.push_data(data(&nodes[1]));
+    dispatch.push_data(data(&nodes[1]));
+    assert!(dispatch.acknowledge(1, 1).is_some());
+    assert_eq!(all(&mut dispatch, 2), [3, 4], "2 was the oldest, though it stood aside");
+}
+
+#[test]
 fn all_together_hold_no_more_than_twice_what_each_may_hold() {
     let mut dispatch = dispatch_with(DispatchLimits { events: 10, ..DispatchLimits::default() });
     let nodes = nodes(1..200);
