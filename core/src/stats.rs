@@ -49,6 +49,7 @@ impl Stats {
             ("dispatch_dropped", &mut dispatch.dropped),
             ("dispatch_coalesced", &mut dispatch.coalesced),
             ("dispatch_redelivered", &mut dispatch.redelivered),
+            ("dispatch_abandoned", &mut dispatch.abandoned),
             ("dispatch_moved_lanes", &mut dispatch.moved_lanes),
         ];
         for (name, number) in counters {

@@ -82,6 +82,7 @@ pub fn engine(stats: &Stats, dropped: u64) -> Zval {
         ("worker_dropped", count(dispatch.dropped)),
         ("worker_coalesced", count(dispatch.coalesced)),
         ("worker_redelivered", count(dispatch.redelivered)),
+        ("worker_abandoned", count(dispatch.abandoned)),
         ("worker_moved_lanes", count(dispatch.moved_lanes)),
     ]);
     map_of(details)

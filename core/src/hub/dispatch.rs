@@ -10,7 +10,8 @@
 //!
 //! At the bound data is refused (or the oldest goes), state events of one node are put together, as in
 //! [`crate::hub::coalesce`]. What was taken once is not lost any more: events of a worker that is gone go to the next one
-//! even where they find no room, so that all together may hold twice the bound of each.
+//! even where they find no room, so that all together may hold twice the bound of each. Only an event that three workers
+//! were gone over is given up, and counted.
 
 use super::Node;
 use super::coalesce::{Key, put_together};
@@ -21,6 +22,9 @@ use std::hash::Hasher;
 use std::sync::Arc;
 
 pub const LANES: usize = 1024;
+
+/// An event that this many workers were gone over is not delivered again: it is what they die of.
+const MAX_DEATHS: u8 = 3;
 
 pub type WorkerId = u64;
 
@@ -88,6 +92,8 @@ pub struct DispatchStats {
     pub coalesced: u64,
     /// Events that a worker which is gone may have seen.
     pub redelivered: u64,
+    /// Events that were not delivered once more: three workers were gone before they had acknowledged them.
+    pub abandoned: u64,
     pub moved_lanes: u64,
 }
 
@@ -110,6 +116,7 @@ pub struct Dispatch {
     dropped: u64,
     coalesced: u64,
     redelivered: u64,
+    abandoned: u64,
     moved_lanes: u64,
 }
 
@@ -138,6 +145,8 @@ struct Worker {
 
 struct Flight {
     batch: Arc<Batch>,
+    /// Workers that its one event was too much for.
+    deaths: u8,
     /// Of its events that are not copies.
     lanes: Vec<u16>,
 }
@@ -147,6 +156,8 @@ struct Waiting {
     lane: u16,
     /// It came when there was no room: others are put together with it.
     is_crowd: bool,
+    /// Workers that were gone before they had acknowledged it.
+    deaths: u8,
 }
 
 /// Both ordered by number. Two, so that the oldest data is found behind any amount of state.
@@ -191,6 +202,7 @@ impl Dispatch {
             dropped: 0,
             coalesced: 0,
             redelivered: 0,
+            abandoned: 0,
             moved_lanes: 0,
         }
     }
@@ -260,13 +272,18 @@ impl Dispatch {
         for (index, flight) in gone.flights.into_iter().enumerate() {
             let batch = Arc::unwrap_or_clone(flight.batch);
             let own = batch.events.into_iter().filter(|told| !told.watched);
+            let deaths = flight.deaths + u8::from(index == 0);
             for (mut told, lane) in own.zip(flight.lanes) {
                 self.lanes[usize::from(lane)].in_flight -= 1;
+                if deaths == MAX_DEATHS {
+                    self.abandoned += 1;
+                    continue;
+                }
                 if index == 0 {
                     told.redelivered = true;
                     self.redelivered += 1;
                 }
-                moved.push(Waiting { told, lane, is_crowd: false });
+                moved.push(Waiting { told, lane, is_crowd: false, deaths });
             }
         }
         gone.queue.take(|_| true, &mut moved);
@@ -308,7 +325,7 @@ impl Dispatch {
         for watcher in self.watchers(&told.event, owner) {
             self.queue_data(Some(watcher), copy(&told));
         }
-        self.queue_data(owner, Waiting { told, lane, is_crowd: false })
+        self.queue_data(owner, Waiting { told, lane, is_crowd: false, deaths: 0 })
     }
 
     /// Takes a state event. Never refuses: at the bound, events of one node are put together.
@@ -333,7 +350,7 @@ impl Dispatch {
                 waiting.told.event = put_together(&waiting.told.event, told.event);
                 self.coalesced += 1;
             }
-            None => queue.push(Waiting { told, lane, is_crowd }),
+            None => queue.push(Waiting { told, lane, is_crowd, deaths: 0 }),
         }
         if let Some(id) = owner {
             wake(id, worker, &self.limits, &mut self.ready);
@@ -348,16 +365,19 @@ impl Dispatch {
         let mut events = Vec::new();
         let mut lanes = Vec::new();
         let mut bytes = 0;
+        let mut deaths = 0;
         if !receiver.is_leaving && receiver.flights.len() < limits.batches_in_flight {
             let expected = receiver.queue.len().min(limits.batch_events);
             events.reserve_exact(expected);
             lanes.reserve_exact(expected);
             while events.len() < limits.batch_events {
-                let Some(len) = receiver.queue.front().map(|waiting| waiting.told.event.payload_len()) else { break };
-                if bytes + len > limits.batch_bytes && !events.is_empty() {
+                let Some(next) = receiver.queue.front() else { break };
+                let len = next.told.event.payload_len();
+                // One that a worker may have died of goes alone: if it was that one, no other suffers from it again.
+                if !events.is_empty() && (bytes + len > limits.batch_bytes || next.deaths > 0 || deaths > 0) {
                     break;
                 }
-                let Some(Waiting { told, lane, .. }) = receiver.queue.pop() else { break };
+                let Some(Waiting { told, lane, deaths: before, .. }) = receiver.queue.pop() else { break };
                 let kind = told.event.kind();
                 if kind == EventMask::DATA {
                     self.waiting.events -= 1;
@@ -376,6 +396,7 @@ impl Dispatch {
                     lanes.push(lane);
                 }
                 bytes += len;
+                deaths = before;
                 events.push(told);
             }
         }
@@ -385,7 +406,7 @@ impl Dispatch {
         }
         receiver.batches += 1;
         let batch = Arc::new(Batch { number: receiver.batches, events });
-        receiver.flights.push_back(Flight { batch: batch.clone(), lanes });
+        receiver.flights.push_back(Flight { batch: batch.clone(), lanes, deaths });
         Some(batch)
     }
 
@@ -434,6 +455,7 @@ impl Dispatch {
             dropped: self.dropped,
             coalesced: self.coalesced,
             redelivered: self.redelivered,
+            abandoned: self.abandoned,
             moved_lanes: self.moved_lanes,
         }
     }
@@ -684,7 +706,7 @@ fn wake(id: WorkerId, worker: &mut Worker, limits: &DispatchLimits, ready: &mut 
 }
 
 fn copy(told: &Told) -> Waiting {
-    Waiting { told: Told { watched: true, ..told.clone() }, lane: 0, is_crowd: false }
+    Waiting { told: Told { watched: true, ..told.clone() }, lane: 0, is_crowd: false, deaths: 0 }
 }
 
 fn lane_of(event: &Event) -> u16 {

@@ -218,12 +218,32 @@ fn what_a_dead_worker_had_in_hand_is_told_again_and_only_the_first_batch_is_mark
     dispatch.remove(1);
     assert_eq!(dispatch.stats().queued_events, 12);
     dispatch.join(2, EventMask::ALL);
-    assert_eq!(batch(&mut dispatch, 2), [(1, true), (2, true), (3, true), (4, true)]);
+    for number in 1..5 {
+        assert_eq!(batch(&mut dispatch, 2), [(number, true)], "alone: it may be what the worker died of");
+        assert!(dispatch.acknowledge(2, number).is_some());
+    }
     assert_eq!(batch(&mut dispatch, 2), [(5, false), (6, false), (7, false), (8, false)]);
-    dispatch.remove(2);
-    dispatch.join(3, EventMask::ALL);
-    assert_eq!(batch(&mut dispatch, 3), [(1, true), (2, true), (3, true), (4, true)]);
-    assert_eq!(dispatch.stats().redelivered, 8);
+    assert_eq!(dispatch.stats().redelivered, 4);
+}
+
+#[test]
+fn an_event_that_three_workers_died_of_is_given_up_and_its_neighbours_are_not() {
+    let mut dispatch = dispatch();
+    let node = node(1);
+    dispatch.join(1, EventMask::ALL);
+    for _ in 0..4 {
+        dispatch.push_data(data(&node));
+    }
+    assert_eq!(batch(&mut dispatch, 1).len(), 4);
+    dispatch.remove(1);
+    for worker in 2..4 {
+        dispatch.join(worker, EventMask::ALL);
+        assert_eq!(batch(&mut dispatch, worker), [(1, true)]);
+        dispatch.remove(worker);
+        assert_eq!(dispatch.stats().abandoned, u64::from(worker == 3));
+    }
+    dispatch.join(4, EventMask::ALL);
+    assert_eq!(all(&mut dispatch, 4), [2, 3, 4]);
 }
 
 #[test]
@@ -463,7 +483,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 struct Known {
     sequence: u64,
     node: usize,
-    may_have_been_seen: bool,
+    /// Workers that died while they may have seen it.
+    deaths: u8,
     in_hand: Option<(WorkerId, u64)>,
 }
 
@@ -499,7 +520,7 @@ impl Model {
     fn pushed(&mut self, node: usize, is_taken: bool, is_data: bool) {
         self.sequence += 1;
         if is_taken {
-            self.known.push(Known { sequence: self.sequence, node, may_have_been_seen: false, in_hand: None });
+            self.known.push(Known { sequence: self.sequence, node, deaths: 0, in_hand: None });
         }
         if is_data {
             for ((_, _), missing) in self.watched.iter_mut().filter(|((_, watched), _)| *watched == node) {
@@ -572,10 +593,11 @@ impl Model {
             if let Some((holder, batch)) = known.in_hand {
                 if holder == worker {
                     known.in_hand = None;
-                    known.may_have_been_seen |= Some(batch) == first;
+                    known.deaths += u8::from(Some(batch) == first);
                 }
             }
         }
+        self.known.retain(|known| known.deaths < MAX_DEATHS);
         self.watched.retain(|(watcher, _), _| *watcher != worker);
     }
 
@@ -602,7 +624,8 @@ impl Model {
             }
             let index = self.known.iter().position(|known| known.sequence == told.sequence).expect("taken, and not done");
             assert!(self.known[index].in_hand.is_none(), "it is told twice at a time");
-            assert_eq!(told.redelivered, self.known[index].may_have_been_seen);
+            assert_eq!(told.redelivered, self.known[index].deaths > 0);
+            assert!(!told.redelivered || batch.events.len() == 1);
             for other in self.known.iter().filter(|known| known.node == node) {
                 if let Some((holder, _)) = other.in_hand {
                     assert_eq!(holder, worker, "two workers have one node in hand");
