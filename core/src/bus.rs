@@ -4,16 +4,16 @@
 //! There is no thread in here and nothing that waits longer than it was told to: the caller watches the descriptor. Does
 //! not know what a request does, which is [`crate::engine`]'s, nor how it is served, which is [`crate::net::bus`]'s.
 
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, reason};
 use crate::event::EventMask;
 use crate::hub::batch::BatchReader;
 use crate::hub::dispatch::{Told, WorkerId};
+use crate::net::bus::socket;
 use crate::wire::bus::{self as wire, Answer, Ask, Broken, Fault, News, Role, Word};
 use bytes::{Buf, BytesMut};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
-use socket2::{Domain, SockAddr, Socket, Type};
 use std::collections::{HashMap, VecDeque};
 use std::fs;
 use std::io;
@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use crate::config::check_name;
 pub use crate::engine::{BusStats, ConnectionInfo, NodeInfo};
 pub use crate::wire::bus::{Reply, Request, Welcome};
 
@@ -50,7 +51,7 @@ pub struct Bus {
 
 impl Bus {
     /// Connects. The engine's welcome is not waited for: that it refuses us, because of its version for example, is told by
-    /// the first answer, or by [`Bus::welcome`]. `timeout` holds for this, and for every request that has none of its own.
+    /// the first answer, or by [`Bus::welcome`], unless it is known already. `timeout` holds for this, and for every request that has none of its own.
     ///
     /// # Errors
     /// `Io`: no engine there, or no right to use it. `Timeout`.
@@ -117,7 +118,6 @@ impl Bus {
             self.fail(&error);
             return Err(error);
         }
-        self.sort_or_fail()?;
         self.line.as_ref().and_then(|line| line.welcome.as_ref()).ok_or_else(closed)
     }
 
@@ -155,8 +155,6 @@ impl Bus {
             }
         }
         self.begun.insert(number, None);
-        // Sending may have taken in answers. If the connection broke by that, this request has failed like the others.
-        let _ = self.sort_or_fail();
         Ok(number)
     }
 
@@ -170,8 +168,13 @@ impl Bus {
         let Some(line) = &mut self.line else { return Ok(()) };
         let received = line.fill();
         // What came before the end still counts.
-        self.sort_or_fail()?;
-        received.inspect_err(|error| self.fail(error))
+        match self.sort_answers().and(received) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.fail(&error);
+                Err(error)
+            }
+        }
     }
 
     /// The answer to a request, once. `None`: it has not come yet.
@@ -357,11 +360,6 @@ impl Bus {
             return Err(Unsent { written: 0, is_dead: false, error });
         }
         line.send(frame, deadline)
-    }
-
-    /// To be called wherever something was taken in: the descriptor does not tell a second time.
-    fn sort_or_fail(&mut self) -> Result<(), Error> {
-        self.sort_answers().inspect_err(|error| self.fail(error))
     }
 
     fn sort_answers(&mut self) -> Result<(), Error> {
@@ -717,11 +715,10 @@ impl Reply {
     }
 }
 
-/// Where the socket of a server of that name is looked for, in this order. A folder that somebody else made in our name is
-/// left out: what we send would reach him.
+/// Where the socket of a server of that name is looked for, in this order.
 pub fn default_paths(name: &str) -> Vec<PathBuf> {
     let file = format!("{name}.sock");
-    folders().iter().filter(|folder| !folder.is_trap()).map(|folder| folder.path.join(&file)).collect()
+    folders().iter().map(|folder| folder.path.join(&file)).collect()
 }
 
 /// Where a server of that name opens its socket: in the first of the usual folders that is there or can be made, and can be
@@ -743,19 +740,7 @@ pub fn path_to_bind(name: &str) -> Result<PathBuf, Error> {
 
 /// Whether somebody listens on this socket file.
 pub fn is_taken(path: &Path) -> bool {
-    // A queue that is full is somebody's, and so is a socket that we may not use.
-    let nobody = |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused);
-    try_connect(path).map_or_else(|error| !nobody(&error), |_| true)
-}
-
-/// # Errors
-/// `Config`: the name of a server has 1 to 64 letters, digits, dots, dashes and underscores.
-pub fn check_name(name: &str) -> Result<(), Error> {
-    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    if (1..=64).contains(&name.len()) && name.bytes().all(is_allowed) {
-        return Ok(());
-    }
-    Err(Error::new(ErrorKind::Config, "The name of a server must have 1 to 64 letters, digits, dots, dashes or underscores"))
+    socket::is_taken(path)
 }
 
 /// A folder for socket files.
@@ -779,21 +764,17 @@ fn folders() -> [Folder; 2] {
 }
 
 impl Folder {
-    /// It is there, and others may put sockets into it.
-    fn is_trap(&self) -> bool {
-        // Not followed: a link is a trap as well.
-        self.is_exposed
-            && fs::symlink_metadata(&self.path)
-                .is_ok_and(|found| !found.is_dir() || found.uid() != rustix::process::geteuid().as_raw() || found.mode() & 0o022 != 0)
-    }
-
     fn prepare(&self) -> io::Result<()> {
         match fs::DirBuilder::new().mode(self.mode).create(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        if self.is_trap() {
-            return Err(io::Error::other("it is not a folder of ours that only we may write to"));
+        if self.is_exposed {
+            // Not followed: a link would be somebody's trap.
+            let found = fs::symlink_metadata(&self.path)?;
+            if !found.is_dir() || found.uid() != rustix::process::geteuid().as_raw() || found.mode() & 0o022 != 0 {
+                return Err(io::Error::other("it is not a folder of ours that only we may write to"));
+            }
         }
         Ok(rustix::fs::accessat(
             rustix::fs::CWD,
@@ -804,15 +785,9 @@ impl Folder {
     }
 }
 
-fn try_connect(path: &Path) -> io::Result<UnixStream> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
-    socket.connect(&SockAddr::unix(path)?)?;
-    Ok(socket.into())
-}
-
 fn connect(path: &Path, deadline: Instant) -> Result<UnixStream, Error> {
     loop {
-        match try_connect(path) {
+        match socket::connect(path) {
             Ok(stream) => return Ok(stream),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 if Instant::now() >= deadline {
@@ -870,35 +845,4 @@ fn lost(errno: Errno) -> Error {
 
 fn wrong_reply() -> Error {
     Error::new(ErrorKind::Protocol, "The engine answered something else")
-}
-
-/// The system's text without Rust's "(os error N)".
-pub(crate) fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs::Permissions;
-    use std::os::unix::fs::{PermissionsExt, symlink};
-
-    #[test]
-    fn an_exposed_folder_must_be_ours_alone() {
-        let own = std::env::temp_dir().join(format!("heartbus-folder-{}", std::process::id()));
-        let link = own.with_extension("link");
-        let folder = |path: &Path| Folder { path: path.to_owned(), mode: 0o711, is_exposed: true };
-        assert!(!folder(&own).is_trap(), "nobody made it yet");
-        folder(&own).prepare().unwrap();
-        folder(&own).prepare().expect("what we made we may use");
-        symlink(&own, &link).unwrap();
-        assert!(folder(&link).is_trap());
-        assert!(folder(&link).prepare().is_err());
-        fs::set_permissions(&own, Permissions::from_mode(0o733)).unwrap();
-        assert!(folder(&own).is_trap(), "others may write");
-        assert!(folder(&own).prepare().is_err());
-        fs::remove_file(&link).unwrap();
-        fs::remove_dir(&own).unwrap();
-    }
 }

@@ -129,6 +129,15 @@ impl ServerConfig {
                 return Err(Error::new(ErrorKind::Config, "rate_limit needs a capacity of at least 1 and a refill rate of at least 0"));
             }
         }
+        if let Some(bus) = &self.bus {
+            check_name(&bus.name)?;
+            if self.max_frame_bytes > MAX_BUS_MESSAGE {
+                return Err(Error::new(
+                    ErrorKind::Config,
+                    format!("max_frame_bytes must be at most {MAX_BUS_MESSAGE} where there is a bus"),
+                ));
+            }
+        }
         Ok(())
     }
 }
@@ -207,6 +216,19 @@ impl ClientConfig {
         }
         Ok(())
     }
+}
+
+/// Longest message where there is a bus: it travels in one frame, whose length is a u32.
+const MAX_BUS_MESSAGE: u32 = 1 << 30;
+
+/// # Errors
+/// [`ErrorKind::Config`]: the name of a server is a file name of 1 to 64 letters, digits, dots, dashes and underscores.
+pub fn check_name(name: &str) -> Result<(), Error> {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if (1..=64).contains(&name.len()) && name.bytes().all(is_allowed) {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Config, "The name of a server must have 1 to 64 letters, digits, dots, dashes or underscores"))
 }
 
 /// Longest time that makes sense anywhere; keeps all arithmetic with deadlines far from overflow.

@@ -4,15 +4,19 @@
 //! that started it.
 
 use crate::config::{ServerConfig, check_timeout};
+use crate::desk::Counter;
 use crate::error::{Error, ErrorKind};
 use crate::event::EventMask;
-use crate::hub::dispatch::DispatchLimits;
-use crate::hub::{Hub, Refusal, Timings};
-use crate::inbox::{Inbox, InboxStats};
+use crate::hub::dispatch::{DispatchLimits, DispatchStats};
+use crate::hub::{Host, Hub, Refusal, Timings};
+use crate::inbox::Inbox;
+use crate::net::bus::BusServer;
+use crate::net::bus::dispatcher::Dispatcher;
+use crate::net::bus::socket::{self, BusSocket};
 use crate::net::listen;
 use crate::net::server::Server;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 pub use crate::hub::{Node, NodeInfo, Now};
@@ -20,33 +24,80 @@ pub use crate::net::server::ConnectionInfo;
 pub use crate::stats::{BusStats, Stats};
 
 pub struct Engine {
-    /// `None` only while the engine is being dropped.
-    server: Option<Server>,
-    /// `None` where workers run the callbacks.
-    inbox: Option<Arc<Inbox>>,
+    running: Arc<Running>,
+    /// The bus has one of its own, to answer with: dropping that stops nothing.
+    is_the_hosts: bool,
+}
+
+struct Running {
+    server: Server,
+    events: Events,
+    /// Set once, at the start, if ever.
+    bus: OnceLock<BusServer>,
     /// The process whose threads these are.
     process: u32,
+    /// In Unix microseconds.
+    started_at: u64,
+}
+
+/// Where the events go.
+#[derive(Clone)]
+enum Events {
+    Inbox(Arc<Inbox>),
+    Workers(Arc<Dispatcher>),
 }
 
 impl Engine {
-    /// Binds the port and starts the I/O threads. Events that `inbox` subscribed to arrive there.
+    /// Binds the port and starts the I/O threads. Events that `inbox` subscribed to arrive there. With
+    /// [`ServerConfig::bus`], other processes may ask from now on; workers are refused.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] when a setting is wrong; [`ErrorKind::Io`] when the address cannot be listened on or the
-    /// system has no descriptor or thread left. Nothing is left running then.
+    /// [`ErrorKind::Config`] when a setting is wrong; [`ErrorKind::Io`] when the address or the bus socket cannot be
+    /// listened on or the system has no descriptor or thread left. Nothing is left running then.
     pub fn start(config: &ServerConfig, inbox: Arc<Inbox>) -> Result<Engine, Error> {
-        let server = Server::start(config, inbox.clone())?;
-        Ok(Engine { server: Some(server), inbox: Some(inbox), process: std::process::id() })
+        Engine::start_with(config, Events::Inbox(inbox))
     }
 
     /// As [`Engine::start`], but the events go to workers: processes that attach through the bus socket, which `config` must
     /// have. `until_first_join` is what is kept for them before the first of them says what it wants.
     ///
+    /// A worker's data that finds no room is refused and counted; reading does not stop for it.
+    ///
     /// # Errors
     /// As [`Engine::start`]; `Config` without a bus socket, or for a limit of 0.
     pub fn start_for_workers(config: &ServerConfig, limits: DispatchLimits, until_first_join: EventMask) -> Result<Engine, Error> {
-        let _ = (config, limits, until_first_join);
-        Err(Error::new(ErrorKind::Internal, "Workers cannot attach yet"))
+        if config.bus.is_none() {
+            return Err(Error::new(ErrorKind::Config, "Workers need a bus socket to attach to"));
+        }
+        let DispatchLimits { events, bytes, drop_oldest: _, batch_events, batch_bytes, batches_in_flight } = limits;
+        if [events, bytes, batch_events, batch_bytes, batches_in_flight].contains(&0) {
+            return Err(Error::new(ErrorKind::Config, "The limits of the workers must be at least 1"));
+        }
+        Engine::start_with(config, Events::Workers(Arc::new(Dispatcher::new(limits, until_first_join))))
+    }
+
+    fn start_with(config: &ServerConfig, events: Events) -> Result<Engine, Error> {
+        config.validate()?;
+        // Callers wait in its queue until the bus thread runs.
+        let socket = config.bus.as_ref().map(BusSocket::bind).transpose()?;
+        let host: Arc<dyn Host> = match &events {
+            Events::Inbox(inbox) => inbox.clone(),
+            Events::Workers(dispatcher) => dispatcher.clone(),
+        };
+        let server = Server::start(config, host)?;
+        let started_at = server.shared.clock.now().unix;
+        let running = Running { server, events, bus: OnceLock::new(), process: std::process::id(), started_at };
+        let engine = Engine { running: Arc::new(running), is_the_hosts: true };
+        if let (Some(config), Some(socket)) = (&config.bus, socket) {
+            let dispatcher = match &engine.running.events {
+                Events::Inbox(_) => None,
+                Events::Workers(dispatcher) => Some(dispatcher.clone()),
+            };
+            let view = Engine { running: engine.running.clone(), is_the_hosts: false };
+            let bus = BusServer::start(socket, Arc::new(Counter::new(view, config.name.clone())), dispatcher)?;
+            engine.running.bus.get_or_init(|| bus);
+        }
+        Ok(engine)
     }
 
     /// Whether a server could start with this configuration now. Starts no thread and leaves nothing behind, so a process
@@ -56,6 +107,9 @@ impl Engine {
     /// As [`Engine::start`].
     pub fn check(config: &ServerConfig) -> Result<(), Error> {
         config.validate()?;
+        if let Some(bus) = &config.bus {
+            socket::check(&bus.path)?;
+        }
         listen::probe(&config.host, config.port).map(drop)
     }
 
@@ -66,7 +120,10 @@ impl Engine {
 
     /// Where the events arrive; `None` where workers run the callbacks.
     pub fn inbox(&self) -> Option<&Arc<Inbox>> {
-        self.inbox.as_ref()
+        match &self.running.events {
+            Events::Inbox(inbox) => Some(inbox),
+            Events::Workers(_) => None,
+        }
     }
 
     /// Sends data to a node, on its main channel when `channel_id` is 0. Returns when it is queued.
@@ -148,6 +205,11 @@ impl Engine {
         if self.is_own_process() { self.server().shared.hub.page(after, limit) } else { (Vec::new(), None) }
     }
 
+    /// What `after` is for the page that begins behind this node.
+    pub(crate) fn place_of(&self, node: &Node) -> u64 {
+        self.server().shared.hub.place_of(node)
+    }
+
     /// Up to `max` open connections, registered or not, in no particular order. The I/O threads are asked, which takes at
     /// most half a second. None once the engine is stopped, or in another process.
     pub fn connections(&self, max: usize) -> Vec<ConnectionInfo> {
@@ -173,8 +235,12 @@ impl Engine {
             max_connections: shared.max_connections,
             io_threads: server.io_threads(),
             buffered_bytes: shared.hub.buffered(),
-            inbox: self.inbox.as_ref().map_or_else(InboxStats::default, |inbox| inbox.stats()),
-            ..Stats::default()
+            inbox: self.inbox().map(|inbox| inbox.stats()).unwrap_or_default(),
+            dispatch: match &self.running.events {
+                Events::Inbox(_) => DispatchStats::default(),
+                Events::Workers(dispatcher) => dispatcher.stats(),
+            },
+            bus_clients: self.running.bus.get().map_or(0, BusServer::callers),
         }
     }
 
@@ -187,10 +253,18 @@ impl Engine {
     }
 
     /// Tells every client that the server is shutting down, writes what waits, closes all connections and ends the
-    /// threads, within 1.5 s. What the nodes' leaving has to tell is in the inbox afterwards. Calling it again is harmless.
+    /// threads, within 1.5 s. What the nodes' leaving has to tell is in the inbox afterwards. Where workers run the
+    /// callbacks they are given 2 s more to tell it. Calling it again is harmless.
     pub fn stop(&self) {
-        if self.process == std::process::id() {
-            self.server().stop();
+        if !self.is_own_process() {
+            return;
+        }
+        if let Some(bus) = self.running.bus.get() {
+            bus.begin_stopping();
+        }
+        self.server().stop();
+        if let Some(bus) = self.running.bus.get() {
+            bus.finish();
         }
     }
 
@@ -200,11 +274,26 @@ impl Engine {
 
     /// The engine belongs to this process, not to one that was forked off it.
     pub fn is_own_process(&self) -> bool {
-        self.process == std::process::id()
+        self.running.process == std::process::id()
+    }
+
+    /// In Unix microseconds.
+    pub(crate) fn started_at(&self) -> u64 {
+        self.running.started_at
+    }
+
+    /// Workers may attach.
+    pub(crate) fn takes_workers(&self) -> bool {
+        matches!(self.running.events, Events::Workers(_))
+    }
+
+    /// Longest message for a node, in bytes.
+    pub(crate) fn max_frame_bytes(&self) -> u32 {
+        self.server().shared.hub.limits().max_frame_bytes
     }
 
     fn server(&self) -> &Server {
-        self.server.as_ref().expect("only drop takes the server")
+        &self.running.server
     }
 
     fn hub(&self) -> Result<&Hub, Error> {
@@ -220,12 +309,11 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        if let Some(server) = self.server.take() {
-            if self.process == std::process::id() {
-                server.stop();
-            } else {
-                server.forget();
-            }
+        if !self.is_own_process() {
+            // The threads do not exist here, so nobody must wait for them or free what they use.
+            std::mem::forget(self.running.clone());
+        } else if self.is_the_hosts {
+            self.stop();
         }
     }
 }

@@ -5,6 +5,7 @@
 //! which travel on the wire, are in [`crate::wire::code`].
 
 use std::fmt;
+use std::io;
 
 /// The kind of an error: C's status code, and in PHP the class of the exception and its code. 0 is success in C.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
@@ -65,3 +66,9 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// The system's text without Rust's "(os error N)".
+pub(crate) fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
+}

@@ -133,6 +133,11 @@ impl Directory {
         (nodes, None)
     }
 
+    /// What `after` is for the page behind this node.
+    pub(super) fn place_of(&self, node: &Node) -> u64 {
+        place(self.hash(node))
+    }
+
     fn hash(&self, node: &Node) -> u64 {
         self.random.hash_one(&**node.id())
     }

@@ -181,6 +181,11 @@ impl Hub {
         self.nodes.page(after, limit)
     }
 
+    /// What `after` is for the page that begins behind this node.
+    pub fn place_of(&self, node: &Node) -> u64 {
+        self.nodes.place_of(node)
+    }
+
     pub fn node_of_channel(&self, channel_id: u32) -> Option<Arc<Node>> {
         self.nodes.of_channel(channel_id)
     }

@@ -1,6 +1,6 @@
 //! Listening sockets: names to addresses, one socket per I/O thread on one port, clear refusals.
 
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, reason};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -63,10 +63,4 @@ fn listen(socket: Socket) -> io::Result<std::net::TcpListener> {
 
 fn shown(host: &str, port: u16) -> String {
     if host.contains(':') && !host.starts_with('[') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
-}
-
-/// The system's text without Rust's "(os error N)".
-fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_owned()
 }

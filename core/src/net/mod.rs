@@ -1,5 +1,6 @@
 //! Sockets, threads and clocks: the thin shell around the hub. tokio and mio live here and nowhere below.
 
+pub(crate) mod bus;
 pub mod client;
 mod connection;
 mod io;

@@ -252,11 +252,6 @@ impl Server {
             }
         }
     }
-
-    /// In a forked child: the threads do not exist here, so nobody must wait for them or free what they use.
-    pub(crate) fn forget(self) {
-        std::mem::forget(self);
-    }
 }
 
 /// How many connections fit under the descriptor limit, raised as far as the system lets us.

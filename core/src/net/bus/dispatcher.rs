@@ -1,0 +1,104 @@
+//! The host of an engine whose callbacks run in workers: takes the events from the I/O threads and rings the bus thread.
+//!
+//! Owns the lock around [`Dispatch`], which decides everything, and those who wait for room in it.
+
+use crate::event::{Event, EventMask, Resume};
+use crate::hub::Host;
+use crate::hub::dispatch::{Dispatch, DispatchLimits, DispatchStats, WorkerId};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+
+pub(crate) struct Dispatcher {
+    wants: AtomicU32,
+    state: Mutex<State>,
+    /// Rung when a worker has something to send that had nothing before.
+    bell: Notify,
+}
+
+struct State {
+    dispatch: Dispatch,
+    ready: Vec<WorkerId>,
+    /// Producers that wait for room. At most one entry per producer: a paused one does not produce.
+    paused: Vec<Arc<dyn Resume>>,
+}
+
+impl Dispatcher {
+    pub(crate) fn new(limits: DispatchLimits, until_first_join: EventMask) -> Dispatcher {
+        let dispatch = Dispatch::new(limits, until_first_join);
+        Dispatcher {
+            wants: AtomicU32::new(dispatch.wants().0),
+            state: Mutex::new(State { dispatch, ready: Vec::new(), paused: Vec::new() }),
+            bell: Notify::new(),
+        }
+    }
+
+    pub(crate) fn stats(&self) -> DispatchStats {
+        self.lock().dispatch.stats()
+    }
+
+    /// Lends the dispatch for anything but pushing.
+    pub(super) fn with<T>(&self, work: impl FnOnce(&mut Dispatch) -> T) -> T {
+        let mut state = self.lock();
+        let result = work(&mut state.dispatch);
+        self.wants.store(state.dispatch.wants().0, Ordering::Relaxed);
+        let resumed = if state.paused.is_empty() || state.dispatch.is_crowded() { Vec::new() } else { std::mem::take(&mut state.paused) };
+        self.ring(state);
+        // Outside the lock: a resumed producer may push at once.
+        for producer in resumed {
+            producer.resume();
+        }
+        result
+    }
+
+    /// Waits until workers have something to send, and says which.
+    pub(super) async fn ready(&self) -> Vec<WorkerId> {
+        self.bell.notified().await;
+        std::mem::take(&mut self.lock().ready)
+    }
+
+    /// A worker is named once until it has looked, so this rings no more often than it has to.
+    fn ring(&self, mut state: MutexGuard<'_, State>) {
+        let more = state.dispatch.take_ready();
+        if more.is_empty() {
+            return;
+        }
+        state.ready.extend(more);
+        drop(state);
+        self.bell.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Host for Dispatcher {
+    fn wants(&self, kinds: EventMask) -> bool {
+        self.wants.load(Ordering::Relaxed) & kinds.0 != 0
+    }
+
+    /// Never hands it back: one worker that hangs must not stop the reading of nodes that others serve. What finds no room
+    /// is counted.
+    fn push_data(&self, event: Event, _bytes: usize, _producer: Arc<dyn Resume>) -> Result<(), Event> {
+        let mut state = self.lock();
+        state.dispatch.push_data(event);
+        self.ring(state);
+        Ok(())
+    }
+
+    fn push_state(&self, event: Event) {
+        let mut state = self.lock();
+        state.dispatch.push_state(event);
+        self.ring(state);
+    }
+
+    fn is_crowded(&self, producer: Option<Arc<dyn Resume>>) -> bool {
+        let mut state = self.lock();
+        let is_crowded = state.dispatch.is_crowded();
+        if is_crowded {
+            state.paused.extend(producer);
+        }
+        is_crowded
+    }
+}

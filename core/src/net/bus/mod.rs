@@ -1,0 +1,267 @@
+//! The engine's side of the bus socket: one thread, `heartbus-bus`, that other processes of the machine talk to.
+//!
+//! Owns the listening socket, who may come in, and the end of it all. What a client's request does is the [`Desk`]'s
+//! business, one layer up; which worker gets which event is decided by the hub's dispatch. A caller that breaks the
+//! protocol, does not read, or sends half of something loses its own connection and nothing else.
+
+pub(crate) mod dispatcher;
+mod session;
+pub(crate) mod socket;
+mod worker;
+
+use super::{Clock, spawn_thread};
+use crate::error::{Error, ErrorKind};
+use crate::hub::dispatch::WorkerId;
+use crate::wire::bus::{Reply, Request, Role, Welcome};
+use dispatcher::Dispatcher;
+use session::{Caller, End};
+use socket::BusSocket;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::runtime::Builder;
+use tokio::sync::{Notify, watch};
+use tokio::task::{LocalSet, spawn_local};
+use tokio::time::{Instant, sleep, timeout_at};
+
+/// Connections at the same time; one more is refused.
+const MAX_CALLERS: usize = 4096;
+
+/// How long a caller may take to say who it is.
+const HELLO_TIME: Duration = Duration::from_secs(5);
+
+/// How long a stopping server waits for its workers to tell what is left.
+const FINISH_TIME: Duration = Duration::from_secs(2);
+
+/// How long whoever is told to go may take to read that.
+const GOODBYE_TIME: Duration = Duration::from_millis(100);
+
+/// How long accepting pauses when no descriptor is left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Threads for requests that take long. The events of workers do not wait for these.
+const WORK_THREADS: usize = 2;
+
+/// Answers the requests.
+pub(crate) trait Desk: Send + Sync + 'static {
+    /// `is_owner`: the caller is of the server's own user, or root.
+    fn answer(&self, request: &Request<'_>, is_owner: bool) -> Result<Reply, Error>;
+
+    fn welcome(&self, worker: WorkerId) -> Welcome;
+}
+
+/// Where the thread stands. It only goes forward.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd)]
+enum Stage {
+    Open,
+    /// The server is stopping, its clients are being told.
+    Stopping,
+    /// No more events come. Workers tell what is left.
+    Finishing,
+    /// Everybody says goodbye.
+    Finished,
+}
+
+/// The running thread.
+pub(crate) struct BusServer {
+    stage: Arc<watch::Sender<Stage>>,
+    callers: Arc<AtomicUsize>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl BusServer {
+    /// Without a dispatcher workers are refused.
+    pub(crate) fn start(socket: BusSocket, desk: Arc<dyn Desk>, dispatcher: Option<Arc<Dispatcher>>) -> Result<BusServer, Error> {
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .thread_name("heartbus-work")
+            .max_blocking_threads(WORK_THREADS)
+            .build()
+            .map_err(|error| Error::new(ErrorKind::Io, format!("Cannot start the bus: {error}")))?;
+        let stage = Arc::new(watch::Sender::new(Stage::Open));
+        let callers = Arc::new(AtomicUsize::new(0));
+        let (hall_stage, hall_callers) = (stage.clone(), callers.clone());
+        let thread = spawn_thread("heartbus-bus".to_owned(), move || {
+            let hall = Hall {
+                frame_cap: desk.welcome(0).frame_cap,
+                desk,
+                dispatcher,
+                allows_group: socket.allows_group,
+                owner: rustix::process::geteuid().as_raw(),
+                clock: Clock::start(),
+                callers: hall_callers,
+                stage: hall_stage,
+                buffered: Cell::new(0),
+                next_worker: Cell::new(1),
+                workers: RefCell::default(),
+                progress: Notify::new(),
+            };
+            LocalSet::new().block_on(&runtime, Rc::new(hall).run(socket));
+            // A request that takes long is not waited for.
+            runtime.shutdown_background();
+        })?;
+        Ok(BusServer { stage, callers, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Open connections.
+    pub(crate) fn callers(&self) -> usize {
+        self.callers.load(Ordering::Relaxed)
+    }
+
+    /// Tells the workers that the server is stopping.
+    pub(crate) fn begin_stopping(&self) {
+        move_to(&self.stage, Stage::Stopping);
+    }
+
+    /// No more events come: lets the workers tell what is left, closes all connections and ends the thread, within 2.2 s.
+    pub(crate) fn finish(&self) {
+        // Held until the end, so that a second caller returns no earlier than the first.
+        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(running) = thread.take() else { return };
+        move_to(&self.stage, Stage::Finishing);
+        if running.join().is_err() {
+            tracing::error!("The thread of the bus had panicked");
+        }
+    }
+}
+
+fn move_to(stage: &watch::Sender<Stage>, next: Stage) {
+    stage.send_if_modified(|stage| {
+        let is_later = next > *stage;
+        if is_later {
+            *stage = next;
+        }
+        is_later
+    });
+}
+
+/// What the sessions of the thread share.
+struct Hall {
+    desk: Arc<dyn Desk>,
+    dispatcher: Option<Arc<Dispatcher>>,
+    allows_group: bool,
+    /// The user that the server runs as.
+    owner: u32,
+    frame_cap: u32,
+    clock: Clock,
+    callers: Arc<AtomicUsize>,
+    stage: Arc<watch::Sender<Stage>>,
+    /// Bytes of incomplete frames, in all sessions together.
+    buffered: Cell<usize>,
+    next_worker: Cell<WorkerId>,
+    /// How to wake a worker's session.
+    workers: RefCell<HashMap<WorkerId, Rc<Notify>>>,
+    /// A worker has acknowledged something, found nothing more to send, or is gone.
+    progress: Notify,
+}
+
+impl Hall {
+    async fn run(self: Rc<Hall>, socket: BusSocket) {
+        let (listener, file) = socket.into_parts();
+        let listener = match UnixListener::from_std(listener) {
+            Ok(listener) => listener,
+            Err(error) => return tracing::error!(%error, "The bus socket cannot be listened on"),
+        };
+        if let Some(dispatcher) = self.dispatcher.clone() {
+            spawn_local(self.clone().wake_workers(dispatcher));
+        }
+        let mut stage = self.stage.subscribe();
+        tokio::select! {
+            // The sender cannot be gone: it is in here.
+            _ = stage.wait_for(|stage| *stage >= Stage::Finishing) => {}
+            () = self.accept(&listener) => {}
+        }
+        self.finish().await;
+        // Not before the end: whoever looks for the server may ask how its stopping goes.
+        drop((listener, file));
+    }
+
+    async fn accept(self: &Rc<Hall>, listener: &UnixListener) {
+        let mut warned: Option<Instant> = None;
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => drop(spawn_local(self.clone().receive(stream))),
+                Err(error) => {
+                    // Tried ten times per second, and told every ten seconds.
+                    if warned.is_none_or(|warned| warned.elapsed() > 100 * ACCEPT_PAUSE) {
+                        warned = Some(Instant::now());
+                        tracing::warn!(%error, "The bus socket accepts nobody for a moment");
+                    }
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn receive(self: Rc<Hall>, stream: UnixStream) {
+        let place = Place::take(self.callers.clone());
+        let is_full = self.callers.load(Ordering::Relaxed) > MAX_CALLERS;
+        let mut caller = Caller::new(stream, self.clone());
+        let end = match caller.greet(is_full).await {
+            Ok(Some(Role::Client)) => caller.serve().await,
+            Ok(Some(Role::Worker)) => match self.dispatcher.clone() {
+                Some(dispatcher) => worker::serve(&mut caller, dispatcher).await,
+                None => Ok(()),
+            },
+            Ok(None) => Ok(()),
+            Err(end) => Err(end),
+        };
+        match end {
+            Ok(()) | Err(End::Gone) => {}
+            Err(end) => tracing::warn!(caller = %caller, "A caller of the bus was hung up on: {end}"),
+        }
+        drop(place);
+        self.progress.notify_one();
+    }
+
+    async fn wake_workers(self: Rc<Hall>, dispatcher: Arc<Dispatcher>) {
+        loop {
+            for worker in dispatcher.ready().await {
+                if let Some(session) = self.workers.borrow().get(&worker) {
+                    session.notify_one();
+                }
+            }
+        }
+    }
+
+    async fn finish(&self) {
+        if let Some(dispatcher) = &self.dispatcher {
+            let deadline = Instant::now() + FINISH_TIME;
+            loop {
+                let stats = dispatcher.stats();
+                let left = stats.queued_events + stats.in_flight_events;
+                if left == 0 {
+                    break;
+                }
+                if stats.workers == 0 || timeout_at(deadline, self.progress.notified()).await.is_err() {
+                    tracing::warn!(events = left, "Events were not told before the server stopped");
+                    break;
+                }
+            }
+        }
+        move_to(&self.stage, Stage::Finished);
+        let deadline = Instant::now() + GOODBYE_TIME;
+        while self.callers.load(Ordering::Relaxed) > 0 && timeout_at(deadline, self.progress.notified()).await.is_ok() {}
+    }
+}
+
+/// A caller's place among all, which is free again when this is dropped.
+struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn take(callers: Arc<AtomicUsize>) -> Place {
+        callers.fetch_add(1, Ordering::Relaxed);
+        Place(callers)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,347 @@
+//! One connection to the bus socket: who it is, its frames, and the answers to a client.
+//!
+//! Owns the bytes that wait, both ways, and their bounds: a frame is whole within ten seconds, an answer is taken within
+//! thirty, and while one is being written nothing more is read. Does not know what a request does.
+
+use super::{Desk, GOODBYE_TIME, HELLO_TIME, Hall, Stage};
+use crate::error::{Error, ErrorKind};
+use crate::wire::bus::{self as wire, Answer, Ask, Broken, Fault, Hello, LENGTH_LEN, Request, Role, VERSION};
+use bytes::{Buf, BytesMut};
+use std::fmt;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+use tokio::task::{spawn_blocking, yield_now};
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// How long a frame may take from its first byte to its last.
+const FRAME_TIME: Duration = Duration::from_secs(10);
+
+/// How long a caller may take to read an answer.
+const ANSWER_TIME: Duration = Duration::from_secs(30);
+
+/// Answers are written when so much has come together, or when no request is left.
+const ANSWER_BYTES: usize = 64 << 10;
+
+/// A longer request is carried out on a thread of its own.
+const SHORT_REQUEST: usize = 64 << 10;
+
+/// More nodes than these at once, likewise.
+const FEW_NODES: usize = 64;
+
+/// What all incomplete frames together may hold. A caller whose frame does not fit any more has to come back.
+const BUFFER_BYTES: usize = 256 << 20;
+
+/// Why a connection ends.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The caller hung up.
+    Gone,
+    Broken(Broken),
+    Late(&'static str),
+    Lost(io::Error),
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            End::Gone => f.write_str("it hung up"),
+            End::Broken(broken) => write!(f, "{broken}"),
+            End::Late(what) => f.write_str(what),
+            End::Lost(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl From<Broken> for End {
+    fn from(broken: Broken) -> End {
+        End::Broken(broken)
+    }
+}
+
+pub(super) struct Caller {
+    pub(super) hall: Rc<Hall>,
+    stream: UnixStream,
+    uid: Option<u32>,
+    pid: Option<i32>,
+    input: BytesMut,
+    /// Bytes of `input` that are counted in the hall.
+    counted: usize,
+    /// When the frame that `input` begins with began.
+    begun: Option<Instant>,
+    pub(super) output: Vec<u8>,
+    /// Bytes of `output` that are written already.
+    written: usize,
+}
+
+impl Caller {
+    pub(super) fn new(stream: UnixStream, hall: Rc<Hall>) -> Caller {
+        let credentials = stream.peer_cred().ok();
+        Caller {
+            hall,
+            stream,
+            uid: credentials.map(|credentials| credentials.uid()),
+            pid: credentials.and_then(|credentials| credentials.pid()),
+            input: BytesMut::new(),
+            counted: 0,
+            begun: None,
+            output: Vec::new(),
+            written: 0,
+        }
+    }
+
+    /// Of the server's own user, or root.
+    fn is_owner(&self) -> bool {
+        self.uid.is_some_and(|uid| uid == self.hall.owner || uid == 0)
+    }
+
+    /// Hears who it is, and lets it in or refuses it.
+    pub(super) async fn greet(&mut self, is_full: bool) -> Result<Option<Role>, End> {
+        let refusal = if is_full {
+            Some(Error::new(ErrorKind::Limit, "The bus has all the callers it may have"))
+        } else if !self.is_owner() && !self.hall.allows_group {
+            Some(Error::new(ErrorKind::Io, "The bus socket is open to the server's own user only (see bus_group)"))
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            return self.refuse(refusal).await;
+        }
+        let Ok(hello) = timeout(HELLO_TIME, self.hello()).await else { return Err(End::Late("it did not say who it is")) };
+        let hello = hello?;
+        match self.check(&hello) {
+            Err(refusal) => self.refuse(refusal).await,
+            Ok(role) => {
+                if role == Role::Client {
+                    wire::write_welcome(&mut self.output, &self.hall.desk.welcome(0));
+                }
+                Ok(Some(role))
+            }
+        }
+    }
+
+    async fn hello(&mut self) -> Result<Hello, End> {
+        loop {
+            if let Some((hello, len)) = wire::parse_hello(&self.input)? {
+                self.input.advance(len);
+                return Ok(hello);
+            }
+            self.fill().await?;
+        }
+    }
+
+    fn check(&self, hello: &Hello) -> Result<Role, Error> {
+        if hello.version != VERSION {
+            let text = format!(
+                "The engine (Heartbus {}) speaks version {VERSION} of the bus protocol, this process (Heartbus {}) version {}: \
+                 both must run the same release",
+                env!("CARGO_PKG_VERSION"),
+                hello.package,
+                hello.version
+            );
+            return Err(Error::new(ErrorKind::Protocol, text));
+        }
+        match hello.role {
+            None => Err(Error::new(ErrorKind::Protocol, "The engine does not know this role")),
+            Some(Role::Client) => Ok(Role::Client),
+            Some(Role::Worker) if !self.is_owner() => Err(Error::new(ErrorKind::Io, "Workers must be of the same user as the server")),
+            Some(Role::Worker) if self.hall.dispatcher.is_none() => {
+                Err(Error::new(ErrorKind::Closed, "This server runs its callbacks itself"))
+            }
+            Some(Role::Worker) if *self.hall.stage.borrow() != Stage::Open => {
+                Err(Error::new(ErrorKind::Closed, "The server is shutting down"))
+            }
+            Some(Role::Worker) => Ok(Role::Worker),
+        }
+    }
+
+    async fn refuse(&mut self, refusal: Error) -> Result<Option<Role>, End> {
+        tracing::info!(caller = %self, "A caller of the bus was refused: {refusal}");
+        wire::write_refusal(&mut self.output, &fault_of(refusal));
+        self.say_goodbye().await;
+        Ok(None)
+    }
+
+    /// Answers a client until it hangs up, or the server is gone.
+    pub(super) async fn serve(&mut self) -> Result<(), End> {
+        let mut stage = self.hall.stage.subscribe();
+        loop {
+            while let Some(frame) = self.frame()? {
+                self.answer(frame).await?;
+                if self.output.len() >= ANSWER_BYTES {
+                    self.flush().await?;
+                    yield_now().await;
+                }
+            }
+            self.flush().await?;
+            tokio::select! {
+                biased;
+                _ = stage.wait_for(|stage| *stage == Stage::Finished) => return Ok(()),
+                filled = self.fill() => filled?,
+            }
+        }
+    }
+
+    async fn answer(&mut self, frame: BytesMut) -> Result<(), End> {
+        let Ask { id, request } = wire::decode(&frame)?;
+        let is_owner = self.is_owner();
+        let result = if takes_long(&request, frame.len()) {
+            // Those before it need not wait for it.
+            self.flush().await?;
+            let desk = self.hall.desk.clone();
+            spawn_blocking(move || answer_frame(&*desk, &frame, is_owner))
+                .await
+                .unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "The engine could not finish the request")))
+        } else {
+            self.hall.desk.answer(&request, is_owner)
+        };
+        wire::write_message(&mut self.output, &Answer { id, result: result.map_err(fault_of) });
+        Ok(())
+    }
+
+    /// The next whole frame, without its length.
+    pub(super) fn frame(&mut self) -> Result<Option<BytesMut>, End> {
+        let len = wire::frame_len(&self.input, self.hall.frame_cap)?;
+        let Some(len) = len.filter(|len| self.input.len() >= *len) else {
+            if self.input.is_empty() {
+                // An idle connection owns no memory.
+                self.input = BytesMut::new();
+                self.begun = None;
+            } else {
+                self.begun.get_or_insert_with(Instant::now);
+            }
+            self.count_input()?;
+            return Ok(None);
+        };
+        self.begun = None;
+        let mut frame = self.input.split_to(len);
+        frame.advance(LENGTH_LEN);
+        Ok(Some(frame))
+    }
+
+    /// Waits for bytes and takes them in.
+    pub(super) async fn fill(&mut self) -> Result<(), End> {
+        loop {
+            let readable = self.stream.readable();
+            match self.begun {
+                None => readable.await,
+                Some(begun) => timeout_at(begun + FRAME_TIME, readable).await.map_err(|_| End::Late("it sent half of a frame"))?,
+            }
+            .map_err(End::Lost)?;
+            if self.try_fill()? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes in what is there; false when nothing was.
+    fn try_fill(&mut self) -> Result<bool, End> {
+        match self.stream.try_read_buf(&mut self.input) {
+            Ok(0) => Err(End::Gone),
+            Ok(_) => Ok(true),
+            Err(error) => if_blocked(error),
+        }
+    }
+
+    /// Writes what waits. Nothing is read meanwhile.
+    pub(super) async fn flush(&mut self) -> Result<(), End> {
+        let deadline = Instant::now() + ANSWER_TIME;
+        while !self.try_flush()? {
+            timeout_at(deadline, self.stream.writable()).await.map_err(|_| End::Late("it does not read"))?.map_err(End::Lost)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what the socket takes; true when nothing is left.
+    pub(super) fn try_flush(&mut self) -> Result<bool, End> {
+        while self.written < self.output.len() {
+            match self.stream.try_write(&self.output[self.written..]) {
+                Ok(count) => self.written += count,
+                Err(error) => return if_blocked(error),
+            }
+        }
+        self.written = 0;
+        self.output.clear();
+        // Room for a usual answer stays; what one long answer took is given back.
+        self.output.shrink_to(ANSWER_BYTES);
+        Ok(true)
+    }
+
+    /// Bytes that wait to be written.
+    pub(super) fn backlog(&self) -> usize {
+        self.output.len() - self.written
+    }
+
+    /// Writes what the socket takes, then waits until there is something to read, or more can be written. Takes in what is
+    /// there to read.
+    pub(super) async fn turn(&mut self) -> Result<(), End> {
+        let interest = if self.try_flush()? { Interest::READABLE } else { Interest::READABLE | Interest::WRITABLE };
+        let ready = self.stream.ready(interest);
+        let ready = match self.begun {
+            None => ready.await,
+            Some(begun) => timeout_at(begun + FRAME_TIME, ready).await.map_err(|_| End::Late("it sent half of a frame"))?,
+        };
+        if ready.map_err(End::Lost)?.is_readable() {
+            self.try_fill()?;
+        }
+        Ok(())
+    }
+
+    /// Writes what waits, for a moment.
+    pub(super) async fn say_goodbye(&mut self) {
+        // Whoever does not read it has missed it.
+        let _ = timeout(GOODBYE_TIME, self.flush()).await;
+    }
+
+    fn count_input(&mut self) -> Result<(), End> {
+        let buffered = self.hall.buffered.get() - self.counted + self.input.len();
+        self.counted = self.input.len();
+        self.hall.buffered.set(buffered);
+        if buffered > BUFFER_BYTES && self.counted > SHORT_REQUEST {
+            return Err(End::Late("the frames of all callers together are too long"));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        self.hall.buffered.set(self.hall.buffered.get() - self.counted);
+    }
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pid {}, uid {}", self.pid.unwrap_or_default(), self.uid.map_or(-1, i64::from))
+    }
+}
+
+fn if_blocked(error: io::Error) -> Result<bool, End> {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(false),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Err(End::Gone),
+        _ => Err(End::Lost(error)),
+    }
+}
+
+/// Whether the events of workers would have to wait for it.
+fn takes_long(request: &Request<'_>, bytes: usize) -> bool {
+    match request {
+        Request::SendMany { nodes, .. } if nodes.len() > FEW_NODES => true,
+        Request::Broadcast { .. } | Request::Page { .. } | Request::NodeOfConnection { .. } | Request::Connections { .. } => true,
+        _ => bytes > SHORT_REQUEST,
+    }
+}
+
+fn answer_frame(desk: &dyn Desk, frame: &[u8], is_owner: bool) -> Result<wire::Reply, Error> {
+    match wire::decode::<Ask<'_>>(frame) {
+        Ok(Ask { request, .. }) => desk.answer(&request, is_owner),
+        Err(broken) => Err(Error::new(ErrorKind::Protocol, broken.to_string())),
+    }
+}
+
+fn fault_of(error: Error) -> Fault {
+    Fault { kind: error.kind as i32, message: error.message }
+}

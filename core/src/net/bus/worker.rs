@@ -1,0 +1,126 @@
+//! A worker's connection: events out, acknowledgements in.
+//!
+//! Owns the worker's place in the dispatch, from its first word to its end. Which events it gets is decided there; what may
+//! wait here is bounded by the batches that it may have in hand.
+
+use super::dispatcher::Dispatcher;
+use super::session::{Caller, End};
+use super::{Hall, Stage};
+use crate::event::EventMask;
+use crate::hub::batch::BatchWriter;
+use crate::hub::dispatch::WorkerId;
+use crate::wire::bus::{self as wire, Broken, News, Word};
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio::sync::Notify;
+
+/// With so much to write no more batches are fetched.
+const OUTPUT_BYTES: usize = 256 << 10;
+
+/// A worker's place. Dropping it gives everything that is not acknowledged to the others.
+struct Place {
+    hall: Rc<Hall>,
+    dispatcher: Arc<Dispatcher>,
+    worker: WorkerId,
+    state: State,
+}
+
+#[derive(Copy, Clone, PartialEq, Eq)]
+enum State {
+    Attached,
+    Joined,
+    Leaving,
+    /// It left before it was ready.
+    Gone,
+}
+
+/// Serves a worker until it left, is gone, or the server has stopped.
+pub(super) async fn serve(caller: &mut Caller, dispatcher: Arc<Dispatcher>) -> Result<(), End> {
+    let hall = caller.hall.clone();
+    let worker = hall.next_worker.get();
+    hall.next_worker.set(worker + 1);
+    let wake = Rc::new(Notify::new());
+    hall.workers.borrow_mut().insert(worker, wake.clone());
+    let mut place = Place { hall: hall.clone(), dispatcher, worker, state: State::Attached };
+    let mut stage = hall.stage.subscribe();
+    let mut was_told = false;
+    let mut batches = BatchWriter::default();
+    wire::write_welcome(&mut caller.output, &hall.desk.welcome(worker));
+    loop {
+        while let Some(frame) = caller.frame()? {
+            place.hear(wire::decode(&frame)?)?;
+        }
+        while caller.backlog() < OUTPUT_BYTES
+            && let Some(batch) = place.dispatcher.with(|dispatch| dispatch.next_batch(worker))
+        {
+            batches.write(&mut caller.output, &batch, hall.clock.now());
+        }
+        hall.progress.notify_one();
+        let now = *stage.borrow_and_update();
+        if now != Stage::Open && !was_told {
+            was_told = true;
+            wire::write_news(&mut caller.output, News::Stopping);
+        }
+        if now == Stage::Finished || place.is_done() {
+            wire::write_news(&mut caller.output, News::Finished);
+            caller.say_goodbye().await;
+            return Ok(());
+        }
+        tokio::select! {
+            turned = caller.turn() => turned?,
+            () = wake.notified() => {}
+            _ = stage.changed() => {}
+        }
+    }
+}
+
+impl Place {
+    fn hear(&mut self, word: Word) -> Result<(), Broken> {
+        let worker = self.worker;
+        let mask = |mask: u32| EventMask(mask & EventMask::ALL.0 & !EventMask::CLIENT.0);
+        match (word, self.state) {
+            (Word::Ready { mask: bits }, State::Attached) => {
+                self.state = State::Joined;
+                self.dispatcher.with(|dispatch| dispatch.join(worker, mask(bits)));
+            }
+            (Word::Ready { .. }, _) => return Err(Broken("it was ready twice")),
+            (Word::Leave, State::Attached) => self.state = State::Gone,
+            (Word::Leave, _) => {
+                self.state = State::Leaving;
+                self.dispatcher.with(|dispatch| dispatch.leave(worker));
+            }
+            (_, State::Attached | State::Gone) => return Err(Broken("it spoke before it was ready")),
+            (Word::Subscribe { mask: bits }, _) => self.dispatcher.with(|dispatch| dispatch.subscribe(worker, mask(bits))),
+            (Word::Acknowledge { batch }, _) => {
+                // Dropped here, not under the lock.
+                let done = self.dispatcher.with(|dispatch| dispatch.acknowledge(worker, batch));
+                if done.is_none() {
+                    return Err(Broken("it acknowledged a batch out of turn"));
+                }
+            }
+            (Word::Watch { channel }, _) => {
+                if !self.dispatcher.with(|dispatch| dispatch.watch(worker, channel)) && self.state == State::Joined {
+                    return Err(Broken("it watches too many channels"));
+                }
+            }
+            (Word::Unwatch { channel }, _) => self.dispatcher.with(|dispatch| dispatch.unwatch(worker, channel)),
+        }
+        Ok(())
+    }
+
+    fn is_done(&self) -> bool {
+        match self.state {
+            State::Attached | State::Joined => false,
+            State::Leaving => self.dispatcher.with(|dispatch| dispatch.has_drained(self.worker)),
+            State::Gone => true,
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.hall.workers.borrow_mut().remove(&self.worker);
+        self.dispatcher.with(|dispatch| dispatch.remove(self.worker));
+        self.hall.progress.notify_one();
+    }
+}

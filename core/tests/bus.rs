@@ -1,0 +1,1434 @@
+//! The bus socket over real sockets: every request and its refusal, workers that come, go, hang and die, and callers that
+//! do everything wrong.
+
+mod support;
+
+use heartbus_core::bus::{self, Attachment, Bus, Delivered, NodeInfo, Phase, Reply, Request};
+use heartbus_core::config::{BusConfig, InboxLimits, ServerConfig};
+use heartbus_core::engine::Engine;
+use heartbus_core::error::{Error, ErrorKind};
+use heartbus_core::event::{Departure, Event, EventMask};
+use heartbus_core::hub::dispatch::DispatchLimits;
+use heartbus_core::inbox::Inbox;
+use heartbus_core::wire::bus::{self as wire, Answer, Ask, Fault, Role, Word};
+use std::collections::{HashMap, VecDeque};
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+use support::{Peer, deadline};
+
+/// Long enough that only what is broken takes it.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A folder of the test, gone at its end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Folder {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("heartbus-test-{}-{number}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        Folder(path)
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.0.join("server.sock")
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn config(path: &Path) -> ServerConfig {
+    let bus = BusConfig { path: path.to_owned(), group: None, name: "test".into() };
+    ServerConfig { host: "127.0.0.1".into(), port: 0, bus: Some(bus), ..ServerConfig::default() }
+}
+
+struct House {
+    engine: Engine,
+    path: PathBuf,
+    _folder: Folder,
+}
+
+impl House {
+    /// An engine whose callbacks run in its own process.
+    fn in_process() -> House {
+        House::start(|config| Engine::start(config, Inbox::new(InboxLimits::default()).unwrap()))
+    }
+
+    fn for_workers() -> House {
+        House::with_limits(DispatchLimits::default(), EventMask::ALL)
+    }
+
+    fn with_limits(limits: DispatchLimits, until_first_join: EventMask) -> House {
+        House::start(|config| Engine::start_for_workers(config, limits, until_first_join))
+    }
+
+    fn start(start: impl FnOnce(&ServerConfig) -> Result<Engine, Error>) -> House {
+        let folder = Folder::new();
+        let path = folder.socket();
+        House { engine: start(&config(&path)).unwrap(), path, _folder: folder }
+    }
+
+    fn bus(&self) -> Bus {
+        Bus::connect(&self.path, PATIENCE).unwrap()
+    }
+
+    fn attach(&self) -> Worker {
+        Worker { attachment: Attachment::attach(&self.path, PATIENCE).unwrap(), queue: VecDeque::new() }
+    }
+
+    fn worker(&self) -> Worker {
+        let before = self.engine.stats().dispatch.workers;
+        let mut worker = self.attach();
+        worker.attachment.ready(EventMask::ALL).unwrap();
+        self.until("the worker to join", |stats| stats.dispatch.workers == before + 1);
+        worker
+    }
+
+    fn connect(&self) -> Peer {
+        Peer::over(TcpStream::connect(self.engine.local_addr()).unwrap())
+    }
+
+    fn register(&self, id: &str) -> Peer {
+        let mut peer = self.connect();
+        peer.send(6, 0, &format!(r#"{{"node_id":"{id}"}}"#));
+        assert_eq!(peer.frame().frame_type, 6);
+        peer
+    }
+
+    fn until(&self, what: &str, condition: impl Fn(&heartbus_core::engine::Stats) -> bool) {
+        let deadline = deadline();
+        loop {
+            let stats = self.engine.stats();
+            if condition(&stats) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "waited in vain for {what}: {stats:#?}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// A caller that writes its own bytes.
+    fn raw(&self) -> Raw {
+        let stream = UnixStream::connect(&self.path).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Raw { stream }
+    }
+
+    /// Nothing that others did has done any harm.
+    fn assert_well(&self) {
+        let mut bus = self.bus();
+        assert_eq!(bus.node("nobody").unwrap(), None);
+    }
+}
+
+struct Worker {
+    attachment: Attachment,
+    queue: VecDeque<Delivered>,
+}
+
+impl Worker {
+    /// The next event; acknowledges nothing.
+    fn event(&mut self) -> Delivered {
+        let deadline = deadline();
+        while self.queue.is_empty() {
+            self.attachment.drain(&mut self.queue, 64).unwrap();
+            assert!(Instant::now() < deadline, "waited in vain for an event");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.queue.pop_front().unwrap()
+    }
+
+    /// The next event; acknowledges its batch if it is the last one.
+    fn tell(&mut self) -> Delivered {
+        let delivered = self.event();
+        if delivered.is_last {
+            self.attachment.acknowledge(delivered.batch).unwrap();
+        }
+        delivered
+    }
+
+    fn tell_until(&mut self, wanted: impl Fn(&Event<std::sync::Arc<NodeInfo>>) -> bool) -> Delivered {
+        loop {
+            let delivered = self.tell();
+            if wanted(&delivered.told.event) {
+                return delivered;
+            }
+        }
+    }
+
+    /// Tells what comes until the connection stands there.
+    fn tell_until_phase(&mut self, phase: Phase) -> Vec<Delivered> {
+        let deadline = deadline();
+        let mut told = Vec::new();
+        loop {
+            if let Some(delivered) = self.queue.pop_front() {
+                if delivered.is_last {
+                    self.attachment.acknowledge(delivered.batch).unwrap();
+                }
+                told.push(delivered);
+                continue;
+            }
+            let drained = self.attachment.drain(&mut self.queue, 64);
+            if self.queue.is_empty() && self.attachment.phase() == phase {
+                return told;
+            }
+            drained.unwrap();
+            assert!(Instant::now() < deadline, "waited in vain for {phase:?}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+struct Raw {
+    stream: UnixStream,
+}
+
+impl Raw {
+    fn hello(&mut self, version: u16, role: Role) {
+        let mut hello = Vec::new();
+        wire::write_hello(&mut hello, version, role, 1, "0.0.0");
+        self.write(&hello);
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    fn say(&mut self, word: Word) {
+        let mut frame = Vec::new();
+        wire::write_message(&mut frame, &word);
+        self.write(&frame);
+    }
+
+    fn greeting(&mut self) -> Result<wire::Welcome, Fault> {
+        let mut received = Vec::new();
+        loop {
+            if let Some((greeting, _)) = wire::parse_greeting(&received).unwrap() {
+                return greeting;
+            }
+            let mut byte = [0];
+            self.stream.read_exact(&mut byte).expect("a greeting in time");
+            received.push(byte[0]);
+        }
+    }
+
+    /// The engine hangs up, whatever it still says before.
+    fn expect_end(&mut self) {
+        let mut buffer = [0; 65_536];
+        loop {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return,
+                Err(error) => panic!("the engine did not hang up: {error}"),
+            }
+        }
+    }
+}
+
+fn frame(ask: &Ask<'_>) -> Vec<u8> {
+    let mut frame = Vec::new();
+    wire::write_message(&mut frame, ask);
+    frame
+}
+
+fn kind<T: std::fmt::Debug>(result: Result<T, Error>) -> ErrorKind {
+    result.unwrap_err().kind
+}
+
+fn data_of(delivered: &Delivered) -> Option<(String, String)> {
+    match &delivered.told.event {
+        Event::Data { node, payload, .. } => Some((node.id.to_string(), String::from_utf8_lossy(payload).into_owned())),
+        _ => None,
+    }
+}
+
+// Requests
+
+#[test]
+fn a_message_reaches_a_node_on_its_main_channel_or_on_one_of_its_own() {
+    let house = House::in_process();
+    let mut peer = house.register("n");
+    let mut bus = house.bus();
+    let channel = bus.node("n").unwrap().unwrap().channel_id;
+    bus.send_to("n", b"one", 0).unwrap();
+    bus.send_to("n", b"two", channel).unwrap();
+    assert_eq!([peer.frame().text(), peer.frame().text()], ["one", "two"]);
+    assert_eq!(kind(bus.send_to("nobody", b"x", 0)), ErrorKind::NotFound);
+    assert_eq!(kind(bus.send_to("n", b"x", channel + 1)), ErrorKind::NotFound);
+    assert_eq!(kind(bus.send_to("n", b"\xff", 0)), ErrorKind::InvalidArgument);
+    let long = vec![b'x'; 11 << 20];
+    assert_eq!(kind(bus.send_to("n", &long, 0)), ErrorKind::Limit);
+    bus.send_to("n", b"three", 0).unwrap();
+    assert_eq!(peer.frame().text(), "three");
+}
+
+#[test]
+fn a_message_to_many_says_how_many_it_reached() {
+    let house = House::in_process();
+    let mut peers = [house.register("a"), house.register("b"), house.register("c")];
+    let mut bus = house.bus();
+    assert_eq!(bus.send_many(&["a", "nobody", "c"], b"some").unwrap(), 2);
+    assert_eq!(bus.send_many(&["nobody"; 100], b"x").unwrap(), 0);
+    assert_eq!(bus.send_many(&[], b"x").unwrap(), 0);
+    assert_eq!(bus.broadcast(b"all").unwrap(), 3);
+    assert_eq!(kind(bus.send_many(&["a", "b"], b"\xff")), ErrorKind::InvalidArgument);
+    assert_eq!(kind(bus.broadcast(b"\xff")), ErrorKind::InvalidArgument);
+    assert_eq!([peers[0].frame().text(), peers[0].frame().text()], ["some", "all"]);
+    assert_eq!(peers[1].frame().text(), "all");
+    assert_eq!([peers[2].frame().text(), peers[2].frame().text()], ["some", "all"]);
+}
+
+#[test]
+fn a_node_is_found_by_id_channel_and_connection() {
+    let house = House::in_process();
+    let _peer = house.register("n");
+    let live = house.engine.node("n").unwrap().info(house.engine.now());
+    let mut bus = house.bus();
+    let found = bus.node("n").unwrap().unwrap();
+    assert_eq!((&found.id, found.peer, &found.metadata, found.online), (&live.id, live.peer, &live.metadata, true));
+    assert_eq!(bus.node_of_channel(live.channel_id).unwrap().unwrap().id, live.id);
+    assert_eq!(bus.node_of_connection(live.connection_id).unwrap().unwrap().id, live.id);
+    assert_eq!(bus.node("nobody").unwrap(), None);
+    assert_eq!(bus.node_of_channel(live.channel_id + 1).unwrap(), None);
+    assert_eq!(bus.node_of_connection(live.connection_id + 1).unwrap(), None);
+}
+
+#[test]
+fn a_node_can_be_kept_alive_and_disconnected() {
+    let house = House::in_process();
+    let mut peer = house.register("n");
+    let mut bus = house.bus();
+    bus.keep_alive("n").unwrap();
+    bus.disconnect("n").unwrap();
+    peer.skip_until_end();
+    assert_eq!(kind(bus.keep_alive("n")), ErrorKind::NotFound);
+    assert_eq!(kind(bus.disconnect("n")), ErrorKind::NotFound);
+}
+
+#[test]
+fn pages_hold_every_node_once_and_only_those_that_fit_the_filter() {
+    let house = House::in_process();
+    let mut gateway = house.connect();
+    for number in 0..700 {
+        gateway.send(6, 0, &format!(r#"{{"node_id":"{}-{number}"}}"#, if number % 7 == 0 { "lamp" } else { "door" }));
+    }
+    house.until("the nodes", |stats| stats.nodes_online == 700);
+    let mut bus = house.bus();
+    let mut all = |limit: u32, pattern: Option<&str>, ip: Option<&str>| {
+        let (mut ids, mut after) = (Vec::new(), None);
+        loop {
+            let (nodes, next) = bus.page(after, limit, pattern, ip.map(|ip| ip.parse().unwrap())).unwrap();
+            assert!(nodes.len() <= limit as usize);
+            ids.extend(nodes.into_iter().map(|node| node.id.to_string()));
+            after = next;
+            if after.is_none() {
+                ids.sort();
+                let before = ids.len();
+                ids.dedup();
+                assert_eq!(ids.len(), before, "a node came twice");
+                return before;
+            }
+        }
+    };
+    assert_eq!(all(33, None, None), 700);
+    assert_eq!(all(10_000, None, None), 700);
+    assert_eq!(all(7, Some("lamp-*"), None), 100);
+    assert_eq!(all(100, Some("lamp-?"), None), 2);
+    assert_eq!(all(100, Some("nothing"), None), 0);
+    assert_eq!(all(300, None, Some("127.0.0.1")), 700);
+    assert_eq!(all(300, None, Some("::ffff:127.0.0.1")), 700);
+    assert_eq!(all(300, None, Some("127.0.0.2")), 0);
+    assert_eq!(all(300, Some("door-1?"), Some("127.0.0.1")), 9);
+}
+
+#[test]
+fn long_metadata_makes_shorter_pages() {
+    let house = House::in_process();
+    let mut gateway = house.connect();
+    let text = "x".repeat(60_000);
+    for number in 0..40 {
+        gateway.send(6, 0, &format!(r#"{{"node_id":"{number}","metadata":{{"text":"{text}"}}}}"#));
+    }
+    house.until("the nodes", |stats| stats.nodes_online == 40);
+    let mut bus = house.bus();
+    let (first, next) = bus.page(None, 100, None, None).unwrap();
+    assert!(next.is_some() && (1..40).contains(&first.len()), "{} nodes", first.len());
+    let (mut count, mut after) = (first.len(), next);
+    while let Some(place) = after {
+        let (nodes, next) = bus.page(Some(place), 100, None, None).unwrap();
+        count += nodes.len();
+        after = next;
+    }
+    assert_eq!(count, 40);
+}
+
+#[test]
+fn the_numbers_of_the_engine_arrive_all() {
+    let house = House::in_process();
+    let mut peer = house.register("n");
+    peer.send(1, 0, "{}");
+    peer.frame();
+    let mut bus = house.bus();
+    let stats = bus.stats().unwrap();
+    let own = house.engine.stats();
+    assert_eq!(stats.stats, own);
+    assert_eq!((stats.stats.nodes_online, stats.stats.counts.heartbeats, stats.stats.bus_clients), (1, 1, 1));
+    assert_eq!(stats.timings, house.engine.timings());
+    assert_ne!(stats.timings.heartbeats.buckets.iter().sum::<u64>(), 0);
+}
+
+#[test]
+fn the_heartbeat_timeout_can_be_read_and_set() {
+    let house = House::in_process();
+    let mut bus = house.bus();
+    assert_eq!(bus.heartbeat_timeout().unwrap(), Duration::from_secs(30));
+    bus.set_heartbeat_timeout(Duration::from_millis(1500)).unwrap();
+    assert_eq!(bus.heartbeat_timeout().unwrap(), Duration::from_millis(1500));
+    assert_eq!(house.engine.heartbeat_timeout(), Duration::from_millis(1500));
+    assert_eq!(kind(bus.set_heartbeat_timeout(Duration::ZERO)), ErrorKind::Config);
+    assert_eq!(kind(bus.set_heartbeat_timeout(Duration::MAX)), ErrorKind::Config);
+}
+
+#[test]
+fn the_connections_are_listed_and_the_door_can_be_closed() {
+    let house = House::in_process();
+    let _peers = [house.register("a"), house.register("b")];
+    let mut bus = house.bus();
+    assert_eq!(bus.connections(100).unwrap().len(), 2);
+    assert_eq!(bus.connections(1).unwrap().len(), 1);
+    assert_eq!(bus.connections(0).unwrap(), []);
+    bus.close_door().unwrap();
+    let deadline = deadline();
+    while TcpStream::connect(house.engine.local_addr()).is_ok() {
+        assert!(Instant::now() < deadline, "the door stays open");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert_eq!(bus.connections(100).unwrap().len(), 2);
+}
+
+#[test]
+fn the_welcome_says_who_the_engine_is() {
+    let house = House::in_process();
+    let mut bus = house.bus();
+    let welcome = bus.welcome().unwrap().clone();
+    assert_eq!((welcome.name.as_str(), welcome.pid, welcome.worker), ("test", std::process::id(), 0));
+    assert_eq!((welcome.listen, welcome.takes_workers), (house.engine.local_addr(), false));
+    assert_eq!(welcome.package, env!("CARGO_PKG_VERSION"));
+    assert!(welcome.frame_cap >= welcome.max_frame_bytes);
+    assert!(House::for_workers().bus().welcome().unwrap().takes_workers);
+}
+
+#[test]
+fn answers_come_to_whoever_asked_in_any_order_of_taking() {
+    let house = House::in_process();
+    let _peer = house.register("n");
+    let mut bus = house.bus();
+    let numbers: Vec<u32> = (0..100)
+        .map(|index| bus.begin(if index % 2 == 0 { &Request::Node { id: "n" } } else { &Request::HeartbeatTimeout }).unwrap())
+        .collect();
+    for (index, number) in numbers.iter().enumerate().rev() {
+        let reply = bus.wait(*number, PATIENCE).unwrap();
+        assert_eq!(index % 2 == 0, matches!(reply, Reply::Node(Some(_))), "{index}: {reply:?}");
+        assert_eq!(kind(bus.take(*number).unwrap()), ErrorKind::InvalidArgument);
+    }
+}
+
+#[test]
+fn a_caller_that_begins_without_end_is_stopped_by_its_own_side() {
+    let house = House::in_process();
+    let mut bus = house.bus();
+    let mut begun = 0;
+    let error = loop {
+        match bus.begin(&Request::HeartbeatTimeout) {
+            Ok(_) => begun += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((begun, error.kind), (4096, ErrorKind::Limit));
+    // Taken in while it was being written to, or after.
+    assert!(bus.wait(1, PATIENCE).is_ok());
+    bus.forget(2);
+    assert!(bus.begin(&Request::HeartbeatTimeout).is_ok());
+}
+
+#[test]
+fn many_callers_are_served_at_once() {
+    let house = House::in_process();
+    let mut peer = house.register("n");
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    house.bus().send_to("n", b"x", 0).unwrap();
+                }
+            });
+        }
+    });
+    for _ in 0..400 {
+        assert_eq!(peer.frame().text(), "x");
+    }
+    house.until("the callers to be gone", |stats| stats.bus_clients == 0);
+}
+
+#[test]
+fn the_next_request_finds_an_engine_that_was_restarted() {
+    let folder = Folder::new();
+    let start = || Engine::start(&config(&folder.socket()), Inbox::new(InboxLimits::default()).unwrap()).unwrap();
+    let first = start();
+    let mut bus = Bus::connect(&folder.socket(), PATIENCE).unwrap();
+    bus.heartbeat_timeout().unwrap();
+    let began = bus.welcome().unwrap().started_at;
+    first.stop();
+    assert_eq!(kind(bus.heartbeat_timeout()), ErrorKind::Io);
+    assert!(bus.as_fd().is_none());
+    let second = start();
+    bus.heartbeat_timeout().unwrap();
+    assert_ne!(bus.welcome().unwrap().started_at, began);
+    drop(second);
+    let _third = start();
+    // Found dead while writing, made again, and sent once.
+    bus.heartbeat_timeout().unwrap();
+}
+
+#[test]
+fn a_request_in_flight_fails_when_the_engine_goes() {
+    let folder = Folder::new();
+    let listener = UnixListener::bind(folder.socket()).unwrap();
+    let mut bus = Bus::connect(&folder.socket(), PATIENCE).unwrap();
+    let number = bus.begin(&Request::Broadcast { data: b"x" }).unwrap();
+    drop(listener.accept().unwrap());
+    assert_eq!(kind(bus.wait(number, PATIENCE)), ErrorKind::Closed);
+    // It may have been carried out, so it is not sent again: nobody connected a second time.
+    listener.set_nonblocking(true).unwrap();
+    assert!(listener.accept().is_err());
+}
+
+#[test]
+fn an_engine_that_is_silent_costs_its_timeout_and_no_more() {
+    let folder = Folder::new();
+    let listener = UnixListener::bind(folder.socket()).unwrap();
+    let mut bus = Bus::connect(&folder.socket(), Duration::from_millis(50)).unwrap();
+    let error = bus.heartbeat_timeout().unwrap_err();
+    assert_eq!((error.kind, error.message.as_str()), (ErrorKind::Timeout, "The engine did not answer within 50 ms"));
+    // It answers after all, first what nobody waits for any more.
+    let (mut engine, _) = listener.accept().unwrap();
+    let mut answers = welcome();
+    for (id, micros) in [(1, 111), (2, 222)] {
+        wire::write_message(&mut answers, &Answer { id, result: Ok(Reply::Micros(micros)) });
+    }
+    bus.set_timeout(PATIENCE);
+    let number = bus.begin(&Request::HeartbeatTimeout).unwrap();
+    engine.write_all(&answers).unwrap();
+    assert_eq!(bus.wait(number, PATIENCE).unwrap().duration().unwrap(), Duration::from_micros(222));
+}
+
+#[test]
+fn an_engine_that_reads_nothing_costs_its_timeout_and_the_connection() {
+    let folder = Folder::new();
+    let _listener = UnixListener::bind(folder.socket()).unwrap();
+    let mut bus = Bus::connect(&folder.socket(), Duration::from_millis(50)).unwrap();
+    let long = vec![b'x'; 4 << 20];
+    assert_eq!(kind(bus.send_to("n", &long, 0)), ErrorKind::Timeout);
+    // Half of a frame is on its way, so nothing can follow it.
+    assert!(bus.as_fd().is_none());
+}
+
+fn welcome() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    wire::write_welcome(&mut bytes, &House::in_process().bus().welcome().unwrap().clone());
+    bytes
+}
+
+#[test]
+fn answers_that_make_no_sense_end_the_connection() {
+    let folder = Folder::new();
+    let listener = UnixListener::bind(folder.socket()).unwrap();
+    let welcome = welcome();
+    let nonsense: [&[u8]; 5] = [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        &[welcome.as_slice(), &[0xff; 4]].concat(),
+        &{
+            let mut answer = welcome.clone();
+            answer.extend([0, 0, 0, 2, 1, 99]);
+            answer
+        },
+        b"HBUS\x00\x01\x00\xff\xff\xff\xff",
+        b"HBUS\x00\x07\x00\x00\x00\x00\x00",
+    ];
+    for bytes in nonsense {
+        let mut bus = Bus::connect(&folder.socket(), PATIENCE).unwrap();
+        let number = bus.begin(&Request::HeartbeatTimeout).unwrap();
+        let (mut engine, _) = listener.accept().unwrap();
+        engine.write_all(bytes).unwrap();
+        assert_eq!(kind(bus.wait(number, PATIENCE)), ErrorKind::Protocol, "{bytes:?}");
+        assert!(bus.as_fd().is_none());
+    }
+}
+
+// Finding the server
+
+#[test]
+fn nobody_at_the_path_is_told_with_the_path() {
+    let folder = Folder::new();
+    let path = folder.socket();
+    let error = Bus::connect(&path, PATIENCE).err().unwrap();
+    assert_eq!(error.kind, ErrorKind::Io);
+    assert_eq!(error.message, format!("No Heartbus server at {}: No such file or directory", path.display()));
+    assert_eq!(kind(Attachment::attach(&path, PATIENCE).map(drop)), ErrorKind::Io);
+    drop(UnixListener::bind(&path).unwrap());
+    assert_eq!(
+        Bus::connect(&path, PATIENCE).err().unwrap().message,
+        format!("No Heartbus server at {}: Connection refused", path.display())
+    );
+}
+
+#[test]
+fn a_queue_that_stays_full_costs_the_timeout() {
+    let folder = Folder::new();
+    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&socket2::SockAddr::unix(folder.socket()).unwrap()).unwrap();
+    socket.listen(0).unwrap();
+    let _first = UnixStream::connect(folder.socket()).unwrap();
+    assert_eq!(kind(Bus::connect(&folder.socket(), Duration::from_millis(30)).map(drop)), ErrorKind::Timeout);
+    assert!(bus::is_taken(&folder.socket()));
+}
+
+#[test]
+fn a_name_becomes_two_paths_and_only_good_names_do() {
+    let paths = bus::default_paths("a.b-c_1");
+    assert_eq!(paths[0], Path::new("/run/heartbus/a.b-c_1.sock"));
+    assert_eq!((paths.len(), paths[1].file_name().unwrap()), (2, "a.b-c_1.sock".as_ref()));
+    let long = "x".repeat(65);
+    for name in ["", "a/b", "a b", "é", &long] {
+        assert_eq!(kind(bus::path_to_bind(name)), ErrorKind::Config, "{name}");
+        assert_eq!(kind(Bus::find(name, PATIENCE).map(drop)), ErrorKind::Config, "{name}");
+    }
+    let error = Bus::find("nobody-has-this-name", PATIENCE).err().unwrap();
+    assert!(error.kind == ErrorKind::Io && error.message.contains("nobody-has-this-name.sock or /"), "{}", error.message);
+}
+
+#[test]
+fn a_server_is_found_by_its_name() {
+    let name = format!("test-{}", std::process::id());
+    let path = bus::path_to_bind(&name).unwrap();
+    assert!(bus::default_paths(&name).contains(&path));
+    let engine = Engine::start(&config(&path), Inbox::new(InboxLimits::default()).unwrap()).unwrap();
+    assert_eq!(Bus::find(&name, PATIENCE).unwrap().path(), path);
+    drop(engine);
+    assert!(!path.exists());
+}
+
+// The socket file
+
+fn start_error(config: &ServerConfig) -> Error {
+    Engine::start(config, Inbox::new(InboxLimits::default()).unwrap()).map(drop).unwrap_err()
+}
+
+#[test]
+fn the_socket_is_the_owners_alone_and_goes_with_the_server() {
+    let house = House::in_process();
+    let found = fs::metadata(&house.path).unwrap();
+    assert!(found.file_type().is_socket());
+    assert_eq!(found.permissions().mode() & 0o777, 0o600);
+    assert!(bus::is_taken(&house.path));
+    house.engine.stop();
+    assert!(!house.path.exists() && !bus::is_taken(&house.path));
+}
+
+#[test]
+fn a_second_server_is_refused_and_does_not_touch_the_first() {
+    let house = House::in_process();
+    let error = start_error(&config(&house.path));
+    assert_eq!((error.kind, error.message), (ErrorKind::Io, format!("{} is in use by another server", house.path.display())));
+    assert_eq!(Engine::check(&config(&house.path)).unwrap_err().kind, ErrorKind::Io);
+    house.assert_well();
+}
+
+#[test]
+fn of_servers_that_start_at_once_exactly_one_gets_the_socket() {
+    let folder = Folder::new();
+    let config = config(&folder.socket());
+    // Left behind by a dead one, so that all of them want to clear it away.
+    drop(UnixListener::bind(folder.socket()).unwrap());
+    let engines: Vec<_> = std::thread::scope(|scope| {
+        let start = || Engine::start(&config, Inbox::new(InboxLimits::default()).unwrap()).ok();
+        let threads: Vec<_> = (0..6).map(|_| scope.spawn(start)).collect();
+        threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(engines.len(), 1);
+    assert_eq!(Bus::connect(&folder.socket(), PATIENCE).unwrap().welcome().unwrap().listen, engines[0].local_addr());
+}
+
+#[test]
+fn what_a_dead_server_left_behind_is_replaced_but_nothing_else() {
+    let folder = Folder::new();
+    drop(UnixListener::bind(folder.socket()).unwrap());
+    Engine::check(&config(&folder.socket())).unwrap();
+    drop(Engine::start(&config(&folder.socket()), Inbox::new(InboxLimits::default()).unwrap()).unwrap());
+    fs::write(folder.socket(), "precious").unwrap();
+    assert!(start_error(&config(&folder.socket())).message.contains("is no socket"));
+    assert!(Engine::check(&config(&folder.socket())).is_err());
+    assert_eq!(fs::read_to_string(folder.socket()).unwrap(), "precious");
+    let missing = folder.0.join("missing/server.sock");
+    assert_eq!(
+        start_error(&config(&missing)).message,
+        format!("Cannot open the bus socket {}: No such file or directory", missing.display())
+    );
+}
+
+#[test]
+fn a_socket_file_that_is_another_servers_by_now_stays() {
+    let house = House::in_process();
+    fs::remove_file(&house.path).unwrap();
+    let other = UnixListener::bind(&house.path).unwrap();
+    house.engine.stop();
+    assert!(house.path.exists());
+    drop(other);
+}
+
+#[test]
+fn a_server_that_cannot_listen_leaves_no_socket_behind() {
+    let house = House::in_process();
+    let folder = Folder::new();
+    let config = ServerConfig { port: house.engine.local_addr().port(), ..config(&folder.socket()) };
+    assert!(start_error(&config).message.starts_with("Cannot listen on"));
+    assert!(!folder.socket().exists());
+}
+
+#[test]
+fn settings_that_cannot_be_right_are_refused() {
+    let folder = Folder::new();
+    let with = |change: &dyn Fn(&mut BusConfig)| {
+        let mut config = config(&folder.socket());
+        change(config.bus.as_mut().unwrap());
+        start_error(&config)
+    };
+    assert_eq!(with(&|bus| bus.name = "a/b".into()).kind, ErrorKind::Config);
+    assert_eq!(with(&|bus| bus.group = Some("no-such-group".into())).message, "bus_group: there is no group no-such-group");
+    let long = ServerConfig { max_frame_bytes: u32::MAX, ..config(&folder.socket()) };
+    assert_eq!(start_error(&long).kind, ErrorKind::Config);
+    let none = ServerConfig { bus: None, ..config(&folder.socket()) };
+    assert_eq!(kind(Engine::start_for_workers(&none, DispatchLimits::default(), EventMask::ALL).map(drop)), ErrorKind::Config);
+    let limits = DispatchLimits { batch_events: 0, ..DispatchLimits::default() };
+    assert_eq!(kind(Engine::start_for_workers(&config(&folder.socket()), limits, EventMask::ALL).map(drop)), ErrorKind::Config);
+    assert!(!folder.socket().exists());
+}
+
+// Who may
+
+/// What another user sees, run by the tests below in a process of its own.
+#[test]
+fn as_another_user() {
+    let Some(path) = std::env::var_os("HEARTBUS_TEST_SOCKET") else { return };
+    let path = Path::new(&path);
+    let shown =
+        |result: Result<(), Error>| result.map_or_else(|error| format!("{:?}: {}", error.kind, error.message), |()| "welcome".into());
+    println!("client> {}", shown(Bus::connect(path, PATIENCE).and_then(|mut bus| bus.send_to("n", b"hello", 0))));
+    println!("door> {}", shown(Bus::connect(path, PATIENCE).and_then(|mut bus| bus.close_door())));
+    println!("worker> {}", shown(Attachment::attach(path, PATIENCE).map(drop)));
+}
+
+const NOBODY: u32 = 65_534;
+
+/// Runs the test above as nobody; `None` where we are not root and cannot.
+fn ask_as_nobody(path: &Path) -> Option<HashMap<String, String>> {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can be somebody else");
+        return None;
+    }
+    // Where nobody may run it.
+    let program = path.with_file_name("another-user");
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let output = Command::new(&program)
+        .args(["--exact", "as_another_user", "--nocapture"])
+        .env("HEARTBUS_TEST_SOCKET", path)
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines = text.lines().filter_map(|line| line.split_once("> "));
+    Some(lines.map(|(what, answer)| (what.rsplit(' ').next().unwrap().to_owned(), answer.to_owned())).collect())
+}
+
+#[test]
+fn another_user_is_kept_out_by_the_file_and_by_the_engine() {
+    let house = House::in_process();
+    let Some(answers) = ask_as_nobody(&house.path) else { return };
+    assert!(answers["client"].starts_with("Io: No right to use"), "{answers:?}");
+    // The file's rights are one wall, the credentials another.
+    fs::set_permissions(&house.path, fs::Permissions::from_mode(0o666)).unwrap();
+    let answers = ask_as_nobody(&house.path).unwrap();
+    for what in ["client", "door", "worker"] {
+        assert_eq!(answers[what], "Io: The bus socket is open to the server's own user only (see bus_group)", "{what}");
+    }
+}
+
+#[test]
+fn a_group_may_ask_but_neither_work_nor_close_the_door() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let folder = Folder::new();
+    let mut config = config(&folder.socket());
+    config.bus.as_mut().unwrap().group = Some(NOBODY.to_string());
+    let engine = Engine::start_for_workers(&config, DispatchLimits::default(), EventMask::ALL).unwrap();
+    let found = fs::metadata(folder.socket()).unwrap();
+    assert_eq!((found.permissions().mode() & 0o777, found.gid()), (0o660, NOBODY));
+    let mut peer = Peer::over(TcpStream::connect(engine.local_addr()).unwrap());
+    peer.send(6, 0, r#"{"node_id":"n"}"#);
+    peer.frame();
+    let answers = ask_as_nobody(&folder.socket()).unwrap();
+    assert_eq!(answers["client"], "welcome");
+    assert_eq!(answers["door"], "Io: Only the server's own user may change how it runs");
+    assert_eq!(answers["worker"], "Io: Workers must be of the same user as the server");
+    assert_eq!(peer.frame().text(), "hello");
+    chown(folder.socket(), None, Some(0)).unwrap();
+    assert!(ask_as_nobody(&folder.socket()).unwrap()["client"].starts_with("Io: No right to use"));
+}
+
+// Versions
+
+#[test]
+fn another_version_is_refused_in_words() {
+    let house = House::in_process();
+    let mut raw = house.raw();
+    raw.hello(wire::VERSION + 1, Role::Client);
+    let refusal = raw.greeting().unwrap_err();
+    assert_eq!(refusal.kind, ErrorKind::Protocol as i32);
+    assert!(refusal.message.contains("both must run the same release"), "{}", refusal.message);
+    raw.expect_end();
+    house.assert_well();
+}
+
+#[test]
+fn an_engine_of_another_version_is_told_as_what_it_is() {
+    let folder = Folder::new();
+    let listener = UnixListener::bind(folder.socket()).unwrap();
+    let engine = std::thread::spawn(move || {
+        for _ in 0..2 {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut refusal = Vec::new();
+            let text = "The engine speaks version 9";
+            wire::write_refusal(&mut refusal, &Fault { kind: ErrorKind::Protocol as i32, message: text.into() });
+            refusal[4..6].copy_from_slice(&9u16.to_be_bytes());
+            stream.write_all(&refusal).unwrap();
+        }
+    });
+    let expected = Error::new(ErrorKind::Protocol, "The engine speaks version 9");
+    let welcome = Bus::connect(&folder.socket(), PATIENCE).and_then(|mut bus| bus.welcome().cloned());
+    assert_eq!(welcome.unwrap_err(), expected);
+    assert_eq!(Attachment::attach(&folder.socket(), PATIENCE).map(drop).unwrap_err(), expected);
+    engine.join().unwrap();
+}
+
+#[test]
+fn a_refusal_is_told_by_the_first_request_however_fast_the_engine_hung_up() {
+    let house = House::in_process();
+    for round in 0..50 {
+        let mut raw = house.raw();
+        raw.hello(wire::VERSION + 1, Role::Client);
+        // More than it will ever read.
+        let _ = raw.stream.write_all(&frame(&Ask { id: 1, request: Request::Broadcast { data: &[b'x'; 100_000] } }));
+        assert!(raw.greeting().is_err(), "round {round}");
+    }
+}
+
+// Callers that do everything wrong
+
+#[test]
+fn a_request_may_come_right_behind_the_hello() {
+    let house = House::in_process();
+    let mut raw = house.raw();
+    let mut bytes = Vec::new();
+    wire::write_hello(&mut bytes, wire::VERSION, Role::Client, 7, "0.1.0");
+    bytes.extend(frame(&Ask { id: 5, request: Request::HeartbeatTimeout }));
+    // In the smallest pieces there are.
+    for byte in bytes {
+        raw.write(&[byte]);
+    }
+    raw.greeting().unwrap();
+    let mut head = [0; 4];
+    raw.stream.read_exact(&mut head).unwrap();
+    let mut body = vec![0; u32::from_be_bytes(head) as usize];
+    raw.stream.read_exact(&mut body).unwrap();
+    let answer: Answer = wire::decode(&body).unwrap();
+    assert_eq!((answer.id, answer.result), (5, Ok(Reply::Micros(30_000_000))));
+}
+
+#[test]
+fn garbage_ends_only_whoever_sent_it() {
+    let house = House::for_workers();
+    let mut other = house.bus();
+    let mut worker = house.worker();
+    let garbage: [&[u8]; 6] = [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\xab\x12\x01\x00\x00\x00\x00",
+        b"H",
+        b"HBUS\x00\x01\x00\x00\x00\x00\x01\x00\xff\xff\xff\xff",
+        b"HBUS\x00\x01\x00\x00\x00\x00\x01\x00\x00\x00\x00\x02\x01\xee",
+        b"HBUS\x00\x01\x01\x00\x00\x00\x01\x00\x00\x00\x00\x01\xee",
+    ];
+    for bytes in garbage {
+        let mut raw = house.raw();
+        raw.write(bytes);
+        if bytes == b"H" {
+            raw.write(b"X");
+        }
+        raw.expect_end();
+    }
+    let mut raw = house.raw();
+    raw.write(b"HBUS\x00\x01\x09\x00\x00\x00\x01\x00");
+    assert_eq!(raw.greeting().unwrap_err().message, "The engine does not know this role");
+    other.heartbeat_timeout().unwrap();
+    let _peer = house.register("n");
+    worker.tell_until(|event| matches!(event, Event::Register { .. }));
+}
+
+#[test]
+fn a_length_beyond_the_bound_ends_the_connection_before_anything_is_kept() {
+    let house = House::in_process();
+    let cap = house.bus().welcome().unwrap().frame_cap;
+    let mut raw = house.raw();
+    raw.hello(wire::VERSION, Role::Client);
+    raw.greeting().unwrap();
+    raw.write(&(cap + 1).to_be_bytes());
+    raw.expect_end();
+    house.assert_well();
+    let mut bus = house.bus();
+    bus.welcome().unwrap();
+    assert_eq!(kind(bus.begin(&Request::Broadcast { data: &vec![0; cap as usize] })), ErrorKind::Limit);
+    bus.heartbeat_timeout().unwrap();
+}
+
+#[test]
+fn who_says_nothing_or_half_of_something_is_hung_up_on_in_time() {
+    let house = House::in_process();
+    let mut silent = house.raw();
+    let mut half_hello = house.raw();
+    half_hello.write(b"HBUS\x00");
+    let mut half_frame = house.raw();
+    half_frame.hello(wire::VERSION, Role::Client);
+    half_frame.greeting().unwrap();
+    half_frame.write(&[0, 0, 1, 0, 1, 2, 3]);
+    let mut idle = house.bus();
+    idle.heartbeat_timeout().unwrap();
+    silent.expect_end();
+    half_hello.expect_end();
+    half_frame.expect_end();
+    // Whoever is between two requests may take all the time in the world.
+    assert!(idle.as_fd().is_some());
+    idle.heartbeat_timeout().unwrap();
+    house.until("the others to be gone", |stats| stats.bus_clients == 1);
+}
+
+#[test]
+fn who_asks_and_never_reads_is_not_read_either_and_holds_up_nobody() {
+    let house = House::in_process();
+    let _peer = house.register("n");
+    let mut greedy = house.raw();
+    greedy.hello(wire::VERSION, Role::Client);
+    greedy.stream.set_nonblocking(true).unwrap();
+    let ask = frame(&Ask { id: 1, request: Request::Stats });
+    let mut sent = 0;
+    let mut blocked_since = None;
+    // It is only read as far as its answers fit into the socket, so that soon nothing more can be written.
+    let deadline = deadline();
+    loop {
+        match greedy.stream.write(&ask) {
+            Ok(count) => {
+                sent += count;
+                blocked_since = None;
+            }
+            Err(_) if blocked_since.get_or_insert_with(Instant::now).elapsed() > Duration::from_millis(300) => break,
+            Err(_) => std::thread::sleep(Duration::from_millis(5)),
+        }
+        assert!(Instant::now() < deadline, "it took {sent} bytes");
+    }
+    let mut bus = house.bus();
+    for _ in 0..100 {
+        bus.send_to("n", b"x", 0).unwrap();
+    }
+}
+
+#[test]
+fn a_caller_too_many_is_refused_and_finds_room_later() {
+    let house = House::in_process();
+    let mut callers: Vec<Raw> = (0..4096)
+        .map(|_| {
+            let mut raw = house.raw();
+            raw.hello(wire::VERSION, Role::Client);
+            raw
+        })
+        .collect();
+    for caller in &mut callers {
+        caller.greeting().unwrap();
+    }
+    let error = Bus::connect(&house.path, PATIENCE).and_then(|mut bus| bus.welcome().cloned()).unwrap_err();
+    assert_eq!((error.kind, error.message.as_str()), (ErrorKind::Limit, "The bus has all the callers it may have"));
+    callers.truncate(4000);
+    house.until("the others to be gone", |stats| stats.bus_clients == 4000);
+    house.assert_well();
+}
+
+// Workers
+
+#[test]
+fn a_worker_gets_everything_in_order_and_what_it_is_told_is_whole() {
+    let house = House::for_workers();
+    let mut worker = house.worker();
+    let mut peer = house.connect();
+    peer.send(6, 0, r#"{"node_id":"n","metadata":{"a":1}}"#);
+    peer.frame();
+    for number in 0..2000 {
+        peer.send(3, 0, &number.to_string());
+    }
+    peer.send(1, 0, "{}");
+    peer.send(7, 0, "");
+    drop(peer);
+    let connect = worker.tell();
+    let Event::Connect { connection_id, peer: address } = connect.told.event else { panic!("{connect:?}") };
+    let register = worker.tell();
+    let Event::Register { node, count: 1 } = &register.told.event else { panic!("{register:?}") };
+    assert_eq!((&*node.id, node.peer, node.connection_id, &*node.metadata), ("n", address, connection_id, r#"{"a":1}"#));
+    let mut last = register.told.sequence;
+    for number in 0..2000 {
+        let delivered = worker.tell();
+        assert_eq!(data_of(&delivered), Some(("n".into(), number.to_string())));
+        let told = &delivered.told;
+        assert!(told.sequence > last && !told.redelivered && !told.watched);
+        last = told.sequence;
+        let Event::Data { channel_id, node, .. } = &told.event else { unreachable!() };
+        assert_eq!(*channel_id, node.channel_id);
+    }
+    assert!(matches!(worker.tell().told.event, Event::Heartbeat { count: 1, .. }));
+    let left = worker.tell();
+    let Event::Left { node, how: Departure::Unregistered, count: 1 } = &left.told.event else { panic!("{left:?}") };
+    assert!(!node.online);
+    assert!(matches!(worker.tell().told.event, Event::Close { connection_id: closed, .. } if closed == connection_id));
+    house.until("everything to be acknowledged", |stats| (stats.dispatch.queued_events, stats.dispatch.in_flight_events) == (0, 0));
+}
+
+#[test]
+fn a_nodes_time_and_counters_are_those_of_the_engine() {
+    let house = House::for_workers();
+    let mut worker = house.worker();
+    let mut peer = house.register("n");
+    peer.send(3, 0, "x");
+    let delivered = worker.tell_until(|event| matches!(event, Event::Data { .. }));
+    let Event::Data { node, .. } = &delivered.told.event else { unreachable!() };
+    let own = house.bus().node("n").unwrap().unwrap();
+    assert!((node.created_at - own.created_at).abs() < 0.01 && node.created_at > 1e9, "{} {}", node.created_at, own.created_at);
+    assert_eq!((node.channel_id, own.total_messages, own.online), (own.channel_id, 1, true));
+}
+
+#[test]
+fn a_worker_gets_what_it_subscribed_to_and_may_change_its_mind() {
+    let house = House::with_limits(DispatchLimits::default(), EventMask::NONE);
+    let mut worker = house.attach();
+    worker.attachment.ready(EventMask::LEFT).unwrap();
+    house.until("the worker", |stats| stats.dispatch.workers == 1);
+    let peer = house.register("a");
+    drop(peer);
+    assert!(matches!(worker.tell().told.event, Event::Left { .. }));
+    worker.attachment.subscribe(EventMask::REGISTER).unwrap();
+    house.until("the subscription", |stats| {
+        drop(house.register("b"));
+        stats.dispatch.in_flight_events > 0
+    });
+    let Event::Register { node, .. } = worker.tell().told.event else { panic!("not a registration") };
+    assert_eq!(&*node.id, "b");
+}
+
+#[test]
+fn events_from_before_the_first_worker_wait_for_it() {
+    let house = House::with_limits(DispatchLimits::default(), EventMask::REGISTER);
+    let _peer = house.register("early");
+    let mut worker = house.worker();
+    let Event::Register { node, .. } = worker.tell().told.event else { panic!("not a registration") };
+    assert_eq!(&*node.id, "early");
+}
+
+#[test]
+fn an_attached_process_gets_nothing_before_it_is_ready() {
+    let house = House::for_workers();
+    let mut worker = house.attach();
+    let _peer = house.register("n");
+    // An answer to another caller is proof that the bus thread has had its turn.
+    house.bus().heartbeat_timeout().unwrap();
+    assert_eq!(worker.attachment.drain(&mut worker.queue, 64).unwrap(), 0);
+    worker.attachment.ready(EventMask::REGISTER).unwrap();
+    assert!(matches!(worker.tell().told.event, Event::Register { .. }));
+    assert_eq!(worker.attachment.phase(), Phase::Running);
+}
+
+#[test]
+fn an_engine_that_runs_its_callbacks_itself_refuses_workers() {
+    let house = House::in_process();
+    let error = Attachment::attach(&house.path, PATIENCE).map(drop).unwrap_err();
+    assert_eq!((error.kind, error.message.as_str()), (ErrorKind::Closed, "This server runs its callbacks itself"));
+}
+
+#[test]
+fn two_workers_share_the_nodes_and_each_node_keeps_its_worker() {
+    let house = House::for_workers();
+    let mut workers = [house.worker(), house.worker()];
+    assert_ne!(workers[0].attachment.worker(), workers[1].attachment.worker());
+    let mut peers: Vec<Peer> = (0..40).map(|number| house.register(&format!("node{number}"))).collect();
+    for round in 0..5 {
+        for peer in &mut peers {
+            peer.send(3, 0, &round.to_string());
+        }
+    }
+    let mut owner: HashMap<String, (usize, Vec<String>)> = HashMap::new();
+    let deadline = deadline();
+    while owner.values().map(|(_, data)| data.len()).sum::<usize>() < 200 {
+        for (index, worker) in workers.iter_mut().enumerate() {
+            worker.attachment.drain(&mut worker.queue, 64).unwrap();
+            while let Some(delivered) = worker.queue.pop_front() {
+                if let Some((node, data)) = data_of(&delivered) {
+                    let (known, all) = owner.entry(node).or_insert((index, Vec::new()));
+                    assert_eq!(*known, index);
+                    all.push(data);
+                }
+                if delivered.is_last {
+                    worker.attachment.acknowledge(delivered.batch).unwrap();
+                }
+            }
+        }
+        assert!(Instant::now() < deadline, "waited in vain: {owner:?}");
+    }
+    assert!(owner.values().all(|(_, data)| data == &["0", "1", "2", "3", "4"]));
+    let first = owner.values().filter(|(index, _)| *index == 0).count();
+    assert!((1..40).contains(&first), "one worker got {first} of 40 nodes");
+}
+
+#[test]
+fn what_a_dead_worker_had_not_acknowledged_goes_to_the_next_with_a_mark_on_the_first_batch() {
+    let limits = DispatchLimits { batch_events: 10, ..DispatchLimits::default() };
+    let house = House::with_limits(limits, EventMask::ALL);
+    let mut first = house.attach();
+    first.attachment.ready(EventMask::DATA).unwrap();
+    house.until("the worker", |stats| stats.dispatch.workers == 1);
+    let mut peer = house.register("n");
+    for number in 0..100 {
+        peer.send(3, 0, &number.to_string());
+    }
+    house.until("the data", |stats| stats.counts.data_in == 100);
+    // It acknowledges one batch, begins the next, and dies.
+    let mut seen = Vec::new();
+    loop {
+        let delivered = first.tell();
+        seen.push(data_of(&delivered).unwrap().1);
+        if delivered.is_last {
+            break;
+        }
+    }
+    let acknowledged = seen.len();
+    // Until it is heard, so that the test knows what is left.
+    house.until("the acknowledgement", |stats| stats.dispatch.queued_events + stats.dispatch.in_flight_events == 100 - acknowledged);
+    first.event();
+    drop(first);
+    house.until("its end", |stats| stats.dispatch.workers == 0);
+    let mut second = house.attach();
+    second.attachment.ready(EventMask::DATA).unwrap();
+    let mut marked = 0;
+    let rest: Vec<String> = (acknowledged..100)
+        .map(|_| {
+            let delivered = second.tell();
+            marked += usize::from(delivered.told.redelivered);
+            data_of(&delivered).unwrap().1
+        })
+        .collect();
+    seen.extend(rest);
+    assert_eq!(seen, (0..100).map(|number| number.to_string()).collect::<Vec<_>>());
+    assert!((1..=10).contains(&marked), "{marked} events are marked");
+    assert_eq!(house.engine.stats().dispatch.redelivered, marked as u64);
+}
+
+#[test]
+fn a_worker_that_leaves_tells_what_it_has_and_is_let_go() {
+    let house = House::for_workers();
+    let mut first = house.worker();
+    let mut peer = house.register("n");
+    first.tell_until(|event| matches!(event, Event::Register { .. }));
+    peer.send(3, 0, "before");
+    let delivered = first.event();
+    assert_eq!(data_of(&delivered).unwrap().1, "before");
+    first.attachment.leave().unwrap();
+    let mut second = house.worker();
+    peer.send(3, 0, "after");
+    house.until("the data", |stats| stats.counts.data_in == 2);
+    // The node has moved, but its former worker has not said that it is done.
+    house.bus().heartbeat_timeout().unwrap();
+    second.attachment.drain(&mut second.queue, 64).unwrap();
+    assert!(second.queue.is_empty());
+    assert_eq!(first.attachment.phase(), Phase::Running);
+    first.attachment.acknowledge(delivered.batch).unwrap();
+    first.tell_until_phase(Phase::Finished);
+    assert_eq!(data_of(&second.tell()).unwrap().1, "after");
+    assert_eq!(house.engine.stats().dispatch.redelivered, 0);
+    // Gone for good, and that is no loss.
+    let drained = first.attachment.drain(&mut first.queue, 64);
+    assert!(matches!(drained, Ok(0) | Err(Error { kind: ErrorKind::Closed, .. })), "{drained:?}");
+    assert_eq!(first.attachment.phase(), Phase::Finished);
+}
+
+#[test]
+fn a_process_may_leave_without_ever_having_been_ready() {
+    let house = House::for_workers();
+    let mut worker = house.attach();
+    worker.attachment.leave().unwrap();
+    worker.tell_until_phase(Phase::Finished);
+}
+
+#[test]
+fn a_stop_is_announced_and_everything_is_told_before_it_ends() {
+    let house = House::for_workers();
+    let mut workers = [house.worker(), house.worker()];
+    let _peers: Vec<Peer> = (0..50).map(|number| house.register(&format!("node{number}"))).collect();
+    let (told, seen_stopping) = std::thread::scope(|scope| {
+        let telling: Vec<_> = workers
+            .iter_mut()
+            .map(|worker| {
+                scope.spawn(move || {
+                    let mut told = worker.tell_until_phase(Phase::Stopping);
+                    let seen = told.len();
+                    told.extend(worker.tell_until_phase(Phase::Finished));
+                    (told, seen)
+                })
+            })
+            .collect();
+        house.engine.stop();
+        let mut all = Vec::new();
+        let mut before = 0;
+        for thread in telling {
+            let (told, seen) = thread.join().unwrap();
+            all.extend(told);
+            before += seen;
+        }
+        (all, before)
+    });
+    let count = |wanted: fn(&Event<std::sync::Arc<NodeInfo>>) -> bool| told.iter().filter(|told| wanted(&told.told.event)).count();
+    assert_eq!(count(|event| matches!(event, Event::Register { .. })), 50);
+    assert_eq!(count(|event| matches!(event, Event::Left { .. })), 50);
+    assert_eq!(count(|event| matches!(event, Event::Close { .. })), 50);
+    assert!(seen_stopping < told.len());
+    assert_eq!(house.engine.stats().dispatch.in_flight_events, 0);
+    assert_eq!(kind(Attachment::attach(&house.path, PATIENCE).map(drop)), ErrorKind::Io);
+}
+
+#[test]
+fn a_worker_that_does_not_answer_holds_up_a_stop_for_two_seconds_only() {
+    let house = House::for_workers();
+    let mut worker = house.worker();
+    let _peer = house.register("n");
+    worker.event();
+    let began = Instant::now();
+    house.engine.stop();
+    // Generous, for a slow machine; without the bound it would never return.
+    assert!(began.elapsed() < Duration::from_secs(15));
+    assert!(!house.path.exists());
+}
+
+#[test]
+fn a_stop_without_workers_waits_for_none() {
+    let house = House::for_workers();
+    let _peer = house.register("n");
+    assert_ne!(house.engine.stats().dispatch.queued_events, 0);
+    house.engine.stop();
+    assert!(!house.path.exists());
+}
+
+#[test]
+fn a_worker_notices_that_the_engine_is_gone() {
+    let folder = Folder::new();
+    let listener = UnixListener::bind(folder.socket()).unwrap();
+    let welcome = welcome();
+    let engine = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(&welcome).unwrap();
+    });
+    let mut attachment = Attachment::attach(&folder.socket(), PATIENCE).unwrap();
+    engine.join().unwrap();
+    let deadline = deadline();
+    let error = loop {
+        match attachment.drain(&mut VecDeque::new(), 64) {
+            Ok(_) => assert!(Instant::now() < deadline),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((error.kind, attachment.phase()), (ErrorKind::Closed, Phase::Lost));
+    assert_eq!(kind(attachment.ready(EventMask::ALL)), ErrorKind::Closed);
+}
+
+#[test]
+fn a_worker_that_breaks_the_rules_ends_itself_and_its_events_go_on() {
+    let wrong: [&[Word]; 7] = [
+        &[Word::Acknowledge { batch: 1 }],
+        &[Word::Subscribe { mask: 1 }],
+        &[Word::Watch { channel: 1 }],
+        &[Word::Ready { mask: 0 }, Word::Ready { mask: 0 }],
+        &[Word::Ready { mask: 0 }, Word::Acknowledge { batch: 1 }],
+        &[Word::Ready { mask: 0 }, Word::Leave, Word::Ready { mask: 0 }],
+        &[Word::Leave, Word::Subscribe { mask: 0 }],
+    ];
+    let house = House::for_workers();
+    let _peer = house.register("n");
+    for words in wrong {
+        let mut raw = house.raw();
+        raw.hello(wire::VERSION, Role::Worker);
+        raw.greeting().unwrap();
+        let mut frames = Vec::new();
+        words.iter().for_each(|word| wire::write_message(&mut frames, word));
+        raw.write(&frames);
+        raw.expect_end();
+    }
+    // One that has something in hand and acknowledges something else.
+    let mut raw = house.raw();
+    raw.hello(wire::VERSION, Role::Worker);
+    raw.greeting().unwrap();
+    raw.say(Word::Ready { mask: EventMask::ALL.0 });
+    house.until("a batch", |stats| stats.dispatch.in_flight_events > 0);
+    raw.say(Word::Acknowledge { batch: 2 });
+    raw.expect_end();
+    let mut worker = house.worker();
+    let delivered = worker.tell_until(|event| matches!(event, Event::Register { .. }));
+    assert!(delivered.told.redelivered);
+}
+
+#[test]
+fn a_worker_that_reads_nothing_costs_its_data_and_stops_nobody() {
+    let limits = DispatchLimits { events: 1000, bytes: 1 << 20, ..DispatchLimits::default() };
+    let house = House::with_limits(limits, EventMask::ALL);
+    let mut worker = house.worker();
+    let mut peer = house.register("n");
+    let mut reader = peer.take();
+    let data = "x".repeat(1000);
+    for _ in 0..6000 {
+        peer.send(3, 0, &data);
+    }
+    peer.send(1, 0, "{}");
+    // Its heartbeat is answered: it was read to the end.
+    assert_eq!(reader.frame().frame_type, 2);
+    let stats = house.engine.stats();
+    assert_eq!(stats.counts.data_in, 6000);
+    assert!(stats.dispatch.refused > 0 && stats.dispatch.queued_bytes <= 1 << 20, "{:?}", stats.dispatch);
+    assert_eq!(stats.counts.reads_paused_by_host, 0);
+    // It comes round: what was taken is all there, in order.
+    let mut got = 0;
+    while got < 6000 - stats.dispatch.refused {
+        got += u64::from(data_of(&worker.tell()).is_some());
+    }
+    house.until("everything to be acknowledged", |stats| {
+        stats.dispatch.queued_events + stats.dispatch.in_flight_events == 0 || stats.dispatch.queued_events <= 1
+    });
+}
+
+#[test]
+fn a_batch_longer_than_a_frame_goes_in_several_and_is_acknowledged_once() {
+    let limits = DispatchLimits { batch_bytes: 8 << 20, ..DispatchLimits::default() };
+    let house = House::with_limits(limits, EventMask::ALL);
+    let mut peer = house.register("n");
+    let data = "y".repeat(300_000);
+    for _ in 0..10 {
+        peer.send(3, 0, &data);
+    }
+    let longest = "z".repeat(10_000_000);
+    peer.send(3, 0, &longest);
+    house.until("the data", |stats| stats.counts.data_in == 11);
+    let mut worker = house.attach();
+    worker.attachment.ready(EventMask::DATA).unwrap();
+    let mut lasts = Vec::new();
+    for index in 0..11 {
+        let delivered = worker.tell();
+        let expected = if index < 10 { &data } else { &longest };
+        assert_eq!(data_of(&delivered), Some(("n".into(), expected.clone())));
+        if delivered.is_last {
+            lasts.push(index);
+        }
+    }
+    assert_eq!(lasts, [9, 10]);
+}
+
+#[test]
+fn a_watched_channels_data_is_copied_to_whoever_watches_it() {
+    let house = House::for_workers();
+    let mut workers = [house.worker(), house.worker()];
+    let mut peer = house.register("n");
+    let channel = house.bus().node("n").unwrap().unwrap().channel_id;
+    // Both watch it; one of them is its owner and gets it anyway.
+    for worker in &mut workers {
+        worker.attachment.watch(channel).unwrap();
+        worker.attachment.subscribe(EventMask::DATA).unwrap();
+    }
+    // Words are heard within the turn of the bus thread that another caller's answer is proof of.
+    house.bus().heartbeat_timeout().unwrap();
+    house.bus().heartbeat_timeout().unwrap();
+    peer.send(3, 0, "once");
+    let mut watched: Vec<bool> = workers
+        .iter_mut()
+        .map(|worker| {
+            let delivered = worker.tell_until(|event| matches!(event, Event::Data { .. }));
+            assert_eq!(data_of(&delivered).unwrap().1, "once");
+            delivered.told.watched
+        })
+        .collect();
+    watched.sort();
+    assert_eq!(watched, [false, true]);
+    for worker in &mut workers {
+        worker.attachment.unwatch(channel).unwrap();
+    }
+    house.bus().heartbeat_timeout().unwrap();
+    house.bus().heartbeat_timeout().unwrap();
+    peer.send(3, 0, "twice");
+    house.until("the data", |stats| stats.counts.data_in == 2 && stats.dispatch.queued_events == 0);
+    let told: usize = workers
+        .iter_mut()
+        .map(|worker| {
+            house.bus().heartbeat_timeout().unwrap();
+            worker.attachment.drain(&mut worker.queue, 64).unwrap();
+            worker.queue.iter().filter(|delivered| data_of(delivered).is_some()).count()
+        })
+        .sum();
+    assert_eq!(told, 1);
+}
+
+#[test]
+fn a_drain_stops_where_it_is_told_to_and_goes_on_there() {
+    let house = House::for_workers();
+    let mut worker = house.worker();
+    let _peer = house.register("n");
+    let deadline = deadline();
+    let mut queue = VecDeque::new();
+    let mut told = Vec::new();
+    while told.len() < 2 {
+        let count = worker.attachment.drain(&mut queue, 1).unwrap();
+        assert!(count <= 1);
+        if let Some(delivered) = queue.pop_front() {
+            if delivered.is_last {
+                worker.attachment.acknowledge(delivered.batch).unwrap();
+            }
+            told.push(delivered.told.event);
+        }
+        assert!(Instant::now() < deadline);
+    }
+    assert!(matches!(told[..], [Event::Connect { .. }, Event::Register { .. }]));
+}
