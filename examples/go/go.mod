@@ -1,0 +1,3 @@
+module heartbus.example
+
+go 1.19
