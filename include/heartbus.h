@@ -1,6 +1,7 @@
 /*
  * Heartbus: keeps nodes connected, knows which of them are alive, and moves messages between them and the programs that
- * own them. This is the C interface of libheartbus (-lheartbus; with libheartbus.a also -lpthread -ldl -lm).
+ * own them. This is the C interface of libheartbus: cc program.c $(pkg-config --cflags --libs heartbus). docs/C-API.md has it in
+ * other languages.
  *
  * A server, and what it is told:
  *
@@ -23,15 +24,17 @@
  *             in words. When a function fails, nothing has changed unless its own text says otherwise.
  * Outputs     Results go where the last arguments point, and are written only on HEARTBUS_OK. The memory is the caller's
  *             and need not be initialised.
- * Handles     A heartbus_server or heartbus_clients is made by its _start function and freed by its _free function, never
- *             by free(). Handles are not followed but looked up: NULL, a handle that was freed already (the last 1,024 are
+ * Handles     A heartbus_server, heartbus_clients or heartbus_log is made by its _start function and freed by its _free
+ *             function, never by free(). Handles are not followed but looked up: NULL, a handle that was freed already (the last 1,024 are
  *             remembered) and a pointer that never was a handle are HEARTBUS_INVALID_ARGUMENT. _free takes NULL.
  *             Clients are numbers within their heartbus_clients; a number is never used twice.
  * Strings     Come in pairs of pointer and length, in both directions, may hold any byte (names and JSON: UTF-8), and are
  *             not kept after the call returns. NULL with length 0 is an empty string. What the library returns in node_id,
  *             ip, text and metadata is NUL-terminated as well; a payload is not.
- * Memory      const char * that the library returns belongs to it. How long it is valid is said at each function; for
- *             events it is until the next poll of the same handle. Nothing the library returns is freed by the caller.
+ * Memory      const char * that the library returns belongs to it, and is never freed by the caller. What events point to is
+ *             valid until the next poll of the same handle, and until that is freed. What the result of a lookup points to
+ *             (_node, _node_of_channel, _node_of_connection, _nodes, _connections, _metrics, heartbus_client_info) is valid
+ *             until the next lookup of the same thread, of whatever kind.
  * Threads     All functions may be called from any thread, except that only one thread at a time polls a handle (a second
  *             one gets HEARTBUS_INVALID_ARGUMENT) and that nobody may use what events point to when another thread polls or
  *             frees their handle. The library's own threads never call into the program and block all signals.
@@ -50,7 +53,8 @@
  *             per core, never more than cores) | heartbeat_timeout 30 | register_timeout 30 | max_connections 1000000 |
  *             max_connections_per_ip 0 (no limit) | max_nodes 10000000 | max_nodes_per_connection 10000 |
  *             max_frame_bytes 10485760 | outbox_bytes 1048576, per connection | slow_consumer "close" or "drop" |
- *             total_buffer_bytes 1073741824 | allow [] | deny [] (networks such as "10.0.0.0/8") |
+ *             total_buffer_bytes 1073741824 | allow [] | deny [] (networks such as "10.0.0.0/8"; in
+ *             PHP they are called whitelist and blacklist, which do as well) |
  *             rate_limit_capacity 100 | rate_limit_refill_rate 10, per second | rate_limit_by "connection" or "ip" |
  *             enable_rate_limit (false until one of the three before is set) | inbox_events 65536 | inbox_bytes 67108864
  *             (how much may wait for poll; when it is full, data waits in the senders' sockets, and other events of one
@@ -138,6 +142,8 @@ typedef enum {
   HEARTBUS_EVENT_CLIENT_CLOSE = 108,
   // The client's last event: it will not connect again. Its id means nothing from the next poll on.
   HEARTBUS_EVENT_CLIENT_FINISHED = 109,
+  // A log message. code is a heartbus_log_level, text the message; payload is what belongs to it, a JSON object.
+  HEARTBUS_EVENT_LOG = 201,
 } heartbus_event_type;
 
 // What a server tells: a sum of these. Events that nobody asked for cost nothing.
@@ -203,8 +209,19 @@ typedef enum {
   HEARTBUS_CLIENT_SEND_FAILED = 2,
 } heartbus_client_error;
 
+// How important a log message is; the `code` of HEARTBUS_EVENT_LOG.
+typedef enum {
+  HEARTBUS_LOG_DEBUG = 1,
+  HEARTBUS_LOG_INFO = 2,
+  HEARTBUS_LOG_WARNING = 3,
+  HEARTBUS_LOG_ERROR = 4,
+} heartbus_log_level;
+
 // A group of clients, driven by one thread and polled together. One client or tens of thousands.
 typedef struct heartbus_clients heartbus_clients;
+
+// The open log of the process.
+typedef struct heartbus_log heartbus_log;
 
 // A running server.
 typedef struct heartbus_server heartbus_server;
@@ -263,6 +280,33 @@ typedef struct {
   uint64_t reserved[4];
 } heartbus_node;
 
+// A connection as it is at this moment, registered or not.
+typedef struct {
+  uint64_t connection_id;
+  uint64_t bytes_in;
+  uint64_t bytes_out;
+  // Bytes of a frame whose rest has not come, or that wait for poll.
+  uint64_t bytes_waiting_in;
+  uint64_t bytes_waiting_out;
+  // How many nodes it has.
+  uint64_t node_count;
+  // The first of them; NULL when there is none.
+  const char *node_id;
+  size_t node_id_len;
+  const char *ip;
+  size_t ip_len;
+  uint16_t port;
+  uint16_t reserved16[3];
+  // 0.
+  uint64_t reserved[4];
+} heartbus_connection;
+
+// A number with its name, such as "nodes_online". Names live as long as the program.
+typedef struct {
+  const char *name;
+  uint64_t value;
+} heartbus_stat;
+
 // A client as it is at this moment.
 typedef struct {
   uint64_t client_id;
@@ -316,6 +360,13 @@ heartbus_status heartbus_server_start(const char *config,
                                       uint32_t events,
                                       heartbus_server **server);
 
+// Says whether a server could start with this configuration now. Starts no thread and leaves nothing behind, so a process that
+// will fork may ask.
+//
+// As heartbus_server_start.
+heartbus_status heartbus_server_check(const char *config,
+                                      size_t config_len);
+
 // Tells every client that the server is shutting down, writes what waits, closes all connections and ends the threads,
 // within 1.5 s. Poll until HEARTBUS_CLOSED to learn what happened until then. Calling it again is harmless.
 heartbus_status heartbus_server_stop(heartbus_server *server);
@@ -368,13 +419,77 @@ heartbus_status heartbus_server_broadcast(heartbus_server *server,
 // HEARTBUS_NOT_FOUND when no such node is online.
 heartbus_status heartbus_server_disconnect(heartbus_server *server, const char *node_id, size_t node_id_len);
 
-// Looks a node up. What `node` points to is valid until this thread's next call of this function.
+// Says that a node is alive, as a sign of life of its own would. No heartbeat is counted.
+//
+// HEARTBUS_NOT_FOUND when no such node is online.
+heartbus_status heartbus_server_keep_alive(heartbus_server *server, const char *node_id, size_t node_id_len);
+
+// The heartbeat timeout in force, in seconds.
+heartbus_status heartbus_server_heartbeat_timeout(const heartbus_server *server, double *seconds);
+
+// Changes the heartbeat timeout: for nodes that register from now on, and for the others from their next check on, which the
+// old one decides.
+//
+// HEARTBUS_CONFIG for less than a millisecond or more than a year.
+heartbus_status heartbus_server_set_heartbeat_timeout(heartbus_server *server,
+                                                      double seconds);
+
+// Accepts no more connections: the port is free from now on. Open ones go on until they end or the server is stopped.
+heartbus_status heartbus_server_close_door(heartbus_server *server);
+
+// Looks a node up by its id. What `node` points to is valid until this thread's next lookup.
 //
 // HEARTBUS_NOT_FOUND when no such node is online.
 heartbus_status heartbus_server_node(const heartbus_server *server,
                                      const char *node_id,
                                      size_t node_id_len,
                                      heartbus_node *node);
+
+// Looks up the node that a channel belongs to, as heartbus_server_node.
+heartbus_status heartbus_server_node_of_channel(const heartbus_server *server, int64_t channel_id, heartbus_node *node);
+
+// Looks up the node of a connection, of several the one that registered last, as heartbus_server_node. Looks at every node.
+heartbus_status heartbus_server_node_of_connection(const heartbus_server *server,
+                                                   uint64_t connection_id,
+                                                   heartbus_node *node);
+
+// Lists the nodes that are online, in pages of up to `capacity`; says in `count` how many this one has. `cursor` is 0 for the
+// first page, is moved on by each call, and is 0 again after the last:
+//
+//     uint64_t cursor = 0;
+//     do {
+//         heartbus_server_nodes(server, &cursor, nodes, 100, &count);
+//         ...
+//     } while (cursor);
+//
+// A node that is online all the time is on exactly one page, whoever comes and goes meanwhile. The order means nothing. What
+// the nodes point to is valid until this thread's next lookup, which the next page is too.
+heartbus_status heartbus_server_nodes(const heartbus_server *server,
+                                      uint64_t *cursor,
+                                      heartbus_node *nodes,
+                                      size_t capacity,
+                                      size_t *count);
+
+// Lists up to `capacity` open connections, in no particular order, and says in `count` how many. Asks the I/O threads, which
+// takes at most half a second. What the connections point to is valid until this thread's next lookup.
+heartbus_status heartbus_server_connections(const heartbus_server *server,
+                                            heartbus_connection *connections,
+                                            size_t capacity,
+                                            size_t *count);
+
+// Writes up to `capacity` numbers into the caller's array, always in the same order, and says in `count` how many there are,
+// which may be more than fit. Counters run from the start of the server. Later versions add numbers, and keep the names of
+// those there are. Works after the server has stopped, too.
+heartbus_status heartbus_server_stats(const heartbus_server *server,
+                                      heartbus_stat *stats,
+                                      size_t capacity,
+                                      size_t *count);
+
+// The server's metrics under the names of the PHP library, as the text that Prometheus reads. Valid until this thread's next
+// lookup.
+heartbus_status heartbus_server_metrics(const heartbus_server *server,
+                                        const char **text,
+                                        size_t *text_len);
 
 // Starts a group without clients. `config` is JSON text (see the first page); NULL with length 0 means all defaults. Free
 // the group with heartbus_clients_free.
@@ -432,10 +547,31 @@ heartbus_status heartbus_client_ping(heartbus_clients *clients, uint64_t client_
 // Says goodbye to the server and does not connect again. HEARTBUS_EVENT_CLIENT_FINISHED follows.
 heartbus_status heartbus_client_disconnect(heartbus_clients *clients, uint64_t client_id);
 
-// Looks a client up. What `client` points to is valid until this thread's next call of this function.
+// Looks a client up. What `client` points to is valid until this thread's next lookup.
 //
 // HEARTBUS_NOT_FOUND when there is none with this number, or not any more.
 heartbus_status heartbus_client_info(const heartbus_clients *clients, uint64_t client_id, heartbus_client *client);
+
+// Opens the log of all servers and clients of this process, for messages of `level` (a heartbus_log_level) and above. Without
+// an open log messages go nowhere; the library never writes to stdout, stderr or a file. Up to 1,000 messages wait for poll;
+// beyond, the oldest are dropped, and a record says how many. Close it with heartbus_log_free.
+//
+// HEARTBUS_INVALID_ARGUMENT when it is open already, or for a number that is no level.
+heartbus_status heartbus_log_start(int32_t level,
+                                   heartbus_log **log);
+
+// Closes the log; messages that wait are dropped. NULL is fine.
+heartbus_status heartbus_log_free(heartbus_log *log);
+
+// A descriptor that is readable while messages wait, as heartbus_server_fd.
+heartbus_status heartbus_log_fd(const heartbus_log *log, int *fd);
+
+// Takes log messages, as heartbus_server_poll takes events: each is a HEARTBUS_EVENT_LOG.
+heartbus_status heartbus_log_poll(heartbus_log *log,
+                                  heartbus_event *events,
+                                  size_t capacity,
+                                  int32_t timeout_ms,
+                                  size_t *count);
 
 #ifdef __cplusplus
 }  // extern "C"

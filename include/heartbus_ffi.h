@@ -66,6 +66,8 @@ typedef enum {
   HEARTBUS_EVENT_CLIENT_CLOSE = 108,
   // The client's last event: it will not connect again. Its id means nothing from the next poll on.
   HEARTBUS_EVENT_CLIENT_FINISHED = 109,
+  // A log message. code is a heartbus_log_level, text the message; payload is what belongs to it, a JSON object.
+  HEARTBUS_EVENT_LOG = 201,
 } heartbus_event_type;
 
 // What a server tells: a sum of these. Events that nobody asked for cost nothing.
@@ -131,8 +133,19 @@ typedef enum {
   HEARTBUS_CLIENT_SEND_FAILED = 2,
 } heartbus_client_error;
 
+// How important a log message is; the `code` of HEARTBUS_EVENT_LOG.
+typedef enum {
+  HEARTBUS_LOG_DEBUG = 1,
+  HEARTBUS_LOG_INFO = 2,
+  HEARTBUS_LOG_WARNING = 3,
+  HEARTBUS_LOG_ERROR = 4,
+} heartbus_log_level;
+
 // A group of clients, driven by one thread and polled together. One client or tens of thousands.
 typedef struct heartbus_clients heartbus_clients;
+
+// The open log of the process.
+typedef struct heartbus_log heartbus_log;
 
 // A running server.
 typedef struct heartbus_server heartbus_server;
@@ -191,6 +204,33 @@ typedef struct {
   uint64_t reserved[4];
 } heartbus_node;
 
+// A connection as it is at this moment, registered or not.
+typedef struct {
+  uint64_t connection_id;
+  uint64_t bytes_in;
+  uint64_t bytes_out;
+  // Bytes of a frame whose rest has not come, or that wait for poll.
+  uint64_t bytes_waiting_in;
+  uint64_t bytes_waiting_out;
+  // How many nodes it has.
+  uint64_t node_count;
+  // The first of them; NULL when there is none.
+  const char *node_id;
+  size_t node_id_len;
+  const char *ip;
+  size_t ip_len;
+  uint16_t port;
+  uint16_t reserved16[3];
+  // 0.
+  uint64_t reserved[4];
+} heartbus_connection;
+
+// A number with its name, such as "nodes_online". Names live as long as the program.
+typedef struct {
+  const char *name;
+  uint64_t value;
+} heartbus_stat;
+
 // A client as it is at this moment.
 typedef struct {
   uint64_t client_id;
@@ -239,6 +279,13 @@ heartbus_status heartbus_server_start(const char *config,
                                       size_t config_len,
                                       uint32_t events,
                                       heartbus_server **server);
+
+// Says whether a server could start with this configuration now. Starts no thread and leaves nothing behind, so a process that
+// will fork may ask.
+//
+// As heartbus_server_start.
+heartbus_status heartbus_server_check(const char *config,
+                                      size_t config_len);
 
 // Tells every client that the server is shutting down, writes what waits, closes all connections and ends the threads,
 // within 1.5 s. Poll until HEARTBUS_CLOSED to learn what happened until then. Calling it again is harmless.
@@ -292,13 +339,77 @@ heartbus_status heartbus_server_broadcast(heartbus_server *server,
 // HEARTBUS_NOT_FOUND when no such node is online.
 heartbus_status heartbus_server_disconnect(heartbus_server *server, const char *node_id, size_t node_id_len);
 
-// Looks a node up. What `node` points to is valid until this thread's next call of this function.
+// Says that a node is alive, as a sign of life of its own would. No heartbeat is counted.
+//
+// HEARTBUS_NOT_FOUND when no such node is online.
+heartbus_status heartbus_server_keep_alive(heartbus_server *server, const char *node_id, size_t node_id_len);
+
+// The heartbeat timeout in force, in seconds.
+heartbus_status heartbus_server_heartbeat_timeout(const heartbus_server *server, double *seconds);
+
+// Changes the heartbeat timeout: for nodes that register from now on, and for the others from their next check on, which the
+// old one decides.
+//
+// HEARTBUS_CONFIG for less than a millisecond or more than a year.
+heartbus_status heartbus_server_set_heartbeat_timeout(heartbus_server *server,
+                                                      double seconds);
+
+// Accepts no more connections: the port is free from now on. Open ones go on until they end or the server is stopped.
+heartbus_status heartbus_server_close_door(heartbus_server *server);
+
+// Looks a node up by its id. What `node` points to is valid until this thread's next lookup.
 //
 // HEARTBUS_NOT_FOUND when no such node is online.
 heartbus_status heartbus_server_node(const heartbus_server *server,
                                      const char *node_id,
                                      size_t node_id_len,
                                      heartbus_node *node);
+
+// Looks up the node that a channel belongs to, as heartbus_server_node.
+heartbus_status heartbus_server_node_of_channel(const heartbus_server *server, int64_t channel_id, heartbus_node *node);
+
+// Looks up the node of a connection, of several the one that registered last, as heartbus_server_node. Looks at every node.
+heartbus_status heartbus_server_node_of_connection(const heartbus_server *server,
+                                                   uint64_t connection_id,
+                                                   heartbus_node *node);
+
+// Lists the nodes that are online, in pages of up to `capacity`; says in `count` how many this one has. `cursor` is 0 for the
+// first page, is moved on by each call, and is 0 again after the last:
+//
+//     uint64_t cursor = 0;
+//     do {
+//         heartbus_server_nodes(server, &cursor, nodes, 100, &count);
+//         ...
+//     } while (cursor);
+//
+// A node that is online all the time is on exactly one page, whoever comes and goes meanwhile. The order means nothing. What
+// the nodes point to is valid until this thread's next lookup, which the next page is too.
+heartbus_status heartbus_server_nodes(const heartbus_server *server,
+                                      uint64_t *cursor,
+                                      heartbus_node *nodes,
+                                      size_t capacity,
+                                      size_t *count);
+
+// Lists up to `capacity` open connections, in no particular order, and says in `count` how many. Asks the I/O threads, which
+// takes at most half a second. What the connections point to is valid until this thread's next lookup.
+heartbus_status heartbus_server_connections(const heartbus_server *server,
+                                            heartbus_connection *connections,
+                                            size_t capacity,
+                                            size_t *count);
+
+// Writes up to `capacity` numbers into the caller's array, always in the same order, and says in `count` how many there are,
+// which may be more than fit. Counters run from the start of the server. Later versions add numbers, and keep the names of
+// those there are. Works after the server has stopped, too.
+heartbus_status heartbus_server_stats(const heartbus_server *server,
+                                      heartbus_stat *stats,
+                                      size_t capacity,
+                                      size_t *count);
+
+// The server's metrics under the names of the PHP library, as the text that Prometheus reads. Valid until this thread's next
+// lookup.
+heartbus_status heartbus_server_metrics(const heartbus_server *server,
+                                        const char **text,
+                                        size_t *text_len);
 
 // Starts a group without clients. `config` is JSON text (see the first page); NULL with length 0 means all defaults. Free
 // the group with heartbus_clients_free.
@@ -356,7 +467,28 @@ heartbus_status heartbus_client_ping(heartbus_clients *clients, uint64_t client_
 // Says goodbye to the server and does not connect again. HEARTBUS_EVENT_CLIENT_FINISHED follows.
 heartbus_status heartbus_client_disconnect(heartbus_clients *clients, uint64_t client_id);
 
-// Looks a client up. What `client` points to is valid until this thread's next call of this function.
+// Looks a client up. What `client` points to is valid until this thread's next lookup.
 //
 // HEARTBUS_NOT_FOUND when there is none with this number, or not any more.
 heartbus_status heartbus_client_info(const heartbus_clients *clients, uint64_t client_id, heartbus_client *client);
+
+// Opens the log of all servers and clients of this process, for messages of `level` (a heartbus_log_level) and above. Without
+// an open log messages go nowhere; the library never writes to stdout, stderr or a file. Up to 1,000 messages wait for poll;
+// beyond, the oldest are dropped, and a record says how many. Close it with heartbus_log_free.
+//
+// HEARTBUS_INVALID_ARGUMENT when it is open already, or for a number that is no level.
+heartbus_status heartbus_log_start(int32_t level,
+                                   heartbus_log **log);
+
+// Closes the log; messages that wait are dropped. NULL is fine.
+heartbus_status heartbus_log_free(heartbus_log *log);
+
+// A descriptor that is readable while messages wait, as heartbus_server_fd.
+heartbus_status heartbus_log_fd(const heartbus_log *log, int *fd);
+
+// Takes log messages, as heartbus_server_poll takes events: each is a HEARTBUS_EVENT_LOG.
+heartbus_status heartbus_log_poll(heartbus_log *log,
+                                  heartbus_event *events,
+                                  size_t capacity,
+                                  int32_t timeout_ms,
+                                  size_t *count);

@@ -118,6 +118,7 @@ impl Bus {
             self.fail(&error);
             return Err(error);
         }
+        self.sort_or_fail()?;
         self.line.as_ref().and_then(|line| line.welcome.as_ref()).ok_or_else(closed)
     }
 
@@ -155,6 +156,8 @@ impl Bus {
             }
         }
         self.begun.insert(number, None);
+        // Sending may have taken in answers. If the connection broke by that, this request has failed like the others.
+        let _ = self.sort_or_fail();
         Ok(number)
     }
 
@@ -168,13 +171,8 @@ impl Bus {
         let Some(line) = &mut self.line else { return Ok(()) };
         let received = line.fill();
         // What came before the end still counts.
-        match self.sort_answers().and(received) {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                self.fail(&error);
-                Err(error)
-            }
-        }
+        self.sort_or_fail()?;
+        received.inspect_err(|error| self.fail(error))
     }
 
     /// The answer to a request, once. `None`: it has not come yet.
@@ -360,6 +358,11 @@ impl Bus {
             return Err(Unsent { written: 0, is_dead: false, error });
         }
         line.send(frame, deadline)
+    }
+
+    /// To be called wherever something was taken in: the descriptor does not tell a second time.
+    fn sort_or_fail(&mut self) -> Result<(), Error> {
+        self.sort_answers().inspect_err(|error| self.fail(error))
     }
 
     fn sort_answers(&mut self) -> Result<(), Error> {
@@ -715,10 +718,11 @@ impl Reply {
     }
 }
 
-/// Where the socket of a server of that name is looked for, in this order.
+/// Where the socket of a server of that name is looked for, in this order. A folder that somebody else made in our name is
+/// left out: what we send would reach him.
 pub fn default_paths(name: &str) -> Vec<PathBuf> {
     let file = format!("{name}.sock");
-    folders().iter().map(|folder| folder.path.join(&file)).collect()
+    folders().iter().filter(|folder| !folder.is_trap()).map(|folder| folder.path.join(&file)).collect()
 }
 
 /// Where a server of that name opens its socket: in the first of the usual folders that is there or can be made, and can be
@@ -764,17 +768,21 @@ fn folders() -> [Folder; 2] {
 }
 
 impl Folder {
+    /// It is there, and others may put sockets into it.
+    fn is_trap(&self) -> bool {
+        // Not followed: a link is a trap as well.
+        self.is_exposed
+            && fs::symlink_metadata(&self.path)
+                .is_ok_and(|found| !found.is_dir() || found.uid() != rustix::process::geteuid().as_raw() || found.mode() & 0o022 != 0)
+    }
+
     fn prepare(&self) -> io::Result<()> {
         match fs::DirBuilder::new().mode(self.mode).create(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        if self.is_exposed {
-            // Not followed: a link would be somebody's trap.
-            let found = fs::symlink_metadata(&self.path)?;
-            if !found.is_dir() || found.uid() != rustix::process::geteuid().as_raw() || found.mode() & 0o022 != 0 {
-                return Err(io::Error::other("it is not a folder of ours that only we may write to"));
-            }
+        if self.is_trap() {
+            return Err(io::Error::other("it is not a folder of ours that only we may write to"));
         }
         Ok(rustix::fs::accessat(
             rustix::fs::CWD,
@@ -845,4 +853,29 @@ fn lost(errno: Errno) -> Error {
 
 fn wrong_reply() -> Error {
     Error::new(ErrorKind::Protocol, "The engine answered something else")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    #[test]
+    fn an_exposed_folder_must_be_ours_alone() {
+        let own = std::env::temp_dir().join(format!("heartbus-folder-{}", std::process::id()));
+        let link = own.with_extension("link");
+        let folder = |path: &Path| Folder { path: path.to_owned(), mode: 0o711, is_exposed: true };
+        assert!(!folder(&own).is_trap(), "nobody made it yet");
+        folder(&own).prepare().unwrap();
+        folder(&own).prepare().expect("what we made we may use");
+        symlink(&own, &link).unwrap();
+        assert!(folder(&link).is_trap());
+        assert!(folder(&link).prepare().is_err());
+        fs::set_permissions(&own, Permissions::from_mode(0o733)).unwrap();
+        assert!(folder(&own).is_trap(), "others may write");
+        assert!(folder(&own).prepare().is_err());
+        fs::remove_file(&link).unwrap();
+        fs::remove_dir(&own).unwrap();
+    }
 }

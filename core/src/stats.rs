@@ -37,6 +37,13 @@ pub struct BusStats {
 }
 
 impl Stats {
+    /// Every number with its name, counters first. A name is never given to another number.
+    pub fn list(mut self) -> Vec<(&'static str, u64)> {
+        let mut numbers = Vec::new();
+        self.visit(&mut |name, number| numbers.push((name, *number)));
+        numbers
+    }
+
     /// Shows every number under its name; `see` may change it.
     fn visit(&mut self, see: &mut impl FnMut(&'static str, &mut u64)) {
         self.counts.visit(see);
@@ -79,9 +86,8 @@ impl Stats {
 }
 
 impl BusStats {
-    pub fn to_record(mut self) -> StatsRecord {
-        let mut numbers = Vec::new();
-        self.stats.visit(&mut |name, number| numbers.push((name.into(), *number)));
+    pub fn to_record(self) -> StatsRecord {
+        let numbers = self.stats.list().into_iter().map(|(name, number)| (name.into(), number)).collect();
         let durations = |sum: &Distribution| DurationsRecord { buckets: sum.buckets.to_vec(), micros: sum.micros };
         StatsRecord { numbers, messages: durations(&self.timings.messages), heartbeats: durations(&self.timings.heartbeats) }
     }

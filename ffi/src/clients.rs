@@ -2,15 +2,14 @@
 
 use crate::event::{heartbus_event, keep};
 use crate::handle::{self, Object};
+use crate::lookup::with_texts;
 use crate::queue::Queue;
 use crate::raw::{bytes, out, out_slice};
 use crate::status::{guard, heartbus_status};
-use bumpalo::Bump;
 use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::event::{ClientEvent, Event, EventMask};
 use heartbus_core::inbox::Inbox;
 use heartbus_core::net::client;
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::{c_char, c_int};
 use std::ptr;
@@ -23,7 +22,7 @@ pub struct heartbus_clients {
 
 struct Group {
     clients: client::Clients,
-    queue: Queue,
+    queue: Queue<Arc<Inbox>>,
     /// Those whose end the program has not seen yet.
     members: Mutex<HashMap<u64, Arc<client::Client>>>,
 }
@@ -80,11 +79,6 @@ pub struct heartbus_client {
     pub reserved8: [u8; 3],
     /// 0.
     pub reserved: [u64; 4],
-}
-
-thread_local! {
-    /// What the last heartbus_client of this thread points to.
-    static CLIENT_TEXTS: RefCell<Bump> = RefCell::default();
 }
 
 /// Starts a group without clients. `config` is JSON text (see the first page); NULL with length 0 means all defaults. Free
@@ -232,7 +226,7 @@ pub unsafe extern "C" fn heartbus_client_disconnect(clients: *mut heartbus_clien
     })
 }
 
-/// Looks a client up. What `client` points to is valid until this thread's next call of this function.
+/// Looks a client up. What `client` points to is valid until this thread's next lookup.
 ///
 /// HEARTBUS_NOT_FOUND when there is none with this number, or not any more.
 #[unsafe(no_mangle)]
@@ -246,8 +240,7 @@ pub unsafe extern "C" fn heartbus_client_info(
         // SAFETY: the place for the result, as the first page asks.
         let target = unsafe { out("client", client) }?;
         let stats = group.client(client_id)?.stats();
-        CLIENT_TEXTS.with_borrow_mut(|texts| {
-            texts.reset();
+        with_texts(|texts| {
             let (node_id, node_id_len) = stats.node_id.map_or((ptr::null(), 0), |id| keep(texts, &id));
             target.write(heartbus_client {
                 client_id,

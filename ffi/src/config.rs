@@ -31,7 +31,10 @@ struct ServerKeys {
     rate_limit_capacity: Option<u32>,
     rate_limit_refill_rate: Option<f64>,
     rate_limit_by: Option<RateLimitByKey>,
+    /// The names of the PHP library for these two.
+    #[serde(alias = "whitelist")]
     allow: Option<Vec<String>>,
+    #[serde(alias = "blacklist")]
     deny: Option<Vec<String>>,
     inbox_events: Option<usize>,
     inbox_bytes: Option<usize>,
@@ -248,6 +251,13 @@ mod tests {
     }
 
     #[test]
+    fn the_lists_of_addresses_have_the_names_of_the_php_library_too() {
+        let (config, _) = server(br#"{"whitelist":["10.0.0.0/8"],"blacklist":["10.1.0.1"]}"#).unwrap();
+        assert_eq!((config.allow, config.deny), (vec!["10.0.0.0/8".parse().unwrap()], vec!["10.1.0.1/32".parse().unwrap()]));
+        assert!(refusal(r#"{"deny":[],"blacklist":[]}"#).starts_with("Configuration: duplicate field `deny`"));
+    }
+
+    #[test]
     fn every_key_of_a_client_arrives_and_its_metadata_as_it_was_written() {
         let json =
             br#"{"host":"h","port":1,"heartbeat_interval":0.5,"auto_reconnect":false,"reconnect_interval":2,"max_reconnect_attempts":3,
@@ -281,7 +291,7 @@ mod tests {
             let keys: Vec<&str> = refused.split('`').skip(3).step_by(2).collect();
             assert!(keys.len() >= 2, "{refused}");
             for key in keys {
-                assert!(page.contains(&format!(" {key} ")), "{key}");
+                assert!(page.contains(&format!(" {key} ")) || page.contains(&format!(" {key}, ")), "{key}");
             }
         }
     }

@@ -47,6 +47,8 @@ pub enum heartbus_event_type {
     HEARTBUS_EVENT_CLIENT_CLOSE = 108,
     /// The client's last event: it will not connect again. Its id means nothing from the next poll on.
     HEARTBUS_EVENT_CLIENT_FINISHED = 109,
+    /// A log message. code is a heartbus_log_level, text the message; payload is what belongs to it, a JSON object.
+    HEARTBUS_EVENT_LOG = 201,
 }
 use heartbus_event_type::*;
 
@@ -118,7 +120,7 @@ pub struct heartbus_event {
 }
 
 impl heartbus_event {
-    fn new(r#type: heartbus_event_type) -> heartbus_event {
+    pub(crate) fn new(r#type: heartbus_event_type) -> heartbus_event {
         heartbus_event {
             r#type,
             code: 0,
@@ -258,6 +260,7 @@ pub extern "C" fn heartbus_event_name(r#type: i32) -> *const c_char {
     let name = match r#type {
         1..=9 => SERVER[r#type as usize - 1],
         101..=109 => CLIENT[r#type as usize - 101],
+        201 => c"log",
         _ => c"unknown",
     };
     name.as_ptr()

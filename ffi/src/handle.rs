@@ -4,13 +4,12 @@
 //! freed, never was one, or belongs to the parent process is recognised instead of followed. Freed addresses are kept
 //! from the allocator for a while, so that a late use does not meet a newer handle at the same address.
 
+use crate::process::{Own, PerProcess};
 use crate::raw::invalid;
 use heartbus_core::error::Error;
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
-use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 /// Freed handles that are certainly still recognised.
 const REMEMBERED: usize = 1024;
@@ -20,14 +19,6 @@ pub(crate) trait Object: Send + Sync + 'static {
     type Opaque;
     /// How errors call such a handle.
     const NAME: &'static str;
-}
-
-/// The handles of one process. A forked child gets a new one: a lock of the parent's may have been held while it forked,
-/// and nobody in the child would ever release it.
-struct Process {
-    id: u32,
-    table: RwLock<Table>,
-    parent: Option<&'static Process>,
 }
 
 #[derive(Default)]
@@ -44,24 +35,24 @@ struct Entry {
 /// Not of size zero: only allocations have addresses of their own.
 type Address = Box<u64>;
 
-static PROCESS: AtomicPtr<Process> = AtomicPtr::new(ptr::null_mut());
+static TABLES: PerProcess<RwLock<Table>> = PerProcess::new();
 
 /// Makes a handle for an object.
 pub(crate) fn open<T: Object>(object: Arc<T>) -> *mut T::Opaque {
     let mut address = Address::new(0);
     let handle = &raw mut *address;
-    Process::current().write().live.insert(handle.addr(), Entry { address, object });
+    write(TABLES.current()).live.insert(handle.addr(), Entry { address, object });
     handle.cast()
 }
 
 /// # Errors
 /// `InvalidArgument` when it is no handle of this kind, or not any more; `WrongProcess` in a forked child.
 pub(crate) fn get<T: Object>(handle: *const T::Opaque) -> Result<Arc<T>, Error> {
-    let process = Process::current();
-    let object = process.read().live.get(&handle.addr()).map(|entry| entry.object.clone());
+    let own = TABLES.current();
+    let object = own.value.read().unwrap_or_else(PoisonError::into_inner).live.get(&handle.addr()).map(|entry| entry.object.clone());
     match object {
         Some(object) => object.downcast().map_err(|_| invalid(format!("{} is a handle of another kind", T::NAME))),
-        None => Err(process.why_not(handle.addr(), T::NAME)),
+        None => Err(why_not(own, handle.addr(), T::NAME)),
     }
 }
 
@@ -71,12 +62,12 @@ pub(crate) fn get<T: Object>(handle: *const T::Opaque) -> Result<Arc<T>, Error> 
 /// As [`get`]; nothing has ended then.
 pub(crate) fn close<T: Object>(handle: *mut T::Opaque) -> Result<Arc<T>, Error> {
     let object = get::<T>(handle)?;
-    let process = Process::current();
-    let mut table = process.write();
+    let own = TABLES.current();
+    let mut table = write(own);
     let Some(entry) = table.live.remove(&handle.addr()) else {
         // Another thread was faster.
         drop(table);
-        return Err(process.why_not(handle.addr(), T::NAME));
+        return Err(why_not(own, handle.addr(), T::NAME));
     };
     table.freed.push_back(entry.address);
     if table.freed.len() > REMEMBERED {
@@ -85,58 +76,30 @@ pub(crate) fn close<T: Object>(handle: *mut T::Opaque) -> Result<Arc<T>, Error> 
     Ok(object)
 }
 
-impl Process {
-    fn current() -> &'static Process {
-        let current = PROCESS.load(Ordering::Acquire);
-        // SAFETY: NULL, or a box that was leaked below.
-        let known = unsafe { current.as_ref() };
-        match known {
-            Some(process) if process.id == std::process::id() => process,
-            parent => {
-                let process = Process { id: std::process::id(), table: RwLock::default(), parent };
-                let new = Box::into_raw(Box::new(process));
-                let winner = match PROCESS.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire) {
-                    Ok(_) => new,
-                    Err(winner) => {
-                        // SAFETY: it was leaked just above, and nobody else has seen it.
-                        drop(unsafe { Box::from_raw(new) });
-                        winner
-                    }
-                };
-                // SAFETY: not NULL, leaked, and never freed once it was stored.
-                unsafe { &*winner }
-            }
+/// Why a handle is not in the table of this process.
+fn why_not(own: &Own<RwLock<Table>>, handle: usize, name: &str) -> Error {
+    if handle == 0 {
+        return invalid(format!("{name} is NULL"));
+    }
+    let mut ancestor = own.parent;
+    while let Some(process) = ancestor {
+        // A lock that was held while the process forked stays locked in the child.
+        if process.value.try_read().map_or(true, |table| table.live.contains_key(&handle)) {
+            return Error::wrong_process();
         }
+        ancestor = process.parent;
     }
+    invalid(format!("{name} is no handle: it was freed already, or never was one"))
+}
 
-    /// Why a handle is not in the table of this process.
-    fn why_not(&self, handle: usize, name: &str) -> Error {
-        if handle == 0 {
-            return invalid(format!("{name} is NULL"));
-        }
-        let mut ancestor = self.parent;
-        while let Some(process) = ancestor {
-            // A lock that was held while the process forked stays locked in the child.
-            if process.table.try_read().map_or(true, |table| table.live.contains_key(&handle)) {
-                return Error::wrong_process();
-            }
-            ancestor = process.parent;
-        }
-        invalid(format!("{name} is no handle: it was freed already, or never was one"))
-    }
-
-    fn read(&self) -> RwLockReadGuard<'_, Table> {
-        self.table.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, Table> {
-        self.table.write().unwrap_or_else(PoisonError::into_inner)
-    }
+fn write(own: &'static Own<RwLock<Table>>) -> RwLockWriteGuard<'static, Table> {
+    own.value.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ptr;
 
     struct Lamp;
     struct lamp_handle;

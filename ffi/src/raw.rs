@@ -45,11 +45,23 @@ pub(crate) unsafe fn out<'a, T>(name: &str, target: *mut T) -> Result<&'a mut Ma
     Ok(unsafe { out_slice(name, target, 1) }?.first_mut().expect("a slice of one"))
 }
 
-/// Where up to `capacity` results go.
+/// A number of the caller that is read and changed.
+///
+/// # Safety
+/// Where not NULL, `number` points to one that nobody else uses for `'a`.
+pub(crate) unsafe fn inout<'a>(name: &str, number: *mut u64) -> Result<&'a mut u64, Error> {
+    // SAFETY: the same promise, and the caller has set the number.
+    Ok(unsafe { out(name, number)?.assume_init_mut() })
+}
+
+/// Where up to `capacity` results go. NULL is fine when there are none.
 ///
 /// # Safety
 /// Where not NULL, `target` points to memory for `capacity` values, initialised or not, that nobody else uses for `'a`.
 pub(crate) unsafe fn out_slice<'a, T>(name: &str, target: *mut T, capacity: usize) -> Result<&'a mut [MaybeUninit<T>], Error> {
+    if capacity == 0 {
+        return Ok(&mut []);
+    }
     if target.is_null() {
         return Err(invalid(format!("{name} is NULL")));
     }

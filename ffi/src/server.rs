@@ -1,26 +1,25 @@
 //! A server for C.
 
-use crate::event::{heartbus_event, keep, mask};
+use crate::event::{heartbus_event, mask};
 use crate::handle::{self, Object};
 use crate::queue::Queue;
 use crate::raw::{bytes, invalid, out, out_slice, text};
 use crate::status::{guard, heartbus_status};
-use bumpalo::Bump;
 use heartbus_core::engine::Engine;
 use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::inbox::Inbox;
-use std::cell::RefCell;
 use std::ffi::{c_char, c_int};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// A running server.
 pub struct heartbus_server {
     _opaque: [u8; 0],
 }
 
-struct Server {
-    engine: Engine,
-    queue: Queue,
+pub(crate) struct Server {
+    pub(crate) engine: Engine,
+    queue: Queue<Arc<Inbox>>,
     /// Held while stopping, so that a second caller returns only when the server has stopped.
     stopping: Mutex<()>,
 }
@@ -31,44 +30,20 @@ impl Object for Server {
 }
 
 impl Server {
+    /// # Errors
+    /// `Closed` once it is stopped: what is asked of it then has no answer any more.
+    pub(crate) fn running(&self) -> Result<&Engine, Error> {
+        if self.engine.is_stopped() {
+            return Err(Error::new(ErrorKind::Closed, "The server is stopped"));
+        }
+        Ok(&self.engine)
+    }
+
     fn stop(&self) {
         let _stopping = self.stopping.lock().unwrap_or_else(PoisonError::into_inner);
         self.engine.stop();
         self.queue.end();
     }
-}
-
-/// A node as it is at this moment. Times are seconds since 1970.
-#[derive(Copy, Clone, Debug)]
-#[repr(C)]
-pub struct heartbus_node {
-    pub connection_id: u64,
-    /// Its main channel.
-    pub channel_id: i64,
-    pub heartbeat_count: u64,
-    pub total_messages: u64,
-    pub created_at: f64,
-    pub last_heartbeat: f64,
-    /// 0 before the first message.
-    pub last_message: f64,
-    pub node_id: *const c_char,
-    pub node_id_len: usize,
-    pub ip: *const c_char,
-    pub ip_len: usize,
-    /// JSON text, "[]" when it sent none.
-    pub metadata: *const c_char,
-    pub metadata_len: usize,
-    pub port: u16,
-    /// False when it left just now.
-    pub online: bool,
-    pub reserved8: [u8; 5],
-    /// 0.
-    pub reserved: [u64; 4],
-}
-
-thread_local! {
-    /// What the last heartbus_node of this thread points to.
-    static NODE_TEXTS: RefCell<Bump> = RefCell::default();
 }
 
 /// Starts a server. `config` is JSON text (see the first page); NULL with length 0 means all defaults. `events` is a sum of
@@ -92,6 +67,20 @@ pub unsafe extern "C" fn heartbus_server_start(
         let engine = Engine::start(&config, inbox.clone())?;
         server.write(handle::open(Arc::new(Server { engine, queue: Queue::new(inbox), stopping: Mutex::default() })));
         Ok(())
+    })
+}
+
+/// Says whether a server could start with this configuration now. Starts no thread and leaves nothing behind, so a process that
+/// will fork may ask.
+///
+/// As heartbus_server_start.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn heartbus_server_check(config: *const c_char, config_len: usize) -> heartbus_status {
+    guard(|| {
+        // SAFETY: the caller's text, as the first page asks.
+        let (config, limits) = crate::config::server(unsafe { bytes("config", config, config_len) }?)?;
+        Inbox::new(limits)?;
+        Engine::check(&config)
     })
 }
 
@@ -144,7 +133,7 @@ pub unsafe extern "C" fn heartbus_server_fd(server: *const heartbus_server, fd: 
 pub unsafe extern "C" fn heartbus_server_subscribe(server: *mut heartbus_server, events: u32) -> heartbus_status {
     guard(|| {
         let object = handle::get::<Server>(server)?;
-        object.queue.inbox().subscribe(mask(events).ok_or_else(|| invalid("events holds a bit that is no event"))?);
+        object.queue.source().subscribe(mask(events).ok_or_else(|| invalid("events holds a bit that is no event"))?);
         Ok(())
     })
 }
@@ -232,50 +221,52 @@ pub unsafe extern "C" fn heartbus_server_disconnect(
     })
 }
 
-/// Looks a node up. What `node` points to is valid until this thread's next call of this function.
+/// Says that a node is alive, as a sign of life of its own would. No heartbeat is counted.
 ///
 /// HEARTBUS_NOT_FOUND when no such node is online.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_server_node(
-    server: *const heartbus_server,
+pub unsafe extern "C" fn heartbus_server_keep_alive(
+    server: *mut heartbus_server,
     node_id: *const c_char,
     node_id_len: usize,
-    node: *mut heartbus_node,
 ) -> heartbus_status {
     guard(|| {
         let object = handle::get::<Server>(server)?;
-        // SAFETY: the caller's text and the place for the result, as the first page asks.
-        let (node_id, node) = unsafe { (text("node_id", node_id, node_id_len)?, out("node", node)?) };
-        if object.engine.is_stopped() {
-            return Err(Error::new(ErrorKind::Closed, "The server is stopped"));
-        }
-        let found = object.engine.node(node_id).ok_or_else(|| Error::new(ErrorKind::NotFound, "No such node is online"))?;
-        let info = found.info(object.engine.now());
-        NODE_TEXTS.with_borrow_mut(|texts| {
-            texts.reset();
-            let (node_id, node_id_len) = keep(texts, &info.id);
-            let (ip, ip_len) = keep(texts, &info.peer.ip().to_string());
-            let (metadata, metadata_len) = keep(texts, &info.metadata);
-            node.write(heartbus_node {
-                connection_id: info.connection_id,
-                channel_id: info.channel_id.into(),
-                heartbeat_count: info.heartbeat_count,
-                total_messages: info.total_messages,
-                created_at: info.created_at,
-                last_heartbeat: info.last_heartbeat,
-                last_message: info.last_message,
-                node_id,
-                node_id_len,
-                ip,
-                ip_len,
-                metadata,
-                metadata_len,
-                port: info.peer.port(),
-                online: info.online,
-                reserved8: [0; 5],
-                reserved: [0; 4],
-            });
-        });
+        // SAFETY: the caller's text, as the first page asks.
+        object.engine.keep_alive(unsafe { text("node_id", node_id, node_id_len) }?)
+    })
+}
+
+/// The heartbeat timeout in force, in seconds.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn heartbus_server_heartbeat_timeout(server: *const heartbus_server, seconds: *mut f64) -> heartbus_status {
+    guard(|| {
+        let object = handle::get::<Server>(server)?;
+        // SAFETY: the place for the result, as the first page asks.
+        unsafe { out("seconds", seconds) }?.write(object.engine.heartbeat_timeout().as_secs_f64());
+        Ok(())
+    })
+}
+
+/// Changes the heartbeat timeout: for nodes that register from now on, and for the others from their next check on, which the
+/// old one decides.
+///
+/// HEARTBUS_CONFIG for less than a millisecond or more than a year.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn heartbus_server_set_heartbeat_timeout(server: *mut heartbus_server, seconds: f64) -> heartbus_status {
+    guard(|| {
+        let object = handle::get::<Server>(server)?;
+        // What no duration holds is out of range, too.
+        let timeout = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+        object.engine.set_heartbeat_timeout(timeout)
+    })
+}
+
+/// Accepts no more connections: the port is free from now on. Open ones go on until they end or the server is stopped.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn heartbus_server_close_door(server: *mut heartbus_server) -> heartbus_status {
+    guard(|| {
+        handle::get::<Server>(server)?.running()?.close_door();
         Ok(())
     })
 }

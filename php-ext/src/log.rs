@@ -6,18 +6,14 @@
 
 use crate::shim;
 use heartbus_core::error::{Error, ErrorKind};
-use heartbus_core::wire::php_json;
-use rustix::event::{EventfdFlags, eventfd};
+use heartbus_core::log::{LogQueue, Record};
 use rustix::fs::{Mode, OFlags, open};
-use std::collections::VecDeque;
-use std::fmt::{Debug, Write};
-use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::os::fd::{BorrowedFd, IntoRawFd};
 use std::ptr;
+use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU8, Ordering};
-use std::sync::{Mutex, MutexGuard, Once, PoisonError};
-use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
-use tracing::span::{Attributes, Id, Record};
+use tracing::span::{self, Attributes, Id};
 use tracing::{Event, Level, Metadata, Subscriber};
 
 const STDERR: i32 = 2;
@@ -79,8 +75,9 @@ pub fn install() {
     });
 }
 
-fn write_line(level: Level, message: &str, context: &str) {
-    let name = match level {
+fn write_line(record: &Record) {
+    let Record { level, message, context } = record;
+    let name = match *level {
         Level::ERROR => "ERROR",
         Level::WARN => "WARNING",
         Level::INFO => "INFO",
@@ -103,26 +100,11 @@ fn write_line(level: Level, message: &str, context: &str) {
 /// Messages that may wait for PHP; beyond, the oldest are dropped and counted.
 const MAX_WAITING: usize = 1000;
 
-/// A message on its way to PHP's logger. The context is the inside of a JSON object.
-pub struct Entry {
-    pub level: Level,
-    pub message: String,
-    pub context: String,
-}
-
 /// Where messages wait for PHP's thread. Never freed: another thread may be using it.
 struct Sink {
     /// The process that may use it.
     generation: u32,
-    waiting: Mutex<Waiting>,
-    /// Readable while messages wait.
-    fd: OwnedFd,
-}
-
-#[derive(Default)]
-struct Waiting {
-    entries: VecDeque<Entry>,
-    dropped: u64,
+    queue: LogQueue,
 }
 
 static SINK: AtomicPtr<Sink> = AtomicPtr::new(ptr::null_mut());
@@ -134,65 +116,31 @@ fn generation() -> u32 {
 
 impl Sink {
     fn open() -> Result<*mut Sink, Error> {
-        let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map_err(|error| Error::new(ErrorKind::Io, format!("Cannot wait for log messages: {error}")))?;
-        Ok(Box::into_raw(Box::new(Sink { generation: generation(), waiting: Mutex::default(), fd })))
+        Ok(Box::into_raw(Box::new(Sink { generation: generation(), queue: LogQueue::new(MAX_WAITING)? })))
     }
 
     fn current() -> Option<&'static Sink> {
         // SAFETY: null, or a sink that is never freed.
         unsafe { SINK.load(Ordering::Acquire).as_ref() }.filter(|sink| sink.generation == generation())
     }
-
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn push(&self, entry: Entry) {
-        let mut waiting = self.lock();
-        if waiting.entries.len() >= MAX_WAITING {
-            waiting.entries.pop_front();
-            waiting.dropped += 1;
-        }
-        waiting.entries.push_back(entry);
-        if waiting.entries.len() == 1 {
-            // Any number but 0 will do.
-            let _ = rustix::io::write(&self.fd, &[1; 8]);
-        }
-    }
-
-    fn pop(&self) -> Option<Entry> {
-        let mut waiting = self.lock();
-        let dropped = std::mem::take(&mut waiting.dropped);
-        if dropped > 0 {
-            let message = format!("{dropped} log messages were dropped: the logger is too slow for them");
-            return Some(Entry { level: Level::WARN, message, context: String::new() });
-        }
-        let entry = waiting.entries.pop_front();
-        if waiting.entries.is_empty() {
-            // Fails when it was not readable.
-            let _ = rustix::io::read(&self.fd, &mut [0; 8]);
-        }
-        entry
-    }
 }
 
 /// Readable while messages wait for PHP's logger; none where they go elsewhere.
 pub fn waiting_fd() -> Option<BorrowedFd<'static>> {
-    Sink::current().map(|sink| sink.fd.as_fd())
+    Sink::current().map(|sink| sink.queue.as_fd())
 }
 
 /// The next message for PHP's logger.
-pub fn next_waiting() -> Option<Entry> {
-    Sink::current()?.pop()
+pub fn next_waiting() -> Option<Record> {
+    Sink::current()?.queue.pop()
 }
 
 /// PHP's logger is gone, or wanted no more: what waits for it is written as if it had never been.
 pub fn stop_waiting() {
     if let Some(sink) = Sink::current() {
         SINK.store(ptr::null_mut(), Ordering::Release);
-        while let Some(Entry { level, message, context }) = sink.pop() {
-            write_line(level, &message, &context);
+        while let Some(record) = sink.queue.pop() {
+            write_line(&record);
         }
     }
 }
@@ -209,20 +157,18 @@ impl Subscriber for Log {
     }
 
     fn event(&self, event: &Event<'_>) {
-        let mut line = Line::default();
-        event.record(&mut line);
-        if let Some(sink) = Sink::current() {
-            sink.push(Entry { level: *event.metadata().level(), message: line.message, context: line.context });
-            return;
+        let record = Record::of(event);
+        match Sink::current() {
+            Some(sink) => sink.queue.push(record),
+            None => write_line(&record),
         }
-        line.write(*event.metadata().level());
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {
         Id::from_u64(1)
     }
 
-    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record(&self, _: &Id, _: &span::Record<'_>) {}
     fn record_follows_from(&self, _: &Id, _: &Id) {}
     fn enter(&self, _: &Id) {}
     fn exit(&self, _: &Id) {}
@@ -230,68 +176,4 @@ impl Subscriber for Log {
 
 fn filter() -> LevelFilter {
     FILTERS[usize::from(LEVEL.load(Ordering::Relaxed))]
-}
-
-/// The message, and the other fields as the members of a JSON object.
-#[derive(Default)]
-struct Line {
-    message: String,
-    context: String,
-}
-
-impl Line {
-    fn write(&self, level: Level) {
-        write_line(level, &self.message, &self.context);
-    }
-
-    fn key(&mut self, field: &Field) {
-        if !self.context.is_empty() {
-            self.context.push(',');
-        }
-        self.json(field.name());
-        self.context.push(':');
-    }
-
-    fn json(&mut self, text: &str) {
-        let mut quoted = Vec::new();
-        php_json::write_str(&mut quoted, text);
-        self.context.push_str(&String::from_utf8_lossy(&quoted));
-    }
-
-    fn number(&mut self, field: &Field, number: impl ToString) {
-        self.key(field);
-        self.context.push_str(&number.to_string());
-    }
-}
-
-impl Visit for Line {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        if field.name() == "message" {
-            let _ = write!(self.message, "{value:?}");
-        } else {
-            self.record_str(field, &format!("{value:?}"));
-        }
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        // A field may be called `message` too; the line's own message comes formatted, through `record_debug`.
-        self.key(field);
-        self.json(value);
-    }
-
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.number(field, value);
-    }
-
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.number(field, value);
-    }
-
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        self.number(field, value);
-    }
-
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.number(field, value);
-    }
 }

@@ -24,16 +24,6 @@
 #include <time.h>
 #include <unistd.h>
 
-/* The layout is part of the ABI: programs compiled against an older header must go on working. */
-_Static_assert(sizeof(heartbus_status) == 4 && sizeof(heartbus_event_type) == 4, "enums");
-_Static_assert(offsetof(heartbus_event, code) == 4 && offsetof(heartbus_event, connection_id) == 8, "layout");
-_Static_assert(offsetof(heartbus_event, channel_id) == 24 && offsetof(heartbus_event, count) == 32, "layout");
-_Static_assert(offsetof(heartbus_event, node_id) == 40, "layout");
-#if UINTPTR_MAX == UINT64_MAX
-_Static_assert(offsetof(heartbus_event, text_len) == 96 && sizeof(heartbus_event) == 128, "layout");
-_Static_assert(sizeof(heartbus_node) == 144 && sizeof(heartbus_client) == 96, "layout");
-#endif
-
 #define LONGEST_WAIT_MS 20000
 #define LOG_ROOM 2048
 #define TEXT(literal) (literal), sizeof(literal) - 1
@@ -179,6 +169,7 @@ static heartbus_status start_server(const char *config, uint32_t events, heartbu
 }
 
 static uint16_t port;
+static volatile double zero;
 
 static heartbus_status connect_client(const char *settings, uint64_t *client_id) {
     char config[512];
@@ -384,6 +375,148 @@ static void batches_keep_their_memory(void) {
     check_refused(heartbus_server_subscribe(server, 1u << 20),
                   HEARTBUS_INVALID_ARGUMENT, "no event", "an unknown event cannot be asked for");
     heartbus_server_subscribe(server, EVERYTHING);
+}
+
+static uint64_t number(heartbus_server *server, const char *name) {
+    heartbus_stat stats[128];
+    size_t count = 0;
+    heartbus_server_stats(server, stats, 128, &count);
+    for (size_t i = 0; i < count && i < 128; i++)
+        if (strcmp(stats[i].name, name) == 0)
+            return stats[i].value;
+    return UINT64_MAX;
+}
+
+static void numbers_are_told(void) {
+    heartbus_server *server = the_server.server;
+    heartbus_stat stats[2] = {{.name = "untouched"}, {.name = "untouched"}};
+    size_t count = 0;
+    check(heartbus_server_stats(server, stats, 1, &count) == HEARTBUS_OK && count > 40 && count <= 128 &&
+              strcmp(stats[0].name, "connections_total") == 0 && strcmp(stats[1].name, "untouched") == 0,
+          "a server has %zu numbers, and writes as many as there is room for", count);
+    check(heartbus_server_stats(server, NULL, 0, &count) == HEARTBUS_OK && count > 40, "none to say how many there are");
+    check(number(server, "nodes_online") == 2 && number(server, "heartbeats") >= 1 && number(server, "io_threads") >= 1,
+          "they have names: two nodes_online, %d heartbeats", (int)number(server, "heartbeats"));
+    const char *text = NULL;
+    size_t len = 0;
+    check(heartbus_server_metrics(server, &text, &len) == HEARTBUS_OK && len == strlen(text) &&
+              strstr(text, "# TYPE heartbeat_nodes_online gauge\nheartbeat_nodes_online 2\n") != NULL,
+          "and a text for Prometheus, of %zu bytes", len);
+    check_refused(heartbus_server_stats(server, NULL, 1, &count), HEARTBUS_INVALID_ARGUMENT, "stats is NULL", "room needs an array");
+    check_refused(heartbus_server_stats(server, stats, 1, NULL), HEARTBUS_INVALID_ARGUMENT, "count is NULL", "and a place for the number");
+    check_refused(heartbus_server_metrics(server, NULL, &len), HEARTBUS_INVALID_ARGUMENT, "text is NULL", "a text needs a place");
+}
+
+static void nodes_are_looked_up(void) {
+    heartbus_server *server = the_server.server;
+    heartbus_node node, other;
+    size_t count = 9, seen[2] = {0, 0};
+    uint64_t cursor = 0;
+    int pages = 0;
+    do {
+        heartbus_status status = heartbus_server_nodes(server, &cursor, &node, 1, &count);
+        if (status != HEARTBUS_OK || ++pages > 9)
+            break;
+        if (count == 1)
+            seen[strcmp(node.node_id, "alice") != 0]++;
+    } while (cursor);
+    check(seen[0] == 1 && seen[1] == 1 && cursor == 0 && pages <= 3, "pages of one node list each node once");
+    heartbus_node nodes[8];
+    check(heartbus_server_nodes(server, &cursor, nodes, 8, &count) == HEARTBUS_OK && count == 2 && cursor == 0, "a long page lists all");
+
+    heartbus_server_node(server, TEXT("alice"), &node);
+    check(heartbus_server_node_of_channel(server, node.channel_id, &other) == HEARTBUS_OK && strcmp(other.node_id, "alice") == 0 &&
+              strcmp(other.metadata, "{\"v\":\"1.0\"}") == 0,
+          "a node is found by its channel");
+    check(heartbus_server_node_of_connection(server, node.connection_id, &other) == HEARTBUS_OK && strcmp(other.node_id, "alice") == 0,
+          "and by its connection");
+    check_refused(heartbus_server_node_of_channel(server, 0, &other), HEARTBUS_NOT_FOUND, "No such node", "channel 0 is nobody's");
+    check_refused(heartbus_server_node_of_channel(server, -1, &other), HEARTBUS_NOT_FOUND, "No such node", "nor is one below");
+    check_refused(heartbus_server_node_of_channel(server, INT64_MAX, &other), HEARTBUS_NOT_FOUND, "No such node", "nor one beyond");
+    check_refused(heartbus_server_node_of_connection(server, UINT64_MAX, &other),
+                  HEARTBUS_NOT_FOUND, "No such node", "a connection nobody has has no node");
+
+    heartbus_connection connections[8];
+    check(heartbus_server_connections(server, connections, 8, &count) == HEARTBUS_OK && count == 2, "both connections are listed");
+    const heartbus_connection *of_alice = &connections[connections[0].connection_id != node.connection_id];
+    check(of_alice->connection_id == node.connection_id && of_alice->node_count == 1 && strcmp(of_alice->node_id, "alice") == 0 &&
+              strcmp(of_alice->ip, "127.0.0.1") == 0 && of_alice->port == node.port && of_alice->bytes_in > 0 && of_alice->bytes_out > 0,
+          "with everything that is known about them");
+    check(heartbus_server_connections(server, connections, 1, &count) == HEARTBUS_OK && count == 1, "or as many as there is room for");
+
+    check_refused(heartbus_server_nodes(server, NULL, nodes, 8, &count), HEARTBUS_INVALID_ARGUMENT, "cursor is NULL", "a page needs a cursor");
+    check_refused(heartbus_server_nodes(server, &cursor, nodes, 0, &count), HEARTBUS_INVALID_ARGUMENT, "capacity is 0", "and room");
+    check_refused(heartbus_server_nodes(server, &cursor, NULL, 8, &count), HEARTBUS_INVALID_ARGUMENT, "nodes is NULL", "and an array");
+    check_refused(heartbus_server_connections(server, NULL, 8, &count),
+                  HEARTBUS_INVALID_ARGUMENT, "connections is NULL", "connections need one, too");
+}
+
+static void timeouts_are_changed(void) {
+    heartbus_server *server = the_server.server;
+    double seconds = 0;
+    check(heartbus_server_heartbeat_timeout(server, &seconds) == HEARTBUS_OK && seconds == 30, "the heartbeat timeout is told");
+    check(heartbus_server_set_heartbeat_timeout(server, 45.5) == HEARTBUS_OK &&
+              heartbus_server_heartbeat_timeout(server, &seconds) == HEARTBUS_OK && seconds == 45.5,
+          "and changed");
+    check_refused(heartbus_server_set_heartbeat_timeout(server, 0), HEARTBUS_CONFIG, "heartbeat_timeout must be", "but not to nothing");
+    check_refused(heartbus_server_set_heartbeat_timeout(server, -1), HEARTBUS_CONFIG, "heartbeat_timeout must be", "nor to less");
+    check_refused(heartbus_server_set_heartbeat_timeout(server, 0.0 / zero), HEARTBUS_CONFIG, "heartbeat_timeout must be", "nor to no number");
+    heartbus_node before = {0}, after = {0};
+    heartbus_server_node(server, TEXT("alice"), &before);
+    check(heartbus_server_keep_alive(server, TEXT("alice")) == HEARTBUS_OK, "a node is said to be alive");
+    heartbus_server_node(server, TEXT("alice"), &after);
+    check(after.last_heartbeat >= before.last_heartbeat, "which counts as a sign of life");
+    check_refused(heartbus_server_keep_alive(server, TEXT("nobody")), HEARTBUS_NOT_FOUND, "No such node", "nobody is not alive");
+}
+
+static void a_door_is_closed(void) {
+    char config[64];
+    snprintf(config, sizeof config, "{\"host\":\"127.0.0.1\",\"port\":%d}", port);
+    check_refused(heartbus_server_check(config, strlen(config)),
+                  HEARTBUS_IO, "Address already in use", "it is said beforehand that a port is taken");
+    check(heartbus_server_check(TEXT("{\"host\":\"127.0.0.1\",\"port\":0}")) == HEARTBUS_OK, "and that another is free");
+    check_refused(heartbus_server_check(TEXT("{\"max_nodes\":0}")), HEARTBUS_CONFIG, "max_nodes", "and that a setting is wrong");
+
+    heartbus_server *server = NULL;
+    uint16_t its_port = 0;
+    start_server("{\"host\":\"127.0.0.1\",\"port\":0}", 0, &server);
+    heartbus_server_port(server, &its_port);
+    check(heartbus_server_close_door(server) == HEARTBUS_OK, "a server closes its door");
+    snprintf(config, sizeof config, "{\"host\":\"127.0.0.1\",\"port\":%d}", its_port);
+    heartbus_status status = HEARTBUS_IO;
+    for (long long until = now_ms() + LONGEST_WAIT_MS; status == HEARTBUS_IO && now_ms() < until;)
+        status = heartbus_server_check(config, strlen(config));
+    check(status == HEARTBUS_OK, "then its port is free");
+    heartbus_server_free(server);
+}
+
+static void the_log_is_polled(void) {
+    heartbus_log *log = NULL, *second = (heartbus_log *)&second;
+    heartbus_event event;
+    size_t count = 9;
+    int fd = -1;
+    check_refused(heartbus_log_start(0, &log), HEARTBUS_INVALID_ARGUMENT, "no heartbus_log_level", "0 is no level");
+    check_refused(heartbus_log_start(HEARTBUS_LOG_INFO, NULL), HEARTBUS_INVALID_ARGUMENT, "log is NULL", "a log needs a place");
+    check(heartbus_log_start(HEARTBUS_LOG_INFO, &log) == HEARTBUS_OK && heartbus_log_fd(log, &fd) == HEARTBUS_OK && fd > 2,
+          "the log is opened, and has a descriptor");
+    check_refused(heartbus_log_start(HEARTBUS_LOG_INFO, &second), HEARTBUS_INVALID_ARGUMENT, "open already", "but not twice");
+    struct pollfd readable = {.fd = fd, .events = POLLIN};
+    /* Nobody listens on port 1. */
+    uint64_t lost = 0;
+    uint16_t usual_port = port;
+    port = 1;
+    connect_client("\"auto_reconnect\":false", &lost);
+    port = usual_port;
+    check(poll(&readable, 1, LONGEST_WAIT_MS) == 1 && heartbus_log_poll(log, &event, 1, 0, &count) == HEARTBUS_OK && count == 1,
+          "which is readable when there is something to log");
+    check(event.type == HEARTBUS_EVENT_LOG && event.code == HEARTBUS_LOG_ERROR && strncmp(event.text, "Connection error: ", 18) == 0 &&
+              event.payload_len >= 2 && event.payload[0] == '{' && event.payload[event.payload_len - 1] == '}',
+          "%s %.*s", event.text, (int)event.payload_len, event.payload);
+    check(is(client_tells(HEARTBUS_EVENT_CLIENT_FINISHED, lost), HEARTBUS_EVENT_CLIENT_FINISHED), "the client is finished as without a log");
+    check_refused(heartbus_log_fd((heartbus_log *)the_server.server, &fd), HEARTBUS_INVALID_ARGUMENT, "another kind", "a server is no log");
+    check(heartbus_log_free(log) == HEARTBUS_OK && heartbus_log_free(NULL) == HEARTBUS_OK, "the log is closed");
+    check_refused(heartbus_log_poll(log, &event, 1, 0, &count), HEARTBUS_INVALID_ARGUMENT, "freed already", "and polled no more");
+    check(heartbus_log_start(HEARTBUS_LOG_ERROR, &log) == HEARTBUS_OK && heartbus_log_free(log) == HEARTBUS_OK, "it can be opened again");
 }
 
 static void nodes_leave(void) {
@@ -612,6 +745,10 @@ static void a_forked_child_is_refused(void) {
                       HEARTBUS_WRONG_PROCESS, text, "nor start clients in its group");
         check_refused(heartbus_client_send(clients, bob, TEXT("x"), 0), HEARTBUS_WRONG_PROCESS, text, "nor send for its clients");
         check_refused(heartbus_clients_free(clients), HEARTBUS_WRONG_PROCESS, text, "nor free them");
+        check_refused(heartbus_server_nodes(server, &client_id, &node, 1, &count),
+                      HEARTBUS_WRONG_PROCESS, text, "nor list the nodes of the server");
+        heartbus_log *log = NULL;
+        check(heartbus_log_start(HEARTBUS_LOG_INFO, &log) == HEARTBUS_OK && heartbus_log_free(log) == HEARTBUS_OK, "it has a log of its own");
         heartbus_server *own = NULL;
         check(start_server("{\"host\":\"127.0.0.1\",\"port\":0}", 0, &own) == HEARTBUS_OK, "but it starts a server of its own");
         check(heartbus_server_stop(own) == HEARTBUS_OK && heartbus_server_free(own) == HEARTBUS_OK, "stops and frees it");
@@ -658,6 +795,12 @@ static void a_server_stops(void) {
     check_refused(heartbus_server_broadcast(server, TEXT("x"), &count), HEARTBUS_CLOSED, "stopped", "nor broadcast");
     check_refused(heartbus_server_disconnect(server, TEXT("x")), HEARTBUS_CLOSED, "stopped", "nor disconnect");
     check_refused(heartbus_server_node(server, TEXT("x"), &node), HEARTBUS_CLOSED, "stopped", "nor know nodes");
+    uint64_t cursor = 0;
+    check_refused(heartbus_server_nodes(server, &cursor, &node, 1, &count), HEARTBUS_CLOSED, "stopped", "nor list them");
+    check_refused(heartbus_server_keep_alive(server, TEXT("x")), HEARTBUS_CLOSED, "stopped", "nor keep them alive");
+    check_refused(heartbus_server_set_heartbeat_timeout(server, 1), HEARTBUS_CLOSED, "stopped", "nor change its timeout");
+    check_refused(heartbus_server_close_door(server), HEARTBUS_CLOSED, "stopped", "nor close its door");
+    check(number(server, "nodes_online") == 0 && number(server, "nodes_registered") >= 3, "but it still knows its numbers");
     check(heartbus_server_stop(server) == HEARTBUS_OK, "stopping it twice is harmless");
     check(heartbus_server_free(server) == HEARTBUS_OK, "it is freed");
     check_refused(heartbus_server_free(server),
@@ -696,6 +839,11 @@ int main(int argc, char **argv) {
     heartbeats_go_round();
     data_goes_both_ways();
     batches_keep_their_memory();
+    numbers_are_told();
+    nodes_are_looked_up();
+    timeouts_are_changed();
+    a_door_is_closed();
+    the_log_is_polled();
     nodes_leave();
     a_silent_node_times_out();
     a_stranger_speaks_golden_frames(argv[1]);

@@ -1,0 +1,205 @@
+//! Log messages on their way to the host: the engine's `tracing` events as records, and the bounded queue in which they wait.
+//!
+//! Knows no target. Which messages are wanted, where they go and how a line looks is the business of the bindings.
+
+use crate::error::{Error, ErrorKind};
+use crate::wire::php_json;
+use rustix::event::{EventfdFlags, eventfd};
+use std::collections::VecDeque;
+use std::fmt::{Debug, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level};
+
+/// One log message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    pub level: Level,
+    pub message: String,
+    /// What belongs to it, as the inside of a JSON object: `"port":9501,"error":"..."`. Often empty.
+    pub context: String,
+}
+
+impl Record {
+    pub fn of(event: &Event<'_>) -> Record {
+        let mut record = Record { level: *event.metadata().level(), message: String::new(), context: String::new() };
+        event.record(&mut record);
+        record
+    }
+
+    fn key(&mut self, field: &Field) {
+        if !self.context.is_empty() {
+            self.context.push(',');
+        }
+        self.json(field.name());
+        self.context.push(':');
+    }
+
+    fn json(&mut self, text: &str) {
+        let mut quoted = Vec::new();
+        php_json::write_str(&mut quoted, text);
+        self.context.push_str(&String::from_utf8_lossy(&quoted));
+    }
+
+    fn number(&mut self, field: &Field, number: impl ToString) {
+        self.key(field);
+        self.context.push_str(&number.to_string());
+    }
+}
+
+impl Visit for Record {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        if field.name() == "message" {
+            let _ = write!(self.message, "{value:?}");
+        } else {
+            self.record_str(field, &format!("{value:?}"));
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        // A field may be called `message` too; the record's own message comes formatted, through `record_debug`.
+        self.key(field);
+        self.json(value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.number(field, value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.number(field, value);
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        // JSON knows no other floats.
+        if value.is_finite() { self.number(field, value) } else { self.record_str(field, &value.to_string()) }
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.number(field, value);
+    }
+}
+
+/// Records that wait for a host, and a descriptor to wait for them on. Beyond its bound the oldest are dropped, and counted.
+pub struct LogQueue {
+    bound: usize,
+    waiting: Mutex<Waiting>,
+    fd: OwnedFd,
+}
+
+#[derive(Default)]
+struct Waiting {
+    records: VecDeque<Record>,
+    dropped: u64,
+}
+
+impl LogQueue {
+    /// # Errors
+    /// [`ErrorKind::Io`] when no descriptor is left.
+    pub fn new(bound: usize) -> Result<LogQueue, Error> {
+        let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|error| Error::new(ErrorKind::Io, format!("Cannot wait for log messages: {error}")))?;
+        Ok(LogQueue { bound, waiting: Mutex::default(), fd })
+    }
+
+    /// Readable while records wait.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    pub fn push(&self, record: Record) {
+        let mut waiting = self.lock();
+        if waiting.records.len() >= self.bound {
+            waiting.records.pop_front();
+            waiting.dropped += 1;
+        }
+        waiting.records.push_back(record);
+        if waiting.records.len() == 1 {
+            // Any number but 0 will do.
+            let _ = rustix::io::write(&self.fd, &[1; 8]);
+        }
+    }
+
+    /// The oldest record. Where some were dropped, a record that says so comes first.
+    pub fn pop(&self) -> Option<Record> {
+        let mut waiting = self.lock();
+        let dropped = std::mem::take(&mut waiting.dropped);
+        if dropped > 0 {
+            let message = format!("{dropped} log messages were dropped: the logger is too slow for them");
+            return Some(Record { level: Level::WARN, message, context: String::new() });
+        }
+        let record = waiting.records.pop_front();
+        if waiting.records.is_empty() {
+            // Fails when it was not readable.
+            let _ = rustix::io::read(&self.fd, &mut [0; 8]);
+        }
+        record
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use std::sync::Arc;
+    use tracing::span::{Attributes, Id};
+    use tracing::{Metadata, Subscriber};
+
+    struct Collect(Arc<LogQueue>);
+
+    impl Subscriber for Collect {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+        fn event(&self, event: &Event<'_>) {
+            self.0.push(Record::of(event));
+        }
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+        fn record(&self, _: &Id, _: &tracing::span::Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
+    }
+
+    fn collected(log: impl FnOnce()) -> Arc<LogQueue> {
+        let queue = Arc::new(LogQueue::new(3).unwrap());
+        tracing::subscriber::with_default(Collect(queue.clone()), log);
+        queue
+    }
+
+    fn is_readable(queue: &LogQueue) -> bool {
+        poll(&mut [PollFd::new(&queue.as_fd(), PollFlags::IN)], Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() == 1
+    }
+
+    #[test]
+    fn the_fields_of_a_message_become_the_inside_of_a_json_object() {
+        let queue = collected(|| tracing::error!(host = %"a\"b", port = 9501, up = true, load = 1.5, odd = f64::NAN, "Lost {}", 7));
+        let context = r#""host":"a\"b","port":9501,"up":true,"load":1.5,"odd":"NaN""#;
+        assert_eq!(queue.pop(), Some(Record { level: Level::ERROR, message: "Lost 7".into(), context: context.into() }));
+        assert_eq!(queue.pop(), None);
+    }
+
+    #[test]
+    fn the_descriptor_is_readable_while_records_wait() {
+        let queue = collected(|| tracing::info!("one"));
+        assert!(is_readable(&queue));
+        queue.pop();
+        assert!(!is_readable(&queue));
+    }
+
+    #[test]
+    fn beyond_its_bound_the_oldest_are_dropped_and_that_is_said_first() {
+        let queue = collected(|| (1..=5).for_each(|n| tracing::info!("{n}")));
+        let mut messages: Vec<String> = std::iter::from_fn(|| queue.pop()).map(|record| record.message).collect();
+        assert_eq!(messages.remove(0), "2 log messages were dropped: the logger is too slow for them");
+        assert_eq!(messages, ["3", "4", "5"]);
+        assert!(!is_readable(&queue));
+    }
+}

@@ -1,0 +1,238 @@
+//! Who is there: a server's nodes and connections, looked up and listed.
+
+use crate::event::keep;
+use crate::handle;
+use crate::lookup::with_texts;
+use crate::raw::{inout, out, out_slice, text};
+use crate::server::{Server, heartbus_server};
+use crate::status::{guard, heartbus_status};
+use bumpalo::Bump;
+use heartbus_core::engine::{ConnectionInfo, Engine, Node, NodeInfo};
+use heartbus_core::error::{Error, ErrorKind};
+use std::ffi::c_char;
+use std::ptr;
+use std::sync::Arc;
+
+/// A node as it is at this moment. Times are seconds since 1970.
+#[derive(Copy, Clone, Debug)]
+#[repr(C)]
+pub struct heartbus_node {
+    pub connection_id: u64,
+    /// Its main channel.
+    pub channel_id: i64,
+    pub heartbeat_count: u64,
+    pub total_messages: u64,
+    pub created_at: f64,
+    pub last_heartbeat: f64,
+    /// 0 before the first message.
+    pub last_message: f64,
+    pub node_id: *const c_char,
+    pub node_id_len: usize,
+    pub ip: *const c_char,
+    pub ip_len: usize,
+    /// JSON text, "[]" when it sent none.
+    pub metadata: *const c_char,
+    pub metadata_len: usize,
+    pub port: u16,
+    /// False when it left just now.
+    pub online: bool,
+    pub reserved8: [u8; 5],
+    /// 0.
+    pub reserved: [u64; 4],
+}
+
+/// A connection as it is at this moment, registered or not.
+#[derive(Copy, Clone, Debug)]
+#[repr(C)]
+pub struct heartbus_connection {
+    pub connection_id: u64,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    /// Bytes of a frame whose rest has not come, or that wait for poll.
+    pub bytes_waiting_in: u64,
+    pub bytes_waiting_out: u64,
+    /// How many nodes it has.
+    pub node_count: u64,
+    /// The first of them; NULL when there is none.
+    pub node_id: *const c_char,
+    pub node_id_len: usize,
+    pub ip: *const c_char,
+    pub ip_len: usize,
+    pub port: u16,
+    pub reserved16: [u16; 3],
+    /// 0.
+    pub reserved: [u64; 4],
+}
+
+impl heartbus_node {
+    fn new(info: &NodeInfo, texts: &Bump) -> heartbus_node {
+        let (node_id, node_id_len) = keep(texts, &info.id);
+        let (ip, ip_len) = keep(texts, &info.peer.ip().to_string());
+        let (metadata, metadata_len) = keep(texts, &info.metadata);
+        heartbus_node {
+            connection_id: info.connection_id,
+            channel_id: info.channel_id.into(),
+            heartbeat_count: info.heartbeat_count,
+            total_messages: info.total_messages,
+            created_at: info.created_at,
+            last_heartbeat: info.last_heartbeat,
+            last_message: info.last_message,
+            node_id,
+            node_id_len,
+            ip,
+            ip_len,
+            metadata,
+            metadata_len,
+            port: info.peer.port(),
+            online: info.online,
+            reserved8: [0; 5],
+            reserved: [0; 4],
+        }
+    }
+}
+
+impl heartbus_connection {
+    fn new(info: &ConnectionInfo, texts: &Bump) -> heartbus_connection {
+        let (node_id, node_id_len) = info.first_node.as_ref().map_or((ptr::null(), 0), |id| keep(texts, id));
+        let (ip, ip_len) = keep(texts, &info.peer.ip().to_string());
+        heartbus_connection {
+            connection_id: info.id,
+            bytes_in: info.bytes_in,
+            bytes_out: info.bytes_out,
+            bytes_waiting_in: info.bytes_waiting_in as u64,
+            bytes_waiting_out: info.bytes_waiting_out as u64,
+            node_count: info.nodes as u64,
+            node_id,
+            node_id_len,
+            ip,
+            ip_len,
+            port: info.peer.port(),
+            reserved16: [0; 3],
+            reserved: [0; 4],
+        }
+    }
+}
+
+/// Looks a node up with `find`, which is asked only while the server runs.
+///
+/// # Safety
+/// Where not NULL, `node` points to memory for a node.
+unsafe fn find(
+    server: *const heartbus_server,
+    node: *mut heartbus_node,
+    find: impl FnOnce(&Engine) -> Option<Arc<Node>>,
+) -> Result<(), Error> {
+    let object = handle::get::<Server>(server)?;
+    // SAFETY: the same promise.
+    let target = unsafe { out("node", node) }?;
+    let engine = object.running()?;
+    let found = find(engine).ok_or_else(|| Error::new(ErrorKind::NotFound, "No such node is online"))?;
+    let info = found.info(engine.now());
+    with_texts(|texts| target.write(heartbus_node::new(&info, texts)));
+    Ok(())
+}
+
+/// Looks a node up by its id. What `node` points to is valid until this thread's next lookup.
+///
+/// HEARTBUS_NOT_FOUND when no such node is online.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn heartbus_server_node(
+    server: *const heartbus_server,
+    node_id: *const c_char,
+    node_id_len: usize,
+    node: *mut heartbus_node,
+) -> heartbus_status {
+    guard(|| {
+        // SAFETY: the caller's text and the place for the result, as the first page asks.
+        unsafe {
+            let node_id = text("node_id", node_id, node_id_len)?;
+            find(server, node, |engine| engine.node(node_id))
+        }
+    })
+}
+
+/// Looks up the node that a channel belongs to, as heartbus_server_node.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn heartbus_server_node_of_channel(
+    server: *const heartbus_server,
+    channel_id: i64,
+    node: *mut heartbus_node,
+) -> heartbus_status {
+    // SAFETY: the place for the result, as the first page asks.
+    guard(|| unsafe { find(server, node, |engine| engine.node_of_channel(u32::try_from(channel_id).ok()?)) })
+}
+
+/// Looks up the node of a connection, of several the one that registered last, as heartbus_server_node. Looks at every node.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn heartbus_server_node_of_connection(
+    server: *const heartbus_server,
+    connection_id: u64,
+    node: *mut heartbus_node,
+) -> heartbus_status {
+    // SAFETY: the place for the result, as the first page asks.
+    guard(|| unsafe { find(server, node, |engine| engine.node_of_connection(connection_id)) })
+}
+
+/// Lists the nodes that are online, in pages of up to `capacity`; says in `count` how many this one has. `cursor` is 0 for the
+/// first page, is moved on by each call, and is 0 again after the last:
+///
+///     uint64_t cursor = 0;
+///     do {
+///         heartbus_server_nodes(server, &cursor, nodes, 100, &count);
+///         ...
+///     } while (cursor);
+///
+/// A node that is online all the time is on exactly one page, whoever comes and goes meanwhile. The order means nothing. What
+/// the nodes point to is valid until this thread's next lookup, which the next page is too.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn heartbus_server_nodes(
+    server: *const heartbus_server,
+    cursor: *mut u64,
+    nodes: *mut heartbus_node,
+    capacity: usize,
+    count: *mut usize,
+) -> heartbus_status {
+    guard(|| {
+        let object = handle::get::<Server>(server)?;
+        // SAFETY: the caller's number, its array and the place for the result, as the first page asks.
+        let (cursor, nodes, count) = unsafe { (inout("cursor", cursor)?, out_slice("nodes", nodes, capacity)?, out("count", count)?) };
+        let engine = object.running()?;
+        if nodes.is_empty() {
+            return Err(crate::raw::invalid("capacity is 0"));
+        }
+        let (page, next) = engine.page((*cursor != 0).then_some(*cursor), nodes.len());
+        let now = engine.now();
+        with_texts(|texts| {
+            for (target, node) in nodes.iter_mut().zip(&page) {
+                target.write(heartbus_node::new(&node.info(now), texts));
+            }
+        });
+        *cursor = next.unwrap_or(0);
+        count.write(page.len().min(nodes.len()));
+        Ok(())
+    })
+}
+
+/// Lists up to `capacity` open connections, in no particular order, and says in `count` how many. Asks the I/O threads, which
+/// takes at most half a second. What the connections point to is valid until this thread's next lookup.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn heartbus_server_connections(
+    server: *const heartbus_server,
+    connections: *mut heartbus_connection,
+    capacity: usize,
+    count: *mut usize,
+) -> heartbus_status {
+    guard(|| {
+        let object = handle::get::<Server>(server)?;
+        // SAFETY: the caller's array and the place for the result, as the first page asks.
+        let (connections, count) = unsafe { (out_slice("connections", connections, capacity)?, out("count", count)?) };
+        let found = object.running()?.connections(connections.len());
+        with_texts(|texts| {
+            for (target, info) in connections.iter_mut().zip(&found) {
+                target.write(heartbus_connection::new(info, texts));
+            }
+        });
+        count.write(found.len());
+        Ok(())
+    })
+}

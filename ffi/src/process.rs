@@ -1,0 +1,50 @@
+//! Statics that each process has for itself: a forked child gets new ones. A lock of the parent's may have been held while it
+//! forked, and nobody in the child would ever release it.
+
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+pub(crate) struct PerProcess<T: 'static>(AtomicPtr<Own<T>>);
+
+/// What one process has.
+pub(crate) struct Own<T: 'static> {
+    process: u32,
+    pub(crate) value: T,
+    /// What its parent had, in the state in which the fork found it.
+    pub(crate) parent: Option<&'static Own<T>>,
+}
+
+impl<T: Default> PerProcess<T> {
+    pub(crate) const fn new() -> PerProcess<T> {
+        PerProcess(AtomicPtr::new(ptr::null_mut()))
+    }
+
+    /// None where this process has made nothing of its own yet. Neither allocates nor locks.
+    pub(crate) fn existing(&self) -> Option<&'static Own<T>> {
+        self.newest().filter(|own| own.process == std::process::id())
+    }
+
+    pub(crate) fn current(&self) -> &'static Own<T> {
+        let parent = self.newest();
+        if let Some(own) = parent.filter(|own| own.process == std::process::id()) {
+            return own;
+        }
+        let new = Box::into_raw(Box::new(Own { process: std::process::id(), value: T::default(), parent }));
+        let seen = parent.map_or(ptr::null_mut(), |parent| ptr::from_ref(parent).cast_mut());
+        let winner = match self.0.compare_exchange(seen, new, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => new,
+            Err(winner) => {
+                // SAFETY: it was leaked just above, and nobody else has seen it.
+                drop(unsafe { Box::from_raw(new) });
+                winner
+            }
+        };
+        // SAFETY: not NULL, leaked, and never freed once it was stored.
+        unsafe { &*winner }
+    }
+
+    fn newest(&self) -> Option<&'static Own<T>> {
+        // SAFETY: NULL, or a box that was leaked above.
+        unsafe { self.0.load(Ordering::Acquire).as_ref() }
+    }
+}
