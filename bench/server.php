@@ -1,0 +1,91 @@
+<?php
+
+/**
+ * The server that is measured: HeartbeatServer on its own loop, with no more PHP than a measurement needs.
+ *
+ *   idle        nothing is subscribed
+ *   echo        every message goes back to its node
+ *   count       messages are counted, and `?` is answered with their number
+ *   batch       the same, with messages delivered many at a time
+ *   broadcast   every message goes to all nodes
+ *   timeouts    nodes that are found silent are counted; after --expect of them a line of JSON says what was seen
+ */
+
+use PfinalClub\AsyncioHeartbeat\Node\Node;
+use PfinalClub\AsyncioHeartbeat\Server\HeartbeatServer;
+
+$options = getopt('', ['port:', 'mode:', 'threads:', 'timeout:', 'expect:', 'bus:']);
+$server = new HeartbeatServer('127.0.0.1', (int) $options['port'], [
+    'worker_count' => (int) $options['threads'],
+    'heartbeat_timeout' => (float) $options['timeout'],
+    'loop' => 'native',
+    'log_level' => 'error',
+] + (isset($options['bus']) ? ['bus' => $options['bus']] : []));
+
+switch ($options['mode']) {
+    case 'idle':
+        break;
+    case 'echo':
+        $server->on('data', function (Node $node, string $payload, int $channelId) use ($server): void {
+            $server->sendTo($node->id, $payload, $channelId);
+        });
+        break;
+    case 'count':
+        $count = 0;
+        $server->on('data', function (Node $node, string $payload) use ($server, &$count): void {
+            $count++;
+            if ($payload === '?') {
+                $server->sendTo($node->id, (string) $count);
+            }
+        });
+        break;
+    case 'batch':
+        $count = 0;
+        $server->on('data.batch', function (array $messages) use ($server, &$count): void {
+            $count += count($messages);
+            foreach ($messages as [$node, $payload]) {
+                if ($payload === '?') {
+                    $server->sendTo($node->id, (string) $count);
+                }
+            }
+        });
+        break;
+    case 'broadcast':
+        $server->on('data', function (Node $node, string $payload) use ($server): void {
+            $server->broadcast($payload);
+        });
+        break;
+    case 'timeouts':
+        report_timeouts($server, (int) $options['expect']);
+        break;
+    default:
+        fwrite(STDERR, "unknown mode\n");
+        exit(2);
+}
+$server->start();
+
+function report_timeouts(HeartbeatServer $server, int $expected): void
+{
+    $seen = [];
+    $count = $first = $last = $slowest = 0;
+    $server->on('timeout', function (Node $node) use (&$seen, &$count, &$first, &$last): void {
+        $last = hrtime(true);
+        $first = $first ?: $last;
+        $seen[$node->id] = true;
+        $count++;
+    });
+    $server->every(0.01, function () use ($server, $expected, &$seen, &$count, &$first, &$last, &$slowest): void {
+        if ($count === 0) {
+            return;
+        }
+        $before = hrtime(true);
+        $server->getStats();
+        $slowest = max($slowest, hrtime(true) - $before);
+        // A second later, so that one that is told twice, or too many, would be seen.
+        if ($count >= $expected && hrtime(true) - $last > 1_000_000_000) {
+            echo json_encode(['count' => $count, 'different' => count($seen), 'first' => $first, 'last' => $last, 'stats_ns' => $slowest]), "\n";
+            $seen = [];
+            $count = $first = $last = $slowest = 0;
+        }
+    });
+}

@@ -1,0 +1,154 @@
+//! One operation of the pure machine, many times, for callgrind: `instructions OPERATION TIMES`.
+//!
+//! Inputs are fixed. The caller runs it with two numbers and takes the difference, so that what prepares an operation
+//! does not count. Without arguments it prints the operations.
+
+use heartbus_bench::machine::{Machine, TIMEOUT};
+use heartbus_bench::protocol::Dialect;
+use heartbus_core::config::InboxLimits;
+use heartbus_core::event::{Event, EventMask};
+use heartbus_core::hub::Host;
+use heartbus_core::hub::wheel::{TICK, Wheel};
+use heartbus_core::inbox::Inbox;
+use heartbus_core::wire::{Decoded, FrameType, v1};
+use std::collections::VecDeque;
+use std::hint::black_box;
+
+/// A name, what it is, and the operation done so many times.
+type Operation = (&'static str, &'static str, fn(u64));
+
+const OPERATIONS: &[Operation] = &[
+    ("decode-heartbeat", "decoding a v1 HEARTBEAT_REQ", |times| decode(times, &Dialect::V1.heartbeat(0))),
+    ("decode-data", "decoding a v1 DATA of 64 bytes", |times| decode(times, &Dialect::V1.data(&[b'x'; 64]))),
+    ("decode-register", "decoding a v1 REGISTER", |times| decode(times, &Dialect::V1.register("node-00000001"))),
+    ("encode-data", "encoding a v1 DATA of 64 bytes", encode_data),
+    ("heartbeat", "a v1 heartbeat: decoded, noted, answered", |times| heartbeats(times, Dialect::V1, false)),
+    ("heartbeat-of-one", "a v1 heartbeat of one of 1,000 nodes of a connection", |times| heartbeats(times, Dialect::V1, true)),
+    ("register", "a node registers", register),
+    ("timeout", "a node of many is found silent, and leaves", timeout),
+    ("rearm", "the wheel looks at a node that is alive", rearm),
+    ("wheel-insert-pop", "an entry is put into the wheel, and fires", wheel_insert_pop),
+    ("wheel-insert-remove", "an entry is put into the wheel, and taken out", wheel_insert_remove),
+    ("event", "an event is put into the inbox, and drained", event),
+];
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.as_slice() {
+        [] => OPERATIONS.iter().for_each(|(name, what, _)| println!("{name}\t{what}")),
+        [name, times] => {
+            let operation = OPERATIONS.iter().find(|(known, _, _)| known == name);
+            let (Some((_, _, run)), Ok(times)) = (operation, times.parse()) else {
+                eprintln!("no such operation, or no such number: {name} {times}");
+                std::process::exit(2);
+            };
+            run(times);
+        }
+        _ => {
+            eprintln!("usage: instructions [OPERATION TIMES]");
+            std::process::exit(2);
+        }
+    }
+}
+
+fn decode(times: u64, frame: &[u8]) {
+    for _ in 0..times {
+        let decoded = v1::decode(black_box(frame), 1 << 20);
+        assert!(matches!(black_box(decoded), Decoded::Frame { .. }));
+    }
+}
+
+fn encode_data(times: u64) {
+    let mut out = Vec::with_capacity(256);
+    for _ in 0..times {
+        out.clear();
+        v1::encode(FrameType::DATA.0, 7, black_box(&[b'x'; 64]), &mut out).expect("it is ASCII");
+        black_box(&out);
+    }
+}
+
+/// The clock moves on every hundredth time, so that the ready-made reply is made anew as often as in life.
+fn heartbeats(times: u64, dialect: Dialect, of_one: bool) {
+    let mut machine = Machine::default();
+    let slot = machine.open();
+    for node in 0..if of_one { 1000 } else { 1 } {
+        machine.receive(slot, &dialect.register(&format!("node-{node:08}")), |_| {});
+    }
+    let frames: Vec<Vec<u8>> = (1..=1000).map(|channel| dialect.heartbeat(if of_one { channel } else { 0 })).collect();
+    for round in 0..times {
+        if round % 100 == 0 {
+            machine.now += 1000;
+        }
+        machine.receive(slot, &frames[round as usize % 1000], |replies| assert!(!replies.is_empty()));
+    }
+}
+
+fn add_nodes(machine: &mut Machine, from: u64, to: u64) {
+    let mut slot = 0;
+    for node in from..to {
+        if node % 1000 == 0 {
+            slot = machine.open();
+        }
+        machine.receive(slot, &Dialect::V1.register(&format!("node-{node:08}")), |_| {});
+    }
+}
+
+fn register(times: u64) {
+    let mut machine = Machine::default();
+    add_nodes(&mut machine, 0, times);
+    black_box(machine);
+}
+
+fn timeout(times: u64) {
+    let mut machine = Machine::default();
+    add_nodes(&mut machine, 0, times);
+    // Always as many nodes, so that the difference between two runs is what the timeouts take. These are due later.
+    machine.now += TIMEOUT / 2;
+    add_nodes(&mut machine, times, 10_000);
+    machine.now += TIMEOUT / 2 + 2 * TICK;
+    assert_eq!(machine.tick() as u64, times);
+}
+
+fn rearm(times: u64) {
+    let mut machine = Machine::default();
+    add_nodes(&mut machine, 0, 1000);
+    for _ in 0..times / 1000 {
+        machine.now += TIMEOUT - TICK;
+        machine.receive(0, &Dialect::V1.heartbeat(0), |_| {});
+        machine.now += 2 * TICK;
+        assert_eq!(machine.tick(), 0);
+    }
+}
+
+fn wheel_insert_pop(times: u64) {
+    let mut wheel = Wheel::new(0);
+    for round in 0..times / 100 {
+        for entry in 0..100 {
+            wheel.insert(round * TICK, entry);
+        }
+        assert_eq!(std::iter::from_fn(|| wheel.pop((round + 1) * TICK)).count(), 100);
+    }
+}
+
+fn wheel_insert_remove(times: u64) {
+    let mut wheel = Wheel::new(0);
+    for round in 0..times / 100 {
+        let keys: Vec<_> = (0..100u64).map(|entry| wheel.insert(round * 7919, entry)).collect();
+        for key in keys {
+            black_box(wheel.remove(key));
+        }
+    }
+}
+
+fn event(times: u64) {
+    let inbox = Inbox::new(InboxLimits::default()).expect("a descriptor is left");
+    inbox.subscribe(EventMask::CONNECT);
+    let mut drained = VecDeque::new();
+    for round in 0..times / 100 {
+        for number in 0..100 {
+            inbox.push_state(Event::Connect { connection_id: round * 100 + number, peer: ([127, 0, 0, 1], 1).into() });
+        }
+        assert_eq!(inbox.drain(&mut drained, 1000), 100);
+        drained.clear();
+    }
+}

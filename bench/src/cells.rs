@@ -1,0 +1,396 @@
+//! The measurements at hundreds and thousands of connections: each starts its servers, takes turns among them, and writes
+//! its tables and bounds into the report.
+
+use crate::fleet::{Fleet, Load, Window};
+use crate::floor::Reply;
+use crate::protocol::{Dialect, Protocol};
+use crate::report::{Figure, Report, cell};
+use crate::server::{Cores, Ours, Server, Target};
+use crate::{Error, Result};
+use std::time::Duration;
+
+/// Connections where "many" are meant. As many descriptors as a process usually gets are twice that.
+const MANY: usize = 10_000;
+/// Bytes of a message.
+const MESSAGE: [u8; 64] = [b'x'; 64];
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub rounds: usize,
+    pub window: Window,
+    pub cores: Cores,
+    pub dialects: Vec<Dialect>,
+    pub peers: Vec<Protocol>,
+    pub quick: bool,
+    /// The extension opens a socket for other processes.
+    pub has_bus: bool,
+}
+
+impl Settings {
+    /// Each dialect's floor, then ours, then the peers: who is compared is measured one behind the other.
+    fn everybody(&self) -> Vec<Protocol> {
+        let ours = self.dialects.iter().flat_map(|dialect| [Protocol::Floor(*dialect), Protocol::Heartbus(*dialect)]);
+        ours.chain(self.peers.iter().copied()).collect()
+    }
+
+    fn ours(&self) -> impl Iterator<Item = Protocol> {
+        self.dialects.iter().map(|dialect| Protocol::Heartbus(*dialect))
+    }
+
+    fn longer(&self, seconds: u64) -> Window {
+        let length = if self.quick { self.window.length } else { Duration::from_secs(seconds) };
+        Window { length, ..self.window }
+    }
+
+    /// Servers of all sorts, running side by side. One that is not measured is idle.
+    fn start_all(&self, protocols: &[Protocol], reply: Reply) -> Result<Vec<Server>> {
+        let started = protocols.iter().map(|protocol| Server::start(*protocol, reply, &Ours::default(), &self.cores));
+        Ok(started.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+    }
+
+    pub fn start_ours(&self, dialect: Dialect, ours: &Ours) -> Result<Server> {
+        start(Protocol::Heartbus(dialect), Reply::Heartbeat, ours, &self.cores)
+    }
+}
+
+pub fn start(protocol: Protocol, reply: Reply, ours: &Ours, cores: &Cores) -> Result<Server> {
+    Server::start(protocol, reply, ours, cores)?.ok_or_else(|| Error::new(format!("{} is not installed", protocol.name())))
+}
+
+/// Says what is measured, on standard error: a run takes minutes.
+pub fn say(what: &str, who: Target, figure: &str) {
+    eprintln!("{what:<34} {:<14} {figure}", who.protocol.name());
+}
+
+fn note(report: &mut Report, cell: &str, who: Target, load: &Load) {
+    let name = who.protocol.name();
+    report.add(&format!("{cell}/{name}/cpu_us"), load.cpu_each());
+    report.add(&format!("{cell}/{name}/per_second"), load.per_second());
+    for (title, quantile) in [("p50_us", 0.5), ("p99_us", 0.99), ("p999_us", 0.999)] {
+        report.add(&format!("{cell}/{name}/{title}"), load.latency.value_at_quantile(quantile) as f64);
+    }
+    say(cell, who, &format!("{:8.3} µs  {:>10.0}/s", load.cpu_each(), load.per_second()));
+}
+
+/// The floor that a server is compared with: that of its dialect, and v1's for peers.
+fn floor_of(protocol: Protocol) -> String {
+    let dialect = if let Protocol::Heartbus(dialect) | Protocol::Floor(dialect) = protocol { dialect } else { Dialect::V1 };
+    Protocol::Floor(dialect).name()
+}
+
+fn to_floor(report: &Report, cell: &str, protocol: Protocol) -> Option<Figure> {
+    report.ratio(&format!("{cell}/{}/cpu_us", protocol.name()), &format!("{cell}/{}/cpu_us", floor_of(protocol)))
+}
+
+pub fn heartbeats(report: &mut Report, settings: &Settings) -> Result<()> {
+    const SHAPES: [(usize, usize); 3] = [(100, 1), (MANY, 1), (100, 16)];
+    let everybody = settings.everybody();
+    let servers = settings.start_all(&everybody, Reply::Heartbeat)?;
+    for (connections, depth) in SHAPES {
+        let name = format!("heartbeat {connections}x{depth}");
+        for _ in 0..settings.rounds {
+            for Server { target, .. } in &servers {
+                let mut fleet = Fleet::connected(*target, connections)?;
+                let load = fleet.closed_loop(&target.protocol.ping(), depth, settings.window)?;
+                drop(fleet);
+                note(report, &name, *target, &load);
+                target.settle();
+            }
+        }
+    }
+    let names = SHAPES.map(|(connections, depth)| format!("heartbeat {connections}x{depth}"));
+    let costs = everybody.iter().map(|protocol| {
+        let costs = names
+            .iter()
+            .flat_map(|name| [cell(report.figure(&format!("{name}/{}/cpu_us", protocol.name()))), cell(to_floor(report, name, *protocol))]);
+        [protocol.name()].into_iter().chain(costs).collect()
+    });
+    let costs = costs.collect();
+    report.section(
+        "Heartbeats",
+        "CPU time of the server's processes for one heartbeat and its answer, in microseconds, and its ratio to the floor's in the same round. \
+         *100 × 16* means 100 connections with 16 heartbeats under way each.\n\n`heartbus-bench run --only heartbeats`",
+        &["server", "100 × 1", "ratio", "10,000 × 1", "ratio", "100 × 16", "ratio"],
+        costs,
+    );
+    let speeds = everybody.iter().map(|protocol| {
+        let speeds = names.iter().flat_map(|name| {
+            ["per_second", "p50_us", "p99_us"].map(|what| {
+                report
+                    .figure(&format!("{name}/{}/{what}", protocol.name()))
+                    .map_or("-".into(), |figure| crate::plot::grouped(figure.median))
+            })
+        });
+        [protocol.name()].into_iter().chain(speeds).collect()
+    });
+    let speeds = speeds.collect();
+    report.section(
+        "Rates and round trips",
+        "From the same runs: heartbeats per second, and the time from sending a batch to its last answer, in microseconds. The server \
+         has one core, the load generator another; where the generator is the slower of the two, the rate is its own.",
+        &["server", "100 × 1 /s", "p50", "p99", "10,000 × 1 /s", "p50", "p99", "100 × 16 /s", "p50", "p99"],
+        speeds,
+    );
+    for (name, bounds) in names.iter().zip([[1.08, 1.08], [1.08, 1.08], [1.35, 1.2]]) {
+        for (protocol, bound) in settings.ours().zip(bounds) {
+            let ratio = to_floor(report, name, protocol);
+            report.at_most(format!("{name}, {}, CPU over the floor's", protocol.name()), bound, "", ratio);
+        }
+        for (protocol, peer) in settings.ours().flat_map(|ours| settings.peers.iter().map(move |peer| (ours, peer))) {
+            let ratio = report.ratio(&format!("{name}/{}/cpu_us", protocol.name()), &format!("{name}/{}/cpu_us", peer.name()));
+            report.at_most(format!("{name}, {}, CPU over that of {}", protocol.name(), peer.name()), 1.0, "", ratio);
+        }
+    }
+    Ok(())
+}
+
+pub fn churn(report: &mut Report, settings: &Settings) -> Result<()> {
+    const NAME: &str = "connect + register";
+    let everybody = settings.everybody();
+    let servers = settings.start_all(&everybody, Reply::Register)?;
+    for _ in 0..settings.rounds {
+        for Server { target, .. } in &servers {
+            let load = Fleet::new(*target)?.churn(50, settings.window)?;
+            note(report, NAME, *target, &load);
+            target.settle();
+        }
+    }
+    costs(
+        report,
+        "Connect and register",
+        NAME,
+        "A connection is opened, greets the server (Heartbus: REGISTER; MQTT and NATS: CONNECT; Redis: PING), is answered, and is closed; 50 at a time. CPU \
+         of the server for one, in microseconds, with what its end costs.\n\n`heartbus-bench run --only churn`",
+        &everybody,
+    );
+    for protocol in settings.ours() {
+        let ratio = to_floor(report, NAME, protocol);
+        report.at_most(format!("{NAME}, {}, CPU over the floor's", protocol.name()), 1.5, "", ratio);
+    }
+    Ok(())
+}
+
+pub fn idle(report: &mut Report, settings: &Settings) -> Result<()> {
+    const NAME: &str = "10,000 idle, 1,000/s";
+    let everybody = settings.everybody();
+    let servers = settings.start_all(&everybody, Reply::Heartbeat)?;
+    for _ in 0..settings.rounds {
+        for Server { target, .. } in &servers {
+            let mut fleet = Fleet::connected(*target, MANY)?;
+            target.settle();
+            let ping = target.protocol.ping();
+            let load = fleet.open_loop(Duration::from_millis(1), 1, settings.longer(5), |number, bytes| {
+                bytes.extend_from_slice(&ping);
+                (number as usize % MANY, 1)
+            })?;
+            drop(fleet);
+            note(report, NAME, *target, &load);
+            target.settle();
+        }
+    }
+    costs(
+        report,
+        "10,000 idle connections, 1,000 heartbeats a second",
+        NAME,
+        "All of the server's CPU time, its timers included, for one of the heartbeats, in microseconds. \n\n`heartbus-bench run --only idle`",
+        &everybody,
+    );
+    for protocol in settings.ours() {
+        let ratio = to_floor(report, NAME, protocol);
+        report.at_most(format!("{NAME}, {}, CPU over the floor's", protocol.name()), 1.10, "", ratio);
+    }
+    Ok(())
+}
+
+fn costs(report: &mut Report, title: &'static str, name: &str, text: &str, everybody: &[Protocol]) {
+    let rows = everybody.iter().map(|protocol| {
+        let of = |what: &str| report.figure(&format!("{name}/{}/{what}", protocol.name()));
+        vec![protocol.name(), cell(of("cpu_us")), cell(to_floor(report, name, *protocol)), cell(of("per_second")), cell(of("p99_us"))]
+    });
+    let rows = rows.collect();
+    report.section(title, text, &["server", "CPU µs each", "ratio to the floor", "per second", "p99 µs"], rows);
+}
+
+/// One I/O thread against two, free to use all cores. The load generator has to share one of them.
+pub fn threads(report: &mut Report, settings: &Settings) -> Result<()> {
+    let cores = Cores { server: [settings.cores.server.clone(), settings.cores.load.clone()].concat(), load: settings.cores.load.clone() };
+    let shapes = [(100, 1), (100, 16)];
+    for _ in 0..settings.rounds {
+        for threads in [1, 2] {
+            let ours = Ours { threads, ..Ours::default() };
+            let server = start(Protocol::Heartbus(Dialect::V1), Reply::Heartbeat, &ours, &cores)?;
+            for (connections, depth) in shapes {
+                let mut fleet = Fleet::connected(server.target, connections)?;
+                let load = fleet.closed_loop(&server.target.protocol.ping(), depth, settings.window)?;
+                note(report, &format!("threads {connections}x{depth}/{threads}"), server.target, &load);
+            }
+        }
+    }
+    let mut rows = Vec::new();
+    for (connections, depth) in shapes {
+        let of = |threads| format!("threads {connections}x{depth}/{threads}/Heartbus v1/cpu_us");
+        let ratio = report.ratio(&of(2), &of(1));
+        rows.push(vec![format!("{connections} × {depth}"), cell(report.figure(&of(1))), cell(report.figure(&of(2))), cell(ratio)]);
+        report.at_most(format!("two I/O threads, {connections} × {depth}, CPU over that of one"), 1.1, "", ratio);
+    }
+    report.section(
+        "One and two I/O threads",
+        "CPU for one heartbeat, in microseconds. Here the server may use all cores, and the load generator has one of the same: only the CPU time \
+         is compared.\n\n`heartbus-bench run --only threads`",
+        &["connections", "one thread", "two threads", "ratio"],
+        rows,
+    );
+    Ok(())
+}
+
+pub fn memory(report: &mut Report, settings: &Settings) -> Result<()> {
+    let everybody = settings.everybody();
+    for _ in 0..settings.rounds {
+        for protocol in &everybody {
+            let Some(server) = Server::start(*protocol, Reply::Register, &Ours::default(), &settings.cores)? else { continue };
+            // What the first connections bring with them is not a connection's own.
+            drop(Fleet::connected(server.target, 100)?);
+            server.target.settle();
+            let before = server.target.memory();
+            let fleet = Fleet::connected(server.target, MANY)?;
+            server.target.settle();
+            let each = (server.target.memory() as f64 - before as f64) / MANY as f64;
+            drop(fleet);
+            report.add(&format!("memory/{}/bytes", protocol.name()), each);
+            say("bytes per idle connection", server.target, &format!("{each:8.0}"));
+        }
+    }
+    let bytes = |protocol: &Protocol| format!("memory/{}/bytes", protocol.name());
+    let rows = everybody.iter().map(|protocol| vec![protocol.name(), cell(report.figure(&bytes(protocol)))]).collect();
+    report.section(
+        "Memory of an idle connection",
+        "Resident memory that 10,000 connections, greeted and then silent, add to the server's processes, divided by their number. The kernel's \
+         own memory for a socket is not in it: that is about 3.85 KB for every server.\n\n`heartbus-bench run --only memory`",
+        &["server", "bytes"],
+        rows,
+    );
+    for protocol in settings.ours() {
+        let figure = report.figure(&bytes(&protocol));
+        report.at_most(format!("user bytes per idle connection, {}", protocol.name()), 400.0, "", figure);
+    }
+    Ok(())
+}
+
+pub fn waves(report: &mut Report, settings: &Settings) -> Result<()> {
+    let waves = if settings.quick { 3 } else { 10 };
+    let server = settings.start_ours(Dialect::V1, &Ours::default())?;
+    let mut after = Vec::new();
+    for wave in 1..=waves {
+        drop(Fleet::connected(server.target, MANY)?);
+        server.target.settle();
+        after.push(server.target.memory() as f64);
+        say(&format!("memory after wave {wave}"), server.target, &format!("{:8.1} MB", after[wave - 1] / 1e6));
+        report.add("waves/bytes", after[wave - 1]);
+    }
+    let row = after.iter().enumerate().map(|(wave, bytes)| vec![format!("{}", wave + 1), format!("{:.2}", bytes / 1e6)]).collect();
+    report.section(
+        "Waves",
+        "Resident memory of the server, in MB, each time after 10,000 clients came, registered, and went.\n\n`heartbus-bench run --only waves`",
+        &["wave", "MB"],
+        row,
+    );
+    report.at_most(
+        format!("memory after wave {waves} over that after the first"),
+        1.05,
+        "",
+        Some(Figure::one(after[waves - 1] / after[0])),
+    );
+    Ok(())
+}
+
+/// Messages into PHP and back.
+pub fn data(report: &mut Report, settings: &Settings) -> Result<()> {
+    const BLOCK: usize = 64;
+    let both = Cores { server: [settings.cores.server.clone(), settings.cores.load.clone()].concat(), load: settings.cores.load.clone() };
+    let mut rows = Vec::new();
+    for dialect in &settings.dialects {
+        let message = dialect.data(&MESSAGE);
+        let block = [message.repeat(BLOCK - 1), dialect.data(b"?")].concat();
+        for (mode, title) in [("echo", "node → PHP → node"), ("count", "node → PHP"), ("batch", "node → PHP, `data.batch`")] {
+            for (cores, place) in [(&settings.cores, "one core"), (&both, "both cores")] {
+                let name = format!("{mode}, {place}");
+                for _ in 0..settings.rounds {
+                    let Ok(server) = start(Protocol::Heartbus(*dialect), Reply::Heartbeat, &Ours { mode, ..Ours::default() }, cores) else {
+                        break;
+                    };
+                    let mut fleet = Fleet::connected(server.target, 100)?;
+                    let load = if mode == "echo" {
+                        fleet.closed_loop(&message, 16, settings.window)?
+                    } else {
+                        fleet.batches(&block, 1, BLOCK as u64, settings.window)?
+                    };
+                    note(report, &name, server.target, &load);
+                }
+                let of = |what: &str| report.figure(&format!("{name}/Heartbus {}/{what}", dialect.name()));
+                rows.push(vec![
+                    title.into(),
+                    dialect.name().into(),
+                    place.into(),
+                    cell(of("per_second")),
+                    cell(of("cpu_us")),
+                    cell(of("p99_us")),
+                ]);
+                let rate = of("per_second");
+                match mode {
+                    "echo" if place == "both cores" => {
+                        report.at_least(format!("{title}, {}, messages", dialect.name()), 250_000.0, "/s", rate)
+                    }
+                    "count" if place == "both cores" => {
+                        report.at_least(format!("{title}, {}, messages", dialect.name()), 1_000_000.0, "/s", rate)
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    report.section(
+        "Messages",
+        "100 nodes; messages of 64 bytes, one callback for each (`data.batch`: one for many). Echoes: 16 under way per node. Into PHP: 63 messages \
+         and one that asks for an answer. *One core*: the engine and PHP share one, the load generator has the other; *both cores*: all three share \
+         two. CPU is that of the engine and PHP together, in microseconds for one message.\n\n`heartbus-bench run --only data`",
+        &["way", "dialect", "server on", "messages/s", "CPU µs", "p99 µs"],
+        rows,
+    );
+    Ok(())
+}
+
+pub fn broadcast(report: &mut Report, settings: &Settings) -> Result<()> {
+    const NAME: &str = "broadcast to 10,000";
+    let mut rows = Vec::new();
+    for dialect in &settings.dialects {
+        let [floor, ours] = [Protocol::Floor(*dialect), Protocol::Heartbus(*dialect)];
+        let servers = [
+            start(floor, Reply::Broadcast, &Ours::default(), &settings.cores)?,
+            start(ours, Reply::Broadcast, &Ours { mode: "broadcast", ..Ours::default() }, &settings.cores)?,
+        ];
+        for _ in 0..settings.rounds {
+            for Server { target, .. } in &servers {
+                let mut fleet = Fleet::connected(*target, MANY)?;
+                let load = fleet.broadcasts(&dialect.data(&MESSAGE), settings.window)?;
+                drop(fleet);
+                note(report, NAME, *target, &load);
+                target.settle();
+            }
+        }
+        let ratio = to_floor(report, NAME, ours);
+        report.at_most(format!("{NAME}, {}, CPU per delivery over a bare write loop's", ours.name()), 1.3, "", ratio);
+        for protocol in [floor, ours] {
+            let of = |what: &str| report.figure(&format!("{NAME}/{}/{what}", protocol.name()));
+            let name = if protocol == floor { format!("bare write loop, {}", dialect.name()) } else { protocol.name() };
+            rows.push(vec![name, cell(of("cpu_us")), cell(to_floor(report, NAME, protocol)), cell(of("per_second"))]);
+        }
+    }
+    report.section(
+        "Broadcast",
+        "One node sends a message of 64 bytes, a PHP callback broadcasts it to 10,000 connections, and it begins anew when all have it. CPU for one \
+         delivery, in microseconds, and its ratio to a loop that does nothing but write to as many sockets.\n\n`heartbus-bench run --only broadcast`",
+        &["server", "CPU µs", "ratio", "deliveries/s"],
+        rows,
+    );
+    Ok(())
+}

@@ -1,0 +1,140 @@
+//! The pure machine by itself: sessions, nodes and a wheel on one thread, with no socket and a clock of our own.
+
+use heartbus_core::hub::event::Resume;
+use heartbus_core::hub::link::Doorbell;
+use heartbus_core::hub::replies::Replies;
+use heartbus_core::hub::session::Context;
+use heartbus_core::hub::{Counters, Event, EventMask, Host, Hub, Limits, Link, Next, Now, Session, Timer, Wheel};
+use std::sync::Arc;
+
+const SECOND: u64 = 1_000_000;
+/// Of the machine's nodes, in microseconds.
+pub const TIMEOUT: u64 = 30 * SECOND;
+
+/// A host that subscribed to nothing, and connections that nobody rings.
+struct Nobody;
+
+impl Host for Nobody {
+    fn wants(&self, _kinds: EventMask) -> bool {
+        false
+    }
+
+    fn push_data(&self, _event: Event, _bytes: usize, _producer: Arc<dyn Resume>) -> Result<(), Event> {
+        Ok(())
+    }
+
+    fn push_state(&self, _event: Event) {}
+
+    fn is_crowded(&self, _producer: Option<Arc<dyn Resume>>) -> bool {
+        false
+    }
+}
+
+impl Doorbell for Nobody {
+    fn ring(&self, _slot: u32, _connection_id: u64) {}
+}
+
+pub struct Machine {
+    hub: Hub,
+    counters: Counters,
+    wheel: Wheel<Timer>,
+    replies: Replies,
+    random: fastrand::Rng,
+    sessions: Vec<Option<Session>>,
+    pub now: u64,
+}
+
+impl Default for Machine {
+    fn default() -> Machine {
+        let limits = Limits {
+            heartbeat_timeout: TIMEOUT,
+            register_timeout: TIMEOUT,
+            max_nodes_per_connection: 1_000_000,
+            max_nodes: 10_000_000,
+            max_frame_bytes: 1 << 20,
+            outbox_bytes: 1 << 20,
+            close_slow_consumers: true,
+            rate_limit: None,
+        };
+        Machine {
+            hub: Hub::new(limits, Arc::new(Nobody)),
+            counters: Counters::default(),
+            wheel: Wheel::new(SECOND),
+            replies: Replies::default(),
+            random: fastrand::Rng::with_seed(1),
+            sessions: Vec::new(),
+            now: SECOND,
+        }
+    }
+}
+
+impl Machine {
+    /// Opens a connection and returns its number.
+    pub fn open(&mut self) -> usize {
+        let slot = self.sessions.len();
+        let link = Arc::new(Link::new(slot as u64 + 1, ([127, 0, 0, 1], 1).into(), slot as u32, Arc::new(Nobody)));
+        let session = Session::open(link, &mut self.context());
+        self.sessions.push(Some(session));
+        slot
+    }
+
+    /// Hands frames to a connection, as one read would; `heard` gets what it answers.
+    pub fn receive(&mut self, slot: usize, frames: &[u8], heard: impl FnOnce(&[u8])) {
+        let Some(mut session) = self.sessions[slot].take() else { return };
+        session.receive(&mut self.context(), frames);
+        self.sessions[slot] = Some(session);
+        heard(self.replies.bytes());
+        self.replies.clear();
+    }
+
+    /// Fires what is due, and returns how many nodes left by that.
+    pub fn tick(&mut self) -> usize {
+        let before = self.hub.node_count();
+        while let Some(timer) = self.wheel.pop(self.now) {
+            let Timer::Node(node) = timer else { continue };
+            let slot = node.link().slot() as usize;
+            let Some(mut session) = self.sessions[slot].take() else { continue };
+            let next = session.node_timer(&mut self.context(), &node, false);
+            self.replies.clear();
+            if let Next::Close(reason) = next {
+                session.close(&mut self.context(), reason);
+            } else {
+                self.sessions[slot] = Some(session);
+            }
+        }
+        before - self.hub.node_count()
+    }
+
+    fn context(&mut self) -> Context<'_> {
+        Context {
+            hub: &self.hub,
+            counters: &self.counters,
+            wheel: &mut self.wheel,
+            replies: &mut self.replies,
+            random: &mut self.random,
+            now: Now { mono: self.now, unix: 1_700_000_000_000_000 + self.now },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Dialect;
+
+    #[test]
+    fn silent_nodes_leave_when_their_time_is_over_and_the_others_stay() {
+        let mut machine = Machine::default();
+        for slot in 0..2 {
+            assert_eq!(machine.open(), slot);
+            machine.receive(slot, &Dialect::V1.register(&format!("n{slot}")), |replies| assert!(!replies.is_empty()));
+        }
+        machine.now += TIMEOUT;
+        machine.receive(1, &Dialect::V1.heartbeat(0), |replies| assert!(!replies.is_empty()));
+        machine.now += SECOND;
+        assert_eq!(machine.tick(), 1);
+        machine.now += TIMEOUT;
+        assert_eq!(machine.tick(), 1);
+        assert_eq!(machine.tick(), 0);
+    }
+}

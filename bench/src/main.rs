@@ -1,0 +1,199 @@
+//! The command line of the benchmarks.
+
+use heartbus_bench::cells::{self, Settings};
+use heartbus_bench::fleet::{Fleet, Window};
+use heartbus_bench::floor::{self, Reply};
+use heartbus_bench::protocol::{Dialect, Protocol};
+use heartbus_bench::report::{self, Report};
+use heartbus_bench::server::{Cores, Target, peers, speaks};
+use heartbus_bench::{Error, Result, million, proc};
+use pico_args::Arguments;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+const USAGE: &str = "\
+Usage: heartbus-bench COMMAND [options]
+
+run     measures everything and writes BENCHMARKS.md
+  --out DIR            folder for the page, its plots and its numbers (docs)
+  --quick              shorter, once, with fewer nodes
+  --only A,B           heartbeats, churn, idle, threads, memory, waves, data, broadcast, million, curves
+  --rounds N           of each measurement (3; --quick: 1)
+  --seconds S          each is measured, after a warm-up that does not count (2.5; --quick: 0.7)
+  --server-cores LIST  0; the load generator has the next one, or --load-cores LIST
+  --dialect v1         only this one
+load    keeps a running server busy, and says what that took
+  --port P --pid PID   the server and its process
+  --protocol NAME      v1, v2, floor-v1, floor-v2, redis, mqtt, nats (v1)
+  --connections N --depth N --seconds S --rate N (100, 1, 5; a rate: heartbeats a second, over all connections)
+floor   a server that does nothing but wait, read and write
+  --port P --dialect v1|v2 --reply heartbeat|register|broadcast
+";
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_env();
+    let result = match arguments.subcommand() {
+        Ok(Some(command)) if command == "run" => run(arguments),
+        Ok(Some(command)) if command == "load" => load(arguments),
+        Ok(Some(command)) if command == "floor" => floor(arguments),
+        _ => Err(Error::new(USAGE)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn no_more(arguments: Arguments) -> Result<()> {
+    match arguments.finish().first() {
+        None => Ok(()),
+        Some(unknown) => Err(Error::new(format!("unknown argument {}\n\n{USAGE}", unknown.to_string_lossy()))),
+    }
+}
+
+fn run(mut arguments: Arguments) -> Result<()> {
+    let quick = arguments.contains("--quick");
+    let only: Option<String> = arguments.opt_value_from_str("--only")?;
+    let out: PathBuf = arguments.opt_value_from_str("--out")?.unwrap_or_else(|| "docs".into());
+    let rounds = arguments.opt_value_from_str("--rounds")?.unwrap_or(if quick { 1 } else { 3 });
+    let seconds = arguments.opt_value_from_str("--seconds")?.unwrap_or(if quick { 0.7 } else { 2.5 });
+    let server: Vec<usize> = arguments.opt_value_from_fn("--server-cores", list)?.unwrap_or_else(|| vec![0]);
+    let all = std::thread::available_parallelism().map_or(1, usize::from);
+    let next = (server.iter().max().unwrap_or(&0) + 1) % all;
+    let load: Vec<usize> = arguments.opt_value_from_fn("--load-cores", list)?.unwrap_or_else(|| vec![next]);
+    let dialect: Option<Dialect> = arguments.opt_value_from_fn("--dialect", dialect)?;
+    no_more(arguments)?;
+    if rounds == 0 {
+        return Err(Error::new("--rounds is at least 1"));
+    }
+    let (peers, missing) = peers();
+    missing.iter().for_each(|package| eprintln!("{package} is not installed and is left out (scripts/setup bench installs it)"));
+    let settings = Settings {
+        rounds,
+        window: Window { warm_up: Duration::from_secs_f64(seconds / 5.0), length: Duration::from_secs_f64(seconds) },
+        cores: Cores { server, load },
+        dialects: [Dialect::V1, Dialect::V2]
+            .into_iter()
+            .filter(|one| dialect.map_or_else(|| speaks(*one), |wanted| wanted == *one))
+            .collect(),
+        peers,
+        quick,
+        has_bus: std::env::var("HEARTBUS_BENCH_BUS").is_ok(),
+    };
+    proc::run_on(&settings.cores.load)?;
+    let wants = |name: &str| only.as_ref().is_none_or(|only| only.split(',').any(|one| one == name));
+    let mut report = Report::default();
+    let began = Instant::now();
+    type Cell = fn(&mut Report, &Settings) -> Result<()>;
+    let all: [(&str, Cell); 9] = [
+        ("heartbeats", cells::heartbeats),
+        ("churn", cells::churn),
+        ("idle", cells::idle),
+        ("threads", cells::threads),
+        ("memory", cells::memory),
+        ("waves", cells::waves),
+        ("data", cells::data),
+        ("broadcast", cells::broadcast),
+        ("million", million::million),
+    ];
+    for (name, cell) in all.iter().filter(|(name, _)| wants(name)) {
+        cell(&mut report, &settings).map_err(|error| Error::new(format!("{name}: {error}")))?;
+    }
+    if wants("curves") {
+        million::curves(&mut report, &settings, &out)?;
+    }
+    let left_out = if missing.is_empty() { String::new() } else { format!(" Not installed, and left out: {}.", missing.join(", ")) };
+    let introduction = format!(
+        "One run of `make bench{}`, {:.0} minutes, on {}. The server on core {:?}, the load generator on core {:?}, over the loopback device, so \
+         every figure is about CPU and memory and none about a network. Each is the median of {rounds} round{} of {seconds} s, after a warm-up, \
+         with the lowest and the highest round in parentheses; what is compared took turns in the same minutes. Times are those of the server's \
+         processes on a core (`/proc/PID/task/*/schedstat`), memory is their resident memory (`smaps_rollup`). Ours is `HeartbeatServer` in PHP on its own \
+         loop, built by `make build`; it subscribes to nothing except where a table says so. The floor is an epoll loop that parses \
+         nothing (`bench/src/floor.rs`). Every number of every round is in [bench/samples.json](bench/samples.json).{left_out}\n",
+        if quick { " QUICK=1" } else { "" },
+        began.elapsed().as_secs_f64() / 60.0,
+        report::machine(),
+        settings.cores.server,
+        settings.cores.load,
+        if rounds == 1 { "" } else { "s" },
+    );
+    report.write(&out, &introduction)?;
+    eprintln!("wrote {} after {:.0} s", out.join("BENCHMARKS.md").display(), began.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn load(mut arguments: Arguments) -> Result<()> {
+    let port: u16 = arguments.value_from_str("--port")?;
+    let pid = arguments.value_from_str("--pid")?;
+    let protocol = arguments.opt_value_from_fn("--protocol", protocol)?.unwrap_or(Protocol::Heartbus(Dialect::V1));
+    let connections = arguments.opt_value_from_str("--connections")?.unwrap_or(100);
+    let depth = arguments.opt_value_from_str("--depth")?.unwrap_or(1);
+    let seconds = arguments.opt_value_from_str("--seconds")?.unwrap_or(5.0);
+    let rate: Option<u32> = arguments.opt_value_from_str("--rate")?;
+    no_more(arguments)?;
+    let target = Target { protocol, address: ([127, 0, 0, 1], port).into(), pid };
+    let window = Window { warm_up: Duration::from_millis(500), length: Duration::from_secs_f64(seconds) };
+    let mut fleet = Fleet::connected(target, connections)?;
+    let ping = protocol.ping();
+    let load = match rate {
+        None => fleet.closed_loop(&ping, depth, window)?,
+        Some(rate) => fleet.open_loop(Duration::from_secs(1) / rate.max(1), 1, window, |number, bytes| {
+            bytes.extend_from_slice(&ping);
+            (number as usize % connections, 1)
+        })?,
+    };
+    let at = |quantile| load.latency.value_at_quantile(quantile);
+    println!(
+        "{:.0}/s, {:.3} µs of CPU each, {:.1} % of a core; round trips: p50 {} µs, p99 {} µs, p99.9 {} µs, at most {} µs; memory {:.1} MB",
+        load.per_second(),
+        load.cpu_each(),
+        load.core_share() * 100.0,
+        at(0.5),
+        at(0.99),
+        at(0.999),
+        load.latency.max(),
+        target.memory() as f64 / 1e6,
+    );
+    Ok(())
+}
+
+fn floor(mut arguments: Arguments) -> Result<()> {
+    let port = arguments.value_from_str("--port")?;
+    let dialect = arguments.opt_value_from_fn("--dialect", dialect)?.unwrap_or(Dialect::V1);
+    let reply = arguments.opt_value_from_fn("--reply", |name| match name {
+        "heartbeat" => Ok(Reply::Heartbeat),
+        "register" => Ok(Reply::Register),
+        "broadcast" => Ok(Reply::Broadcast),
+        other => Err(format!("no such reply: {other}")),
+    })?;
+    no_more(arguments)?;
+    Ok(floor::serve(port, dialect, reply.unwrap_or(Reply::Heartbeat))?)
+}
+
+fn dialect(name: &str) -> std::result::Result<Dialect, String> {
+    match name {
+        "v1" => Ok(Dialect::V1),
+        "v2" => Ok(Dialect::V2),
+        other => Err(format!("no such dialect: {other}")),
+    }
+}
+
+fn protocol(name: &str) -> std::result::Result<Protocol, String> {
+    Ok(match name {
+        "redis" => Protocol::Redis,
+        "mqtt" => Protocol::Mqtt,
+        "nats" => Protocol::Nats,
+        name => match name.strip_prefix("floor-") {
+            Some(name) => Protocol::Floor(dialect(name)?),
+            None => Protocol::Heartbus(dialect(name)?),
+        },
+    })
+}
+
+fn list(text: &str) -> std::result::Result<Vec<usize>, std::num::ParseIntError> {
+    text.split(',').map(str::parse).collect()
+}
