@@ -6,12 +6,14 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test build install uninstall setup header fuzz clean
+.PHONY: help run demo test bench doctor build install uninstall setup header fuzz clean
 
 help:
 	@echo "make run     build, then start a heartbeat server on port $(PORT) (PORT=9600 make run picks another)"
 	@echo "make demo    the same with 1,000 real clients for ten seconds"
 	@echo "make test    every test: Rust, C, PHP in real processes, formatting, lints"
+	@echo "make bench   measure everything, write docs/BENCHMARKS.md (20 minutes; QUICK=1 make bench takes 3)"
+	@echo "make doctor  check whether this machine is set up for many connections"
 	@echo "make build   build/heartbus.so, build/libheartbus.so, build/libheartbus.a"
 	@echo "make install the C library below PREFIX=$(PREFIX), DESTDIR= in front; make uninstall removes it again"
 	@echo "make setup   install what building needs (Debian 12)"
@@ -28,6 +30,13 @@ demo: build
 test:
 	@scripts/setup test
 	@exec scripts/test
+
+bench: build
+	@scripts/setup bench
+	@exec scripts/bench
+
+doctor:
+	@exec scripts/doctor
 
 build: setup
 	@scripts/build

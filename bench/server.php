@@ -67,25 +67,24 @@ $server->start();
 function report_timeouts(HeartbeatServer $server, int $expected): void
 {
     $seen = [];
-    $count = $first = $last = $slowest = 0;
-    $server->on('timeout', function (Node $node) use (&$seen, &$count, &$first, &$last): void {
-        $last = hrtime(true);
-        $first = $first ?: $last;
-        $seen[$node->id] = true;
-        $count++;
-    });
-    $server->every(0.01, function () use ($server, $expected, &$seen, &$count, &$first, &$last, &$slowest): void {
-        if ($count === 0) {
-            return;
-        }
+    $count = $first = $last = $slowest = $timer = 0;
+    $look = function () use ($server, $expected, &$seen, &$count, &$first, &$last, &$slowest, &$timer): void {
         $before = hrtime(true);
         $server->getStats();
         $slowest = max($slowest, hrtime(true) - $before);
         // A second later, so that one that is told twice, or too many, would be seen.
         if ($count >= $expected && hrtime(true) - $last > 1_000_000_000) {
             echo json_encode(['count' => $count, 'different' => count($seen), 'first' => $first, 'last' => $last, 'stats_ns' => $slowest]), "\n";
-            $seen = [];
-            $count = $first = $last = $slowest = 0;
+            $server->cancel($timer);
         }
+    };
+    $server->on('timeout', function (Node $node) use ($server, $look, &$seen, &$count, &$first, &$last, &$timer): void {
+        $last = hrtime(true);
+        if ($count++ === 0) {
+            $first = $last;
+            // Not before: while the heartbeats are measured, PHP sleeps.
+            $timer = $server->every(0.01, $look);
+        }
+        $seen[$node->id] = true;
     });
 }

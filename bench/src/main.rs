@@ -5,7 +5,7 @@ use heartbus_bench::fleet::{Fleet, Window};
 use heartbus_bench::floor::{self, Reply};
 use heartbus_bench::protocol::{Dialect, Protocol};
 use heartbus_bench::report::{self, Report};
-use heartbus_bench::server::{Cores, Target, peers, speaks};
+use heartbus_bench::server::{Cores, Target, has_bus, peers, speaks};
 use heartbus_bench::{Error, Result, million, proc};
 use pico_args::Arguments;
 use std::path::PathBuf;
@@ -82,7 +82,7 @@ fn run(mut arguments: Arguments) -> Result<()> {
             .collect(),
         peers,
         quick,
-        has_bus: std::env::var("HEARTBUS_BENCH_BUS").is_ok(),
+        has_bus: has_bus(),
     };
     proc::run_on(&settings.cores.load)?;
     let wants = |name: &str| only.as_ref().is_none_or(|only| only.split(',').any(|one| one == name));

@@ -226,6 +226,11 @@ pub fn peers() -> (Vec<Protocol>, Vec<&'static str>) {
     (here.into_iter().map(|(protocol, _)| protocol).collect(), missing.into_iter().map(|(_, program)| program).collect())
 }
 
+/// Whether the extension opens a socket for other processes.
+pub fn has_bus() -> bool {
+    Path::new("php-ext/src/bus.rs").exists()
+}
+
 /// Whether the built extension speaks a dialect.
 pub fn speaks(dialect: Dialect) -> bool {
     dialect == Dialect::V1 || Path::new("tests/vectors/v2.txt").exists()
