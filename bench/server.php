@@ -20,7 +20,8 @@ $server = new HeartbeatServer('127.0.0.1', (int) $options['port'], [
     'heartbeat_timeout' => (float) $options['timeout'],
     'loop' => 'native',
     'log_level' => 'error',
-] + (isset($options['bus']) ? ['bus' => $options['bus']] : []));
+    'bus' => $options['bus'] ?? false,
+]);
 
 switch ($options['mode']) {
     case 'idle':
