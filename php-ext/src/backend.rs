@@ -56,6 +56,9 @@ impl Registration {
     }
 }
 
+/// Nodes, and where the next page begins; none behind the last.
+type Page = (Vec<Registration>, Option<u64>);
+
 pub enum Backend {
     Here(Box<Engine>),
     NextDoor(Box<NextDoor>),
@@ -89,11 +92,16 @@ impl NextDoor {
         Ok(self.last.get())
     }
 
+    fn page(&self, after: Option<u64>, size: u32) -> Result<Page, Error> {
+        let (page, next) = self.bus.borrow_mut().page(after, size, None, None)?;
+        Ok((page.into_iter().map(|info| Registration::NextDoor(Arc::new(info))).collect(), next))
+    }
+
     fn all_nodes(&self) -> Result<Vec<Registration>, Error> {
         let (mut nodes, mut after) = (Vec::new(), None);
         loop {
-            let (page, next) = self.bus.borrow_mut().page(after, PAGE, None, None)?;
-            nodes.extend(page.into_iter().map(|info| Registration::NextDoor(Arc::new(info))));
+            let (page, next) = self.page(after, PAGE)?;
+            nodes.extend(page);
             if next.is_none() {
                 return Ok(nodes);
             }
@@ -194,6 +202,16 @@ impl Backend {
         match self {
             Backend::Here(engine) => Ok(engine.nodes(usize::MAX).into_iter().map(Registration::Here).collect()),
             Backend::NextDoor(worker) => or_default(worker.all_nodes()),
+        }
+    }
+
+    pub fn page(&self, after: Option<u64>, size: u32) -> Result<Page, Error> {
+        match self {
+            Backend::Here(engine) => {
+                let (page, next) = engine.page(after, size as usize);
+                Ok((page.into_iter().map(Registration::Here).collect(), next))
+            }
+            Backend::NextDoor(worker) => or_default(worker.page(after, size)),
         }
     }
 

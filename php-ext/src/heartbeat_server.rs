@@ -755,6 +755,7 @@ impl Server {
         let callbacks = self.callbacks.borrow();
         let wanted = KINDS.iter().zip(&*callbacks).filter(|(_, callback)| callback.is_some());
         let wanted = wanted.fold(EventMask::NONE, |mask, ((.., kind), _)| mask | *kind);
+        let wanted = if self.views.are_monitors_running() { wanted | EventMask::LEFT } else { wanted };
         if self.views.are_channels_open() { wanted | EventMask::DATA | EventMask::LEFT } else { wanted }
     }
 
@@ -793,6 +794,13 @@ impl Server {
             // Making the object costs more than looking whether anybody wants it.
             Some(engine) if self.has(kind) => self.call(kind, more(self.views.node(self.weak(), &engine, about)?)),
             _ => Ok(false),
+        }
+    }
+
+    fn tell_monitors(&self, about: &Registration) -> Outcome<bool> {
+        match self.engine().filter(|_| self.views.are_monitors_running()) {
+            Some(engine) => self.views.tell_monitors(&self.views.node(self.weak(), &engine, about)?),
+            None => Ok(false),
         }
     }
 
@@ -963,8 +971,10 @@ impl Server {
                 };
                 let is_waited_for = self.views.node_left(&node);
                 self.ring_for_waiters(host, is_waited_for);
+                // First those that never throw: whatever the server's own callback does, they are told.
+                let monitored = how == Departure::TimedOut && self.tell_monitors(&node)?;
                 let called = self.call_for_node(kind, &node, |node| [node])?;
-                Ok(self.views.wake()? > 0 || called)
+                Ok(self.views.wake()? > 0 || called || monitored)
             }
             Event::Close { connection_id, reason } => self.call(Close, [value(connection_id as i64), text(reason.as_str())]),
             Event::Client { .. } => Ok(false),

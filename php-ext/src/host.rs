@@ -11,6 +11,7 @@ use crate::classes::logger;
 use crate::classes::start_fiber;
 use crate::config::Loop;
 use crate::exception;
+use crate::glue::Glue;
 use crate::guest::Guest;
 use crate::heartbeat_client::Fleet;
 use crate::heartbeat_server::Server;
@@ -69,6 +70,7 @@ pub struct Host {
     /// A `HeartbeatClient` worker is registered for them.
     has_client_worker: Cell<bool>,
     pub workerman: Workerman,
+    pub pages: Glue,
     revolt: Guest,
     react: Guest,
     /// Whose loop watches the bell.
@@ -120,6 +122,7 @@ impl Host {
             waiting: RefCell::new(waiting),
             has_client_worker: Cell::new(has_client_worker),
             workerman: Workerman::new(),
+            pages: Glue::new(include_str!("classes/pages.php"), c"heartbus/classes/pages.php"),
             revolt: Guest::revolt(),
             react: Guest::react(),
             watcher: Cell::new(Watcher::Nobody),

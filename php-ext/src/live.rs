@@ -6,7 +6,7 @@
 //! clone is an ordinary object that shows nothing.
 
 use crate::backend::{Backend, Registration, RegistrationKey};
-use crate::classes::{channel, channel_scheduler, node_manager};
+use crate::classes::{channel, channel_scheduler, heartbeat_monitor, node_manager};
 use crate::exception;
 use crate::heartbeat_server::Server;
 use crate::node;
@@ -126,6 +126,37 @@ pub fn of_channel(object: *mut zend_object) -> Outcome<Option<View>> {
     Ok(found)
 }
 
+/// The server of a manager, started or not.
+fn server_of(manager: &Zval) -> Option<Rc<Server>> {
+    bond(manager.object().map(|object| ptr::from_ref(object).cast_mut())?, |bond| bond.server.upgrade())
+}
+
+/// From now on a monitor is told which nodes of its manager's server time out.
+pub fn watch_timeouts(manager: &Zval, monitor: *mut zend_object) {
+    let Some(server) = server_of(manager) else { return };
+    let mut monitors = server.views.monitors.borrow_mut();
+    if !monitors.iter().any(|known| is_object(known, monitor)) {
+        monitors.push(php::object(monitor));
+    }
+    drop(monitors);
+    server.resubscribe();
+}
+
+pub fn unwatch_timeouts(manager: &Zval, monitor: *mut zend_object) {
+    let Some(server) = server_of(manager) else { return };
+    let forgotten = {
+        let mut monitors = server.views.monitors.borrow_mut();
+        let place = monitors.iter().position(|known| is_object(known, monitor));
+        place.map(|place| monitors.remove(place))
+    };
+    server.resubscribe();
+    drop(forgotten);
+}
+
+fn is_object(value: &Zval, object: *mut zend_object) -> bool {
+    value.object().is_some_and(|held| ptr::eq(held, object))
+}
+
 /// What becomes of data for a node.
 pub enum Sent {
     Yes,
@@ -204,6 +235,8 @@ pub struct Views {
     /// `NodeManager` and `ChannelScheduler`, once somebody asked for them.
     manager: RefCell<Zval>,
     scheduler: RefCell<Zval>,
+    /// The running `HeartbeatMonitor`s of the manager.
+    monitors: RefCell<Vec<Zval>>,
     /// Messages that full queues dropped.
     dropped: Cell<u64>,
     /// The number of coalesced events up to which no departure was missed.
@@ -214,6 +247,7 @@ impl Views {
     pub fn each_value(&self, visit: &mut dyn FnMut(&Zval)) {
         visit(&self.manager.borrow());
         visit(&self.scheduler.borrow());
+        self.monitors.borrow().iter().for_each(&mut *visit);
         self.channels.borrow().values().filter_map(|entry| entry.kept.as_ref()).for_each(&mut *visit);
         self.to_wake.borrow().iter().for_each(visit);
     }
@@ -286,6 +320,19 @@ impl Views {
 
     pub fn are_channels_open(&self) -> bool {
         !self.channels.borrow().is_empty()
+    }
+
+    pub fn are_monitors_running(&self) -> bool {
+        !self.monitors.borrow().is_empty()
+    }
+
+    /// A node timed out. True when a monitor was told.
+    pub fn tell_monitors(&self, node: &Zval) -> Outcome<bool> {
+        let monitors: Vec<Zval> = self.monitors.borrow().iter().map(Zval::shallow_clone).collect();
+        for monitor in monitors.iter().filter_map(Zval::object) {
+            heartbeat_monitor::tell(ptr::from_ref(monitor).cast_mut(), node)?;
+        }
+        Ok(!monitors.is_empty())
     }
 
     fn forget(&self, object: *mut zend_object, subject: &Subject, server: &Server) {
@@ -381,7 +428,7 @@ impl Views {
 
     pub fn clear(&self) {
         let kept: Vec<_> = self.channels.borrow_mut().values_mut().filter_map(|entry| entry.kept.take()).collect();
-        drop((kept, self.to_wake.take()));
+        drop((kept, self.to_wake.take(), self.monitors.take()));
     }
 
     pub fn dropped(&self) -> u64 {
@@ -468,6 +515,16 @@ impl Live {
             node_manager::add(&mut all, node.id().as_bytes(), self.object(&node)?);
         }
         Ok(all)
+    }
+
+    /// Nodes by their ids, and where the next page begins; null behind the last.
+    pub fn page(&self, after: Option<i64>, size: u32) -> Outcome<[Zval; 2]> {
+        let (found, next) = answered(self.engine.page(after.map(|after| after as u64), size))?;
+        let mut nodes = value(ZendEmptyArray);
+        for node in &found {
+            node_manager::add(&mut nodes, node.id().as_bytes(), self.object(node)?);
+        }
+        Ok([nodes, next.map_or_else(Zval::null, |next| value(next as i64))])
     }
 
     pub fn node_count(&self) -> Outcome<i64> {

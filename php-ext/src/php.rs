@@ -4,9 +4,9 @@
 use crate::shim::{self, GcBuffer};
 use ext_php_rs::convert::IntoZval;
 use ext_php_rs::ffi::{
-    ext_php_rs_zend_object_alloc, object_properties_init, std_object_handlers, zend_class_entry, zend_fcall_info_cache,
-    zend_hash_str_update, zend_object, zend_object_handlers, zend_object_std_dtor, zend_object_std_init, zend_std_get_properties,
-    zend_string, zval,
+    ext_php_rs_zend_object_alloc, object_properties_init, std_object_handlers, zend_class_entry, zend_fcall_info_cache, zend_hash_update,
+    zend_object, zend_object_handlers, zend_object_std_dtor, zend_object_std_init, zend_std_get_properties, zend_string,
+    zend_string_init_interned, zval,
 };
 use ext_php_rs::types::{ZendHashTable, ZendStr, Zval};
 use ext_php_rs::zend::{ClassEntry, ExecuteData, ExecutorGlobals, run_handler};
@@ -106,17 +106,20 @@ pub fn text(bytes: impl AsRef<[u8]>) -> Zval {
     value
 }
 
-/// An array with string keys.
-pub fn map<const N: usize>(entries: [(&str, Zval); N]) -> Zval {
+/// An array with string keys, of which PHP keeps one copy for all such arrays.
+pub fn map<const N: usize>(entries: [(&'static str, Zval); N]) -> Zval {
     map_of(entries)
 }
 
-pub fn map_of<'a>(entries: impl IntoIterator<Item = (&'a str, Zval), IntoIter: ExactSizeIterator>) -> Zval {
+pub fn map_of(entries: impl IntoIterator<Item = (&'static str, Zval), IntoIter: ExactSizeIterator>) -> Zval {
     let entries = entries.into_iter();
     let mut table = ZendHashTable::with_capacity(entries.len() as u32);
     for (key, mut value) in entries {
-        // SAFETY: the table takes the value over, so its drop is forgotten.
-        unsafe { zend_hash_str_update(&raw mut *table, key.as_ptr().cast(), key.len(), &raw mut value) };
+        // SAFETY: PHP sets the function before it loads extensions. The table takes the value over, so its drop is forgotten.
+        unsafe {
+            let key = zend_string_init_interned.map(|intern| intern(key.as_ptr().cast(), key.len(), false));
+            zend_hash_update(&raw mut *table, key.unwrap_or(ptr::null_mut()), &raw mut value);
+        }
         std::mem::forget(value);
     }
     let mut array = Zval::new();

@@ -45,6 +45,12 @@ return [
     "$library\\Node\\NodeManager::getAllNodes" => '@return array<Node> by node id',
     "$library\\Node\\NodeManager::getOnlineNodes" => '@return array<Node> by node id',
     "$library\\Node\\NodeManager::getOfflineNodes" => '@return array<Node> by node id',
+    "$library\\Node\\NodeManager::iterateNodes" => <<<'TEXT'
+        As getAllNodes(), but only a page of nodes is there at a time: for servers with very many nodes. Nodes that come or go
+        meanwhile may be among them or not; no other is missed or told twice.
+
+        @return \Generator<Node> by node id
+        TEXT,
     "$library\\Node\\NodeManager::checkTimeout" => <<<'TEXT'
         Marks the nodes offline that were silent for longer than the timeout, and removes none.
 
@@ -58,7 +64,10 @@ return [
         @return array{total: int, online: int, offline: int, total_registered: int, total_unregistered: int, total_timeout: int, total_heartbeats: int, total_messages: int}
         TEXT,
 
-    "$library\\Node\\HeartbeatMonitor" => 'Lets a NodeManager check its nodes now and then, by a timer of whichever event loop runs.',
+    "$library\\Node\\HeartbeatMonitor" => <<<'TEXT'
+        Lets a NodeManager check its nodes now and then, by a timer of whichever event loop runs. The nodes of a server are
+        checked by the engine: a monitor over a server's manager is told at once.
+        TEXT,
     "$library\\Node\\HeartbeatMonitor::onTimeout" => '@param callable(Node): mixed $callback called after those that were given before',
     "$library\\Node\\HeartbeatMonitor::getStats" => '@return array{running: bool, check_interval: float, check_count: int, timeout_callbacks: int}',
 

@@ -234,9 +234,20 @@ namespace PfinalClub\AsyncioHeartbeat\Node
         public function setHeartbeatTimeout(float $timeout): void {}
 
         public function getHeartbeatTimeout(): float {}
+
+        /**
+         * As getAllNodes(), but only a page of nodes is there at a time: for servers with very many nodes. Nodes that come or go
+         * meanwhile may be among them or not; no other is missed or told twice.
+         *
+         * @return \Generator<Node> by node id
+         */
+        public function iterateNodes(int $pageSize = 1000): \Generator {}
     }
 
-    /** Lets a NodeManager check its nodes now and then, by a timer of whichever event loop runs. */
+    /**
+     * Lets a NodeManager check its nodes now and then, by a timer of whichever event loop runs. The nodes of a server are
+     * checked by the engine: a monitor over a server's manager is told at once.
+     */
     class HeartbeatMonitor
     {
         public function __construct(\PfinalClub\AsyncioHeartbeat\Node\NodeManager $nodeManager, float $checkInterval = 10.0) {}

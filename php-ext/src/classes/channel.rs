@@ -209,6 +209,7 @@ fn send(call: &mut Call) -> Outcome {
     let mut data = ptr::null_mut::<zend_string>();
     arguments!(call, c"S", data)?;
     let this = call.this();
+    MAX_QUEUE_SIZE.require(this)?;
     let sent = if closed(this) { Sent::Gone } else { put(this, data, false)? };
     if matches!(sent, Sent::Gone) {
         return Err(exception::runtime_exception(&format!("Channel {} is closed", ID.int(this)?)));
@@ -220,6 +221,7 @@ fn try_send(call: &mut Call) -> Outcome {
     let (mut data, mut drop_oldest) = (ptr::null_mut::<zend_string>(), false);
     arguments!(call, c"S|b", data, drop_oldest)?;
     let this = call.this();
+    MAX_QUEUE_SIZE.require(this)?;
     let sent = !closed(this) && matches!(put(this, data, drop_oldest)?, Sent::Yes);
     count_sent(call, sent)
 }
@@ -273,6 +275,7 @@ fn try_put_recv(call: &mut Call) -> Outcome {
 
 /// To the oldest who waits, else into the queue. Runs PHP code.
 fn deliver(channel: *mut zend_object, data: Zval, drop_oldest: bool) -> Outcome<bool> {
+    MAX_QUEUE_SIZE.require(channel)?;
     if closed(channel) {
         return Ok(false);
     }
@@ -325,6 +328,7 @@ fn recv(call: &mut Call) -> Outcome {
     let mut timeout = 0f64;
     arguments!(call, c"|d", timeout)?;
     let this = call.this();
+    MAX_QUEUE_SIZE.require(this)?;
     keep(this)?;
     if let Some(item) = take(this) {
         *call.result = item;
@@ -384,6 +388,7 @@ fn leave(channel: *mut zend_object, future: *mut zend_object) {
 fn recv_async(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
+    MAX_QUEUE_SIZE.require(this)?;
     keep(this)?;
     let future = new_future()?;
     match take(this) {

@@ -52,6 +52,7 @@ fn add(call: &mut Call) -> Outcome {
     arguments!(call, c"z", connection)?;
     let connection = require_instance(connection, 1, CONNECTION)?;
     let this = call.this();
+    MAX_CONNECTIONS.require(this)?;
     if CONNECTIONS.table(this).len() >= MAX_CONNECTIONS.int(this) {
         return Err(exception::runtime_exception("Connection pool is full"));
     }
@@ -118,6 +119,7 @@ fn clear(call: &mut Call) -> Outcome {
 fn get_stats(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
+    MAX_CONNECTIONS.require(this)?;
     let (active, max) = (CONNECTIONS.table(this).len(), MAX_CONNECTIONS.int(this));
     let usage = match max {
         // A pool that can hold nothing is full.

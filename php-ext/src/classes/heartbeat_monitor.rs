@@ -1,11 +1,12 @@
 //! `PfinalClub\AsyncioHeartbeat\Node\HeartbeatMonitor`: lets a `NodeManager` check its nodes now and then, by a timer of
-//! whichever event loop runs.
+//! whichever event loop runs. The nodes of a server are checked by the engine, which tells the monitors of its manager.
 
 use super::node_manager;
 use super::state::{self, Field, catch_exception, invoke, items, log_throwable};
 use super::waiting::{Timer, call_in_fiber};
 use crate::arguments;
 use crate::declare::Declare;
+use crate::live;
 use crate::php::{self, Call, Callable, Outcome, map, value};
 use ext_php_rs::builders::ClassBuilder;
 use ext_php_rs::error::Result;
@@ -63,10 +64,12 @@ fn construct(call: &mut Call) -> Outcome {
 fn start(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
+    let manager = NODE_MANAGER.object(this)?;
     if RUNNING.is_true(this) && !TASK.get(this).is_null() {
         return Ok(());
     }
     RUNNING.set(this, value(true));
+    live::watch_timeouts(&manager, this);
     schedule(this)
 }
 
@@ -82,6 +85,7 @@ fn stop(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
     RUNNING.set(this, value(false));
+    live::unwatch_timeouts(&NODE_MANAGER.get(this), this);
     let timer = TASK.get(this);
     TASK.set(this, Zval::null());
     Timer::cancel_saved(&timer)
@@ -103,14 +107,19 @@ fn check_nodes(monitor: *mut zend_object) -> Outcome {
     let timed_out = invoke(&manager, c"checktimeout", [])?;
     for id in items(&timed_out) {
         let node = invoke(&manager, c"getnode", [state::to_string(id)?])?;
-        if !node.is_object() {
-            continue;
+        if node.is_object() {
+            tell(monitor, &node)?;
         }
-        for callback in TIMEOUT_CALLBACKS.table(monitor).values() {
-            // An \Exception is the callback's own affair; an \Error is told to PHP's error log.
-            let called = catch_exception(call_in_fiber(&callback, node.shallow_clone()));
-            log_throwable(called, c"Error in a timeout callback")?;
-        }
+    }
+    Ok(())
+}
+
+/// Calls back for a node that timed out.
+pub fn tell(monitor: *mut zend_object, node: &Zval) -> Outcome {
+    for callback in TIMEOUT_CALLBACKS.table(monitor).values() {
+        // An \Exception is the callback's own affair; an \Error is told to PHP's error log.
+        let called = catch_exception(call_in_fiber(&callback, node.shallow_clone()));
+        log_throwable(called, c"Error in a timeout callback")?;
     }
     Ok(())
 }
@@ -138,7 +147,9 @@ fn set_check_interval(call: &mut Call) -> Outcome {
 
 fn get_check_interval(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
-    let interval = CHECK_INTERVAL.float(call.this());
+    let this = call.this();
+    CHECK_INTERVAL.require(this)?;
+    let interval = CHECK_INTERVAL.float(this);
     call.result.set_double(interval);
     Ok(())
 }
@@ -153,6 +164,7 @@ fn is_running(call: &mut Call) -> Outcome {
 fn get_stats(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
+    CHECK_INTERVAL.require(this)?;
     *call.result = map([
         ("running", value(RUNNING.is_true(this))),
         ("check_interval", value(CHECK_INTERVAL.float(this))),

@@ -6,7 +6,7 @@ mod config_validator;
 mod connection_pool;
 mod functions;
 pub mod future;
-mod heartbeat_monitor;
+pub mod heartbeat_monitor;
 pub mod logger;
 mod message_router;
 mod metrics;

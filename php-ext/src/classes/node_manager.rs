@@ -7,6 +7,7 @@ use super::state::{Field, Table, bytes, instance, invoke, items, to_string};
 use crate::arguments;
 use crate::declare::Declare;
 use crate::exception;
+use crate::host::Host;
 use crate::live::{self, Live};
 use crate::node;
 use crate::php::{self, Call, Outcome, Thrown, map, value};
@@ -28,6 +29,9 @@ const TOTAL_REGISTERED: Field = Field::new(2, c"totalRegistered");
 const TOTAL_UNREGISTERED: Field = Field::new(3, c"totalUnregistered");
 const TOTAL_TIMEOUT: Field = Field::new(4, c"totalTimeout");
 const HEARTBEAT_TIMEOUT: Field = Field::new(5, c"heartbeatTimeout");
+
+/// Larger pages than this are cut: a walk is for lists that are too long to be there as a whole.
+const PAGE: i64 = 10_000;
 
 pub fn register_class() -> Result<()> {
     ClassBuilder::new(NAME)
@@ -52,6 +56,8 @@ pub fn register_class() -> Result<()> {
         .declare("getStatsSummary(): array", get_stats_summary)
         .declare("setHeartbeatTimeout(float $timeout): void", set_heartbeat_timeout)
         .declare("getHeartbeatTimeout(): float", get_heartbeat_timeout)
+        .declare("iterateNodes(int $pageSize = 1000): Generator", iterate_nodes)
+        .declare("private page(?int $after, int $size): array", page)
         .registration(|class, arguments| {
             std::mem::forget(arguments);
             NODES.declare(class, "array", Some(value(ZendEmptyArray)));
@@ -263,6 +269,31 @@ fn nodes_that_are(call: &mut Call, online: bool) -> Outcome {
     Ok(())
 }
 
+/// As [`get_all_nodes`], a page at a time: for servers with very many nodes.
+fn iterate_nodes(call: &mut Call) -> Outcome {
+    let mut size = 1000i64;
+    arguments!(call, c"|l", size)?;
+    if size < 1 {
+        return Err(exception::invalid_argument(&format!("iterateNodes() needs a page of at least one node, {size} given")));
+    }
+    // SAFETY: class entries of internal classes live as long as the process.
+    let page = php::method_closure(unsafe { &*class() }, call.this(), "page");
+    *call.result = Host::current().pages.call("walk", [page, value(size)])?;
+    Ok(())
+}
+
+fn page(call: &mut Call) -> Outcome {
+    let (mut after, mut is_first, mut size) = (0i64, false, 0i64);
+    arguments!(call, c"l!l", after, is_first, size)?;
+    let this = call.this();
+    let page = match live::of(this)? {
+        Some(live) => live.page((!is_first).then_some(after), size.min(PAGE) as u32)?,
+        None => [NODES.table(this).snapshot(), Zval::null()],
+    };
+    *call.result = value(page.into_iter().collect::<Vec<_>>());
+    Ok(())
+}
+
 /// As a subclass of `Node` may see it.
 fn is_online(node: &Zval) -> Outcome<bool> {
     match object(node).filter(|node| node::is_plain(*node)) {
@@ -275,6 +306,7 @@ fn check_timeout(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
     let mut timed_out = value(ZendEmptyArray);
+    HEARTBEAT_TIMEOUT.require(this)?;
     if live::of(this)?.is_some() {
         // The engine has done it already, and told whoever asked for `timeout`.
         *call.result = timed_out;
@@ -412,7 +444,9 @@ fn set_heartbeat_timeout(call: &mut Call) -> Outcome {
 
 fn get_heartbeat_timeout(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
-    let timeout = HEARTBEAT_TIMEOUT.float(call.this());
+    let this = call.this();
+    HEARTBEAT_TIMEOUT.require(this)?;
+    let timeout = HEARTBEAT_TIMEOUT.float(this);
     call.result.set_double(timeout);
     Ok(())
 }

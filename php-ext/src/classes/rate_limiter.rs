@@ -103,6 +103,7 @@ fn allow(call: &mut Call) -> Outcome {
     let (mut key, mut wanted) = (ptr::null_mut::<zend_string>(), 1i64);
     arguments!(call, c"S|l", key, wanted)?;
     let (this, now) = (call.this(), microtime());
+    CAPACITY.require(this)?;
     let bucket = BUCKETS.table(this).open(php::bytes(key));
     if bucket.is_empty() {
         fill(this, bucket, now);
@@ -144,6 +145,7 @@ fn get_tokens(call: &mut Call) -> Outcome {
     let mut key = ptr::null_mut::<zend_string>();
     arguments!(call, c"S", key)?;
     let this = call.this();
+    CAPACITY.require(this)?;
     let (buckets, capacity) = (BUCKETS.table(this), CAPACITY.int(this));
     let tokens = match buckets.get(php::bytes(key)) {
         None => capacity as f64,
@@ -175,6 +177,7 @@ fn cleanup(call: &mut Call) -> Outcome {
 fn get_stats(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
+    CAPACITY.require(this)?;
     let buckets = BUCKETS.table(this);
     let count = buckets.len();
     let mut total = Tokens::Whole(0);

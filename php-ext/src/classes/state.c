@@ -254,8 +254,12 @@ bool heartbus_log_throwable(const char *what)
 
 void heartbus_throw_division_by_zero(void) { zend_throw_error(zend_ce_division_by_zero_error, "Division by zero"); }
 
+/* Of one of our classes' own properties: `ce` may be a subclass. */
 void heartbus_throw_uninitialized(const zend_class_entry *ce, const char *name)
 {
+	while (ce->type == ZEND_USER_CLASS) {
+		ce = ce->parent;
+	}
 	zend_throw_error(NULL, "Typed property %s::$%s must not be accessed before initialization", ZSTR_VAL(ce->name), name);
 }
 

@@ -138,9 +138,14 @@ impl Field {
 
     /// The object that the property holds; throws PHP's own error when there is none yet.
     pub fn object(self, this: *mut zend_object) -> Outcome<Zval> {
-        let held = self.get(this);
-        if held.is_object() {
-            return Ok(held);
+        self.require(this)?;
+        Ok(self.get(this))
+    }
+
+    /// Throws PHP's own error when no constructor has set the property: that of a subclass need not call its parent's.
+    pub fn require(self, this: *mut zend_object) -> Outcome {
+        if !self.get(this).is_null() {
+            return Ok(());
         }
         // SAFETY: the object is alive, and PHP copies the name.
         unsafe { heartbus_throw_uninitialized((*this).ce, self.name.as_ptr()) };

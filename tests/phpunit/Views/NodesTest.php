@@ -252,4 +252,75 @@ final class NodesTest extends TestCase
         self::assertLessThan(1500, $stats, 'milliseconds for the stats');
         self::assertLessThan(1.5, $memory, 'the list is not built twice');
     }
+
+    /** Few connections carry them: what is looked at is the list, not the sockets. */
+    public function test_a_hundred_thousand_nodes_are_counted_listed_once_and_walked_in_little_memory(): void
+    {
+        $server = $this->server();
+        for ($c = 0; $c < 20; $c++) {
+            $peer = $peers[] = $server->connect();
+            for ($k = 0; $k < 5; $k++) {
+                $peer->bytes(implode('', array_map(fn (int $i) => Frame::registration("node $c $k $i"), range(1, 1000))));
+                for ($i = 0; $i < 1000; $i++) {
+                    $peer->receive();
+                }
+            }
+        }
+        $measured = $server->ask('
+            $manager = $server->getNodeManager();
+            $measure = function (callable $look) {
+                // Since PHP 8.2.
+                if (!function_exists("memory_reset_peak_usage")) { return [$look(), 0]; }
+                memory_reset_peak_usage();
+                $before = memory_get_usage();
+                return [$look(), memory_get_peak_usage() - $before];
+            };
+            return [
+                "count" => $measure(fn () => [$manager->getNodeCount(), $manager->getOnlineNodeCount(), $manager->getOfflineNodeCount(), $server->getStats()["nodes"]["online"]]),
+                "all" => $measure(fn () => count($manager->getAllNodes())),
+                "stats" => $measure(function () use ($manager) {
+                    $stats = $manager->getStats();
+                    return [$stats["total"], count(array_unique(array_column($stats["nodes"], "id")))];
+                }),
+                "channels" => $measure(fn () => count($server->getChannelScheduler()->getStats()["channels"])),
+                "walk" => $measure(function () use ($manager) {
+                    $seen = 0;
+                    foreach ($manager->iterateNodes() as $id => $node) { $seen += (int) ($id === $node->id && $node->isOnline()); }
+                    return $seen;
+                }),
+            ];');
+        self::assertSame([[100_000, 100_000, 0, 100_000], 100_000, [100_000, 100_000], 100_000, 100_000], array_column(array_values($measured), 0));
+        self::assertLessThan(10_000, $measured['count'][1]);
+        // An object with its strings, and one table: a second list beside it would show.
+        self::assertLessThan(600 * 100_000, $measured['all'][1]);
+        self::assertLessThan(5_000_000, $measured['walk'][1]);
+    }
+
+    public function test_a_walk_goes_on_while_nodes_come_and_go(): void
+    {
+        $server = $this->server();
+        $peer = $server->connect();
+        $peer->bytes(implode('', array_map(fn (int $i) => Frame::registration((string) $i), range(1, 500))));
+        for ($i = 0; $i < 500; $i++) {
+            $peer->expect(Frame::REGISTER);
+        }
+        $leaving = $server->node('leaves');
+        $server->ask('
+            $walk = $server->getNodeManager()->iterateNodes(10);
+            for ($i = 0; $i < 50; $i++) { $GLOBALS["seen"][] = (string) $walk->key(); $walk->next(); }
+            $GLOBALS["walk"] = $walk;');
+        $leaving->close();
+        $this->until(fn () => $server->stats()['nodes']['online'] === 500, 'it left');
+        $peers[] = $server->node('comes');
+        $seen = $server->ask('for ($walk = $GLOBALS["walk"]; $walk->valid(); $walk->next()) { $GLOBALS["seen"][] = (string) $walk->key(); } return $GLOBALS["seen"];');
+        self::assertCount(count($seen), array_unique($seen), 'no node twice');
+        self::assertSame([], array_diff(array_map('strval', range(1, 500)), $seen), 'none of those that stayed is missing');
+        self::assertSame([[], ['a', 'b'], 'iterateNodes() needs a page of at least one node, 0 given'], $server->ask('
+            $manager = new PfinalClub\AsyncioHeartbeat\Node\NodeManager();
+            $empty = iterator_to_array($manager->iterateNodes());
+            $manager->register(new Node("a", "ip", 1, 1));
+            $manager->register(new Node("b", "ip", 1, 2));
+            try { $manager->iterateNodes(0); } catch (InvalidArgumentException $error) {}
+            return [$empty, array_keys(iterator_to_array($manager->iterateNodes(1))), $error->getMessage()];'));
+    }
 }
