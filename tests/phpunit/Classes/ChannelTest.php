@@ -270,20 +270,6 @@ final class ChannelTest extends TestCase
         self::assertSame([['a'], ['A'], ['my own']], [$own->log, (clone $own)->getSendQueue(), $own->mine()]);
     }
 
-    public function test_a_subclass_that_forgets_the_parents_constructor_harms_nothing(): void
-    {
-        $own = new class extends Channel {
-            public function __construct()
-            {
-            }
-        };
-        self::assertFalse($own->putRecv('x'));
-        $own->close();
-        $this->expectException(Error::class);
-        $this->expectExceptionMessage('must not be accessed before initialization');
-        $own->getStats();
-    }
-
     public function test_cycles_are_collected(): void
     {
         gc_collect_cycles();
