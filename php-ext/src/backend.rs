@@ -68,6 +68,8 @@ pub enum Backend {
 pub struct NextDoor {
     pub attachment: RefCell<Attachment>,
     bus: RefCell<Bus>,
+    /// What `start` subscribed to is known.
+    pub is_ready: Cell<bool>,
     /// Answered last: what is left to say once the engine is gone.
     last: Cell<Stats>,
 }
@@ -76,7 +78,7 @@ impl NextDoor {
     pub fn attach(path: &Path) -> Result<NextDoor, Error> {
         let attachment = RefCell::new(Attachment::attach(path, ANSWER_TIME)?);
         let bus = RefCell::new(Bus::connect(path, ANSWER_TIME)?);
-        Ok(NextDoor { attachment, bus, last: Cell::default() })
+        Ok(NextDoor { attachment, bus, is_ready: Cell::new(false), last: Cell::default() })
     }
 
     pub fn phase(&self) -> Phase {

@@ -22,6 +22,7 @@ use ext_php_rs::ffi::{zend_class_entry, zend_object_handlers, zend_string};
 use ext_php_rs::types::{ZendHashTable, Zval};
 use heartbus_core::bus::{self, Reply, Request};
 use heartbus_core::error::{Error, ErrorKind};
+use heartbus_core::metrics;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -84,6 +85,7 @@ pub fn register() -> Result<()> {
         .declare("nodes(array $filter = [], ?int $page = null, int $limit = 100): array", nodes)
         .declare("isOnline(string $nodeId): bool", is_online)
         .declare("stats(): array", stats)
+        .declare("metrics(): string", metrics_text)
         .declare("getSocket(): string", get_socket)
         .registration(|class, arguments| {
             std::mem::forget(arguments);
@@ -304,6 +306,15 @@ fn stats(call: &mut Call) -> Outcome {
         ("connections", statistics::connections(stats, stats.max_connections as i64)),
         ("engine", statistics::engine(stats, 0)),
     ]);
+    Ok(())
+}
+
+/// The engine's, as text for Prometheus. What PHP code counts is in each PHP process's own.
+fn metrics_text(call: &mut Call) -> Outcome {
+    arguments!(call, c"")?;
+    let bus = call.held::<Bus>()?;
+    let numbers = answered(bus.ask(&Request::Stats)?.and_then(Reply::stats))?;
+    *call.result = text(metrics::text(&metrics::measures(&numbers.stats, &numbers.timings)));
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use crate::info;
 use crate::log;
 use crate::php::{self, Outcome, Thrown, json_encode, numeric, type_name, weak_double, weak_long, weak_string};
 use ext_php_rs::types::{ZendHashTable, Zval};
+
 use heartbus_core::bus;
 use heartbus_core::config::{ClientConfig, InboxLimits, RateLimit, RateLimitBy, ServerConfig, SlowConsumer};
 use std::net::IpAddr;

@@ -608,7 +608,7 @@ impl Server {
 
     /// Processes that Workerman runs for the callbacks; 0 where these run beside the engine, or there are none.
     fn php_workers(&self) -> i64 {
-        if self.has_code() { self.config.php_workers.unwrap_or(0) } else { 0 }
+        if self.has_code() { self.config.php_workers.unwrap_or(1) } else { 0 }
     }
 
     // ---- the end ----

@@ -318,6 +318,10 @@ impl Views {
         self.channels.borrow().get(&node.channel_id()).filter(|entry| entry.node.key() == node.key()).map(|entry| entry.object)
     }
 
+    pub fn open_channels(&self) -> Vec<u32> {
+        self.channels.borrow().keys().copied().collect()
+    }
+
     pub fn are_channels_open(&self) -> bool {
         !self.channels.borrow().is_empty()
     }

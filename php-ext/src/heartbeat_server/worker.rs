@@ -41,11 +41,10 @@ impl Server {
         let told = self.call(Start, [me]);
         // What `start` subscribed to is known now: events may come.
         if let Backend::NextDoor(next_door) = &*backend {
-            let ready = next_door.attachment.borrow_mut().ready(self.subscriptions());
-            if let Err(error) = ready {
-                tracing::warn!(%error, "The engine is gone again");
-            }
+            next_door.is_ready.set(true);
         }
+        self.say(|attachment| attachment.ready(self.subscriptions()));
+        self.views.open_channels().into_iter().for_each(|channel_id| self.watch(channel_id));
         told.map(drop)
     }
 
@@ -63,7 +62,8 @@ impl Server {
 
     /// Says something to the engine next door. That it is gone shows when its events are read.
     pub(super) fn say(&self, what: impl FnOnce(&mut Attachment) -> std::result::Result<(), Error>) {
-        if let Some(Err(error)) = self.next_door(|next_door| what(&mut next_door.attachment.borrow_mut())) {
+        let said = self.next_door(|next_door| if next_door.is_ready.get() { what(&mut next_door.attachment.borrow_mut()) } else { Ok(()) });
+        if let Some(Err(error)) = said {
             tracing::debug!(%error, "The engine does not hear");
         }
     }
