@@ -527,6 +527,8 @@ namespace Heartbus
 
         public function stats(): array {}
 
+        public function metrics(): string {}
+
         public function getSocket(): string {}
     }
 
