@@ -56,7 +56,8 @@
  *             total_buffer_bytes 1073741824 | allow [] | deny [] (networks such as "10.0.0.0/8"; in
  *             PHP they are called whitelist and blacklist, which do as well) |
  *             rate_limit_capacity 100 | rate_limit_refill_rate 10, per second | rate_limit_by "connection" or "ip" |
- *             enable_rate_limit (false until one of the three before is set) | inbox_events 65536 | inbox_bytes 67108864
+ *             enable_rate_limit (false until one of the three before is set) | max_requests_per_second 0 (no limit; of
+ *             all connections together) | stats_interval 60 (of the log) | inbox_events 65536 | inbox_bytes 67108864
  *             (how much may wait for poll; when it is full, data waits in the senders' sockets, and other events of one
  *             node are put together).
  *

@@ -74,12 +74,16 @@ pub struct ServerConfig {
     pub total_buffer_bytes: usize,
     /// Off unless set: the original's default silences everybody behind one address.
     pub rate_limit: Option<RateLimit>,
+    /// Frames per second of all connections together, heartbeats included; one more gets ERROR 429. 0 means no limit.
+    pub max_requests_per_second: u64,
     /// When not empty, only these networks may connect.
     pub allow: Vec<IpNet>,
     /// These networks may not connect, whatever `allow` says.
     pub deny: Vec<IpNet>,
     /// Off unless set.
     pub bus: Option<BusConfig>,
+    /// How often the numbers of the server are logged.
+    pub stats_interval: Duration,
 }
 
 impl Default for ServerConfig {
@@ -99,9 +103,11 @@ impl Default for ServerConfig {
             slow_consumer: SlowConsumer::Close,
             total_buffer_bytes: 1 << 30,
             rate_limit: None,
+            max_requests_per_second: 0,
             allow: Vec::new(),
             deny: Vec::new(),
             bus: None,
+            stats_interval: Duration::from_secs(60),
         }
     }
 }
@@ -121,7 +127,12 @@ impl ServerConfig {
         if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(Error::new(ErrorKind::Config, format!("{name} must be at least 1")));
         }
-        for (name, value) in [("heartbeat_timeout", self.heartbeat_timeout), ("register_timeout", self.register_timeout)] {
+        let times = [
+            ("heartbeat_timeout", self.heartbeat_timeout),
+            ("register_timeout", self.register_timeout),
+            ("stats_interval", self.stats_interval),
+        ];
+        for (name, value) in times {
             check_timeout(name, value)?;
         }
         if let Some(limit) = &self.rate_limit {

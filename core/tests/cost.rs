@@ -7,7 +7,7 @@ use heartbus_core::hub::event::Resume;
 use heartbus_core::hub::link::Doorbell;
 use heartbus_core::hub::replies::Replies;
 use heartbus_core::hub::session::Context;
-use heartbus_core::hub::{Counters, Event, EventMask, Host, Hub, Limits, Link, Now, Session, Timer, Wheel};
+use heartbus_core::hub::{Counters, Event, EventMask, Host, Hub, Journal, Limits, Link, Now, Session, Timer, Wheel};
 use heartbus_core::wire::{self, Dialect, FrameType, v1};
 use std::sync::Arc;
 
@@ -39,6 +39,7 @@ struct Thread {
     wheel: Wheel<Timer>,
     replies: Replies,
     random: fastrand::Rng,
+    journal: Journal,
     now: u64,
 }
 
@@ -53,6 +54,7 @@ impl Thread {
             outbox_bytes: 1 << 20,
             close_slow_consumers: true,
             rate_limit: None,
+            max_requests_per_second: 0,
         };
         Thread {
             hub: Hub::new(limits, Arc::new(Nobody)),
@@ -60,6 +62,7 @@ impl Thread {
             wheel: Wheel::new(1_000_000),
             replies: Replies::default(),
             random: fastrand::Rng::with_seed(1),
+            journal: Journal::new(0),
             now: 1_000_000,
         }
     }
@@ -71,6 +74,7 @@ impl Thread {
             wheel: &mut self.wheel,
             replies: &mut self.replies,
             random: &mut self.random,
+            journal: &mut self.journal,
             now: Now { mono: self.now, unix: 1_700_000_000_000_000 + self.now },
         }
     }
@@ -122,6 +126,19 @@ fn a_heartbeat_allocates_nothing_while_the_ready_made_reply_is_fresh_and_little_
         assert!(stale.count_total <= 3 * 1000, "{dialect:?} {channel_id}: {stale:?}");
         assert_eq!(stale.count_current, 0, "{dialect:?} {channel_id}: {stale:?}");
     }
+}
+
+#[test]
+fn what_could_be_logged_allocates_nothing_while_nobody_logs() {
+    let mut thread = Thread::new();
+    let mut session = thread.open(0);
+    let frames = [frame(99, ""), frame(1, r#"{"timestamp":1700000000.25}"#)].concat();
+    let cost = measure(|| {
+        for _ in 0..1000 {
+            assert_eq!(session.receive(&mut thread.context(), &frames).0, frames.len());
+        }
+    });
+    assert_eq!((cost.count_total, thread.counters.unknown_types.get(), thread.counters.heartbeats_ignored.get()), (0, 1000, 1000));
 }
 
 #[test]

@@ -2,10 +2,11 @@
 
 use heartbus_core::hub::event::{CloseReason, Resume};
 use heartbus_core::hub::link::Doorbell;
+use heartbus_core::hub::rate::{RateLimit, RateLimitBy};
 use heartbus_core::hub::replies::Replies;
 use heartbus_core::hub::session::Context;
 use heartbus_core::hub::wheel::TICK;
-use heartbus_core::hub::{Counters, Departure, Event, EventMask, Host, Hub, Limits, Link, Next, Now, Session, Timer, Wheel};
+use heartbus_core::hub::{Counters, Departure, Event, EventMask, Host, Hub, Journal, Limits, Link, Next, Now, Session, Timer, Wheel};
 use heartbus_core::wire::{Decoded, v1};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -71,6 +72,7 @@ struct Bus {
     wheel: Wheel<Timer>,
     replies: Replies,
     random: fastrand::Rng,
+    journal: Journal,
     now: u64,
     rung: Arc<Rung>,
     sessions: HashMap<u32, Session>,
@@ -80,8 +82,12 @@ struct Bus {
 
 impl Bus {
     fn new(silent: bool) -> Bus {
+        Bus::with_limits(silent, |_| {})
+    }
+
+    fn with_limits(silent: bool, change: impl FnOnce(&mut Limits)) -> Bus {
         let host = Arc::new(Recorder { silent, ..Recorder::default() });
-        let limits = Limits {
+        let mut limits = Limits {
             heartbeat_timeout: TIMEOUT,
             register_timeout: REGISTER_TIMEOUT,
             max_nodes_per_connection: 10_000,
@@ -90,7 +96,9 @@ impl Bus {
             outbox_bytes: 1 << 20,
             close_slow_consumers: true,
             rate_limit: None,
+            max_requests_per_second: 0,
         };
+        change(&mut limits);
         // A multiple of the tick, so that the wheel's ticks are the model's.
         let now = 10 * TICK;
         Bus {
@@ -100,6 +108,7 @@ impl Bus {
             wheel: Wheel::new(now),
             replies: Replies::default(),
             random: fastrand::Rng::with_seed(1),
+            journal: Journal::new(0),
             now,
             rung: Arc::default(),
             sessions: HashMap::new(),
@@ -116,6 +125,7 @@ impl Bus {
             wheel: &mut self.wheel,
             replies: &mut self.replies,
             random: &mut self.random,
+            journal: &mut self.journal,
             now: Now { mono: self.now, unix: self.now },
         };
         Some(work(session, &mut cx))
@@ -131,6 +141,7 @@ impl Bus {
             wheel: &mut self.wheel,
             replies: &mut self.replies,
             random: &mut self.random,
+            journal: &mut self.journal,
             now: Now { mono: self.now, unix: self.now },
         };
         let session = Session::open(link, &mut cx);
@@ -224,6 +235,22 @@ impl Bus {
     fn online(&self) -> BTreeSet<String> {
         self.hub.some_nodes(usize::MAX).iter().map(|node| node.id().to_string()).collect()
     }
+}
+
+#[test]
+fn the_limit_of_all_connections_together_holds_beside_that_of_each_and_costs_nobody_his_own_tokens() {
+    let own = RateLimit { capacity: 3, refill_per_second: 0.0, by: RateLimitBy::Connection };
+    let mut bus = Bus::with_limits(true, |limits| {
+        limits.max_requests_per_second = 4;
+        limits.rate_limit = Some(own);
+    });
+    let (a, b) = (bus.open(), bus.open());
+    let mut pings = |bus: &mut Bus, slot, count| (0..count).filter(|_| bus.send(slot, 4, 0, "")[0].0 == 5).count();
+    assert_eq!(pings(&mut bus, a, 5), 3, "its own limit");
+    assert_eq!(pings(&mut bus, b, 5), 1, "what the two may take together");
+    assert_eq!(bus.counters.rate_limited.get(), 6);
+    bus.now += 1_000_000;
+    assert_eq!((pings(&mut bus, a, 5), pings(&mut bus, b, 5)), (0, 2), "of its own three it had paid one");
 }
 
 #[test]

@@ -31,11 +31,13 @@ struct ServerKeys {
     rate_limit_capacity: Option<u32>,
     rate_limit_refill_rate: Option<f64>,
     rate_limit_by: Option<RateLimitByKey>,
+    max_requests_per_second: Option<u64>,
     /// The names of the PHP library for these two.
     #[serde(alias = "whitelist")]
     allow: Option<Vec<String>>,
     #[serde(alias = "blacklist")]
     deny: Option<Vec<String>>,
+    stats_interval: Option<Seconds>,
     inbox_events: Option<usize>,
     inbox_bytes: Option<usize>,
 }
@@ -115,9 +117,11 @@ pub(crate) fn server(json: &[u8]) -> Result<(ServerConfig, InboxLimits), Error> 
             Some(SlowConsumerKey::Drop) => SlowConsumer::Drop,
         },
         rate_limit,
+        max_requests_per_second: keys.max_requests_per_second.unwrap_or(default.max_requests_per_second),
         allow: networks("allow", keys.allow)?,
         deny: networks("deny", keys.deny)?,
         bus: None,
+        stats_interval: keys.stats_interval.map_or(default.stats_interval, |time| time.0),
     };
     Ok((config, inbox_limits(keys.inbox_events, keys.inbox_bytes)))
 }
@@ -224,8 +228,8 @@ mod tests {
         let json = r#"{"host":"::1","port":0,"worker_count":2,"heartbeat_timeout":1.5,"register_timeout":2,"max_connections":3,
             "max_connections_per_ip":4,"max_nodes":5,"max_nodes_per_connection":6,"max_frame_bytes":7,"outbox_bytes":8,
             "total_buffer_bytes":9,"slow_consumer":"drop","enable_rate_limit":true,"rate_limit_capacity":10,
-            "rate_limit_refill_rate":11,"rate_limit_by":"ip","allow":["10.0.0.0/8","::1"],"deny":["10.1.0.1"],
-            "inbox_events":12,"inbox_bytes":13}"#;
+            "rate_limit_refill_rate":11,"rate_limit_by":"ip","max_requests_per_second":14,"allow":["10.0.0.0/8","::1"],"deny":["10.1.0.1"],
+            "stats_interval":15,"inbox_events":12,"inbox_bytes":13}"#;
         let (config, limits) = server(json.as_bytes()).unwrap();
         let expected = ServerConfig {
             host: "::1".into(),
@@ -242,9 +246,11 @@ mod tests {
             total_buffer_bytes: 9,
             slow_consumer: SlowConsumer::Drop,
             rate_limit: Some(RateLimit { capacity: 10, refill_per_second: 11.0, by: RateLimitBy::Ip }),
+            max_requests_per_second: 14,
             allow: vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
             deny: vec!["10.1.0.1/32".parse().unwrap()],
             bus: None,
+            stats_interval: Duration::from_secs(15),
         };
         assert_eq!(format!("{config:?}"), format!("{expected:?}"));
         assert_eq!(limits, InboxLimits { events: 12, bytes: 13 });

@@ -163,9 +163,11 @@ fn read_server(host: &str, port: i64, keys: &Keys) -> Checked<Server> {
             .unwrap_or(defaults.slow_consumer),
         total_buffer_bytes: at_least("total_buffer_bytes", 1)?.unwrap_or(defaults.total_buffer_bytes),
         rate_limit: None,
+        max_requests_per_second: keys.integer("max_requests_per_second", 0)?.map_or(0, |number| number as u64),
         allow: keys.list("whitelist", "an IP address or network", network)?,
         deny: keys.list("blacklist", "an IP address or network", network)?,
         bus: None,
+        stats_interval: keys.seconds("stats_interval")?.unwrap_or(defaults.stats_interval),
     };
     let by = keys.choice("rate_limit_by", &[("connection", RateLimitBy::Connection), ("ip", RateLimitBy::Ip)])?;
     let inbox = InboxLimits {

@@ -21,9 +21,10 @@ const STDERR: i32 = 2;
 /// Names of `log_level`, in ascending order. A place in this list is a level.
 pub const LEVELS: [&str; 5] = ["debug", "info", "warning", "error", "off"];
 const FILTERS: [LevelFilter; 5] = [LevelFilter::DEBUG, LevelFilter::INFO, LevelFilter::WARN, LevelFilter::ERROR, LevelFilter::OFF];
-const WARNING: u8 = 2;
+/// No configuration has named a level.
+const UNSET: u8 = u8::MAX;
 
-static LEVEL: AtomicU8 = AtomicU8::new(WARNING);
+static LEVEL: AtomicU8 = AtomicU8::new(UNSET);
 static TARGET: AtomicI32 = AtomicI32::new(STDERR);
 static TOUCHED: AtomicBool = AtomicBool::new(false);
 
@@ -139,6 +140,7 @@ pub fn next_waiting() -> Option<Record> {
 pub fn stop_waiting() {
     if let Some(sink) = Sink::current() {
         SINK.store(ptr::null_mut(), Ordering::Release);
+        tracing::callsite::rebuild_interest_cache();
         while let Some(record) = sink.queue.pop() {
             write_line(&record);
         }
@@ -175,5 +177,10 @@ impl Subscriber for Log {
 }
 
 fn filter() -> LevelFilter {
-    FILTERS[usize::from(LEVEL.load(Ordering::Relaxed))]
+    match LEVEL.load(Ordering::Relaxed) {
+        // What `Utils\Logger` writes unless it is told otherwise; on stderr that is too much.
+        UNSET if Sink::current().is_some() => LevelFilter::INFO,
+        UNSET => LevelFilter::WARN,
+        level => FILTERS[usize::from(level)],
+    }
 }

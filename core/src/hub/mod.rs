@@ -10,6 +10,7 @@ pub mod counters;
 mod directory;
 pub mod dispatch;
 pub mod event;
+pub mod journal;
 pub mod link;
 pub mod node;
 mod nodes;
@@ -20,6 +21,7 @@ pub mod wheel;
 
 pub use counters::{Counters, Counts, Distribution, Timings};
 pub use event::{Departure, Event, EventMask, Host};
+pub use journal::Journal;
 pub use link::Link;
 pub use node::{Node, NodeInfo};
 pub use session::{Next, Session};
@@ -30,7 +32,7 @@ use bytes::{Bytes, BytesMut};
 use directory::Directory;
 use event::CloseReason;
 use link::PushError;
-use rate::{AddressBuckets, RateLimit};
+use rate::{AddressBuckets, RateLimit, SharedBucket};
 use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -63,6 +65,7 @@ pub struct Limits {
     pub outbox_bytes: usize,
     pub close_slow_consumers: bool,
     pub rate_limit: Option<RateLimit>,
+    pub max_requests_per_second: u64,
 }
 
 /// What the wheel of a thread holds.
@@ -102,6 +105,7 @@ pub struct Hub {
     next_channel: AtomicU32,
     next_connection: AtomicU64,
     address_buckets: AddressBuckets,
+    requests: SharedBucket,
     /// The metadata of all nodes that sent none.
     no_metadata: Arc<str>,
     /// Bytes that wait in all connections together.
@@ -113,6 +117,7 @@ pub struct Hub {
 
 impl Hub {
     pub fn new(limits: Limits, host: Arc<dyn Host>) -> Hub {
+        let requests = SharedBucket::new(limits.max_requests_per_second);
         Hub {
             heartbeat_timeout: AtomicU64::new(limits.heartbeat_timeout),
             limits,
@@ -122,6 +127,7 @@ impl Hub {
             next_channel: AtomicU32::new(1),
             next_connection: AtomicU64::new(1),
             address_buckets: AddressBuckets::default(),
+            requests,
             no_metadata: "[]".into(),
             buffered: AtomicUsize::new(0),
             data_out: AtomicU64::new(0),

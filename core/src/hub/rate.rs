@@ -1,9 +1,10 @@
-//! Token buckets: how many frames a connection, or an address, may send.
+//! Token buckets: how many frames a connection, an address, or everybody together may send.
 //!
-//! Owns the arithmetic of one bucket and the table of buckets per address. Has no clock: `now` is passed in.
+//! Owns the arithmetic of one bucket, the table of buckets per address, and the one bucket that all threads share. Has no clock: `now` is passed in.
 
 use dashmap::DashMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What a bucket holds and how fast it fills again.
 #[derive(Copy, Clone, Debug, PartialEq)]
@@ -88,6 +89,43 @@ impl AddressBuckets {
     }
 }
 
+/// One bucket for all connections on all threads: so many frames in a second, no more of them at once.
+///
+/// Kept as the moment at which it will be full again, in nanoseconds: one number, so threads need no lock for it.
+#[derive(Debug)]
+pub struct SharedBucket {
+    /// How long a token takes to come back. 0 means that there is no limit.
+    token: u64,
+    full_at: AtomicU64,
+}
+
+/// How long an empty bucket takes to fill, in nanoseconds.
+const FILLING: u64 = 1_000_000_000;
+
+impl SharedBucket {
+    /// 0 means no limit.
+    pub fn new(per_second: u64) -> SharedBucket {
+        SharedBucket { token: FILLING.checked_div(per_second).unwrap_or(0), full_at: AtomicU64::new(0) }
+    }
+
+    /// Takes one token. A refused call takes nothing.
+    pub fn take(&self, now: u64) -> bool {
+        if self.token == 0 {
+            return true;
+        }
+        let now = now * 1000;
+        let after = |full_at: u64| full_at.max(now) + self.token;
+        self.full_at
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| (after(full_at) <= now + FILLING).then(|| after(full_at)))
+            .is_ok()
+    }
+
+    /// Undoes a [`SharedBucket::take`] that came to nothing.
+    pub fn put_back(&self) {
+        self.full_at.fetch_sub(self.token, Ordering::Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,6 +165,37 @@ mod tests {
         let mut bucket = Bucket::full(&LIMIT, SECOND);
         let taken = (0..1000).filter(|n| bucket.take(&LIMIT, SECOND + (n % 2) * 100_000)).count();
         assert_eq!(taken, 3);
+    }
+
+    #[test]
+    fn the_shared_bucket_gives_so_many_at_once_and_so_many_per_second() {
+        for rate in [1, 3, 7, 1000] {
+            let bucket = SharedBucket::new(rate);
+            let taken = |now: u64| (0..5000).filter(|_| bucket.take(now)).count() as u64;
+            assert_eq!((taken(SECOND), taken(SECOND)), (rate, 0), "{rate}");
+            assert_eq!(taken(SECOND + SECOND / 2), rate / 2, "{rate}");
+            assert_eq!((taken(100 * SECOND), taken(100 * SECOND + SECOND)), (rate, rate), "{rate}");
+            bucket.put_back();
+            assert_eq!(taken(101 * SECOND), 1, "{rate}");
+        }
+    }
+
+    #[test]
+    fn the_shared_bucket_is_no_limit_at_zero_and_readings_that_go_back_make_no_tokens() {
+        assert!((0..100_000).all(|_| SharedBucket::new(0).take(1)));
+        let bucket = SharedBucket::new(3);
+        let taken = (0..1000).filter(|n| bucket.take(SECOND + (n % 2) * 100_000)).count();
+        assert_eq!(taken, 3);
+    }
+
+    #[test]
+    fn threads_together_take_no_more_from_the_shared_bucket_than_there_is() {
+        let bucket = SharedBucket::new(500);
+        let taken: usize = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| (0..1000).filter(|_| bucket.take(SECOND)).count())).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!(taken, 500);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! written into the thread's buffer, and a verdict ([`Next`]) says how the shell goes on. It knows no socket.
 
 use super::event::{CloseReason, Departure, Event, EventMask};
+use super::journal::Journal;
 use super::link::{Eviction, Link};
 use super::nodes::{Nodes, Registered};
 use super::rate::{Bucket, RateLimitBy};
@@ -21,6 +22,7 @@ pub struct Context<'a> {
     pub wheel: &'a mut Wheel<Timer>,
     pub replies: &'a mut Replies,
     pub random: &'a mut fastrand::Rng,
+    pub journal: &'a mut Journal,
     pub now: Now,
 }
 
@@ -80,6 +82,7 @@ impl Session {
                 Decoded::Incomplete => return (consumed, Next::Continue),
                 Decoded::Broken { error } => {
                     cx.replies.speak(self.link.dialect());
+                    cx.journal.failed(&error, &self.link, cx.now);
                     cx.replies.error(error.code(), &error.answer(), 0);
                     let reason = if let FrameError::TooLong(_) = error {
                         cx.counters.frames_too_long.up();
@@ -92,11 +95,13 @@ impl Session {
                 }
                 Decoded::Invalid { len, .. } | Decoded::Frame { len, .. } if !self.may_send(cx) => {
                     cx.counters.rate_limited.up();
+                    cx.journal.rate_limited(self.link.peer().ip(), cx.now);
                     cx.replies.error(code::RATE_LIMITED, code::RATE_LIMITED_TEXT, 0);
                     (len, Next::Continue)
                 }
                 Decoded::Invalid { error, len } => {
                     cx.counters.invalid_payloads.up();
+                    cx.journal.failed(&error, &self.link, cx.now);
                     cx.replies.error(error.code(), &error.answer(), 0);
                     (len, Next::Continue)
                 }
@@ -137,6 +142,7 @@ impl Session {
         }
         // Its timer has just fired, so there is none to remove.
         self.nodes.remove(channel_id);
+        cx.journal.node_left(node, cx.now);
         if self.nodes.is_empty() {
             return Next::Close(CloseReason::HeartbeatTimeout);
         }
@@ -161,10 +167,11 @@ impl Session {
 
     /// One of our nodes left because of something that happened elsewhere.
     pub fn evict(&mut self, cx: &mut Context<'_>, eviction: Eviction) -> Next {
-        let Some(Registered { timer, .. }) = self.nodes.remove(eviction.channel_id) else {
+        let Some(Registered { node, timer }) = self.nodes.remove(eviction.channel_id) else {
             return Next::Continue;
         };
         cx.wheel.remove(timer);
+        cx.journal.node_left(&node, cx.now);
         let channel_id = if self.nodes.is_empty() { 0 } else { eviction.channel_id };
         cx.replies.speak(self.link.dialect());
         match eviction.why {
@@ -178,8 +185,7 @@ impl Session {
     /// The connection is over: its nodes leave, its timers go.
     pub fn close(&mut self, cx: &mut Context<'_>, reason: CloseReason) {
         for Registered { node, timer } in self.nodes.take_all() {
-            cx.wheel.remove(timer);
-            cx.hub.leave(&node, Departure::Disconnected, cx.counters);
+            leave(cx, &node, timer, Departure::Disconnected);
         }
         if let Some(timer) = self.register_timer.take() {
             cx.wheel.remove(timer);
@@ -190,14 +196,24 @@ impl Session {
     }
 
     fn may_send(&mut self, cx: &Context<'_>) -> bool {
-        match (&cx.hub.limits().rate_limit, &mut self.bucket) {
+        let is_own_free = match (&cx.hub.limits().rate_limit, &mut self.bucket) {
             (None, _) => true,
             (Some(limit), Some(bucket)) => bucket.take(limit, cx.now.mono),
             (Some(limit), None) => cx.hub.take_address_token(self.link.peer().ip(), limit, cx.now),
+        };
+        if is_own_free && !cx.hub.requests.take(cx.now.mono) {
+            self.put_back_own(cx);
+            return false;
         }
+        is_own_free
     }
 
     fn put_back(&mut self, cx: &Context<'_>) {
+        cx.hub.requests.put_back();
+        self.put_back_own(cx);
+    }
+
+    fn put_back_own(&mut self, cx: &Context<'_>) {
         match (&cx.hub.limits().rate_limit, &mut self.bucket) {
             (None, _) => {}
             (Some(_), Some(bucket)) => bucket.put_back(),
@@ -220,6 +236,7 @@ impl Session {
             FrameType::ACK if cx.replies.dialect() == Dialect::V2 => Next::Continue,
             _ => {
                 cx.counters.unknown_types.up();
+                cx.journal.unknown_type(frame.frame_type.0, cx.now);
                 Next::Continue
             }
         }
@@ -242,6 +259,9 @@ impl Session {
             node.channel_id()
         } else {
             cx.counters.heartbeats_ignored.up();
+            if self.nodes.is_empty() {
+                cx.journal.heartbeat_of_nobody(self.link.connection_id(), cx.now);
+            }
             return Next::Continue;
         };
         cx.counters.heartbeats.up();
@@ -278,7 +298,7 @@ impl Session {
             Ok(request) => request,
             Err(error) => {
                 cx.counters.registers.up();
-                return refuse(cx, error.code(), &error.to_string());
+                return self.refuse(cx, error.code(), &error.to_string());
             }
         };
         let tells = EventMask::REGISTER | EventMask::HEARTBEAT | EventMask::LEFT;
@@ -301,12 +321,13 @@ impl Session {
             }
         }
         if self.nodes.len() >= cx.hub.limits().max_nodes_per_connection {
-            return refuse(cx, code::NOT_ALLOWED, "Too many nodes on this connection");
+            return self.refuse(cx, code::NOT_ALLOWED, "Too many nodes on this connection");
         }
         let Some(node) = cx.hub.register(id, &self.link, metadata, cx.counters, cx.now) else {
-            return refuse(cx, code::NOT_ALLOWED, "Too many nodes on this server");
+            return self.refuse(cx, code::NOT_ALLOWED, "Too many nodes on this server");
         };
         cx.replies.registered(node.id(), node.channel_id(), protocol, cx.now);
+        cx.journal.node_registered(&node, cx.now);
         if let Some(timer) = self.register_timer.take() {
             cx.wheel.remove(timer);
         }
@@ -319,16 +340,21 @@ impl Session {
         cx.counters.unregisters.up();
         if channel_id == 0 {
             for Registered { node, timer } in self.nodes.take_all() {
-                cx.wheel.remove(timer);
-                cx.hub.leave(&node, Departure::Unregistered, cx.counters);
+                leave(cx, &node, timer, Departure::Unregistered);
             }
         } else if let Some(Registered { node, timer }) = u32::try_from(channel_id).ok().and_then(|id| self.nodes.remove(id)) {
-            cx.wheel.remove(timer);
-            cx.hub.leave(&node, Departure::Unregistered, cx.counters);
+            leave(cx, &node, timer, Departure::Unregistered);
         }
         if self.nodes.is_empty() {
             self.await_register(cx);
         }
+        Next::Continue
+    }
+
+    fn refuse(&self, cx: &mut Context<'_>, code: u16, text: &str) -> Next {
+        cx.counters.registers_refused.up();
+        cx.journal.failed(&text, &self.link, cx.now);
+        cx.replies.error(code, text, 0);
         Next::Continue
     }
 
@@ -350,17 +376,18 @@ impl Session {
     }
 }
 
+/// Unless it left elsewhere at this moment; then it is only forgotten here.
+fn leave(cx: &mut Context<'_>, node: &Arc<Node>, timer: Key, how: Departure) {
+    cx.wheel.remove(timer);
+    cx.hub.leave(node, how, cx.counters);
+    cx.journal.node_left(node, cx.now);
+}
+
 fn tell_heartbeat(cx: &Context<'_>, node: &Arc<Node>) {
     let gate = node.gate();
     if gate.left.is_none() {
         cx.hub.host().push_state(Event::Heartbeat { node: node.clone(), count: 1 });
     }
-}
-
-fn refuse(cx: &mut Context<'_>, code: u16, text: &str) -> Next {
-    cx.counters.registers_refused.up();
-    cx.replies.error(code, text, 0);
-    Next::Continue
 }
 
 /// An id for a node that brought none, in the form the PHP library makes them: `node_<13 hex>_<8 hex>`.

@@ -16,7 +16,7 @@ use crate::hub::link::Doorbell;
 use crate::hub::replies::Replies;
 use crate::hub::session::Context;
 use crate::hub::wheel::TICK;
-use crate::hub::{Counters, Link, Next, Now, Session, Timer, Wheel};
+use crate::hub::{Counters, Journal, Link, Next, Now, Session, Timer, Wheel};
 use crate::wire::Dialect;
 use mio::event::Event;
 use mio::net::TcpListener;
@@ -78,6 +78,8 @@ pub(super) struct IoThread {
     work: Work,
     stopping_since: Option<u64>,
     next_tidy: u64,
+    /// When this thread logs the server's numbers; on one thread only.
+    next_stats: Option<u64>,
     /// The tick in progress comes late: whoever has more to read than the passes before it took is not silent.
     is_late: bool,
     done: bool,
@@ -90,6 +92,7 @@ struct Work {
     wheel: Wheel<Timer>,
     replies: Replies,
     random: fastrand::Rng,
+    journal: Journal,
     now: Now,
 }
 
@@ -101,6 +104,7 @@ impl Work {
             wheel: &mut self.wheel,
             replies: &mut self.replies,
             random: &mut self.random,
+            journal: &mut self.journal,
             now: self.now,
         }
     }
@@ -108,16 +112,18 @@ impl Work {
 
 impl IoThread {
     pub(super) fn new(
+        worker_id: usize,
         shared: Arc<Shared>,
         poll: &Poll,
         mailbox: Arc<Mailbox>,
-        counters: Arc<Counters>,
         mut listener: TcpListener,
     ) -> io::Result<IoThread> {
         let registry = poll.registry().try_clone()?;
         registry.register(&mut listener, LISTENER, Interest::READABLE)?;
         let clock = shared.clock;
         let now = clock.now();
+        let counters = shared.counters[worker_id].clone();
+        let first_stats = now.mono + shared.stats_interval;
         Ok(IoThread {
             work: Work {
                 shared: shared.clone(),
@@ -125,6 +131,7 @@ impl IoThread {
                 wheel: Wheel::new(now.mono),
                 replies: Replies::default(),
                 random: fastrand::Rng::new(),
+                journal: Journal::new(worker_id),
                 now,
             },
             shared,
@@ -142,12 +149,14 @@ impl IoThread {
             buffer: vec![0; READ_BUFFER].into(),
             stopping_since: None,
             next_tidy: now.mono + TIDY_TIME,
+            next_stats: (worker_id == 0).then_some(first_stats),
             is_late: false,
             done: false,
         })
     }
 
     pub(super) async fn run(mut self, poll: Poll) -> io::Result<()> {
+        self.work.journal.worker_started(std::process::id());
         // The replacement has the caller promise, outside what the compiler checks, that the descriptor stays open. The
         // poll owns it and lives in here, and core makes no such promises anywhere.
         #[allow(deprecated)]
@@ -454,6 +463,7 @@ impl IoThread {
         let admission = self.shared.admit(peer.ip());
         if admission == Err(CloseReason::NotAllowed) {
             self.work.counters.connections_denied.up();
+            self.work.journal.connection_refused(peer, CloseReason::NotAllowed, self.work.now);
             return;
         }
         let entry = self.connections.vacant_entry();
@@ -465,11 +475,13 @@ impl IoThread {
                 self.shared.leave(peer.ip());
             }
             self.work.counters.connections_rejected.up();
+            self.work.journal.connection_refused(peer, CloseReason::IoError, self.work.now);
             return;
         }
         if let Err(reason) = admission {
             self.work.counters.connections_rejected.up();
             self.work.replies.speak(Dialect::V1);
+            self.work.journal.connection_refused(peer, reason, self.work.now);
             if reason == CloseReason::ServerStopped {
                 self.work.replies.shutting_down(0);
             } else {
@@ -487,6 +499,7 @@ impl IoThread {
             self.respond(slot, Next::Continue);
             return self.flush(slot);
         }
+        self.work.journal.connection_established(link.connection_id(), peer, self.work.now);
         let session = Session::open(link.clone(), &mut self.work.context());
         entry.insert(Connection::new(socket, link, Phase::Open(session), true));
     }
@@ -509,7 +522,11 @@ impl IoThread {
         if reason == CloseReason::SlowConsumer {
             self.work.counters.slow_consumers.up();
         }
-        self.work.counters.truncated_bytes.add(connection.partial_len() as u64);
+        let truncated = connection.partial_len() as u64;
+        if truncated > 0 && matches!(reason, CloseReason::PeerClosed | CloseReason::IoError) {
+            self.work.journal.incomplete(self.work.now);
+        }
+        self.work.counters.truncated_bytes.add(truncated);
         let mut waiting = connection.link.take();
         connection.take_outbox(&mut waiting);
         if let Ok(written) = connection.flush(&self.shared.hub) {
@@ -578,6 +595,11 @@ impl IoThread {
             self.next_tidy = self.work.now.mono + TIDY_TIME;
             self.shared.hub.tidy(self.work.now);
         }
+        if self.next_stats.is_some_and(|next| self.work.now.mono >= next) {
+            self.next_stats = Some(self.work.now.mono + self.shared.stats_interval);
+            self.shared.log_stats();
+        }
+        self.work.journal.tell_left_out(self.work.now);
         // A lost wake-up would show here at the latest.
         self.open_mail();
         if self.stopping_since.is_some_and(|since| self.connections.is_empty() || self.work.now.mono > since + STOPPING_TIME) {
@@ -637,6 +659,7 @@ impl IoThread {
 
     fn begin_stopping(&mut self) {
         self.stopping_since = Some(self.work.now.mono);
+        self.work.journal.worker_stopping();
         // Those who knocked already are told as well.
         self.close_door();
         let open: Vec<usize> =
@@ -657,6 +680,7 @@ impl IoThread {
         for slot in slots {
             self.drop_connection(slot);
         }
+        self.work.journal.tell_counts();
         self.done = true;
     }
 }

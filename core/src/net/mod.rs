@@ -7,6 +7,7 @@ mod io;
 pub(crate) mod listen;
 mod mailbox;
 pub mod server;
+mod stats;
 
 use crate::error::{Error, ErrorKind};
 use crate::hub::Now;

@@ -4,6 +4,7 @@
 
 use super::io::{IoThread, WAKER};
 use super::mailbox::{Listing, Mailbox};
+use super::stats::{self, Connections};
 use super::{Clock, listen, raise_descriptor_limit, spawn_thread};
 use crate::config::ServerConfig;
 use crate::error::{Error, ErrorKind};
@@ -16,7 +17,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,12 @@ pub(crate) struct Shared {
     allow: Vec<IpNet>,
     deny: Vec<IpNet>,
     connections: AtomicUsize,
+    /// Of each I/O thread.
+    pub(super) counters: Vec<Arc<Counters>>,
+    /// What the host does on its own threads is counted here, under the lock because these may be several.
+    host_counters: Mutex<Counters>,
+    /// In microseconds.
+    pub(super) stats_interval: u64,
     /// Used only where there is a limit per address. Holds addresses with open connections.
     per_ip: DashMap<IpAddr, usize>,
     /// No connection is accepted any more; those that are open go on.
@@ -89,6 +96,27 @@ impl Shared {
         }
     }
 
+    fn counts(&self) -> Counts {
+        let mut sum = Counts::default();
+        for counters in &self.counters {
+            counters.add_to(&mut sum);
+        }
+        self.host_counters().add_to(&mut sum);
+        self.hub.add_counts_to(&mut sum);
+        sum
+    }
+
+    fn host_counters(&self) -> MutexGuard<'_, Counters> {
+        self.host_counters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn log_stats(&self) {
+        if tracing::enabled!(tracing::Level::INFO) {
+            let connections = Connections { active: self.connection_count(), max: self.max_connections };
+            stats::log(&self.counts(), &self.hub, connections);
+        }
+    }
+
     /// A full system would otherwise log ten times per second and thread.
     pub(super) fn may_warn_of_accept(&self, now: Now) -> bool {
         let last = self.warned.load(Ordering::Relaxed);
@@ -104,9 +132,6 @@ const LISTING_TIME: Duration = Duration::from_millis(500);
 pub(crate) struct Server {
     pub(crate) shared: Arc<Shared>,
     pub(crate) local_addr: SocketAddr,
-    counters: Vec<Arc<Counters>>,
-    /// What the host does on its own threads is counted here, under the lock because these may be several.
-    host_counters: Mutex<Counters>,
     mailboxes: Vec<Arc<Mailbox>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -131,6 +156,7 @@ impl Server {
                     outbox_bytes: config.outbox_bytes,
                     close_slow_consumers: config.slow_consumer == crate::config::SlowConsumer::Close,
                     rate_limit: config.rate_limit,
+                    max_requests_per_second: config.max_requests_per_second,
                 },
                 host,
             ),
@@ -141,19 +167,16 @@ impl Server {
             allow: config.allow.clone(),
             deny: config.deny.clone(),
             connections: AtomicUsize::new(0),
+            counters: (0..threads).map(|_| Arc::default()).collect(),
+            host_counters: Mutex::default(),
+            stats_interval: micros(config.stats_interval),
             per_ip: DashMap::new(),
             closed: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             warned: AtomicU64::new(0),
         });
-        let mut server = Server {
-            shared: shared.clone(),
-            local_addr,
-            counters: Vec::new(),
-            host_counters: Mutex::default(),
-            mailboxes: Vec::new(),
-            threads: Mutex::default(),
-        };
+        tracing::info!(host = config.host, port = local_addr.port(), workers = threads, protocol = "tcp", "HeartbeatServer starting");
+        let mut server = Server { shared, local_addr, mailboxes: Vec::new(), threads: Mutex::default() };
         for (index, listener) in listeners.into_iter().enumerate() {
             if let Err(error) = server.start_thread(index, listener, cannot_start) {
                 server.stop();
@@ -171,16 +194,14 @@ impl Server {
     ) -> Result<(), Error> {
         let poll = mio::Poll::new().map_err(&cannot_start)?;
         let mailbox = Arc::new(Mailbox::new(mio::Waker::new(poll.registry(), WAKER).map_err(&cannot_start)?));
-        let counters = Arc::new(Counters::default());
         let listener = mio::net::TcpListener::from_std(listener);
-        let io = IoThread::new(self.shared.clone(), &poll, mailbox.clone(), counters.clone(), listener).map_err(&cannot_start)?;
+        let io = IoThread::new(index, self.shared.clone(), &poll, mailbox.clone(), listener).map_err(&cannot_start)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(&cannot_start)?;
         let thread = spawn_thread(format!("heartbus-io-{index}"), move || {
             if let Err(error) = runtime.block_on(io.run(poll)) {
                 tracing::error!(%error, "An I/O thread ended");
             }
         })?;
-        self.counters.push(counters);
         self.mailboxes.push(mailbox);
         self.threads.get_mut().unwrap_or_else(PoisonError::into_inner).push(thread);
         Ok(())
@@ -191,18 +212,12 @@ impl Server {
     }
 
     pub(crate) fn counts(&self) -> Counts {
-        let mut sum = Counts::default();
-        for counters in &self.counters {
-            counters.add_to(&mut sum);
-        }
-        self.host_counters.lock().unwrap_or_else(PoisonError::into_inner).add_to(&mut sum);
-        self.shared.hub.add_counts_to(&mut sum);
-        sum
+        self.shared.counts()
     }
 
     pub(crate) fn timings(&self) -> Timings {
         let mut sum = Timings::default();
-        for counters in &self.counters {
+        for counters in &self.shared.counters {
             counters.message_durations.add_to(&mut sum.messages);
             counters.heartbeat_durations.add_to(&mut sum.heartbeats);
         }
@@ -228,7 +243,7 @@ impl Server {
 
     /// Lends the counters for what is done on the host's threads.
     pub(crate) fn with_host_counters<T>(&self, work: impl FnOnce(&Counters) -> T) -> T {
-        work(&self.host_counters.lock().unwrap_or_else(PoisonError::into_inner))
+        work(&self.shared.host_counters())
     }
 
     /// Listens no longer; open connections go on.

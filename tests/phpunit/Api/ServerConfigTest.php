@@ -72,6 +72,40 @@ final class ServerConfigTest extends TestCase
         ];
     }
 
+    /** @dataProvider refusedOwnKeys */
+    public function test_refuses_wrong_values_of_keys_that_the_php_library_has_not(string $text, array $config): void
+    {
+        if (getenv('HEARTBUS_REFERENCE')) {
+            self::markTestSkipped('the PHP library accepts unknown keys with any value');
+        }
+        $this->test_refuses_with_the_text_of_the_php_library($text, $config);
+    }
+
+    public static function refusedOwnKeys(): array
+    {
+        $seconds = 'must be a number of seconds greater than 0';
+        return [
+            'whitelist a string' => ['whitelist must be an array', ['whitelist' => '10.0.0.1']],
+            'whitelist with a name' => ['whitelist: localhost is not an IP address or network', ['whitelist' => ['10.0.0.1', 'localhost']]],
+            'whitelist with a number' => ['whitelist: 5 is not an IP address or network', ['whitelist' => [5]]],
+            'blacklist false' => ['blacklist must be an array', ['blacklist' => false]],
+            'blacklist with too long a prefix' => ['blacklist: 10.0.0.0/33 is not an IP address or network', ['blacklist' => ['10.0.0.0/33']]],
+            'blacklist with half an address' => ['blacklist: 10.0.0 is not an IP address or network', ['blacklist' => ['10.0.0']]],
+            'blacklist with an empty text' => ['blacklist:  is not an IP address or network', ['blacklist' => ['']]],
+            'max_connections_per_ip negative' => ['max_connections_per_ip must be an integer >= 0', ['max_connections_per_ip' => -1]],
+            'max_connections_per_ip a string' => ['max_connections_per_ip must be an integer >= 0', ['max_connections_per_ip' => '5']],
+            'max_requests_per_second negative' => ['max_requests_per_second must be an integer >= 0', ['max_requests_per_second' => -1]],
+            'max_requests_per_second a float' => ['max_requests_per_second must be an integer >= 0', ['max_requests_per_second' => 1.5]],
+            'max_requests_per_second a word' => ['max_requests_per_second must be an integer >= 0', ['max_requests_per_second' => 'many']],
+            'rate_limit_capacity 0' => ['rate_limit_capacity must be an integer >= 1', ['rate_limit_capacity' => 0]],
+            'rate_limit_refill_rate negative' => ['rate_limit_refill_rate must be a number >= 0', ['rate_limit_refill_rate' => -1]],
+            'rate_limit_by unknown' => ["rate_limit_by must be one of 'connection', 'ip'", ['rate_limit_by' => 'node']],
+            'register_timeout 0' => ["register_timeout $seconds", ['register_timeout' => 0]],
+            'stats_interval 0' => ["stats_interval $seconds", ['stats_interval' => 0]],
+            'stats_interval a word' => ["stats_interval $seconds", ['stats_interval' => 'hourly']],
+        ];
+    }
+
     /** @dataProvider accepted */
     public function test_accepts(array $config, string $host = '0.0.0.0', int $port = 9501): void
     {
@@ -92,6 +126,8 @@ final class ServerConfigTest extends TestCase
             'IPv6' => [[], '::1'],
             'IPv6 any' => [[], '::'],
             'smallest port' => [[], '127.0.0.1', 1],
+            'addresses and networks' => [['whitelist' => ['::1', 'fe80::/10'], 'blacklist' => ['10.0.0.0/8', '192.168.0.1'], 'max_connections_per_ip' => 0]],
+            'keys of its own that are null' => [['whitelist' => null, 'max_requests_per_second' => null, 'stats_interval' => null]],
             'rate limit keys' => [['enable_rate_limit' => false, 'rate_limit_capacity' => 10, 'rate_limit_refill_rate' => 2]],
         ];
     }

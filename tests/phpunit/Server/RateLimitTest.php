@@ -42,6 +42,26 @@ final class RateLimitTest extends TestCase
         self::assertSame([2, 4], $this->pings($server->connect(), 6));
     }
 
+    public function test_all_connections_together_have_so_many_requests_per_second(): void
+    {
+        $server = $this->server(['max_requests_per_second' => 10]);
+        $since = microtime(true);
+        [$first, $second] = [$this->pings($server->connect(), 100), $this->pings($server->connect(), 100)];
+        $answered = $first[0] + $second[0];
+        self::assertGreaterThanOrEqual(10, $answered);
+        // However long it took, by our clock it took at least as long as by the server's.
+        self::assertLessThanOrEqual(10 + ceil(10 * (microtime(true) - $since)), $answered);
+        self::assertSame(200 - $answered, $server->counter('rate_limited'));
+    }
+
+    public function test_the_limit_of_all_and_that_of_each_hold_together_and_zero_is_none(): void
+    {
+        $server = $this->server(['max_requests_per_second' => 1000, 'rate_limit_capacity' => 5, 'rate_limit_refill_rate' => 0.001]);
+        self::assertSame([5, 3], $this->pings($server->connect(), 8));
+        self::assertSame([5, 3], $this->pings($server->connect(), 8));
+        self::assertSame([1000, 0], $this->pings($this->server(['max_requests_per_second' => 0])->connect(), 1000));
+    }
+
     public function test_a_refused_frame_is_skipped_and_the_stream_stays_in_step(): void
     {
         $server = $this->server(['rate_limit_capacity' => 2, 'rate_limit_refill_rate' => 2.0], 'say_events($server, "data");');

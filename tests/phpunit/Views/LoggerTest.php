@@ -3,10 +3,119 @@
 namespace Heartbus\Tests\Views;
 
 use Heartbus\Tests\{Library, Port, TestCase};
+use Heartbus\Tests\{Frame, Port, TestCase};
 
 /** 'log' => 'logger': the engine's messages arrive in Utils\Logger, on PHP's thread. */
 final class LoggerTest extends TestCase
 {
+    private const TELLING_LOGGER = '
+        PfinalClub\AsyncioHeartbeat\Utils\Logger::getInstance()->setLogger(new class {
+            public function log($level, $message, array $context = []): void { say("log", $level, $message, $context); }
+        });';
+
+    public function test_the_server_s_messages_have_the_texts_levels_and_contexts_of_the_php_library(): void
+    {
+        $server = $this->server(['log' => 'logger', 'worker_count' => 1, 'max_connections' => 3, 'heartbeat_timeout' => 1,
+            'rate_limit_capacity' => 3, 'rate_limit_refill_rate' => 0.001], self::TELLING_LOGGER);
+        $a = $server->node('a', ['k' => 'v']);
+        $a->send(Frame::UNREGISTER)->expectSilence();
+        $a->send(Frame::PING)->expectError(429, 'Rate limit exceeded');
+        $b = $server->node('b');
+        $c = $server->connect();
+        $c->bytes(Frame::heartbeat() . Frame::bytes(99) . Frame::body(Frame::DATA, '[1'));
+        $c->expectError(500, 'Failed to process message: Invalid message payload');
+        $server->connect()->expectError(503, 'Server is full or connection limit reached');
+        $b->close();
+        $this->until(fn () => $server->stats()['connections']['active_connections'] === 2, 'b is gone');
+        $d = $server->node('d');
+        $d->expectClosed();
+        $c->bytes("\xAB\x12\x03");
+        $c->finish();
+        $c->expectClosed();
+        self::assertSame(0, $server->stop());
+
+        $log = $server->process->said('log');
+        $ids = fn (string $message): array => array_column(array_values(array_filter($log, fn (array $line) => $line[1] === $message)), 2);
+        [$first, $second, $third, $fourth] = array_column($ids('Connection established'), 'connection_id');
+        foreach ($log as [, , &$context]) {
+            $context = array_map(fn (mixed $value) => is_int($value) && $value >= 32768 ? 'port' : $value, $context);
+            if (isset($context['last_heartbeat'])) {
+                self::assertIsFloat($context['last_heartbeat']);
+                self::assertGreaterThan(1, $context['last_heartbeat']);
+                $context['last_heartbeat'] = 'seconds';
+            }
+            $context['trace'] = isset($context['trace']) ? preg_replace('/:\d+$/', ':port', $context['trace']) : null;
+            $context = array_filter($context, fn (mixed $value) => $value !== null);
+        }
+        unset($context);
+        $peer = fn (int $id): array => ['connection_id' => $id, 'ip' => '127.0.0.1', 'port' => 'port'];
+        self::assertSame([
+            ['info', 'HeartbeatServer starting', ['host' => '127.0.0.1', 'port' => $server->port, 'workers' => 1, 'protocol' => 'tcp']],
+            ['info', 'Worker started', ['worker_id' => 0, 'pid' => $server->process->pid()]],
+            ['info', 'Connection established', $peer($first)],
+            ['info', 'Node registered', ['node_id' => 'a', 'connection_id' => $first, 'channel_id' => 1]],
+            ['info', 'Node unregistered', ['node_id' => 'a', 'connection_id' => $first]],
+            ['warning', 'Rate limit exceeded', ['ip' => '127.0.0.1']],
+            ['info', 'Connection established', $peer($second)],
+            ['info', 'Node registered', ['node_id' => 'b', 'connection_id' => $second, 'channel_id' => 2]],
+            ['info', 'Connection established', $peer($third)],
+            ['warning', 'Heartbeat from unregistered connection', ['connection_id' => $third]],
+            ['warning', 'Unknown message type: 99', []],
+            ['error', 'Failed to handle message: Invalid message payload', ['trace' => "connection $third of 127.0.0.1:port"]],
+            ['error', 'Failed to add connection: Server is full or connection limit reached', ['ip' => '127.0.0.1', 'port' => 'port', 'error_code' => 503]],
+            ['info', 'Node disconnected', ['node_id' => 'b', 'connection_id' => $second]],
+            ['info', 'Connection established', $peer($fourth)],
+            ['info', 'Node registered', ['node_id' => 'd', 'connection_id' => $fourth, 'channel_id' => 3]],
+            ['warning', 'Node timeout', ['node_id' => 'd', 'last_heartbeat' => 'seconds']],
+            ['warning', 'Invalid message format', []],
+            ['info', 'Worker stopping', ['worker_id' => 0]],
+        ], $log);
+    }
+
+    public function test_without_a_level_stderr_gets_warnings_and_the_logger_what_its_own_level_lets_through(): void
+    {
+        $server = $this->server();
+        $server->node('a')->send(99)->expectSilence();
+        $this->until(fn () => str_contains($server->process->errors(), '[WARNING] Unknown message type: 99'), 'the warning');
+        self::assertStringNotContainsString('[INFO]', $server->process->errors());
+
+        $server = $this->server(['log' => 'logger'], self::TELLING_LOGGER . 'PfinalClub\AsyncioHeartbeat\Utils\Logger::getInstance()->setLevel(2);');
+        $server->node('a')->send(99)->expectSilence();
+        $this->until(fn () => $server->process->said('log') !== [], 'the warning');
+        self::assertSame([['warning', 'Unknown message type: 99', []]], $server->process->said('log'));
+        // php.ini alone: no line of the application changes.
+        $server = $this->server([], self::TELLING_LOGGER, ['ini' => ['heartbus.log=logger']]);
+        $this->until(fn () => in_array('Worker started', array_column($server->process->said('log'), 1)), 'the start is logged');
+        self::assertSame('', $server->process->errors());
+    }
+
+    public function test_a_file_gets_lines_in_the_format_of_the_php_library(): void
+    {
+        $file = \Heartbus\Tests\PhpProcess::folder() . '/engine.log';
+        $server = $this->server(['log_file' => $file, 'log_level' => 'info']);
+        $server->node("a\n{\"é");
+        $this->until(fn () => preg_match('/^\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] \[INFO\] Node registered \{"node_id":"a\\\\n\{\\\\"\\\\u00e9","connection_id":1,"channel_id":1\}$/m',
+            file_get_contents($file)) === 1, 'the node is one line of the file');
+        self::assertSame('', $server->process->errors());
+    }
+
+    public function test_a_flood_of_nonsense_is_a_few_lines_and_a_count(): void
+    {
+        $since = microtime(true);
+        $server = $this->server(['worker_count' => 1]);
+        $peer = $server->connect();
+        $peer->bytes(str_repeat(Frame::bytes(99), 20_000));
+        $peer->expectSilence();
+        $lines = fn (string $text): int => substr_count($server->process->errors(), $text);
+        $told = function () use ($server, $lines): int {
+            preg_match_all('/\[WARNING\] Log messages left out \{"of":"Unknown message type","count":(\d+)\}$/m', $server->process->errors(), $found);
+            return array_sum($found[1]) + $lines('[WARNING] Unknown message type: 99');
+        };
+        $this->until(fn () => $told() === 20_000, 'every one is a line or counted');
+        // Ten per second, the first and the last of which may have begun before and end later.
+        self::assertLessThanOrEqual(10 * (microtime(true) - $since + 2), $lines('Unknown message type: 99'));
+    }
+
     public function test_engine_messages_reach_a_psr_logger_with_level_and_context(): void
     {
         $server = $this->server(['log' => 'logger', 'log_level' => 'info'], '

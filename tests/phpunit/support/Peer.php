@@ -27,11 +27,11 @@ final class Peer
         array_map(fn (self $peer) => $peer->close(), self::$open);
     }
 
-    public static function connect(int $port, string $host = '127.0.0.1'): self
+    public static function connect(int $port, string $host = '127.0.0.1', string $from = '0'): self
     {
         $host = str_contains($host, ':') ? "[$host]" : $host;
         $stream = @stream_socket_client("tcp://$host:$port", $code, $message, 5, STREAM_CLIENT_CONNECT,
-            stream_context_create(['socket' => ['tcp_nodelay' => true]]));
+            stream_context_create(['socket' => ['tcp_nodelay' => true] + ($from === '0' ? [] : ['bindto' => "$from:0"])]));
         Assert::assertIsResource($stream, "connecting to $host port $port: $message");
         return new self($stream);
     }

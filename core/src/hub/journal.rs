@@ -1,0 +1,205 @@
+//! What happens on the bus, as lines of the log: the messages of the PHP library with its levels and fields.
+//!
+//! Owns the texts, and how many lines of a kind one thread may write per second: whoever is connected can cause most of
+//! them as often as it likes, and must neither fill a disk with them nor keep the thread busy. What is left out is
+//! counted, and the counts are told. Has no clock, and does not know where lines go. A level that is off costs a look at
+//! one number; a heartbeat that is answered does not come here at all.
+
+use super::event::{CloseReason, Departure};
+use super::link::Link;
+use super::{Node, Now};
+use crate::wire::code;
+use std::fmt::Display;
+use std::net::{IpAddr, SocketAddr};
+use tracing::{Level, enabled, error, info, warn};
+
+const SECOND: u64 = 1_000_000;
+
+/// One line per event of a life, where somebody wants to read them all: far more than a quiet second has.
+const LIVES: u32 = 1000;
+/// One line per frame or connection that is refused: enough to see what is going on.
+const COMPLAINTS: u32 = 10;
+
+/// Kinds of lines that have a quota of their own.
+#[derive(Copy, Clone)]
+enum Kind {
+    Connected,
+    Registered,
+    Left,
+    TimedOut,
+    Denied,
+    NotAdmitted,
+    RateLimited,
+    Incomplete,
+    Unknown,
+    Unregistered,
+    Failed,
+}
+
+/// In the order of the enum: what the count of those left out is told of, at which level, and how many there may be.
+const KINDS: [(&str, Level, u32); 11] = [
+    ("Connection established", Level::INFO, LIVES),
+    ("Node registered", Level::INFO, LIVES),
+    ("Node disconnected", Level::INFO, LIVES),
+    ("Node timeout", Level::WARN, LIVES),
+    ("Failed to add connection", Level::INFO, COMPLAINTS),
+    ("Failed to add connection", Level::ERROR, COMPLAINTS),
+    (code::RATE_LIMITED_TEXT, Level::WARN, COMPLAINTS),
+    ("Invalid message format", Level::WARN, COMPLAINTS),
+    ("Unknown message type", Level::WARN, COMPLAINTS),
+    ("Heartbeat from unregistered connection", Level::WARN, COMPLAINTS),
+    ("Failed to handle message", Level::ERROR, COMPLAINTS),
+];
+
+#[derive(Copy, Clone, Default)]
+struct Quota {
+    since: u64,
+    written: u32,
+    left_out: u64,
+}
+
+/// The log of one thread.
+pub struct Journal {
+    worker_id: usize,
+    quotas: [Quota; KINDS.len()],
+    /// When the counts of what was left out are told again.
+    next_counts: u64,
+}
+
+impl Journal {
+    pub fn new(worker_id: usize) -> Journal {
+        Journal { worker_id, quotas: Default::default(), next_counts: 0 }
+    }
+
+    pub fn worker_started(&self, pid: u32) {
+        info!(worker_id = self.worker_id, pid, "Worker started");
+    }
+
+    pub fn worker_stopping(&self) {
+        info!(worker_id = self.worker_id, "Worker stopping");
+    }
+
+    pub fn connection_established(&mut self, connection_id: u64, peer: SocketAddr, now: Now) {
+        if enabled!(Level::INFO) && self.may(Kind::Connected, now) {
+            info!(connection_id, ip = %peer.ip(), port = peer.port(), "Connection established");
+        }
+    }
+
+    /// Refused at the door. That somebody on a list of ours may not come in is what we wanted, and no error.
+    pub fn connection_refused(&mut self, peer: SocketAddr, why: CloseReason, now: Now) {
+        let (ip, port) = (peer.ip(), peer.port());
+        let (text, error_code) = match why {
+            CloseReason::NotAllowed => {
+                if enabled!(Level::INFO) && self.may(Kind::Denied, now) {
+                    info!(%ip, port, error_code = code::NOT_ALLOWED, "Failed to add connection: {why}");
+                }
+                return;
+            }
+            CloseReason::ServerFull => (code::SERVER_FULL_TEXT, code::UNAVAILABLE),
+            CloseReason::ServerStopped => (code::SHUTTING_DOWN_TEXT, code::UNAVAILABLE),
+            _ => (why.as_str(), code::FAILED),
+        };
+        if enabled!(Level::ERROR) && self.may(Kind::NotAdmitted, now) {
+            error!(%ip, port, error_code, "Failed to add connection: {text}");
+        }
+    }
+
+    pub fn rate_limited(&mut self, ip: IpAddr, now: Now) {
+        if enabled!(Level::WARN) && self.may(Kind::RateLimited, now) {
+            warn!(%ip, "{}", code::RATE_LIMITED_TEXT);
+        }
+    }
+
+    /// A connection ended in the middle of a frame: what came of it will never be a message.
+    pub fn incomplete(&mut self, now: Now) {
+        if enabled!(Level::WARN) && self.may(Kind::Incomplete, now) {
+            warn!("Invalid message format");
+        }
+    }
+
+    pub fn unknown_type(&mut self, frame_type: u8, now: Now) {
+        if enabled!(Level::WARN) && self.may(Kind::Unknown, now) {
+            warn!("Unknown message type: {frame_type}");
+        }
+    }
+
+    pub fn heartbeat_of_nobody(&mut self, connection_id: u64, now: Now) {
+        if enabled!(Level::WARN) && self.may(Kind::Unregistered, now) {
+            warn!(connection_id, "Heartbeat from unregistered connection");
+        }
+    }
+
+    /// A frame was answered with an ERROR. Where it came from stands in for the trace of calls that PHP has.
+    pub fn failed(&mut self, reason: &dyn Display, link: &Link, now: Now) {
+        if enabled!(Level::ERROR) && self.may(Kind::Failed, now) {
+            let trace = format!("connection {} of {}", link.connection_id(), link.peer());
+            error!(trace, "Failed to handle message: {reason}");
+        }
+    }
+
+    pub fn node_registered(&mut self, node: &Node, now: Now) {
+        if enabled!(Level::INFO) && self.may(Kind::Registered, now) {
+            let (node_id, connection_id, channel_id) = (&**node.id(), node.connection_id(), node.channel_id());
+            info!(node_id, connection_id, channel_id, "Node registered");
+        }
+    }
+
+    /// To be called once per registration, after the node has left.
+    pub fn node_left(&mut self, node: &Node, now: Now) {
+        let (node_id, connection_id) = (&**node.id(), node.connection_id());
+        let how = match node.departure() {
+            Some(Departure::TimedOut) => {
+                if enabled!(Level::WARN) && self.may(Kind::TimedOut, now) {
+                    let last_heartbeat = now.mono.saturating_sub(node.last_seen()) as f64 / 1e6;
+                    warn!(node_id, last_heartbeat, "Node timeout");
+                }
+                return;
+            }
+            Some(Departure::Unregistered) => "unregistered",
+            Some(Departure::Replaced) => "replaced",
+            Some(Departure::Disconnected) | None => "disconnected",
+        };
+        if enabled!(Level::INFO) && self.may(Kind::Left, now) {
+            info!(node_id, connection_id, "Node {how}");
+        }
+    }
+
+    /// Tells what was left out, at most once per second; to be called more often than that.
+    pub fn tell_left_out(&mut self, now: Now) {
+        if now.mono >= self.next_counts && self.tell_counts() {
+            self.next_counts = now.mono + SECOND;
+        }
+    }
+
+    /// Tells what was left out and not told yet; to be called at the end. Returns whether there was something.
+    pub fn tell_counts(&mut self) -> bool {
+        let mut is_any = false;
+        for (quota, (of, level, _)) in self.quotas.iter_mut().zip(KINDS) {
+            let count = std::mem::take(&mut quota.left_out);
+            if count == 0 {
+                continue;
+            }
+            is_any = true;
+            match level {
+                Level::ERROR => error!(of, count, "Log messages left out"),
+                Level::WARN => warn!(of, count, "Log messages left out"),
+                _ => info!(of, count, "Log messages left out"),
+            }
+        }
+        is_any
+    }
+
+    fn may(&mut self, kind: Kind, now: Now) -> bool {
+        let (quota, (.., most)) = (&mut self.quotas[kind as usize], KINDS[kind as usize]);
+        if now.mono.saturating_sub(quota.since) >= SECOND {
+            *quota = Quota { since: now.mono, written: 0, ..*quota };
+        }
+        let may = quota.written < most;
+        if may {
+            quota.written += 1
+        } else {
+            quota.left_out += 1
+        }
+        may
+    }
+}
