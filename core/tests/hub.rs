@@ -245,7 +245,7 @@ fn the_limit_of_all_connections_together_holds_beside_that_of_each_and_costs_nob
         limits.rate_limit = Some(own);
     });
     let (a, b) = (bus.open(), bus.open());
-    let mut pings = |bus: &mut Bus, slot, count| (0..count).filter(|_| bus.send(slot, 4, 0, "")[0].0 == 5).count();
+    let pings = |bus: &mut Bus, slot, count| (0..count).filter(|_| bus.send(slot, 4, 0, "")[0].0 == 5).count();
     assert_eq!(pings(&mut bus, a, 5), 3, "its own limit");
     assert_eq!(pings(&mut bus, b, 5), 1, "what the two may take together");
     assert_eq!(bus.counters.rate_limited.get(), 6);

@@ -2,8 +2,7 @@
 
 namespace Heartbus\Tests\Views;
 
-use Heartbus\Tests\{Library, Port, TestCase};
-use Heartbus\Tests\{Frame, Port, TestCase};
+use Heartbus\Tests\{Frame, Library, Port, TestCase};
 
 /** 'log' => 'logger': the engine's messages arrive in Utils\Logger, on PHP's thread. */
 final class LoggerTest extends TestCase
