@@ -54,6 +54,7 @@ try {
         'worker_count' => $options['workers'],
         'heartbeat_timeout' => $options['timeout'],
         'loop' => $underWorkerman ? 'workerman' : 'native',
+        'log_level' => $options['quiet'] ? 'error' : 'warning',
     ]);
     if ($options['echo']) {
         $server->on('data', fn (Node $node, string $payload, int $channelId) => $server->sendTo($node->id, $payload, $channelId));

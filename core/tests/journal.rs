@@ -59,8 +59,7 @@ impl Subscriber for Log {
 fn logged(level: Level, work: impl FnOnce()) -> Vec<String> {
     let lines = Arc::<Mutex<Vec<String>>>::default();
     tracing::subscriber::with_default(Log { level, lines: lines.clone() }, work);
-    let lines = std::mem::take(&mut *lines.lock().unwrap());
-    lines
+    Arc::into_inner(lines).unwrap().into_inner().unwrap()
 }
 
 struct Nobody;
