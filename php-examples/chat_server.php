@@ -39,7 +39,9 @@ $words === [] || refuse_usage("unknown argument '$words[0]'", USAGE);
 require_extension();
 
 try {
-    $server = new HeartbeatServer($options['host'], $options['port'], ['loop' => 'native', 'max_frame_bytes' => 64 * 1024]);
+    $server = new HeartbeatServer($options['host'], $options['port'], [
+        'loop' => 'native', 'max_frame_bytes' => 64 * 1024, 'log_level' => $options['quiet'] ? 'error' : 'warning',
+    ]);
     $chat = new Chat($server, $options['quiet']);
     $server->on('start', fn () => $chat->log("Chat on {$options['host']} port {$options['port']}. Join with: php chat.php YOUR-NAME --port {$options['port']}"));
     $server->on('register', $chat->enter(...));

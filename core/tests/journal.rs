@@ -59,7 +59,8 @@ impl Subscriber for Log {
 fn logged(level: Level, work: impl FnOnce()) -> Vec<String> {
     let lines = Arc::<Mutex<Vec<String>>>::default();
     tracing::subscriber::with_default(Log { level, lines: lines.clone() }, work);
-    Arc::into_inner(lines).unwrap().into_inner().unwrap()
+    let mut kept = lines.lock().unwrap();
+    std::mem::take(&mut kept)
 }
 
 struct Nobody;
