@@ -4,7 +4,7 @@ use heartbus_core::hub::event::Resume;
 use heartbus_core::hub::link::Doorbell;
 use heartbus_core::hub::replies::Replies;
 use heartbus_core::hub::session::Context;
-use heartbus_core::hub::{Counters, Event, EventMask, Host, Hub, Limits, Link, Next, Now, Session, Timer, Wheel};
+use heartbus_core::hub::{Counters, Event, EventMask, Host, Hub, Journal, Limits, Link, Next, Now, Session, Timer, Wheel};
 use std::sync::Arc;
 
 const SECOND: u64 = 1_000_000;
@@ -40,6 +40,7 @@ pub struct Machine {
     wheel: Wheel<Timer>,
     replies: Replies,
     random: fastrand::Rng,
+    journal: Journal,
     sessions: Vec<Option<Session>>,
     pub now: u64,
 }
@@ -55,6 +56,7 @@ impl Default for Machine {
             outbox_bytes: 1 << 20,
             close_slow_consumers: true,
             rate_limit: None,
+            max_requests_per_second: 0,
         };
         Machine {
             hub: Hub::new(limits, Arc::new(Nobody)),
@@ -62,6 +64,7 @@ impl Default for Machine {
             wheel: Wheel::new(SECOND),
             replies: Replies::default(),
             random: fastrand::Rng::with_seed(1),
+            journal: Journal::new(0),
             sessions: Vec::new(),
             now: SECOND,
         }
@@ -112,6 +115,7 @@ impl Machine {
             wheel: &mut self.wheel,
             replies: &mut self.replies,
             random: &mut self.random,
+            journal: &mut self.journal,
             now: Now { mono: self.now, unix: 1_700_000_000_000_000 + self.now },
         }
     }
