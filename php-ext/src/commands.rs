@@ -15,6 +15,13 @@ fn engines() -> impl Iterator<Item = Rc<Backend>> {
     engines.filter(|engine| matches!(&**engine, Backend::Here(_)))
 }
 
+/// What Workerman counts of its own beside its connections: outgoing ones, and timers.
+pub fn own(call: &mut Call) -> Outcome {
+    let host = Host::current();
+    *call.result = map([("connections", value(host.open_clients() as i64)), ("timers", value(host.timers() as i64))]);
+    Ok(())
+}
+
 /// The keys are those of `ConnectionInterface::$statistics`.
 pub fn statistics(call: &mut Call) -> Outcome {
     let (mut connections, mut requests, mut refused) = (0, 0, 0);

@@ -84,6 +84,7 @@ pub fn register() -> Result<()> {
         .declare("private static onWorkerStart(): void", on_worker_start)
         .declare("private static onReadable(): void", on_readable)
         .declare("private static turn(): void", turn)
+        .declare("private static own(): array", commands::own)
         .declare("private static statistics(): array", commands::statistics)
         .declare("private static connections(): array", commands::connections)
         .declare("private static closeDoors(): void", commands::close_doors)
@@ -285,6 +286,7 @@ pub fn pump_closure() -> Zval {
 pub fn host_closures() -> HostClosures {
     HostClosures {
         ready: pump_closure(),
+        own: static_method("own"),
         statistics: static_method("statistics"),
         connections: static_method("connections"),
         close_doors: static_method("closedoors"),
@@ -416,6 +418,10 @@ impl Fleet {
 
     pub fn is_empty(&self) -> bool {
         self.members.borrow().is_empty()
+    }
+
+    pub fn connected(&self) -> usize {
+        self.members.borrow().values().filter_map(client_of).filter(|client| client.stats().connected).count()
     }
 
     /// A client of the engine's will not come back.

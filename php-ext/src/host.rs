@@ -253,6 +253,16 @@ impl Host {
         !self.waiting.borrow().is_empty() || self.fleet.borrow().as_ref().is_some_and(|fleet| !fleet.is_empty())
     }
 
+    /// Clients that are connected.
+    pub fn open_clients(&self) -> usize {
+        self.fleet.borrow().as_ref().map_or(0, |fleet| fleet.connected())
+    }
+
+    /// Timers of running servers.
+    pub fn timers(&self) -> usize {
+        self.servers.borrow().iter().map(|(server, _)| server.timers.len()).sum()
+    }
+
     /// A client that connects as soon as there is a loop: in its own worker of Workerman's, or in `run()` and `poll()`.
     pub fn wait(&self, client: Zval) {
         self.waiting.borrow_mut().push_back(client);

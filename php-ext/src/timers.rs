@@ -62,6 +62,10 @@ impl Timers {
         self.timers.borrow_mut().values_mut().for_each(|timer| timer.at = None);
     }
 
+    pub fn len(&self) -> usize {
+        self.timers.borrow().len()
+    }
+
     pub fn next_due(&self) -> Option<Instant> {
         self.due.borrow().first().map(|(at, _)| *at)
     }

@@ -49,8 +49,8 @@ impl Workerman {
     }
 
     pub fn watch(&self, stream: Zval, closures: HostClosures) -> Outcome {
-        let HostClosures { ready, statistics, connections, close_doors, stop } = closures;
-        self.0.call("watch", [stream, ready, statistics, connections, close_doors, stop]).map(drop)
+        let HostClosures { ready, own, statistics, connections, close_doors, stop } = closures;
+        self.0.call("watch", [stream, ready, own, statistics, connections, close_doors, stop]).map(drop)
     }
 }
 
@@ -72,6 +72,8 @@ pub struct WorkerClosures {
 pub struct HostClosures {
     /// Tells what waits.
     pub ready: Zval,
+    /// Outgoing connections, which nobody waits for, and timers.
+    pub own: Zval,
     /// What to add to `ConnectionInterface::$statistics`.
     pub statistics: Zval,
     /// The first open connections, each as the arguments of a row.

@@ -23,4 +23,5 @@ Directive => Local Value => Master Value
 heartbus.log => stderr => stderr
 heartbus.log_file => no value => no value
 heartbus.log_level => info => info
+heartbus.socket => no value => no value
 heartbus.loop => auto => auto

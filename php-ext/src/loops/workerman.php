@@ -124,7 +124,7 @@ return [
         \posix_kill(\posix_getppid(), SIGINT);
     },
 
-    'watch' => static function ($stream, \Closure $ready, \Closure $statistics, \Closure $connections, \Closure $closeDoors, \Closure $stop)
+    'watch' => static function ($stream, \Closure $ready, \Closure $own, \Closure $statistics, \Closure $connections, \Closure $closeDoors, \Closure $stop)
         use ($handle, $onSignal, $count, &$seat): void {
         $loop = Worker::getEventLoop();
         if (\method_exists($loop, 'onReadable')) {
@@ -137,15 +137,23 @@ return [
             return; // A loop of Workerman's that somebody runs without Workerman's processes: nobody sends commands.
         }
 
-        // `status`: the engine's connections and requests count with Workerman's own while it writes them down.
-        $onSignal(SIGIOT, static function (int $signal) use ($handle, $count, $statistics, &$waitsFor): void {
+        // `status`: the engine's connections and requests count with Workerman's own while it writes them down, and ours
+        // that go out. Timers it asks its loop for: as many as ours stand there meanwhile.
+        $onSignal(SIGIOT, static function (int $signal) use ($handle, $count, $own, $statistics, &$waitsFor): void {
             $numbers = $statistics();
             if ($waitsFor !== null) {
-                unset($numbers['connection_count']); // counted already
+                $numbers['connection_count'] = 0; // counted already
+            }
+            ['connections' => $connections, 'timers' => $timers] = $own();
+            $numbers['connection_count'] += $connections;
+            $stand = [];
+            while (\count($stand) < $timers) {
+                $stand[] = Timer::add(86400, static fn () => null);
             }
             $count($numbers, 1);
             $handle($signal);
             $count($numbers, -1);
+            \array_map(Timer::del(...), $stand);
         });
 
         // `connections`: what Workerman asks a connection for its row.

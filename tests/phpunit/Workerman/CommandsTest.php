@@ -2,7 +2,7 @@
 
 namespace Heartbus\Tests\Workerman;
 
-use Heartbus\Tests\{Frame, Library, Peer, PhpProcess, Port, TestCase, Wait, WorkermanApp};
+use Heartbus\Tests\{FakeServer, Frame, Library, Peer, PhpProcess, Port, TestCase, Wait, WorkermanApp};
 
 /** Workerman's commands on a native server: what they print, what they wait for, and how the processes end. */
 final class CommandsTest extends TestCase
@@ -28,6 +28,49 @@ final class CommandsTest extends TestCase
         $server->next('disconnected');
         $this->until(fn () => $server->ask('return $server->getStats();')['connections']['active_connections'] === 3, 'the connection is gone');
         self::assertSame([1, ["tcp://127.0.0.1:$port", 'HeartbeatServer', 3, 0, 7]], $this->status($app), 'it counts anew each time');
+    }
+
+    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
+    public function test_status_counts_timers_and_outgoing_connections_as_workerman_does_its_own(string $workerman): void
+    {
+        $app = WorkermanApp::make($workerman);
+        [$port, $elsewhere] = [Port::free(), FakeServer::listen()];
+        $app->write('server.php', "
+            \$worker = new Worker();
+            \$worker->name = 'mine';
+            \$worker->onWorkerStart = function () {
+                \$server = new HeartbeatServer('127.0.0.1', $port);
+                Workerman\Timer::add(60, fn () => null);
+                \$server->every(60, fn () => null);
+                \$kept = \$server->every(60, fn () => null);
+                \$server->cancel(\$server->every(60, fn () => null));
+                \$server->start();
+                \$client = new HeartbeatClient('127.0.0.1', {$elsewhere->port}, ['heartbeat_interval' => 60]);
+                \$client->on('register', fn () => say('ready'));
+                \$client->connect();
+            };
+            Worker::runAll();");
+        $process = $app->php('server.php', 'start');
+        $outgoing = $elsewhere->register();
+        $process->next('ready');
+        $shown = function () use ($app): array {
+            $output = $app->command('server.php', 'status');
+            self::assertSame(1, preg_match('/^\d+\t\S+\s+\S+\s+mine\s+(\d+)\s+\d+\s+(\d+)\s/m', $output, $row), $output);
+            return [(int) $row[1], (int) $row[2]];
+        };
+        // One timer of Workerman's and two of ours; nobody's connection but ours that goes out.
+        self::assertSame([1, 3], $shown());
+        self::assertSame([1, 3], $shown(), 'nothing stays behind');
+        $peer = Peer::connect($port);
+        $peer->register('a');
+        self::assertSame([2, 3], $shown());
+        // A graceful stop waits for those who came, not for ours.
+        $stop = $app->php('server.php', 'stop', '-g');
+        $this->until(fn () => !$this->listens($port), 'nobody is let in');
+        $peer->finish();
+        self::assertSame(0, $stop->exitCode());
+        self::assertSame(0, $process->exitCode());
+        unset($outgoing);
     }
 
     /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
