@@ -133,6 +133,9 @@ impl Bus {
         if self.begun.len() >= MAX_BEGUN {
             return Err(Error::new(ErrorKind::Limit, format!("{MAX_BEGUN} requests wait for their answers to be taken")));
         }
+        if matches!(request, Request::SendMany { nodes, .. } if nodes.len() > wire::MAX_NODES) {
+            return Err(Error::new(ErrorKind::Limit, format!("A message can go to {} nodes at once", wire::MAX_NODES)));
+        }
         let deadline = Instant::now() + self.timeout;
         let number = self.free_number();
         let mut frame = Vec::with_capacity(64);

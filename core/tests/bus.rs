@@ -971,7 +971,7 @@ fn who_asks_and_never_reads_is_not_read_either_and_holds_up_nobody() {
 #[test]
 fn a_caller_too_many_is_refused_and_finds_room_later() {
     let house = House::in_process();
-    let mut callers: Vec<Raw> = (0..4096)
+    let mut callers: Vec<Raw> = (0..4352)
         .map(|_| {
             let mut raw = house.raw();
             raw.hello(wire::VERSION, Role::Client);
@@ -986,6 +986,46 @@ fn a_caller_too_many_is_refused_and_finds_room_later() {
     callers.truncate(4000);
     house.until("the others to be gone", |stats| stats.bus_clients == 4000);
     house.assert_well();
+}
+
+#[test]
+fn others_cannot_take_all_places_of_the_owner() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let folder = Folder::new();
+    let mut config = config(&folder.socket());
+    config.bus.as_mut().unwrap().group = Some(NOBODY.to_string());
+    let engine = Engine::start_for_workers(&config, DispatchLimits::default(), EventMask::ALL).unwrap();
+    let house = House { engine, path: folder.socket(), _folder: folder };
+    let _callers: Vec<Raw> = (0..4096)
+        .map(|_| {
+            let mut raw = house.raw();
+            raw.hello(wire::VERSION, Role::Client);
+            raw.greeting().unwrap();
+            raw
+        })
+        .collect();
+    let answers = ask_as_nobody(&house.path).unwrap();
+    assert_eq!(answers["client"], "Limit: The bus has all the callers it may have");
+    house.assert_well();
+    house.worker();
+}
+
+#[test]
+fn too_many_nodes_in_one_request_are_refused_before_they_are_read() {
+    let house = House::in_process();
+    let nodes = vec![""; (1 << 20) + 1];
+    let request = Request::SendMany { nodes: nodes.clone(), data: b"x" };
+    let mut raw = house.raw();
+    raw.hello(wire::VERSION, Role::Client);
+    raw.greeting().unwrap();
+    raw.write(&frame(&Ask { id: 1, request }));
+    raw.expect_end();
+    let mut bus = house.bus();
+    let error = bus.send_many(&nodes, b"x").unwrap_err();
+    assert_eq!((error.kind, error.message.as_str()), (ErrorKind::Limit, "A message can go to 1048576 nodes at once"));
+    assert_eq!(bus.send_many(&nodes[1..], b"x").unwrap(), 0);
 }
 
 // Workers
@@ -1164,6 +1204,40 @@ fn what_a_dead_worker_had_not_acknowledged_goes_to_the_next_with_a_mark_on_the_f
 }
 
 #[test]
+fn what_a_worker_acknowledged_before_it_died_counts_even_if_the_engine_was_writing_to_it() {
+    let house = House::with_limits(DispatchLimits { batch_events: 1, ..DispatchLimits::default() }, EventMask::ALL);
+    let mut peer = house.register("n");
+    peer.send(3, 0, "short");
+    peer.send(3, 0, &"x".repeat(4 << 20));
+    house.until("the events", |stats| stats.dispatch.queued_events == 4);
+    let mut worker = house.raw();
+    worker.hello(wire::VERSION, Role::Worker);
+    worker.greeting().unwrap();
+    worker.say(Word::Ready { mask: EventMask::ALL.0 });
+    // It reads three batches. The fourth is too long for the socket, so that the engine is in the middle of it.
+    for _ in 0..3 {
+        let mut length = [0; 4];
+        worker.stream.read_exact(&mut length).unwrap();
+        worker.stream.read_exact(&mut vec![0; u32::from_be_bytes(length) as usize]).unwrap();
+    }
+    // So much that the engine must read several times, and finds in between that nobody reads what it writes.
+    let mut words = Vec::new();
+    for _ in 0..5000 {
+        wire::write_message(&mut words, &Word::Subscribe { mask: EventMask::ALL.0 });
+    }
+    for batch in 1..=3 {
+        wire::write_message(&mut words, &Word::Acknowledge { batch });
+    }
+    worker.write(&words);
+    drop(worker);
+    house.until("its end", |stats| stats.dispatch.workers == 0);
+    let mut next = house.worker();
+    let told = next.tell().told;
+    assert_eq!((told.sequence, told.redelivered), (4, true));
+    assert_eq!(house.engine.stats().dispatch.redelivered, 1);
+}
+
+#[test]
 fn a_worker_that_leaves_tells_what_it_has_and_is_let_go() {
     let house = House::for_workers();
     let mut first = house.worker();
@@ -1197,6 +1271,15 @@ fn a_process_may_leave_without_ever_having_been_ready() {
     let mut worker = house.attach();
     worker.attachment.leave().unwrap();
     worker.tell_until_phase(Phase::Finished);
+    // Twice says no more than once.
+    let mut raw = house.raw();
+    raw.hello(wire::VERSION, Role::Worker);
+    raw.greeting().unwrap();
+    let mut words = Vec::new();
+    wire::write_message(&mut words, &Word::Leave);
+    wire::write_message(&mut words, &Word::Leave);
+    raw.write(&words);
+    raw.expect_end();
 }
 
 #[test]

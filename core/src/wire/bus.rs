@@ -7,7 +7,8 @@
 //! A caller opens with a [`Hello`], the engine with a greeting; both are laid out by hand and stay as they are in every
 //! version, so that two versions can refuse each other in words. Behind them come frames: a length, and so many bytes.
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -100,7 +101,7 @@ pub enum Request<'a> {
     },
     /// [`Reply::Count`]: for how many of the nodes it was queued.
     SendMany {
-        #[serde(borrow)]
+        #[serde(borrow, deserialize_with = "few_texts")]
         nodes: Vec<&'a str>,
         #[serde(serialize_with = "as_bytes")]
         data: &'a [u8],
@@ -150,6 +151,34 @@ pub enum Request<'a> {
     },
     /// [`Reply::Done`]
     CloseDoor,
+}
+
+/// Nodes of one request. A frame of nothing but short ids would grow manifold when it is read.
+pub const MAX_NODES: usize = 1 << 20;
+
+fn few_texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<&'de str>, D::Error> {
+    struct Few;
+
+    impl<'de> Visitor<'de> for Few {
+        type Value = Vec<&'de str>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "up to {MAX_NODES} texts")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+            let mut texts = Vec::new();
+            while let Some(text) = seq.next_element()? {
+                if texts.len() == MAX_NODES {
+                    return Err(A::Error::invalid_length(MAX_NODES + 1, &self));
+                }
+                texts.push(text);
+            }
+            Ok(texts)
+        }
+    }
+
+    deserializer.deserialize_seq(Few)
 }
 
 fn as_bytes<S: Serializer>(data: &[u8], serializer: S) -> Result<S::Ok, S::Error> {

@@ -32,6 +32,9 @@ use tokio::time::{Instant, sleep, timeout_at};
 /// Connections at the same time; one more is refused.
 const MAX_CALLERS: usize = 4096;
 
+/// Places beyond these for the server's own user, so that others cannot keep its workers out.
+const OWN_CALLERS: usize = 256;
+
 /// How long a caller may take to say who it is.
 const HELLO_TIME: Duration = Duration::from_secs(5);
 
@@ -177,7 +180,7 @@ impl Hall {
             () = self.accept(&listener) => {}
         }
         self.finish().await;
-        // Not before the end: whoever looks for the server may ask how its stopping goes.
+        // Not before the end: the name is taken as long as anything of the server is left.
         drop((listener, file));
     }
 
@@ -200,9 +203,9 @@ impl Hall {
 
     async fn receive(self: Rc<Hall>, stream: UnixStream) {
         let place = Place::take(self.callers.clone());
-        let is_full = self.callers.load(Ordering::Relaxed) > MAX_CALLERS;
         let mut caller = Caller::new(stream, self.clone());
-        let end = match caller.greet(is_full).await {
+        let most = if caller.is_owner() { MAX_CALLERS + OWN_CALLERS } else { MAX_CALLERS };
+        let end = match caller.greet(place.number > most).await {
             Ok(Some(Role::Client)) => caller.serve().await,
             Ok(Some(Role::Worker)) => match self.dispatcher.clone() {
                 Some(dispatcher) => worker::serve(&mut caller, dispatcher).await,
@@ -251,17 +254,21 @@ impl Hall {
 }
 
 /// A caller's place among all, which is free again when this is dropped.
-struct Place(Arc<AtomicUsize>);
+struct Place {
+    callers: Arc<AtomicUsize>,
+    /// With it there are so many.
+    number: usize,
+}
 
 impl Place {
     fn take(callers: Arc<AtomicUsize>) -> Place {
-        callers.fetch_add(1, Ordering::Relaxed);
-        Place(callers)
+        let number = callers.fetch_add(1, Ordering::Relaxed) + 1;
+        Place { callers, number }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.callers.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -25,13 +25,17 @@ const ANSWER_TIME: Duration = Duration::from_secs(30);
 /// Answers are written when so much has come together, or when no request is left.
 const ANSWER_BYTES: usize = 64 << 10;
 
+/// Room that is made for a read, at least.
+const READ_BYTES: usize = 4 << 10;
+
 /// A longer request is carried out on a thread of its own.
 const SHORT_REQUEST: usize = 64 << 10;
 
 /// More nodes than these at once, likewise.
 const FEW_NODES: usize = 64;
 
-/// What all incomplete frames together may hold. A caller whose frame does not fit any more has to come back.
+/// What all incomplete frames, long requests and answers that are not read may hold together. A caller that does not fit in
+/// any more has to come back.
 const BUFFER_BYTES: usize = 256 << 20;
 
 /// Why a connection ends.
@@ -67,7 +71,7 @@ pub(super) struct Caller {
     uid: Option<u32>,
     pid: Option<i32>,
     input: BytesMut,
-    /// Bytes of `input` that are counted in the hall.
+    /// Bytes of this caller that are counted in the hall.
     counted: usize,
     /// When the frame that `input` begins with began.
     begun: Option<Instant>,
@@ -93,7 +97,7 @@ impl Caller {
     }
 
     /// Of the server's own user, or root.
-    fn is_owner(&self) -> bool {
+    pub(super) fn is_owner(&self) -> bool {
         self.uid.is_some_and(|uid| uid == self.hall.owner || uid == 0)
     }
 
@@ -185,17 +189,23 @@ impl Caller {
     }
 
     async fn answer(&mut self, frame: BytesMut) -> Result<(), End> {
-        let Ask { id, request } = wire::decode(&frame)?;
         let is_owner = self.is_owner();
-        let result = if takes_long(&request, frame.len()) {
-            // Those before it need not wait for it.
-            self.flush().await?;
-            let desk = self.hall.desk.clone();
-            spawn_blocking(move || answer_frame(&*desk, &frame, is_owner))
-                .await
-                .unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "The engine could not finish the request")))
-        } else {
-            self.hall.desk.answer(&request, is_owner)
+        // A block of its own: what was decoded is not kept while somebody waits for a thread.
+        let (id, answered) = {
+            let Ask { id, request } = wire::decode(&frame)?;
+            (id, (!takes_long(&request, frame.len())).then(|| self.hall.desk.answer(&request, is_owner)))
+        };
+        let result = match answered {
+            Some(result) => result,
+            None => {
+                // Those before it need not wait for it.
+                self.flush().await?;
+                self.count(frame.len())?;
+                let desk = self.hall.desk.clone();
+                spawn_blocking(move || answer_frame(&*desk, &frame, is_owner))
+                    .await
+                    .unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "The engine could not finish the request")))
+            }
         };
         wire::write_message(&mut self.output, &Answer { id, result: result.map_err(fault_of) });
         Ok(())
@@ -212,7 +222,7 @@ impl Caller {
             } else {
                 self.begun.get_or_insert_with(Instant::now);
             }
-            self.count_input()?;
+            self.count(0)?;
             return Ok(None);
         };
         self.begun = None;
@@ -237,7 +247,9 @@ impl Caller {
     }
 
     /// Takes in what is there; false when nothing was.
-    fn try_fill(&mut self) -> Result<bool, End> {
+    pub(super) fn try_fill(&mut self) -> Result<bool, End> {
+        // Room for a usual request, in one read.
+        self.input.reserve(READ_BYTES);
         match self.stream.try_read_buf(&mut self.input) {
             Ok(0) => Err(End::Gone),
             Ok(_) => Ok(true),
@@ -249,6 +261,7 @@ impl Caller {
     pub(super) async fn flush(&mut self) -> Result<(), End> {
         let deadline = Instant::now() + ANSWER_TIME;
         while !self.try_flush()? {
+            self.count(self.output.len())?;
             timeout_at(deadline, self.stream.writable()).await.map_err(|_| End::Late("it does not read"))?.map_err(End::Lost)?;
         }
         Ok(())
@@ -295,12 +308,15 @@ impl Caller {
         let _ = timeout(GOODBYE_TIME, self.flush()).await;
     }
 
-    fn count_input(&mut self) -> Result<(), End> {
-        let buffered = self.hall.buffered.get() - self.counted + self.input.len();
-        self.counted = self.input.len();
+    /// Counts what has come of the next frame, and `more` that is held. What waits for a worker is not held against it: that
+    /// has bounds of its own.
+    fn count(&mut self, more: usize) -> Result<(), End> {
+        let held = self.input.len() + more;
+        let buffered = self.hall.buffered.get() - self.counted + held;
+        self.counted = held;
         self.hall.buffered.set(buffered);
-        if buffered > BUFFER_BYTES && self.counted > SHORT_REQUEST {
-            return Err(End::Late("the frames of all callers together are too long"));
+        if buffered > BUFFER_BYTES && held > SHORT_REQUEST {
+            return Err(End::Late("what waits for all callers together is too much"));
         }
         Ok(())
     }

@@ -17,6 +17,10 @@ use tokio::sync::Notify;
 /// With so much to write no more batches are fetched.
 const OUTPUT_BYTES: usize = 256 << 10;
 
+/// How often the rest of what a dead worker has said is read. More than a socket's queue holds; who writes on and on while
+/// it reads nothing is not dead.
+const LAST_READS: usize = 256;
+
 /// A worker's place. Dropping it gives everything that is not acknowledged to the others.
 struct Place {
     hall: Rc<Hall>,
@@ -42,14 +46,29 @@ pub(super) async fn serve(caller: &mut Caller, dispatcher: Arc<Dispatcher>) -> R
     let wake = Rc::new(Notify::new());
     hall.workers.borrow_mut().insert(worker, wake.clone());
     let mut place = Place { hall: hall.clone(), dispatcher, worker, state: State::Attached };
+    let end = attend(caller, &mut place, &wake).await;
+    if matches!(end, Err(End::Gone | End::Lost(_))) {
+        // It may be the writing that failed: what it has acknowledged before it died still counts.
+        for _ in 0..LAST_READS {
+            if !caller.try_fill().unwrap_or(false) || place.hear_all(caller).is_err() {
+                break;
+            }
+        }
+    }
+    end
+}
+
+async fn attend(caller: &mut Caller, place: &mut Place, wake: &Notify) -> Result<(), End> {
+    let Place { hall, worker, .. } = place;
+    let (hall, worker) = (hall.clone(), *worker);
     let mut stage = hall.stage.subscribe();
     let mut was_told = false;
     let mut batches = BatchWriter::default();
     wire::write_welcome(&mut caller.output, &hall.desk.welcome(worker));
     loop {
-        while let Some(frame) = caller.frame()? {
-            place.hear(wire::decode(&frame)?)?;
-        }
+        place.hear_all(caller)?;
+        // First, so that what was written makes room for the next batch.
+        caller.try_flush()?;
         while caller.backlog() < OUTPUT_BYTES
             && let Some(batch) = place.dispatcher.with(|dispatch| dispatch.next_batch(worker))
         {
@@ -75,6 +94,13 @@ pub(super) async fn serve(caller: &mut Caller, dispatcher: Arc<Dispatcher>) -> R
 }
 
 impl Place {
+    fn hear_all(&mut self, caller: &mut Caller) -> Result<(), End> {
+        while let Some(frame) = caller.frame()? {
+            self.hear(wire::decode(&frame)?)?;
+        }
+        Ok(())
+    }
+
     fn hear(&mut self, word: Word) -> Result<(), Broken> {
         let worker = self.worker;
         let mask = |mask: u32| EventMask(mask & EventMask::ALL.0 & !EventMask::CLIENT.0);
@@ -84,7 +110,7 @@ impl Place {
                 self.dispatcher.with(|dispatch| dispatch.join(worker, mask(bits)));
             }
             (Word::Ready { .. }, _) => return Err(Broken("it was ready twice")),
-            (Word::Leave, State::Attached) => self.state = State::Gone,
+            (Word::Leave, State::Attached | State::Gone) => self.state = State::Gone,
             (Word::Leave, _) => {
                 self.state = State::Leaving;
                 self.dispatcher.with(|dispatch| dispatch.leave(worker));
