@@ -21,24 +21,72 @@ pub struct Record {
     pub context: String,
 }
 
+/// Longest message, and longest text that belongs to one, in bytes: a stranger may have written it.
+const MAX_TEXT: usize = 1000;
+
 impl Record {
     pub fn of(event: &Event<'_>) -> Record {
-        let mut record = Record { level: *event.metadata().level(), message: String::new(), context: String::new() };
-        event.record(&mut record);
-        record
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        fields.open_group("");
+        let message = match cut(&fields.message) {
+            Some(start) => format!("{start}..."),
+            None => fields.message,
+        };
+        Record { level: *event.metadata().level(), message, context: fields.context }
+    }
+}
+
+/// As much of a text as is wanted; none when that is all.
+fn cut(text: &str) -> Option<&str> {
+    let end = (0..=MAX_TEXT).rev().find(|end| text.is_char_boundary(*end))?;
+    (text.len() > MAX_TEXT).then(|| &text[..end])
+}
+
+/// Reads the fields of a message. `group.name` becomes the member `name` of an object `group`; those of a group stand together.
+#[derive(Default)]
+struct Fields {
+    message: String,
+    context: String,
+    group: &'static str,
+}
+
+impl Fields {
+    fn key(&mut self, field: &Field) {
+        let (group, name) = field.name().split_once('.').unwrap_or(("", field.name()));
+        self.open_group(group);
+        self.member(name);
     }
 
-    fn key(&mut self, field: &Field) {
-        if !self.context.is_empty() {
+    /// Closes the one that is open, unless it is the same.
+    fn open_group(&mut self, group: &'static str) {
+        if group == self.group {
+            return;
+        }
+        if !self.group.is_empty() {
+            self.context.push('}');
+        }
+        self.group = group;
+        if !group.is_empty() {
+            self.member(group);
+            self.context.push('{');
+        }
+    }
+
+    fn member(&mut self, name: &str) {
+        if !self.context.is_empty() && !self.context.ends_with('{') {
             self.context.push(',');
         }
-        self.json(field.name());
+        self.json(name);
         self.context.push(':');
     }
 
     fn json(&mut self, text: &str) {
         let mut quoted = Vec::new();
-        php_json::write_str(&mut quoted, text);
+        match cut(text) {
+            Some(start) => php_json::write_str(&mut quoted, &format!("{start}...")),
+            None => php_json::write_str(&mut quoted, text),
+        };
         self.context.push_str(&String::from_utf8_lossy(&quoted));
     }
 
@@ -48,7 +96,7 @@ impl Record {
     }
 }
 
-impl Visit for Record {
+impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         if field.name() == "message" {
             let _ = write!(self.message, "{value:?}");
@@ -58,7 +106,7 @@ impl Visit for Record {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        // A field may be called `message` too; the record's own message comes formatted, through `record_debug`.
+        // A field may be called `message` too; the message itself comes formatted, through `record_debug`.
         self.key(field);
         self.json(value);
     }
@@ -184,6 +232,26 @@ mod tests {
         let context = r#""host":"a\"b","port":9501,"up":true,"load":1.5,"odd":"NaN""#;
         assert_eq!(queue.pop(), Some(Record { level: Level::ERROR, message: "Lost 7".into(), context: context.into() }));
         assert_eq!(queue.pop(), None);
+    }
+
+    #[test]
+    fn fields_with_a_dot_become_objects() {
+        let queue = collected(|| {
+            tracing::info!(nodes.total = 1, nodes.online = 2, plain = "{", memory.peak = 3, "Numbers");
+            tracing::info!(a.b = "x", "One");
+        });
+        let contexts = [queue.pop(), queue.pop()].map(|record| record.unwrap().context);
+        assert_eq!(contexts, [r#""nodes":{"total":1,"online":2},"plain":"{","memory":{"peak":3}"#, r#""a":{"b":"x"}"#]);
+    }
+
+    #[test]
+    fn texts_that_strangers_write_have_a_bound() {
+        let long = format!("{}é{}", "x".repeat(MAX_TEXT - 1), "y".repeat(1_000_000));
+        let record = collected(|| tracing::info!(long, "{long}")).pop().unwrap();
+        let kept = format!("{}...", "x".repeat(MAX_TEXT - 1));
+        assert_eq!((record.message, record.context), (kept.clone(), format!(r#""long":"{kept}""#)));
+        let whole = "x".repeat(MAX_TEXT);
+        assert_eq!(collected(|| tracing::info!("{whole}")).pop().unwrap().message, whole);
     }
 
     #[test]

@@ -7,11 +7,12 @@
 use crate::shim;
 use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::log::{LogQueue, Record};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, open};
 use std::os::fd::{BorrowedFd, IntoRawFd};
 use std::ptr;
 use std::sync::Once;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU64, Ordering};
 use tracing::level_filters::LevelFilter;
 use tracing::span::{self, Attributes, Id};
 use tracing::{Event, Level, Metadata, Subscriber};
@@ -26,6 +27,8 @@ const UNSET: u8 = u8::MAX;
 
 static LEVEL: AtomicU8 = AtomicU8::new(UNSET);
 static TARGET: AtomicI32 = AtomicI32::new(STDERR);
+/// Messages that found the target full.
+static LOST: AtomicU64 = AtomicU64::new(0);
 static TOUCHED: AtomicBool = AtomicBool::new(false);
 
 /// What a configuration says about the log. The log is the process's: the last server or client that starts decides.
@@ -94,6 +97,16 @@ fn write_line(record: &Record) {
     text.push('\n');
     // SAFETY: descriptors of the log are never closed; that of stderr is the process's own.
     let target = unsafe { BorrowedFd::borrow_raw(TARGET.load(Ordering::Relaxed)) };
+    // Nobody waits for whoever should read this: the engine's threads write here.
+    let mut wants = [PollFd::new(&target, PollFlags::OUT)];
+    if !poll(&mut wants, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0) {
+        LOST.fetch_add(1, Ordering::Relaxed);
+        return;
+    }
+    let lost = LOST.swap(0, Ordering::Relaxed);
+    if lost > 0 {
+        text = format!("[{now}] [WARNING] {lost} log messages were lost: nobody read them\n{text}");
+    }
     // A log that cannot be written has nobody to tell.
     let _ = rustix::io::write(target, text.as_bytes());
 }

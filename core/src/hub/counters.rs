@@ -152,6 +152,12 @@ counters! {
     unregisters,
     /// Frames of a type the server does not know or that only servers send; no reply.
     unknown_types,
+    /// HEARTBEAT_RES frames, part of the unknown types.
+    heartbeat_replies_in,
+    /// PONG frames, part of the unknown types.
+    pongs_in,
+    /// ERROR frames, part of the unknown types.
+    errors_in,
     /// Frames whose body is not what it should be; ERROR 500, the stream goes on.
     invalid_payloads,
     /// Streams that did not start a frame with its magic number; ERROR 500, closed.

@@ -236,6 +236,12 @@ impl Session {
             FrameType::ACK if cx.replies.dialect() == Dialect::V2 => Next::Continue,
             _ => {
                 cx.counters.unknown_types.up();
+                match frame.frame_type {
+                    FrameType::HEARTBEAT_RES => cx.counters.heartbeat_replies_in.up(),
+                    FrameType::PONG => cx.counters.pongs_in.up(),
+                    FrameType::ERROR => cx.counters.errors_in.up(),
+                    _ => {}
+                }
                 cx.journal.unknown_type(frame.frame_type.0, cx.now);
                 Next::Continue
             }

@@ -98,6 +98,42 @@ final class LoggerTest extends TestCase
         self::assertSame('', $server->process->errors());
     }
 
+    public function test_the_numbers_are_logged_now_and_then(): void
+    {
+        $server = $this->server(['log' => 'logger', 'stats_interval' => 0.2], self::TELLING_LOGGER);
+        $node = $server->node('a');
+        $node->beat();
+        $stats = fn (): array => array_column(array_filter($server->process->said('log'), fn (array $line) => $line[1] === 'Server stats'), 2);
+        $this->until(fn () => ($stats()[array_key_last($stats()) ?? 0]['nodes']['total_heartbeats'] ?? 0) === 1, 'the beat is in the numbers');
+        $numbers = $stats()[array_key_last($stats())];
+        self::assertSame(['nodes', 'channels', 'connections', 'memory'], array_keys($numbers));
+        $shown = $server->stats();
+        foreach (['nodes', 'channels', 'connections'] as $part) {
+            // As getStats() shows them, but for the queues, which are PHP's.
+            $same = array_diff_key($shown[$part], ['total_send_queue' => 0, 'total_recv_queue' => 0]);
+            self::assertEqualsCanonicalizing(array_keys($same), array_keys($numbers[$part]));
+            self::assertEquals($same, $numbers[$part]);
+        }
+        self::assertSame(['current', 'peak', 'current_formatted', 'peak_formatted'], array_keys($numbers['memory']));
+        self::assertGreaterThan(1 << 20, $numbers['memory']['current']);
+        self::assertSame(hb_format_bytes($numbers['memory']['peak']), $numbers['memory']['peak_formatted']);
+        $this->until(fn () => count($stats()) > 2, 'they come again');
+    }
+
+    public function test_nobody_waits_for_whoever_does_not_read_the_log(): void
+    {
+        $unread = ['wrap' => ['bash', '-c', 'exec "$@" 2> >(exec sleep 600)', 'bash']];
+        $server = $this->server(['log_level' => 'info', 'worker_count' => 1], '', $unread);
+        $peer = $server->connect();
+        // Twice as many lines as the pipe holds.
+        $peer->bytes(str_repeat(Frame::registration('a') . Frame::bytes(Frame::UNREGISTER), 900));
+        for ($i = 0; $i < 900; $i++) {
+            $peer->expect(Frame::REGISTER);
+        }
+        $peer->expectSilence();
+        self::assertSame(0, $server->stop());
+    }
+
     public function test_a_flood_of_nonsense_is_a_few_lines_and_a_count(): void
     {
         $since = microtime(true);

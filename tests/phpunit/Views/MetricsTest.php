@@ -70,18 +70,19 @@ final class MetricsTest extends TestCase
 
     public function test_refusals_and_timeouts_are_counted(): void
     {
-        $server = $this->server(['max_connections' => 2, 'heartbeat_timeout' => 1, 'rate_limit_capacity' => 4, 'rate_limit_refill_rate' => 0.001]);
+        $server = $this->server(['max_connections' => 2, 'heartbeat_timeout' => 1, 'rate_limit_capacity' => 6, 'rate_limit_refill_rate' => 0.001]);
         $server->node('silent');
         $b = $server->connect();
         // Its thread has it now: who comes later is the one too many.
         $b->expectSilence();
         $server->connect()->expectError(503, 'Server is full or connection limit reached');
-        $b->send(99)->send(Frame::PONG)->send(0);
+        $b->send(99)->send(Frame::PONG)->send(Frame::HEARTBEAT_RES)->send(Frame::ERROR)->send(0);
         foreach (range(1, 4) as $i) {
             $b->send(Frame::PING)->expectError(429, 'Rate limit exceeded');
         }
         $expected = ['heartbeat_connection_rejected_total' => 1, 'heartbeat_rate_limited_total' => 4, 'heartbeat_nodes_timeout_total' => 1,
-            'heartbeat_messages_total{type="UNKNOWN"}' => 3];
+            'heartbeat_messages_total{type="UNKNOWN"}' => 2, 'heartbeat_messages_total{type="PONG"}' => 1,
+            'heartbeat_messages_total{type="HEARTBEAT_RES"}' => 1, 'heartbeat_messages_total{type="ERROR"}' => 1];
         $this->until(fn () => array_intersect_key($this->samples($server->ask(self::EXPORT)), $expected) == $expected, 'these are counted: ' . json_encode($expected));
     }
 
