@@ -11,7 +11,7 @@ use crate::config::InboxLimits;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, EventMask, Resume};
 use crate::hub::coalesce::{Key, put_together};
-use crate::hub::event::Host;
+use crate::hub::event::{Host, Paused};
 use indexmap::IndexMap;
 use rustix::event::{EventfdFlags, eventfd};
 use std::collections::VecDeque;
@@ -31,8 +31,7 @@ struct Queue {
     events: VecDeque<Event>,
     bytes: usize,
     overflow: IndexMap<Key, Event>,
-    /// Producers that wait for room. At most one entry per producer: a paused one does not produce.
-    paused: Vec<Arc<dyn Resume>>,
+    paused: Paused,
     /// The descriptor is readable.
     armed: bool,
     pauses: u64,
@@ -92,7 +91,7 @@ impl Inbox {
             let _ = rustix::io::read(&self.fd, &mut [0u8; 8]);
         }
         if queue.events.len() <= self.limits.events / 2 && queue.bytes <= self.limits.bytes / 2 && queue.overflow.is_empty() {
-            resumed = std::mem::take(&mut queue.paused);
+            resumed = queue.paused.take();
         }
         drop(queue);
         // Outside the lock: a resumed producer may push at once.
@@ -184,7 +183,9 @@ impl Host for Inbox {
         let crowded = queue.overflow.len() >= self.limits.events;
         if crowded {
             queue.pauses += 1;
-            queue.paused.extend(producer);
+            if let Some(producer) = producer {
+                queue.paused.push(producer);
+            }
         }
         crowded
     }

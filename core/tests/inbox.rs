@@ -214,3 +214,23 @@ fn a_host_that_only_hears_of_departures_bounds_who_may_register_as_well() {
         assert!(matches!(server.event(), Event::Left { .. }));
     }
 }
+
+#[test]
+fn producers_that_are_gone_before_there_is_room_do_not_pile_up() {
+    let inbox = inbox(1, 1 << 20);
+    inbox.push_state(close(1));
+    inbox.push_state(close(2));
+    let (mut gone, mut alive) = (Vec::new(), Vec::new());
+    for number in 0..1000 {
+        let producer = Arc::new(Producer::default());
+        assert!(inbox.is_crowded(Some(producer.clone())));
+        gone.push(Arc::downgrade(&producer));
+        if number % 100 == 0 {
+            alive.push(producer);
+        }
+    }
+    let kept = gone.iter().filter(|producer| producer.strong_count() > 0).count();
+    assert!(kept < 50, "{kept} of a thousand are kept, ten are alive");
+    drain(&inbox, 10);
+    assert!(alive.iter().all(|producer| producer.0.load(Ordering::Relaxed) == 1));
+}

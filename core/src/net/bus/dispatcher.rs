@@ -5,6 +5,7 @@
 use crate::event::{Event, EventMask, Resume};
 use crate::hub::Host;
 use crate::hub::dispatch::{Dispatch, DispatchLimits, DispatchStats, WorkerId};
+use crate::hub::event::Paused;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
@@ -19,8 +20,7 @@ pub(crate) struct Dispatcher {
 struct State {
     dispatch: Dispatch,
     ready: Vec<WorkerId>,
-    /// Producers that wait for room. At most one entry per producer: a paused one does not produce.
-    paused: Vec<Arc<dyn Resume>>,
+    paused: Paused,
 }
 
 impl Dispatcher {
@@ -28,7 +28,7 @@ impl Dispatcher {
         let dispatch = Dispatch::new(limits, until_first_join);
         Dispatcher {
             wants: AtomicU32::new(dispatch.wants().0),
-            state: Mutex::new(State { dispatch, ready: Vec::new(), paused: Vec::new() }),
+            state: Mutex::new(State { dispatch, ready: Vec::new(), paused: Paused::default() }),
             bell: Notify::new(),
         }
     }
@@ -42,7 +42,7 @@ impl Dispatcher {
         let mut state = self.lock();
         let result = work(&mut state.dispatch);
         self.wants.store(state.dispatch.wants().0, Ordering::Relaxed);
-        let resumed = if state.paused.is_empty() || state.dispatch.is_crowded() { Vec::new() } else { std::mem::take(&mut state.paused) };
+        let resumed = if state.paused.is_empty() || state.dispatch.is_crowded() { Vec::new() } else { state.paused.take() };
         self.ring(state);
         // Outside the lock: a resumed producer may push at once.
         for producer in resumed {
@@ -97,7 +97,9 @@ impl Host for Dispatcher {
         let mut state = self.lock();
         let is_crowded = state.dispatch.is_crowded();
         if is_crowded {
-            state.paused.extend(producer);
+            if let Some(producer) = producer {
+                state.paused.push(producer);
+            }
         }
         is_crowded
     }
