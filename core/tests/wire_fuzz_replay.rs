@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+#[path = "../../fuzz/properties/decode_bus.rs"]
+mod decode_bus;
 #[path = "../../fuzz/properties/decode_v1.rs"]
 mod decode_v1;
 #[path = "../../fuzz/properties/decode_v2.rs"]
@@ -26,6 +28,9 @@ fn the_seeds_of_the_decoders_are_the_golden_vectors_and_hold_their_properties() 
     let (v1, v2) = (inputs("seeds/decode_v1"), inputs("seeds/decode_v2"));
     assert!(v1 == golden(include_str!("../../tests/vectors/v1.txt")), "the vectors changed: run fuzz/make-seeds");
     assert!(v2 == golden(include_str!("../../tests/vectors/v2.txt")), "the vectors changed: run fuzz/make-seeds");
+    let bus = inputs("seeds/decode_bus");
+    assert!(bus == golden(include_str!("../../tests/vectors/bus.txt")), "the vectors changed: run fuzz/make-seeds");
+    bus.iter().for_each(|seed| decode_bus::check(seed));
     v1.iter().for_each(|seed| decode_v1::check(seed));
     v2.iter().for_each(|seed| decode_v2::check(seed));
 }
@@ -33,7 +38,9 @@ fn the_seeds_of_the_decoders_are_the_golden_vectors_and_hold_their_properties() 
 #[test]
 fn the_corpora_of_the_decoders_hold_their_properties() {
     let (v1, v2) = (inputs("regressions/decode_v1"), inputs("regressions/decode_v2"));
-    assert!(!v1.is_empty() && !v2.is_empty());
+    let bus = inputs("regressions/decode_bus");
+    assert!(!v1.is_empty() && !v2.is_empty() && !bus.is_empty());
+    bus.iter().for_each(|input| decode_bus::check(input));
     v1.iter().for_each(|input| decode_v1::check(input));
     v2.iter().chain(&v1).for_each(|input| decode_v2::check(input));
 }

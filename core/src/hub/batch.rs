@@ -335,3 +335,6 @@ fn write_address(out: &mut Vec<u8>, address: SocketAddr) {
     }
     out.extend_from_slice(&address.port().to_be_bytes());
 }
+
+#[cfg(test)]
+mod tests;

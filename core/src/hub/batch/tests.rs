@@ -1,0 +1,178 @@
+use super::*;
+use crate::hub::event::EventMask;
+use crate::hub::link::{Doorbell, Link};
+use crate::wire::bus::{LENGTH_LEN, frame};
+
+struct Silent;
+
+impl Doorbell for Silent {
+    fn ring(&self, _slot: u32, _connection_id: u64) {}
+}
+
+/// Ten seconds of the monotonic clock, 1700000000.5 for everybody else.
+const NOW: Now = Now { mono: 10_000_000, unix: 1_700_000_000_500_000 };
+
+fn node(id: &str, peer: &str, channel_id: u32, metadata: &str) -> Arc<Node> {
+    let link = Arc::new(Link::new(300, peer.parse().unwrap(), 0, Arc::new(Silent)));
+    Arc::new(Node::new(id.into(), link, channel_id, metadata.into(), NOW))
+}
+
+fn told(sequence: u64, event: Event) -> Told {
+    Told { sequence, redelivered: false, watched: false, event }
+}
+
+fn data(node: &Arc<Node>, payload: &[u8]) -> Event {
+    Event::Data { node: node.clone(), channel_id: node.channel_id(), payload: Bytes::copy_from_slice(payload) }
+}
+
+fn write(batch: &Batch) -> Vec<u8> {
+    let mut out = Vec::new();
+    BatchWriter::default().write(&mut out, batch, NOW);
+    out
+}
+
+fn bodies(mut written: &[u8]) -> Vec<Bytes> {
+    let mut bodies = Vec::new();
+    while let Some((body, len)) = frame(written, u32::MAX).unwrap() {
+        bodies.push(Bytes::copy_from_slice(body));
+        written = &written[len..];
+    }
+    assert!(written.is_empty());
+    bodies
+}
+
+/// Everything that was read, as text, which is how events compare.
+fn read(written: &[u8]) -> Vec<String> {
+    let mut reader = BatchReader::default();
+    let mut all = Vec::new();
+    for body in bodies(written) {
+        reader.open(body).unwrap();
+        while let Some(told) = reader.next().unwrap() {
+            all.push(format!("{told:?}"));
+        }
+    }
+    assert!(reader.is_done());
+    all
+}
+
+fn expected(batch: &Batch) -> Vec<String> {
+    let info = |node: &Arc<Node>| Arc::new(node.info(NOW));
+    let events = batch.events.iter().map(|told| {
+        let event = match &told.event {
+            Event::Connect { connection_id, peer } => Event::Connect { connection_id: *connection_id, peer: *peer },
+            Event::Register { node, count } => Event::Register { node: info(node), count: *count },
+            Event::Heartbeat { node, count } => Event::Heartbeat { node: info(node), count: *count },
+            Event::Data { node, channel_id, payload } => {
+                Event::Data { node: info(node), channel_id: *channel_id, payload: payload.clone() }
+            }
+            Event::Left { node, how, count } => Event::Left { node: info(node), how: *how, count: *count },
+            Event::Close { connection_id, reason } => Event::Close { connection_id: *connection_id, reason: *reason },
+            Event::Client { .. } => unreachable!(),
+        };
+        format!("{:?}", Told { sequence: told.sequence, redelivered: told.redelivered, watched: told.watched, event })
+    });
+    events.collect()
+}
+
+/// One event of each kind, in the order of the vectors.
+fn one_of_each() -> Batch {
+    let (first, second) = (node("n1", "10.0.0.1:5000", 7, "[]"), node("n2", "[::1]:5001", 8, r#"{"a":1}"#));
+    let events = vec![
+        told(1, Event::Connect { connection_id: 300, peer: "10.0.0.1:5000".parse().unwrap() }),
+        told(2, Event::Register { node: first.clone(), count: 1 }),
+        told(3, Event::Heartbeat { node: first.clone(), count: 2 }),
+        Told { redelivered: true, ..told(4, data(&first, b"\xff\0")) },
+        Told { watched: true, ..told(5, data(&second, b"hi")) },
+        told(6, Event::Left { node: first, how: Departure::TimedOut, count: 1 }),
+        told(7, Event::Close { connection_id: 300, reason: CloseReason::HeartbeatTimeout }),
+    ];
+    Batch { number: 9, events }
+}
+
+#[test]
+fn what_is_written_is_read_again() {
+    let batch = one_of_each();
+    assert_eq!(read(&write(&batch)), expected(&batch));
+}
+
+#[test]
+fn a_batch_is_laid_out_as_the_vectors_say() {
+    let vectors = include_str!("../../../../tests/vectors/bus.txt");
+    let row = vectors.lines().find(|line| line.ends_with("| batch")).expect("a row for a batch");
+    let hex: String = write(&one_of_each()).iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(row.split(' ').next(), Some(&*hex));
+}
+
+#[test]
+fn every_reason_and_departure_has_a_number_of_its_own() {
+    let closes = REASONS.map(|reason| Event::Close { connection_id: 1, reason });
+    let gone = node("n", "10.0.0.1:1", 1, "[]");
+    let leaves = DEPARTURES.map(|how| Event::Left { node: gone.clone(), how, count: 1 });
+    let batch = Batch { number: 1, events: closes.into_iter().chain(leaves).map(|event| told(1, event)).collect() };
+    assert_eq!(read(&write(&batch)), expected(&batch));
+    assert_eq!(batch.events.iter().filter(|told| told.event.kind() == EventMask::CLOSE).count(), 12);
+}
+
+#[test]
+fn a_node_is_described_once_per_frame_and_shared_by_its_events() {
+    let busy = node("a-node-with-a-rather-long-name", "10.0.0.1:1", 1, "[]");
+    let one = Batch { number: 1, events: vec![told(1, data(&busy, b""))] };
+    let many = Batch { number: 1, events: (0..100).map(|number| told(number, data(&busy, b""))).collect() };
+    assert_eq!(write(&many).len() - write(&one).len(), 99 * (1 + 8 + 4 + 4 + 4));
+    let mut reader = BatchReader::default();
+    reader.open(bodies(&write(&many)).remove(0)).unwrap();
+    let mut described = Vec::new();
+    while let Some(Told { event: Event::Data { node, .. }, .. }) = reader.next().unwrap() {
+        described.push(node);
+    }
+    assert!(described.len() == 100 && described.iter().all(|node| Arc::ptr_eq(node, &described[0])));
+}
+
+#[test]
+fn a_long_batch_goes_in_several_frames_and_is_done_with_the_last() {
+    let busy = node("n", "10.0.0.1:1", 1, "[]");
+    let long = vec![b'x'; 200_000];
+    let batch = Batch { number: 1, events: (0..10).map(|number| told(number, data(&busy, &long))).collect() };
+    let written = write(&batch);
+    let frames = bodies(&written);
+    assert!(frames.len() > 2 && frames.iter().all(|frame| frame.len() < FRAME_BYTES + long.len() + 1000), "{}", frames.len());
+    let mut reader = BatchReader::default();
+    for (index, frame) in frames.iter().enumerate() {
+        reader.open(frame.clone()).unwrap();
+        while reader.next().unwrap().is_some() {}
+        assert_eq!(reader.is_done(), index == frames.len() - 1);
+    }
+    assert_eq!(read(&written), expected(&batch));
+}
+
+#[test]
+fn a_frame_that_is_cut_or_goes_on_is_broken_and_nothing_worse() {
+    let written = write(&one_of_each());
+    let body = &written[LENGTH_LEN..];
+    let try_to_read = |bytes: &[u8]| {
+        let mut reader = BatchReader::default();
+        reader.open(Bytes::copy_from_slice(bytes))?;
+        while reader.next()?.is_some() {}
+        Ok::<(), Broken>(())
+    };
+    assert_eq!(try_to_read(body), Ok(()));
+    for len in 0..body.len() {
+        assert!(try_to_read(&body[..len]).is_err(), "cut at {len}");
+    }
+    assert_eq!(try_to_read(&[body, &[0]].concat()), Err(Broken("bytes are left in a batch")));
+    // Whatever one byte is changed to, it is read or refused.
+    for at in 0..body.len() {
+        for change in [1, 0x80, 0xff] {
+            let mut changed = body.to_vec();
+            changed[at] ^= change;
+            let _ = try_to_read(&changed);
+        }
+    }
+}
+
+#[test]
+fn a_batch_of_nothing_is_refused() {
+    let mut empty = vec![News::Batch.code()];
+    empty.extend([0; 12]);
+    assert_eq!(BatchReader::default().open(empty.into()), Err(Broken("a batch without events")));
+}

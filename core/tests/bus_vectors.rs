@@ -1,0 +1,240 @@
+//! Pins every message of the bus socket to the bytes in `tests/vectors/bus.txt`: a layout that changes without a new
+//! version would let two releases misunderstand each other. The frames of batches are compared in `hub::batch`.
+
+use heartbus_core::wire::bus::{
+    Answer, Ask, ConnectionInfo, DurationsRecord, Fault, Hello, LENGTH_LEN, News, NodeInfo, Reply, Request, Role, StatsRecord, VERSION,
+    Welcome, Word, decode, parse_greeting, parse_hello, write_hello, write_message, write_news, write_refusal, write_welcome,
+};
+
+const VECTORS: &str = include_str!("../../tests/vectors/bus.txt");
+
+fn rows() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+    let rows = VECTORS.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    rows.map(|row| {
+        let mut columns = row.splitn(3, " | ");
+        let mut column = || columns.next().unwrap_or_else(|| panic!("a column is missing: {row}"));
+        (column(), column(), column())
+    })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn bytes_of(hex: &str) -> Vec<u8> {
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+}
+
+/// Compares what we write with the rows of that kind, one by one and in order.
+fn compare(kind: &str, written: Vec<(String, Vec<u8>)>) {
+    let expected: Vec<(String, String)> =
+        rows().filter(|(.., of)| *of == kind).map(|(hex, meaning, _)| (meaning.to_owned(), hex.to_owned())).collect();
+    let lines: String = written.iter().map(|(meaning, bytes)| format!("{} | {meaning} | {kind}\n", hex(bytes))).collect();
+    let written: Vec<(String, String)> = written.into_iter().map(|(meaning, bytes)| (meaning, hex(&bytes))).collect();
+    assert!(written == expected, "tests/vectors/bus.txt does not have these rows. Is it a new version?\n{lines}");
+}
+
+fn message(message: &impl serde::Serialize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    write_message(&mut bytes, message);
+    bytes
+}
+
+fn node() -> NodeInfo {
+    NodeInfo {
+        id: "n1".into(),
+        peer: "10.0.0.1:5000".parse().unwrap(),
+        connection_id: 300,
+        channel_id: 7,
+        online: true,
+        last_heartbeat: 1_700_000_000.5,
+        heartbeat_count: 2,
+        total_messages: 1,
+        last_message: 0.0,
+        created_at: 1_700_000_000.25,
+        metadata: "[]".into(),
+    }
+}
+
+fn welcome() -> Welcome {
+    Welcome {
+        name: "HeartbeatServer".into(),
+        package: "0.1.0".into(),
+        pid: 4711,
+        started_at: 1_700_000_000_500_000,
+        listen: "0.0.0.0:9501".parse().unwrap(),
+        takes_workers: true,
+        worker: 3,
+        frame_cap: 16_777_216,
+        max_frame_bytes: 10_485_760,
+        max_connections: 1000,
+        io_threads: 2,
+        heartbeat_timeout: 30_000_000,
+    }
+}
+
+#[test]
+fn the_hellos_are_those_of_the_vectors() {
+    let hello = |role| {
+        let mut bytes = Vec::new();
+        write_hello(&mut bytes, VERSION, role, 4711, "0.1.0");
+        bytes
+    };
+    compare(
+        "hello",
+        vec![("a client, pid 4711, package 0.1.0".into(), hello(Role::Client)), ("a worker, the same".into(), hello(Role::Worker))],
+    );
+    for (hex, ..) in rows().filter(|(.., kind)| *kind == "hello") {
+        let bytes = bytes_of(hex);
+        let (Hello { version, pid, package, .. }, len) = parse_hello(&bytes).unwrap().unwrap();
+        assert_eq!((version, pid, package.as_str(), len), (VERSION, 4711, "0.1.0", bytes.len()));
+    }
+}
+
+#[test]
+fn the_greetings_are_those_of_the_vectors() {
+    let refusal = Fault { kind: 3, message: "both must run the same release".into() };
+    let (mut first, mut second) = (Vec::new(), Vec::new());
+    write_welcome(&mut first, &welcome());
+    write_refusal(&mut second, &refusal);
+    assert_eq!(parse_greeting(&first).unwrap().unwrap(), (Ok(welcome()), first.len()));
+    assert_eq!(parse_greeting(&second).unwrap().unwrap(), (Err(refusal), second.len()));
+    let text = "welcome: HeartbeatServer, package 0.1.0, pid 4711, since 1700000000.5, at 0.0.0.0:9501, takes workers, \
+                worker 3, frames up to 16777216, messages up to 10485760, 1000 connections, 2 threads, timeout 30000000 us";
+    compare("greeting", vec![(text.into(), first), ("refused, kind 3: both must run the same release".into(), second)]);
+}
+
+/// One of each; a new variant does not compile before it is here.
+fn requests() -> Vec<(&'static str, Request<'static>)> {
+    let all = vec![
+        ("SendTo n1, channel 7: hi", Request::SendTo { node: "n1", channel: 7, data: b"hi" }),
+        ("SendMany n1, n2: hi", Request::SendMany { nodes: vec!["n1", "n2"], data: b"hi" }),
+        ("Broadcast: the bytes ff 00", Request::Broadcast { data: b"\xff\0" }),
+        ("Disconnect n1", Request::Disconnect { node: "n1" }),
+        ("KeepAlive n1", Request::KeepAlive { node: "n1" }),
+        ("Node n1", Request::Node { id: "n1" }),
+        ("NodeOfChannel 7", Request::NodeOfChannel { channel: 7 }),
+        ("NodeOfConnection 300", Request::NodeOfConnection { connection: 300 }),
+        ("Page: the first 100", Request::Page { after: None, limit: 100, id_pattern: None, ip: None }),
+        (
+            "Page: 10 behind 5, ids a*, from 10.0.0.1",
+            Request::Page { after: Some(5), limit: 10, id_pattern: Some("a*"), ip: Some("10.0.0.1".parse().unwrap()) },
+        ),
+        ("Page: 10 from ::1", Request::Page { after: None, limit: 10, id_pattern: None, ip: Some("::1".parse().unwrap()) }),
+        ("Stats", Request::Stats),
+        ("HeartbeatTimeout", Request::HeartbeatTimeout),
+        ("SetHeartbeatTimeout 30000000 us", Request::SetHeartbeatTimeout { micros: 30_000_000 }),
+        ("Connections: up to 10", Request::Connections { max: 10 }),
+        ("CloseDoor", Request::CloseDoor),
+    ];
+    for (_, request) in &all {
+        match request {
+            Request::SendTo { .. } | Request::SendMany { .. } | Request::Broadcast { .. } | Request::Disconnect { .. } => {}
+            Request::KeepAlive { .. } | Request::Node { .. } | Request::NodeOfChannel { .. } | Request::NodeOfConnection { .. } => {}
+            Request::Page { .. } | Request::Stats | Request::HeartbeatTimeout | Request::SetHeartbeatTimeout { .. } => {}
+            Request::Connections { .. } | Request::CloseDoor => {}
+        }
+    }
+    all
+}
+
+#[test]
+fn the_requests_are_those_of_the_vectors() {
+    let asks = requests().into_iter().map(|(meaning, request)| (meaning, Ask { id: 200, request }));
+    let written = asks.map(|(meaning, ask)| {
+        let bytes = message(&ask);
+        assert_eq!(decode::<Ask<'_>>(&bytes[LENGTH_LEN..]), Ok(ask));
+        (format!("200: {meaning}"), bytes)
+    });
+    compare("request", written.collect());
+}
+
+#[test]
+fn the_answers_are_those_of_the_vectors() {
+    let connection = ConnectionInfo {
+        id: 300,
+        peer: "[::1]:5000".parse().unwrap(),
+        nodes: 1,
+        first_node: Some("n1".into()),
+        bytes_in: 1000,
+        bytes_out: 2000,
+        bytes_waiting_in: 0,
+        bytes_waiting_out: 3,
+    };
+    let stats = StatsRecord {
+        numbers: vec![("nodes_online".into(), 1), ("bytes_in".into(), 1000)],
+        messages: DurationsRecord { buckets: vec![1, 0, 300], micros: 5 },
+        heartbeats: DurationsRecord::default(),
+    };
+    let described = "n1 at 10.0.0.1:5000, connection 300, channel 7, online, heartbeat 1700000000.5, 2 heartbeats, 1 message, \
+                     last message 0.0, since 1700000000.25, metadata []";
+    let replies = vec![
+        ("Done".to_owned(), Ok(Reply::Done)),
+        ("Count 300".to_owned(), Ok(Reply::Count(300))),
+        ("no Node".to_owned(), Ok(Reply::Node(None))),
+        (format!("Node {described}"), Ok(Reply::Node(Some(node())))),
+        ("Page of that node, next 5".to_owned(), Ok(Reply::Page { nodes: vec![node()], next: Some(5) })),
+        ("Stats nodes_online 1, bytes_in 1000, messages [1, 0, 300] in 5 us, no heartbeats".to_owned(), Ok(Reply::Stats(stats))),
+        ("Micros 30000000".to_owned(), Ok(Reply::Micros(30_000_000))),
+        (
+            "Connections 300 at [::1]:5000, 1 node, first n1, in 1000, out 2000, waiting in 0, out 3".to_owned(),
+            Ok(Reply::Connections(vec![connection])),
+        ),
+        ("error 7: No such node is online".to_owned(), Err(Fault { kind: 7, message: "No such node is online".into() })),
+    ];
+    for (_, reply) in &replies {
+        match reply {
+            Ok(Reply::Done | Reply::Count(_) | Reply::Node(_) | Reply::Page { .. } | Reply::Stats(_)) => {}
+            Ok(Reply::Micros(_) | Reply::Connections(_)) | Err(_) => {}
+        }
+    }
+    let written = replies.into_iter().map(|(meaning, result)| {
+        let answer = Answer { id: 200, result };
+        let bytes = message(&answer);
+        assert_eq!(decode::<Answer>(&bytes[LENGTH_LEN..]), Ok(answer));
+        (format!("200: {meaning}"), bytes)
+    });
+    compare("answer", written.collect());
+}
+
+#[test]
+fn the_words_of_workers_are_those_of_the_vectors() {
+    let words = vec![
+        ("Ready, data and left", Word::Ready { mask: 24 }),
+        ("Subscribe to nothing", Word::Subscribe { mask: 0 }),
+        ("Acknowledge batch 300", Word::Acknowledge { batch: 300 }),
+        ("Leave", Word::Leave),
+        ("Watch channel 7", Word::Watch { channel: 7 }),
+        ("Unwatch channel 7", Word::Unwatch { channel: 7 }),
+    ];
+    for (_, word) in &words {
+        match word {
+            Word::Ready { .. } | Word::Subscribe { .. } | Word::Acknowledge { .. } => {}
+            Word::Leave | Word::Watch { .. } | Word::Unwatch { .. } => {}
+        }
+    }
+    let written = words.into_iter().map(|(meaning, word)| {
+        let bytes = message(&word);
+        assert_eq!(decode::<Word>(&bytes[LENGTH_LEN..]), Ok(word));
+        (meaning.to_owned(), bytes)
+    });
+    compare("word", written.collect());
+}
+
+#[test]
+fn the_news_without_events_are_those_of_the_vectors() {
+    let news = |news| {
+        let mut bytes = Vec::new();
+        write_news(&mut bytes, news);
+        bytes
+    };
+    compare("news", vec![("Stopping".into(), news(News::Stopping)), ("Finished".into(), news(News::Finished))]);
+}
+
+#[test]
+fn the_kinds_of_rows_are_known() {
+    for (hex, _, kind) in rows() {
+        assert!(["hello", "greeting", "request", "answer", "word", "news", "batch"].contains(&kind), "{kind}");
+        assert!(hex.len() % 2 == 0);
+    }
+}

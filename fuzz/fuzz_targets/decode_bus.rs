@@ -1,0 +1,7 @@
+//! Feeds arbitrary bytes to every decoder of the bus socket.
+#![no_main]
+
+#[path = "../properties/decode_bus.rs"]
+mod decode_bus;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| decode_bus::check(input));
