@@ -17,7 +17,7 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 use std::collections::{HashMap, VecDeque};
 use std::fs;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Shutdown};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::UnixStream;
@@ -417,7 +417,6 @@ pub enum Phase {
 pub struct Attachment {
     line: Line,
     timeout: Duration,
-    process: u32,
     phase: Phase,
     batch: BatchReader,
 }
@@ -432,7 +431,7 @@ impl Attachment {
         let deadline = Instant::now() + timeout;
         let mut line = Line::open(path, Role::Worker, deadline)?;
         line.await_welcome(deadline)?;
-        Ok(Attachment { line, timeout, process: std::process::id(), phase: Phase::Running, batch: BatchReader::default() })
+        Ok(Attachment { line, timeout, phase: Phase::Running, batch: BatchReader::default() })
     }
 
     /// Readable when [`Attachment::drain`] has something to do, unless the last one stopped at its `max`.
@@ -450,7 +449,7 @@ impl Attachment {
     }
 
     pub fn is_own_process(&self) -> bool {
-        self.process == std::process::id()
+        self.line.process == std::process::id()
     }
 
     /// Events may come from now on.
@@ -576,6 +575,17 @@ struct Line {
     /// Room to make for the next read.
     room: usize,
     welcome: Option<Welcome>,
+    process: u32,
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        // A process that was forked off this one may hold a copy of the descriptor: the engine is to see the end of ours. In
+        // that process, it is not ours to end.
+        if self.process == std::process::id() {
+            let _ = self.stream.shutdown(Shutdown::Both);
+        }
+    }
 }
 
 /// What became of bytes that could not be sent.
@@ -589,7 +599,7 @@ struct Unsent {
 impl Line {
     fn open(path: &Path, role: Role, deadline: Instant) -> Result<Line, Error> {
         let stream = connect(path, deadline)?;
-        let mut line = Line { stream, input: BytesMut::new(), room: *READ_BYTES.start(), welcome: None };
+        let mut line = Line { stream, input: BytesMut::new(), room: *READ_BYTES.start(), welcome: None, process: std::process::id() };
         let mut hello = Vec::with_capacity(32);
         wire::write_hello(&mut hello, wire::VERSION, role, std::process::id(), env!("CARGO_PKG_VERSION"));
         line.send(&hello, deadline).map_err(|failed| failed.error)?;

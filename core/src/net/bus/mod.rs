@@ -16,8 +16,10 @@ use crate::wire::bus::{Reply, Request, Role, Welcome};
 use dispatcher::Dispatcher;
 use session::{Caller, End};
 use socket::BusSocket;
+use socket2::SockRef;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::net::Shutdown;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -180,8 +182,10 @@ impl Hall {
             () = self.accept(&listener) => {}
         }
         self.finish().await;
+        // Not only dropped: in a process that was forked off this one it would go on listening, and nobody would answer.
+        let _ = SockRef::from(&listener).shutdown(Shutdown::Both);
         // Not before the end: the name is taken as long as anything of the server is left.
-        drop((listener, file));
+        drop(file);
     }
 
     async fn accept(self: &Rc<Hall>, listener: &UnixListener) {

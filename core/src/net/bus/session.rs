@@ -7,8 +7,10 @@ use super::{Desk, GOODBYE_TIME, HELLO_TIME, Hall, Stage};
 use crate::error::{Error, ErrorKind};
 use crate::wire::bus::{self as wire, Answer, Ask, Broken, Fault, Hello, LENGTH_LEN, Request, Role, VERSION};
 use bytes::{Buf, BytesMut};
+use socket2::SockRef;
 use std::fmt;
 use std::io;
+use std::net::Shutdown;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::Interest;
@@ -324,6 +326,8 @@ impl Caller {
 
 impl Drop for Caller {
     fn drop(&mut self) {
+        // A process that was forked off this one may hold a copy of the descriptor.
+        let _ = SockRef::from(&self.stream).shutdown(Shutdown::Both);
         self.hall.buffered.set(self.hall.buffered.get() - self.counted);
     }
 }

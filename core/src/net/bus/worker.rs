@@ -27,6 +27,7 @@ struct Place {
     dispatcher: Arc<Dispatcher>,
     worker: WorkerId,
     state: State,
+    has_refused_watch: bool,
 }
 
 #[derive(Copy, Clone, PartialEq, Eq)]
@@ -45,7 +46,7 @@ pub(super) async fn serve(caller: &mut Caller, dispatcher: Arc<Dispatcher>) -> R
     hall.next_worker.set(worker + 1);
     let wake = Rc::new(Notify::new());
     hall.workers.borrow_mut().insert(worker, wake.clone());
-    let mut place = Place { hall: hall.clone(), dispatcher, worker, state: State::Attached };
+    let mut place = Place { hall: hall.clone(), dispatcher, worker, state: State::Attached, has_refused_watch: false };
     let end = attend(caller, &mut place, &wake).await;
     if matches!(end, Err(End::Gone | End::Lost(_))) {
         // It may be the writing that failed: what it has acknowledged before it died still counts.
@@ -125,8 +126,10 @@ impl Place {
                 }
             }
             (Word::Watch { channel }, _) => {
-                if !self.dispatcher.with(|dispatch| dispatch.watch(worker, channel)) && self.state == State::Joined {
-                    return Err(Broken("it watches too many channels"));
+                if !self.dispatcher.with(|dispatch| dispatch.watch(worker, channel)) && !self.has_refused_watch {
+                    // Told once: what it watches already is enough to fill its queue.
+                    self.has_refused_watch = true;
+                    tracing::warn!(worker, channel, "A worker watches no more channels");
                 }
             }
             (Word::Unwatch { channel }, _) => self.dispatcher.with(|dispatch| dispatch.unwatch(worker, channel)),

@@ -1,6 +1,6 @@
 //! What the bus socket costs: events per second to one worker, and the round trip of a request, with and without connecting.
 //!
-//! `cargo run --release -p heartbus-core --example bus_bench`. Knows the public face only.
+//! `cargo run --release -p heartbus-bench --bin bus`. Knows the public face only.
 
 use heartbus_core::bus::{Attachment, Bus};
 use heartbus_core::config::{BusConfig, ServerConfig};
@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::error::Error;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::Path;
 use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
@@ -24,11 +24,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (nodes, payload) in [(1, 32), (1000, 32), (1000, 512)] {
         events(&path, nodes, payload, 2_000_000)?;
     }
-    round_trips(&path)
+    round_trips(&path)?;
+    memory(&path)
 }
 
-fn start(path: &PathBuf, events: usize) -> Result<Engine, Box<dyn Error>> {
-    let bus = BusConfig { path: path.clone(), group: None, name: "bench".into() };
+fn start(path: &Path, events: usize) -> Result<Engine, Box<dyn Error>> {
+    let bus = BusConfig { path: path.to_owned(), group: None, name: "bench".into() };
     let config = ServerConfig { host: "127.0.0.1".into(), port: 0, io_threads: 1, bus: Some(bus), ..ServerConfig::default() };
     let limits = DispatchLimits { events, bytes: usize::MAX / 2, ..DispatchLimits::default() };
     Ok(Engine::start_for_workers(&config, limits, EventMask::DATA)?)
@@ -39,7 +40,7 @@ fn encode(frame_type: u8, channel: i64, payload: &str, out: &mut Vec<u8>) {
 }
 
 /// All events wait already, so that only their way to the worker is measured.
-fn events(path: &PathBuf, nodes: usize, payload: usize, count: usize) -> Result<(), Box<dyn Error>> {
+fn events(path: &Path, nodes: usize, payload: usize, count: usize) -> Result<(), Box<dyn Error>> {
     let engine = start(path, count)?;
     let mut stream = TcpStream::connect(engine.local_addr())?;
     let mut reader = stream.try_clone()?;
@@ -90,7 +91,7 @@ fn events(path: &PathBuf, nodes: usize, payload: usize, count: usize) -> Result<
     Ok(())
 }
 
-fn round_trips(path: &PathBuf) -> Result<(), Box<dyn Error>> {
+fn round_trips(path: &Path) -> Result<(), Box<dyn Error>> {
     let engine = start(path, 1000)?;
     let mut stream = TcpStream::connect(engine.local_addr())?;
     let mut bytes = Vec::new();
@@ -104,6 +105,30 @@ fn round_trips(path: &PathBuf) -> Result<(), Box<dyn Error>> {
     report("sendTo", || bus.send_to("n", b"hello", 0))?;
     report("connect + sendTo", || Bus::connect(path, PATIENCE)?.send_to("n", b"hello", 0))?;
     Ok(())
+}
+
+/// What a worker costs that is attached and has told all its events, on both sides together.
+fn memory(path: &Path) -> Result<(), Box<dyn Error>> {
+    const WORKERS: usize = 500;
+    let engine = start(path, 1000)?;
+    let before = resident()?;
+    let mut workers = Vec::new();
+    for _ in 0..WORKERS {
+        let mut worker = Attachment::attach(path, PATIENCE)?;
+        worker.ready(EventMask::DATA)?;
+        workers.push(worker);
+    }
+    while engine.stats().dispatch.workers < WORKERS {
+        sleep(Duration::from_millis(1));
+    }
+    println!("an idle worker   : {} bytes resident, both ends", (resident()?.saturating_sub(before)) / WORKERS);
+    Ok(())
+}
+
+fn resident() -> Result<usize, Box<dyn Error>> {
+    let statm = std::fs::read_to_string("/proc/self/statm")?;
+    let pages: usize = statm.split(' ').nth(1).ok_or("no resident pages")?.parse()?;
+    Ok(pages * rustix::param::page_size())
 }
 
 fn report(what: &str, mut round: impl FnMut() -> Result<(), heartbus_core::error::Error>) -> Result<(), Box<dyn Error>> {
