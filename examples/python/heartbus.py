@@ -9,7 +9,7 @@ import asyncio
 import ctypes
 import json
 import os
-from ctypes import POINTER, Structure, byref, c_char_p, c_double, c_int, c_int32, c_int64, c_size_t, c_uint16, c_uint32, c_uint64, c_void_p
+from ctypes import POINTER, Structure, byref, c_char_p, c_int, c_int32, c_int64, c_size_t, c_uint16, c_uint32, c_uint64, c_void_p
 from dataclasses import dataclass
 
 ABI = 1  # HEARTBUS_ABI_VERSION of the header that this file was written after.
@@ -29,6 +29,10 @@ class _Event(Structure):
     ]  # fmt: skip
 
 
+class _Stat(Structure):
+    _fields_ = [("name", c_char_p), ("value", c_uint64)]
+
+
 _text = [c_char_p, c_size_t]
 _poll = [c_void_p, POINTER(_Event), c_size_t, c_int32, POINTER(c_size_t)]
 for _name, _arguments, _result in [
@@ -44,7 +48,7 @@ for _name, _arguments, _result in [
     ("heartbus_server_port", [c_void_p, POINTER(c_uint16)], c_int),
     ("heartbus_server_send", [c_void_p, *_text, *_text, c_int64], c_int),
     ("heartbus_server_broadcast", [c_void_p, *_text, POINTER(c_size_t)], c_int),
-    ("heartbus_server_set_heartbeat_timeout", [c_void_p, c_double], c_int),
+    ("heartbus_server_stats", [c_void_p, POINTER(_Stat), c_size_t, POINTER(c_size_t)], c_int),
     ("heartbus_clients_start", [*_text, POINTER(c_void_p)], c_int),
     ("heartbus_clients_free", [c_void_p], c_int),
     ("heartbus_clients_fd", [c_void_p, POINTER(c_int)], c_int),
@@ -180,6 +184,12 @@ class Server(_Handle):
         count = c_size_t()
         _check(library.heartbus_server_broadcast(self._handle, payload, len(payload), byref(count)))
         return count.value
+
+
+    def stats(self):
+        stats, count = (_Stat * 256)(), c_size_t()
+        _check(library.heartbus_server_stats(self._handle, stats, len(stats), byref(count)))
+        return {stat.name.decode(): stat.value for stat in stats[: count.value]}
 
 
 class Clients(_Handle):
