@@ -498,6 +498,15 @@ impl Attachment {
         self.say(Word::Acknowledge { batch })
     }
 
+    /// This process ends in the middle of a batch: its first `done` events are done, the next `begun` may be, the others go to
+    /// another worker as if this one had never had them.
+    ///
+    /// # Errors
+    /// As [`Attachment::ready`].
+    pub fn acknowledge_part(&mut self, batch: u64, done: u32, begun: u32) -> Result<(), Error> {
+        self.say(Word::AcknowledgePart { batch, done, begun })
+    }
+
     /// Moves up to `max` events to the back of `into` and returns their number. Never blocks. Fewer than `max` means that
     /// there are no more just now.
     ///

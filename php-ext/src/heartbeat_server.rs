@@ -114,8 +114,10 @@ struct Pending {
     redelivered: bool,
     /// Only for a channel that PHP holds: the callbacks for it run in another worker.
     watched: bool,
-    /// The last of this batch.
-    ends: Option<u64>,
+    /// A worker's batch, and its place there.
+    batch: u64,
+    place: u32,
+    is_last: bool,
 }
 
 pub struct Server {
@@ -137,6 +139,12 @@ pub struct Server {
     told: Cell<Option<(u64, bool)>>,
     /// Events taken out of the inbox so far.
     sequence: Cell<u64>,
+    /// A worker's batch, and how many of its events were begun; none when it was acknowledged.
+    seen: Cell<Option<(u64, u32)>>,
+    /// The batch and the place of the event whose callback runs, of several inside each other the outermost.
+    telling: Cell<Option<(u64, u32)>>,
+    /// The batch and the place of the event that came last.
+    last_place: Cell<(u64, u32)>,
     /// A worker's batch that was told and not acknowledged yet.
     finished_batch: Cell<Option<u64>>,
     /// Events that a worker got put together with others.
@@ -223,6 +231,9 @@ fn construct(call: &mut Call) -> Outcome {
         pending: RefCell::default(),
         told: Cell::new(None),
         sequence: Cell::new(0),
+        seen: Cell::new(None),
+        telling: Cell::new(None),
+        last_place: Cell::new((0, 0)),
         finished_batch: Cell::new(None),
         coalesced: Cell::new(0),
         leave_at: Cell::new(None),
@@ -728,6 +739,7 @@ impl Server {
 
     /// The request ends: nothing calls into PHP any more.
     pub fn shut_down(&self) {
+        self.give_back();
         self.callbacks.take();
         self.timers.clear();
         self.views.clear();
@@ -892,18 +904,22 @@ impl Source for Server {
                 sequence,
                 redelivered: false,
                 watched: false,
-                ends: None,
+                batch: 0,
+                place: 0,
+                is_last: false,
             }));
         } else if matches!(self.state.get(), State::Running | State::Stopping) {
             let mut events = VecDeque::new();
             // An engine that is gone shows in the phase.
             self.next_door(|next_door| next_door.attachment.borrow_mut().drain(&mut events, max));
             pending.extend(events.into_iter().map(|delivered| Pending {
+                place: self.place_in(delivered.batch),
                 event: delivered.told.event.map_node(Registration::NextDoor),
                 sequence: delivered.told.sequence,
                 redelivered: delivered.told.redelivered,
                 watched: delivered.told.watched,
-                ends: delivered.is_last.then_some(delivered.batch),
+                batch: delivered.batch,
+                is_last: delivered.is_last,
             }));
         }
         Ok(())
@@ -914,10 +930,17 @@ impl Source for Server {
         self.acknowledge();
         let next = self.pending.borrow_mut().pop_front();
         let Some(pending) = next else { return Ok(false) };
-        self.finished_batch.set(pending.ends);
+        self.finished_batch.set(pending.is_last.then_some(pending.batch));
+        let position = (pending.batch, pending.place);
+        let outermost = self.telling.get().or(Some(position));
+        let is_nested = self.telling.replace(outermost).is_some();
+        self.seen.set(Some((pending.batch, pending.place + 1)));
         let before = self.told.replace(Some((pending.sequence, pending.redelivered)));
         let told = if pending.watched { self.tell_channel(host, &pending.event) } else { self.tell(host, pending.event) };
         self.told.set(before);
+        if !is_nested {
+            self.telling.set(None);
+        }
         if told.is_ok() {
             self.acknowledge();
         }
@@ -929,8 +952,19 @@ impl Server {
     /// Says that every event of a batch was told.
     fn acknowledge(&self) {
         if let Some(batch) = self.finished_batch.take() {
+            self.seen.set(None);
             self.say(|attachment| attachment.acknowledge(batch));
         }
+    }
+
+    /// The place of the next event of a batch.
+    fn place_in(&self, batch: u64) -> u32 {
+        let place = match self.last_place.get() {
+            (last, place) if last == batch => place + 1,
+            _ => 0,
+        };
+        self.last_place.set((batch, place));
+        place
     }
 
     /// Lets a channel have what its node sent, or know that it left.

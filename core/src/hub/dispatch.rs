@@ -147,6 +147,8 @@ struct Flight {
     batch: Arc<Batch>,
     /// Workers that its one event was too much for.
     deaths: u8,
+    /// Of its events, those that the worker may have seen: the first ones. All, unless it said otherwise.
+    begun: usize,
     /// Of its events that are not copies.
     lanes: Vec<u16>,
 }
@@ -272,14 +274,15 @@ impl Dispatch {
         for (index, flight) in gone.flights.into_iter().enumerate() {
             let batch = Arc::unwrap_or_clone(flight.batch);
             let own = batch.events.into_iter().filter(|told| !told.watched);
-            let deaths = flight.deaths + u8::from(index == 0);
-            for (mut told, lane) in own.zip(flight.lanes) {
+            for (place, (mut told, lane)) in own.zip(flight.lanes).enumerate() {
+                let is_begun = index == 0 && place < flight.begun;
+                let deaths = flight.deaths + u8::from(is_begun);
                 self.lanes[usize::from(lane)].in_flight -= 1;
                 if deaths == MAX_DEATHS {
                     self.abandoned += 1;
                     continue;
                 }
-                if index == 0 {
+                if is_begun {
                     told.redelivered = true;
                     self.redelivered += 1;
                 }
@@ -406,7 +409,7 @@ impl Dispatch {
         }
         receiver.batches += 1;
         let batch = Arc::new(Batch { number: receiver.batches, events });
-        receiver.flights.push_back(Flight { batch: batch.clone(), lanes, deaths });
+        receiver.flights.push_back(Flight { batch: batch.clone(), lanes, deaths, begun: usize::MAX });
         Some(batch)
     }
 
@@ -430,6 +433,33 @@ impl Dispatch {
             self.settle(Vec::new());
         }
         Some(flight.batch)
+    }
+
+    /// The worker is about to go. It is done with the first `done` events of its oldest batch, has begun with the `begun` that
+    /// follow, and has not seen the rest.
+    ///
+    /// False for any other number, or more events than the batch has: the worker is broken, and to be removed.
+    pub fn acknowledge_part(&mut self, worker: WorkerId, number: u64, done: usize, begun: usize) -> bool {
+        let flight = self.workers.get_mut(&worker).and_then(|worker| worker.flights.front_mut());
+        let Some(flight) = flight.filter(|flight| flight.batch.number == number) else { return false };
+        let events = &flight.batch.events;
+        if done.checked_add(begun).is_none_or(|seen| seen > events.len()) {
+            return false;
+        }
+        let own = |events: &[Told]| events.iter().filter(|told| !told.watched).count();
+        let own_done = own(&events[..done]);
+        flight.begun = own(&events[done..done + begun]);
+        flight.batch = Arc::new(Batch { number, events: events[done..].to_vec() });
+        let mut is_free = false;
+        for lane in flight.lanes.drain(..own_done) {
+            let lane = &mut self.lanes[usize::from(lane)];
+            lane.in_flight -= 1;
+            is_free |= lane.in_flight == 0 && lane.owner != Some(worker);
+        }
+        if is_free {
+            self.settle(Vec::new());
+        }
+        true
     }
 
     /// The workers that have something to send since they were named last, or since [`Dispatch::next_batch`] had nothing for

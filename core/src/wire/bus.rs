@@ -293,6 +293,13 @@ pub enum Word {
     Unwatch {
         channel: u32,
     },
+    /// The last word of a worker that ends in the middle of its oldest batch: `done` events are done, the `begun` behind
+    /// them may be, the rest were not looked at.
+    AcknowledgePart {
+        batch: u64,
+        done: u32,
+        begun: u32,
+    },
 }
 
 /// What a frame for a worker is: its first byte.

@@ -32,6 +32,8 @@ impl Server {
         };
         self.retry_at.set(None);
         self.finished_batch.set(None);
+        self.seen.set(None);
+        self.last_place.set((0, 0));
         host.watch(next_door.attachment.borrow().as_fd()).map_err(|error| exception::raise(&error))?;
         let backend = Rc::new(Backend::NextDoor(Box::new(next_door)));
         self.engine.replace(Some(backend.clone()));
@@ -80,6 +82,7 @@ impl Server {
     /// The engine next door has nothing more to tell.
     pub(super) fn detach(&self, host: &Host) -> Outcome {
         self.finished_batch.set(None);
+        self.seen.set(None);
         self.next_door(|next_door| host.unwatch(next_door.attachment.borrow().as_fd()));
         if self.views.close_all() {
             self.views.wake()?;
@@ -121,6 +124,18 @@ impl Server {
         host.set_alarm();
         let me = host.object_of(self).unwrap_or_default();
         self.call(Stop, [me])
+    }
+
+    /// The process ends in the middle of a batch, by `exit()` or a fatal error: what no callback has seen goes to another
+    /// worker unmarked. The event whose callback did that was told.
+    pub(super) fn give_back(&self) {
+        let Some((batch, seen)) = self.seen.take() else { return };
+        let done = match self.telling.get() {
+            None => seen,
+            Some((same, place)) if same == batch => place,
+            Some(_) => 0,
+        };
+        self.say(|attachment| attachment.acknowledge_part(batch, done, seen - done));
     }
 
     /// When there is something to do for a worker, whether or not anything comes.

@@ -115,6 +115,9 @@ return [
             }
         }
         Worker::runAll();
+        if (Worker::$globalEvent !== null) {
+            exit(250); // A worker whose callback threw: version 5 has logged that.
+        }
         $check();
         throw new \RuntimeException('Workerman could not start; its log says why');
     },

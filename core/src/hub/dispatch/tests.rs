@@ -247,6 +247,26 @@ fn an_event_that_three_workers_died_of_is_given_up_and_its_neighbours_are_not() 
 }
 
 #[test]
+fn a_worker_that_says_how_far_it_came_leaves_marks_on_what_it_had_begun_only() {
+    let mut dispatch = dispatch();
+    let nodes = nodes(1..5);
+    dispatch.join(1, EventMask::ALL);
+    for node in &nodes {
+        dispatch.push_data(data(node));
+    }
+    assert_eq!(batch(&mut dispatch, 1).len(), 4);
+    assert!(!dispatch.acknowledge_part(1, 2, 1, 1), "no such batch");
+    assert!(!dispatch.acknowledge_part(1, 1, 4, 1), "more than it had");
+    assert!(!dispatch.acknowledge_part(1, 1, 1, usize::MAX));
+    assert!(dispatch.acknowledge_part(1, 1, 2, 1));
+    dispatch.remove(1);
+    dispatch.join(2, EventMask::ALL);
+    assert_eq!(batch(&mut dispatch, 2), [(3, true)]);
+    assert_eq!(batch(&mut dispatch, 2), [(4, false)]);
+    assert_eq!(dispatch.stats().redelivered, 1);
+}
+
+#[test]
 fn a_mark_stays_even_if_the_next_worker_dies_before_it_comes_to_it() {
     let mut dispatch = dispatch_with(DispatchLimits { batch_events: 1, ..DispatchLimits::default() });
     let nodes = nodes(1..3);

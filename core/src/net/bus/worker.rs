@@ -125,6 +125,12 @@ impl Place {
                     return Err(Broken("it acknowledged a batch out of turn"));
                 }
             }
+            (Word::AcknowledgePart { batch, done, begun }, _) => {
+                let (done, begun) = (done as usize, begun as usize);
+                if !self.dispatcher.with(|dispatch| dispatch.acknowledge_part(worker, batch, done, begun)) {
+                    return Err(Broken("it acknowledged a part of no batch of its own"));
+                }
+            }
             (Word::Watch { channel }, _) => {
                 if !self.dispatcher.with(|dispatch| dispatch.watch(worker, channel)) && !self.has_refused_watch {
                     // Told once: what it watches already is enough to fill its queue.
