@@ -936,7 +936,7 @@ impl Source for Server {
         let is_nested = self.telling.replace(outermost).is_some();
         self.seen.set(Some((pending.batch, pending.place + 1)));
         let before = self.told.replace(Some((pending.sequence, pending.redelivered)));
-        let told = if pending.watched { self.tell_channel(host, &pending.event) } else { self.tell(host, pending.event) };
+        let told = if pending.watched { self.tell_channel(host, &pending) } else { self.tell(host, pending) };
         self.told.set(before);
         if !is_nested {
             self.telling.set(None);
@@ -968,9 +968,9 @@ impl Server {
     }
 
     /// Lets a channel have what its node sent, or know that it left.
-    fn tell_channel(&self, host: &Host, event: &Event<Registration>) -> Outcome<bool> {
-        let is_waited_for = match event {
-            Event::Data { node, channel_id, payload } => self.views.receive(node, *channel_id, payload),
+    fn tell_channel(&self, host: &Host, pending: &Pending) -> Outcome<bool> {
+        let is_waited_for = match &pending.event {
+            Event::Data { node, channel_id, payload } => self.views.receive(node, *channel_id, payload, pending.sequence),
             Event::Left { node, .. } => self.views.node_left(node),
             _ => false,
         };
@@ -978,7 +978,7 @@ impl Server {
         Ok(self.views.wake()? > 0)
     }
 
-    fn tell(&self, host: &Host, event: Event<Registration>) -> Outcome<bool> {
+    fn tell(&self, host: &Host, Pending { event, sequence, .. }: Pending) -> Outcome<bool> {
         if let Event::Register { count, .. } | Event::Left { count, .. } = &event {
             self.coalesced.set(self.coalesced.get() + u64::from(count.saturating_sub(1)));
         }
@@ -991,7 +991,7 @@ impl Server {
             Event::Heartbeat { node, .. } => self.call_for_node(Heartbeat, &node, |node| [node]),
             Event::Data { ref node, channel_id, ref payload } => {
                 // Into the queue first, without running anything: whatever the callback does, the order stays.
-                let is_waited_for = self.views.receive(node, channel_id, payload);
+                let is_waited_for = self.views.receive(node, channel_id, payload, sequence);
                 self.ring_for_waiters(host, is_waited_for);
                 let called = self.call_for_node(Data, node, |node| [node, text(payload), value(i64::from(channel_id))])?;
                 Ok(self.views.wake()? > 0 || called)

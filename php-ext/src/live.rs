@@ -221,6 +221,8 @@ struct NodeEntry {
 struct ChannelEntry {
     object: *mut zend_object,
     node: Registration,
+    /// The number of the last message, which comes again when this worker becomes the one that serves the node.
+    seen: Cell<u64>,
     kept: Option<Zval>,
 }
 
@@ -304,7 +306,7 @@ impl Views {
         let channel = channel::create(i64::from(info.channel_id), text(&*info.id), live.server.channel_queue_size())?;
         let object = bind(&channel, live.server.weak(), Subject::Channel(node.clone()))?;
         channel::set_created_at(object, info.created_at);
-        let entry = ChannelEntry { object, node: node.clone(), kept: None };
+        let entry = ChannelEntry { object, node: node.clone(), seen: Cell::new(0), kept: None };
         self.channels.borrow_mut().insert(info.channel_id, entry);
         live.server.resubscribe();
         live.server.watch(info.channel_id);
@@ -363,10 +365,14 @@ impl Views {
 
     // ---- what happens on the wire ----
 
-    /// Puts a message into its channel's queue. True when somebody waits for it: see [`Views::wake`].
-    pub fn receive(&self, node: &Registration, channel_id: u32, payload: &[u8]) -> bool {
+    /// Puts a message into its channel's queue, once. `sequence` is its event's number. True when somebody waits for it: see
+    /// [`Views::wake`].
+    pub fn receive(&self, node: &Registration, channel_id: u32, payload: &[u8], sequence: u64) -> bool {
         let object = self.channel_of(node).filter(|_| channel_id == node.channel_id());
         let Some(object) = object.filter(|object| !channel::closed(*object)) else { return false };
+        if self.channels.borrow().get(&channel_id).is_some_and(|entry| entry.seen.replace(sequence.max(entry.seen.get())) >= sequence) {
+            return false;
+        }
         if channel::accept(object, text(payload)) {
             self.dropped.set(self.dropped.get() + 1);
         }

@@ -63,8 +63,8 @@ pub struct Told<N = Arc<Node>> {
     pub sequence: u64,
     /// A worker that is gone may have seen it.
     pub redelivered: bool,
-    /// A copy for a worker that watches the channel; the callbacks run elsewhere, or ran here already. It has the number
-    /// of its original.
+    /// A copy for a worker that watches the channel; the callbacks run elsewhere. It has the number of its original, which
+    /// may follow when the worker becomes the owner: of one channel, what has no higher number than before was seen.
     pub watched: bool,
     pub event: Event<N>,
 }
@@ -294,8 +294,8 @@ impl Dispatch {
         self.settle(moved);
     }
 
-    /// Copies a channel's data, and the [`Event::Left`] of its node, to a worker that does not own its lane. Ends when that
-    /// was handed out. Copies die with their worker.
+    /// Copies a channel's data, and the [`Event::Left`] of its node, to a worker that does not own its lane, or did not
+    /// subscribe to them. Ends when that was handed out. Copies die with their worker.
     ///
     /// False when too many departures could come to wait for the worker.
     pub fn watch(&mut self, worker: WorkerId, channel_id: u32) -> bool {
@@ -380,19 +380,26 @@ impl Dispatch {
                 if !events.is_empty() && (bytes + len > limits.batch_bytes || next.deaths > 0 || deaths > 0) {
                     break;
                 }
-                let Some(Waiting { told, lane, deaths: before, .. }) = receiver.queue.pop() else { break };
+                let Some(Waiting { mut told, lane, deaths: before, .. }) = receiver.queue.pop() else { break };
                 let kind = told.event.kind();
                 if kind == EventMask::DATA {
                     self.waiting.events -= 1;
                     self.waiting.bytes -= len;
                 }
-                if let (Event::Left { node, .. }, true) = (&told.event, receiver.watches > 0) {
-                    receiver.watches -= usize::from(self.watches.remove(&(node.channel_id(), worker)));
+                let watch = if receiver.watches > 0 { channel_of(&told.event) } else { None }.map(|channel_id| (channel_id, worker));
+                let is_watched = watch.is_some_and(|watch| self.watches.contains(&watch));
+                if let (true, Event::Left { .. }, Some(watch)) = (is_watched, &told.event, watch) {
+                    self.watches.remove(&watch);
+                    receiver.watches -= 1;
                 }
-                if !told.watched {
-                    if !receiver.mask.contains(kind) {
+                if !told.watched && !receiver.mask.contains(kind) {
+                    if !is_watched {
                         continue;
                     }
+                    // No copy was made for the owner.
+                    told.watched = true;
+                }
+                if !told.watched {
                     let entry = &mut self.lanes[usize::from(lane)];
                     entry.holder = worker;
                     entry.in_flight += 1;
@@ -496,12 +503,10 @@ impl Dispatch {
 
     /// Who gets a copy of an event. Nearly always nobody.
     fn watchers(&self, event: &Event, owner: Option<WorkerId>) -> Vec<WorkerId> {
-        let channel_id = match event {
-            _ if self.watches.is_empty() => return Vec::new(),
-            Event::Data { channel_id, .. } => *channel_id,
-            Event::Left { node, .. } => node.channel_id(),
-            _ => return Vec::new(),
-        };
+        if self.watches.is_empty() {
+            return Vec::new();
+        }
+        let Some(channel_id) = channel_of(event) else { return Vec::new() };
         let watches = self.watches.range((channel_id, 0)..=(channel_id, WorkerId::MAX));
         watches.map(|(_, worker)| *worker).filter(|worker| Some(*worker) != owner).collect()
     }
@@ -578,12 +583,7 @@ impl Dispatch {
             if worker.watches > 0 {
                 // It has been the owner, so no copies were made for it.
                 for waiting in moved[before..].iter().filter(|waiting| lanes[usize::from(waiting.lane)].owner != Some(id)) {
-                    let channel_id = match &waiting.told.event {
-                        Event::Data { channel_id, .. } => *channel_id,
-                        Event::Left { node, .. } => node.channel_id(),
-                        _ => continue,
-                    };
-                    if self.watches.contains(&(channel_id, id)) {
+                    if channel_of(&waiting.told.event).is_some_and(|channel_id| self.watches.contains(&(channel_id, id))) {
                         worker.queue.push(copy(&waiting.told));
                     }
                 }
@@ -737,6 +737,15 @@ fn wake(id: WorkerId, worker: &mut Worker, limits: &DispatchLimits, ready: &mut 
 
 fn copy(told: &Told) -> Waiting {
     Waiting { told: Told { watched: true, ..told.clone() }, lane: 0, is_crowd: false, deaths: 0 }
+}
+
+/// The channel whose watchers get a copy.
+fn channel_of(event: &Event) -> Option<u32> {
+    match event {
+        Event::Data { channel_id, .. } => Some(*channel_id),
+        Event::Left { node, .. } => Some(node.channel_id()),
+        _ => None,
+    }
 }
 
 fn lane_of(event: &Event) -> u16 {

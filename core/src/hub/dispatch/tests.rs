@@ -452,6 +452,38 @@ fn a_watched_channel_is_copied_to_the_watcher_until_its_node_left() {
 }
 
 #[test]
+fn an_owner_that_watches_gets_what_it_did_not_subscribe_to() {
+    let mut dispatch = dispatch();
+    let node = node(1);
+    dispatch.join(1, EventMask::REGISTER);
+    assert!(dispatch.watch(1, node.channel_id()));
+    dispatch.push_state(heartbeat(&node));
+    dispatch.push_data(data(&node));
+    dispatch.push_state(left(&node));
+    let batch = dispatch.next_batch(1).expect("copies");
+    assert_eq!(batch.events.iter().map(|told| (told.sequence, told.watched)).collect::<Vec<_>>(), [(2, true), (3, true)]);
+    assert!(dispatch.watches.is_empty());
+    dispatch.remove(1);
+    assert_eq!(dispatch.stats().queued_events, 0, "copies die with their worker");
+}
+
+#[test]
+fn a_watcher_that_becomes_the_owner_knows_by_the_number_what_it_has_seen() {
+    let mut dispatch = dispatch();
+    let nodes = nodes(1..50);
+    dispatch.join(1, EventMask::ALL);
+    dispatch.join(2, EventMask::ALL);
+    let watched = nodes.iter().find(|node| owner(&dispatch, node) == 1).expect("a node of the first");
+    assert!(dispatch.watch(2, watched.channel_id()));
+    dispatch.push_data(data(watched));
+    let batch = dispatch.next_batch(2).expect("a copy");
+    assert_eq!((batch.events[0].sequence, batch.events[0].watched), (1, true));
+    dispatch.leave(1);
+    let batch = dispatch.next_batch(2).expect("the original");
+    assert_eq!((batch.events[0].sequence, batch.events[0].watched), (1, false));
+}
+
+#[test]
 fn watches_are_bounded_and_end() {
     let mut dispatch = dispatch_with(DispatchLimits { events: 2, ..DispatchLimits::default() });
     dispatch.join(1, EventMask::ALL);
