@@ -3,14 +3,13 @@
 
 use crate::fleet::{Fleet, Load, Window};
 use crate::floor::Reply;
+use crate::plot::grouped;
 use crate::protocol::{Dialect, Protocol};
 use crate::report::{Figure, Report, cell};
 use crate::server::{Cores, Ours, Server, Target};
 use crate::{Error, Result};
 use std::time::Duration;
 
-/// Connections where "many" are meant. As many descriptors as a process usually gets are twice that.
-const MANY: usize = 10_000;
 /// Bytes of a message.
 const MESSAGE: [u8; 64] = [b'x'; 64];
 
@@ -37,9 +36,14 @@ impl Settings {
         self.dialects.iter().map(|dialect| Protocol::Heartbus(*dialect))
     }
 
-    fn longer(&self, seconds: u64) -> Window {
-        let length = if self.quick { self.window.length } else { Duration::from_secs(seconds) };
-        Window { length, ..self.window }
+    /// Connections where "many" are meant: half of the descriptors that a process usually gets.
+    fn many(&self) -> usize {
+        if self.quick { 2_000 } else { 10_000 }
+    }
+
+    /// For what takes long, or does not vary much.
+    fn few_rounds(&self) -> usize {
+        self.rounds.min(3)
     }
 
     /// Servers of all sorts, running side by side. One that is not measured is idle.
@@ -83,10 +87,11 @@ fn to_floor(report: &Report, cell: &str, protocol: Protocol) -> Option<Figure> {
 }
 
 pub fn heartbeats(report: &mut Report, settings: &Settings) -> Result<()> {
-    const SHAPES: [(usize, usize); 3] = [(100, 1), (MANY, 1), (100, 16)];
+    let many = settings.many();
+    let shapes = [(100, 1), (many, 1), (100, 16)];
     let everybody = settings.everybody();
     let servers = settings.start_all(&everybody, Reply::Heartbeat)?;
-    for (connections, depth) in SHAPES {
+    for (connections, depth) in shapes {
         let name = format!("heartbeat {connections}x{depth}");
         for _ in 0..settings.rounds {
             for Server { target, .. } in &servers {
@@ -98,7 +103,7 @@ pub fn heartbeats(report: &mut Report, settings: &Settings) -> Result<()> {
             }
         }
     }
-    let names = SHAPES.map(|(connections, depth)| format!("heartbeat {connections}x{depth}"));
+    let names = shapes.map(|(connections, depth)| format!("heartbeat {connections}x{depth}"));
     let costs = everybody.iter().map(|protocol| {
         let costs = names
             .iter()
@@ -110,15 +115,13 @@ pub fn heartbeats(report: &mut Report, settings: &Settings) -> Result<()> {
         "Heartbeats",
         "CPU time of the server's processes for one heartbeat and its answer, in microseconds, and its ratio to the floor's in the same round. \
          *100 × 16* means 100 connections with 16 heartbeats under way each.\n\n`heartbus-bench run --only heartbeats`",
-        &["server", "100 × 1", "ratio", "10,000 × 1", "ratio", "100 × 16", "ratio"],
+        &["server", "100 × 1", "ratio", &format!("{} × 1", grouped(many as f64)), "ratio", "100 × 16", "ratio"],
         costs,
     );
     let speeds = everybody.iter().map(|protocol| {
         let speeds = names.iter().flat_map(|name| {
             ["per_second", "p50_us", "p99_us"].map(|what| {
-                report
-                    .figure(&format!("{name}/{}/{what}", protocol.name()))
-                    .map_or("-".into(), |figure| crate::plot::grouped(figure.median))
+                report.figure(&format!("{name}/{}/{what}", protocol.name())).map_or("-".into(), |figure| grouped(figure.median))
             })
         });
         [protocol.name()].into_iter().chain(speeds).collect()
@@ -128,11 +131,12 @@ pub fn heartbeats(report: &mut Report, settings: &Settings) -> Result<()> {
         "Rates and round trips",
         "From the same runs: heartbeats per second, and the time from sending a batch to its last answer, in microseconds. The server \
          has one core, the load generator another; where the generator is the slower of the two, the rate is its own.",
-        &["server", "100 × 1 /s", "p50", "p99", "10,000 × 1 /s", "p50", "p99", "100 × 16 /s", "p50", "p99"],
+        &["server", "100 × 1 /s", "p50", "p99", &format!("{} × 1 /s", grouped(many as f64)), "p50", "p99", "100 × 16 /s", "p50", "p99"],
         speeds,
     );
-    for (name, bounds) in names.iter().zip([[1.08, 1.08], [1.08, 1.08], [1.35, 1.2]]) {
-        for (protocol, bound) in settings.ours().zip(bounds) {
+    for (name, [v1, v2]) in names.iter().zip([[1.08, 1.08], [1.08, 1.08], [1.35, 1.2]]) {
+        for protocol in settings.ours() {
+            let bound = if protocol == Protocol::Heartbus(Dialect::V1) { v1 } else { v2 };
             let ratio = to_floor(report, name, protocol);
             report.at_most(format!("{name}, {}, CPU over the floor's", protocol.name()), bound, "", ratio);
         }
@@ -171,33 +175,39 @@ pub fn churn(report: &mut Report, settings: &Settings) -> Result<()> {
 }
 
 pub fn idle(report: &mut Report, settings: &Settings) -> Result<()> {
-    const NAME: &str = "10,000 idle, 1,000/s";
+    let many = settings.many();
+    let name = &format!("{} idle, 1,000/s", grouped(many as f64));
     let everybody = settings.everybody();
+    let window = Window { length: settings.window.length * 2, ..settings.window };
     let servers = settings.start_all(&everybody, Reply::Heartbeat)?;
-    for _ in 0..settings.rounds {
+    for _ in 0..settings.few_rounds() {
         for Server { target, .. } in &servers {
-            let mut fleet = Fleet::connected(*target, MANY)?;
+            let mut fleet = Fleet::connected(*target, many)?;
             target.settle();
             let ping = target.protocol.ping();
-            let load = fleet.open_loop(Duration::from_millis(1), 1, settings.longer(5), |number, bytes| {
+            let load = fleet.open_loop(Duration::from_millis(1), 1, window, |number, bytes| {
                 bytes.extend_from_slice(&ping);
-                (number as usize % MANY, 1)
+                (number as usize % many, 1)
             })?;
             drop(fleet);
-            note(report, NAME, *target, &load);
+            note(report, name, *target, &load);
             target.settle();
         }
     }
     costs(
         report,
-        "10,000 idle connections, 1,000 heartbeats a second",
-        NAME,
-        "All of the server's CPU time, its timers included, for one of the heartbeats, in microseconds. \n\n`heartbus-bench run --only idle`",
+        "Idle connections, and 1,000 heartbeats a second",
+        name,
+        &format!(
+            "{} connections, of which each in turn sends a heartbeat. All of the server's CPU time, its timers included, for one of the \
+             heartbeats, in microseconds.\n\n`heartbus-bench run --only idle`",
+            grouped(many as f64)
+        ),
         &everybody,
     );
     for protocol in settings.ours() {
-        let ratio = to_floor(report, NAME, protocol);
-        report.at_most(format!("{NAME}, {}, CPU over the floor's", protocol.name()), 1.10, "", ratio);
+        let ratio = to_floor(report, name, protocol);
+        report.at_most(format!("{name}, {}, CPU over the floor's", protocol.name()), 1.10, "", ratio);
     }
     Ok(())
 }
@@ -244,17 +254,18 @@ pub fn threads(report: &mut Report, settings: &Settings) -> Result<()> {
 }
 
 pub fn memory(report: &mut Report, settings: &Settings) -> Result<()> {
+    let many = settings.many();
     let everybody = settings.everybody();
-    for _ in 0..settings.rounds {
+    for _ in 0..settings.few_rounds() {
         for protocol in &everybody {
             let Some(server) = Server::start(*protocol, Reply::Register, &Ours::default(), &settings.cores)? else { continue };
             // What the first connections bring with them is not a connection's own.
             drop(Fleet::connected(server.target, 100)?);
             server.target.settle();
             let before = server.target.memory();
-            let fleet = Fleet::connected(server.target, MANY)?;
+            let fleet = Fleet::connected(server.target, many)?;
             server.target.settle();
-            let each = (server.target.memory() as f64 - before as f64) / MANY as f64;
+            let each = (server.target.memory() as f64 - before as f64) / many as f64;
             drop(fleet);
             report.add(&format!("memory/{}/bytes", protocol.name()), each);
             say("bytes per idle connection", server.target, &format!("{each:8.0}"));
@@ -264,8 +275,11 @@ pub fn memory(report: &mut Report, settings: &Settings) -> Result<()> {
     let rows = everybody.iter().map(|protocol| vec![protocol.name(), cell(report.figure(&bytes(protocol)))]).collect();
     report.section(
         "Memory of an idle connection",
-        "Resident memory that 10,000 connections, greeted and then silent, add to the server's processes, divided by their number. The kernel's \
+        format!(
+            "Resident memory that {} connections, greeted and then silent, add to the server's processes, divided by their number. The kernel's \
          own memory for a socket is not in it: that is about 3.85 KB for every server.\n\n`heartbus-bench run --only memory`",
+            grouped(many as f64)
+        ),
         &["server", "bytes"],
         rows,
     );
@@ -278,10 +292,11 @@ pub fn memory(report: &mut Report, settings: &Settings) -> Result<()> {
 
 pub fn waves(report: &mut Report, settings: &Settings) -> Result<()> {
     let waves = if settings.quick { 3 } else { 10 };
+    let many = settings.many();
     let server = settings.start_ours(Dialect::V1, &Ours::default())?;
     let mut after = Vec::new();
     for wave in 1..=waves {
-        drop(Fleet::connected(server.target, MANY)?);
+        drop(Fleet::connected(server.target, many)?);
         server.target.settle();
         after.push(server.target.memory() as f64);
         say(&format!("memory after wave {wave}"), server.target, &format!("{:8.1} MB", after[wave - 1] / 1e6));
@@ -290,7 +305,10 @@ pub fn waves(report: &mut Report, settings: &Settings) -> Result<()> {
     let row = after.iter().enumerate().map(|(wave, bytes)| vec![format!("{}", wave + 1), format!("{:.2}", bytes / 1e6)]).collect();
     report.section(
         "Waves",
-        "Resident memory of the server, in MB, each time after 10,000 clients came, registered, and went.\n\n`heartbus-bench run --only waves`",
+        format!(
+            "Resident memory of the server, in MB, each time after {} clients came, registered, and went.\n\n`heartbus-bench run --only waves`",
+            grouped(many as f64)
+        ),
         &["wave", "MB"],
         row,
     );
@@ -314,7 +332,7 @@ pub fn data(report: &mut Report, settings: &Settings) -> Result<()> {
         for (mode, title) in [("echo", "node → PHP → node"), ("count", "node → PHP"), ("batch", "node → PHP, `data.batch`")] {
             for (cores, place) in [(&settings.cores, "one core"), (&both, "both cores")] {
                 let name = format!("{mode}, {place}");
-                for _ in 0..settings.rounds {
+                for _ in 0..settings.few_rounds() {
                     let Ok(server) = start(Protocol::Heartbus(*dialect), Reply::Heartbeat, &Ours { mode, ..Ours::default() }, cores) else {
                         break;
                     };
@@ -360,7 +378,8 @@ pub fn data(report: &mut Report, settings: &Settings) -> Result<()> {
 }
 
 pub fn broadcast(report: &mut Report, settings: &Settings) -> Result<()> {
-    const NAME: &str = "broadcast to 10,000";
+    let many = settings.many();
+    let name = &format!("broadcast to {}", grouped(many as f64));
     let mut rows = Vec::new();
     for dialect in &settings.dialects {
         let [floor, ours] = [Protocol::Floor(*dialect), Protocol::Heartbus(*dialect)];
@@ -368,26 +387,26 @@ pub fn broadcast(report: &mut Report, settings: &Settings) -> Result<()> {
             start(floor, Reply::Broadcast, &Ours::default(), &settings.cores)?,
             start(ours, Reply::Broadcast, &Ours { mode: "broadcast", ..Ours::default() }, &settings.cores)?,
         ];
-        for _ in 0..settings.rounds {
+        for _ in 0..settings.few_rounds() {
             for Server { target, .. } in &servers {
-                let mut fleet = Fleet::connected(*target, MANY)?;
+                let mut fleet = Fleet::connected(*target, many)?;
                 let load = fleet.broadcasts(&dialect.data(&MESSAGE), settings.window)?;
                 drop(fleet);
-                note(report, NAME, *target, &load);
+                note(report, name, *target, &load);
                 target.settle();
             }
         }
-        let ratio = to_floor(report, NAME, ours);
-        report.at_most(format!("{NAME}, {}, CPU per delivery over a bare write loop's", ours.name()), 1.3, "", ratio);
+        let ratio = to_floor(report, name, ours);
+        report.at_most(format!("{name}, {}, CPU per delivery over a bare write loop's", ours.name()), 1.3, "", ratio);
         for protocol in [floor, ours] {
-            let of = |what: &str| report.figure(&format!("{NAME}/{}/{what}", protocol.name()));
-            let name = if protocol == floor { format!("bare write loop, {}", dialect.name()) } else { protocol.name() };
-            rows.push(vec![name, cell(of("cpu_us")), cell(to_floor(report, NAME, protocol)), cell(of("per_second"))]);
+            let of = |what: &str| report.figure(&format!("{name}/{}/{what}", protocol.name()));
+            let title = if protocol == floor { format!("bare write loop, {}", dialect.name()) } else { protocol.name() };
+            rows.push(vec![title, cell(of("cpu_us")), cell(to_floor(report, name, protocol)), cell(of("per_second"))]);
         }
     }
     report.section(
         "Broadcast",
-        "One node sends a message of 64 bytes, a PHP callback broadcasts it to 10,000 connections, and it begins anew when all have it. CPU for one \
+        "One node sends a message of 64 bytes, a PHP callback broadcasts it to all connections, and it begins anew when all have it. CPU for one \
          delivery, in microseconds, and its ratio to a loop that does nothing but write to as many sockets.\n\n`heartbus-bench run --only broadcast`",
         &["server", "CPU µs", "ratio", "deliveries/s"],
         rows,

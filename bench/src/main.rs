@@ -19,8 +19,8 @@ run     measures everything and writes BENCHMARKS.md
   --out DIR            folder for the page, its plots and its numbers (docs)
   --quick              shorter, once, with fewer nodes
   --only A,B           heartbeats, churn, idle, threads, memory, waves, data, broadcast, million, curves
-  --rounds N           of each measurement (3; --quick: 1)
-  --seconds S          each is measured, after a warm-up that does not count (2.5; --quick: 0.7)
+  --rounds N           of each measurement (5, of some at most 3; --quick: 1)
+  --seconds S          each is measured, after a warm-up that does not count (1.5; --quick: 0.5)
   --server-cores LIST  0; the load generator has the next one, or --load-cores LIST
   --dialect v1         only this one
 load    keeps a running server busy, and says what that took
@@ -59,8 +59,8 @@ fn run(mut arguments: Arguments) -> Result<()> {
     let quick = arguments.contains("--quick");
     let only: Option<String> = arguments.opt_value_from_str("--only")?;
     let out: PathBuf = arguments.opt_value_from_str("--out")?.unwrap_or_else(|| "docs".into());
-    let rounds = arguments.opt_value_from_str("--rounds")?.unwrap_or(if quick { 1 } else { 3 });
-    let seconds = arguments.opt_value_from_str("--seconds")?.unwrap_or(if quick { 0.7 } else { 2.5 });
+    let rounds = arguments.opt_value_from_str("--rounds")?.unwrap_or(if quick { 1 } else { 5 });
+    let seconds = arguments.opt_value_from_str("--seconds")?.unwrap_or(if quick { 0.5 } else { 1.5 });
     let server: Vec<usize> = arguments.opt_value_from_fn("--server-cores", list)?.unwrap_or_else(|| vec![0]);
     let all = std::thread::available_parallelism().map_or(1, usize::from);
     let next = (server.iter().max().unwrap_or(&0) + 1) % all;
@@ -109,7 +109,7 @@ fn run(mut arguments: Arguments) -> Result<()> {
     let left_out = if missing.is_empty() { String::new() } else { format!(" Not installed, and left out: {}.", missing.join(", ")) };
     let introduction = format!(
         "One run of `make bench{}`, {:.0} minutes, on {}. The server on core {:?}, the load generator on core {:?}, over the loopback device, so \
-         every figure is about CPU and memory and none about a network. Each is the median of {rounds} round{} of {seconds} s, after a warm-up, \
+         every figure is about CPU and memory and none about a network. Each is the median of {rounds} round{} of {seconds} s (of what takes long: fewer), after a warm-up, \
          with the lowest and the highest round in parentheses; what is compared took turns in the same minutes. Times are those of the server's \
          processes on a core (`/proc/PID/task/*/schedstat`), memory is their resident memory (`smaps_rollup`). Ours is `HeartbeatServer` in PHP on its own \
          loop, built by `make build`; it subscribes to nothing except where a table says so. The floor is an epoll loop that parses \

@@ -10,7 +10,7 @@ use heartbus_core::event::{Event, EventMask};
 use heartbus_core::hub::Host;
 use heartbus_core::hub::wheel::{TICK, Wheel};
 use heartbus_core::inbox::Inbox;
-use heartbus_core::wire::{Decoded, FrameType, v1};
+use heartbus_core::wire::{self, Decoded, FrameType};
 use std::collections::VecDeque;
 use std::hint::black_box;
 
@@ -21,9 +21,14 @@ const OPERATIONS: &[Operation] = &[
     ("decode-heartbeat", "decoding a v1 HEARTBEAT_REQ", |times| decode(times, &Dialect::V1.heartbeat(0))),
     ("decode-data", "decoding a v1 DATA of 64 bytes", |times| decode(times, &Dialect::V1.data(&[b'x'; 64]))),
     ("decode-register", "decoding a v1 REGISTER", |times| decode(times, &Dialect::V1.register("node-00000001"))),
-    ("encode-data", "encoding a v1 DATA of 64 bytes", encode_data),
+    ("decode-v2-heartbeat", "decoding a v2 HEARTBEAT_REQ", |times| decode(times, &Dialect::V2.heartbeat(0))),
+    ("decode-v2-data", "decoding a v2 DATA of 64 bytes", |times| decode(times, &Dialect::V2.data(&[b'x'; 64]))),
+    ("encode-data", "encoding a v1 DATA of 64 bytes", |times| encode_data(times, wire::Dialect::V1)),
+    ("encode-v2-data", "encoding a v2 DATA of 64 bytes", |times| encode_data(times, wire::Dialect::V2)),
     ("heartbeat", "a v1 heartbeat: decoded, noted, answered", |times| heartbeats(times, Dialect::V1, false)),
-    ("heartbeat-of-one", "a v1 heartbeat of one of 1,000 nodes of a connection", |times| heartbeats(times, Dialect::V1, true)),
+    ("heartbeat-v2", "a v2 heartbeat: decoded, noted, answered", |times| heartbeats(times, Dialect::V2, false)),
+    ("heartbeat-of-one", "a v1 heartbeat of one of 1,000 nodes", |times| heartbeats(times, Dialect::V1, true)),
+    ("heartbeat-v2-of-one", "a v2 heartbeat of one of 1,000 nodes", |times| heartbeats(times, Dialect::V2, true)),
     ("register", "a node registers", register),
     ("timeout", "a node of many is found silent, and leaves", timeout),
     ("rearm", "the wheel looks at a node that is alive", rearm),
@@ -53,16 +58,16 @@ fn main() {
 
 fn decode(times: u64, frame: &[u8]) {
     for _ in 0..times {
-        let decoded = v1::decode(black_box(frame), 1 << 20);
+        let (_, decoded) = wire::decode(black_box(frame), 1 << 20);
         assert!(matches!(black_box(decoded), Decoded::Frame { .. }));
     }
 }
 
-fn encode_data(times: u64) {
+fn encode_data(times: u64, dialect: wire::Dialect) {
     let mut out = Vec::with_capacity(256);
     for _ in 0..times {
         out.clear();
-        v1::encode(FrameType::DATA.0, 7, black_box(&[b'x'; 64]), &mut out).expect("it is ASCII");
+        wire::encode(dialect, FrameType::DATA, 7, black_box(&[b'x'; 64]), &mut out).expect("it is ASCII");
         black_box(&out);
     }
 }
