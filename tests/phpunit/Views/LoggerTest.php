@@ -2,7 +2,7 @@
 
 namespace Heartbus\Tests\Views;
 
-use Heartbus\Tests\{Frame, Library, Port, TestCase};
+use Heartbus\Tests\{Frame, Library, Port, TestCase, WorkermanApp};
 
 /** 'log' => 'logger': the engine's messages arrive in Utils\Logger, on PHP's thread. */
 final class LoggerTest extends TestCase
@@ -118,6 +118,27 @@ final class LoggerTest extends TestCase
         self::assertGreaterThan(1 << 20, $numbers['memory']['current']);
         self::assertSame(hb_format_bytes($numbers['memory']['peak']), $numbers['memory']['peak_formatted']);
         $this->until(fn () => count($stats()) > 2, 'they come again');
+    }
+
+    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
+    public function test_under_workerman_they_arrive_in_the_logger_of_the_engine_s_worker(string $workerman): void
+    {
+        $app = WorkermanApp::make($workerman);
+        $port = Port::free();
+        $app->write('server.php', self::TELLING_LOGGER . "
+            (new HeartbeatServer('127.0.0.1', $port, ['log' => 'logger', 'worker_count' => 1]))->start();");
+        $process = $app->php('server.php', 'start');
+        $said = fn (string $message): bool => in_array($message, array_column($process->said('log'), 1));
+        $this->until(fn () => $said('HeartbeatServer starting') && $said('Worker started'), 'the start is logged');
+        $peer = \Heartbus\Tests\Peer::connect($port);
+        $peer->register('a');
+        $this->until(fn () => $said('Connection established') && $said('Node registered'), 'the node is logged');
+        $peer->close();
+        $this->until(fn () => $said('Node disconnected'), 'its end is logged');
+        $process->signal(SIGINT);
+        self::assertSame(0, $process->exitCode(15));
+        self::assertTrue($said('Worker stopping'), $process->transcript());
+        self::assertSame('', $process->errors());
     }
 
     public function test_nobody_waits_for_whoever_does_not_read_the_log(): void
