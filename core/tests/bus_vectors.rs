@@ -206,11 +206,12 @@ fn the_words_of_workers_are_those_of_the_vectors() {
         ("Leave", Word::Leave),
         ("Watch channel 7", Word::Watch { channel: 7 }),
         ("Unwatch channel 7", Word::Unwatch { channel: 7 }),
+        ("AcknowledgePart of batch 300: 2 done, 1 begun", Word::AcknowledgePart { batch: 300, done: 2, begun: 1 }),
     ];
     for (_, word) in &words {
         match word {
             Word::Ready { .. } | Word::Subscribe { .. } | Word::Acknowledge { .. } => {}
-            Word::Leave | Word::Watch { .. } | Word::Unwatch { .. } => {}
+            Word::Leave | Word::Watch { .. } | Word::Unwatch { .. } | Word::AcknowledgePart { .. } => {}
         }
     }
     let written = words.into_iter().map(|(meaning, word)| {
