@@ -11,9 +11,10 @@ use heartbus_core::event::{Departure, Event, EventMask};
 use heartbus_core::hub::dispatch::DispatchLimits;
 use heartbus_core::inbox::Inbox;
 use heartbus_core::wire::bus::{self as wire, Answer, Ask, Fault, Role, Word};
+use rustix::process::{Pid, Signal, kill_process};
 use std::collections::{HashMap, VecDeque};
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -1203,6 +1204,41 @@ fn what_a_dead_worker_had_not_acknowledged_goes_to_the_next_with_a_mark_on_the_f
     assert_eq!(seen, (0..100).map(|number| number.to_string()).collect::<Vec<_>>());
     assert!((1..=10).contains(&marked), "{marked} events are marked");
     assert_eq!(house.engine.stats().dispatch.redelivered, marked as u64);
+}
+
+/// A worker with a child that keeps a copy of its connection, run by the test below in a process of its own.
+#[test]
+fn as_a_worker_with_a_child() {
+    let Some(path) = std::env::var_os("HEARTBUS_TEST_WORKER") else { return };
+    let mut attachment = Attachment::attach(Path::new(&path), PATIENCE).unwrap();
+    attachment.ready(EventMask::ALL).unwrap();
+    let copy = attachment.as_fd().try_clone_to_owned().unwrap();
+    let mut child = Command::new("sleep").arg("60").stdin(copy).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    println!("child> {}", child.id());
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_worker_is_dead_when_its_process_is_although_a_child_of_it_keeps_the_connection() {
+    let house = House::for_workers();
+    let mut worker = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "as_a_worker_with_a_child", "--nocapture"])
+        .env("HEARTBUS_TEST_WORKER", &house.path)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(worker.stdout.take().unwrap()).lines();
+    let child: i32 = lines.map(Result::unwrap).find_map(|line| line.split_once("> ")?.1.parse().ok()).unwrap();
+    house.until("the worker to join", |stats| stats.dispatch.workers == 1);
+    let _peer = house.register("n");
+    house.until("events in its hands", |stats| stats.dispatch.in_flight_events > 0);
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+    house.until("its end", |stats| stats.dispatch.workers == 0);
+    kill_process(Pid::from_raw(child).unwrap(), Signal::KILL).unwrap();
+    let mut next = house.worker();
+    assert!(next.tell_until(|event| matches!(event, Event::Register { .. })).told.redelivered);
 }
 
 #[test]

@@ -34,10 +34,12 @@ enum Kind {
     Unknown,
     Unregistered,
     Failed,
+    CallerRefused,
+    CallerHungUpOn,
 }
 
 /// In the order of the enum: what the count of those left out is told of, at which level, and how many there may be.
-const KINDS: [(&str, Level, u32); 11] = [
+const KINDS: [(&str, Level, u32); 13] = [
     ("Connection established", Level::INFO, LIVES),
     ("Node registered", Level::INFO, LIVES),
     ("Node disconnected", Level::INFO, LIVES),
@@ -49,6 +51,8 @@ const KINDS: [(&str, Level, u32); 11] = [
     ("Unknown message type", Level::WARN, COMPLAINTS),
     ("Heartbeat from unregistered connection", Level::WARN, COMPLAINTS),
     ("Failed to handle message", Level::ERROR, COMPLAINTS),
+    ("A caller of the bus was refused", Level::INFO, COMPLAINTS),
+    ("A caller of the bus was hung up on", Level::WARN, COMPLAINTS),
 ];
 
 #[derive(Copy, Clone, Default)]
@@ -161,6 +165,20 @@ impl Journal {
         };
         if enabled!(Level::INFO) && self.may(Kind::Left, now) {
             info!(node_id, connection_id, "Node {how}");
+        }
+    }
+
+    /// Another process of this machine may not use the bus socket, or not as it wanted to.
+    pub fn caller_refused(&mut self, caller: &dyn Display, why: &dyn Display, now: Now) {
+        if enabled!(Level::INFO) && self.may(Kind::CallerRefused, now) {
+            info!(%caller, "A caller of the bus was refused: {why}");
+        }
+    }
+
+    /// It broke the protocol, or a bound.
+    pub fn caller_hung_up_on(&mut self, caller: &dyn Display, why: &dyn Display, now: Now) {
+        if enabled!(Level::WARN) && self.may(Kind::CallerHungUpOn, now) {
+            warn!(%caller, "A caller of the bus was hung up on: {why}");
         }
     }
 

@@ -12,6 +12,7 @@ mod worker;
 use super::{Clock, spawn_thread};
 use crate::error::{Error, ErrorKind};
 use crate::hub::dispatch::WorkerId;
+use crate::hub::journal::Journal;
 use crate::wire::bus::{Reply, Request, Role, Welcome};
 use dispatcher::Dispatcher;
 use session::{Caller, End};
@@ -99,6 +100,7 @@ impl BusServer {
                 allows_group: socket.allows_group,
                 owner: rustix::process::geteuid().as_raw(),
                 clock: Clock::start(),
+                journal: RefCell::new(Journal::new(0)),
                 callers: hall_callers,
                 stage: hall_stage,
                 buffered: Cell::new(0),
@@ -154,6 +156,7 @@ struct Hall {
     owner: u32,
     frame_cap: u32,
     clock: Clock,
+    journal: RefCell<Journal>,
     callers: Arc<AtomicUsize>,
     stage: Arc<watch::Sender<Stage>>,
     /// Bytes of incomplete frames, in all sessions together.
@@ -182,6 +185,7 @@ impl Hall {
             () = self.accept(&listener) => {}
         }
         self.finish().await;
+        self.journal.borrow_mut().tell_counts();
         // Not only dropped: in a process that was forked off this one it would go on listening, and nobody would answer.
         let _ = SockRef::from(&listener).shutdown(Shutdown::Both);
         // Not before the end: the name is taken as long as anything of the server is left.
@@ -220,8 +224,9 @@ impl Hall {
         };
         match end {
             Ok(()) | Err(End::Gone) => {}
-            Err(end) => tracing::warn!(caller = %caller, "A caller of the bus was hung up on: {end}"),
+            Err(end) => self.journal.borrow_mut().caller_hung_up_on(&caller, &end, self.clock.now()),
         }
+        self.journal.borrow_mut().tell_left_out(self.clock.now());
         drop(place);
         self.progress.notify_one();
     }

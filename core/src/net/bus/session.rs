@@ -7,13 +7,16 @@ use super::{Desk, GOODBYE_TIME, HELLO_TIME, Hall, Stage};
 use crate::error::{Error, ErrorKind};
 use crate::wire::bus::{self as wire, Answer, Ask, Broken, Fault, Hello, LENGTH_LEN, Request, Role, VERSION};
 use bytes::{Buf, BytesMut};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use socket2::SockRef;
 use std::fmt;
 use std::io;
 use std::net::Shutdown;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
 use tokio::task::{spawn_blocking, yield_now};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -67,6 +70,9 @@ impl From<Broken> for End {
     }
 }
 
+/// Readable when it has ended.
+pub(super) type Process = AsyncFd<OwnedFd>;
+
 pub(super) struct Caller {
     pub(super) hall: Rc<Hall>,
     stream: UnixStream,
@@ -96,6 +102,16 @@ impl Caller {
             output: Vec::new(),
             written: 0,
         }
+    }
+
+    /// The process that connected, where the system can tell when it ends.
+    pub(super) fn process(&self) -> Option<Process> {
+        let pid = Pid::from_raw(self.pid?)?;
+        let process = pidfd_open(pid, PidfdFlags::NONBLOCK).ok()?;
+        // The replacement has the caller promise, outside what the compiler checks, that the descriptor stays open. It is
+        // owned by what is made here.
+        #[allow(deprecated)]
+        AsyncFd::with_interest(process, Interest::READABLE).ok()
     }
 
     /// Of the server's own user, or root.
@@ -164,7 +180,7 @@ impl Caller {
     }
 
     async fn refuse(&mut self, refusal: Error) -> Result<Option<Role>, End> {
-        tracing::info!(caller = %self, "A caller of the bus was refused: {refusal}");
+        self.hall.journal.borrow_mut().caller_refused(self, &refusal, self.hall.clock.now());
         wire::write_refusal(&mut self.output, &fault_of(refusal));
         self.say_goodbye().await;
         Ok(None)

@@ -65,6 +65,15 @@ async fn attend(caller: &mut Caller, place: &mut Place, wake: &Notify) -> Result
     let mut stage = hall.stage.subscribe();
     let mut was_told = false;
     let mut batches = BatchWriter::default();
+    // Its connection lives on in processes that it forked; it does not.
+    let process = caller.process();
+    let death = async {
+        match &process {
+            Some(process) => drop(process.readable().await),
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(death);
     wire::write_welcome(&mut caller.output, &hall.desk.welcome(worker));
     loop {
         place.hear_all(caller)?;
@@ -88,6 +97,7 @@ async fn attend(caller: &mut Caller, place: &mut Place, wake: &Notify) -> Result
         }
         tokio::select! {
             turned = caller.turn() => turned?,
+            () = &mut death => return Err(End::Gone),
             () = wake.notified() => {}
             _ = stage.changed() => {}
         }
