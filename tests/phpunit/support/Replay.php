@@ -77,7 +77,6 @@ final class Replay
         if ($method === 'matchRoute') {
             // Private in the original, which never calls it.
             $reflection = new ReflectionMethod($object, $method);
-            $reflection->setAccessible(true);
             return $reflection->invoke($object, ...$arguments);
         }
         return $object->$method(...$arguments);
