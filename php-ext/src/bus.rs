@@ -347,12 +347,19 @@ impl Bus {
             bus.set_timeout(self.timeout);
             match bus.begin(request) {
                 Ok(number) => number,
-                Err(error) => return Ok(Err(error)),
+                Err(error) => {
+                    self.line.let_others_look();
+                    return Ok(Err(error));
+                }
             }
         };
         match Suspension::in_fiber()? {
             Some(suspension) => self.line.suspend_until(number, &suspension, self.timeout),
-            None => Ok(self.line.bus.borrow_mut().wait(number, self.timeout)),
+            None => {
+                let answer = self.line.bus.borrow_mut().wait(number, self.timeout);
+                self.line.let_others_look();
+                Ok(answer)
+            }
         }
     }
 }
@@ -369,6 +376,7 @@ impl Line {
         future::resumes(future, suspension);
         self.waiting.borrow_mut().insert(number, waiter.shallow_clone());
         self.be_heard(&host);
+        self.let_others_look();
         let mut suspended = Ok(());
         while suspended.is_ok() && !future::done(future) {
             // Others may resume a fiber as well.
@@ -378,6 +386,8 @@ impl Line {
         drop(still_waiting);
         if self.waiting.borrow().is_empty() {
             self.rest(&host);
+            // While an exception is on its way no PHP may run: the loop's next visit sees that nobody waits.
+            if suspended.is_ok() { host.leave_loop_when_idle()? } else { host.ring() }
         }
         if let Err(Thrown) = suspended {
             // Thrown into, or destroyed. A timer that is left fires for nothing.
@@ -395,6 +405,13 @@ impl Line {
             let within = timeout.as_millis();
             Err(Error::new(ErrorKind::Timeout, format!("The engine did not answer within {within} ms")))
         }))
+    }
+
+    /// What was done on this connection may have taken in answers, or ended it: for these the descriptor does not tell again.
+    fn let_others_look(&self) {
+        if !self.waiting.borrow().is_empty() {
+            Host::current().ring();
+        }
     }
 
     /// Lets the loop hear when an answer comes. The connection may be another than before.
@@ -447,6 +464,11 @@ pub fn wake() -> Outcome<usize> {
         woken += line.wake()?;
     }
     Ok(woken)
+}
+
+/// A fiber waits for an answer.
+pub fn is_waited_for() -> bool {
+    LINES.with_borrow(|lines| lines.values().any(|line| !line.waiting.borrow().is_empty()))
 }
 
 /// The end of a request: nobody waits any more. The connections stay, for the next one.

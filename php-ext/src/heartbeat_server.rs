@@ -608,7 +608,7 @@ impl Server {
         host.workerman.add_server(self.name(), &self.address(), is_reloadable, closures)?;
         if workers > 0 {
             let closures = WorkerClosures { start: method("startworker"), stop: method("stophere"), is_busy: method("isbusy") };
-            host.workerman.add_workers(&format!("{} php", self.name()), workers, closures)?;
+            host.workerman.add_workers(&format!("{}-php", self.name()), workers, closures)?;
         }
         host.workerman.run_all(method("checkstart"))
     }

@@ -69,7 +69,8 @@ pub struct Host {
     waiting: RefCell<VecDeque<Zval>>,
     /// A `HeartbeatClient` worker is registered for them.
     has_client_worker: Cell<bool>,
-    pub workerman: Workerman,
+    /// The parent's in a forked child: what Workerman's workers were told before the fork holds in them.
+    pub workerman: Rc<Workerman>,
     pub pages: Glue,
     revolt: Guest,
     react: Guest,
@@ -121,7 +122,7 @@ impl Host {
             fleet: RefCell::default(),
             waiting: RefCell::new(waiting),
             has_client_worker: Cell::new(has_client_worker),
-            workerman: Workerman::new(),
+            workerman: inherited.as_ref().map_or_else(|| Rc::new(Workerman::new()), |parent| parent.workerman.clone()),
             pages: Glue::new(include_str!("classes/pages.php"), c"heartbus/classes/pages.php"),
             revolt: Guest::revolt(),
             react: Guest::react(),
@@ -359,7 +360,7 @@ impl Host {
     }
 
     pub fn leave_loop_when_idle(&self) -> Outcome {
-        let is_idle = self.servers.borrow().is_empty() && !self.has_clients();
+        let is_idle = self.servers.borrow().is_empty() && !self.has_clients() && !crate::bus::is_waited_for();
         if is_idle { self.leave_loop() } else { Ok(()) }
     }
 
