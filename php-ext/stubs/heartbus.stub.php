@@ -284,6 +284,8 @@ namespace PfinalClub\AsyncioHeartbeat\Server
          * (10000000), max_frame_bytes (10485760), outbox_bytes (1 MiB), slow_consumer ('close'|'drop'), total_buffer_bytes
          * (1 GiB), inbox_events (65536), inbox_bytes (64 MiB), rate_limit_by ('connection'|'ip'), whitelist, blacklist,
          * loop ('auto'|'native'|'workerman'|'revolt'|'react'|'manual'), log ('stderr'|'logger'), log_level ('debug'|'info'|'warning'|'error'|'off'), log_file.
+         * Keys for other processes: php_workers (1: under Workerman, the processes that run the callbacks; 0: the engine's own),
+         * name ('HeartbeatServer'), bus (path of the bus socket, or false), bus_group, inbox_policy ('reject'|'drop_oldest').
          *
          * @param array<string, mixed> $config
          * @throws \RuntimeException when the configuration is wrong
@@ -291,10 +293,11 @@ namespace PfinalClub\AsyncioHeartbeat\Server
         public function __construct(string $host = '0.0.0.0', int $port = 9501, array $config = []) {}
 
         /**
-         * Starts the server and runs until it is stopped: on Workerman where it is installed, else on a loop of its own.
+         * Starts the server and runs until it is stopped: on Workerman where it is installed, else on a loop of its own. Under
+         * Workerman the engine has a process of its own, and the callbacks run in others, which a reload replaces.
          *
          * @throws \Heartbus\Exception\IoException when the address cannot be listened on
-         * @throws \Heartbus\Exception\ConfigException outside of the PHP CLI
+         * @throws \Heartbus\Exception\ConfigException outside of the PHP CLI; with several php_workers and no Workerman
          */
         public function start(): void {}
 
@@ -306,7 +309,8 @@ namespace PfinalClub\AsyncioHeartbeat\Server
          * connect (string $ip, int $port, int $connectionId), register (Node), heartbeat (Node),
          * data (Node, string $payload, int $channelId), unregister (Node), timeout (Node), replaced (Node), disconnected (Node),
          * close (int $connectionId, string $reason), start (HeartbeatServer), stop (HeartbeatServer).
-         * A node that leaves gets exactly one of unregister, timeout, replaced and disconnected.
+         * A node that leaves gets exactly one of unregister, timeout, replaced and disconnected. In PHP workers each is told start
+         * and stop; what is subscribed to in start holds for that worker.
          *
          * @param 'connect'|'register'|'heartbeat'|'data'|'unregister'|'timeout'|'replaced'|'disconnected'|'close'|'start'|'stop' $event
          * @throws \InvalidArgumentException when there is no such event
@@ -370,6 +374,12 @@ namespace PfinalClub\AsyncioHeartbeat\Server
          */
         public function onMessage(\Workerman\Connection\TcpConnection $connection, string $data): void {}
 
+        /**
+         * Of the event whose callback runs: its number, and whether it may have been told before, to a worker that died. Empty
+         * outside of callbacks.
+         *
+         * @return array{}|array{sequence: int, redelivered: bool}
+         */
         public function event(): array {}
     }
 
@@ -505,35 +515,75 @@ namespace PfinalClub\AsyncioHeartbeat\Client
 
 namespace Heartbus
 {
+    /**
+     * A server of this machine from any PHP process: pages of PHP-FPM, queue workers, cron. The process has one connection for
+     * each server, which outlives requests and is made again by itself. In a fiber under a loop calls suspend; elsewhere they
+     * block for one round trip.
+     */
     final class Bus
     {
+        /**
+         * $socket is the path of a bus socket, or the name of a server; null: php.ini's heartbus.socket, else the server named
+         * HeartbeatServer, in /run/heartbus or in the user's own folder. No call takes longer than the timeout, in seconds.
+         *
+         * @throws \Heartbus\Exception\IoException when no server is there, or it does not let this user in
+         * @throws \Heartbus\Exception\TimeoutException when the server does not answer
+         * @throws \Heartbus\Exception\ProtocolException when the server speaks another version
+         */
         public static function connect(?string $socket = null, float $timeout = 1.0): \Heartbus\Bus {}
 
         private function __construct() {}
 
+        /** Sends data to a node, on its main channel when the channel is 0. False when it is not online or has no room. */
         public function sendTo(string $nodeId, string $data, int $channelId = 0): bool {}
 
+        /**
+         * Sends data to these nodes. Returns for how many it was queued.
+         *
+         * @param array<string> $nodeIds
+         */
         public function sendToMany(array $nodeIds, string $data): int {}
 
+        /** Sends data to every node. Returns for how many it was queued. */
         public function broadcast(string $data): int {}
 
+        /** Takes a node off the bus; closes its connection unless it has other nodes. False when there is no such node. */
         public function disconnect(string $nodeId): bool {}
 
+        /** A copy of what the server knows of a node; null when it is not online. */
         public function node(string $nodeId): ?\PfinalClub\AsyncioHeartbeat\Node\Node {}
 
+        /**
+         * The nodes that are online, page by page: next is the $page of the next call, null after the last. A page has up to
+         * $limit nodes, 1000 at most.
+         *
+         * @param array{id?: string, ip?: string} $filter id: a pattern with * and ?; ip: an address
+         * @return array{nodes: list<\PfinalClub\AsyncioHeartbeat\Node\Node>, next: ?int}
+         */
         public function nodes(array $filter = [], ?int $page = null, int $limit = 100): array {}
 
         public function isOnline(string $nodeId): bool {}
 
+        /** @return array{server: array<string, int|string>, nodes: array<string, int>, channels: array<string, int>, connections: array<string, int|float>, engine: array<string, int>} */
         public function stats(): array {}
 
+        /** The numbers of the server as Prometheus text. */
         public function metrics(): string {}
 
+        /** The path of the bus socket. */
         public function getSocket(): string {}
     }
 
+    /** A server without PHP code: the engine alone, for those who use Heartbus\Bus. */
     final class Host
     {
+        /**
+         * Serves until a signal comes. Keys: host (0.0.0.0), port (9501), and those of HeartbeatServer.
+         *
+         * @param array<string, mixed> $config
+         * @throws \Heartbus\Exception\IoException when the address cannot be listened on
+         * @throws \RuntimeException when the configuration is wrong
+         */
         public static function run(array $config = []): void {}
 
         private function __construct() {}

@@ -96,11 +96,37 @@ final class SignaturesTest extends TestCase
             [HeartbeatServer::class, self::SERVER, [
                 'broadcast(string $data): int',
                 'disconnect(string $nodeId): bool',
+                'event(): array',
                 'on(string $event, callable $callback): void',
                 'sendTo(string $nodeId, string $data, int $channelId = 0): bool',
                 'stop(): void',
             ]],
         ];
+    }
+
+    public function test_what_is_beyond_the_php_library_has_names_that_named_arguments_can_use(): void
+    {
+        if (getenv('HEARTBUS_REFERENCE')) {
+            self::markTestSkipped('the PHP library has no such classes');
+        }
+        $signatures = fn (string $class): array => array_map(self::signature(...), (new ReflectionClass($class))->getMethods(ReflectionMethod::IS_PUBLIC));
+        self::assertEqualsCanonicalizing([
+            'broadcast(string $data): int',
+            'connect(?string $socket = null, float $timeout = 1.0): self static',
+            'disconnect(string $nodeId): bool',
+            'getSocket(): string',
+            'isOnline(string $nodeId): bool',
+            'metrics(): string',
+            'node(string $nodeId): ?PfinalClub\AsyncioHeartbeat\Node\Node',
+            'nodes(array $filter = [], ?int $page = null, int $limit = 100): array',
+            'sendTo(string $nodeId, string $data, int $channelId = 0): bool',
+            'sendToMany(array $nodeIds, string $data): int',
+            'stats(): array',
+        ], $signatures(\Heartbus\Bus::class));
+        self::assertSame(['run(array $config = []): void static'], $signatures(\Heartbus\Host::class));
+        foreach ([\Heartbus\Bus::class, \Heartbus\Host::class] as $class) {
+            self::assertTrue((new ReflectionClass($class))->isFinal(), $class);
+        }
     }
 
     public function test_the_properties_are_those_of_the_php_library(): void

@@ -9,11 +9,22 @@ final class CommandsTest extends TestCase
 {
     private const EVENTS = 'say_events($server, "start", "stop", "unregister", "disconnected");';
 
-    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
-    public function test_status_shows_the_engine_s_connections_and_requests(string $workerman): void
+    /** @return array<string, array{0: string, 1: int}> every Workerman, with the callbacks beside the engine's process and in it */
+    public static function modes(): array
     {
-        [$app, $port, $server] = $this->serve($workerman);
-        self::assertSame([1, ["tcp://127.0.0.1:$port", 'HeartbeatServer', 0, 0, 0]], $this->status($app));
+        $sets = [];
+        foreach (WorkermanApp::installations() as $name => [$folder]) {
+            $sets["$name, one PHP worker"] = [$folder, 1];
+            $sets["$name, all in one process"] = [$folder, 0];
+        }
+        return $sets;
+    }
+
+    /** @dataProvider modes */
+    public function test_status_shows_the_engine_s_connections_and_requests(string $workerman, int $phpWorkers): void
+    {
+        [$app, $port, $server] = $this->serve($workerman, $phpWorkers);
+        self::assertSame([1 + $phpWorkers, ["tcp://127.0.0.1:$port", 'HeartbeatServer', 0, 0, 0]], $this->status($app));
         for ($i = 0; $i < 3; $i++) {
             $peers[$i] = Peer::connect($port);
             $peers[$i]->register("n$i");
@@ -23,11 +34,11 @@ final class CommandsTest extends TestCase
         $quiet = Peer::connect($port);
         $quiet->expectSilence();
         // 3 registrations, 1 heartbeat, 1 message, 2 pings.
-        self::assertSame([1, ["tcp://127.0.0.1:$port", 'HeartbeatServer', 4, 0, 7]], $this->status($app));
+        self::assertSame([1 + $phpWorkers, ["tcp://127.0.0.1:$port", 'HeartbeatServer', 4, 0, 7]], $this->status($app));
         $peers[0]->close();
         $server->next('disconnected');
         $this->until(fn () => $server->ask('return $server->getStats();')['connections']['active_connections'] === 3, 'the connection is gone');
-        self::assertSame([1, ["tcp://127.0.0.1:$port", 'HeartbeatServer', 3, 0, 7]], $this->status($app), 'it counts anew each time');
+        self::assertSame([1 + $phpWorkers, ["tcp://127.0.0.1:$port", 'HeartbeatServer', 3, 0, 7]], $this->status($app), 'it counts anew each time');
     }
 
     /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
@@ -109,10 +120,10 @@ final class CommandsTest extends TestCase
         self::assertSame(0, $process->exitCode());
     }
 
-    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
-    public function test_connections_shows_a_row_for_each(string $workerman): void
+    /** @dataProvider modes */
+    public function test_connections_shows_a_row_for_each(string $workerman, int $phpWorkers): void
     {
-        [$app, $port] = $this->serve($workerman);
+        [$app, $port] = $this->serve($workerman, $phpWorkers);
         self::assertSame([], $this->connections($app));
         $peer = Peer::connect($port);
         $peer->register('a');
@@ -138,7 +149,7 @@ final class CommandsTest extends TestCase
     /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
     public function test_connections_shows_the_first_thousand(string $workerman): void
     {
-        [$app, $port] = $this->serve($workerman);
+        [$app, $port] = $this->serve($workerman, 1);
         for ($i = 0; $i < 1100; $i++) {
             $peers[] = Peer::connect($port);
         }
@@ -149,10 +160,10 @@ final class CommandsTest extends TestCase
         self::assertSame(1100, $this->status($app)[1][2]);
     }
 
-    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
-    public function test_stop_tells_every_client_and_ends_everything(string $workerman): void
+    /** @dataProvider modes */
+    public function test_stop_tells_every_client_and_ends_everything(string $workerman, int $phpWorkers): void
     {
-        [$app, $port, $server] = $this->serve($workerman);
+        [$app, $port, $server] = $this->serve($workerman, $phpWorkers);
         $peer = Peer::connect($port);
         $peer->register('a');
         self::assertStringContainsString('stop success', $app->command('server.php', 'stop'));
@@ -163,10 +174,10 @@ final class CommandsTest extends TestCase
         self::assertSame(0, $app->master());
     }
 
-    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
-    public function test_a_graceful_stop_waits_for_the_connections_and_lets_nobody_in(string $workerman): void
+    /** @dataProvider modes */
+    public function test_a_graceful_stop_waits_for_the_connections_and_lets_nobody_in(string $workerman, int $phpWorkers): void
     {
-        [$app, $port, $server] = $this->serve($workerman, '$server->on("data", fn (Node $node, string $payload) => $server->sendTo($node->id, "echo $payload"));');
+        [$app, $port, $server] = $this->serve($workerman, $phpWorkers, '$server->on("data", fn (Node $node, string $payload) => $server->sendTo($node->id, "echo $payload"));');
         $peers = [Peer::connect($port), Peer::connect($port)];
         $peers[0]->register('a');
         $peers[1]->register('b');
@@ -193,19 +204,19 @@ final class CommandsTest extends TestCase
         self::assertCount(1, $server->said('stop'));
     }
 
-    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
-    public function test_a_graceful_stop_without_connections_ends_at_once(string $workerman): void
+    /** @dataProvider modes */
+    public function test_a_graceful_stop_without_connections_ends_at_once(string $workerman, int $phpWorkers): void
     {
-        [$app, , $server] = $this->serve($workerman);
+        [$app, , $server] = $this->serve($workerman, $phpWorkers);
         self::assertStringContainsString('stop success', $app->command('server.php', 'stop', '-g'));
         self::assertSame(0, $server->exitCode());
         self::assertCount(1, $server->said('stop'));
     }
 
-    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
-    public function test_whoever_does_not_want_to_wait_any_longer_says_stop(string $workerman): void
+    /** @dataProvider modes */
+    public function test_whoever_does_not_want_to_wait_any_longer_says_stop(string $workerman, int $phpWorkers): void
     {
-        [$app, $port, $server] = $this->serve($workerman);
+        [$app, $port, $server] = $this->serve($workerman, $phpWorkers);
         $peer = Peer::connect($port);
         $peer->register('a');
         $patient = $app->php('server.php', 'stop', '-g');
@@ -220,9 +231,9 @@ final class CommandsTest extends TestCase
     }
 
     /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
-    public function test_reload_replaces_the_worker(string $workerman): void
+    public function test_reload_replaces_the_engine_where_it_shares_its_process_with_the_callbacks(string $workerman): void
     {
-        [$app, $port, $server] = $this->serve($workerman);
+        [$app, $port, $server] = $this->serve($workerman, 0);
         [$before] = $app->workers();
         $peer = Peer::connect($port);
         $peer->register('a');
@@ -237,9 +248,9 @@ final class CommandsTest extends TestCase
     }
 
     /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
-    public function test_a_graceful_reload_waits_for_the_connections(string $workerman): void
+    public function test_a_graceful_reload_waits_for_the_connections_of_such_an_engine(string $workerman): void
     {
-        [$app, $port, $server] = $this->serve($workerman);
+        [$app, $port, $server] = $this->serve($workerman, 0);
         [$before] = $app->workers();
         $server->next('start');
         $peer = Peer::connect($port);
@@ -280,7 +291,7 @@ final class CommandsTest extends TestCase
     /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
     public function test_a_second_start_says_so_and_leaves_the_first_alone(string $workerman): void
     {
-        [$app, $port] = $this->serve($workerman);
+        [$app, $port] = $this->serve($workerman, 1);
         self::assertStringContainsString('already running', $app->command('server.php', 'start'));
         Peer::connect($port)->register('a');
     }
@@ -327,11 +338,11 @@ final class CommandsTest extends TestCase
         if ($versions === []) {
             self::markTestSkipped('Workerman 5 is neither in vendor/ nor in a folder that HEARTBUS_WORKERMAN names');
         }
-        [$app, $port, $server] = $this->serve(current($versions)[0], Library::autoload('Revolt') . 'Worker::$eventLoopClass = Workerman\Events\Fiber::class;');
+        [$app, $port, $server] = $this->serve(current($versions)[0], 1, Library::autoload('Revolt') . 'Worker::$eventLoopClass = Workerman\Events\Fiber::class;');
         self::assertStringContainsString('fiber', $app->command('server.php', 'status'));
         $peer = Peer::connect($port);
         $peer->register('a');
-        self::assertSame([1, ["tcp://127.0.0.1:$port", 'HeartbeatServer', 1, 0, 1]], $this->status($app));
+        self::assertSame([2, ["tcp://127.0.0.1:$port", 'HeartbeatServer', 1, 0, 1]], $this->status($app));
         self::assertCount(1, $this->connections($app));
         $stop = $app->php('server.php', 'stop', '-g');
         $this->until(fn () => !$this->listens($port), 'nobody is let in');
@@ -346,21 +357,24 @@ final class CommandsTest extends TestCase
     }
 
     /** @return array{0: WorkermanApp, 1: int, 2: PhpProcess} the application, the port, and the ready master */
-    private function serve(string $workerman, string $script = ''): array
+    private function serve(string $workerman, int $phpWorkers, string $script = ''): array
     {
         $app = WorkermanApp::make($workerman);
         $port = Port::free();
-        $app->write('server.php', "\$server = new HeartbeatServer('127.0.0.1', $port, ['worker_count' => 2]);\n" . self::EVENTS . "\n$script\nserve(\$server);");
+        $config = ['worker_count' => 2, 'php_workers' => $phpWorkers, 'bus' => "$app->folder/bus.sock"];
+        $app->write('server.php', sprintf("\$server = new HeartbeatServer('127.0.0.1', %d, %s);\n%s\n%s\nserve(\$server);", $port, var_export($config, true),
+            self::EVENTS, $script));
         $process = $app->php('server.php', 'start');
         $process->next('ready');
         return [$app, $port, $process];
     }
 
-    /** @return array{0: int, 1: array} the number of worker processes; of the first: listening, name, connections, failed sends, requests */
+    /** @return array{0: int, 1: array} the number of worker processes; of the engine's: listening, name, connections, failed sends, requests */
     private function status(WorkermanApp $app): array
     {
         $output = $app->command('server.php', 'status');
         preg_match_all('/^\d+\t\S+\s+(\S+)\s+(\S+)\s+(\d+)\s+(\d+)\s+\d+\s+(\d+)\s+\d+\s+\[idle\]/m', $output, $rows, PREG_SET_ORDER);
+        usort($rows, fn (array $one, array $other) => $one[2] <=> $other[2]);
         self::assertNotSame([], $rows, $output);
         [, $listening, $name, $connections, $failed, $requests] = $rows[0];
         self::assertMatchesRegularExpression("/^Summary\\t.*\\s$connections\\s+$failed\\s+\\d+\\s+$requests\\s/m", $output);

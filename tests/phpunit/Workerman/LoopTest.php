@@ -113,13 +113,13 @@ final class LoopTest extends TestCase
     }
 
     /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
-    public function test_exit_and_exceptions_in_callbacks_cost_the_worker_and_workerman_starts_another(string $workerman): void
+    public function test_exit_and_exceptions_in_callbacks_cost_an_engine_in_the_same_process_and_workerman_starts_another(string $workerman): void
     {
         foreach (['exit(7);', 'throw new DomainException("from the callback");'] as $end) {
             [$app, $port] = $this->serve($workerman, "\$server->on('data', function (Node \$node, string \$payload) use (\$server) {
                 if (\$payload === 'end') { $end }
                 \$server->sendTo(\$node->id, (string) getmypid());
-            });");
+            });", ['php_workers' => 0]);
             // A worker that is about to end refuses newcomers: until the next one takes us.
             $node = function () use ($port): Peer {
                 $this->until(function () use ($port, &$peer): bool {
@@ -226,6 +226,7 @@ final class LoopTest extends TestCase
     {
         $app = WorkermanApp::make($workerman);
         $port = Port::free();
+        $config += ['bus' => "$app->folder/bus.sock"];
         $app->write('server.php', sprintf("\$server = new HeartbeatServer('127.0.0.1', %d, %s);\n%s\nserve(\$server);", $port, var_export($config, true), $script));
         $process = $app->php('server.php', 'start');
         $process->next('ready');

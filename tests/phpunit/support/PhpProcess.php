@@ -117,6 +117,14 @@ final class PhpProcess
         posix_kill($this->pid, $signal);
     }
 
+    /** Lets the process stand still, and returns when it does. */
+    public function freeze(): void
+    {
+        $this->signal(SIGSTOP);
+        $states = fn (): array => array_map(fn (string $file) => preg_match('/^\d+ \(.*\) T/s', (string) @file_get_contents($file)), glob("/proc/$this->pid/task/*/stat"));
+        Wait::until(fn () => !in_array(0, $states(), true), 'the process stands still');
+    }
+
     public function isRunning(): bool
     {
         // Ask for all: a process that has ended and is not waited for still counts as alive for those who wait for its end.

@@ -19,7 +19,7 @@ final class TestServer
         $port = Port::free();
         $host = $options['host'] ?? '127.0.0.1';
         // Several servers run beside each other here, most with two nodes: two threads show everything four would.
-        $config += ['loop' => 'native', 'worker_count' => 2];
+        $config += ['loop' => 'native', 'worker_count' => 2, 'bus' => PhpProcess::folder() . "/$port.sock"];
         $process = PhpProcess::run(sprintf("\$server = new HeartbeatServer(%s, %d, %s);\n%s\nserve(\$server);", var_export($host, true), $port,
             var_export($config, true), $script), [], $options);
         $server = new self($process, $port, $host);

@@ -34,6 +34,17 @@ final class WorkermanApp
         return $found ?: ['no Workerman' => ['']];
     }
 
+    /** @return array<string, array{0: string, 1: int}> the same, each with one PHP worker and with two */
+    public static function installationsAndWorkers(): array
+    {
+        $sets = [];
+        foreach (self::installations() as $name => [$folder]) {
+            $sets["$name, one worker"] = [$folder, 1];
+            $sets["$name, two workers"] = [$folder, 2];
+        }
+        return $sets;
+    }
+
     public static function make(string $workerman): self
     {
         if ($workerman === '') {

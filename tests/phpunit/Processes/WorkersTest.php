@@ -1,0 +1,329 @@
+<?php
+
+namespace Heartbus\Tests\Processes;
+
+use Heartbus\Tests\{Frame, Peer, PhpProcess, Port, ServerApp, TestCase, Wait, WorkermanApp};
+
+/** Several PHP workers beside one engine: who hears whom, and what each can do. */
+final class WorkersTest extends TestCase
+{
+    /** Runs what a node says as PHP, in the worker that the node belongs to, and answers in JSON. */
+    private const ASK = '
+        $server->on("data", function (Node $node, string $payload) use ($server) {
+            $answer = fn (mixed $value) => $server->sendTo($node->id, json_encode($value));
+            $answer((function (string $code) use ($server) { return eval(IMPORTS . $code); })($payload));
+        });';
+
+    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
+    public function test_a_node_belongs_to_one_worker_and_is_heard_in_order(string $workerman): void
+    {
+        $server = ServerApp::start($workerman, ['php_workers' => 2]);
+        for ($number = 0; $number < 40; $number++) {
+            $peers[$number] = $server->node("n$number");
+        }
+        for ($round = 1; $round <= 20; $round++) {
+            foreach ($peers as $peer) {
+                $peer->send(Frame::DATA, (string) $round);
+            }
+        }
+        $this->until(fn () => count($server->notes()) === 800, 'all are told');
+        $told = $workers = [];
+        foreach ($server->notes() as [$node, $payload, $sequence, , $pid]) {
+            $told[$node][] = (int) $payload;
+            $workers[$pid][$node] = true;
+            $sequences[] = $sequence;
+        }
+        foreach ($told as $rounds) {
+            self::assertSame(range(1, 20), $rounds);
+        }
+        self::assertCount(2, $workers);
+        self::assertEqualsCanonicalizing($server->phpWorkers(), array_keys($workers));
+        [$first, $second] = array_values($workers);
+        self::assertSame([], array_intersect_key($first, $second), 'nobody belongs to both');
+        self::assertCount(800, array_unique($sequences));
+    }
+
+    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
+    public function test_every_worker_sees_and_reaches_the_nodes_of_all(string $workerman): void
+    {
+        $server = ServerApp::start($workerman, ['php_workers' => 2], self::ASK);
+        [$mine, $other] = $this->nodesOfTwoWorkers($server);
+        [$peer, $id] = $mine;
+        [$stranger, $strangeId] = $other;
+        $ask = fn (string $code): mixed => json_decode($peer->send(Frame::DATA, $code)->expect(Frame::DATA)->payload, true);
+
+        $online = $server->bus()->stats()['nodes']['online'];
+        self::assertSame($online, $ask('return $server->getStats()["nodes"]["online"];'));
+        self::assertSame(2, $ask('return $server->getStats()["engine"]["workers"];'));
+        self::assertSame([$strangeId, '127.0.0.1', true], $ask("\$node = \$server->getNodeManager()->getNode('$strangeId'); return [\$node->id, \$node->ip, \$node->isOnline()];"));
+        self::assertNull($ask('return $server->getNodeManager()->getNode("nobody");'));
+        self::assertSame($online, $ask('return count($server->getNodeManager()->getAllNodes());'));
+        self::assertTrue($ask("return \$server->sendTo('$strangeId', 'across');"));
+        self::assertSame('across', $stranger->expect(Frame::DATA)->payload);
+        self::assertFalse($ask('return $server->sendTo("nobody", "x");'));
+        self::assertSame($online, $ask('$server->every(0.05, function () use ($server) { static $once = 0; $once++ || say("broadcast", $server->broadcast("all")); }); return ' . $online . ';'));
+        self::assertSame([$online], $server->next('broadcast'));
+        self::assertSame('all', $stranger->expect(Frame::DATA)->payload);
+        self::assertSame('all', $peer->expect(Frame::DATA)->payload);
+        self::assertTrue($ask("return \$server->disconnect('$strangeId');"));
+        $stranger->expectClosed();
+        self::assertNull($ask("return \$server->getNodeManager()->getNode('$strangeId');"));
+        $peer->beat();
+    }
+
+    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
+    public function test_a_worker_receives_on_the_channel_of_a_node_of_another_worker(string $workerman): void
+    {
+        $server = ServerApp::start($workerman, ['php_workers' => 2], self::ASK);
+        [[$peer, $id], [$stranger, $strangeId]] = $this->nodesOfTwoWorkers($server);
+        $receive = fn (string $node): string => "
+            \$channel = current(\$server->getChannelScheduler()->getNodeChannels('$node'));
+            say('receives', \$channel->nodeId);
+            return [\$channel->recv(10), \$channel->recv(10), \$channel->send('from the channel')];";
+        $peer->send(Frame::DATA, $receive($strangeId));
+        self::assertSame([$strangeId], $server->next('receives'));
+        $stranger->send(Frame::DATA, 'return 1;')->send(Frame::DATA, 'return 2;');
+        self::assertSame(['return 1;', 'return 2;', true], json_decode($peer->expect(Frame::DATA)->payload));
+        $heard = array_map(fn () => $stranger->expect(Frame::DATA)->payload, range(1, 3));
+        self::assertEqualsCanonicalizing(['1', '2', 'from the channel'], $heard, 'its own worker hears it as well');
+        // And on one of its own.
+        $peer->send(Frame::DATA, $receive($id));
+        self::assertSame([$id], $server->next('receives'));
+        $peer->send(Frame::DATA, 'return 1;')->send(Frame::DATA, 'return 2;');
+        $heard = array_map(fn () => $peer->expect(Frame::DATA)->payload, range(1, 4));
+        self::assertEqualsCanonicalizing(['1', '2', 'from the channel', '["return 1;","return 2;",true]'], $heard);
+    }
+
+    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
+    public function test_event_tells_numbers_inside_of_callbacks_only(string $workerman): void
+    {
+        $server = ServerApp::start($workerman, [], '
+            say_events($server, "register");
+            $server->on("data", fn () => say("event", $server->event()));
+            $server->on("start", fn () => say("in start", $server->event()));');
+        self::assertSame([[]], $server->next('in start'));
+        $peer = $server->node('a');
+        $peer->send(Frame::DATA, 'x')->send(Frame::DATA, 'y');
+        [[$first], [$second]] = [$server->next('event'), $server->next('event')];
+        self::assertSame(['sequence' => $first['sequence'], 'redelivered' => false], $first);
+        self::assertSame($first['sequence'] + 1, $second['sequence']);
+        self::assertSame([], $server->process->ask('return $server->event();'));
+    }
+
+    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
+    public function test_timers_run_in_every_worker(string $workerman): void
+    {
+        $server = ServerApp::start($workerman, ['php_workers' => 2], '$server->every(0.02, fn () => say("tick", getmypid()));');
+        $this->until(fn () => count(array_unique(array_column($server->process->said('tick'), 0))) === 2, 'both tick');
+        self::assertEqualsCanonicalizing($server->phpWorkers(), array_values(array_unique(array_column($server->process->said('tick'), 0))));
+    }
+
+    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
+    public function test_the_engine_s_process_has_the_threads_and_the_workers_have_none(string $workerman): void
+    {
+        $server = ServerApp::start($workerman, ['php_workers' => 2]);
+        $threads = fn (int $pid): array => array_map(fn (string $file) => trim(file_get_contents($file)), glob("/proc/$pid/task/*/comm"));
+        self::assertContains('heartbus-io-0', $threads($server->engine()));
+        self::assertContains('heartbus-bus', $threads($server->engine()));
+        foreach ([...$server->phpWorkers(), $server->app->master()] as $pid) {
+            self::assertCount(1, $threads($pid));
+        }
+        self::assertSame(2, $server->counter('workers'));
+    }
+
+    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
+    public function test_without_php_workers_engine_and_callbacks_share_a_process_as_before(string $workerman): void
+    {
+        $server = ServerApp::start($workerman, ['php_workers' => 0]);
+        [$pid] = $server->next('start');
+        self::assertSame([$pid], $server->app->workers());
+        self::assertSame([$pid, 0], [$server->engine(), $server->counter('workers')]);
+        $peer = $server->node('a');
+        $peer->send(Frame::DATA, 'x')->send(Frame::DATA, 'y');
+        $this->until(fn () => count($server->notes()) === 2, 'they are told');
+        self::assertSame([[false, $pid], [false, $pid]], array_map(fn (array $note) => [$note[3], $note[4]], $server->notes()));
+        self::assertSame(1, $server->notes()[1][2] - $server->notes()[0][2]);
+        self::assertTrue($server->bus()->sendTo('a', 'over the bus'));
+        self::assertSame('over the bus', $peer->expect(Frame::DATA)->payload);
+        // Everything is replaced: clients are told.
+        $server->command('reload');
+        $peer->expectError(503, 'Server is shutting down');
+        $peer->expectClosed();
+        self::assertNotSame($pid, $server->next('start')[0]);
+        $server->command('stop');
+        self::assertSame(0, $server->process->exitCode());
+    }
+
+    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
+    public function test_a_server_with_nothing_to_call_runs_the_engine_alone(string $workerman): void
+    {
+        $app = WorkermanApp::make($workerman);
+        [$port, $socket] = [Port::free(), "$app->folder/bus.sock"];
+        $app->write('server.php', "(new HeartbeatServer('127.0.0.1', $port, ['bus' => '$socket']))->start();");
+        $process = $app->php('server.php', 'start');
+        $this->until(fn () => file_exists($socket), 'it is up');
+        $bus = \Heartbus\Bus::connect($socket);
+        self::assertSame([$bus->stats()['server']['pid']], $app->workers());
+        $peer = Peer::connect($port);
+        $peer->register('a');
+        self::assertTrue($bus->sendTo('a', 'hello'));
+        self::assertSame('hello', $peer->expect(Frame::DATA)->payload);
+        // There is nothing that a reload could replace.
+        $app->command('server.php', 'reload');
+        $peer->beat();
+        $app->command('server.php', 'stop');
+        $peer->expectError(503, 'Server is shutting down');
+        self::assertSame(0, $process->exitCode());
+        self::assertFileDoesNotExist($socket);
+    }
+
+    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
+    public function test_stop_ends_all_processes_and_tells_what_was_said_last(string $workerman): void
+    {
+        $server = ServerApp::start($workerman, ['php_workers' => 2], 'say_events($server, "disconnected");
+            $server->on("stop", fn () => say("stop", getmypid()));');
+        $workers = $server->phpWorkers();
+        foreach (['a', 'b', 'c', 'd', 'e', 'f'] as $id) {
+            $peers[] = $server->node($id);
+        }
+        self::assertStringContainsString('stop success', $server->command('stop'));
+        foreach ($peers as $peer) {
+            $peer->expectError(503, 'Server is shutting down');
+            $peer->expectClosed();
+        }
+        self::assertSame(0, $server->process->exitCode());
+        self::assertEqualsCanonicalizing([['a'], ['b'], ['c'], ['d'], ['e'], ['f']], $server->process->said('disconnected'), 'each is told once');
+        self::assertEqualsCanonicalizing($workers, array_column($server->process->said('stop'), 0));
+        self::assertFileDoesNotExist($server->socket);
+        foreach ($workers as $pid) {
+            self::assertFalse(posix_kill($pid, 0));
+        }
+    }
+
+    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
+    public function test_a_graceful_stop_waits_for_the_connections_with_callbacks_as_before(string $workerman): void
+    {
+        $server = ServerApp::start($workerman, ['php_workers' => 2], ServerApp::NOTE . 'say_events($server, "stop");');
+        $peer = $server->node('a');
+        $stop = $server->app->php('server.php', 'stop', '-g');
+        $this->until(fn () => !$this->listens($server->port), 'nobody is let in');
+        Wait::pass(0.5);
+        self::assertTrue($stop->isRunning(), $stop->transcript());
+        $peer->send(Frame::DATA, 'x');
+        $this->until(fn () => count($server->notes()) === 1, 'callbacks run');
+        $peer->beat();
+        self::assertSame([], $server->process->said('stop'));
+        $peer->finish();
+        self::assertSame(0, $stop->exitCode());
+        self::assertSame(0, $server->process->exitCode());
+        self::assertCount(2, $server->process->said('stop'));
+    }
+
+    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
+    public function test_status_has_a_row_for_the_engine_and_one_for_each_worker(string $workerman): void
+    {
+        $server = ServerApp::start($workerman, ['php_workers' => 2, 'name' => 'fleet']);
+        for ($number = 0; $number < 3; $number++) {
+            $server->node("n$number");
+        }
+        $status = $server->command('status');
+        preg_match_all('/^(\d+)\t\S+\s+(\S+)\s+(fleet(?:-php)?)\s+(\d+)\s+\d+\s+\d+\s+(\d+)\s+\d+\s+\[idle\]/m', $status, $rows, PREG_SET_ORDER);
+        $rows = array_map(fn (array $row) => [(int) $row[1], $row[2], $row[3], (int) $row[4], (int) $row[5]], $rows);
+        [$first, $second] = $server->phpWorkers();
+        self::assertEqualsCanonicalizing([
+            [$server->engine(), "tcp://127.0.0.1:$server->port", 'fleet', 3, 3],
+            [$first, 'none', 'fleet-php', 0, 0],
+            [$second, 'none', 'fleet-php', 0, 0],
+        ], $rows, $status);
+        $connections = $server->command('connections');
+        self::assertSame(3, preg_match_all('/^' . $server->engine() . '\s+fleet\s/m', $connections), $connections);
+    }
+
+    public function test_more_than_one_worker_needs_workerman(): void
+    {
+        foreach (['native', 'auto', 'manual'] as $loop) {
+            $process = $this->script('
+                try {
+                    (new HeartbeatServer("127.0.0.1", ' . Port::free() . ", ['loop' => '$loop', 'php_workers' => 2]))->start();
+                } catch (Heartbus\Exception\ConfigException \$e) { say('refused', \$e->getMessage()); }");
+            self::assertSame(["'php_workers' => 2 or more needs Workerman, which runs the workers"], $process->next('refused'));
+            self::assertSame(0, $process->exitCode());
+        }
+    }
+
+    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
+    public function test_more_than_one_worker_is_refused_inside_of_a_worker(string $workerman): void
+    {
+        $app = WorkermanApp::make($workerman);
+        $app->write('app.php', '
+            $worker = new Worker();
+            $worker->onWorkerStart = function () {
+                try {
+                    (new HeartbeatServer("127.0.0.1", ' . Port::free() . ', ["php_workers" => 2]))->start();
+                } catch (Heartbus\Exception\ConfigException $e) { say("refused", $e->getMessage()); }
+            };
+            Worker::runAll();');
+        self::assertStringContainsString("'php_workers' => 2", $app->php('app.php', 'start')->next('refused')[0]);
+    }
+
+    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
+    public function test_workers_without_a_bus_are_refused_and_a_server_in_one_process_needs_none(string $workerman): void
+    {
+        $app = WorkermanApp::make($workerman);
+        $port = Port::free();
+        $refused = ServerApp::at($app, $port, ['bus' => false, 'php_workers' => 1], ServerApp::NOTE)->process;
+        self::assertSame(255, $refused->exitCode(), $refused->transcript());
+        $this->until(fn () => str_contains($refused->output() . $refused->errors() . @file_get_contents("$app->folder/workerman.log"),
+            "'bus' => false leaves no way to PHP workers: it needs 'php_workers' => 0"), 'it is told');
+        $server = ServerApp::at($app, $port, ['bus' => false, 'php_workers' => 0], ServerApp::NOTE)->process;
+        $server->next('start');
+        Peer::connect($port)->register('a');
+        $descriptors = array_map(fn (string $file) => (string) @readlink($file), glob("/proc/{$app->workers()[0]}/fd/*"));
+        self::assertNotSame([], $descriptors);
+        self::assertSame([], glob("$app->folder/*.sock"));
+    }
+
+    /** @dataProvider wrongSettings */
+    public function test_wrong_settings_are_refused(array $config, string $text): void
+    {
+        try {
+            new \PfinalClub\AsyncioHeartbeat\Server\HeartbeatServer('127.0.0.1', 9501, $config);
+            self::fail('it was taken');
+        } catch (\RuntimeException $error) {
+            self::assertSame("Configuration validation failed: $text", $error->getMessage());
+        }
+    }
+
+    public static function wrongSettings(): array
+    {
+        return [
+            [['php_workers' => -1], 'php_workers must be an integer >= 0'],
+            [['php_workers' => '2'], 'php_workers must be an integer >= 0'],
+            [['php_workers' => 257], 'php_workers should not exceed 256'],
+            [['name' => 'a/b'], 'name must have 1 to 64 letters, digits, dots, dashes or underscores: a/b'],
+            [['name' => str_repeat('a', 65)], 'name must have 1 to 64 letters, digits, dots, dashes or underscores: ' . str_repeat('a', 65)],
+            [['bus' => 'relative.sock'], 'bus must be the absolute path of a socket, or false'],
+            [['bus' => true], 'bus must be the absolute path of a socket, or false'],
+            [['inbox_policy' => 'newest'], "inbox_policy must be one of 'reject', 'drop_oldest'"],
+            [['bus_group' => ['www-data']], 'bus_group must be of type string, array given'],
+        ];
+    }
+
+    /** @return array{0: array{0: Peer, 1: string}, 1: array{0: Peer, 1: string}} two nodes of different workers, with their ids */
+    private function nodesOfTwoWorkers(ServerApp $server): array
+    {
+        $byWorker = [];
+        for ($number = 0; $number < 40 && count($byWorker) < 2; $number++) {
+            $peer = $server->node("n$number");
+            $byWorker[$peer->send(Frame::DATA, 'return getmypid();')->expect(Frame::DATA)->payload] ??= [$peer, "n$number"];
+        }
+        self::assertCount(2, $byWorker);
+        return array_values($byWorker);
+    }
+
+    private function listens(int $port): bool
+    {
+        $probe = @stream_socket_client("tcp://127.0.0.1:$port");
+        return $probe && fclose($probe);
+    }
+}
