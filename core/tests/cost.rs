@@ -155,5 +155,26 @@ fn an_idle_registered_connection_is_small() {
     });
     let bytes = cost.bytes_current / i64::from(CONNECTIONS) + size_of::<Session>() as i64;
     println!("{bytes} bytes per registered connection, of which {} in the session", size_of::<Session>());
-    assert!(bytes <= 550, "{bytes} bytes per connection");
+    assert!(bytes <= 450, "{bytes} bytes per connection");
+}
+
+#[test]
+fn a_node_among_many_on_one_connection_is_smaller() {
+    const CONNECTIONS: u32 = 1_000;
+    const NODES: u32 = 1_000;
+    let mut thread = Thread::new();
+    let mut sessions = Vec::with_capacity(CONNECTIONS as usize);
+    let cost = measure(|| {
+        for slot in 0..CONNECTIONS {
+            let mut session = thread.open(slot);
+            for node in 0..NODES {
+                thread.receive(&mut session, &frame(6, &format!(r#"{{"node_id":"node-{slot:04}-{node:04}","metadata":[]}}"#)));
+            }
+            sessions.push(session);
+        }
+    });
+    assert_eq!(thread.hub.node_count(), 1_000_000);
+    let bytes = cost.bytes_current / i64::from(CONNECTIONS * NODES);
+    println!("{bytes} bytes per node, of a million on {CONNECTIONS} connections");
+    assert!(bytes <= 250, "{bytes} bytes per node");
 }

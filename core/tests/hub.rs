@@ -213,20 +213,11 @@ impl Bus {
         self.now = (self.now / TICK + 1) * TICK;
         while let Some(timer) = self.wheel.pop(self.now) {
             self.touched += 1;
-            match timer {
-                Timer::Node(node) => {
-                    let slot = node.link().slot();
-                    if let Some(next) = self.with(slot, |session, cx| session.node_timer(cx, &node, false)) {
-                        self.follow(slot, next);
-                    }
-                }
-                Timer::Connection(link) => {
-                    let slot = link.slot();
-                    if let Some(next) = self.with(slot, |session, cx| session.register_timer(cx, false)) {
-                        self.follow(slot, next);
-                    }
-                }
-            }
+            let next = self.with(timer.slot, |session, cx| match timer.channel_id {
+                0 => session.register_timer(cx, false),
+                channel_id => session.node_timer(cx, channel_id, false),
+            });
+            self.follow(timer.slot, next.expect("timers go with their session"));
         }
         self.replies.clear();
         self.open_mail();

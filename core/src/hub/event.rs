@@ -77,6 +77,10 @@ pub enum Departure {
     Disconnected,
 }
 
+impl Departure {
+    pub const ALL: [Departure; 4] = [Departure::Unregistered, Departure::TimedOut, Departure::Replaced, Departure::Disconnected];
+}
+
 /// Why a connection ended.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum CloseReason {

@@ -68,11 +68,13 @@ pub struct Limits {
     pub max_requests_per_second: u64,
 }
 
-/// What the wheel of a thread holds.
-pub enum Timer {
-    Node(Arc<Node>),
-    /// The connection's own timer: nobody registered, or it is ending.
-    Connection(Arc<Link>),
+/// What the wheel of a thread holds: the timer of a connection's node. It is removed before its connection's slot is used
+/// again.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Timer {
+    pub slot: u32,
+    /// 0 for the connection's own timer: nobody registered, or it is ending.
+    pub channel_id: u32,
 }
 
 /// Why the hub refused what the host asked for. Nothing has happened then.
@@ -106,8 +108,6 @@ pub struct Hub {
     next_connection: AtomicU64,
     address_buckets: AddressBuckets,
     requests: SharedBucket,
-    /// The metadata of all nodes that sent none.
-    no_metadata: Arc<str>,
     /// Bytes that wait in all connections together.
     buffered: AtomicUsize,
     /// What the host itself counts, from its own threads: these are rare, so they may contend.
@@ -128,7 +128,6 @@ impl Hub {
             next_connection: AtomicU64::new(1),
             address_buckets: AddressBuckets::default(),
             requests,
-            no_metadata: "[]".into(),
             buffered: AtomicUsize::new(0),
             data_out: AtomicU64::new(0),
             data_out_refused: AtomicU64::new(0),
@@ -368,7 +367,7 @@ impl Hub {
 
     /// Brings a node online under a fresh channel id. A node of the same id on another connection is replaced: the newest
     /// connection wins. `None` when the server holds as many nodes as it may.
-    fn register(&self, id: Arc<str>, link: &Arc<Link>, metadata: Arc<str>, counters: &Counters, now: Now) -> Option<Arc<Node>> {
+    fn register(&self, id: Arc<str>, link: &Arc<Link>, metadata: Option<Arc<str>>, counters: &Counters, now: Now) -> Option<Arc<Node>> {
         let node = self.with_channel(|channel_id| Arc::new(Node::new(id.clone(), link.clone(), channel_id, metadata.clone(), now)));
         // The entry stays locked while both events are told: of two connections that fight for an id, each sees the
         // other's node either not at all or completely, and the host sees one order.
@@ -417,11 +416,10 @@ impl Hub {
 
     /// Closes the gate behind a node and tells the host, once.
     fn tell_departure(&self, node: &Arc<Node>, how: Departure, counters: &Counters) -> bool {
-        let mut gate = node.gate();
-        if gate.left.is_some() {
+        let gate = node.gate();
+        if !gate.close(how) {
             return false;
         }
-        gate.left = Some(how);
         if self.host.wants(EventMask::LEFT) {
             self.host.push_state(Event::Left { node: node.clone(), how, count: 1 });
         }

@@ -9,43 +9,50 @@ use super::link::Link;
 pub use crate::wire::bus::NodeInfo;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+
+/// The metadata of all nodes that sent none.
+static NO_METADATA: LazyLock<Arc<str>> = LazyLock::new(|| "[]".into());
 
 /// A registration. The same id registered again on another connection is another `Node`.
 pub struct Node {
     id: Arc<str>,
     link: Arc<Link>,
     channel_id: u32,
+    /// How it left, as a number; 0 while it is online. Written under the gate.
+    left: AtomicU8,
     created: u64,
-    /// Heartbeats for the whole connection that came before this node: not its own.
-    link_heartbeats_before: u64,
     last_seen: AtomicU64,
+    /// Its own, less those for the whole connection that came before it. What is added to this are all of the connection's.
     heartbeats: AtomicU64,
     messages: AtomicU64,
     last_message: AtomicU64,
-    gate: Mutex<Gate>,
+    gate: Mutex<Metadata>,
 }
 
-/// What changes as a whole. Events of the node are told while this is locked, so they reach the host in order.
-pub(super) struct Gate {
-    pub(super) left: Option<Departure>,
-    pub(super) metadata: Arc<str>,
+/// Nothing where the node sent none, which costs it nothing then.
+type Metadata = Option<Box<Arc<str>>>;
+
+/// Events of the node are told while this is held, so they reach the host in order.
+pub(super) struct Gate<'a> {
+    node: &'a Node,
+    metadata: MutexGuard<'a, Metadata>,
 }
 
 impl Node {
-    pub(super) fn new(id: Arc<str>, link: Arc<Link>, channel_id: u32, metadata: Arc<str>, now: Now) -> Node {
+    pub(super) fn new(id: Arc<str>, link: Arc<Link>, channel_id: u32, metadata: Option<Arc<str>>, now: Now) -> Node {
         Node {
             id,
             channel_id,
+            left: AtomicU8::new(0),
             created: now.mono,
-            link_heartbeats_before: link.heartbeats(),
-            link,
             last_seen: AtomicU64::new(now.mono),
-            heartbeats: AtomicU64::new(0),
+            heartbeats: AtomicU64::new(link.heartbeats().wrapping_neg()),
+            link,
             messages: AtomicU64::new(0),
             last_message: AtomicU64::new(0),
-            gate: Mutex::new(Gate { left: None, metadata }),
+            gate: Mutex::new(metadata.map(Box::new)),
         }
     }
 
@@ -76,17 +83,17 @@ impl Node {
     }
 
     pub fn is_online(&self) -> bool {
-        self.gate().left.is_none()
+        self.departure().is_none()
     }
 
     /// How the node left, or `None` while it is online.
     pub fn departure(&self) -> Option<Departure> {
-        self.gate().left
+        Departure::ALL.into_iter().find(|how| *how as u8 + 1 == self.left.load(Ordering::Acquire))
     }
 
     /// JSON text of the metadata, `[]` when the node sent none.
     pub fn metadata(&self) -> Arc<str> {
-        self.gate().metadata.clone()
+        self.gate().metadata()
     }
 
     /// When the node last gave a sign of life, in monotonic microseconds: its own or one for the whole connection.
@@ -97,7 +104,7 @@ impl Node {
     pub fn info(&self, now: Now) -> NodeInfo {
         let (online, metadata) = {
             let gate = self.gate();
-            (gate.left.is_none(), gate.metadata.clone())
+            (gate.is_open(), gate.metadata())
         };
         let last_message = self.last_message.load(Ordering::Relaxed);
         NodeInfo {
@@ -107,7 +114,7 @@ impl Node {
             channel_id: self.channel_id,
             online,
             last_heartbeat: now.unix_seconds_of(self.last_seen()),
-            heartbeat_count: self.heartbeats.load(Ordering::Relaxed) + self.link.heartbeats() - self.link_heartbeats_before,
+            heartbeat_count: self.heartbeats.load(Ordering::Relaxed).wrapping_add(self.link.heartbeats()),
             total_messages: self.messages.load(Ordering::Relaxed),
             last_message: if last_message == 0 { 0.0 } else { now.unix_seconds_of(last_message) },
             created_at: now.unix_seconds_of(self.created),
@@ -115,15 +122,15 @@ impl Node {
         }
     }
 
-    pub(super) fn gate(&self) -> MutexGuard<'_, Gate> {
-        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn gate(&self) -> Gate<'_> {
+        Gate { node: self, metadata: self.gate.lock().unwrap_or_else(PoisonError::into_inner) }
     }
 
     /// A sign of life of this node alone.
     pub(super) fn beat(&self, now: Now) {
         self.last_seen.store(now.mono, Ordering::Relaxed);
         // One writer, so a load and a store do what a locked increment would, cheaper.
-        self.heartbeats.store(self.heartbeats.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        self.heartbeats.store(self.heartbeats.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
 
     /// REGISTER again: alive, but not a heartbeat.
@@ -134,6 +141,30 @@ impl Node {
     pub(super) fn message(&self, now: Now) {
         self.messages.store(self.messages.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         self.last_message.store(now.mono, Ordering::Relaxed);
+    }
+}
+
+impl Gate<'_> {
+    /// The node has not left.
+    pub(super) fn is_open(&self) -> bool {
+        self.node.left.load(Ordering::Relaxed) == 0
+    }
+
+    /// The node leaves, unless it did already.
+    pub(super) fn close(&self, how: Departure) -> bool {
+        let was_open = self.is_open();
+        if was_open {
+            self.node.left.store(how as u8 + 1, Ordering::Release);
+        }
+        was_open
+    }
+
+    fn metadata(&self) -> Arc<str> {
+        self.metadata.as_deref().unwrap_or(&NO_METADATA).clone()
+    }
+
+    pub(super) fn set_metadata(&mut self, metadata: Option<Arc<str>>) {
+        *self.metadata = metadata.map(Box::new);
     }
 }
 

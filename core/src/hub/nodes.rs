@@ -1,106 +1,126 @@
 //! The nodes of one connection, in the order in which they registered.
 //!
-//! Owns the table and the nodes' timers. Almost every connection has one node, and pays for one only.
+//! Owns the list and the connection's timers: one per node, or one that runs while there is none. Almost every connection
+//! has one node, and pays for one only.
 
 use super::Node;
 use super::wheel::Key;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
+#[derive(Clone)]
 pub(super) struct Registered {
     pub(super) node: Arc<Node>,
+    /// The node's, kept at hand for those who search.
+    channel_id: u32,
     pub(super) timer: Key,
 }
 
-#[derive(Default)]
 pub(super) enum Nodes {
-    #[default]
-    None,
+    /// With the timer that runs until somebody registers.
+    None(Option<Key>),
     One(Registered),
-    Many(Box<Table>),
+    /// Sorted by channel ids as they count up from the first one's: they are given out in sequence, so this is the order of
+    /// registration too, unless the ids of the whole server went round once while the first one stayed.
+    #[expect(clippy::box_collection, reason = "almost every connection has one node, and this is not to cost it anything")]
+    Many(Box<VecDeque<Registered>>),
 }
 
-#[derive(Default)]
-pub(super) struct Table {
-    in_order: BTreeMap<u64, Registered>,
-    by_channel: HashMap<u32, u64>,
-    next: u64,
-}
-
-impl Table {
-    fn insert(&mut self, registered: Registered) {
-        self.by_channel.insert(registered.node.channel_id(), self.next);
-        self.in_order.insert(self.next, registered);
-        self.next += 1;
+impl Default for Nodes {
+    fn default() -> Nodes {
+        Nodes::None(None)
     }
+}
+
+impl Registered {
+    pub(super) fn new(node: Arc<Node>, timer: Key) -> Registered {
+        Registered { channel_id: node.channel_id(), node, timer }
+    }
+}
+
+/// Where a channel id is in the list, or where it would be.
+fn search(list: &VecDeque<Registered>, channel_id: u32) -> Result<usize, usize> {
+    let Some(first) = list.front() else { return Err(0) };
+    let after_first = |id: u32| id.wrapping_sub(first.channel_id);
+    list.binary_search_by_key(&after_first(channel_id), |registered| after_first(registered.channel_id))
 }
 
 impl Nodes {
     pub(super) fn len(&self) -> usize {
         match self {
-            Nodes::None => 0,
+            Nodes::None(_) => 0,
             Nodes::One(_) => 1,
-            Nodes::Many(table) => table.in_order.len(),
+            Nodes::Many(list) => list.len(),
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.len() == 0
+        matches!(self, Nodes::None(_))
     }
 
     /// The node that registered first among those that are still here: channel 0 means it where one node is meant.
     pub(super) fn first(&self) -> Option<&Registered> {
         match self {
-            Nodes::None => None,
+            Nodes::None(_) => None,
             Nodes::One(one) => Some(one),
-            Nodes::Many(table) => table.in_order.first_key_value().map(|(_, registered)| registered),
+            Nodes::Many(list) => list.front(),
         }
     }
 
     pub(super) fn get(&self, channel_id: u32) -> Option<&Registered> {
         match self {
-            Nodes::None => None,
-            Nodes::One(one) => (one.node.channel_id() == channel_id).then_some(one),
-            Nodes::Many(table) => table.by_channel.get(&channel_id).map(|order| &table.in_order[order]),
+            Nodes::None(_) => None,
+            Nodes::One(one) => (one.channel_id == channel_id).then_some(one),
+            Nodes::Many(list) => search(list, channel_id).ok().map(|place| &list[place]),
         }
     }
 
     pub(super) fn set_timer(&mut self, channel_id: u32, timer: Key) {
         let registered = match self {
-            Nodes::None => None,
+            Nodes::None(_) => None,
             Nodes::One(one) => Some(one),
-            Nodes::Many(table) => table.by_channel.get(&channel_id).and_then(|order| table.in_order.get_mut(order)),
+            Nodes::Many(list) => search(list, channel_id).ok().and_then(|place| list.get_mut(place)),
         };
         if let Some(registered) = registered {
             registered.timer = timer;
         }
     }
 
+    /// The timer that runs while there is no node.
+    pub(super) fn idle_timer(&mut self) -> Option<&mut Option<Key>> {
+        match self {
+            Nodes::None(timer) => Some(timer),
+            _ => None,
+        }
+    }
+
+    /// Adds a node whose channel id is not here yet. The idle timer must have been taken.
     pub(super) fn insert(&mut self, registered: Registered) {
-        *self = match std::mem::take(self) {
-            Nodes::None => Nodes::One(registered),
-            Nodes::One(first) => {
-                let mut table = Box::<Table>::default();
-                table.insert(first);
-                table.insert(registered);
-                Nodes::Many(table)
+        match self {
+            Nodes::None(_) => *self = Nodes::One(registered),
+            Nodes::One(first) => *self = Nodes::Many(Box::new(VecDeque::from([first.clone(), registered]))),
+            Nodes::Many(list) => {
+                // The end, but for ids that went round.
+                let place = search(list, registered.channel_id).unwrap_or_else(|place| place);
+                list.insert(place, registered);
             }
-            Nodes::Many(mut table) => {
-                table.insert(registered);
-                Nodes::Many(table)
-            }
-        };
+        }
     }
 
     pub(super) fn remove(&mut self, channel_id: u32) -> Option<Registered> {
-        self.get(channel_id)?;
-        match std::mem::take(self) {
-            Nodes::None => None,
-            Nodes::One(one) => Some(one),
-            Nodes::Many(mut table) => {
-                let removed = table.by_channel.remove(&channel_id).and_then(|order| table.in_order.remove(&order));
-                if !table.in_order.is_empty() {
-                    *self = Nodes::Many(table);
+        match self {
+            Nodes::None(_) => None,
+            Nodes::One(one) => {
+                let one = (one.channel_id == channel_id).then(|| one.clone())?;
+                *self = Nodes::default();
+                Some(one)
+            }
+            Nodes::Many(list) => {
+                let removed = list.remove(search(list, channel_id).ok()?);
+                if list.is_empty() {
+                    *self = Nodes::default();
+                } else if list.len() < list.capacity() / 4 {
+                    list.shrink_to(list.len() * 2);
                 }
                 removed
             }
@@ -109,20 +129,78 @@ impl Nodes {
 
     /// All nodes in order, leaving none.
     pub(super) fn take_all(&mut self) -> impl Iterator<Item = Registered> + use<> {
+        if self.is_empty() {
+            return None.into_iter().chain(None.into_iter().flatten());
+        }
         let (one, many) = match std::mem::take(self) {
-            Nodes::None => (None, None),
+            Nodes::None(_) => (None, None),
             Nodes::One(one) => (Some(one), None),
-            Nodes::Many(table) => (None, Some(table.in_order.into_values())),
+            Nodes::Many(list) => (None, Some(list.into_iter())),
         };
         one.into_iter().chain(many.into_iter().flatten())
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Registered> {
         let (one, many) = match self {
-            Nodes::None => (None, None),
+            Nodes::None(_) => (None, None),
             Nodes::One(one) => (Some(one), None),
-            Nodes::Many(table) => (None, Some(table.in_order.values())),
+            Nodes::Many(list) => (None, Some(list.iter())),
         };
         one.into_iter().chain(many.into_iter().flatten())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Now;
+    use super::super::link::{Doorbell, Link};
+    use super::super::wheel::Wheel;
+    use super::*;
+
+    struct Nobody;
+
+    impl Doorbell for Nobody {
+        fn ring(&self, _slot: u32, _connection_id: u64) {}
+    }
+
+    fn registered(channel_id: u32) -> Registered {
+        let link = Arc::new(Link::new(1, ([127, 0, 0, 1], 1).into(), 0, Arc::new(Nobody)));
+        let now = Now { mono: 1, unix: 1 };
+        Registered::new(Arc::new(Node::new("n".into(), link, channel_id, None, now)), Wheel::new(0).insert(0, ()))
+    }
+
+    fn channels(nodes: &Nodes) -> Vec<u32> {
+        nodes.iter().map(|registered| registered.channel_id).collect()
+    }
+
+    #[test]
+    fn nodes_stay_in_the_order_of_registration_also_when_channel_ids_go_round() {
+        let mut nodes = Nodes::default();
+        let ids = [u32::MAX - 2, u32::MAX - 1, u32::MAX, 1, 2, 7];
+        for id in ids {
+            nodes.insert(registered(id));
+        }
+        assert_eq!(channels(&nodes), ids);
+        assert!(ids.iter().all(|id| nodes.get(*id).is_some_and(|found| found.channel_id == *id)));
+        assert!([0, 3, u32::MAX - 3].iter().all(|id| nodes.get(*id).is_none()));
+        assert!(nodes.remove(u32::MAX - 2).is_some() && nodes.remove(1).is_some() && nodes.remove(1).is_none());
+        assert_eq!(channels(&nodes), [u32::MAX - 1, u32::MAX, 2, 7]);
+        assert_eq!(nodes.first().unwrap().channel_id, u32::MAX - 1);
+        assert_eq!(nodes.take_all().count(), 4);
+        assert!(nodes.is_empty());
+    }
+
+    #[test]
+    fn a_node_that_stays_while_all_channel_ids_go_round_loses_nothing_but_the_order() {
+        let mut nodes = Nodes::default();
+        for id in [100, 5, 200, 99, 101] {
+            nodes.insert(registered(id));
+        }
+        assert_eq!(channels(&nodes), [100, 101, 200, 5, 99]);
+        for id in [100, 5, 200, 99, 101] {
+            assert_eq!(nodes.get(id).unwrap().channel_id, id);
+            assert_eq!(nodes.remove(id).unwrap().channel_id, id);
+        }
+        assert!(nodes.is_empty());
     }
 }

@@ -39,8 +39,6 @@ pub enum Next {
 pub struct Session {
     link: Arc<Link>,
     nodes: Nodes,
-    /// Runs while no node is registered.
-    register_timer: Option<Key>,
     bucket: Option<Box<Bucket>>,
 }
 
@@ -53,7 +51,7 @@ impl Session {
         if cx.hub.host().wants(EventMask::CONNECT) {
             cx.hub.host().push_state(Event::Connect { connection_id: link.connection_id(), peer: link.peer() });
         }
-        let mut session = Session { link, nodes: Nodes::None, register_timer: None, bucket };
+        let mut session = Session { link, nodes: Nodes::default(), bucket };
         session.await_register(cx);
         session
     }
@@ -122,27 +120,26 @@ impl Session {
     }
 
     /// A node's timer fired. `reading_stopped` says that we stopped reading this connection ourselves: its silence is ours.
-    pub fn node_timer(&mut self, cx: &mut Context<'_>, node: &Arc<Node>, reading_stopped: bool) -> Next {
-        let channel_id = node.channel_id();
-        if self.nodes.get(channel_id).is_none() {
+    pub fn node_timer(&mut self, cx: &mut Context<'_>, channel_id: u32, reading_stopped: bool) -> Next {
+        let Some(node) = self.nodes.get(channel_id).map(|registered| &registered.node) else {
             return Next::Continue;
-        }
+        };
         let timeout = cx.hub.heartbeat_timeout();
         let seen = if reading_stopped { cx.now.mono } else { node.last_seen() };
         if cx.now.mono <= seen + timeout {
-            let timer = cx.wheel.insert(seen + timeout, Timer::Node(node.clone()));
-            self.nodes.set_timer(channel_id, timer);
+            self.arm(cx, channel_id, seen + timeout);
             return Next::Continue;
         }
         if !cx.hub.leave(node, Departure::TimedOut, cx.counters) {
             // It left elsewhere at this moment. The eviction that is under way says why, and finds a timer to remove.
-            let timer = cx.wheel.insert(cx.now.mono + timeout, Timer::Node(node.clone()));
-            self.nodes.set_timer(channel_id, timer);
+            self.arm(cx, channel_id, cx.now.mono + timeout);
             return Next::Continue;
         }
         // Its timer has just fired, so there is none to remove.
-        self.nodes.remove(channel_id);
-        cx.journal.node_left(node, cx.now);
+        let Some(Registered { node, .. }) = self.nodes.remove(channel_id) else {
+            return Next::Continue;
+        };
+        cx.journal.node_left(&node, cx.now);
         if self.nodes.is_empty() {
             return Next::Close(CloseReason::HeartbeatTimeout);
         }
@@ -153,9 +150,9 @@ impl Session {
 
     /// The connection's own timer fired: nobody registered in time. The shell re-arms it where reading was stopped.
     pub fn register_timer(&mut self, cx: &mut Context<'_>, reading_stopped: bool) -> Next {
-        self.register_timer = None;
-        if !self.nodes.is_empty() {
-            return Next::Continue;
+        match self.nodes.idle_timer() {
+            Some(timer) => *timer = None,
+            None => return Next::Continue,
         }
         if reading_stopped {
             self.await_register(cx);
@@ -167,7 +164,7 @@ impl Session {
 
     /// One of our nodes left because of something that happened elsewhere.
     pub fn evict(&mut self, cx: &mut Context<'_>, eviction: Eviction) -> Next {
-        let Some(Registered { node, timer }) = self.nodes.remove(eviction.channel_id) else {
+        let Some(Registered { node, timer, .. }) = self.nodes.remove(eviction.channel_id) else {
             return Next::Continue;
         };
         cx.wheel.remove(timer);
@@ -184,10 +181,10 @@ impl Session {
 
     /// The connection is over: its nodes leave, its timers go.
     pub fn close(&mut self, cx: &mut Context<'_>, reason: CloseReason) {
-        for Registered { node, timer } in self.nodes.take_all() {
+        for Registered { node, timer, .. } in self.nodes.take_all() {
             leave(cx, &node, timer, Departure::Disconnected);
         }
-        if let Some(timer) = self.register_timer.take() {
+        if let Some(timer) = self.nodes.idle_timer().and_then(Option::take) {
             cx.wheel.remove(timer);
         }
         if cx.hub.host().wants(EventMask::CLOSE) {
@@ -284,7 +281,7 @@ impl Session {
         if cx.hub.host().wants(EventMask::DATA) {
             let gate = node.gate();
             // A node that was replaced a moment ago on another thread says no more: its last event was told.
-            if gate.left.is_none() {
+            if gate.is_open() {
                 let payload = Bytes::from(frame.payload.bytes().into_owned());
                 let bytes = payload.len();
                 let event = Event::Data { node: node.clone(), channel_id: node.channel_id(), payload };
@@ -314,12 +311,12 @@ impl Session {
         }
         cx.counters.registers.up();
         let protocol = request.protocol.clamp(1, control::NEWEST_PROTOCOL);
-        let metadata: Arc<str> = request.metadata.map_or_else(|| cx.hub.no_metadata.clone(), Arc::from);
+        let metadata = request.metadata.filter(|text| **text != *"[]").map(Arc::from);
         let id: Arc<str> = request.node_id.unwrap_or_else(|| node_id(cx)).into();
         if let Some(node) = cx.hub.node(&id).filter(|node| Arc::ptr_eq(node.link(), &self.link)) {
             let mut gate = node.gate();
-            if gate.left.is_none() {
-                gate.metadata = metadata;
+            if gate.is_open() {
+                gate.set_metadata(metadata);
                 drop(gate);
                 node.seen(cx.now);
                 cx.replies.registered(&id, node.channel_id(), protocol, cx.now);
@@ -334,21 +331,22 @@ impl Session {
         };
         cx.replies.registered(node.id(), node.channel_id(), protocol, cx.now);
         cx.journal.node_registered(&node, cx.now);
-        if let Some(timer) = self.register_timer.take() {
+        if let Some(timer) = self.nodes.idle_timer().and_then(Option::take) {
             cx.wheel.remove(timer);
         }
-        let timer = cx.wheel.insert(cx.now.mono + cx.hub.heartbeat_timeout(), Timer::Node(node.clone()));
-        self.nodes.insert(Registered { node, timer });
+        let timer = Timer { slot: self.link.slot(), channel_id: node.channel_id() };
+        let timer = cx.wheel.insert(cx.now.mono + cx.hub.heartbeat_timeout(), timer);
+        self.nodes.insert(Registered::new(node, timer));
         Next::Continue
     }
 
     fn unregister(&mut self, cx: &mut Context<'_>, channel_id: i64) -> Next {
         cx.counters.unregisters.up();
         if channel_id == 0 {
-            for Registered { node, timer } in self.nodes.take_all() {
+            for Registered { node, timer, .. } in self.nodes.take_all() {
                 leave(cx, &node, timer, Departure::Unregistered);
             }
-        } else if let Some(Registered { node, timer }) = u32::try_from(channel_id).ok().and_then(|id| self.nodes.remove(id)) {
+        } else if let Some(Registered { node, timer, .. }) = u32::try_from(channel_id).ok().and_then(|id| self.nodes.remove(id)) {
             leave(cx, &node, timer, Departure::Unregistered);
         }
         if self.nodes.is_empty() {
@@ -375,10 +373,16 @@ impl Session {
 
     /// Starts the time within which somebody has to register, unless it runs already.
     fn await_register(&mut self, cx: &mut Context<'_>) {
-        if self.register_timer.is_none() {
+        if let Some(timer @ None) = self.nodes.idle_timer() {
             let deadline = cx.now.mono + cx.hub.limits().register_timeout;
-            self.register_timer = Some(cx.wheel.insert(deadline, Timer::Connection(self.link.clone())));
+            *timer = Some(cx.wheel.insert(deadline, Timer { slot: self.link.slot(), channel_id: 0 }));
         }
+    }
+
+    /// Has a node of ours looked at again, instead of the timer that has just fired.
+    fn arm(&mut self, cx: &mut Context<'_>, channel_id: u32, deadline: u64) {
+        let timer = cx.wheel.insert(deadline, Timer { slot: self.link.slot(), channel_id });
+        self.nodes.set_timer(channel_id, timer);
     }
 }
 
@@ -391,7 +395,7 @@ fn leave(cx: &mut Context<'_>, node: &Arc<Node>, timer: Key, how: Departure) {
 
 fn tell_heartbeat(cx: &Context<'_>, node: &Arc<Node>) {
     let gate = node.gate();
-    if gate.left.is_none() {
+    if gate.is_open() {
         cx.hub.host().push_state(Event::Heartbeat { node: node.clone(), count: 1 });
     }
 }

@@ -11,7 +11,7 @@
 //!
 //! An entry further away than one turn of the wheel stays in its slot and is looked at once per turn.
 
-use slab::Slab;
+use std::num::NonZeroU32;
 
 /// Length of a tick in microseconds. An entry fires at the first tick after its deadline, so at most this late.
 pub const TICK: u64 = 100_000;
@@ -19,13 +19,27 @@ pub const TICK: u64 = 100_000;
 /// Slots of the wheel: one turn takes 51.2 s, longer than the usual heartbeat timeout.
 const SLOTS: u32 = 512;
 
-/// "No entry" in the lists that link the entries of a slot.
+/// "No entry" in the lists that link the entries of a slot, and those that are free.
 const NONE: u32 = u32::MAX;
+
+/// When an entry is due that is free.
+const NEVER: u32 = u32::MAX;
 
 /// Names one entry until it fires or is removed; after that the key must not be used again.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub struct Key(u32);
+pub struct Key(NonZeroU32);
 
+impl Key {
+    fn of(index: u32) -> Key {
+        Key(NonZeroU32::MIN.saturating_add(index))
+    }
+
+    fn index(self) -> u32 {
+        self.0.get() - 1
+    }
+}
+
+/// There are as many as nodes, so every byte counts: items are small and plain.
 struct Entry<T> {
     previous: u32,
     next: u32,
@@ -35,7 +49,10 @@ struct Entry<T> {
 }
 
 pub struct Wheel<T> {
-    entries: Slab<Entry<T>>,
+    entries: Vec<Entry<T>>,
+    /// The first entry that is free; `next` has the one after it.
+    free: u32,
+    len: usize,
     heads: Box<[u32]>,
     origin: u64,
     /// The tick that is being told, or was told last.
@@ -44,34 +61,50 @@ pub struct Wheel<T> {
     cursor: u32,
 }
 
-impl<T> Wheel<T> {
+impl<T: Copy> Wheel<T> {
     pub fn new(now: u64) -> Wheel<T> {
-        Wheel { entries: Slab::new(), heads: vec![NONE; SLOTS as usize].into(), origin: now, current: 0, cursor: NONE }
+        let heads = vec![NONE; SLOTS as usize].into();
+        Wheel { entries: Vec::new(), free: NONE, len: 0, heads, origin: now, current: 0, cursor: NONE }
     }
 
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.len
     }
 
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.len == 0
     }
 
     /// Fires `item` at the first tick that is strictly after `deadline`; a deadline in the past means the next tick.
     pub fn insert(&mut self, deadline: u64, item: T) -> Key {
-        let due = (deadline.saturating_sub(self.origin) / TICK + 1).min(u64::from(u32::MAX)) as u32;
+        let due = (deadline.saturating_sub(self.origin) / TICK + 1).min(u64::from(NEVER - 1)) as u32;
         let due = due.max(self.current.saturating_add(1));
         let head = &mut self.heads[(due % SLOTS) as usize];
-        let index = self.entries.insert(Entry { previous: NONE, next: *head, due, item }) as u32;
+        let entry = Entry { previous: NONE, next: *head, due, item };
+        let index = if self.free == NONE {
+            self.entries.push(entry);
+            (self.entries.len() - 1) as u32
+        } else {
+            let index = self.free;
+            self.free = std::mem::replace(&mut self.entries[index as usize], entry).next;
+            index
+        };
+        self.len += 1;
         let next = std::mem::replace(head, index);
         if next != NONE {
             self.entries[next as usize].previous = index;
         }
-        Key(index)
+        Key::of(index)
     }
 
     pub fn remove(&mut self, key: Key) -> T {
-        let Entry { previous, next, due, item } = self.entries.remove(key.0 as usize);
+        let index = key.index();
+        let entry = &mut self.entries[index as usize];
+        let Entry { previous, next, due, item } = *entry;
+        assert_ne!(due, NEVER, "a key is used once");
+        entry.due = NEVER;
+        entry.next = std::mem::replace(&mut self.free, index);
+        self.len -= 1;
         if previous == NONE {
             self.heads[(due % SLOTS) as usize] = next;
         } else {
@@ -80,7 +113,7 @@ impl<T> Wheel<T> {
         if next != NONE {
             self.entries[next as usize].previous = previous;
         }
-        if self.cursor == key.0 {
+        if self.cursor == index {
             self.cursor = next;
         }
         item
@@ -92,10 +125,9 @@ impl<T> Wheel<T> {
         let target = (now.saturating_sub(self.origin) / TICK).min(u64::from(u32::MAX - 1)) as u32;
         loop {
             while self.cursor != NONE {
-                let key = Key(self.cursor);
                 let entry = &self.entries[self.cursor as usize];
                 if entry.due <= self.current {
-                    return Some(self.remove(key));
+                    return Some(self.remove(Key::of(self.cursor)));
                 }
                 self.cursor = entry.next;
             }

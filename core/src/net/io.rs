@@ -494,7 +494,7 @@ impl IoThread {
                 return;
             }
             self.ending_refused += 1;
-            let timer = self.work.wheel.insert(self.work.now.mono + ENDING_TIME, Timer::Connection(link.clone()));
+            let timer = self.work.wheel.insert(self.work.now.mono + ENDING_TIME, Timer { slot: slot as u32, channel_id: 0 });
             entry.insert(Connection::new(socket, link, Phase::Ending(Some(timer)), false));
             self.respond(slot, Next::Continue);
             return self.flush(slot);
@@ -540,7 +540,7 @@ impl IoThread {
         if is_over {
             return self.drop_connection(slot);
         }
-        let timer = self.work.wheel.insert(self.work.now.mono + ENDING_TIME, Timer::Connection(connection.link.clone()));
+        let timer = self.work.wheel.insert(self.work.now.mono + ENDING_TIME, Timer { slot: slot as u32, channel_id: 0 });
         connection.phase = Phase::Ending(Some(timer));
         connection.host_full = false;
         connection.peer_slow = false;
@@ -572,19 +572,10 @@ impl IoThread {
     fn tick(&mut self) {
         self.work.now = self.clock.now();
         while let Some(timer) = self.work.wheel.pop(self.work.now.mono) {
-            match timer {
-                Timer::Node(node) => {
-                    let slot = node.link().slot() as usize;
-                    if let Some(connection) = self.connections.get_mut(slot)
-                        && Arc::ptr_eq(&connection.link, node.link())
-                        && let stopped = connection.is_excused(self.work.now.mono, self.shared.hub.heartbeat_timeout(), self.is_late)
-                        && let Phase::Open(session) = &mut connection.phase
-                    {
-                        let next = session.node_timer(&mut self.work.context(), &node, stopped);
-                        self.respond(slot, next);
-                    }
-                }
-                Timer::Connection(link) => self.connection_timer(&link),
+            if timer.channel_id == 0 {
+                self.connection_timer(timer.slot as usize);
+            } else {
+                self.node_timer(timer.slot as usize, timer.channel_id);
             }
         }
         if self.accept_paused {
@@ -607,9 +598,19 @@ impl IoThread {
         }
     }
 
-    fn connection_timer(&mut self, link: &Arc<Link>) {
-        let slot = link.slot() as usize;
-        let Some(connection) = self.connections.get_mut(slot).filter(|found| Arc::ptr_eq(&found.link, link)) else {
+    fn node_timer(&mut self, slot: usize, channel_id: u32) {
+        let Some(connection) = self.connections.get_mut(slot) else {
+            return;
+        };
+        let stopped = connection.is_excused(self.work.now.mono, self.shared.hub.heartbeat_timeout(), self.is_late);
+        if let Phase::Open(session) = &mut connection.phase {
+            let next = session.node_timer(&mut self.work.context(), channel_id, stopped);
+            self.respond(slot, next);
+        }
+    }
+
+    fn connection_timer(&mut self, slot: usize) {
+        let Some(connection) = self.connections.get_mut(slot) else {
             return;
         };
         let stopped = connection.is_excused(self.work.now.mono, self.shared.hub.limits().register_timeout, self.is_late);

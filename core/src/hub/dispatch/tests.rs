@@ -17,7 +17,7 @@ impl Doorbell for Silent {
 fn node(number: u32) -> Arc<Node> {
     let peer = "127.0.0.1:1".parse().expect("an address");
     let link = Arc::new(Link::new(1, peer, 0, Arc::new(Silent)));
-    Arc::new(Node::new(format!("node-{number}").into(), link, number, "[]".into(), Now { mono: 1, unix: 1 }))
+    Arc::new(Node::new(format!("node-{number}").into(), link, number, None, Now { mono: 1, unix: 1 }))
 }
 
 fn nodes(numbers: Range<u32>) -> Vec<Arc<Node>> {
