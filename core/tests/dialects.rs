@@ -55,6 +55,31 @@ fn the_server_pushes_v2_once_it_has_heard_v2_and_not_before() {
 }
 
 #[test]
+fn what_only_v2_can_carry_waits_until_a_peer_that_agreed_speaks_it_and_what_follows_keeps_its_place() {
+    let server = Fixture::start(ServerConfig::default());
+    let (mut peer, _) = agreed(&server, "n");
+    server.engine.send_to("n", b"first", 0).unwrap();
+    server.engine.send_to("n", ANY_BYTES, 0).unwrap();
+    assert_eq!(server.engine.broadcast(ANY_BYTES).unwrap(), 1);
+    server.engine.send_to("n", b"last", 0).unwrap();
+    let first = peer.frame();
+    assert_eq!((first.dialect, first.text()), (Dialect::V1, "first".to_owned()));
+    peer.send(4, 0, "");
+    assert_eq!(peer.frame().frame_type, 5, "nothing more came in v1");
+    assert!(server.engine.stats().buffered_bytes > 2 * ANY_BYTES.len());
+    peer.send_v2(17, 0, b"");
+    let got: Vec<_> = (0..3).map(|_| peer.frame()).map(|frame| (frame.dialect, frame.payload)).collect();
+    let binary = (Dialect::V2, ANY_BYTES.to_vec());
+    assert_eq!(got, [binary.clone(), binary, (Dialect::V1, b"last".to_vec())]);
+    server.until("the buffers to be empty", |stats| stats.buffered_bytes == 0);
+    // A peer that never speaks it takes what was held with it.
+    let (second, _) = agreed(&server, "m");
+    server.engine.send_to("m", ANY_BYTES, 0).unwrap();
+    drop(second);
+    server.until("the buffers to be empty", |stats| stats.buffered_bytes == 0 && stats.nodes_online == 1);
+}
+
+#[test]
 fn each_request_is_answered_in_its_own_dialect() {
     let server = Fixture::start(ServerConfig::default());
     let (mut peer, channel) = agreed(&server, "n");

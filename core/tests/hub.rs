@@ -1,7 +1,7 @@
 //! The hub without sockets or clocks: sessions driven frame by frame at times that the test chooses.
 
 use heartbus_core::hub::event::{CloseReason, Resume};
-use heartbus_core::hub::link::Doorbell;
+use heartbus_core::hub::link::{Letter, Postbox, Wish};
 use heartbus_core::hub::rate::{RateLimit, RateLimitBy};
 use heartbus_core::hub::replies::Replies;
 use heartbus_core::hub::session::Context;
@@ -54,13 +54,13 @@ fn word(how: Departure) -> &'static str {
     }
 }
 
-/// Remembers which connections were called.
+/// Keeps the letters.
 #[derive(Default)]
-struct Rung(Mutex<BTreeSet<u32>>);
+struct Pile(Mutex<Vec<Letter>>);
 
-impl Doorbell for Rung {
-    fn ring(&self, slot: u32, _connection_id: u64) {
-        self.0.lock().unwrap().insert(slot);
+impl Postbox for Pile {
+    fn post(&self, letter: Letter) {
+        self.0.lock().unwrap().push(letter);
     }
 }
 
@@ -74,7 +74,7 @@ struct Bus {
     random: fastrand::Rng,
     journal: Journal,
     now: u64,
-    rung: Arc<Rung>,
+    pile: Arc<Pile>,
     sessions: HashMap<u32, Session>,
     next_slot: u32,
     touched: u64,
@@ -110,7 +110,7 @@ impl Bus {
             random: fastrand::Rng::with_seed(1),
             journal: Journal::new(0),
             now,
-            rung: Arc::default(),
+            pile: Arc::default(),
             sessions: HashMap::new(),
             next_slot: 0,
             touched: 0,
@@ -134,7 +134,7 @@ impl Bus {
     fn open(&mut self) -> u32 {
         let slot = self.next_slot;
         self.next_slot += 1;
-        let link = Arc::new(Link::new(u64::from(slot) + 1, ([127, 0, 0, 1], 1).into(), slot, self.rung.clone()));
+        let link = Arc::new(Link::new(u64::from(slot) + 1, ([127, 0, 0, 1], 1).into(), slot, self.pile.clone()));
         let mut cx = Context {
             hub: &self.hub,
             counters: &self.counters,
@@ -196,13 +196,12 @@ impl Bus {
     }
 
     fn open_mail(&mut self) {
-        let rung = std::mem::take(&mut *self.rung.0.lock().unwrap());
-        for slot in rung {
-            let Some(session) = self.sessions.get(&slot) else { continue };
-            for eviction in session.link().take().evictions {
-                if let Some(next) = self.with(slot, |session, cx| session.evict(cx, eviction)) {
-                    self.follow(slot, next);
-                }
+        let letters = std::mem::take(&mut *self.pile.0.lock().unwrap());
+        for Letter { slot, wish, .. } in letters {
+            if let Wish::Evict(eviction) = wish
+                && let Some(next) = self.with(slot, |session, cx| session.evict(cx, eviction))
+            {
+                self.follow(slot, next);
             }
         }
         self.replies.clear();

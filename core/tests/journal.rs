@@ -1,7 +1,7 @@
 //! What the server logs: texts, levels and fields of the PHP library, and how many lines a peer can cause.
 
-use heartbus_core::hub::event::Resume;
-use heartbus_core::hub::link::Doorbell;
+use heartbus_core::hub::event::{CloseReason, Resume};
+use heartbus_core::hub::link::{Eviction, Letter, Postbox};
 use heartbus_core::hub::rate::{RateLimit, RateLimitBy};
 use heartbus_core::hub::replies::Replies;
 use heartbus_core::hub::session::Context;
@@ -81,8 +81,8 @@ impl Host for Nobody {
     }
 }
 
-impl Doorbell for Nobody {
-    fn ring(&self, _slot: u32, _connection_id: u64) {}
+impl Postbox for Nobody {
+    fn post(&self, _letter: Letter) {}
 }
 
 const SECOND: u64 = 1_000_000;
@@ -172,12 +172,10 @@ fn a_node_s_coming_and_each_way_of_going_is_one_line() {
         thread.receive(&mut a, 7, "");
         thread.register(&mut a, "x");
         thread.register(&mut a, "x");
+        let channel_id = thread.hub.node("x").unwrap().channel_id();
         thread.register(&mut b, "x");
-        let evictions = a.link().take().evictions;
-        for eviction in evictions {
-            a.evict(&mut thread.context(), eviction);
-        }
-        a.close(&mut thread.context(), heartbus_core::event::CloseReason::Replaced);
+        a.evict(&mut thread.context(), Eviction { channel_id, why: CloseReason::Replaced });
+        a.close(&mut thread.context(), CloseReason::Replaced);
         thread.register(&mut b, "y");
         let [x, y] = ["x", "y"].map(|id| thread.hub.node(id).unwrap());
         thread.now += TIMEOUT + SECOND / 2;

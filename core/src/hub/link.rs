@@ -1,54 +1,64 @@
-//! One connection as every thread sees it: who it is, when it last gave a sign of life, and what waits for it.
+//! One connection as every thread sees it: who it is, when it last gave a sign of life, and how to reach it.
 //!
-//! Owns the bounded outbox and the requests to the connection (evict a node, end, read again). Does not know the
-//! socket: the thread that owns the socket is called with a [`Doorbell`] and takes what waits.
+//! Owns the bound on what waits for its socket. Does not know the socket, nor where what is sent to it waits: the thread that
+//! owns it takes [`Letter`]s.
 
 use super::event::{CloseReason, Resume};
 use crate::wire::Dialect;
 use bytes::Bytes;
-use std::collections::VecDeque;
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
-/// Calls the thread that owns a connection. Called at most once per connection until that thread has looked, which
-/// bounds every mailbox by the number of connections.
-pub trait Doorbell: Send + Sync {
-    fn ring(&self, slot: u32, connection_id: u64);
+/// What other threads want of a connection.
+#[derive(Debug)]
+pub struct Letter {
+    /// Where the owning thread keeps the connection,
+    pub slot: u32,
+    /// and whether the slot still holds the one that is meant.
+    pub connection_id: u64,
+    pub wish: Wish,
 }
 
+#[derive(Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Write a frame, given in two parts, of which the second may be empty.
+    Write([Bytes; 2]),
+    Evict(Eviction),
+    /// The connection is to end; what was to be written before is written first where the peer still reads.
+    End(CloseReason),
+    /// The host has room again: go on reading.
+    Resume,
+}
+
+/// Takes letters to the thread that owns a connection, in the order in which they were posted.
+pub trait Postbox: Send + Sync {
+    fn post(&self, letter: Letter);
+}
+
+/// There is one per connection, so every byte counts.
 pub struct Link {
     connection_id: u64,
-    peer: SocketAddr,
-    /// Where the owning thread keeps the connection.
-    slot: u32,
-    doorbell: Arc<dyn Doorbell>,
+    postbox: Arc<dyn Postbox>,
     /// Last heartbeat for all nodes of the connection, in monotonic microseconds; 0 before the first.
     last_seen: AtomicU64,
     heartbeats: AtomicU64,
-    bytes_in: AtomicU64,
-    bytes_out: AtomicU64,
-    /// Bytes that wait for the socket: in the outbox below, and those the owning thread has taken but not written.
+    /// Bytes that wait for the socket: in letters, and with the owning thread.
     queued: AtomicUsize,
-    rung: AtomicBool,
-    /// A v2 frame came: from now on v2 may be sent.
-    speaks_v2: AtomicBool,
-    waiting: Mutex<Waiting>,
+    slot: u32,
+    port: u16,
+    ip: IpAddr,
+    /// One of the constants below.
+    dialect: AtomicU8,
+    /// Not 0 when the connection is ending: nothing is taken any more.
+    ending: AtomicU8,
 }
 
-/// What other threads want of a connection.
-#[derive(Default)]
-pub struct Waiting {
-    /// Frames to write, or parts of frames in order.
-    pub outbox: VecDeque<Bytes>,
-    pub evictions: Vec<Eviction>,
-    /// The connection is to end; the outbox is written first where the peer still reads.
-    pub end: Option<CloseReason>,
-    /// The host has room again: go on reading.
-    pub resume: bool,
-    /// The connection is over; nothing is taken any more.
-    closed: bool,
-}
+/// The values of [`Link::dialect`].
+const V1: u8 = 0;
+/// The peer asked for v2 and was promised it, but has not spoken it yet.
+const AGREED: u8 = 1;
+const V2: u8 = 2;
 
 /// A node has to leave its connection because of something that happened elsewhere.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -66,20 +76,18 @@ pub enum PushError {
 }
 
 impl Link {
-    pub fn new(connection_id: u64, peer: SocketAddr, slot: u32, doorbell: Arc<dyn Doorbell>) -> Link {
+    pub fn new(connection_id: u64, peer: SocketAddr, slot: u32, postbox: Arc<dyn Postbox>) -> Link {
         Link {
             connection_id,
-            peer,
-            slot,
-            doorbell,
+            postbox,
             last_seen: AtomicU64::new(0),
             heartbeats: AtomicU64::new(0),
-            bytes_in: AtomicU64::new(0),
-            bytes_out: AtomicU64::new(0),
             queued: AtomicUsize::new(0),
-            rung: AtomicBool::new(false),
-            speaks_v2: AtomicBool::new(false),
-            waiting: Mutex::default(),
+            slot,
+            port: peer.port(),
+            ip: peer.ip(),
+            dialect: AtomicU8::new(V1),
+            ending: AtomicU8::new(0),
         }
     }
 
@@ -88,7 +96,7 @@ impl Link {
     }
 
     pub fn peer(&self) -> SocketAddr {
-        self.peer
+        SocketAddr::new(self.ip, self.port)
     }
 
     pub fn slot(&self) -> u32 {
@@ -97,13 +105,26 @@ impl Link {
 
     /// The dialect for what nobody asked for: v2 once the peer has shown that it speaks it.
     pub fn dialect(&self) -> Dialect {
-        if self.speaks_v2.load(Ordering::Relaxed) { Dialect::V2 } else { Dialect::V1 }
+        if self.dialect.load(Ordering::Relaxed) == V2 { Dialect::V2 } else { Dialect::V1 }
+    }
+
+    /// Whether the peer will speak v2 at any moment, if it does not yet: a frame in v2 may be pushed, and waits for that.
+    pub fn will_speak_v2(&self) -> bool {
+        self.dialect.load(Ordering::Relaxed) != V1
+    }
+
+    /// The peer has asked for v2, and is told that it may speak it.
+    pub(super) fn agree_on_v2(&self) {
+        // The owning thread alone writes here.
+        if self.dialect.load(Ordering::Relaxed) == V1 {
+            self.dialect.store(AGREED, Ordering::Relaxed);
+        }
     }
 
     /// The peer has sent a frame in this dialect.
     pub(super) fn heard(&self, dialect: Dialect) {
         if dialect == Dialect::V2 {
-            self.speaks_v2.store(true, Ordering::Relaxed);
+            self.dialect.store(V2, Ordering::Relaxed);
         }
     }
 
@@ -113,23 +134,6 @@ impl Link {
 
     pub fn heartbeats(&self) -> u64 {
         self.heartbeats.load(Ordering::Relaxed)
-    }
-
-    pub fn bytes_in(&self) -> u64 {
-        self.bytes_in.load(Ordering::Relaxed)
-    }
-
-    pub fn bytes_out(&self) -> u64 {
-        self.bytes_out.load(Ordering::Relaxed)
-    }
-
-    /// Counts what the owning thread read; it is the only writer, as of the next.
-    pub fn count_in(&self, bytes: u64) {
-        self.bytes_in.store(self.bytes_in() + bytes, Ordering::Relaxed);
-    }
-
-    pub fn count_out(&self, bytes: u64) {
-        self.bytes_out.store(self.bytes_out() + bytes, Ordering::Relaxed);
     }
 
     pub fn queued(&self) -> usize {
@@ -152,131 +156,92 @@ impl Link {
         self.heartbeats.store(self.heartbeats.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
-    /// Queues one frame, given in parts, behind what waits already. A frame that is larger than `limit` still goes into an
-    /// empty outbox: the frame limit bounds it.
+    /// Queues one frame, of `len` bytes in two parts, behind what waits already. A frame that is larger than `limit` still goes
+    /// into an empty outbox: the frame limit bounds it.
     ///
     /// # Errors
     /// [`PushError::Full`] with `end` given also asks for the end of the connection, for that reason.
-    pub fn push(
-        &self,
-        parts: impl IntoIterator<Item = Bytes>,
-        len: usize,
-        limit: usize,
-        end: Option<CloseReason>,
-    ) -> Result<(), PushError> {
-        let mut waiting = self.lock();
-        if waiting.closed || waiting.end.is_some() {
+    pub fn push(&self, parts: [Bytes; 2], len: usize, limit: usize, end: Option<CloseReason>) -> Result<(), PushError> {
+        if self.ending.load(Ordering::Acquire) != 0 {
             return Err(PushError::Closed);
         }
-        let queued = self.queued.load(Ordering::Relaxed);
-        if queued != 0 && queued + len > limit {
-            waiting.end = end;
-            drop(waiting);
-            if end.is_some() {
-                self.ring();
-            }
-            return Err(PushError::Full);
+        let room = |queued: usize| (queued == 0 || queued + len <= limit).then_some(queued + len);
+        if self.queued.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_ok() {
+            self.post(Wish::Write(parts));
+            return Ok(());
         }
-        self.queued.fetch_add(len, Ordering::Relaxed);
-        waiting.outbox.extend(parts);
-        drop(waiting);
-        self.ring();
-        Ok(())
+        if let Some(reason) = end
+            && self.close()
+        {
+            self.post(Wish::End(reason));
+        }
+        Err(PushError::Full)
     }
 
     pub fn evict(&self, channel_id: u32, why: CloseReason) {
-        let mut waiting = self.lock();
-        if waiting.closed {
-            return;
-        }
-        waiting.evictions.push(Eviction { channel_id, why });
-        drop(waiting);
-        self.ring();
+        self.post(Wish::Evict(Eviction { channel_id, why }));
     }
 
-    /// Takes what waits; the owning thread calls this after the bell rang.
-    pub fn take(&self) -> Waiting {
-        // Before the lock: whoever adds something after we have taken it must ring again.
-        self.rung.store(false, Ordering::Release);
-        let mut waiting = self.lock();
-        let closed = waiting.closed;
-        let taken = std::mem::take(&mut *waiting);
-        waiting.closed = closed;
-        taken
+    /// From now on no push is taken. Returns whether that is new.
+    pub fn close(&self) -> bool {
+        self.ending.swap(1, Ordering::AcqRel) == 0
     }
 
-    /// From now on nothing is taken; returns the bytes that were queued and will never be written.
-    pub fn close(&self) -> usize {
-        let mut waiting = self.lock();
-        *waiting = Waiting { closed: true, ..Waiting::default() };
-        self.queued.swap(0, Ordering::Relaxed)
-    }
-
-    fn ring(&self) {
-        if !self.rung.swap(true, Ordering::AcqRel) {
-            self.doorbell.ring(self.slot, self.connection_id);
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn post(&self, wish: Wish) {
+        self.postbox.post(Letter { slot: self.slot, connection_id: self.connection_id, wish });
     }
 }
 
 impl Resume for Link {
     fn resume(&self) {
-        self.lock().resume = true;
-        self.ring();
+        self.post(Wish::Resume);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Mutex;
 
     #[derive(Default)]
-    struct Rings(AtomicUsize);
+    struct Pile(Mutex<Vec<Letter>>);
 
-    impl Doorbell for Rings {
-        fn ring(&self, _slot: u32, _connection_id: u64) {
-            self.0.fetch_add(1, Ordering::Relaxed);
+    impl Pile {
+        fn take(&self) -> Vec<Wish> {
+            self.0.lock().unwrap().drain(..).map(|letter| letter.wish).collect()
         }
     }
 
-    fn link() -> (Link, Arc<Rings>) {
-        let rings = Arc::new(Rings::default());
-        (Link::new(1, ([127, 0, 0, 1], 1).into(), 0, rings.clone()), rings)
+    impl Postbox for Pile {
+        fn post(&self, letter: Letter) {
+            assert_eq!((letter.slot, letter.connection_id), (5, 1));
+            self.0.lock().unwrap().push(letter);
+        }
+    }
+
+    fn link() -> (Link, Arc<Pile>) {
+        let pile = Arc::new(Pile::default());
+        (Link::new(1, ([127, 0, 0, 1], 1).into(), 5, pile.clone()), pile)
     }
 
     fn push(link: &Link, len: usize, end: Option<CloseReason>) -> Result<(), PushError> {
-        link.push([Bytes::from(vec![0; len])], len, 100, end)
-    }
-
-    #[test]
-    fn the_bell_rings_once_until_somebody_looks() {
-        let (link, rings) = link();
-        push(&link, 10, None).unwrap();
-        push(&link, 10, None).unwrap();
-        assert_eq!(rings.0.load(Ordering::Relaxed), 1);
-        assert_eq!(link.take().outbox.len(), 2);
-        push(&link, 10, None).unwrap();
-        assert_eq!(rings.0.load(Ordering::Relaxed), 2);
+        link.push([Bytes::from(vec![0; len]), Bytes::new()], len, 100, end)
     }
 
     #[test]
     fn a_full_outbox_refuses_and_stays_as_it_was() {
-        let (link, _) = link();
+        let (link, pile) = link();
         push(&link, 60, None).unwrap();
         assert_eq!(push(&link, 41, None), Err(PushError::Full));
         push(&link, 40, None).unwrap();
-        assert_eq!((link.queued(), link.take().end), (100, None));
+        assert_eq!((link.queued(), pile.take().len()), (100, 2));
     }
 
     #[test]
     fn bytes_that_were_taken_but_not_written_still_count() {
-        let (link, _) = link();
+        let (link, pile) = link();
         push(&link, 80, None).unwrap();
-        link.take();
+        pile.take();
         assert_eq!(push(&link, 40, None), Err(PushError::Full));
         link.remove_queued(80);
         push(&link, 40, None).unwrap();
@@ -291,20 +256,29 @@ mod tests {
 
     #[test]
     fn the_slow_consumer_policy_asks_for_the_end_once_and_refuses_what_follows() {
-        let (link, _) = link();
+        let (link, pile) = link();
         push(&link, 100, Some(CloseReason::SlowConsumer)).unwrap();
         assert_eq!(push(&link, 1, Some(CloseReason::SlowConsumer)), Err(PushError::Full));
         assert_eq!(push(&link, 1, Some(CloseReason::SlowConsumer)), Err(PushError::Closed));
-        assert_eq!(link.take().end, Some(CloseReason::SlowConsumer));
+        assert!(matches!(pile.take()[..], [Wish::Write(_), Wish::End(CloseReason::SlowConsumer)]));
     }
 
     #[test]
-    fn a_closed_connection_takes_nothing_and_tells_what_was_lost() {
-        let (link, _) = link();
+    fn a_closed_connection_takes_no_push() {
+        let (link, pile) = link();
         push(&link, 30, None).unwrap();
-        assert_eq!(link.close(), 30);
+        assert!(link.close() && !link.close());
         assert_eq!(push(&link, 1, None), Err(PushError::Closed));
-        link.evict(1, CloseReason::Kicked);
-        assert!(link.take().evictions.is_empty());
+        assert_eq!((link.queued(), pile.take().len()), (30, 1));
+    }
+
+    #[test]
+    fn letters_come_in_the_order_of_posting() {
+        let (link, pile) = link();
+        push(&link, 1, None).unwrap();
+        link.evict(7, CloseReason::Kicked);
+        link.resume();
+        let eviction = Eviction { channel_id: 7, why: CloseReason::Kicked };
+        assert_eq!(pile.take(), [Wish::Write([vec![0].into(), Bytes::new()]), Wish::Evict(eviction), Wish::Resume]);
     }
 }

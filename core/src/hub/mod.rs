@@ -33,6 +33,7 @@ use directory::Directory;
 use event::CloseReason;
 use link::PushError;
 use rate::{AddressBuckets, RateLimit, SharedBucket};
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -96,6 +97,31 @@ impl From<NotUtf8> for Refusal {
 
 /// Longest part of a frame in front of its payload, v1's: header, `{"channel_id":`, a u32, `,"payload":`.
 const HEAD_LEN: usize = 7 + 14 + 10 + 11;
+
+thread_local! {
+    /// Where a v1 frame is made: how long it gets is known afterwards, and what is sent is allocated once, to fit.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Longer frames give their memory back.
+const MAX_SCRATCH: usize = 64 * 1024;
+
+fn encode_v1(channel_id: u32, payload: &[u8]) -> Result<Bytes, NotUtf8> {
+    SCRATCH.with_borrow_mut(|scratch| {
+        scratch.clear();
+        v1::encode(FrameType::DATA.0, channel_id.into(), payload, scratch)?;
+        let frame = Bytes::copy_from_slice(scratch);
+        scratch.clear();
+        scratch.shrink_to(MAX_SCRATCH);
+        Ok(frame)
+    })
+}
+
+fn encode_v2(channel_id: u32, payload: &[u8]) -> Bytes {
+    let mut frame = Vec::with_capacity(v2::HEADER_LEN + payload.len());
+    v2::encode(FrameType::DATA, channel_id, payload, &mut frame);
+    frame.into()
+}
 
 pub struct Hub {
     limits: Limits,
@@ -256,14 +282,18 @@ impl Hub {
             return Err(Refusal::NoSuchChannel);
         }
         self.check_len(payload)?;
-        let dialect = node.link().dialect();
-        let mut frame = Vec::with_capacity(HEAD_LEN + payload.len() + 2);
-        wire::encode(dialect, FrameType::DATA, node.channel_id(), payload, &mut frame)?;
-        if frame.len() - dialect.header_len() > self.limits.max_frame_bytes as usize {
-            return Err(Refusal::TooLong);
-        }
+        // In v2 no frame is longer than its payload, which is checked already.
+        let frame = match node.link().dialect() {
+            Dialect::V2 => encode_v2(node.channel_id(), payload),
+            Dialect::V1 => match encode_v1(node.channel_id(), payload) {
+                Ok(frame) if frame.len() - wire::HEADER_LEN > self.limits.max_frame_bytes as usize => return Err(Refusal::TooLong),
+                Ok(frame) => frame,
+                Err(NotUtf8) if node.link().will_speak_v2() => encode_v2(node.channel_id(), payload),
+                Err(NotUtf8) => return Err(Refusal::NotUtf8),
+            },
+        };
         let len = frame.len();
-        self.push(&node, [Bytes::from(frame)], len)
+        self.push(&node, [frame, Bytes::new()], len)
     }
 
     /// Sends DATA to every node and returns to how many it is on its way. The payload is encoded once per dialect and shared.
@@ -279,9 +309,15 @@ impl Hub {
         let mut heads = BytesMut::new();
         let mut reached = 0;
         self.nodes.each(|node| {
-            let dialect = node.link().dialect();
-            match tails[dialect as usize].get_or_insert_with(|| self.encode_tail(dialect, payload)) {
-                Err(refusal) => refused = Some(*refusal),
+            let mut dialect = node.link().dialect();
+            let mut tail = |dialect| tails[dialect as usize].get_or_insert_with(|| self.encode_tail(dialect, payload)).clone();
+            let mut encoded = tail(dialect);
+            if encoded == Err(Refusal::NotUtf8) && node.link().will_speak_v2() {
+                dialect = Dialect::V2;
+                encoded = tail(dialect);
+            }
+            match encoded {
+                Err(refusal) => refused = Some(refusal),
                 Ok(tail) => {
                     // One block serves many heads: they are cut off it without copying.
                     if heads.capacity() < HEAD_LEN {
@@ -293,7 +329,7 @@ impl Hub {
                     }
                     let head = heads.split().freeze();
                     let len = head.len() + tail.len();
-                    reached += usize::from(self.push(node, [head, tail.clone()], len).is_ok());
+                    reached += usize::from(self.push(node, [head, tail], len).is_ok());
                 }
             }
             ControlFlow::Continue(())
@@ -338,7 +374,7 @@ impl Hub {
         if payload.len() > self.limits.max_frame_bytes as usize { Err(Refusal::TooLong) } else { Ok(()) }
     }
 
-    fn push<const N: usize>(&self, node: &Arc<Node>, parts: [Bytes; N], len: usize) -> Result<(), Refusal> {
+    fn push(&self, node: &Arc<Node>, parts: [Bytes; 2], len: usize) -> Result<(), Refusal> {
         let end = self.limits.close_slow_consumers.then_some(CloseReason::SlowConsumer);
         // Before the push: the owning thread may have written it, and subtracted it, when the push returns.
         self.add_buffered(len);

@@ -153,14 +153,14 @@ impl Nodes {
 #[cfg(test)]
 mod tests {
     use super::super::Now;
-    use super::super::link::{Doorbell, Link};
+    use super::super::link::{Letter, Link, Postbox};
     use super::super::wheel::Wheel;
     use super::*;
 
     struct Nobody;
 
-    impl Doorbell for Nobody {
-        fn ring(&self, _slot: u32, _connection_id: u64) {}
+    impl Postbox for Nobody {
+        fn post(&self, _letter: Letter) {}
     }
 
     fn registered(channel_id: u32) -> Registered {

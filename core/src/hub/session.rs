@@ -311,6 +311,9 @@ impl Session {
         }
         cx.counters.registers.up();
         let protocol = request.protocol.clamp(1, control::NEWEST_PROTOCOL);
+        if protocol > 1 {
+            self.link.agree_on_v2();
+        }
         let metadata = request.metadata.filter(|text| **text != *"[]").map(Arc::from);
         let id: Arc<str> = request.node_id.unwrap_or_else(|| node_id(cx)).into();
         if let Some(node) = cx.hub.node(&id).filter(|node| Arc::ptr_eq(node.link(), &self.link)) {

@@ -2,10 +2,10 @@
 //!
 //! Owns reading into frames and writing out. Does not know other connections or when it is called: [`super::io`] does.
 
-use crate::hub::link::Waiting;
 use crate::hub::session::Context;
 use crate::hub::wheel::Key;
 use crate::hub::{Hub, Link, Next, Session};
+use crate::wire::{Dialect, v2};
 use bytes::{Buf, Bytes};
 use mio::net::TcpStream;
 use std::collections::VecDeque;
@@ -18,52 +18,110 @@ const PIECES: usize = 64;
 
 pub(super) struct Connection {
     pub(super) socket: TcpStream,
-    pub(super) link: Arc<Link>,
     pub(super) phase: Phase,
-    /// The start of a frame whose rest has not come yet, or frames that the host had no room for. Empty and without
-    /// memory otherwise.
-    partial: Vec<u8>,
-    /// What the socket did not take yet. Empty and without memory while the peer reads.
-    backlog: VecDeque<Bytes>,
+    /// What is kept only while it must be.
+    rest: Option<Box<Rest>>,
+    pub(super) bytes_in: u64,
+    pub(super) bytes_out: u64,
     /// The host has no room: reading stopped until it says otherwise.
     pub(super) host_full: bool,
     /// The peer does not read what it asked for: reading stopped until it has taken half.
     pub(super) peer_slow: bool,
-    /// When the peer last took something that had waited, in monotonic microseconds.
-    pub(super) took_at: u64,
     /// The socket took less than it was given; it says when it can take more.
     pub(super) write_blocked: bool,
     /// The peer closed its side, as an event said; reading ends at zero, not at the first short read.
     pub(super) hangup: bool,
     /// On the thread's list of connections to go on with.
     pub(super) listed: bool,
+    /// On the thread's list of connections with something new to write.
+    pub(super) posted: bool,
     /// Counted against the limits on connections (those refused at the door are not).
     pub(super) counted: bool,
+}
+
+/// Bytes that are kept. A connection that idles has none.
+#[derive(Default)]
+struct Rest {
+    /// The start of a frame whose rest has not come yet, or frames that the host had no room for.
+    partial: Vec<u8>,
+    /// What the socket did not take yet.
+    backlog: VecDeque<Bytes>,
+    /// From the first frame on that has to be in v2, until the peer speaks it.
+    held: VecDeque<Bytes>,
+    /// When the peer last took something that had waited, in monotonic microseconds.
+    took_at: u64,
+}
+
+impl Rest {
+    fn is_empty(&self) -> bool {
+        self.partial.is_empty() && self.backlog.is_empty() && self.held.is_empty()
+    }
+}
+
+/// Emptied [`Rest`]s, with the memory of their queues: in the steady state a push to an idle connection allocates nothing.
+#[derive(Default)]
+#[expect(clippy::vec_box, reason = "connections keep boxes")]
+pub(super) struct Spare(Vec<Box<Rest>>);
+
+/// More of them than passes have letters are of no use.
+const MAX_SPARE: usize = 1024;
+/// A queue that grew longer is not worth keeping.
+const MAX_SPARE_QUEUE: usize = 64;
+
+impl Spare {
+    fn take(&mut self) -> Box<Rest> {
+        self.0.pop().unwrap_or_default()
+    }
+
+    /// Takes back what is empty.
+    fn put_back(&mut self, mut rest: Box<Rest>) {
+        if self.0.len() < MAX_SPARE && rest.backlog.capacity() <= MAX_SPARE_QUEUE {
+            rest.partial = Vec::new();
+            rest.held = VecDeque::new();
+            self.0.push(rest);
+        }
+    }
 }
 
 pub(super) enum Phase {
     Open(Session),
     /// The last frames are being written; then the peer is given until the timer to close its side, because closing
     /// with unread bytes in the socket would take the last frames away from it.
-    Ending(Option<Key>),
+    Ending {
+        link: Arc<Link>,
+        timer: Option<Key>,
+    },
+}
+
+impl Phase {
+    fn link(&self) -> &Arc<Link> {
+        match self {
+            Phase::Open(session) => session.link(),
+            Phase::Ending { link, .. } => link,
+        }
+    }
 }
 
 impl Connection {
-    pub(super) fn new(socket: TcpStream, link: Arc<Link>, phase: Phase, counted: bool) -> Connection {
+    pub(super) fn new(socket: TcpStream, phase: Phase, counted: bool) -> Connection {
         Connection {
             socket,
-            link,
             phase,
-            partial: Vec::new(),
-            backlog: VecDeque::new(),
+            rest: None,
+            bytes_in: 0,
+            bytes_out: 0,
             host_full: false,
             peer_slow: false,
-            took_at: 0,
             write_blocked: false,
             hangup: false,
             listed: false,
+            posted: false,
             counted,
         }
+    }
+
+    pub(super) fn link(&self) -> &Arc<Link> {
+        self.phase.link()
     }
 
     pub(super) fn is_reading_stopped(&self) -> bool {
@@ -73,16 +131,24 @@ impl Connection {
     /// Whether the silence here is of our own making. A peer that does not read what it asked for is excused only as long
     /// as it takes some of it within `timeout`; after a late tick, who has more to read than was read is excused as well.
     pub(super) fn is_excused(&self, now: u64, timeout: u64, is_late: bool) -> bool {
-        self.host_full || self.peer_slow && now <= self.took_at + timeout || is_late && self.listed
+        let takes = || self.rest.as_ref().is_some_and(|rest| now <= rest.took_at + timeout);
+        self.host_full || self.peer_slow && takes() || is_late && self.listed
+    }
+
+    /// The peer has taken something that had waited, or is asked to from now on.
+    pub(super) fn set_took_at(&mut self, now: u64) {
+        if let Some(rest) = &mut self.rest {
+            rest.took_at = now;
+        }
     }
 
     /// Bytes of memory that wait here.
     pub(super) fn held(&self) -> usize {
-        self.link.queued() + self.partial.len()
+        self.link().queued() + self.partial_len()
     }
 
     pub(super) fn partial_len(&self) -> usize {
-        self.partial.len()
+        self.rest.as_ref().map_or(0, |rest| rest.partial.len())
     }
 
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -100,51 +166,72 @@ impl Connection {
         let Phase::Open(session) = &mut self.phase else {
             return Next::Continue;
         };
-        let before = self.partial.len();
-        let next = if self.partial.is_empty() {
-            let (consumed, next) = session.receive(cx, input);
-            self.partial.extend_from_slice(&input[consumed..]);
-            next
-        } else {
-            self.partial.extend_from_slice(input);
-            let (consumed, next) = session.receive(cx, &self.partial);
-            if consumed == self.partial.len() {
-                self.partial = Vec::new();
-            } else {
-                self.partial.drain(..consumed);
+        let before = self.rest.as_ref().map_or(0, |rest| rest.partial.len());
+        let next = match &mut self.rest {
+            Some(rest) if before > 0 => {
+                rest.partial.extend_from_slice(input);
+                let (consumed, next) = session.receive(cx, &rest.partial);
+                if consumed == rest.partial.len() {
+                    rest.partial = Vec::new();
+                } else {
+                    rest.partial.drain(..consumed);
+                }
+                next
             }
-            next
+            rest => {
+                let (consumed, next) = session.receive(cx, input);
+                if consumed < input.len() {
+                    rest.get_or_insert_default().partial.extend_from_slice(&input[consumed..]);
+                }
+                next
+            }
         };
-        let after = self.partial.len();
-        if after >= before {
-            cx.hub.add_buffered(after - before);
-        } else {
-            cx.hub.remove_buffered(before - after);
-        }
         self.host_full = next == Next::Wait;
+        if let Some(rest) = &self.rest {
+            let after = rest.partial.len();
+            if after >= before {
+                cx.hub.add_buffered(after - before);
+            } else {
+                cx.hub.remove_buffered(before - after);
+            }
+            if rest.is_empty() {
+                self.rest = None;
+            }
+        }
         next
     }
 
-    /// Takes over what other threads queued.
-    pub(super) fn take_outbox(&mut self, waiting: &mut Waiting) {
-        if self.backlog.is_empty() {
-            std::mem::swap(&mut self.backlog, &mut waiting.outbox);
-        } else {
-            self.backlog.append(&mut waiting.outbox);
+    /// Queues what another thread wants written; `flush` writes it.
+    pub(super) fn enqueue(&mut self, parts: [Bytes; 2], spare: &mut Spare) {
+        let speaks_v2 = self.phase.link().dialect() == Dialect::V2;
+        let rest = self.rest.get_or_insert_with(|| spare.take());
+        let is_held = !rest.held.is_empty() || !speaks_v2 && parts[0].starts_with(&v2::MAGIC.to_be_bytes());
+        let queue = if is_held { &mut rest.held } else { &mut rest.backlog };
+        queue.extend(parts.into_iter().filter(|part| !part.is_empty()));
+    }
+
+    /// Whether frames were held back for a peer that has spoken v2 now. They are queued then.
+    pub(super) fn release_held(&mut self) -> bool {
+        match &mut self.rest {
+            Some(rest) if !rest.held.is_empty() && self.phase.link().dialect() == Dialect::V2 => {
+                rest.backlog.append(&mut rest.held);
+                true
+            }
+            _ => false,
         }
     }
 
     /// Writes replies, keeping what the socket does not take, behind what waits already.
     pub(super) fn write(&mut self, hub: &Hub, replies: &[u8]) -> io::Result<u64> {
         let mut written = 0;
-        if self.backlog.is_empty() && !self.write_blocked {
+        if !self.has_backlog() && !self.write_blocked {
             written = self.write_some(replies)?;
         }
         if written < replies.len() {
-            let rest = Bytes::copy_from_slice(&replies[written..]);
-            self.link.add_queued(rest.len());
-            hub.add_buffered(rest.len());
-            self.backlog.push_back(rest);
+            let left = Bytes::copy_from_slice(&replies[written..]);
+            self.link().add_queued(left.len());
+            hub.add_buffered(left.len());
+            self.rest.get_or_insert_default().backlog.push_back(left);
         }
         Ok(written as u64)
     }
@@ -154,7 +241,7 @@ impl Connection {
             match self.socket.write(bytes) {
                 Ok(written) => {
                     self.write_blocked = written < bytes.len();
-                    self.link.count_out(written as u64);
+                    self.bytes_out += written as u64;
                     return Ok(written);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -168,18 +255,19 @@ impl Connection {
     }
 
     /// Writes what waits, as much as the socket takes.
-    pub(super) fn flush(&mut self, hub: &Hub) -> io::Result<u64> {
+    pub(super) fn flush(&mut self, hub: &Hub, spare: &mut Spare) -> io::Result<u64> {
         let mut total = 0;
-        while !self.backlog.is_empty() && !self.write_blocked {
+        let Some(rest) = &mut self.rest else { return Ok(0) };
+        while !rest.backlog.is_empty() && !self.write_blocked {
             let mut pieces = [IoSlice::new(&[]); PIECES];
-            let count = self.backlog.iter().zip(&mut pieces).map(|(bytes, piece)| *piece = IoSlice::new(bytes)).count();
+            let count = rest.backlog.iter().zip(&mut pieces).map(|(bytes, piece)| *piece = IoSlice::new(bytes)).count();
             match self.socket.write_vectored(&pieces[..count]) {
                 Ok(written) => {
                     let offered: usize = pieces[..count].iter().map(|piece| piece.len()).sum();
                     self.write_blocked = written < offered;
-                    self.forget_written(written);
-                    self.link.count_out(written as u64);
-                    self.link.remove_queued(written);
+                    forget_written(&mut rest.backlog, written);
+                    self.bytes_out += written as u64;
+                    self.phase.link().remove_queued(written);
                     hub.remove_buffered(written);
                     total += written as u64;
                 }
@@ -188,25 +276,16 @@ impl Connection {
                 Err(error) => return Err(error),
             }
         }
-        if self.backlog.is_empty() {
-            self.backlog = VecDeque::new();
+        if rest.is_empty()
+            && let Some(rest) = self.rest.take()
+        {
+            spare.put_back(rest);
         }
         Ok(total)
     }
 
-    fn forget_written(&mut self, mut written: usize) {
-        while let Some(first) = self.backlog.front_mut() {
-            if written < first.len() {
-                first.advance(written);
-                return;
-            }
-            written -= first.len();
-            self.backlog.pop_front();
-        }
-    }
-
     pub(super) fn has_backlog(&self) -> bool {
-        !self.backlog.is_empty()
+        self.rest.as_ref().is_some_and(|rest| !rest.backlog.is_empty())
     }
 
     /// Tells the peer that nothing more will come. It may be gone already, and that is fine.
@@ -221,6 +300,87 @@ impl Connection {
 
     /// Gives up what is still kept; to be called once, before the connection is dropped.
     pub(super) fn release(&mut self, hub: &Hub) {
-        hub.remove_buffered(self.link.close() + std::mem::take(&mut self.partial).len());
+        self.link().close();
+        if let Some(rest) = self.rest.take() {
+            let waiting: usize = rest.backlog.iter().chain(&rest.held).map(Bytes::len).sum();
+            hub.remove_buffered(waiting + rest.partial.len());
+        }
+    }
+}
+
+fn forget_written(backlog: &mut VecDeque<Bytes>, mut written: usize) {
+    while let Some(first) = backlog.front_mut() {
+        if written < first.len() {
+            first.advance(written);
+            return;
+        }
+        written -= first.len();
+        backlog.pop_front();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::InboxLimits;
+    use crate::hub::Limits;
+    use crate::hub::link::{Letter, Postbox};
+    use crate::inbox::Inbox;
+    use allocation_counter::measure;
+
+    struct Nobody;
+
+    impl Postbox for Nobody {
+        fn post(&self, _letter: Letter) {}
+    }
+
+    fn pair() -> (Connection, std::net::TcpStream, Hub) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, address) = listener.accept().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let link = Arc::new(Link::new(1, address, 0, Arc::new(Nobody)));
+        let limits = Limits {
+            heartbeat_timeout: 1_000_000,
+            register_timeout: 1_000_000,
+            max_nodes_per_connection: 10,
+            max_nodes: 10,
+            max_frame_bytes: 1 << 20,
+            outbox_bytes: 1 << 20,
+            close_slow_consumers: true,
+            rate_limit: None,
+            max_requests_per_second: 0,
+        };
+        let hub = Hub::new(limits, Inbox::new(InboxLimits::default()).unwrap());
+        (Connection::new(TcpStream::from_std(socket), Phase::Ending { link, timer: None }, true), peer, hub)
+    }
+
+    #[test]
+    fn a_connection_is_small() {
+        // mio keeps another eight bytes per socket in debug builds.
+        let debug = if cfg!(debug_assertions) { 8 } else { 0 };
+        let bytes = size_of::<Option<Connection>>();
+        assert!(bytes <= 80 + debug, "{bytes} bytes");
+    }
+
+    #[test]
+    fn writing_to_an_idle_connection_allocates_nothing_and_leaves_nothing_behind() {
+        let (mut connection, mut peer, hub) = pair();
+        let mut spare = Spare::default();
+        let mut push = |connection: &mut Connection| {
+            let parts = [Bytes::from_static(b"head"), Bytes::from_static(b" and tail")];
+            connection.link().add_queued(13);
+            hub.add_buffered(13);
+            connection.enqueue(parts, &mut spare);
+            assert_eq!(connection.flush(&hub, &mut spare).unwrap(), 13);
+            assert!(connection.rest.is_none() && !connection.has_backlog());
+        };
+        push(&mut connection);
+        let cost = measure(|| (0..1000).for_each(|_| push(&mut connection)));
+        assert_eq!(cost.count_total, 0, "{cost:?}");
+        assert_eq!((connection.bytes_out, connection.held(), hub.buffered()), (1001 * 13, 0, 0));
+        let mut got = [0; 26];
+        peer.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"head and tailhead and tail");
     }
 }

@@ -8,21 +8,23 @@
 //! goes on the `ready` list. And the readiness of the `AsyncFd` is cleared only after a poll came back empty.
 
 use super::Clock;
-use super::connection::{Connection, Phase};
-use super::mailbox::{Call, Mailbox};
+use super::connection::{Connection, Phase, Spare};
+use super::mailbox::Mailbox;
 use super::server::{ConnectionInfo, Shared};
 use crate::hub::event::{CloseReason, EventMask};
-use crate::hub::link::Doorbell;
+use crate::hub::link::{Letter, Postbox, Wish};
 use crate::hub::replies::Replies;
 use crate::hub::session::Context;
 use crate::hub::wheel::TICK;
 use crate::hub::{Counters, Journal, Link, Next, Now, Session, Timer, Wheel};
 use crate::wire::Dialect;
+use bytes::Bytes;
 use mio::event::Event;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Registry, Token};
 use slab::Slab;
 use socket2::SockRef;
+use std::collections::VecDeque;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::num::NonZeroU64;
@@ -39,8 +41,10 @@ const EVENTS_PER_PASS: usize = 1024;
 /// Reads of one connection per pass: a busy one does not starve the others.
 const READS_PER_PASS: usize = 4;
 const ACCEPTS_PER_PASS: usize = 256;
-/// Connections looked at per pass because another thread asked: a broadcast to all of them does not hold up the reading.
-const CALLS_PER_PASS: usize = 1024;
+/// Letters opened per pass: a broadcast to all connections does not hold up the reading.
+const LETTERS_PER_PASS: usize = 1024;
+/// An emptied queue of letters that grew longer gives its memory back.
+const MAX_KEPT_LETTERS: usize = 4096;
 const READ_BUFFER: usize = 64 * 1024;
 
 /// How long a connection that is ending waits for its peer, in microseconds.
@@ -72,8 +76,11 @@ pub(super) struct IoThread {
     ending_refused: usize,
     /// Connections to go on with although no event will come for them.
     ready: Vec<usize>,
-    /// Taken out of the mailbox, not yet answered. In no order: each is about another connection.
-    calls: Vec<Call>,
+    /// Taken out of the mailbox, not yet opened.
+    letters: VecDeque<Letter>,
+    /// Connections with something new to write.
+    posted: Vec<usize>,
+    spare: Spare,
     buffer: Box<[u8]>,
     work: Work,
     stopping_since: Option<u64>,
@@ -145,7 +152,9 @@ impl IoThread {
             connections: Slab::new(),
             ending_refused: 0,
             ready: Vec::new(),
-            calls: Vec::new(),
+            letters: VecDeque::new(),
+            posted: Vec::new(),
+            spare: Spare::default(),
             buffer: vec![0; READ_BUFFER].into(),
             stopping_since: None,
             next_tidy: now.mono + TIDY_TIME,
@@ -271,7 +280,7 @@ impl IoThread {
                 Ok(0) => return self.end(slot, CloseReason::PeerClosed),
                 Ok(count) => {
                     self.work.counters.bytes_in.add(count as u64);
-                    connection.link.count_in(count as u64);
+                    connection.bytes_in += count as u64;
                     let next = connection.feed(&mut self.work.context(), &self.buffer[..count]);
                     let done = count < self.buffer.len() && !connection.hangup;
                     self.respond(slot, next);
@@ -309,6 +318,9 @@ impl IoThread {
                 Err(_) => return self.end(slot, CloseReason::IoError),
             }
         }
+        if self.connections.get_mut(slot).is_some_and(Connection::release_held) {
+            self.flush(slot);
+        }
         match next {
             Next::Close(reason) => self.end(slot, reason),
             // A peer that does not read what it asked for is not closed for it, only heard no more until it does.
@@ -316,10 +328,10 @@ impl IoThread {
                 if let Some(connection) = self.connections.get_mut(slot)
                     && !connection.peer_slow
                     && connection.has_backlog()
-                    && connection.link.queued() > self.shared.hub.limits().outbox_bytes
+                    && connection.link().queued() > self.shared.hub.limits().outbox_bytes
                 {
                     connection.peer_slow = true;
-                    connection.took_at = self.work.now.mono;
+                    connection.set_took_at(self.work.now.mono);
                     self.work.counters.reads_paused_by_peer.up();
                 }
             }
@@ -330,19 +342,19 @@ impl IoThread {
         let Some(connection) = self.connections.get_mut(slot) else {
             return;
         };
-        match connection.flush(&self.shared.hub) {
+        match connection.flush(&self.shared.hub, &mut self.spare) {
             Ok(0) => {}
             Ok(written) => {
                 self.work.counters.bytes_out.add(written);
-                connection.took_at = self.work.now.mono;
+                connection.set_took_at(self.work.now.mono);
             }
             Err(_) => return self.end(slot, CloseReason::IoError),
         }
-        let resumes = connection.peer_slow && connection.link.queued() <= self.shared.hub.limits().outbox_bytes / 2;
+        let resumes = connection.peer_slow && connection.link().queued() <= self.shared.hub.limits().outbox_bytes / 2;
         if resumes {
             connection.peer_slow = false;
         }
-        if matches!(connection.phase, Phase::Ending(_)) && !connection.has_backlog() {
+        if matches!(connection.phase, Phase::Ending { .. }) && !connection.has_backlog() {
             connection.shut_down_writing();
         }
         if resumes {
@@ -351,17 +363,24 @@ impl IoThread {
     }
 
     fn open_mail(&mut self) {
-        let is_fresh = self.calls.is_empty();
+        let is_fresh = self.letters.is_empty();
         // Asked first: what was sent before the stop is in the mail then, and goes out before the farewell.
         let is_stopping = self.shared.is_stopping();
         if is_fresh {
-            self.mailbox.take(&mut self.calls);
+            self.mailbox.take(&mut self.letters);
         }
-        for _ in 0..CALLS_PER_PASS {
-            let Some(call) = self.calls.pop() else { break };
-            self.answer(call);
+        for _ in 0..LETTERS_PER_PASS {
+            let Some(letter) = self.letters.pop_front() else { break };
+            self.open_letter(letter);
         }
-        let is_read = is_fresh && self.calls.is_empty();
+        // One write for all that came for a connection.
+        while let Some(slot) = self.posted.pop() {
+            self.flush_posted(slot);
+        }
+        let is_read = is_fresh && self.letters.is_empty();
+        if self.letters.is_empty() {
+            self.letters.shrink_to(MAX_KEPT_LETTERS);
+        }
         self.mail |= !is_read;
         if let Some(listing) = self.mailbox.take_listing() {
             // Whoever asked may have given up waiting; then nobody misses the answer.
@@ -378,47 +397,71 @@ impl IoThread {
     fn list_connections(&self, max: usize) -> Vec<ConnectionInfo> {
         let open = self.connections.iter().filter_map(|(_, connection)| match &connection.phase {
             Phase::Open(session) => Some((connection, session)),
-            Phase::Ending(_) => None,
+            Phase::Ending { .. } => None,
         });
         open.take(max)
             .map(|(connection, session)| ConnectionInfo {
-                id: connection.link.connection_id(),
-                peer: connection.link.peer(),
+                id: connection.link().connection_id(),
+                peer: connection.link().peer(),
                 nodes: session.node_count(),
                 first_node: session.first_node().map(|node| node.id().clone()),
-                bytes_in: connection.link.bytes_in(),
-                bytes_out: connection.link.bytes_out(),
+                bytes_in: connection.bytes_in,
+                bytes_out: connection.bytes_out,
                 bytes_waiting_in: connection.partial_len(),
-                bytes_waiting_out: connection.link.queued(),
+                bytes_waiting_out: connection.link().queued(),
             })
             .collect()
     }
 
-    fn answer(&mut self, call: Call) {
-        let slot = call.slot as usize;
-        let Some(connection) = self.connections.get_mut(slot).filter(|found| found.link.connection_id() == call.connection_id) else {
+    fn open_letter(&mut self, Letter { slot, connection_id, wish }: Letter) {
+        let slot = slot as usize;
+        let found = self.connections.get_mut(slot).filter(|found| found.link().connection_id() == connection_id);
+        let wish = match (wish, found) {
+            (Wish::Write(parts), Some(connection @ Connection { phase: Phase::Open(_), .. })) => {
+                connection.enqueue(parts, &mut self.spare);
+                if !connection.posted {
+                    connection.posted = true;
+                    self.posted.push(slot);
+                }
+                return;
+            }
+            (Wish::Write(parts), found) => {
+                let len = parts.iter().map(Bytes::len).sum();
+                self.shared.hub.remove_buffered(len);
+                if let Some(connection) = found {
+                    connection.link().remove_queued(len);
+                }
+                return;
+            }
+            (_, None) => return,
+            (wish, Some(_)) => wish,
+        };
+        // What was posted before it is written before it.
+        self.flush_posted(slot);
+        let Some(connection) = self.connections.get_mut(slot).filter(|found| found.link().connection_id() == connection_id) else {
             return;
         };
-        let mut waiting = connection.link.take();
-        connection.take_outbox(&mut waiting);
-        self.flush(slot);
-        for eviction in waiting.evictions {
-            let Some(Connection { phase: Phase::Open(session), .. }) = self.connections.get_mut(slot) else {
-                return;
-            };
-            let next = session.evict(&mut self.work.context(), eviction);
-            self.respond(slot, next);
+        match (wish, &mut connection.phase) {
+            (Wish::Evict(eviction), Phase::Open(session)) => {
+                let next = session.evict(&mut self.work.context(), eviction);
+                self.respond(slot, next);
+            }
+            (Wish::End(reason), _) => self.end(slot, reason),
+            (Wish::Resume, _) if connection.host_full => {
+                let next = connection.feed(&mut self.work.context(), &[]);
+                self.respond(slot, next);
+                self.list(slot);
+            }
+            _ => {}
         }
-        if let Some(reason) = waiting.end {
-            return self.end(slot, reason);
-        }
-        if waiting.resume
-            && let Some(connection) = self.connections.get_mut(slot)
-            && connection.host_full
+    }
+
+    /// Writes what came for a connection, if it did. The list may name a slot again that others use by now, which does no harm.
+    fn flush_posted(&mut self, slot: usize) {
+        if let Some(connection) = self.connections.get_mut(slot)
+            && std::mem::take(&mut connection.posted)
         {
-            let next = connection.feed(&mut self.work.context(), &[]);
-            self.respond(slot, next);
-            self.list(slot);
+            self.flush(slot);
         }
     }
 
@@ -468,8 +511,8 @@ impl IoThread {
         }
         let entry = self.connections.vacant_entry();
         let slot = entry.key();
-        let doorbell: Arc<dyn Doorbell> = self.mailbox.clone();
-        let link = Arc::new(Link::new(self.shared.hub.next_connection_id(), peer, slot as u32, doorbell));
+        let postbox: Arc<dyn Postbox> = self.mailbox.clone();
+        let link = Arc::new(Link::new(self.shared.hub.next_connection_id(), peer, slot as u32, postbox));
         if self.registry.register(&mut socket, Token(slot), Interest::READABLE | Interest::WRITABLE).is_err() {
             if admission.is_ok() {
                 self.shared.leave(peer.ip());
@@ -495,13 +538,13 @@ impl IoThread {
             }
             self.ending_refused += 1;
             let timer = self.work.wheel.insert(self.work.now.mono + ENDING_TIME, Timer { slot: slot as u32, channel_id: 0 });
-            entry.insert(Connection::new(socket, link, Phase::Ending(Some(timer)), false));
+            entry.insert(Connection::new(socket, Phase::Ending { link, timer: Some(timer) }, false));
             self.respond(slot, Next::Continue);
             return self.flush(slot);
         }
         self.work.journal.connection_established(link.connection_id(), peer, self.work.now);
-        let session = Session::open(link.clone(), &mut self.work.context());
-        entry.insert(Connection::new(socket, link, Phase::Open(session), true));
+        let session = Session::open(link, &mut self.work.context());
+        entry.insert(Connection::new(socket, Phase::Open(session), true));
     }
 
     /// Ends a connection: its nodes leave now, its socket as soon as the peer has what was written to it.
@@ -514,9 +557,9 @@ impl IoThread {
         let session = match &mut connection.phase {
             Phase::Open(session) => session,
             // It closed its side only, and may still read: the last write or the timer ends it.
-            Phase::Ending(_) if may_still_read => return,
+            Phase::Ending { .. } if may_still_read => return,
             // The peer has closed its side, or the socket is broken: nothing to wait for.
-            Phase::Ending(_) => return self.drop_connection(slot),
+            Phase::Ending { .. } => return self.drop_connection(slot),
         };
         session.close(&mut self.work.context(), reason);
         if reason == CloseReason::SlowConsumer {
@@ -527,9 +570,8 @@ impl IoThread {
             self.work.journal.incomplete(self.work.now);
         }
         self.work.counters.truncated_bytes.add(truncated);
-        let mut waiting = connection.link.take();
-        connection.take_outbox(&mut waiting);
-        if let Ok(written) = connection.flush(&self.shared.hub) {
+        connection.link().close();
+        if let Ok(written) = connection.flush(&self.shared.hub, &mut self.spare) {
             self.work.counters.bytes_out.add(written);
         }
         let is_over = match reason {
@@ -541,7 +583,7 @@ impl IoThread {
             return self.drop_connection(slot);
         }
         let timer = self.work.wheel.insert(self.work.now.mono + ENDING_TIME, Timer { slot: slot as u32, channel_id: 0 });
-        connection.phase = Phase::Ending(Some(timer));
+        connection.phase = Phase::Ending { link: connection.link().clone(), timer: Some(timer) };
         connection.host_full = false;
         connection.peer_slow = false;
         if !connection.has_backlog() {
@@ -553,7 +595,7 @@ impl IoThread {
 
     fn drop_connection(&mut self, slot: usize) {
         let mut connection = self.connections.remove(slot);
-        if let Phase::Ending(Some(timer)) = connection.phase {
+        if let Phase::Ending { timer: Some(timer), .. } = connection.phase {
             self.work.wheel.remove(timer);
         }
         connection.release(&self.shared.hub);
@@ -562,7 +604,7 @@ impl IoThread {
             connection.shut_down();
         }
         if connection.counted {
-            self.shared.leave(connection.link.peer().ip());
+            self.shared.leave(connection.link().peer().ip());
             self.work.counters.connections_closed.up();
         } else {
             self.ending_refused -= 1;
@@ -571,6 +613,8 @@ impl IoThread {
 
     fn tick(&mut self) {
         self.work.now = self.clock.now();
+        // What was sent to a node goes out before its time is up. And a lost wake-up would show here at the latest.
+        self.open_mail();
         while let Some(timer) = self.work.wheel.pop(self.work.now.mono) {
             if timer.channel_id == 0 {
                 self.connection_timer(timer.slot as usize);
@@ -591,8 +635,6 @@ impl IoThread {
             self.shared.log_stats();
         }
         self.work.journal.tell_left_out(self.work.now);
-        // A lost wake-up would show here at the latest.
-        self.open_mail();
         if self.stopping_since.is_some_and(|since| self.connections.is_empty() || self.work.now.mono > since + STOPPING_TIME) {
             self.finish();
         }
@@ -619,7 +661,7 @@ impl IoThread {
                 let next = session.register_timer(&mut self.work.context(), stopped);
                 self.respond(slot, next);
             }
-            Phase::Ending(timer) => {
+            Phase::Ending { timer, .. } => {
                 // It has just fired, so there is none to remove.
                 *timer = None;
                 self.drop_connection(slot);
@@ -667,7 +709,7 @@ impl IoThread {
             self.connections.iter().filter(|(_, found)| matches!(found.phase, Phase::Open(_))).map(|(slot, _)| slot).collect();
         let window = (self.shared.connection_count() as u64 * RETURN_TIME).clamp(MIN_RETURN_WINDOW, MAX_RETURN_WINDOW) as u32;
         for slot in open {
-            self.work.replies.speak(self.connections[slot].link.dialect());
+            self.work.replies.speak(self.connections[slot].link().dialect());
             self.work.replies.shutting_down(window);
             self.respond(slot, Next::Close(CloseReason::ServerStopped));
         }
@@ -680,6 +722,11 @@ impl IoThread {
         let slots: Vec<usize> = self.connections.iter().map(|(slot, _)| slot).collect();
         for slot in slots {
             self.drop_connection(slot);
+        }
+        // Nobody is left to write to: what waits is only counted off.
+        self.mailbox.take(&mut self.letters);
+        while let Some(letter) = self.letters.pop_front() {
+            self.open_letter(letter);
         }
         self.work.journal.tell_counts();
         self.done = true;

@@ -1,25 +1,19 @@
-//! Calls to an I/O thread from other threads: which of its connections to look at, and whether to list them all.
+//! Letters to an I/O thread from other threads, and the question what connections it has.
 //!
-//! A call carries no data. What there is to do stands on the connection's [`Link`](crate::hub::Link), which rings once
-//! until it is looked at, so a mailbox never holds more entries than its thread has connections. Of listings one waits at
-//! a time: a newer one takes the place of the older, whose asker then gets what the other threads said.
+//! A letter is about one connection. What is to be written is bounded by that connection's outbox; of everything else there is
+//! at most one letter per connection or node at a time. Of listings one waits at a time: a newer one takes the place of the
+//! older, whose asker then gets what the other threads said.
 
 use super::server::ConnectionInfo;
-use crate::hub::link::Doorbell;
+use crate::hub::link::{Letter, Postbox};
+use std::collections::VecDeque;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Mutex, PoisonError};
 
 pub(super) struct Mailbox {
-    calls: Mutex<Vec<Call>>,
+    letters: Mutex<VecDeque<Letter>>,
     listing: Mutex<Option<Listing>>,
     waker: mio::Waker,
-}
-
-#[derive(Copy, Clone)]
-pub(super) struct Call {
-    pub(super) slot: u32,
-    /// Tells whether the slot still holds the connection that is meant.
-    pub(super) connection_id: u64,
 }
 
 /// A question for the connections of a thread: up to `max` of them.
@@ -30,12 +24,12 @@ pub(super) struct Listing {
 
 impl Mailbox {
     pub(super) fn new(waker: mio::Waker) -> Mailbox {
-        Mailbox { calls: Mutex::default(), listing: Mutex::default(), waker }
+        Mailbox { letters: Mutex::default(), listing: Mutex::default(), waker }
     }
 
-    /// Moves all calls into `into`, which must be empty; its memory is used for the next ones.
-    pub(super) fn take(&self, into: &mut Vec<Call>) {
-        std::mem::swap(&mut *self.calls.lock().unwrap_or_else(PoisonError::into_inner), into);
+    /// Moves all letters into `into`, which must be empty; its memory is used for the next ones.
+    pub(super) fn take(&self, into: &mut VecDeque<Letter>) {
+        std::mem::swap(&mut *self.letters.lock().unwrap_or_else(PoisonError::into_inner), into);
     }
 
     pub(super) fn ask(&self, listing: Listing) {
@@ -55,12 +49,12 @@ impl Mailbox {
     }
 }
 
-impl Doorbell for Mailbox {
-    fn ring(&self, slot: u32, connection_id: u64) {
-        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        let was_empty = calls.is_empty();
-        calls.push(Call { slot, connection_id });
-        drop(calls);
+impl Postbox for Mailbox {
+    fn post(&self, letter: Letter) {
+        let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_empty = letters.is_empty();
+        letters.push_back(letter);
+        drop(letters);
         if was_empty {
             self.wake();
         }

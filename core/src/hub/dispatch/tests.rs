@@ -3,15 +3,15 @@
 use super::*;
 use crate::hub::Now;
 use crate::hub::event::{CloseReason, Departure};
-use crate::hub::link::{Doorbell, Link};
+use crate::hub::link::{Letter, Link, Postbox};
 use bytes::Bytes;
 use proptest::prelude::*;
 use std::ops::Range;
 
 struct Silent;
 
-impl Doorbell for Silent {
-    fn ring(&self, _slot: u32, _connection_id: u64) {}
+impl Postbox for Silent {
+    fn post(&self, _letter: Letter) {}
 }
 
 fn node(number: u32) -> Arc<Node> {
