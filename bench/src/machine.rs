@@ -1,7 +1,7 @@
 //! The pure machine by itself: sessions, nodes and a wheel on one thread, with no socket and a clock of our own.
 
 use heartbus_core::hub::event::Resume;
-use heartbus_core::hub::link::Doorbell;
+use heartbus_core::hub::link::{Letter, Postbox};
 use heartbus_core::hub::replies::Replies;
 use heartbus_core::hub::session::Context;
 use heartbus_core::hub::{Counters, Event, EventMask, Host, Hub, Journal, Limits, Link, Next, Now, Session, Timer, Wheel};
@@ -11,7 +11,7 @@ const SECOND: u64 = 1_000_000;
 /// Of the machine's nodes, in microseconds.
 pub const TIMEOUT: u64 = 30 * SECOND;
 
-/// A host that subscribed to nothing, and connections that nobody rings.
+/// A host that subscribed to nothing, and connections that nobody writes to.
 struct Nobody;
 
 impl Host for Nobody {
@@ -30,8 +30,8 @@ impl Host for Nobody {
     }
 }
 
-impl Doorbell for Nobody {
-    fn ring(&self, _slot: u32, _connection_id: u64) {}
+impl Postbox for Nobody {
+    fn post(&self, _letter: Letter) {}
 }
 
 pub struct Machine {
@@ -94,10 +94,12 @@ impl Machine {
     pub fn tick(&mut self) -> usize {
         let before = self.hub.node_count();
         while let Some(timer) = self.wheel.pop(self.now) {
-            let Timer::Node(node) = timer else { continue };
-            let slot = node.link().slot() as usize;
+            let slot = timer.slot as usize;
+            if timer.channel_id == 0 {
+                continue;
+            }
             let Some(mut session) = self.sessions[slot].take() else { continue };
-            let next = session.node_timer(&mut self.context(), &node, false);
+            let next = session.node_timer(&mut self.context(), timer.channel_id, false);
             self.replies.clear();
             if let Next::Close(reason) = next {
                 session.close(&mut self.context(), reason);
