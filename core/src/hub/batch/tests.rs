@@ -1,12 +1,12 @@
 use super::*;
 use crate::hub::event::EventMask;
-use crate::hub::link::{Doorbell, Link};
+use crate::hub::link::{Letter, Link, Postbox};
 use crate::wire::bus::{LENGTH_LEN, frame};
 
 struct Silent;
 
-impl Doorbell for Silent {
-    fn ring(&self, _slot: u32, _connection_id: u64) {}
+impl Postbox for Silent {
+    fn post(&self, _letter: Letter) {}
 }
 
 /// Ten seconds of the monotonic clock, 1700000000.5 for everybody else.
@@ -14,7 +14,7 @@ const NOW: Now = Now { mono: 10_000_000, unix: 1_700_000_000_500_000 };
 
 fn node(id: &str, peer: &str, channel_id: u32, metadata: &str) -> Arc<Node> {
     let link = Arc::new(Link::new(300, peer.parse().unwrap(), 0, Arc::new(Silent)));
-    Arc::new(Node::new(id.into(), link, channel_id, metadata.into(), NOW))
+    Arc::new(Node::new(id.into(), link, channel_id, Some(metadata.into()), NOW))
 }
 
 fn told(sequence: u64, event: Event) -> Told {
