@@ -127,6 +127,7 @@ impl Machine {
 mod tests {
     use super::*;
     use crate::protocol::Dialect;
+    use heartbus_core::hub::Node;
 
     #[test]
     fn silent_nodes_leave_when_their_time_is_over_and_the_others_stay() {
@@ -142,5 +143,20 @@ mod tests {
         machine.now += TIMEOUT;
         assert_eq!(machine.tick(), 1);
         assert_eq!(machine.tick(), 0);
+    }
+
+    #[test]
+    fn sizes_of_what_a_connection_and_a_node_are_made_of_are_bounded() {
+        let sizes = [
+            ("Session", size_of::<Session>(), 128),
+            ("Link", size_of::<Link>(), 256),
+            ("Node", size_of::<Node>(), 256),
+            ("Timer, in the wheel 12 bytes more", size_of::<Timer>(), 16),
+            ("Event", size_of::<Event>(), 128),
+        ];
+        for (name, size, bound) in sizes {
+            println!("{name}: {size} bytes");
+            assert!(size <= bound, "{name} has {size} bytes");
+        }
     }
 }
