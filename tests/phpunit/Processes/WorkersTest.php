@@ -95,6 +95,40 @@ final class WorkersTest extends TestCase
     }
 
     /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
+    public function test_a_message_is_in_a_channel_once_even_if_its_node_moves_to_the_worker_that_has_it(string $workerman): void
+    {
+        $server = ServerApp::start($workerman, ['php_workers' => 2], self::ASK);
+        [[$peer], [$stranger, $strangeId]] = $this->nodesOfTwoWorkers($server);
+        $peer->send(Frame::DATA, "
+            \$channel = current(\$server->getChannelScheduler()->getNodeChannels('$strangeId'));
+            \$server->every(0.02, function () use (\$channel) {
+                static \$got = [];
+                while (\$channel->getRecvQueueSize() > 0) { \$got[] = \$channel->recv(1); }
+                file_put_contents('got.new', json_encode(\$got));
+                rename('got.new', 'got');
+            });
+            return 'watches';")->expect(Frame::DATA);
+        $said = [
+            'if (!is_file("hung")) { touch("hung"); say("hangs", getmypid()); while (true) { usleep(10000); } } return 0;',
+            ...array_map(fn (int $number) => "return $number;", range(1, 30)),
+        ];
+        foreach ($said as $code) {
+            $stranger->send(Frame::DATA, $code);
+        }
+        [$pid] = $server->next('hangs');
+        $got = fn () => json_decode((string) @file_get_contents("{$server->app->folder}/got"));
+        $this->until(fn () => $got() === $said, 'the channel has them, though the worker of the node hangs');
+        posix_kill($pid, SIGKILL);
+        foreach (range(0, 30) as $number) {
+            self::assertSame((string) $number, $stranger->expect(Frame::DATA, 30)->payload);
+        }
+        $server->untilAllIsTold();
+        unlink("{$server->app->folder}/got");
+        $this->until(fn () => $got() !== null, 'the channel is looked into once more');
+        self::assertSame($said, $got());
+    }
+
+    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
     public function test_event_tells_numbers_inside_of_callbacks_only(string $workerman): void
     {
         $server = ServerApp::start($workerman, [], '
