@@ -141,6 +141,9 @@ typedef enum {
   HEARTBUS_LOG_ERROR = 4,
 } heartbus_log_level;
 
+// A connection to the bus socket of a server in another process.
+typedef struct heartbus_bus heartbus_bus;
+
 // A group of clients, driven by one thread and polled together. One client or tens of thousands.
 typedef struct heartbus_clients heartbus_clients;
 
@@ -251,6 +254,12 @@ typedef struct {
   // 0.
   uint64_t reserved[4];
 } heartbus_client;
+
+// A text of the caller, where there are several.
+typedef struct {
+  const char *text;
+  size_t len;
+} heartbus_text;
 
 // The library's version, such as "0.1.0". Lives as long as the program.
 const char *heartbus_version(void);
@@ -492,3 +501,86 @@ heartbus_status heartbus_log_poll(heartbus_log *log,
                                   size_t capacity,
                                   int32_t timeout_ms,
                                   size_t *count);
+
+// Connects to the bus socket of a server on this machine. `socket` is its absolute path, or the name of the server, which is
+// then looked for in the usual places; NULL with length 0 means "HeartbeatServer", as a server of PHP is called. Every call
+// waits for its answer for up to `timeout` seconds. When the server was started anew, the next call connects again. Free
+// it with heartbus_bus_free.
+//
+// HEARTBUS_IO when nobody answers there or this user may not ask, HEARTBUS_PROTOCOL when it speaks another version; from every
+// function below, too. HEARTBUS_TIMEOUT: the request may still be carried out.
+heartbus_status heartbus_bus_connect(const char *socket,
+                                     size_t socket_len,
+                                     double timeout,
+                                     heartbus_bus **bus);
+
+// Closes the connection. NULL is fine.
+heartbus_status heartbus_bus_free(heartbus_bus *bus);
+
+// Sends data to a node, as heartbus_server_send.
+heartbus_status heartbus_bus_send(heartbus_bus *bus,
+                                  const char *node_id,
+                                  size_t node_id_len,
+                                  const char *payload,
+                                  size_t payload_len,
+                                  int64_t channel_id);
+
+// Sends data to several nodes on their main channels, and says for how many of them it was queued in `count`.
+heartbus_status heartbus_bus_send_many(heartbus_bus *bus,
+                                       const heartbus_text *node_ids,
+                                       size_t node_count,
+                                       const char *payload,
+                                       size_t payload_len,
+                                       size_t *count);
+
+// Sends data to every node that is online, and says for how many it was queued in `count`.
+heartbus_status heartbus_bus_broadcast(heartbus_bus *bus, const char *payload, size_t payload_len, size_t *count);
+
+// Takes a node off the bus, as heartbus_server_disconnect.
+heartbus_status heartbus_bus_disconnect(heartbus_bus *bus, const char *node_id, size_t node_id_len);
+
+// Says that a node is alive, as heartbus_server_keep_alive.
+heartbus_status heartbus_bus_keep_alive(heartbus_bus *bus, const char *node_id, size_t node_id_len);
+
+// Looks a node up by its id, as heartbus_server_node.
+heartbus_status heartbus_bus_node(heartbus_bus *bus, const char *node_id, size_t node_id_len, heartbus_node *node);
+
+// Looks up the node that a channel belongs to, as heartbus_server_node_of_channel.
+heartbus_status heartbus_bus_node_of_channel(heartbus_bus *bus, int64_t channel_id, heartbus_node *node);
+
+// Looks up the node of a connection, as heartbus_server_node_of_connection.
+heartbus_status heartbus_bus_node_of_connection(heartbus_bus *bus, uint64_t connection_id, heartbus_node *node);
+
+// Lists the nodes that are online in pages, as heartbus_server_nodes. With a pattern or an address only those that match:
+// `*` in the pattern stands for any text, `?` for one character; NULL with length 0 matches all. A page may be short, even
+// empty, with more to come: only a cursor of 0 says that it was the last.
+heartbus_status heartbus_bus_nodes(heartbus_bus *bus,
+                                   const char *id_pattern,
+                                   size_t id_pattern_len,
+                                   const char *ip,
+                                   size_t ip_len,
+                                   uint64_t *cursor,
+                                   heartbus_node *nodes,
+                                   size_t capacity,
+                                   size_t *count);
+
+// Lists open connections, as heartbus_server_connections; fewer where the answer would grow long.
+heartbus_status heartbus_bus_connections(heartbus_bus *bus,
+                                         heartbus_connection *connections,
+                                         size_t capacity,
+                                         size_t *count);
+
+// The server's numbers, as heartbus_server_stats. One that the server does not know is 0.
+heartbus_status heartbus_bus_stats(heartbus_bus *bus, heartbus_stat *stats, size_t capacity, size_t *count);
+
+// The server's metrics, as heartbus_server_metrics.
+heartbus_status heartbus_bus_metrics(heartbus_bus *bus, const char **text, size_t *text_len);
+
+// The heartbeat timeout in force, in seconds.
+heartbus_status heartbus_bus_heartbeat_timeout(heartbus_bus *bus, double *seconds);
+
+// Changes the heartbeat timeout, as heartbus_server_set_heartbeat_timeout.
+heartbus_status heartbus_bus_set_heartbeat_timeout(heartbus_bus *bus, double seconds);
+
+// Makes the server accept no more connections, as heartbus_server_close_door.
+heartbus_status heartbus_bus_close_door(heartbus_bus *bus);

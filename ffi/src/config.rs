@@ -2,11 +2,13 @@
 //!
 //! Owns names and units. What values are allowed is the engine's business, except what JSON itself cannot say.
 
-use heartbus_core::config::{ClientConfig, InboxLimits, RateLimit, RateLimitBy, ServerConfig, SlowConsumer};
+use heartbus_core::bus::path_to_bind;
+use heartbus_core::config::{BusConfig, ClientConfig, InboxLimits, RateLimit, RateLimitBy, ServerConfig, SlowConsumer};
 use heartbus_core::error::{Error, ErrorKind};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -38,6 +40,9 @@ struct ServerKeys {
     #[serde(alias = "blacklist")]
     deny: Option<Vec<String>>,
     stats_interval: Option<Seconds>,
+    /// The absolute path of the bus socket, or a name, whose socket then stands in the usual place.
+    bus: Option<String>,
+    bus_group: Option<String>,
     inbox_events: Option<usize>,
     inbox_bytes: Option<usize>,
 }
@@ -120,7 +125,7 @@ pub(crate) fn server(json: &[u8]) -> Result<(ServerConfig, InboxLimits), Error> 
         max_requests_per_second: keys.max_requests_per_second.unwrap_or(default.max_requests_per_second),
         allow: networks("allow", keys.allow)?,
         deny: networks("deny", keys.deny)?,
-        bus: None,
+        bus: bus(keys.bus, keys.bus_group)?,
         stats_interval: keys.stats_interval.map_or(default.stats_interval, |time| time.0),
     };
     Ok((config, inbox_limits(keys.inbox_events, keys.inbox_bytes)))
@@ -160,6 +165,19 @@ fn rate_limit(keys: &ServerKeys) -> Option<RateLimit> {
             Some(RateLimitByKey::Ip) => RateLimitBy::Ip,
         },
     })
+}
+
+/// Off unless its key is set.
+fn bus(socket: Option<String>, group: Option<String>) -> Result<Option<BusConfig>, Error> {
+    let Some(socket) = socket else {
+        return if group.is_none() { Ok(None) } else { Err(wrong("bus_group: there is no bus socket without the key `bus`".into())) };
+    };
+    if !socket.starts_with('/') {
+        return Ok(Some(BusConfig { path: path_to_bind(&socket)?, group, name: socket }));
+    }
+    let path = PathBuf::from(socket);
+    let name = path.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    Ok(Some(BusConfig { path, group, name }))
 }
 
 /// A network is written as `10.0.0.0/8`, or as a plain address.
@@ -229,7 +247,7 @@ mod tests {
             "max_connections_per_ip":4,"max_nodes":5,"max_nodes_per_connection":6,"max_frame_bytes":7,"outbox_bytes":8,
             "total_buffer_bytes":9,"slow_consumer":"drop","enable_rate_limit":true,"rate_limit_capacity":10,
             "rate_limit_refill_rate":11,"rate_limit_by":"ip","max_requests_per_second":14,"allow":["10.0.0.0/8","::1"],"deny":["10.1.0.1"],
-            "stats_interval":15,"inbox_events":12,"inbox_bytes":13}"#;
+            "stats_interval":15,"bus":"/tmp/a/b.sock","bus_group":"g","inbox_events":12,"inbox_bytes":13}"#;
         let (config, limits) = server(json.as_bytes()).unwrap();
         let expected = ServerConfig {
             host: "::1".into(),
@@ -249,7 +267,7 @@ mod tests {
             max_requests_per_second: 14,
             allow: vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
             deny: vec!["10.1.0.1/32".parse().unwrap()],
-            bus: None,
+            bus: Some(BusConfig { path: "/tmp/a/b.sock".into(), group: Some("g".into()), name: "b".into() }),
             stats_interval: Duration::from_secs(15),
         };
         assert_eq!(format!("{config:?}"), format!("{expected:?}"));
@@ -328,6 +346,7 @@ mod tests {
             (r#"{"port":70000}"#, "Configuration: port: invalid value: integer `70000`, expected u16"),
             (r#"{"port":1,"port":2}"#, "Configuration: duplicate field `port`"),
             (r#"{"heartbeat_timeout":-1}"#, "Configuration: heartbeat_timeout: not a time in seconds"),
+            (r#"{"bus_group":"users"}"#, "Configuration: bus_group: there is no bus socket without the key `bus`"),
             (r#"{"slow_consumer":"wait"}"#, "Configuration: slow_consumer: unknown variant `wait`, expected `close` or `drop`"),
             (r#"{"deny":["10.0.0.0/8","x"]}"#, "Configuration: deny: `x` is no network such as 10.0.0.0/8, and no address"),
         ] {

@@ -4,11 +4,11 @@ use crate::event::keep;
 use crate::handle;
 use crate::lookup::with_texts;
 use crate::raw::{inout, out, out_slice, text};
-use crate::server::{Server, heartbus_server};
+use crate::server::{Server, heartbus_server, no_such_node};
 use crate::status::{guard, heartbus_status};
 use bumpalo::Bump;
 use heartbus_core::engine::{ConnectionInfo, Engine, Node, NodeInfo};
-use heartbus_core::error::{Error, ErrorKind};
+use heartbus_core::error::Error;
 use std::ffi::c_char;
 use std::ptr;
 use std::sync::Arc;
@@ -65,7 +65,7 @@ pub struct heartbus_connection {
 }
 
 impl heartbus_node {
-    fn new(info: &NodeInfo, texts: &Bump) -> heartbus_node {
+    pub(crate) fn new(info: &NodeInfo, texts: &Bump) -> heartbus_node {
         let (node_id, node_id_len) = keep(texts, &info.id);
         let (ip, ip_len) = keep(texts, &info.peer.ip().to_string());
         let (metadata, metadata_len) = keep(texts, &info.metadata);
@@ -92,7 +92,7 @@ impl heartbus_node {
 }
 
 impl heartbus_connection {
-    fn new(info: &ConnectionInfo, texts: &Bump) -> heartbus_connection {
+    pub(crate) fn new(info: &ConnectionInfo, texts: &Bump) -> heartbus_connection {
         let (node_id, node_id_len) = info.first_node.as_ref().map_or((ptr::null(), 0), |id| keep(texts, id));
         let (ip, ip_len) = keep(texts, &info.peer.ip().to_string());
         heartbus_connection {
@@ -126,7 +126,7 @@ unsafe fn find(
     // SAFETY: the same promise.
     let target = unsafe { out("node", node) }?;
     let engine = object.running()?;
-    let found = find(engine).ok_or_else(|| Error::new(ErrorKind::NotFound, "No such node is online"))?;
+    let found = find(engine).ok_or_else(no_such_node)?;
     let info = found.info(engine.now());
     with_texts(|texts| target.write(heartbus_node::new(&info, texts)));
     Ok(())

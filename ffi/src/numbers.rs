@@ -7,8 +7,9 @@ use crate::raw::{out, out_slice};
 use crate::server::{Server, heartbus_server};
 use crate::status::{guard, heartbus_status};
 use heartbus_core::engine::Stats;
-use heartbus_core::metrics;
+use heartbus_core::metrics::{self, Measure};
 use std::ffi::{CString, c_char};
+use std::mem::MaybeUninit;
 use std::sync::LazyLock;
 
 /// A number with its name, such as "nodes_online". Names live as long as the program.
@@ -36,11 +37,7 @@ pub unsafe extern "C" fn heartbus_server_stats(
         let object = handle::get::<Server>(server)?;
         // SAFETY: the caller's array and the place for the number, as the first page asks.
         let (stats, count) = unsafe { (out_slice("stats", stats, capacity)?, out("count", count)?) };
-        let numbers = object.engine.stats().list();
-        for (target, (name, (_, value))) in stats.iter_mut().zip(NAMES.iter().zip(numbers)) {
-            target.write(heartbus_stat { name: name.as_ptr(), value });
-        }
-        count.write(NAMES.len());
+        count.write(write_stats(object.engine.stats(), stats));
         Ok(())
     })
 }
@@ -58,9 +55,21 @@ pub unsafe extern "C" fn heartbus_server_metrics(
         // SAFETY: the places for the results, as the first page asks.
         let (target, target_len) = unsafe { (out("text", text)?, out("text_len", text_len)?) };
         let measures = metrics::measures(&object.engine.stats(), &object.engine.timings());
-        let (text, text_len) = with_texts(|texts| keep(texts, &metrics::text(&measures)));
-        target.write(text);
-        target_len.write(text_len);
+        write_metrics(&measures, target, target_len);
         Ok(())
     })
+}
+
+/// Returns how many there are.
+pub(crate) fn write_stats(numbers: Stats, stats: &mut [MaybeUninit<heartbus_stat>]) -> usize {
+    for (target, (name, (_, value))) in stats.iter_mut().zip(NAMES.iter().zip(numbers.list())) {
+        target.write(heartbus_stat { name: name.as_ptr(), value });
+    }
+    NAMES.len()
+}
+
+pub(crate) fn write_metrics(measures: &[Measure], target: &mut MaybeUninit<*const c_char>, target_len: &mut MaybeUninit<usize>) {
+    let (text, text_len) = with_texts(|texts| keep(texts, &metrics::text(measures)));
+    target.write(text);
+    target_len.write(text_len);
 }

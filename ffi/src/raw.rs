@@ -26,6 +26,19 @@ pub(crate) unsafe fn bytes<'a>(name: &str, start: *const c_char, len: usize) -> 
     Ok(unsafe { std::slice::from_raw_parts(start.cast(), len) })
 }
 
+/// An array of the caller. NULL is fine when there is nothing in it.
+///
+/// # Safety
+/// Where not NULL, `start` points to `len` values that nobody changes for `'a`.
+pub(crate) unsafe fn slice<'a, T>(name: &str, start: *const T, len: usize) -> Result<&'a [T], Error> {
+    if len == 0 {
+        return Ok(&[]);
+    }
+    check(name, start, len)?;
+    // SAFETY: not NULL, aligned, not longer than an object can be; the rest is the caller's promise.
+    Ok(unsafe { std::slice::from_raw_parts(start, len) })
+}
+
 /// Text of the caller.
 ///
 /// # Safety
@@ -62,17 +75,23 @@ pub(crate) unsafe fn out_slice<'a, T>(name: &str, target: *mut T, capacity: usiz
     if capacity == 0 {
         return Ok(&mut []);
     }
-    if target.is_null() {
-        return Err(invalid(format!("{name} is NULL")));
-    }
-    if !target.is_aligned() {
-        return Err(invalid(format!("{name} is not aligned")));
-    }
-    if capacity > isize::MAX as usize / size_of::<T>() {
-        return Err(invalid(format!("{name} cannot have room for {capacity}")));
-    }
+    check(name, target, capacity)?;
     // SAFETY: not NULL, aligned, not longer than an object can be; the rest is the caller's promise.
     Ok(unsafe { std::slice::from_raw_parts_mut(target.cast(), capacity) })
+}
+
+/// What can be told of an array without looking into it.
+fn check<T>(name: &str, start: *const T, len: usize) -> Result<(), Error> {
+    if start.is_null() {
+        return Err(invalid(format!("{name} is NULL")));
+    }
+    if !start.is_aligned() {
+        return Err(invalid(format!("{name} is not aligned")));
+    }
+    if len > isize::MAX as usize / size_of::<T>() {
+        return Err(invalid(format!("{name} cannot have room for {len}")));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -46,6 +46,19 @@ impl Server {
     }
 }
 
+pub(crate) fn no_such_node() -> Error {
+    Error::new(ErrorKind::NotFound, "No such node is online")
+}
+
+pub(crate) fn no_such_channel() -> Error {
+    Error::new(ErrorKind::NotFound, "The channel is not one of the node's")
+}
+
+/// What no duration holds is out of range, too.
+pub(crate) fn timeout_of(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+}
+
 /// Starts a server. `config` is JSON text (see the first page); NULL with length 0 means all defaults. `events` is a sum of
 /// heartbus_events: what the server tells. Free the server with heartbus_server_free.
 ///
@@ -178,7 +191,7 @@ pub unsafe extern "C" fn heartbus_server_send(
         let object = handle::get::<Server>(server)?;
         // SAFETY: the caller's texts, as the first page asks.
         let (node_id, payload) = unsafe { (text("node_id", node_id, node_id_len)?, bytes("payload", payload, payload_len)?) };
-        let channel_id = u32::try_from(channel_id).map_err(|_| Error::new(ErrorKind::NotFound, "The channel is not one of the node's"))?;
+        let channel_id = u32::try_from(channel_id).map_err(|_| no_such_channel())?;
         object.engine.send_to(node_id, payload, channel_id)
     })
 }
@@ -256,9 +269,7 @@ pub unsafe extern "C" fn heartbus_server_heartbeat_timeout(server: *const heartb
 pub unsafe extern "C" fn heartbus_server_set_heartbeat_timeout(server: *mut heartbus_server, seconds: f64) -> heartbus_status {
     guard(|| {
         let object = handle::get::<Server>(server)?;
-        // What no duration holds is out of range, too.
-        let timeout = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
-        object.engine.set_heartbeat_timeout(timeout)
+        object.engine.set_heartbeat_timeout(timeout_of(seconds))
     })
 }
 

@@ -16,7 +16,7 @@ fn generate(change: impl FnOnce(&mut Config)) -> String {
     let mut config = Config::from_file(ffi.join("cbindgen.toml")).expect("cbindgen.toml");
     change(&mut config);
     let mut builder = Builder::new().with_config(config);
-    for source in ["version", "status", "code", "event", "server", "nodes", "numbers", "clients", "log"] {
+    for source in ["version", "status", "code", "event", "server", "nodes", "numbers", "clients", "log", "bus"] {
         builder = builder.with_src(ffi.join("src").join(source).with_extension("rs"));
     }
     let mut header = Vec::new();

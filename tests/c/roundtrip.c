@@ -519,6 +519,92 @@ static void the_log_is_polled(void) {
     check(heartbus_log_start(HEARTBUS_LOG_ERROR, &log) == HEARTBUS_OK && heartbus_log_free(log) == HEARTBUS_OK, "it can be opened again");
 }
 
+static void another_process_asks(void) {
+    char socket_path[64], config[160];
+    snprintf(socket_path, sizeof socket_path, "/tmp/heartbus-roundtrip-%d.sock", (int)getpid());
+    snprintf(config, sizeof config, "{\"host\":\"127.0.0.1\",\"port\":0,\"bus\":\"%s\"}", socket_path);
+    heartbus_server *server = NULL;
+    heartbus_bus *bus = NULL, *nobody = (heartbus_bus *)&nobody;
+    uint16_t usual_port = port;
+    uint64_t carol = 0, dave = 0;
+    check_refused(heartbus_bus_connect(socket_path, strlen(socket_path), 1, &nobody), HEARTBUS_IO, socket_path, "a bus socket nobody opened is refused");
+    check_refused(heartbus_bus_connect(TEXT("/x"), 0, &nobody), HEARTBUS_INVALID_ARGUMENT, "timeout must be", "and a timeout of nothing");
+    check_refused(heartbus_bus_connect(TEXT("a/b"), 1, &nobody), HEARTBUS_CONFIG, "", "and a name that is no file name");
+    check_refused(start_server("{\"bus_group\":\"users\"}", 0, &server), HEARTBUS_CONFIG, "without the key `bus`", "a group wants a socket");
+    check(start_server(config, 0, &server) == HEARTBUS_OK && heartbus_server_port(server, &port) == HEARTBUS_OK, "a server opens a bus socket");
+    connect_client("\"node_id\":\"carol\"", &carol);
+    connect_client("\"node_id\":\"dave\"", &dave);
+    client_tells(HEARTBUS_EVENT_CLIENT_REGISTER, 0);
+    client_tells(HEARTBUS_EVENT_CLIENT_REGISTER, 0);
+    port = usual_port;
+
+    check(heartbus_bus_connect(socket_path, strlen(socket_path), 10, &bus) == HEARTBUS_OK, "which is asked by its path");
+    heartbus_node node, nodes[4];
+    size_t count = 9;
+    uint64_t cursor = 0;
+    check(heartbus_bus_node(bus, TEXT("carol"), &node) == HEARTBUS_OK && strcmp(node.node_id, "carol") == 0 && node.online &&
+              strcmp(node.ip, "127.0.0.1") == 0 && strcmp(node.metadata, "[]") == 0,
+          "it knows its nodes");
+    heartbus_node other;
+    check(heartbus_bus_node_of_channel(bus, node.channel_id, &other) == HEARTBUS_OK && strcmp(other.node_id, "carol") == 0, "by channel");
+    check(heartbus_bus_node_of_connection(bus, other.connection_id, &node) == HEARTBUS_OK && strcmp(node.node_id, "carol") == 0, "by connection");
+    check_refused(heartbus_bus_node(bus, TEXT("nobody"), &node), HEARTBUS_NOT_FOUND, "No such node", "and nobody else");
+    size_t found = 0;
+    do {
+        if (heartbus_bus_nodes(bus, TEXT("c*"), NULL, 0, &cursor, nodes, 4, &count) != HEARTBUS_OK)
+            break;
+        found += count;
+    } while (cursor);
+    check(found == 1 && cursor == 0, "it lists those whose id matches");
+    check(heartbus_bus_nodes(bus, NULL, 0, TEXT("10.1.2.3"), &cursor, nodes, 4, &count) == HEARTBUS_OK && count == 0, "or whose address does");
+    check_refused(heartbus_bus_nodes(bus, NULL, 0, TEXT("x"), &cursor, nodes, 4, &count), HEARTBUS_INVALID_ARGUMENT, "`x` is no address", "which must be one");
+
+    check(heartbus_bus_send(bus, TEXT("carol"), TEXT("over the bus"), 0) == HEARTBUS_OK &&
+              strcmp(client_tells(HEARTBUS_EVENT_CLIENT_DATA, carol)->payload, "over the bus") == 0,
+          "a message goes to a node");
+    check_refused(heartbus_bus_send(bus, TEXT("nobody"), TEXT("x"), 0), HEARTBUS_NOT_FOUND, "No such node", "but to nobody else");
+    check_refused(heartbus_bus_send(bus, TEXT("carol"), TEXT("x"), -1), HEARTBUS_NOT_FOUND, "channel", "nor to no channel");
+    const heartbus_text both[] = {{TEXT("carol")}, {TEXT("dave")}, {TEXT("nobody")}};
+    check(heartbus_bus_send_many(bus, both, 3, TEXT("both"), &count) == HEARTBUS_OK && count == 2 &&
+              strcmp(next(&the_clients, HEARTBUS_EVENT_CLIENT_DATA, NULL, dave, 0)->payload, "both") == 0,
+          "one to several at once");
+    check(heartbus_bus_broadcast(bus, TEXT("all"), &count) == HEARTBUS_OK && count == 2 &&
+              strcmp(client_tells(HEARTBUS_EVENT_CLIENT_DATA, dave)->payload, "all") == 0,
+          "and one to all");
+    check_refused(heartbus_bus_send_many(bus, NULL, 3, TEXT("x"), &count), HEARTBUS_INVALID_ARGUMENT, "node_ids is NULL", "several need an array");
+    check_refused(heartbus_bus_broadcast(bus, TEXT("x"), NULL), HEARTBUS_INVALID_ARGUMENT, "count is NULL", "and a number its place");
+
+    heartbus_stat stats[128];
+    check(heartbus_bus_stats(bus, stats, 128, &count) == HEARTBUS_OK && count > 40 && strcmp(stats[0].name, "connections_total") == 0 &&
+              stats[0].value == 2,
+          "it tells its numbers");
+    const char *text = NULL;
+    size_t len = 0;
+    check(heartbus_bus_metrics(bus, &text, &len) == HEARTBUS_OK && strstr(text, "\nheartbeat_nodes_online 2\n") != NULL, "and its metrics");
+    heartbus_connection connections[4];
+    check(heartbus_bus_connections(bus, connections, 4, &count) == HEARTBUS_OK && count == 2 && connections[0].node_count == 1, "and its connections");
+    double seconds = 0;
+    check(heartbus_bus_set_heartbeat_timeout(bus, 12.5) == HEARTBUS_OK && heartbus_bus_heartbeat_timeout(bus, &seconds) == HEARTBUS_OK &&
+              seconds == 12.5 && heartbus_server_heartbeat_timeout(server, &seconds) == HEARTBUS_OK && seconds == 12.5,
+          "its timeout is changed");
+    check_refused(heartbus_bus_set_heartbeat_timeout(bus, 0), HEARTBUS_CONFIG, "heartbeat_timeout", "but not to nothing");
+    check(heartbus_bus_keep_alive(bus, TEXT("carol")) == HEARTBUS_OK, "a node is said to be alive");
+    heartbus_client_disconnect(the_clients.clients, carol);
+    client_tells(HEARTBUS_EVENT_CLIENT_FINISHED, carol);
+    check(heartbus_bus_disconnect(bus, TEXT("dave")) == HEARTBUS_OK && is(client_tells(HEARTBUS_EVENT_CLIENT_CLOSE, dave), HEARTBUS_EVENT_CLIENT_CLOSE),
+          "another is taken off the bus");
+    heartbus_client_disconnect(the_clients.clients, dave);
+    client_tells(HEARTBUS_EVENT_CLIENT_FINISHED, dave);
+    check_refused(heartbus_bus_disconnect(bus, TEXT("nobody")), HEARTBUS_NOT_FOUND, "No such node", "who is not there is not");
+    check(heartbus_bus_close_door(bus) == HEARTBUS_OK, "its door is closed");
+    check(heartbus_server_free(server) == HEARTBUS_OK, "when the server is gone");
+    heartbus_status gone = heartbus_bus_broadcast(bus, TEXT("x"), &count);
+    check(gone == HEARTBUS_CLOSED || gone == HEARTBUS_IO, "nobody answers: %s, \"%s\"", heartbus_status_name(gone), heartbus_last_error());
+    check(heartbus_bus_free(bus) == HEARTBUS_OK && heartbus_bus_free(NULL) == HEARTBUS_OK, "the connection is closed");
+    check_refused(heartbus_bus_free(bus), HEARTBUS_INVALID_ARGUMENT, "bus is no handle: it was freed already", "and not twice");
+    check(nobody == (heartbus_bus *)&nobody, "what failed has left its result alone");
+}
+
 static void nodes_leave(void) {
     uint64_t second;
     check(connect_client("\"node_id\":\"alice\",\"heartbeat_interval\":3600", &second) == HEARTBUS_OK,
@@ -844,6 +930,7 @@ int main(int argc, char **argv) {
     timeouts_are_changed();
     a_door_is_closed();
     the_log_is_polled();
+    another_process_asks();
     nodes_leave();
     a_silent_node_times_out();
     a_stranger_speaks_golden_frames(argv[1]);
