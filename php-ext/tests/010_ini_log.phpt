@@ -21,3 +21,5 @@ $server->start();
 ?>
 --EXPECTF--
 [%d-%d-%d %d:%d:%d] [INFO] max_connections lowered %s
+[%d-%d-%d %d:%d:%d] [INFO] HeartbeatServer starting {"host":"127.0.0.1",%s}
+%A
