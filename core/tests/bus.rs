@@ -678,6 +678,26 @@ fn of_servers_that_start_at_once_exactly_one_gets_the_socket() {
 }
 
 #[test]
+fn whoever_sees_the_socket_can_connect() {
+    let folder = Folder::new();
+    let path = folder.socket();
+    for _ in 0..20 {
+        std::thread::scope(|scope| {
+            let caller = scope.spawn(|| {
+                while !path.exists() {
+                    std::hint::spin_loop();
+                }
+                Bus::connect(&path, PATIENCE).map(drop)
+            });
+            let engine = Engine::start(&config(&path), Inbox::new(InboxLimits::default()).unwrap()).unwrap();
+            caller.join().unwrap().unwrap();
+            drop(engine);
+        });
+        assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 0, "something is left");
+    }
+}
+
+#[test]
 fn what_a_dead_server_left_behind_is_replaced_but_nothing_else() {
     let folder = Folder::new();
     drop(UnixListener::bind(folder.socket()).unwrap());

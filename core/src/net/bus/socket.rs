@@ -49,10 +49,6 @@ impl BusSocket {
             |error: io::Error| Error::new(ErrorKind::Io, format!("Cannot open the bus socket {}: {}", path.display(), reason(&error)));
         let _folder = lock_folder(path);
         check(path)?;
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(refuse(error)),
-            _ => {}
-        }
         let (listener, file) = open(path, group).map_err(refuse)?;
         Ok(BusSocket { listener, allows_group: group.is_some(), file })
     }
@@ -106,17 +102,27 @@ fn lock_folder(path: &Path) -> Option<OwnedFd> {
 }
 
 fn open(path: &Path, group: Option<u32>) -> io::Result<(UnixListener, SocketFile)> {
+    // Made under another name: whoever sees the file at its own can connect. What a dead server left there is replaced.
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = PathBuf::from(new);
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
-    socket.bind(&SockAddr::unix(path)?)?;
-    let mut file = SocketFile { path: path.to_owned(), identity: None, process: std::process::id() };
-    file.identity = identity(path);
+    socket.bind(&SockAddr::unix(&new)?)?;
+    let identity = identity(&new);
+    let mut file = SocketFile { path: new.clone(), identity, process: std::process::id() };
     // Nobody can connect before `listen`, so nobody slips in under the rights that the umask left.
-    fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    fs::set_permissions(&new, Permissions::from_mode(0o600))?;
     if group.is_some() {
-        chown(path, None, group)?;
-        fs::set_permissions(path, Permissions::from_mode(0o660))?;
+        chown(&new, None, group)?;
+        fs::set_permissions(&new, Permissions::from_mode(0o660))?;
     }
     socket.listen(BACKLOG)?;
+    fs::rename(&new, path)?;
+    file.path = path.to_owned();
     Ok((socket.into(), file))
 }
 
