@@ -1388,6 +1388,8 @@ fn a_worker_notices_that_the_engine_is_gone() {
     let welcome = welcome();
     let engine = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
+        // The hello, in one piece as it was sent.
+        assert_ne!(stream.read(&mut [0; 64]).unwrap(), 0);
         stream.write_all(&welcome).unwrap();
     });
     let mut attachment = Attachment::attach(&folder.socket(), PATIENCE).unwrap();
