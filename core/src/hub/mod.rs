@@ -69,6 +69,13 @@ pub struct Limits {
     pub max_requests_per_second: u64,
 }
 
+impl Limits {
+    /// Whether frames are counted against anything.
+    fn limits_frames(&self) -> bool {
+        self.rate_limit.is_some() || self.max_requests_per_second != 0
+    }
+}
+
 /// What the wheel of a thread holds: the timer of a connection's node. It is removed before its connection's slot is used
 /// again.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]

@@ -192,7 +192,12 @@ impl Session {
         }
     }
 
+    #[inline]
     fn may_send(&mut self, cx: &Context<'_>) -> bool {
+        !cx.hub.limits().limits_frames() || self.pay(cx)
+    }
+
+    fn pay(&mut self, cx: &Context<'_>) -> bool {
         let is_own_free = match (&cx.hub.limits().rate_limit, &mut self.bucket) {
             (None, _) => true,
             (Some(limit), Some(bucket)) => bucket.take(limit, cx.now.mono),

@@ -43,6 +43,7 @@ impl Dialect {
 }
 
 /// The first frame in `input`, and the dialect it is in. What is in neither counts as v1.
+#[inline]
 pub fn decode(input: &[u8], max_body: u32) -> (Dialect, Decoded<'_>) {
     if input.starts_with(&v2::MAGIC.to_be_bytes()) {
         (Dialect::V2, v2::decode(input, max_body))
