@@ -41,7 +41,10 @@ final class Replay
     {
         [$target, $method, $arguments] = $call;
         try {
-            return $this->data($this->make($target, $method, array_map($this->argument(...), $arguments)));
+            // In steps: PHP 8.1.2 frees what it must not when make() throws inside of a call that takes a `...` closure.
+            $values = array_map($this->argument(...), $arguments);
+            $result = $this->make($target, $method, $values);
+            return $this->data($result);
         } catch (Throwable $error) {
             return ['throws' => $error::class, 'message' => $error->getMessage(), 'code' => $error->getCode()];
         }
