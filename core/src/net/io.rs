@@ -615,12 +615,23 @@ impl IoThread {
         self.work.now = self.clock.now();
         // What was sent to a node goes out before its time is up. And a lost wake-up would show here at the latest.
         self.open_mail();
+        // Nodes of one connection that are found silent one behind the other cost one write together.
+        let mut addressee = None;
         while let Some(timer) = self.work.wheel.pop(self.work.now.mono) {
-            if timer.channel_id == 0 {
-                self.connection_timer(timer.slot as usize);
-            } else {
-                self.node_timer(timer.slot as usize, timer.channel_id);
+            let slot = timer.slot as usize;
+            if let Some(before) = addressee.replace(slot)
+                && (before != slot || self.work.replies.bytes().len() >= READ_BUFFER)
+            {
+                self.respond(before, Next::Continue);
             }
+            if timer.channel_id == 0 {
+                self.connection_timer(slot);
+            } else {
+                self.node_timer(slot, timer.channel_id);
+            }
+        }
+        if let Some(slot) = addressee {
+            self.respond(slot, Next::Continue);
         }
         if self.accept_paused {
             self.accept_paused = false;
@@ -640,6 +651,7 @@ impl IoThread {
         }
     }
 
+    /// What the node's connection is told of it stays in the reply buffer, unless the connection ends.
     fn node_timer(&mut self, slot: usize, channel_id: u32) {
         let Some(connection) = self.connections.get_mut(slot) else {
             return;
@@ -647,7 +659,9 @@ impl IoThread {
         let stopped = connection.is_excused(self.work.now.mono, self.shared.hub.heartbeat_timeout(), self.is_late);
         if let Phase::Open(session) = &mut connection.phase {
             let next = session.node_timer(&mut self.work.context(), channel_id, stopped);
-            self.respond(slot, next);
+            if next != Next::Continue {
+                self.respond(slot, next);
+            }
         }
     }
 
