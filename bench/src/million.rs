@@ -17,25 +17,27 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const CONNECTIONS: usize = 1000;
+/// Nodes on each connection where their number varies: what a connection costs is the same part of each.
+const EACH: usize = 1000;
 /// Frames in one write.
 const GROUP: usize = 100;
 
 /// Nodes of a fleet: the channel of each, by connection.
 type Channels = Vec<Vec<u32>>;
 
-/// Registers `each` nodes on each of the connections, in groups, and returns their channels and how many a second registered.
-fn register(fleet: &mut Fleet, dialect: Dialect, each: usize) -> Result<(Channels, f64)> {
-    let mut channels: Channels = (0..CONNECTIONS).map(|_| Vec::with_capacity(each)).collect();
+/// Opens connections and registers `each` nodes on each of them, in groups, and returns their channels and how many a second registered.
+fn register(fleet: &mut Fleet, dialect: Dialect, connections: usize, each: usize) -> Result<(Channels, f64)> {
+    let mut channels: Channels = (0..connections).map(|_| Vec::with_capacity(each)).collect();
     fn note(channels: &mut Channels, index: usize, reply: &[u8]) {
         channels[index].extend(channel_of(reply));
     }
-    fleet.connect(CONNECTIONS, |index, reply| note(&mut channels, index, reply))?;
+    fleet.connect(connections, |index, reply| note(&mut channels, index, reply))?;
     let began = Instant::now();
-    let mut sent = vec![1; CONNECTIONS];
+    let mut sent = vec![1; connections];
     let mut bytes = Vec::new();
-    let mut idle: Vec<usize> = (0..CONNECTIONS).collect();
-    let mut done = if each == 1 { CONNECTIONS } else { 0 };
-    while done < CONNECTIONS {
+    let mut idle: Vec<usize> = (0..connections).collect();
+    let mut done = if each == 1 { connections } else { 0 };
+    while done < connections {
         for index in idle.drain(..) {
             let group = (sent[index]..each).take(GROUP);
             bytes.clear();
@@ -54,15 +56,16 @@ fn register(fleet: &mut Fleet, dialect: Dialect, each: usize) -> Result<(Channel
             return Err(Error::new("registering takes more than two minutes"));
         }
     }
-    Ok((channels, (CONNECTIONS * (each - 1)) as f64 / began.elapsed().as_secs_f64()))
+    Ok((channels, (connections * (each - 1)) as f64 / began.elapsed().as_secs_f64()))
 }
 
 /// 100,000 heartbeats a second, each of one node, in groups of 100 per write.
 fn individual(fleet: &mut Fleet, dialect: Dialect, channels: &Channels, window: Window) -> Result<Load> {
+    let connections = channels.len();
     fleet.open_loop(Duration::from_millis(1), GROUP as u64, window, |number, bytes| {
-        let index = number as usize % CONNECTIONS;
+        let index = number as usize % connections;
         let own = &channels[index];
-        let first = number as usize / CONNECTIONS * GROUP;
+        let first = number as usize / connections * GROUP;
         (0..GROUP).for_each(|next| bytes.extend(dialect.heartbeat(own[(first + next) % own.len()])));
         (index, GROUP)
     })
@@ -71,7 +74,7 @@ fn individual(fleet: &mut Fleet, dialect: Dialect, channels: &Channels, window: 
 /// One heartbeat for all nodes of each connection.
 fn beat_all(fleet: &mut Fleet, dialect: Dialect) -> Result<()> {
     let beat = dialect.heartbeat(0);
-    (0..CONNECTIONS).try_for_each(|index| fleet.send(index, &beat, 1))?;
+    (0..fleet.size()).try_for_each(|index| fleet.send(index, &beat, 1))?;
     fleet.drain()
 }
 
@@ -88,7 +91,7 @@ pub fn million(report: &mut Report, settings: &Settings) -> Result<()> {
         server.target.settle();
         let before = server.target.memory();
         let mut fleet = Fleet::new(server.target)?;
-        let (channels, rate) = register(&mut fleet, dialect, nodes / CONNECTIONS)?;
+        let (channels, rate) = register(&mut fleet, dialect, CONNECTIONS, nodes / CONNECTIONS)?;
         report.add("million/registered per second", rate);
         say("nodes registered", server.target, &format!("{rate:>10.0}/s"));
         let bytes = (server.target.memory() as f64 - before as f64) / nodes as f64;
@@ -271,9 +274,8 @@ pub fn curves(report: &mut Report, settings: &Settings, folder: &Path) -> Result
     report.section(
         "Cost against the number of nodes",
         format!(
-            "Microseconds of CPU. *Pure machine*: sessions, nodes and wheel on one thread, without sockets. *Over sockets*: the server's processes, nodes \
-             spread over 1,000 connections. Heartbeats are of single nodes, in {}, 100 in one write (with fewer nodes on a connection some beat \
-             more than once). Then all nodes fall silent, and leave.{links}\n\n`heartbus-bench run --only curves`",
+            "Microseconds of CPU. *Pure machine*: sessions, nodes and wheel on one thread, without sockets. *Over sockets*: the server's processes. 1,000 \
+             nodes on each connection. Heartbeats are of single nodes, in {}, 100 in one write. Then all nodes fall silent, and leave.{links}\n\n`heartbus-bench run --only curves`",
             dialect.name(),
         ),
         &["nodes", "heartbeat, pure", "heartbeat, sockets", "timeout, pure", "timeout, sockets"],
@@ -285,11 +287,11 @@ pub fn curves(report: &mut Report, settings: &Settings, folder: &Path) -> Result
 fn in_the_machine(nodes: usize, dialect: Dialect) -> (f64, f64) {
     const BEATS: usize = 500_000;
     let mut machine = Machine::default();
-    let each = nodes / CONNECTIONS;
-    let mut channels: Channels = vec![Vec::new(); CONNECTIONS];
+    let connections = nodes / EACH;
+    let mut channels: Channels = vec![Vec::new(); connections];
     for (index, own) in channels.iter_mut().enumerate() {
         machine.open();
-        for node in 0..each {
+        for node in 0..EACH {
             let frame = dialect.register(&format!("node-{index:04}-{node:04}"));
             machine.receive(index, &frame, |reply| own.extend(channel_of(reply)));
         }
@@ -297,12 +299,12 @@ fn in_the_machine(nodes: usize, dialect: Dialect) -> (f64, f64) {
     let mut bytes = Vec::new();
     let mut spent = Duration::ZERO;
     for round in 0..BEATS / GROUP {
-        let own = &channels[round % CONNECTIONS];
+        let own = &channels[round % connections];
         bytes.clear();
-        (0..GROUP).for_each(|next| bytes.extend(dialect.heartbeat(own[(round / CONNECTIONS * GROUP + next) % each])));
+        (0..GROUP).for_each(|next| bytes.extend(dialect.heartbeat(own[(round / connections * GROUP + next) % EACH])));
         machine.now += 1000;
         let began = proc::own_cpu();
-        machine.receive(round % CONNECTIONS, &bytes, |_| {});
+        machine.receive(round % connections, &bytes, |_| {});
         spent += proc::own_cpu() - began;
     }
     let beat = spent.as_secs_f64() * 1e6 / BEATS as f64;
@@ -319,7 +321,7 @@ fn over_sockets(nodes: usize, dialect: Dialect, settings: &Settings) -> Result<(
     let ours = Ours { timeout: timeout.as_secs_f64(), ..Ours::default() };
     let server = start(Protocol::Heartbus(dialect), Reply::Heartbeat, &ours, &settings.cores)?;
     let mut fleet = Fleet::new(server.target)?;
-    let (channels, _) = register(&mut fleet, dialect, nodes / CONNECTIONS)?;
+    let (channels, _) = register(&mut fleet, dialect, nodes / EACH, EACH)?;
     let window = Window { warm_up: Duration::from_millis(300), length: settings.window.length.min(Duration::from_secs(3)) };
     let beat = individual(&mut fleet, dialect, &channels, window)?.cpu_each();
     beat_all(&mut fleet, dialect)?;
