@@ -48,17 +48,16 @@ pub struct Link {
     slot: u32,
     port: u16,
     ip: IpAddr,
-    /// One of the constants below.
-    dialect: AtomicU8,
-    /// Not 0 when the connection is ending: nothing is taken any more.
-    ending: AtomicU8,
+    /// Some of the constants below, added up.
+    flags: AtomicU8,
 }
 
-/// The values of [`Link::dialect`].
-const V1: u8 = 0;
-/// The peer asked for v2 and was promised it, but has not spoken it yet.
+/// The peer asked for v2 and was promised it.
 const AGREED: u8 = 1;
+/// The peer has spoken v2.
 const V2: u8 = 2;
+/// The connection is ending: nothing is taken any more.
+const ENDING: u8 = 4;
 
 /// A node has to leave its connection because of something that happened elsewhere.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -86,8 +85,7 @@ impl Link {
             slot,
             port: peer.port(),
             ip: peer.ip(),
-            dialect: AtomicU8::new(V1),
-            ending: AtomicU8::new(0),
+            flags: AtomicU8::new(0),
         }
     }
 
@@ -105,26 +103,23 @@ impl Link {
 
     /// The dialect for what nobody asked for: v2 once the peer has shown that it speaks it.
     pub fn dialect(&self) -> Dialect {
-        if self.dialect.load(Ordering::Relaxed) == V2 { Dialect::V2 } else { Dialect::V1 }
+        if self.has(V2) { Dialect::V2 } else { Dialect::V1 }
     }
 
     /// Whether the peer will speak v2 at any moment, if it does not yet: a frame in v2 may be pushed, and waits for that.
     pub fn will_speak_v2(&self) -> bool {
-        self.dialect.load(Ordering::Relaxed) != V1
+        self.has(AGREED | V2)
     }
 
     /// The peer has asked for v2, and is told that it may speak it.
     pub(super) fn agree_on_v2(&self) {
-        // The owning thread alone writes here.
-        if self.dialect.load(Ordering::Relaxed) == V1 {
-            self.dialect.store(AGREED, Ordering::Relaxed);
-        }
+        self.flags.fetch_or(AGREED, Ordering::AcqRel);
     }
 
     /// The peer has sent a frame in this dialect.
     pub(super) fn heard(&self, dialect: Dialect) {
-        if dialect == Dialect::V2 {
-            self.dialect.store(V2, Ordering::Relaxed);
+        if dialect == Dialect::V2 && !self.has(V2) {
+            self.flags.fetch_or(V2, Ordering::AcqRel);
         }
     }
 
@@ -162,7 +157,7 @@ impl Link {
     /// # Errors
     /// [`PushError::Full`] with `end` given also asks for the end of the connection, for that reason.
     pub fn push(&self, parts: [Bytes; 2], len: usize, limit: usize, end: Option<CloseReason>) -> Result<(), PushError> {
-        if self.ending.load(Ordering::Acquire) != 0 {
+        if self.has(ENDING) {
             return Err(PushError::Closed);
         }
         let room = |queued: usize| (queued == 0 || queued + len <= limit).then_some(queued + len);
@@ -184,7 +179,12 @@ impl Link {
 
     /// From now on no push is taken. Returns whether that is new.
     pub fn close(&self) -> bool {
-        self.ending.swap(1, Ordering::AcqRel) == 0
+        self.flags.fetch_or(ENDING, Ordering::AcqRel) & ENDING == 0
+    }
+
+    /// Whether one of these flags is set.
+    fn has(&self, flags: u8) -> bool {
+        self.flags.load(Ordering::Acquire) & flags != 0
     }
 
     fn post(&self, wish: Wish) {
@@ -226,6 +226,11 @@ mod tests {
 
     fn push(link: &Link, len: usize, end: Option<CloseReason>) -> Result<(), PushError> {
         link.push([Bytes::from(vec![0; len]), Bytes::new()], len, 100, end)
+    }
+
+    #[test]
+    fn a_link_is_small() {
+        assert!(size_of::<Link>() <= 72, "{} bytes", size_of::<Link>());
     }
 
     #[test]
