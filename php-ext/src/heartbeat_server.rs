@@ -139,6 +139,8 @@ pub struct Server {
     told: Cell<Option<(u64, bool)>>,
     /// Events taken out of the inbox so far.
     sequence: Cell<u64>,
+    /// A worker took out as many events as it wanted at once.
+    may_have_more: Cell<bool>,
     /// A worker's batch, and how many of its events were begun; none when it was acknowledged.
     seen: Cell<Option<(u64, u32)>>,
     /// The batch and the place of the event whose callback runs, of several inside each other the outermost.
@@ -231,6 +233,7 @@ fn construct(call: &mut Call) -> Outcome {
         pending: RefCell::default(),
         told: Cell::new(None),
         sequence: Cell::new(0),
+        may_have_more: Cell::new(false),
         seen: Cell::new(None),
         telling: Cell::new(None),
         last_place: Cell::new((0, 0)),
@@ -723,7 +726,11 @@ impl Server {
 
     /// Everything that happened so far was told.
     fn is_quiet(&self) -> bool {
-        self.pending() == 0 && self.inbox.borrow().as_ref().is_none_or(|inbox| inbox.stats().queued_events == 0)
+        self.pending() == 0 && !self.may_have_more() && self.inbox.borrow().as_ref().is_none_or(|inbox| inbox.stats().queued_events == 0)
+    }
+
+    pub fn may_have_more(&self) -> bool {
+        self.may_have_more.get()
     }
 
     fn coalesced(&self) -> u64 {
@@ -912,6 +919,11 @@ impl Source for Server {
             let mut events = VecDeque::new();
             // An engine that is gone shows in the phase.
             self.next_door(|next_door| next_door.attachment.borrow_mut().drain(&mut events, max));
+            // What has been read already does not make the descriptor readable.
+            self.may_have_more.set(events.len() == max);
+            if self.may_have_more.get() {
+                Host::current().ring();
+            }
             pending.extend(events.into_iter().map(|delivered| Pending {
                 place: self.place_in(delivered.batch),
                 event: delivered.told.event.map_node(Registration::NextDoor),

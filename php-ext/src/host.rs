@@ -418,7 +418,7 @@ impl Host {
             if visits != self.visits.get() {
                 return Ok(ran);
             }
-            is_quiet &= server.pending() == 0 && !server.views.has_to_wake();
+            is_quiet &= server.pending() == 0 && !server.may_have_more() && !server.views.has_to_wake();
         }
         let fleet = self.fleet.borrow().clone();
         if let Some(fleet) = fleet {

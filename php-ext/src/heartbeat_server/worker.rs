@@ -34,6 +34,7 @@ impl Server {
         self.finished_batch.set(None);
         self.seen.set(None);
         self.last_place.set((0, 0));
+        self.may_have_more.set(false);
         host.watch(next_door.attachment.borrow().as_fd()).map_err(|error| exception::raise(&error))?;
         let backend = Rc::new(Backend::NextDoor(Box::new(next_door)));
         self.engine.replace(Some(backend.clone()));
@@ -111,7 +112,7 @@ impl Server {
         if is_late && !is_over {
             // What was not acknowledged goes to another worker.
             self.pending.take();
-        } else if !is_over || !self.pending.borrow().is_empty() {
+        } else if !is_over || !self.pending.borrow().is_empty() || self.may_have_more() {
             return Ok(false);
         }
         self.detach(host)?;
