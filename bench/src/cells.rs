@@ -8,7 +8,9 @@ use crate::protocol::{Dialect, Protocol};
 use crate::report::{Figure, Report, cell};
 use crate::server::{Cores, Ours, Server, Target};
 use crate::{Error, Result};
-use std::time::Duration;
+use hdrhistogram::Histogram;
+use heartbus_core::bus::Bus;
+use std::time::{Duration, Instant};
 
 /// Bytes of a message.
 const MESSAGE: [u8; 64] = [b'x'; 64];
@@ -410,6 +412,45 @@ pub fn broadcast(report: &mut Report, settings: &Settings) -> Result<()> {
          delivery, in microseconds, and its ratio to a loop that does nothing but write to as many sockets.\n\n`heartbus-bench run --only broadcast`",
         &["server", "CPU µs", "ratio", "deliveries/s"],
         rows,
+    );
+    Ok(())
+}
+
+/// Another process of the machine that sends to a node, through the bus socket.
+pub fn bus(report: &mut Report, settings: &Settings) -> Result<()> {
+    let failed = |error: heartbus_core::error::Error| Error::new(error.to_string());
+    let server = settings.start_ours(Dialect::V1, &Ours { bus: true, ..Ours::default() })?;
+    let mut fleet = Fleet::connected(server.target, 1)?;
+    let patience = Duration::from_secs(5);
+    let times = if settings.quick { 200 } else { 2_000 };
+    let mut micros = |name: &str, ask: &mut dyn FnMut() -> Result<()>| -> Result<()> {
+        let mut latency = Histogram::<u64>::new_with_bounds(1, 60_000_000, 3).map_err(|error| Error::new(error.to_string()))?;
+        for _ in 0..times {
+            let began = Instant::now();
+            ask()?;
+            latency.saturating_record(began.elapsed().as_nanos() as u64);
+            // What was sent is taken, so that the node never counts as slow.
+            fleet.turn(Duration::ZERO, |_, _| {})?;
+        }
+        for (title, quantile) in [("p50", 0.5), ("p99", 0.99)] {
+            report.add(&format!("bus/{name}/{title}_us"), latency.value_at_quantile(quantile) as f64 / 1e3);
+        }
+        Ok(())
+    };
+    let mut bus = Bus::connect(&server.bus(), patience).map_err(failed)?;
+    micros("sendTo()", &mut || bus.send_to("node-00000000", &MESSAGE, 0).map_err(failed))?;
+    micros("connect() and sendTo()", &mut || {
+        let mut bus = Bus::connect(&server.bus(), patience).map_err(failed)?;
+        bus.send_to("node-00000000", &MESSAGE, 0).map_err(failed)
+    })?;
+    let of = |report: &Report, name: &str, what: &str| cell(report.figure(&format!("bus/{name}/{what}_us")));
+    let rows = ["sendTo()", "connect() and sendTo()"].map(|name| vec![name.into(), of(report, name, "p50"), of(report, name, "p99")]);
+    report.section(
+        "The bus socket",
+        "Another process of the machine, on the load generator's core, sends 64 bytes to a node, and is told that they are on their way. Microseconds.\n\n\
+         `heartbus-bench run --only bus`",
+        &["call", "p50", "p99"],
+        rows.into(),
     );
     Ok(())
 }
