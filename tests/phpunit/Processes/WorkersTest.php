@@ -44,6 +44,28 @@ final class WorkersTest extends TestCase
     }
 
     /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
+    public function test_many_events_that_come_at_once_are_all_told_without_another_one_coming(string $workerman): void
+    {
+        $server = ServerApp::start($workerman, [], ServerApp::NOTE . '
+            $server->on("data", function (Node $node, string $payload) {
+                static $count = 0;
+                if ($payload === "wait") {
+                    say("waits");
+                    while (!is_file("go")) { usleep(1000); clearstatcache(); }
+                } elseif (++$count === 1500) {
+                    say("all");
+                }
+            });');
+        $peer = $server->node('a');
+        $peer->send(Frame::DATA, 'wait');
+        $server->next('waits');
+        $peer->bytes(str_repeat(Frame::bytes(Frame::DATA, 'x'), 1500));
+        $this->until(fn () => $server->counter('data_in') === 1501, 'all have arrived');
+        touch("{$server->app->folder}/go");
+        $server->next('all');
+    }
+
+    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
     public function test_every_worker_sees_and_reaches_the_nodes_of_all(string $workerman): void
     {
         $server = ServerApp::start($workerman, ['php_workers' => 2], self::ASK);
