@@ -6,6 +6,7 @@
  */
 
 use Heartbus\Bus;
+use Heartbus\Exception\HeartbusException;
 use PfinalClub\AsyncioHeartbeat\Node\Node;
 use PfinalClub\AsyncioHeartbeat\Protocol\Message;
 use PfinalClub\AsyncioHeartbeat\Server\HeartbeatServer;
@@ -50,16 +51,17 @@ if ($words !== []) {
 }
 end_in_order();
 printf("Heartbus %s, PHP %s, load before the start %.1f\n\n", phpversion('heartbus'), PHP_VERSION, sys_getloadavg()[0]);
-measure_events($options);
-measure_calls($options['calls']);
+$fleet = new Fleet(1);
+$fleet->nodes(8);
+measure_events($fleet, $options);
+measure_calls($fleet, $options['calls']);
+unset($fleet);
 measure_memory();
 measure_scaling($options);
 
 /** Events that wait already: nothing but the engine and the worker is busy then. */
-function measure_events(array $options): void
+function measure_events(Fleet $fleet, array $options): void
 {
-    $fleet = new Fleet(1);
-    $fleet->nodes(8);
     $fleet->send(WAIT, 1);
     $fleet->until(fn () => is_file("$fleet->folder/waits"), 'the worker waits');
     $fleet->send(str_repeat('x', $options['bytes']), $options['events']);
@@ -74,11 +76,8 @@ function measure_events(array $options): void
 }
 
 /** A page of PHP-FPM: a process that has no connection yet, or one that has. */
-function measure_calls(int $calls): void
+function measure_calls(Fleet $fleet, int $calls): void
 {
-    $fleet = new Fleet(1);
-    $fleet->nodes(1);
-    $fleet->until(fn () => $fleet->bus()->isOnline('n0'), 'the node is there');
     $bus = $fleet->bus();
     $times = [];
     for ($call = 0; $call < $calls; $call++) {
@@ -88,6 +87,20 @@ function measure_calls(int $calls): void
         $fleet->read();
     }
     print_times('sendTo(), connection kept', $times);
+
+    // A process has one connection for a path, and keeps sixteen: by seventeen names in turn each is a new one.
+    for ($name = 0; $name < 17; $name++) {
+        symlink($fleet->socket, "$fleet->folder/name$name");
+    }
+    $times = [];
+    for ($call = 0; $call < $calls; $call++) {
+        $path = "$fleet->folder/name" . $call % 17;
+        $since = hrtime(true);
+        Bus::connect($path)->sendTo('n0', 'push') || fail('a push was not taken');
+        $times[] = hrtime(true) - $since;
+        $fleet->read();
+    }
+    print_times('connect() and sendTo()', $times);
 
     $times = [];
     if (!function_exists('pcntl_fork')) {
@@ -108,7 +121,7 @@ function measure_calls(int $calls): void
         pcntl_wait($status);
         $fleet->read();
     }
-    print_times('connect() and sendTo(), new process', $times);
+    print_times('connect() and sendTo() of a new process', $times);
 }
 
 /** @param list<int> $times nanoseconds */
@@ -172,7 +185,11 @@ final class Fleet
         mkdir($this->folder, 0700);
         $this->socket = "$this->folder/bus.sock";
         $this->server = new ServerProcess(__FILE__, '127.0.0.1', 'start', '--folder', $this->folder, '--workers', (string) $size, '--rounds', (string) $rounds);
-        $this->until(fn () => $this->bus()->stats()['engine']['workers'] === $size, 'the workers are there');
+        try {
+            $this->until(fn () => $this->bus()->stats()['engine']['workers'] === $size, 'the workers are there');
+        } catch (HeartbusException $error) {
+            fail("The server is gone: {$error->getMessage()}.\n" . $this->server->stop());
+        }
     }
 
     public function __destruct()

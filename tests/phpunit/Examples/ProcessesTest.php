@@ -83,7 +83,7 @@ final class ProcessesTest extends TestCase
             ['ini' => ["auto_prepend_file=$app->folder/vendor/autoload.php"]]);
         self::assertSame(0, $benchmark->exitCode(60), $benchmark->transcript());
         $lines = ['events to one worker, 64 bytes: [\d,]+ per second; CPU for each: worker \d+\.\d\d µs, engine \d+\.\d\d µs',
-            'sendTo\(\), connection kept: p50 \d+ µs, p99 \d+ µs, max \d+ µs', 'connect\(\) and sendTo\(\), new process: p50 \d+ µs, p99 \d+ µs, max \d+ µs',
+            'sendTo\(\), connection kept: p50 \d+ µs, p99 \d+ µs, max \d+ µs', 'connect\(\) and sendTo\(\): p50 \d+ µs, p99 \d+ µs, max \d+ µs', 'connect\(\) and sendTo\(\) of a new process: p50 \d+ µs, p99 \d+ µs, max \d+ µs',
             'memory of an attached worker: -?\d+ KB in the engine, \d+\.\d MB of its own', 'callbacks of 100 µs, 1 worker: [\d,]+ per second',
             'callbacks of 100 µs, 2 workers: [\d,]+ per second', 'two workers do \d+\.\d\d times the work of one'];
         foreach ($lines as $line) {
