@@ -11,8 +11,11 @@ pub extern "C" fn print(module: *mut ModuleEntry) {
     info_table_row!("Heartbus", "enabled");
     info_table_row!("Version", env!("CARGO_PKG_VERSION"));
     info_table_row!("Engine", concat!("heartbus-core ", env!("CARGO_PKG_VERSION"), ", threads of its own"));
-    info_table_row!("Wire", "v1");
-    info_table_row!("Features", "server, client, all classes of the PHP library, many nodes per connection, rate limits, IPv6");
+    info_table_row!("Wire", "v1, v2");
+    info_table_row!(
+        "Features",
+        "server, client, all classes of the PHP library, PHP workers, bus socket, many nodes per connection, rate limits, IPv6"
+    );
     info_table_row!("Event loops", config::loop_names());
     info_table_row!("Thread safety", "none: for NTS builds of PHP only");
     info_table_end!();
