@@ -56,29 +56,6 @@ final class HangTest extends TestCase
     }
 
     /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
-    public function test_what_was_read_in_one_go_is_told_to_its_end_though_nothing_follows(string $workerman): void
-    {
-        $server = ServerApp::start($workerman, [], '
-            $seen = 0;
-            $server->on("data", function (Node $node, string $payload) use (&$seen) {
-                $seen++;
-                if ($payload === "hang") {
-                    say("hangs");
-                    while (!is_file("go")) { usleep(5000); clearstatcache(); }
-                }
-                if ($payload === "6000") { say("seen", $seen); }
-            });');
-        $peer = $server->node('a');
-        $peer->send(Frame::DATA, 'hang');
-        $server->next('hangs');
-        $peer->bytes(implode('', array_map(fn (int $i) => Frame::bytes(Frame::DATA, (string) $i), range(1, 6000))));
-        $this->until(fn () => $server->counter('worker_in_flight') + $server->counter('worker_events') === 6001, 'they are on their way');
-        touch("{$server->app->folder}/go");
-        self::assertSame([6001], $server->next('seen'));
-        $server->untilAllIsTold(5);
-    }
-
-    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
     public function test_who_comes_and_goes_meanwhile_is_told_afterwards(string $workerman): void
     {
         [$server, $peers] = $this->hang($workerman, []);
