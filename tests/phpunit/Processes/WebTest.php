@@ -97,6 +97,11 @@ final class WebTest extends TestCase
     private function runNginx(): void
     {
         $folder = PhpProcess::folder();
+        // Copies, which the pages' user can read wherever the project lies.
+        mkdir("$folder/pages");
+        foreach (['push.php', 'options.php'] as $page) {
+            copy(self::EXAMPLES . "/$page", "$folder/pages/$page");
+        }
         $temporary = implode('', array_map(fn (string $kind) => "{$kind}_temp_path $folder/nginx_$kind;\n", ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi']));
         file_put_contents("$folder/nginx.conf", "
             daemon off;
@@ -111,7 +116,7 @@ final class WebTest extends TestCase
                     listen 127.0.0.1:$this->port;
                     location / {
                         fastcgi_pass unix:$folder/fpm.sock;
-                        fastcgi_param SCRIPT_FILENAME " . realpath(self::EXAMPLES) . '$fastcgi_script_name;
+                        fastcgi_param SCRIPT_FILENAME $folder/pages" . '$fastcgi_script_name;
                         fastcgi_param QUERY_STRING $query_string;
                         fastcgi_param REQUEST_METHOD $request_method;
                     }
