@@ -144,7 +144,8 @@ typedef enum {
   HEARTBUS_EVENT_CLIENT_CLOSE = 108,
   // The client's last event: it will not connect again. Its id means nothing from the next poll on.
   HEARTBUS_EVENT_CLIENT_FINISHED = 109,
-  // A log message. code is a heartbus_log_level, text the message; payload is what belongs to it, a JSON object.
+  // A log message. code is a heartbus_log_level, text the message, time when it was written; payload is what belongs to it, a
+  // JSON object.
   HEARTBUS_EVENT_LOG = 201,
 } heartbus_event_type;
 
@@ -255,8 +256,10 @@ typedef struct {
   size_t ip_len;
   const char *text;
   size_t text_len;
+  // Of a log message: when it was written, in seconds since 1970. 0 for other types.
+  double time;
   // 0. Later types of events put their fields here.
-  uint64_t reserved[3];
+  uint64_t reserved[2];
 } heartbus_event;
 
 // A node as it is at this moment. Times are seconds since 1970.

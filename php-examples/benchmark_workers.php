@@ -186,7 +186,7 @@ final class Fleet
         $this->socket = "$this->folder/bus.sock";
         $this->server = new ServerProcess(__FILE__, '127.0.0.1', 'start', '--folder', $this->folder, '--workers', (string) $size, '--rounds', (string) $rounds);
         try {
-            $this->until(fn () => $this->bus()->stats()['engine']['workers'] === $size, 'the workers are there');
+            $this->until(fn () => $this->bus()->stats()['engine']['dispatch_workers'] === $size, 'the workers are there');
         } catch (HeartbusException $error) {
             fail("The server is gone: {$error->getMessage()}.\n" . $this->server->stop());
         }
@@ -249,8 +249,8 @@ final class Fleet
     public function isQuiet(): bool
     {
         $engine = $this->bus()->stats()['engine'];
-        $engine['worker_refused'] === 0 || fail('There was no room for all events');
-        return $engine['worker_events'] === 0 && $engine['worker_in_flight'] === 0;
+        $engine['dispatch_refused'] === 0 || fail('There was no room for all events');
+        return $engine['dispatch_queued_events'] === 0 && $engine['dispatch_in_flight_events'] === 0;
     }
 
     private function arrived(): int

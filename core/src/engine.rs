@@ -37,7 +37,7 @@ struct Running {
     /// The process whose threads these are.
     process: u32,
     /// In Unix microseconds.
-    started_at: u64,
+    started: Now,
 }
 
 /// Where the events go.
@@ -85,8 +85,8 @@ impl Engine {
             Events::Workers(dispatcher) => dispatcher.clone(),
         };
         let server = Server::start(config, host)?;
-        let started_at = server.shared.clock.now().unix;
-        let running = Running { server, events, bus: OnceLock::new(), process: std::process::id(), started_at };
+        let started = server.shared.clock.now();
+        let running = Running { server, events, bus: OnceLock::new(), process: std::process::id(), started };
         let engine = Engine { running: Arc::new(running), is_the_hosts: true };
         if let (Some(config), Some(socket)) = (&config.bus, socket) {
             let dispatcher = match &engine.running.events {
@@ -229,6 +229,7 @@ impl Engine {
         let shared = &server.shared;
         Stats {
             counts: server.counts(),
+            uptime_seconds: (self.now().mono - self.running.started.mono) / 1_000_000,
             nodes_online: shared.hub.node_count(),
             channels_active: shared.hub.channel_count(),
             connections_active: shared.connection_count(),
@@ -279,7 +280,7 @@ impl Engine {
 
     /// In Unix microseconds.
     pub(crate) fn started_at(&self) -> u64 {
-        self.running.started_at
+        self.running.started.unix
     }
 
     /// Workers may attach.

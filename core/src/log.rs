@@ -9,12 +9,15 @@ use std::collections::VecDeque;
 use std::fmt::{Debug, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level};
 
 /// One log message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
+    /// When it happened, which may be long before anybody reads of it.
+    pub time: SystemTime,
     pub level: Level,
     pub message: String,
     /// What belongs to it, as the inside of a JSON object: `"port":9501,"error":"..."`. Often empty.
@@ -33,7 +36,7 @@ impl Record {
             Some(start) => format!("{start}..."),
             None => fields.message,
         };
-        Record { level: *event.metadata().level(), message, context: fields.context }
+        Record { time: SystemTime::now(), level: *event.metadata().level(), message, context: fields.context }
     }
 }
 
@@ -175,7 +178,7 @@ impl LogQueue {
         let dropped = std::mem::take(&mut waiting.dropped);
         if dropped > 0 {
             let message = format!("{dropped} log messages were dropped: the logger is too slow for them");
-            return Some(Record { level: Level::WARN, message, context: String::new() });
+            return Some(Record { time: SystemTime::now(), level: Level::WARN, message, context: String::new() });
         }
         let record = waiting.records.pop_front();
         if waiting.records.is_empty() {
@@ -228,9 +231,12 @@ mod tests {
 
     #[test]
     fn the_fields_of_a_message_become_the_inside_of_a_json_object() {
+        let before = SystemTime::now();
         let queue = collected(|| tracing::error!(host = %"a\"b", port = 9501, up = true, load = 1.5, odd = f64::NAN, "Lost {}", 7));
         let context = r#""host":"a\"b","port":9501,"up":true,"load":1.5,"odd":"NaN""#;
-        assert_eq!(queue.pop(), Some(Record { level: Level::ERROR, message: "Lost 7".into(), context: context.into() }));
+        let record = queue.pop().unwrap();
+        assert_eq!((record.level, record.message, record.context), (Level::ERROR, "Lost 7".into(), context.into()));
+        assert!((before..=SystemTime::now()).contains(&record.time));
         assert_eq!(queue.pop(), None);
     }
 

@@ -63,8 +63,14 @@ pub fn measures(stats: &Stats, timings: &Timings) -> Vec<Measure> {
     ]
 }
 
+/// What a server says of itself: its uptime first, as in the PHP library, whose own `Metrics` count theirs from elsewhere.
+pub fn export(stats: &Stats, timings: &Timings) -> String {
+    let uptime = Measure { name: "heartbeat_uptime_seconds", label: None, number: Number::Gauge(stats.uptime_seconds as f64) };
+    text(&[vec![uptime], measures(stats, timings)].concat())
+}
+
 /// The text format of Prometheus, version 0.0.4.
-pub fn text(measures: &[Measure]) -> String {
+fn text(measures: &[Measure]) -> String {
     let mut text = String::new();
     let mut family = "";
     for Measure { name, label, number } in measures {
@@ -111,7 +117,8 @@ mod tests {
         timings.messages.buckets[BOUNDS.len()] = 1;
         timings.messages.micros = 12_000_150;
         let counts = Counts { connections_total: 5, connections_denied: 2, pings: 7, ..Counts::default() };
-        let text = text(&measures(&Stats { counts, nodes_online: 3, ..Stats::default() }, &timings));
+        let text = export(&Stats { counts, uptime_seconds: 61, nodes_online: 3, ..Stats::default() }, &timings);
+        assert!(text.starts_with("# TYPE heartbeat_uptime_seconds gauge\nheartbeat_uptime_seconds 61\n"), "{text}");
         for lines in [
             "# TYPE heartbeat_connections_total counter\nheartbeat_connections_total 3\n",
             "# TYPE heartbeat_messages_total counter\nheartbeat_messages_total{type=\"HEARTBEAT_REQ\"} 0\n",

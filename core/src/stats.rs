@@ -13,6 +13,8 @@ use crate::wire::bus::{DurationsRecord, StatsRecord};
 pub struct Stats {
     /// Everything that is counted since the start.
     pub counts: Counts,
+    /// Whole seconds since the start.
+    pub uptime_seconds: u64,
     pub nodes_online: usize,
     pub channels_active: usize,
     pub connections_active: usize,
@@ -62,6 +64,7 @@ impl Stats {
         for (name, number) in counters {
             see(name, number);
         }
+        see("uptime_seconds", &mut self.uptime_seconds);
         let sizes = [
             ("nodes_online", &mut self.nodes_online),
             ("channels_active", &mut self.channels_active),

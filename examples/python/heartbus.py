@@ -9,7 +9,7 @@ import asyncio
 import ctypes
 import json
 import os
-from ctypes import POINTER, Structure, byref, c_char_p, c_int, c_int32, c_int64, c_size_t, c_uint16, c_uint32, c_uint64, c_void_p
+from ctypes import POINTER, Structure, byref, c_char_p, c_double, c_int, c_int32, c_int64, c_size_t, c_uint16, c_uint32, c_uint64, c_void_p
 from dataclasses import dataclass
 
 ABI = 1  # HEARTBUS_ABI_VERSION of the header that this file was written after.
@@ -25,7 +25,7 @@ class _Event(Structure):
         ("count", c_uint32), ("port", c_uint16), ("reserved16", c_uint16),
         # Pointers with lengths: c_char_p would stop at the first NUL.
         ("node_id", c_void_p), ("node_id_len", c_size_t), ("payload", c_void_p), ("payload_len", c_size_t),
-        ("ip", c_void_p), ("ip_len", c_size_t), ("text", c_void_p), ("text_len", c_size_t), ("reserved", c_uint64 * 3),
+        ("ip", c_void_p), ("ip_len", c_size_t), ("text", c_void_p), ("text_len", c_size_t), ("time", c_double), ("reserved", c_uint64 * 2),
     ]  # fmt: skip
 
 

@@ -11,7 +11,6 @@ use crate::server::{no_such_channel, no_such_node, timeout_of};
 use crate::status::{guard, heartbus_status};
 use heartbus_core::bus::{Bus, NodeInfo};
 use heartbus_core::error::Error;
-use heartbus_core::metrics;
 use std::ffi::c_char;
 use std::net::IpAddr;
 use std::path::Path;
@@ -295,7 +294,7 @@ pub unsafe extern "C" fn heartbus_bus_metrics(bus: *mut heartbus_bus, text: *mut
         // SAFETY: the places for the results, as the first page asks.
         let (text, text_len) = unsafe { (out("text", text)?, out("text_len", text_len)?) };
         let numbers = ask(bus, Bus::stats)?;
-        write_metrics(&metrics::measures(&numbers.stats, &numbers.timings), text, text_len);
+        write_metrics(&numbers.stats, &numbers.timings, text, text_len);
         Ok(())
     })
 }

@@ -47,7 +47,8 @@ pub enum heartbus_event_type {
     HEARTBUS_EVENT_CLIENT_CLOSE = 108,
     /// The client's last event: it will not connect again. Its id means nothing from the next poll on.
     HEARTBUS_EVENT_CLIENT_FINISHED = 109,
-    /// A log message. code is a heartbus_log_level, text the message; payload is what belongs to it, a JSON object.
+    /// A log message. code is a heartbus_log_level, text the message, time when it was written; payload is what belongs to it, a
+    /// JSON object.
     HEARTBUS_EVENT_LOG = 201,
 }
 use heartbus_event_type::*;
@@ -115,8 +116,10 @@ pub struct heartbus_event {
     pub ip_len: usize,
     pub text: *const c_char,
     pub text_len: usize,
+    /// Of a log message: when it was written, in seconds since 1970. 0 for other types.
+    pub time: f64,
     /// 0. Later types of events put their fields here.
-    pub reserved: [u64; 3],
+    pub reserved: [u64; 2],
 }
 
 impl heartbus_event {
@@ -138,7 +141,8 @@ impl heartbus_event {
             ip_len: 0,
             text: ptr::null(),
             text_len: 0,
-            reserved: [0; 3],
+            time: 0.0,
+            reserved: [0; 2],
         }
     }
 }

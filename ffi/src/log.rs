@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::ffi::c_int;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
+use std::time::UNIX_EPOCH;
 use tracing::level_filters::LevelFilter;
 use tracing::span::{self, Attributes, Id};
 use tracing::{Event, Level, Metadata, Subscriber};
@@ -73,6 +74,7 @@ impl Source for LogQueue {
             text_len,
             payload,
             payload_len,
+            time: record.time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
             ..heartbus_event::new(heartbus_event_type::HEARTBUS_EVENT_LOG)
         }
     }

@@ -7,7 +7,8 @@ use crate::raw::{out, out_slice};
 use crate::server::{Server, heartbus_server};
 use crate::status::{guard, heartbus_status};
 use heartbus_core::engine::Stats;
-use heartbus_core::metrics::{self, Measure};
+use heartbus_core::hub::Timings;
+use heartbus_core::metrics;
 use std::ffi::{CString, c_char};
 use std::mem::MaybeUninit;
 use std::sync::LazyLock;
@@ -54,8 +55,7 @@ pub unsafe extern "C" fn heartbus_server_metrics(
         let object = handle::get::<Server>(server)?;
         // SAFETY: the places for the results, as the first page asks.
         let (target, target_len) = unsafe { (out("text", text)?, out("text_len", text_len)?) };
-        let measures = metrics::measures(&object.engine.stats(), &object.engine.timings());
-        write_metrics(&measures, target, target_len);
+        write_metrics(&object.engine.stats(), &object.engine.timings(), target, target_len);
         Ok(())
     })
 }
@@ -68,8 +68,13 @@ pub(crate) fn write_stats(numbers: Stats, stats: &mut [MaybeUninit<heartbus_stat
     NAMES.len()
 }
 
-pub(crate) fn write_metrics(measures: &[Measure], target: &mut MaybeUninit<*const c_char>, target_len: &mut MaybeUninit<usize>) {
-    let (text, text_len) = with_texts(|texts| keep(texts, &metrics::text(measures)));
+pub(crate) fn write_metrics(
+    stats: &Stats,
+    timings: &Timings,
+    target: &mut MaybeUninit<*const c_char>,
+    target_len: &mut MaybeUninit<usize>,
+) {
+    let (text, text_len) = with_texts(|texts| keep(texts, &metrics::export(stats, timings)));
     target.write(text);
     target_len.write(text_len);
 }

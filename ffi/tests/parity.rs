@@ -1,6 +1,7 @@
 //! docs/C-API.md has a table of what the engine offers, and what that is called in PHP and in C. Nothing of the engine's public
 //! face may be missing there, nothing in it may be made up, and every function of the header must be somewhere.
 
+use heartbus_core::engine::Stats;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -65,6 +66,13 @@ fn rows(page: &str) -> Vec<Vec<String>> {
     rows.map(|row| row.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()).collect()
 }
 
+/// The names of the numbers in the second table of the page.
+fn numbers(page: &str) -> Vec<String> {
+    let table = page.split("\n| `heartbus_server_stats` |").nth(1).expect("the table of numbers");
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    rows.map(|row| quoted(row).next().expect("a name")).collect()
+}
+
 /// What stands in backticks.
 fn quoted(text: &str) -> impl Iterator<Item = String> {
     text.split('`').skip(1).step_by(2).map(str::to_owned)
@@ -113,6 +121,15 @@ fn every_function_of_the_header_is_in_the_table_and_exists() {
     let types = read("include/heartbus.h");
     for name in &named {
         assert!(types.contains(name.as_str()), "docs/C-API.md names {name}, which the header does not have");
+    }
+}
+
+/// `NumbersTest` of the PHPUnit tests holds what PHP's `getStats()` says against the same table.
+#[test]
+fn the_page_and_its_translation_name_every_number_of_a_server_in_its_order() {
+    let names: Vec<&str> = Stats::default().list().into_iter().map(|(name, _)| name).collect();
+    for page in ["docs/C-API.md", "docs/C-API.zh-CN.md"] {
+        assert_eq!(numbers(&read(page)), names, "{page}");
     }
 }
 

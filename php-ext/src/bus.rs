@@ -314,7 +314,7 @@ fn metrics_text(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let bus = call.held::<Bus>()?;
     let numbers = answered(bus.ask(&Request::Stats)?.and_then(Reply::stats))?;
-    *call.result = text(metrics::text(&metrics::measures(&numbers.stats, &numbers.timings)));
+    *call.result = text(metrics::export(&numbers.stats, &numbers.timings));
     Ok(())
 }
 

@@ -80,15 +80,15 @@ pub fn install() {
 }
 
 fn write_line(record: &Record) {
-    let Record { level, message, context } = record;
+    let Record { time, level, message, context } = record;
     let name = match *level {
         Level::ERROR => "ERROR",
         Level::WARN => "WARNING",
         Level::INFO => "INFO",
         _ => "DEBUG",
     };
-    let now = chrono::Local::now().format("%Y-%m-%d %H:%M:%S");
-    let mut text = format!("[{now}] [{name}] {message}");
+    let time = chrono::DateTime::<chrono::Local>::from(*time).format("%Y-%m-%d %H:%M:%S");
+    let mut text = format!("[{time}] [{name}] {message}");
     if !context.is_empty() {
         text.push_str(" {");
         text.push_str(context);
@@ -105,7 +105,7 @@ fn write_line(record: &Record) {
     }
     let lost = LOST.swap(0, Ordering::Relaxed);
     if lost > 0 {
-        text = format!("[{now}] [WARNING] {lost} log messages were lost: nobody read them\n{text}");
+        text = format!("[{time}] [WARNING] {lost} log messages were lost: nobody read them\n{text}");
     }
     // A log that cannot be written has nobody to tell.
     let _ = rustix::io::write(target, text.as_bytes());

@@ -57,33 +57,10 @@ pub fn connections(stats: &Stats, max_connections: i64) -> Zval {
     ])
 }
 
-/// Everything that the engine counts. `dropped` are messages for which PHP's channels had no room.
+/// Everything that the engine counts, under the names that the C interface and the bus socket have. `dropped` are messages for
+/// which PHP's channels had no room.
 pub fn engine(stats: &Stats, dropped: u64) -> Zval {
-    let mut details: Vec<(&str, Zval)> = stats.counts.list().map(|(name, number)| (name, count(number))).collect();
-    let dispatch = &stats.dispatch;
-    details.extend([
-        ("nodes_online", size(stats.nodes_online)),
-        ("channels_active", size(stats.channels_active)),
-        ("connections_active", size(stats.connections_active)),
-        ("max_connections", size(stats.max_connections)),
-        ("io_threads", size(stats.io_threads)),
-        ("buffered_bytes", size(stats.buffered_bytes)),
-        ("inbox_events", size(stats.inbox.queued_events)),
-        ("inbox_bytes", size(stats.inbox.queued_bytes)),
-        ("inbox_pauses", count(stats.inbox.pauses)),
-        ("channel_dropped", count(dropped)),
-        ("inbox_coalesced", count(stats.inbox.coalesced)),
-        ("bus_clients", size(stats.bus_clients)),
-        ("workers", size(dispatch.workers)),
-        ("worker_events", size(dispatch.queued_events)),
-        ("worker_bytes", size(dispatch.queued_bytes)),
-        ("worker_in_flight", size(dispatch.in_flight_events)),
-        ("worker_refused", count(dispatch.refused)),
-        ("worker_dropped", count(dispatch.dropped)),
-        ("worker_coalesced", count(dispatch.coalesced)),
-        ("worker_redelivered", count(dispatch.redelivered)),
-        ("worker_abandoned", count(dispatch.abandoned)),
-        ("worker_moved_lanes", count(dispatch.moved_lanes)),
-    ]);
-    map_of(details)
+    let mut numbers: Vec<_> = stats.list().into_iter().map(|(name, number)| (name, count(number))).collect();
+    numbers.push(("channel_dropped", count(dropped)));
+    map_of(numbers)
 }

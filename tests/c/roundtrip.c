@@ -399,7 +399,8 @@ static void numbers_are_told(void) {
           "they have names: two nodes_online, %d heartbeats", (int)number(server, "heartbeats"));
     const char *text = NULL;
     size_t len = 0;
-    check(heartbus_server_metrics(server, &text, &len) == HEARTBUS_OK && len == strlen(text) &&
+    const char *first = "# TYPE heartbeat_uptime_seconds gauge\nheartbeat_uptime_seconds ";
+    check(heartbus_server_metrics(server, &text, &len) == HEARTBUS_OK && len == strlen(text) && strncmp(text, first, strlen(first)) == 0 &&
               strstr(text, "# TYPE heartbeat_nodes_online gauge\nheartbeat_nodes_online 2\n") != NULL,
           "and a text for Prometheus, of %zu bytes", len);
     check_refused(heartbus_server_stats(server, NULL, 1, &count), HEARTBUS_INVALID_ARGUMENT, "stats is NULL", "room needs an array");
@@ -506,6 +507,7 @@ static void the_log_is_polled(void) {
     /* Nobody listens on port 1. */
     uint64_t lost = 0;
     uint16_t usual_port = port;
+    time_t before = time(NULL);
     port = 1;
     connect_client("\"auto_reconnect\":false", &lost);
     port = usual_port;
@@ -514,6 +516,7 @@ static void the_log_is_polled(void) {
     check(event.type == HEARTBUS_EVENT_LOG && event.code == HEARTBUS_LOG_ERROR && strncmp(event.text, "Connection error: ", 18) == 0 &&
               event.payload_len >= 2 && event.payload[0] == '{' && event.payload[event.payload_len - 1] == '}',
           "%s %.*s", event.text, (int)event.payload_len, event.payload);
+    check(event.time >= (double)before && event.time < (double)time(NULL) + 1, "written at %.3f", event.time);
     check(is(client_tells(HEARTBUS_EVENT_CLIENT_FINISHED, lost), HEARTBUS_EVENT_CLIENT_FINISHED), "the client is finished as without a log");
     check_refused(heartbus_log_fd((heartbus_log *)the_server.server, &fd), HEARTBUS_INVALID_ARGUMENT, "another kind", "a server is no log");
     check(heartbus_log_free(log) == HEARTBUS_OK && heartbus_log_free(NULL) == HEARTBUS_OK, "the log is closed");
@@ -582,7 +585,9 @@ static void another_process_asks(void) {
           "it tells its numbers");
     const char *text = NULL;
     size_t len = 0;
-    check(heartbus_bus_metrics(bus, &text, &len) == HEARTBUS_OK && strstr(text, "\nheartbeat_nodes_online 2\n") != NULL, "and its metrics");
+    check(heartbus_bus_metrics(bus, &text, &len) == HEARTBUS_OK && strstr(text, "\nheartbeat_nodes_online 2\n") != NULL &&
+              strstr(text, "\nheartbeat_uptime_seconds ") != NULL,
+          "and its metrics");
     heartbus_connection connections[4];
     check(heartbus_bus_connections(bus, connections, 4, &count) == HEARTBUS_OK && count == 2 && connections[0].node_count == 1, "and its connections");
     double seconds = 0;

@@ -19,7 +19,7 @@ final class BusyCallbackTest extends TestCase
         for ($i = 0; $i < 5; $i++) {
             $server->next('timer');
         }
-        self::assertGreaterThan(1000, $server->counter('inbox_events'), 'most of it still waits');
+        self::assertGreaterThan(1000, $server->counter('inbox_queued_events'), 'most of it still waits');
         $server->stop();
     }
 

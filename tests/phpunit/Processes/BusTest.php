@@ -108,7 +108,7 @@ final class BusTest extends TestCase
             self::assertSame($own[$part], $stats[$part]);
         }
         self::assertSame(array_keys($own['engine']), array_keys($stats['engine']));
-        self::assertSame([1, 1, 1, 0], [$stats['nodes']['online'], $stats['engine']['heartbeats'], $stats['engine']['bus_clients'], $stats['engine']['workers']]);
+        self::assertSame([1, 1, 1, 0], [$stats['nodes']['online'], $stats['engine']['heartbeats'], $stats['engine']['bus_clients'], $stats['engine']['dispatch_workers']]);
         self::assertMatchesRegularExpression('/^\w+ 1$/m', $bus->metrics());
         self::assertMatchesRegularExpression('/^# TYPE \w+ histogram$/m', $bus->metrics());
     }

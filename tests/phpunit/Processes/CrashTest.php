@@ -57,7 +57,7 @@ final class CrashTest extends TestCase
         $again = array_filter($server->notes(), fn (array $note) => $note[3]);
         self::assertNotSame([], $again);
         self::assertContains('700', array_column($again, 1), 'it was being told');
-        self::assertSame(count($again), $server->counter('worker_redelivered'));
+        self::assertSame(count($again), $server->counter('dispatch_redelivered'));
         // The same numbers as the first time, and marked from the first to the last: one batch.
         $sequences = [];
         foreach ($server->notes() as [, $payload, $sequence]) {

@@ -23,9 +23,9 @@ final class HangTest extends TestCase
     {
         [$server, $peers] = $this->hang($workerman, []);
         $told = $this->flood($server, $peers, 2.0);
-        $refused = $server->counter('worker_refused');
+        $refused = $server->counter('dispatch_refused');
         self::assertGreaterThan(0, $refused, 'and the heartbeat timeout has passed');
-        self::assertSame(0, $server->counter('worker_dropped'));
+        self::assertSame(0, $server->counter('dispatch_dropped'));
         touch("{$server->app->folder}/go");
         $server->untilAllIsTold();
         $this->until(fn () => count($server->notes()) === $told - $refused, 'what was taken is told');
@@ -41,9 +41,9 @@ final class HangTest extends TestCase
     {
         [$server, $peers] = $this->hang($workerman, ['inbox_policy' => 'drop_oldest']);
         $told = $this->flood($server, $peers);
-        $dropped = $server->counter('worker_dropped');
+        $dropped = $server->counter('dispatch_dropped');
         self::assertGreaterThan(0, $dropped);
-        self::assertSame(0, $server->counter('worker_refused'));
+        self::assertSame(0, $server->counter('dispatch_refused'));
         touch("{$server->app->folder}/go");
         $server->untilAllIsTold();
         $this->until(fn () => count($server->notes()) === $told - $dropped, 'what was kept is told');
@@ -95,7 +95,7 @@ final class HangTest extends TestCase
             foreach ($peers as $peer) {
                 $peer->beat();
             }
-            self::assertLessThanOrEqual(self::ROOM, $server->counter('worker_bytes'));
+            self::assertLessThanOrEqual(self::ROOM, $server->counter('dispatch_queued_bytes'));
         });
         self::assertSame($sent, $server->counter('data_in'), 'every frame was read');
         self::assertSame(0, $server->counter('reads_paused_by_host'));

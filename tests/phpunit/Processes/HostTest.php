@@ -49,7 +49,7 @@ final class HostTest extends TestCase
         }
         $peer->expectSilence();
         $engine = Bus::connect($this->socket)->stats()['engine'];
-        self::assertSame([1000, 0, 0, 0], [$engine['data_in'], $engine['inbox_events'], $engine['worker_events'], $engine['reads_paused_by_host']]);
+        self::assertSame([1000, 0, 0, 0], [$engine['data_in'], $engine['inbox_queued_events'], $engine['dispatch_queued_events'], $engine['reads_paused_by_host']]);
     }
 
     public function test_wrong_configurations_are_told(): void

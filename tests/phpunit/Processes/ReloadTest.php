@@ -32,7 +32,7 @@ final class ReloadTest extends TestCase
         $server->untilAllIsTold();
         self::assertSame([$master, $engine], [$server->app->master(), $server->engine()], 'these two were not replaced');
         $engine = $server->bus()->stats()['engine'];
-        self::assertSame([0, 0, 0, 0, 0], [$engine['worker_refused'], $engine['worker_dropped'], $engine['worker_redelivered'],
+        self::assertSame([0, 0, 0, 0, 0], [$engine['dispatch_refused'], $engine['dispatch_dropped'], $engine['dispatch_redelivered'],
             $engine['connections_closed'], $engine['nodes_timed_out']]);
 
         $payloads = $versions = $pids = [];
@@ -104,12 +104,12 @@ final class ReloadTest extends TestCase
         $peer = $server->node('a');
         $server->app->write('wait', '');
         $server->command('reload');
-        $this->until(fn () => $server->counter('workers') === 0, 'the worker has left');
+        $this->until(fn () => $server->counter('dispatch_workers') === 0, 'the worker has left');
         for ($number = 1; $number <= 100; $number++) {
             $peer->send(Frame::DATA, (string) $number);
         }
         $peer->beat();
-        $this->until(fn () => $server->counter('worker_events') === 100, 'they wait');
+        $this->until(fn () => $server->counter('dispatch_queued_events') === 100, 'they wait');
         unlink("{$server->app->folder}/wait");
         $server->next('start');
         $this->until(fn () => count($server->notes()) >= 100, 'they are told');

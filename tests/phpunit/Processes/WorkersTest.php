@@ -76,7 +76,7 @@ final class WorkersTest extends TestCase
 
         $online = $server->bus()->stats()['nodes']['online'];
         self::assertSame($online, $ask('return $server->getStats()["nodes"]["online"];'));
-        self::assertSame(2, $ask('return $server->getStats()["engine"]["workers"];'));
+        self::assertSame(2, $ask('return $server->getStats()["engine"]["dispatch_workers"];'));
         self::assertSame([$strangeId, '127.0.0.1', true], $ask("\$node = \$server->getNodeManager()->getNode('$strangeId'); return [\$node->id, \$node->ip, \$node->isOnline()];"));
         self::assertNull($ask('return $server->getNodeManager()->getNode("nobody");'));
         self::assertSame($online, $ask('return count($server->getNodeManager()->getAllNodes());'));
@@ -184,7 +184,7 @@ final class WorkersTest extends TestCase
         foreach ([...$server->phpWorkers(), $server->app->master()] as $pid) {
             self::assertCount(1, $threads($pid));
         }
-        self::assertSame(2, $server->counter('workers'));
+        self::assertSame(2, $server->counter('dispatch_workers'));
     }
 
     /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
@@ -193,7 +193,7 @@ final class WorkersTest extends TestCase
         $server = ServerApp::start($workerman, ['php_workers' => 0]);
         [$pid] = $server->next('start');
         self::assertSame([$pid], $server->app->workers());
-        self::assertSame([$pid, 0], [$server->engine(), $server->counter('workers')]);
+        self::assertSame([$pid, 0], [$server->engine(), $server->counter('dispatch_workers')]);
         $peer = $server->node('a');
         $peer->send(Frame::DATA, 'x')->send(Frame::DATA, 'y');
         $this->until(fn () => count($server->notes()) === 2, 'they are told');

@@ -110,7 +110,7 @@ final class ServerApp
     {
         Wait::until(function (): bool {
             $engine = $this->bus()->stats()['engine'];
-            return $engine['worker_events'] === 0 && $engine['worker_in_flight'] === 0;
+            return $engine['dispatch_queued_events'] === 0 && $engine['dispatch_in_flight_events'] === 0;
         }, 'every event is told', $seconds, fn () => $this->process->transcript());
     }
 }
