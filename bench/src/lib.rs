@@ -10,6 +10,7 @@ pub mod floor;
 pub mod machine;
 pub mod million;
 pub mod plot;
+pub mod poll;
 pub mod proc;
 pub mod protocol;
 pub mod report;

@@ -6,7 +6,7 @@ use heartbus_bench::floor::{self, Reply};
 use heartbus_bench::protocol::{Dialect, Protocol};
 use heartbus_bench::report::{self, Report};
 use heartbus_bench::server::{Cores, Target, has_bus, peers, speaks};
-use heartbus_bench::{Error, Result, million, proc};
+use heartbus_bench::{Error, Result, million, poll, proc};
 use pico_args::Arguments;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,7 +18,7 @@ Usage: heartbus-bench COMMAND [options]
 run     measures everything and writes BENCHMARKS.md
   --out DIR            folder for the page, its plots and its numbers (docs)
   --quick              shorter, once, with fewer nodes
-  --only A,B           heartbeats, churn, idle, threads, memory, waves, data, broadcast, bus, million, curves
+  --only A,B           heartbeats, churn, idle, threads, memory, waves, data, broadcast, bus, poll, million, curves
   --rounds N           of each measurement (5, of some at most 3; --quick: 1)
   --seconds S          each is measured, after a warm-up that does not count (1.5; --quick: 0.5)
   --server-cores LIST  0; the load generator has the next one, or --load-cores LIST
@@ -89,7 +89,7 @@ fn run(mut arguments: Arguments) -> Result<()> {
     let mut report = Report::default();
     let began = Instant::now();
     type Cell = fn(&mut Report, &Settings) -> Result<()>;
-    let all: [(&str, Cell); 10] = [
+    let all: [(&str, Cell); 11] = [
         ("heartbeats", cells::heartbeats),
         ("churn", cells::churn),
         ("idle", cells::idle),
@@ -99,6 +99,7 @@ fn run(mut arguments: Arguments) -> Result<()> {
         ("data", cells::data),
         ("broadcast", cells::broadcast),
         ("bus", cells::bus),
+        ("poll", poll::poll),
         ("million", million::million),
     ];
     for (name, cell) in all.iter().filter(|(name, _)| wants(name)) {

@@ -203,7 +203,7 @@ fn command(protocol: Protocol, reply: Reply, ours: &Ours, port: u16, folder: &Pa
 }
 
 /// Debian puts some servers where the search path of a user does not look.
-fn find(program: &str) -> Option<PathBuf> {
+pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default();
     path.split(':').chain(["/usr/sbin", "/usr/local/sbin"]).map(|folder| Path::new(folder).join(program)).find(|path| path.is_file())
 }
