@@ -1,11 +1,14 @@
-//! An I/O thread: one `mio::Poll` inside tokio's `AsyncFd`, the connections in a slab, one task that drains it.
+//! An I/O thread: one `mio::Poll`, the connections in a slab, one loop that waits for the next event or the next tick.
 //!
 //! Owns sockets, their readiness and the thread's timing wheel. What bytes mean is the session's business, and whether
 //! the server has room for one more connection is [`super::server`]'s.
 //!
-//! mio is edge-triggered. Three rules follow. A read ends at the first short read, unless an event said that the peer
-//! closed: then it ends at zero, because data and FIN in one event come with one edge. Whoever stops earlier than that
-//! goes on the `ready` list. And the readiness of the `AsyncFd` is cleared only after a poll came back empty.
+//! A heartbeat that comes alone costs the thread three system calls: wait, read, write. That is why it waits on its poll
+//! itself, and not in a tokio runtime that watches the poll's descriptor (docs/PERFORMANCE.md has the figures).
+//!
+//! mio is edge-triggered. Two rules follow. A read ends at the first short read, unless an event said that the peer
+//! closed: then it ends at zero, because data and FIN in one event come with one edge. And whoever stops earlier than that
+//! goes on the `ready` list.
 
 use super::Clock;
 use super::connection::{Connection, Phase, Spare};
@@ -30,13 +33,11 @@ use std::net::{Shutdown, SocketAddr};
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::unix::AsyncFd;
-use tokio::time::Instant;
 
 const LISTENER: Token = Token(usize::MAX);
 pub(super) const WAKER: Token = Token(usize::MAX - 1);
 
-/// Events taken per pass; others of the thread's tasks run in between.
+/// Events taken per pass; letters, ticks and connections that are not done with are looked after in between.
 const EVENTS_PER_PASS: usize = 1024;
 /// Reads of one connection per pass: a busy one does not starve the others.
 const READS_PER_PASS: usize = 4;
@@ -164,51 +165,31 @@ impl IoThread {
         })
     }
 
-    pub(super) async fn run(mut self, poll: Poll) -> io::Result<()> {
+    pub(super) fn run(mut self, mut poll: Poll) -> io::Result<()> {
         self.work.journal.worker_started(std::process::id());
-        // The replacement has the caller promise, outside what the compiler checks, that the descriptor stays open. The
-        // poll owns it and lives in here, and core makes no such promises anywhere.
-        #[allow(deprecated)]
-        let mut poll = AsyncFd::with_interest(poll, tokio::io::Interest::READABLE)?;
         let mut events = Events::with_capacity(EVENTS_PER_PASS);
-        let mut next_tick = self.work.now.mono + TICK;
-        let timer = tokio::time::sleep(Duration::from_micros(TICK));
-        tokio::pin!(timer);
+        let mut now = self.work.now.mono;
+        let mut next_tick = now + TICK;
         while !self.done {
-            if self.has_work() {
-                self.pass(poll.get_mut(), &mut events)?;
-            } else {
-                tokio::select! {
-                    biased;
-                    guard = poll.readable_mut() => {
-                        let mut guard = guard?;
-                        if self.pass(guard.get_inner_mut(), &mut events)? {
-                            guard.clear_ready();
-                        }
-                    }
-                    () = &mut timer => {}
-                }
-            }
-            let now = self.clock.now().mono;
+            let wait = if self.has_work() { 0 } else { next_tick.saturating_sub(now) };
+            now = self.pass(&mut poll, &mut events, wait)?;
             if now >= next_tick {
                 if now > next_tick + 2 * TICK {
                     self.is_late = true;
                     // The process was stopped, or starved. What arrived meanwhile is read before anybody's silence is
                     // judged: poll hands out what is ready in turn, so this many passes reach every connection.
                     for _ in 0..=self.connections.len() / EVENTS_PER_PASS + 1 {
-                        if self.pass(poll.get_mut(), &mut events)? {
+                        self.pass(&mut poll, &mut events, 0)?;
+                        if events.is_empty() && !self.has_work() {
                             break;
                         }
                     }
                 }
                 self.tick();
                 self.is_late = false;
-                let now = self.clock.now().mono;
+                now = self.clock.mono();
                 next_tick += TICK * ((now - next_tick) / TICK + 1);
-                timer.as_mut().reset(Instant::now() + Duration::from_micros(next_tick.saturating_sub(now)));
             }
-            // Other tasks of this thread take their turn.
-            tokio::task::yield_now().await;
         }
         Ok(())
     }
@@ -217,9 +198,9 @@ impl IoThread {
         !self.ready.is_empty() || self.mail || self.accept_ready && !self.accept_paused
     }
 
-    /// Handles what is ready. Returns whether nothing was, and nothing is left to go on with.
-    fn pass(&mut self, poll: &mut Poll, events: &mut Events) -> io::Result<bool> {
-        match poll.poll(events, Some(Duration::ZERO)) {
+    /// Waits up to `wait` microseconds for something to do, does it, and returns what time it is then.
+    fn pass(&mut self, poll: &mut Poll, events: &mut Events, wait: u64) -> io::Result<u64> {
+        match poll.poll(events, Some(Duration::from_micros(wait))) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
@@ -240,7 +221,7 @@ impl IoThread {
         }
         if let Some(messages) = NonZeroU64::new(self.work.counters.messages_in.get() - messages) {
             // One look at the clock for everything that this pass read.
-            let micros = self.clock.now().mono.saturating_sub(self.work.now.mono);
+            let micros = self.clock.mono().saturating_sub(self.work.now.mono);
             self.work.counters.message_durations.observe(micros / messages, messages.get());
             self.work.counters.heartbeat_durations.observe(micros, self.work.counters.heartbeats.get() - heartbeats);
         }
@@ -251,7 +232,7 @@ impl IoThread {
             self.accept();
         }
         self.relieve_memory();
-        Ok(events.is_empty() && !self.has_work())
+        Ok(self.clock.mono())
     }
 
     fn on_event(&mut self, slot: usize, event: &Event) {

@@ -29,8 +29,13 @@ impl Clock {
 
     pub fn now(&self) -> Now {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now { mono: self.mono(), unix: unix.as_micros() as u64 }
+    }
+
+    /// The monotonic one alone.
+    pub fn mono(&self) -> u64 {
         // One second ahead, so that no moment of this clock is 0, which means "never" in the hub.
-        Now { mono: self.origin.elapsed().as_micros() as u64 + 1_000_000, unix: unix.as_micros() as u64 }
+        self.origin.elapsed().as_micros() as u64 + 1_000_000
     }
 }
 

@@ -196,9 +196,8 @@ impl Server {
         let mailbox = Arc::new(Mailbox::new(mio::Waker::new(poll.registry(), WAKER).map_err(&cannot_start)?));
         let listener = mio::net::TcpListener::from_std(listener);
         let io = IoThread::new(index, self.shared.clone(), &poll, mailbox.clone(), listener).map_err(&cannot_start)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(&cannot_start)?;
         let thread = spawn_thread(format!("heartbus-io-{index}"), move || {
-            if let Err(error) = runtime.block_on(io.run(poll)) {
+            if let Err(error) = io.run(poll) {
                 tracing::error!(%error, "An I/O thread ended");
             }
         })?;
