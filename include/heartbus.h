@@ -21,13 +21,16 @@
  *
  * Names       Functions and types begin with heartbus_, constants with HEARTBUS_.
  * Status      A function that can fail returns a heartbus_status: HEARTBUS_OK (0), or why not. heartbus_last_error says it
- *             in words. When a function fails, nothing has changed unless its own text says otherwise.
+ *             in words. When a function fails, nothing has changed unless its own text says otherwise. What any function may
+ *             return is not repeated at each: HEARTBUS_INVALID_ARGUMENT, HEARTBUS_WRONG_PROCESS and HEARTBUS_INTERNAL; and
+ *             HEARTBUS_CLOSED once its server or group is stopped, from all that send, change something or look somebody up.
  * Outputs     Results go where the last arguments point, and are written only on HEARTBUS_OK. The memory is the caller's
- *             and need not be initialised.
+ *             and need not be initialised; NULL is refused unless the function allows it.
  * Handles     A heartbus_server, heartbus_clients, heartbus_log or heartbus_bus is made by its _start (or _connect) function
- *             and freed by its _free function, never by free(). Handles are not followed but looked up: NULL, a handle that was freed already (the last 1,024 are
- *             remembered) and a pointer that never was a handle are HEARTBUS_INVALID_ARGUMENT. _free takes NULL.
- *             Clients are numbers within their heartbus_clients; a number is never used twice.
+ *             and freed by its _free function, never by free(). Handles are not followed but looked up: NULL, a handle that
+ *             was freed already (the last 1,024 are remembered), one of another kind and a pointer that never was a handle
+ *             are HEARTBUS_INVALID_ARGUMENT. _free takes NULL. Clients are numbers within their heartbus_clients; a number
+ *             is never used twice.
  * Strings     Come in pairs of pointer and length, in both directions, may hold any byte (names and JSON: UTF-8), and are
  *             not kept after the call returns. NULL with length 0 is an empty string. What the library returns in node_id,
  *             ip, text and metadata is NUL-terminated as well; a payload is not.
@@ -35,19 +38,31 @@
  *             valid until the next poll of the same handle, and until that is freed. What the result of a lookup points to
  *             (_node, _node_of_channel, _node_of_connection, _nodes, _connections, _metrics, heartbus_client_info) is valid
  *             until the next lookup of the same thread, of whatever kind.
+ * Units       Times are seconds as double, moments seconds since 1970; only timeout_ms is milliseconds. Enums have 4 bytes,
+ *             like int. A node's id has 1 to 255 bytes, its metadata at most 64 KiB.
+ * Waiting     No function waits for the network, but for these: _poll, as long as it is told; _stop and _free, 1.5 s;
+ *             heartbus_server_connections, 0.5 s; heartbus_bus_*, as long as heartbus_bus_connect was told; and
+ *             heartbus_server_start and _check for the resolver, where host is a name.
  * Threads     All functions may be called from any thread, except that only one thread at a time polls a handle (a second
  *             one gets HEARTBUS_INVALID_ARGUMENT) and that nobody may use what events point to when another thread polls or
- *             frees their handle. The library's own threads never call into the program and block all signals.
+ *             frees their handle. When a handle is stopped or freed while a thread polls it, that poll ends with
+ *             HEARTBUS_CLOSED. Threads are those of the system: where a language moves its own between them (Go), it holds
+ *             on to one from a call that fails to heartbus_last_error, and from a lookup to the last use of its result.
+ * Signals     The library's own threads never call into the program and block all signals; no call raises SIGPIPE. No
+ *             function may be called from a signal handler: set a flag there, the signal ends a poll of its thread.
  * Fork        A handle belongs to the process that made it. In a forked child every use of it is HEARTBUS_WRONG_PROCESS, also
  *             freeing it, and the child may start servers and clients of its own. As a child shares the descriptors of its
  *             parent's connections, it should exec or end, or be forked before the first start.
+ * Process     The first start raises the soft limit of descriptors to the hard one. A program may end without freeing
+ *             anything: its connections are closed without a word. dlclose leaves the library where it is.
  * Panics      A fault inside the library ends as HEARTBUS_INTERNAL, never as an unwinding through the caller's frames. Only
  *             memory that runs out ends the process.
  * Versions    Numbers of enums are assigned once. Structs do not grow: what later versions add is in their reserved fields,
  *             which are 0 until then. New enum values may come, so a switch wants a default. See heartbus_abi_version.
  *
  * Configuration is JSON text, so that it can grow without a change of the interface: an object with the keys of the PHP
- * library and the engine's own. Unknown keys are refused. Times are seconds, fractions allowed. null means the default.
+ * library and the engine's own. Unknown keys are refused. Times are seconds from 0.001 to a year, fractions allowed. null
+ * means the default, which is shown.
  *
  * Server      host "0.0.0.0" (IPv4, IPv6 or a name) | port 9501, 0 takes a free one | worker_count 0 (I/O threads; 0 is one
  *             per core, never more than cores) | heartbeat_timeout 30 | register_timeout 30 | max_connections 1000000 |
@@ -59,12 +74,12 @@
  *             enable_rate_limit (false until one of the three before is set) | max_requests_per_second 0 (no limit; of
  *             all connections together) | stats_interval 60 (of the log) | bus null (the bus socket: an absolute path, or
  *             a name, whose socket then stands in the usual place) | bus_group null (a group whose users may ask it as well) |
- *             inbox_events 65536 | inbox_bytes 67108864 (how much may wait for poll; when it is full, data waits in the senders' sockets, and other events of one
- *             node are put together).
+ *             inbox_events 65536 | inbox_bytes 67108864 (how much may wait for poll; when it is full, data waits in the
+ *             senders' sockets, and other events of one node are put together).
  *
  * Client      host "127.0.0.1" | port 9501 | heartbeat_interval 10 | auto_reconnect true | reconnect_interval 5, the base of an
  *             exponential back-off | max_reconnect_attempts 0 (no limit) | node_id null (one is made up, and kept) |
- *             metadata {} (any object or list, sent as it is) | connect_timeout 5 | outbox_bytes 1048576 |
+ *             metadata [] (any object or list, sent as it is) | connect_timeout 5 | outbox_bytes 1048576 |
  *             protocol 2 (any bytes, where the server can; 1 stays with the old wire).
  *
  * Clients     (a group) inbox_events 65536 | inbox_bytes 67108864.
@@ -368,7 +383,8 @@ const char *heartbus_event_name(int32_t type);
 // Starts a server. `config` is JSON text (see the first page); NULL with length 0 means all defaults. `events` is a sum of
 // heartbus_events: what the server tells. Free the server with heartbus_server_free.
 //
-// HEARTBUS_CONFIG when a setting is wrong, HEARTBUS_IO when the address cannot be listened on.
+// HEARTBUS_CONFIG when a setting is wrong, HEARTBUS_IO when the address cannot be listened on, HEARTBUS_INVALID_ARGUMENT when
+// `events` holds a bit that is no event.
 heartbus_status heartbus_server_start(const char *config,
                                       size_t config_len,
                                       uint32_t events,
@@ -392,18 +408,22 @@ heartbus_status heartbus_server_free(heartbus_server *server);
 heartbus_status heartbus_server_port(const heartbus_server *server, uint16_t *port);
 
 // A descriptor that is readable while events wait, and for good once the server has stopped. For poll, epoll, select or
-// any event loop: wait until it is readable, then call heartbus_server_poll. Never read from it, write to it or close it.
+// any event loop: wait until it is readable, then call heartbus_server_poll. Never read from it, write to it or close it. Where
+// it is watched edge-triggered (EPOLLET), poll until `count` is 0: it does not become readable again while events wait.
 heartbus_status heartbus_server_fd(const heartbus_server *server,
                                    int *fd);
 
 // Replaces what the server tells: `events` is a sum of heartbus_events. What waits already is still told.
+//
+// HEARTBUS_INVALID_ARGUMENT when `events` holds a bit that is no event.
 heartbus_status heartbus_server_subscribe(heartbus_server *server, uint32_t events);
 
 // Takes up to `capacity` events into the caller's array and says how many in `count`. Waits for the first one for
-// `timeout_ms` milliseconds: 0 does not wait, -1 waits without end. `count` is 0 when the time is over, or when a signal
-// arrived while waiting. What the events point to is valid until the next poll of this server, or until it is freed.
+// `timeout_ms` milliseconds: 0 does not wait, -1 (or less) waits without end. `count` is 0 when the time is over, or when a
+// signal arrived while waiting. What the events point to is valid until the next poll of this server, or until it is freed.
 //
-// HEARTBUS_CLOSED when the server has stopped and every event was taken.
+// HEARTBUS_CLOSED when the server has stopped and every event was taken, HEARTBUS_INVALID_ARGUMENT when `capacity` is 0 or
+// another thread is polling.
 heartbus_status heartbus_server_poll(heartbus_server *server,
                                      heartbus_event *events,
                                      size_t capacity,
@@ -589,8 +609,8 @@ heartbus_status heartbus_log_poll(heartbus_log *log,
 
 // Connects to the bus socket of a server on this machine. `socket` is its absolute path, or the name of the server, which is
 // then looked for in the usual places; NULL with length 0 means "HeartbeatServer", as a server of PHP is called. Every call
-// waits for its answer for up to `timeout` seconds. When the server was started anew, the next call connects again. Free
-// it with heartbus_bus_free.
+// waits for its answer for up to `timeout` seconds, 0.001 to 3600; calls of several threads take turns. When the server was
+// started anew, the next call connects again. Free it with heartbus_bus_free.
 //
 // HEARTBUS_IO when nobody answers there or this user may not ask, HEARTBUS_PROTOCOL when it speaks another version; from every
 // function below, too. HEARTBUS_TIMEOUT: the request may still be carried out.
@@ -610,7 +630,8 @@ heartbus_status heartbus_bus_send(heartbus_bus *bus,
                                   size_t payload_len,
                                   int64_t channel_id);
 
-// Sends data to several nodes on their main channels, and says for how many of them it was queued in `count`.
+// Sends data to several nodes on their main channels, and says for how many of them it was queued in `count`, which may be
+// NULL. Who is not online, or has no room, is not counted.
 heartbus_status heartbus_bus_send_many(heartbus_bus *bus,
                                        const heartbus_text *node_ids,
                                        size_t node_count,
@@ -618,7 +639,7 @@ heartbus_status heartbus_bus_send_many(heartbus_bus *bus,
                                        size_t payload_len,
                                        size_t *count);
 
-// Sends data to every node that is online, and says for how many it was queued in `count`.
+// Sends data to every node that is online, and says for how many it was queued in `count`, which may be NULL.
 heartbus_status heartbus_bus_broadcast(heartbus_bus *bus, const char *payload, size_t payload_len, size_t *count);
 
 // Takes a node off the bus, as heartbus_server_disconnect.

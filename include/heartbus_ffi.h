@@ -286,7 +286,8 @@ const char *heartbus_event_name(int32_t type);
 // Starts a server. `config` is JSON text (see the first page); NULL with length 0 means all defaults. `events` is a sum of
 // heartbus_events: what the server tells. Free the server with heartbus_server_free.
 //
-// HEARTBUS_CONFIG when a setting is wrong, HEARTBUS_IO when the address cannot be listened on.
+// HEARTBUS_CONFIG when a setting is wrong, HEARTBUS_IO when the address cannot be listened on, HEARTBUS_INVALID_ARGUMENT when
+// `events` holds a bit that is no event.
 heartbus_status heartbus_server_start(const char *config,
                                       size_t config_len,
                                       uint32_t events,
@@ -310,18 +311,22 @@ heartbus_status heartbus_server_free(heartbus_server *server);
 heartbus_status heartbus_server_port(const heartbus_server *server, uint16_t *port);
 
 // A descriptor that is readable while events wait, and for good once the server has stopped. For poll, epoll, select or
-// any event loop: wait until it is readable, then call heartbus_server_poll. Never read from it, write to it or close it.
+// any event loop: wait until it is readable, then call heartbus_server_poll. Never read from it, write to it or close it. Where
+// it is watched edge-triggered (EPOLLET), poll until `count` is 0: it does not become readable again while events wait.
 heartbus_status heartbus_server_fd(const heartbus_server *server,
                                    int *fd);
 
 // Replaces what the server tells: `events` is a sum of heartbus_events. What waits already is still told.
+//
+// HEARTBUS_INVALID_ARGUMENT when `events` holds a bit that is no event.
 heartbus_status heartbus_server_subscribe(heartbus_server *server, uint32_t events);
 
 // Takes up to `capacity` events into the caller's array and says how many in `count`. Waits for the first one for
-// `timeout_ms` milliseconds: 0 does not wait, -1 waits without end. `count` is 0 when the time is over, or when a signal
-// arrived while waiting. What the events point to is valid until the next poll of this server, or until it is freed.
+// `timeout_ms` milliseconds: 0 does not wait, -1 (or less) waits without end. `count` is 0 when the time is over, or when a
+// signal arrived while waiting. What the events point to is valid until the next poll of this server, or until it is freed.
 //
-// HEARTBUS_CLOSED when the server has stopped and every event was taken.
+// HEARTBUS_CLOSED when the server has stopped and every event was taken, HEARTBUS_INVALID_ARGUMENT when `capacity` is 0 or
+// another thread is polling.
 heartbus_status heartbus_server_poll(heartbus_server *server,
                                      heartbus_event *events,
                                      size_t capacity,
@@ -507,8 +512,8 @@ heartbus_status heartbus_log_poll(heartbus_log *log,
 
 // Connects to the bus socket of a server on this machine. `socket` is its absolute path, or the name of the server, which is
 // then looked for in the usual places; NULL with length 0 means "HeartbeatServer", as a server of PHP is called. Every call
-// waits for its answer for up to `timeout` seconds. When the server was started anew, the next call connects again. Free
-// it with heartbus_bus_free.
+// waits for its answer for up to `timeout` seconds, 0.001 to 3600; calls of several threads take turns. When the server was
+// started anew, the next call connects again. Free it with heartbus_bus_free.
 //
 // HEARTBUS_IO when nobody answers there or this user may not ask, HEARTBUS_PROTOCOL when it speaks another version; from every
 // function below, too. HEARTBUS_TIMEOUT: the request may still be carried out.
@@ -528,7 +533,8 @@ heartbus_status heartbus_bus_send(heartbus_bus *bus,
                                   size_t payload_len,
                                   int64_t channel_id);
 
-// Sends data to several nodes on their main channels, and says for how many of them it was queued in `count`.
+// Sends data to several nodes on their main channels, and says for how many of them it was queued in `count`, which may be
+// NULL. Who is not online, or has no room, is not counted.
 heartbus_status heartbus_bus_send_many(heartbus_bus *bus,
                                        const heartbus_text *node_ids,
                                        size_t node_count,
@@ -536,7 +542,7 @@ heartbus_status heartbus_bus_send_many(heartbus_bus *bus,
                                        size_t payload_len,
                                        size_t *count);
 
-// Sends data to every node that is online, and says for how many it was queued in `count`.
+// Sends data to every node that is online, and says for how many it was queued in `count`, which may be NULL.
 heartbus_status heartbus_bus_broadcast(heartbus_bus *bus, const char *payload, size_t payload_len, size_t *count);
 
 // Takes a node off the bus, as heartbus_server_disconnect.

@@ -6,7 +6,7 @@ use crate::handle::{self, Object};
 use crate::lookup::with_texts;
 use crate::nodes::{heartbus_connection, heartbus_node};
 use crate::numbers::{heartbus_stat, write_metrics, write_stats};
-use crate::raw::{bytes, inout, invalid, out, out_slice, slice, text};
+use crate::raw::{bytes, inout, invalid, out, out_if_wanted, out_slice, slice, text};
 use crate::server::{no_such_channel, no_such_node, timeout_of};
 use crate::status::{guard, heartbus_status};
 use heartbus_core::bus::{Bus, NodeInfo};
@@ -49,8 +49,8 @@ fn ask<R>(bus: *const heartbus_bus, question: impl FnOnce(&mut Bus) -> Result<R,
 
 /// Connects to the bus socket of a server on this machine. `socket` is its absolute path, or the name of the server, which is
 /// then looked for in the usual places; NULL with length 0 means "HeartbeatServer", as a server of PHP is called. Every call
-/// waits for its answer for up to `timeout` seconds. When the server was started anew, the next call connects again. Free
-/// it with heartbus_bus_free.
+/// waits for its answer for up to `timeout` seconds, 0.001 to 3600; calls of several threads take turns. When the server was
+/// started anew, the next call connects again. Free it with heartbus_bus_free.
 ///
 /// HEARTBUS_IO when nobody answers there or this user may not ask, HEARTBUS_PROTOCOL when it speaks another version; from every
 /// function below, too. HEARTBUS_TIMEOUT: the request may still be carried out.
@@ -101,7 +101,8 @@ pub unsafe extern "C" fn heartbus_bus_send(
     })
 }
 
-/// Sends data to several nodes on their main channels, and says for how many of them it was queued in `count`.
+/// Sends data to several nodes on their main channels, and says for how many of them it was queued in `count`, which may be
+/// NULL. Who is not online, or has no room, is not counted.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn heartbus_bus_send_many(
     bus: *mut heartbus_bus,
@@ -115,14 +116,17 @@ pub unsafe extern "C" fn heartbus_bus_send_many(
         // SAFETY: the caller's array of texts, its bytes and the place for the number, as the first page asks.
         let (ids, payload, count) = unsafe {
             let ids = slice("node_ids", node_ids, node_count)?.iter().map(|id| text("node_ids", id.text, id.len));
-            (ids.collect::<Result<Vec<_>, _>>()?, bytes("payload", payload, payload_len)?, out("count", count)?)
+            (ids.collect::<Result<Vec<_>, _>>()?, bytes("payload", payload, payload_len)?, out_if_wanted("count", count)?)
         };
-        count.write(ask(bus, |bus| bus.send_many(&ids, payload))?);
+        let queued = ask(bus, |bus| bus.send_many(&ids, payload))?;
+        if let Some(count) = count {
+            count.write(queued);
+        }
         Ok(())
     })
 }
 
-/// Sends data to every node that is online, and says for how many it was queued in `count`.
+/// Sends data to every node that is online, and says for how many it was queued in `count`, which may be NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn heartbus_bus_broadcast(
     bus: *mut heartbus_bus,
@@ -132,8 +136,11 @@ pub unsafe extern "C" fn heartbus_bus_broadcast(
 ) -> heartbus_status {
     guard(|| {
         // SAFETY: the caller's bytes and the place for the number, as the first page asks.
-        let (payload, count) = unsafe { (bytes("payload", payload, payload_len)?, out("count", count)?) };
-        count.write(ask(bus, |bus| bus.broadcast(payload))?);
+        let (payload, count) = unsafe { (bytes("payload", payload, payload_len)?, out_if_wanted("count", count)?) };
+        let queued = ask(bus, |bus| bus.broadcast(payload))?;
+        if let Some(count) = count {
+            count.write(queued);
+        }
         Ok(())
     })
 }

@@ -58,6 +58,15 @@ pub(crate) unsafe fn out<'a, T>(name: &str, target: *mut T) -> Result<&'a mut Ma
     Ok(unsafe { out_slice(name, target, 1) }?.first_mut().expect("a slice of one"))
 }
 
+/// Where a result goes that the caller may not want.
+///
+/// # Safety
+/// As [`out`].
+pub(crate) unsafe fn out_if_wanted<'a, T>(name: &str, target: *mut T) -> Result<Option<&'a mut MaybeUninit<T>>, Error> {
+    // SAFETY: the same promise.
+    if target.is_null() { Ok(None) } else { unsafe { out(name, target) }.map(Some) }
+}
+
 /// A number of the caller that is read and changed.
 ///
 /// # Safety

@@ -3,7 +3,7 @@
 use crate::event::{heartbus_event, mask};
 use crate::handle::{self, Object};
 use crate::queue::Queue;
-use crate::raw::{bytes, invalid, out, out_slice, text};
+use crate::raw::{bytes, invalid, out, out_if_wanted, out_slice, text};
 use crate::status::{guard, heartbus_status};
 use heartbus_core::engine::Engine;
 use heartbus_core::error::{Error, ErrorKind};
@@ -62,7 +62,8 @@ pub(crate) fn timeout_of(seconds: f64) -> Duration {
 /// Starts a server. `config` is JSON text (see the first page); NULL with length 0 means all defaults. `events` is a sum of
 /// heartbus_events: what the server tells. Free the server with heartbus_server_free.
 ///
-/// HEARTBUS_CONFIG when a setting is wrong, HEARTBUS_IO when the address cannot be listened on.
+/// HEARTBUS_CONFIG when a setting is wrong, HEARTBUS_IO when the address cannot be listened on, HEARTBUS_INVALID_ARGUMENT when
+/// `events` holds a bit that is no event.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn heartbus_server_start(
     config: *const c_char,
@@ -130,7 +131,8 @@ pub unsafe extern "C" fn heartbus_server_port(server: *const heartbus_server, po
 }
 
 /// A descriptor that is readable while events wait, and for good once the server has stopped. For poll, epoll, select or
-/// any event loop: wait until it is readable, then call heartbus_server_poll. Never read from it, write to it or close it.
+/// any event loop: wait until it is readable, then call heartbus_server_poll. Never read from it, write to it or close it. Where
+/// it is watched edge-triggered (EPOLLET), poll until `count` is 0: it does not become readable again while events wait.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn heartbus_server_fd(server: *const heartbus_server, fd: *mut c_int) -> heartbus_status {
     guard(|| {
@@ -142,6 +144,8 @@ pub unsafe extern "C" fn heartbus_server_fd(server: *const heartbus_server, fd: 
 }
 
 /// Replaces what the server tells: `events` is a sum of heartbus_events. What waits already is still told.
+///
+/// HEARTBUS_INVALID_ARGUMENT when `events` holds a bit that is no event.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn heartbus_server_subscribe(server: *mut heartbus_server, events: u32) -> heartbus_status {
     guard(|| {
@@ -152,10 +156,11 @@ pub unsafe extern "C" fn heartbus_server_subscribe(server: *mut heartbus_server,
 }
 
 /// Takes up to `capacity` events into the caller's array and says how many in `count`. Waits for the first one for
-/// `timeout_ms` milliseconds: 0 does not wait, -1 waits without end. `count` is 0 when the time is over, or when a signal
-/// arrived while waiting. What the events point to is valid until the next poll of this server, or until it is freed.
+/// `timeout_ms` milliseconds: 0 does not wait, -1 (or less) waits without end. `count` is 0 when the time is over, or when a
+/// signal arrived while waiting. What the events point to is valid until the next poll of this server, or until it is freed.
 ///
-/// HEARTBUS_CLOSED when the server has stopped and every event was taken.
+/// HEARTBUS_CLOSED when the server has stopped and every event was taken, HEARTBUS_INVALID_ARGUMENT when `capacity` is 0 or
+/// another thread is polling.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn heartbus_server_poll(
     server: *mut heartbus_server,
@@ -206,13 +211,11 @@ pub unsafe extern "C" fn heartbus_server_broadcast(
 ) -> heartbus_status {
     guard(|| {
         let object = handle::get::<Server>(server)?;
-        // SAFETY: the caller's bytes, as the first page asks.
-        let payload = unsafe { bytes("payload", payload, payload_len) }?;
-        // SAFETY: the place for the result, as the first page asks. Looked at first: nothing is sent on an error.
-        let target = if count.is_null() { None } else { Some(unsafe { out("count", count) }?) };
+        // SAFETY: the caller's bytes and the place for the number, as the first page asks.
+        let (payload, count) = unsafe { (bytes("payload", payload, payload_len)?, out_if_wanted("count", count)?) };
         let queued = object.engine.broadcast(payload)?;
-        if let Some(target) = target {
-            target.write(queued);
+        if let Some(count) = count {
+            count.write(queued);
         }
         Ok(())
     })

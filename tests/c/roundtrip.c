@@ -577,7 +577,8 @@ static void another_process_asks(void) {
               strcmp(client_tells(HEARTBUS_EVENT_CLIENT_DATA, dave)->payload, "all") == 0,
           "and one to all");
     check_refused(heartbus_bus_send_many(bus, NULL, 3, TEXT("x"), &count), HEARTBUS_INVALID_ARGUMENT, "node_ids is NULL", "several need an array");
-    check_refused(heartbus_bus_broadcast(bus, TEXT("x"), NULL), HEARTBUS_INVALID_ARGUMENT, "count is NULL", "and a number its place");
+    check(heartbus_bus_broadcast(bus, TEXT("unasked"), NULL) == HEARTBUS_OK && heartbus_bus_send_many(bus, both, 1, TEXT("unasked"), NULL) == HEARTBUS_OK,
+          "how many they were need not be asked");
 
     heartbus_stat stats[128];
     check(heartbus_bus_stats(bus, stats, 128, &count) == HEARTBUS_OK && count > 40 && strcmp(stats[0].name, "connections_total") == 0 &&
@@ -785,6 +786,29 @@ static void *wait_without_end(void *argument) {
     return NULL;
 }
 
+/* Returns when it waits, which is when a poll of our own is refused. */
+static pthread_t poll_elsewhere(waiting *waiting) {
+    pthread_t thread;
+    waiting->count = 9;
+    pthread_create(&thread, NULL, wait_without_end, waiting);
+    heartbus_event event;
+    size_t count;
+    heartbus_status status = HEARTBUS_OK;
+    for (long long until = now_ms() + LONGEST_WAIT_MS; status == HEARTBUS_OK && now_ms() < until;)
+        status = heartbus_server_poll(waiting->server, &event, 1, 0, &count);
+    check_refused(status, HEARTBUS_INVALID_ARGUMENT, "Another thread is polling", "while one thread polls another cannot");
+    return thread;
+}
+
+/* Not exit(): leak checkers would look for what only the parent can free. */
+static void leave_child(int code) {
+    fflush(stdout);
+    char result[16];
+    snprintf(result, sizeof result, "exit %d", code);
+    execl("/bin/sh", "sh", "-c", result, (char *)NULL);
+    _exit(255);
+}
+
 static void on_alarm(int signal) { (void)signal; }
 
 static void waiting_ends(void) {
@@ -796,20 +820,133 @@ static void waiting_ends(void) {
     wait_without_end(&waiting);
     check(waiting.status == HEARTBUS_OK && waiting.count == 0, "a signal ends a poll without end");
 
-    pthread_t thread;
-    waiting.count = 9;
-    pthread_create(&thread, NULL, wait_without_end, &waiting);
-    heartbus_event event;
-    size_t count;
-    /* Until the thread waits, our own polls succeed. */
-    heartbus_status status = HEARTBUS_OK;
-    for (long long until = now_ms() + LONGEST_WAIT_MS; status == HEARTBUS_OK && now_ms() < until;)
-        status = heartbus_server_poll(waiting.server, &event, 1, 0, &count);
-    check_refused(status, HEARTBUS_INVALID_ARGUMENT, "Another thread is polling", "while one thread polls another cannot");
+    pthread_t thread = poll_elsewhere(&waiting);
     check(heartbus_server_stop(waiting.server) == HEARTBUS_OK, "a server is stopped while a thread polls it without end");
     pthread_join(thread, NULL);
     check(waiting.status == HEARTBUS_CLOSED && waiting.count == 9, "that thread is told, and its count left alone");
     heartbus_server_free(waiting.server);
+
+    start_server("{\"host\":\"127.0.0.1\",\"port\":0}", 0, &waiting.server);
+    thread = poll_elsewhere(&waiting);
+    check(heartbus_server_free(waiting.server) == HEARTBUS_OK, "another is freed meanwhile");
+    pthread_join(thread, NULL);
+    check(waiting.status == HEARTBUS_CLOSED && waiting.count == 9, "that thread is told as well");
+}
+
+/* One handle of each kind. */
+typedef struct {
+    heartbus_server *server;
+    heartbus_clients *clients;
+    heartbus_log *log;
+    heartbus_bus *bus;
+} handles;
+
+/* Calls every function that takes a handle (with arguments that are right otherwise), and wants each to refuse it. */
+static void all_refuse(handles h, heartbus_status wanted, const char *text, const char *sentence) {
+    static _Alignas(8) unsigned char results[256];
+    memset(results, 0x5a, sizeof results);
+    void *result = results;
+    size_t *count = result;
+    heartbus_text id = {TEXT("x")};
+    int calls = 0, wrong = 0;
+#define REFUSE(call)                                                                                                   \
+    do {                                                                                                               \
+        heartbus_status got = (call);                                                                                  \
+        calls++;                                                                                                       \
+        if (got != wanted || !last_error_has(text)) {                                                                  \
+            wrong++;                                                                                                   \
+            printf("        %s: %s\n", #call, heartbus_status_name(got));                                              \
+        }                                                                                                              \
+    } while (0)
+    REFUSE(heartbus_server_stop(h.server));
+    REFUSE(heartbus_server_port(h.server, result));
+    REFUSE(heartbus_server_fd(h.server, result));
+    REFUSE(heartbus_server_subscribe(h.server, HEARTBUS_ON_DATA));
+    REFUSE(heartbus_server_poll(h.server, result, 1, -1, count));
+    REFUSE(heartbus_server_send(h.server, TEXT("x"), TEXT("x"), 0));
+    REFUSE(heartbus_server_broadcast(h.server, TEXT("x"), count));
+    REFUSE(heartbus_server_disconnect(h.server, TEXT("x")));
+    REFUSE(heartbus_server_keep_alive(h.server, TEXT("x")));
+    REFUSE(heartbus_server_heartbeat_timeout(h.server, result));
+    REFUSE(heartbus_server_set_heartbeat_timeout(h.server, 1));
+    REFUSE(heartbus_server_close_door(h.server));
+    REFUSE(heartbus_server_node(h.server, TEXT("x"), result));
+    REFUSE(heartbus_server_node_of_channel(h.server, 1, result));
+    REFUSE(heartbus_server_node_of_connection(h.server, 1, result));
+    REFUSE(heartbus_server_nodes(h.server, result, result, 1, count));
+    REFUSE(heartbus_server_connections(h.server, result, 1, count));
+    REFUSE(heartbus_server_stats(h.server, result, 1, count));
+    REFUSE(heartbus_server_metrics(h.server, result, count));
+    REFUSE(heartbus_clients_stop(h.clients));
+    REFUSE(heartbus_clients_fd(h.clients, result));
+    REFUSE(heartbus_clients_poll(h.clients, result, 1, -1, count));
+    REFUSE(heartbus_clients_count(h.clients, count));
+    REFUSE(heartbus_client_connect(h.clients, TEXT("{}"), result));
+    REFUSE(heartbus_client_send(h.clients, 1, TEXT("x"), 0));
+    REFUSE(heartbus_client_ping(h.clients, 1));
+    REFUSE(heartbus_client_disconnect(h.clients, 1));
+    REFUSE(heartbus_client_info(h.clients, 1, result));
+    REFUSE(heartbus_log_fd(h.log, result));
+    REFUSE(heartbus_log_poll(h.log, result, 1, -1, count));
+    REFUSE(heartbus_bus_send(h.bus, TEXT("x"), TEXT("x"), 0));
+    REFUSE(heartbus_bus_send_many(h.bus, &id, 1, TEXT("x"), count));
+    REFUSE(heartbus_bus_broadcast(h.bus, TEXT("x"), count));
+    REFUSE(heartbus_bus_disconnect(h.bus, TEXT("x")));
+    REFUSE(heartbus_bus_keep_alive(h.bus, TEXT("x")));
+    REFUSE(heartbus_bus_node(h.bus, TEXT("x"), result));
+    REFUSE(heartbus_bus_node_of_channel(h.bus, 1, result));
+    REFUSE(heartbus_bus_node_of_connection(h.bus, 1, result));
+    REFUSE(heartbus_bus_nodes(h.bus, NULL, 0, NULL, 0, result, result, 1, count));
+    REFUSE(heartbus_bus_connections(h.bus, result, 1, count));
+    REFUSE(heartbus_bus_stats(h.bus, result, 1, count));
+    REFUSE(heartbus_bus_metrics(h.bus, result, count));
+    REFUSE(heartbus_bus_heartbeat_timeout(h.bus, result));
+    REFUSE(heartbus_bus_set_heartbeat_timeout(h.bus, 1));
+    REFUSE(heartbus_bus_close_door(h.bus));
+    /* NULL may be freed, as with free(). */
+    if (h.server) {
+        REFUSE(heartbus_server_free(h.server));
+        REFUSE(heartbus_clients_free(h.clients));
+        REFUSE(heartbus_log_free(h.log));
+        REFUSE(heartbus_bus_free(h.bus));
+    }
+#undef REFUSE
+    bool untouched = true;
+    for (size_t i = 0; i < sizeof results; i++)
+        untouched = untouched && results[i] == 0x5a;
+    check(wrong == 0 && untouched, "%s: %d functions refuse it and write nothing", sentence, calls);
+}
+
+static void every_function_knows_its_handle(void) {
+    char path[64], config[160];
+    snprintf(path, sizeof path, "/tmp/heartbus-handles-%d.sock", (int)getpid());
+    snprintf(config, sizeof config, "{\"host\":\"127.0.0.1\",\"port\":0,\"bus\":\"%s\"}", path);
+    handles mine, strangers = {(heartbus_server *)config, (heartbus_clients *)path, (heartbus_log *)&mine, (heartbus_bus *)&config[8]};
+    check(start_server(config, 0, &mine.server) == HEARTBUS_OK && heartbus_clients_start(NULL, 0, &mine.clients) == HEARTBUS_OK &&
+              heartbus_log_start(HEARTBUS_LOG_ERROR, &mine.log) == HEARTBUS_OK &&
+              heartbus_bus_connect(path, strlen(path), 10, &mine.bus) == HEARTBUS_OK,
+          "there is a handle of each kind");
+    all_refuse((handles){0}, HEARTBUS_INVALID_ARGUMENT, "is NULL", "NULL is no handle");
+    all_refuse(strangers, HEARTBUS_INVALID_ARGUMENT, "no handle", "nor is the address of something else");
+    handles swapped = {(heartbus_server *)mine.clients, (heartbus_clients *)mine.log, (heartbus_log *)mine.bus, (heartbus_bus *)mine.server};
+    all_refuse(swapped, HEARTBUS_INVALID_ARGUMENT, "another kind", "nor a handle of another kind");
+    fflush(stdout);
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(30);
+        signal(SIGALRM, SIG_DFL);
+        failed = 0;
+        all_refuse(mine, HEARTBUS_WRONG_PROCESS, "belongs to the parent process", "nor its parent's in a forked child");
+        leave_child(failed);
+    }
+    int status = -1;
+    waitpid(child, &status, 0);
+    check(status == 0, "and the child ends in order");
+    check(heartbus_bus_heartbeat_timeout(mine.bus, (double *)config) == HEARTBUS_OK && heartbus_bus_free(mine.bus) == HEARTBUS_OK &&
+              heartbus_clients_free(mine.clients) == HEARTBUS_OK && heartbus_log_free(mine.log) == HEARTBUS_OK &&
+              heartbus_server_free(mine.server) == HEARTBUS_OK,
+          "all of them still work, until they are freed");
+    all_refuse(mine, HEARTBUS_INVALID_ARGUMENT, "freed already", "then none of them is a handle");
 }
 
 static void a_forked_child_is_refused(void) {
@@ -846,12 +983,7 @@ static void a_forked_child_is_refused(void) {
         check(start_server("{\"host\":\"127.0.0.1\",\"port\":0}", 0, &own) == HEARTBUS_OK, "but it starts a server of its own");
         check(heartbus_server_stop(own) == HEARTBUS_OK && heartbus_server_free(own) == HEARTBUS_OK, "stops and frees it");
         check_refused(heartbus_server_free(own), HEARTBUS_INVALID_ARGUMENT, "no handle", "but not twice");
-        fflush(stdout);
-        /* Not exit(): leak checkers would look for what only the parent can free. */
-        char result[16];
-        snprintf(result, sizeof result, "exit %d", failed ? 255 : passed);
-        execl("/bin/sh", "sh", "-c", result, (char *)NULL);
-        _exit(255);
+        leave_child(failed ? 255 : passed);
     }
     int status = 0;
     waitpid(child, &status, 0);
@@ -944,6 +1076,7 @@ int main(int argc, char **argv) {
     null_and_strangers_are_refused();
     errors_belong_to_their_thread();
     waiting_ends();
+    every_function_knows_its_handle();
     a_forked_child_is_refused();
     a_server_stops();
     clients_stop();
