@@ -1,7 +1,7 @@
 //! `PfinalClub\AsyncioHeartbeat\Server\HeartbeatServer`: the engine as PHP sees it.
 
 use crate::arguments;
-use crate::backend::{Backend, Registration};
+use crate::backend::Backend;
 use crate::classes::invoke;
 use crate::config::{self, Loop};
 use crate::declare::Declare;
@@ -21,7 +21,7 @@ use heartbus_core::bus;
 use heartbus_core::config::{BusConfig, ServerConfig};
 use heartbus_core::engine::Engine;
 use heartbus_core::error::{Error, ErrorKind};
-use heartbus_core::event::{Departure, Event, EventMask};
+use heartbus_core::event::EventMask;
 use heartbus_core::hub::dispatch::DispatchLimits;
 use heartbus_core::inbox::Inbox;
 use std::cell::{Cell, OnceCell, RefCell};
@@ -35,7 +35,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 mod socket;
+mod telling;
 mod worker;
+
+use telling::Pending;
 
 const NAME: &str = r"PfinalClub\AsyncioHeartbeat\Server\HeartbeatServer";
 
@@ -105,19 +108,6 @@ pub enum Role {
     Engine,
     /// Callbacks of the engine next door.
     Worker,
-}
-
-/// An event on its way to its callback.
-struct Pending {
-    event: Event<Registration>,
-    sequence: u64,
-    redelivered: bool,
-    /// Only for a channel that PHP holds: the callbacks for it run in another worker.
-    watched: bool,
-    /// A worker's batch, and its place there.
-    batch: u64,
-    place: u32,
-    is_last: bool,
 }
 
 pub struct Server {
@@ -794,42 +784,6 @@ impl Server {
         self.config.channel_queue_size
     }
 
-    /// True when there is a callback, which has run then.
-    fn call<const N: usize>(&self, kind: Kind, arguments: [Zval; N]) -> Outcome<bool> {
-        let callback = self.callbacks.borrow()[kind as usize].clone();
-        match callback {
-            Some(callback) => callback.call(arguments).map(|_| true),
-            None => Ok(false),
-        }
-    }
-
-    fn has(&self, kind: Kind) -> bool {
-        self.callbacks.borrow()[kind as usize].is_some()
-    }
-
-    fn call_for_node<const N: usize>(&self, kind: Kind, about: &Registration, more: impl FnOnce(Zval) -> [Zval; N]) -> Outcome<bool> {
-        let engine = self.engine.borrow().clone();
-        match engine {
-            // Making the object costs more than looking whether anybody wants it.
-            Some(engine) if self.has(kind) => self.call(kind, more(self.views.node(self.weak(), &engine, about)?)),
-            _ => Ok(false),
-        }
-    }
-
-    fn tell_monitors(&self, about: &Registration) -> Outcome<bool> {
-        match self.engine().filter(|_| self.views.are_monitors_running()) {
-            Some(engine) => self.views.tell_monitors(&self.views.node(self.weak(), &engine, about)?),
-            None => Ok(false),
-        }
-    }
-
-    /// If the callback throws or suspends its fiber, the next turn of the loop wakes them.
-    fn ring_for_waiters(&self, host: &Host, are_waiting: bool) {
-        if are_waiting {
-            host.ring();
-        }
-    }
-
     /// Asks the engine for something. None, and a word in the log, when it cannot be done.
     pub fn ask<T>(&self, question: impl FnOnce(&Backend) -> std::result::Result<T, Error>) -> Outcome<Option<T>> {
         let engine = self.engine.borrow().clone();
@@ -890,140 +844,5 @@ impl Server {
             ),
             ("engine", statistics::engine(&stats, self.views.dropped())),
         ]))
-    }
-}
-
-impl Source for Server {
-    fn pending(&self) -> usize {
-        self.pending.borrow().len()
-    }
-
-    fn refill(&self, max: usize) -> Outcome {
-        self.acknowledge();
-        let mut pending = self.pending.borrow_mut();
-        if let Some(inbox) = &*self.inbox.borrow() {
-            let mut events = VecDeque::new();
-            inbox.drain(&mut events, max);
-            let first = self.sequence.get() + 1;
-            self.sequence.set(self.sequence.get() + events.len() as u64);
-            pending.extend(events.into_iter().zip(first..).map(|(event, sequence)| Pending {
-                event: event.map_node(Registration::Here),
-                sequence,
-                redelivered: false,
-                watched: false,
-                batch: 0,
-                place: 0,
-                is_last: false,
-            }));
-        } else if matches!(self.state.get(), State::Running | State::Stopping) {
-            let mut events = VecDeque::new();
-            // An engine that is gone shows in the phase.
-            self.next_door(|next_door| next_door.attachment.borrow_mut().drain(&mut events, max));
-            // What has been read already does not make the descriptor readable.
-            self.may_have_more.set(events.len() == max);
-            if self.may_have_more.get() {
-                Host::current().ring();
-            }
-            pending.extend(events.into_iter().map(|delivered| Pending {
-                place: self.place_in(delivered.batch),
-                event: delivered.told.event.map_node(Registration::NextDoor),
-                sequence: delivered.told.sequence,
-                redelivered: delivered.told.redelivered,
-                watched: delivered.told.watched,
-                batch: delivered.batch,
-                is_last: delivered.is_last,
-            }));
-        }
-        Ok(())
-    }
-
-    fn tell_next(&self, host: &Host) -> Outcome<bool> {
-        // The batch before must not be told again, whatever becomes of this one.
-        self.acknowledge();
-        let next = self.pending.borrow_mut().pop_front();
-        let Some(pending) = next else { return Ok(false) };
-        self.finished_batch.set(pending.is_last.then_some(pending.batch));
-        let position = (pending.batch, pending.place);
-        let outermost = self.telling.get().or(Some(position));
-        let is_nested = self.telling.replace(outermost).is_some();
-        self.seen.set(Some((pending.batch, pending.place + 1)));
-        let before = self.told.replace(Some((pending.sequence, pending.redelivered)));
-        let told = if pending.watched { self.tell_channel(host, &pending) } else { self.tell(host, pending) };
-        self.told.set(before);
-        if !is_nested {
-            self.telling.set(None);
-        }
-        if told.is_ok() {
-            self.acknowledge();
-        }
-        told
-    }
-}
-
-impl Server {
-    /// Says that every event of a batch was told.
-    fn acknowledge(&self) {
-        if let Some(batch) = self.finished_batch.take() {
-            self.seen.set(None);
-            self.say(|attachment| attachment.acknowledge(batch));
-        }
-    }
-
-    /// The place of the next event of a batch.
-    fn place_in(&self, batch: u64) -> u32 {
-        let place = match self.last_place.get() {
-            (last, place) if last == batch => place + 1,
-            _ => 0,
-        };
-        self.last_place.set((batch, place));
-        place
-    }
-
-    /// Lets a channel have what its node sent, or know that it left.
-    fn tell_channel(&self, host: &Host, pending: &Pending) -> Outcome<bool> {
-        let is_waited_for = match &pending.event {
-            Event::Data { node, channel_id, payload } => self.views.receive(node, *channel_id, payload, pending.sequence),
-            Event::Left { node, .. } => self.views.node_left(node),
-            _ => false,
-        };
-        self.ring_for_waiters(host, is_waited_for);
-        Ok(self.views.wake()? > 0)
-    }
-
-    fn tell(&self, host: &Host, Pending { event, sequence, .. }: Pending) -> Outcome<bool> {
-        if let Event::Register { count, .. } | Event::Left { count, .. } = &event {
-            self.coalesced.set(self.coalesced.get() + u64::from(count.saturating_sub(1)));
-        }
-        match event {
-            Event::Connect { connection_id, peer } => {
-                let ip = text(peer.ip().to_canonical().to_string());
-                self.call(Connect, [ip, value(i64::from(peer.port())), value(connection_id as i64)])
-            }
-            Event::Register { node, .. } => self.call_for_node(Register, &node, |node| [node]),
-            Event::Heartbeat { node, .. } => self.call_for_node(Heartbeat, &node, |node| [node]),
-            Event::Data { ref node, channel_id, ref payload } => {
-                // Into the queue first, without running anything: whatever the callback does, the order stays.
-                let is_waited_for = self.views.receive(node, channel_id, payload, sequence);
-                self.ring_for_waiters(host, is_waited_for);
-                let called = self.call_for_node(Data, node, |node| [node, text(payload), value(i64::from(channel_id))])?;
-                Ok(self.views.wake()? > 0 || called)
-            }
-            Event::Left { node, how, .. } => {
-                let kind = match how {
-                    Departure::Unregistered => Unregister,
-                    Departure::TimedOut => Timeout,
-                    Departure::Replaced => Replaced,
-                    Departure::Disconnected => Disconnected,
-                };
-                let is_waited_for = self.views.node_left(&node);
-                self.ring_for_waiters(host, is_waited_for);
-                // First those that never throw: whatever the server's own callback does, they are told.
-                let monitored = how == Departure::TimedOut && self.tell_monitors(&node)?;
-                let called = self.call_for_node(kind, &node, |node| [node])?;
-                Ok(self.views.wake()? > 0 || called || monitored)
-            }
-            Event::Close { connection_id, reason } => self.call(Close, [value(connection_id as i64), text(reason.as_str())]),
-            Event::Client { .. } => Ok(false),
-        }
     }
 }
