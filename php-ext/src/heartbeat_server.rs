@@ -64,6 +64,7 @@ enum Kind {
     Register,
     Heartbeat,
     Data,
+    DataBatch,
     Unregister,
     Timeout,
     Replaced,
@@ -75,11 +76,12 @@ enum Kind {
 use Kind::*;
 
 /// The kinds by name, in the order of the enum, and what the inbox must be asked for.
-const KINDS: [(&str, Kind, EventMask); 11] = [
+const KINDS: [(&str, Kind, EventMask); 12] = [
     ("connect", Connect, EventMask::CONNECT),
     ("register", Register, EventMask::REGISTER),
     ("heartbeat", Heartbeat, EventMask::HEARTBEAT),
     ("data", Data, EventMask::DATA),
+    ("data.batch", DataBatch, EventMask::DATA),
     ("unregister", Unregister, EventMask::LEFT),
     ("timeout", Timeout, EventMask::LEFT),
     ("replaced", Replaced, EventMask::LEFT),
@@ -383,7 +385,16 @@ fn on(call: &mut Call) -> Outcome {
         let known = KINDS.map(|(name, ..)| name).join(", ");
         return Err(exception::invalid_argument(&format!("Unknown event: {} (there are: {known})", String::from_utf8_lossy(bytes(event)))));
     };
-    let _replaced = server.callbacks.borrow_mut()[place].replace(callback);
+    let _replaced = {
+        let mut callbacks = server.callbacks.borrow_mut();
+        // Two ways to be told the same: each message is told once.
+        let other = match KINDS[place].1 {
+            Data => callbacks[DataBatch as usize].take(),
+            DataBatch => callbacks[Data as usize].take(),
+            _ => None,
+        };
+        (callbacks[place].replace(callback), other)
+    };
     server.resubscribe();
     Ok(())
 }

@@ -297,6 +297,28 @@ impl Views {
         Ok(node)
     }
 
+    /// The objects of many registrations, each brought up to date once.
+    pub fn nodes(&self, server: &Weak<Server>, engine: &Backend, about: Vec<&Registration>) -> Outcome<Vec<Zval>> {
+        let mut known = NumberMap::<RegistrationKey, usize>::default();
+        let mut objects: Vec<Zval> = Vec::with_capacity(about.len());
+        let mut before = None;
+        for (place, node) in about.into_iter().enumerate() {
+            let key = node.key();
+            // What one node sent comes in a row, mostly.
+            let same = if before == Some(key) { Some(place - 1) } else { known.get(&key).copied() };
+            let object = match same {
+                Some(place) => objects[place].shallow_clone(),
+                None => self.node(server, engine, node)?,
+            };
+            if same.is_none() {
+                known.insert(key, place);
+            }
+            objects.push(object);
+            before = Some(key);
+        }
+        Ok(objects)
+    }
+
     /// The object of a node's channel; null for a node that left.
     fn channel(&self, live: &Live, node: &Registration) -> Outcome<Zval> {
         if let Some(object) = self.channel_of(node) {

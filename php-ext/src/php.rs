@@ -127,6 +127,15 @@ pub fn map_of(entries: impl IntoIterator<Item = (&'static str, Zval), IntoIter: 
     array
 }
 
+/// A packed array.
+pub fn list(values: Vec<Zval>) -> Zval {
+    let mut array = Zval::new();
+    // SAFETY: C takes the values over, so they are not dropped here.
+    unsafe { shim::heartbus_list(&raw mut array, values.as_ptr(), values.len() as u32) };
+    values.into_iter().for_each(std::mem::forget);
+    array
+}
+
 /// A value that cannot fail to become a PHP value: numbers, booleans, null.
 pub fn value(value: impl IntoZval) -> Zval {
     value.into_zval(false).unwrap_or_else(|_| Zval::null())

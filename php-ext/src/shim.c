@@ -147,6 +147,18 @@ void heartbus_method_closure(zval *result, zend_class_entry *ce, zend_object *ob
 
 void heartbus_share_string(zend_string *string, zval *value) { ZVAL_STR_COPY(value, string); }
 
+/* Takes the values over. */
+void heartbus_list(zval *array, const zval *values, uint32_t count)
+{
+	array_init_size(array, count);
+	zend_hash_real_init_packed(Z_ARRVAL_P(array));
+	ZEND_HASH_FILL_PACKED(Z_ARRVAL_P(array)) {
+		for (uint32_t i = 0; i < count; i++) {
+			ZEND_HASH_FILL_ADD(&values[i]);
+		}
+	} ZEND_HASH_FILL_END();
+}
+
 /* $array[$key] = $value, and $array[$key] or NULL, with PHP's rules for keys like "12". */
 void heartbus_array_set(zval *array, zend_string *key, zval *value)
 {

@@ -37,6 +37,7 @@ unsafe extern "C" {
     pub fn heartbus_method_closure(result: *mut zval, ce: *mut zend_class_entry, object: *mut zend_object, name: *const c_char, len: usize);
 
     pub fn heartbus_share_string(string: *mut zend_string, value: *mut zval);
+    pub fn heartbus_list(array: *mut zval, values: *const zval, count: u32);
     pub fn heartbus_array_set(array: *mut zval, key: *mut zend_string, value: *mut zval);
     pub fn heartbus_array_get(array: *const zval, key: *mut zend_string) -> *mut zval;
     pub fn heartbus_numeric(value: *const zval, number: *mut f64) -> bool;

@@ -307,12 +307,14 @@ namespace PfinalClub\AsyncioHeartbeat\Server
         /**
          * One callback per event, the last one wins:
          * connect (string $ip, int $port, int $connectionId), register (Node), heartbeat (Node),
-         * data (Node, string $payload, int $channelId), unregister (Node), timeout (Node), replaced (Node), disconnected (Node),
+         * data (Node, string $payload, int $channelId), data.batch (list<Node>, list<string> $payloads, list<int> $channelIds),
+         * unregister (Node), timeout (Node), replaced (Node), disconnected (Node),
          * close (int $connectionId, string $reason), start (HeartbeatServer), stop (HeartbeatServer).
+         * data.batch gets the messages that wait, 1,024 or 1 MiB at most, and never waits for more; it and data replace each other.
          * A node that leaves gets exactly one of unregister, timeout, replaced and disconnected. In PHP workers each is told start
          * and stop; what is subscribed to in start holds for that worker.
          *
-         * @param 'connect'|'register'|'heartbeat'|'data'|'unregister'|'timeout'|'replaced'|'disconnected'|'close'|'start'|'stop' $event
+         * @param 'connect'|'register'|'heartbeat'|'data'|'data.batch'|'unregister'|'timeout'|'replaced'|'disconnected'|'close'|'start'|'stop' $event
          * @throws \InvalidArgumentException when there is no such event
          */
         public function on(string $event, callable $callback): void {}
@@ -376,7 +378,8 @@ namespace PfinalClub\AsyncioHeartbeat\Server
 
         /**
          * Of the event whose callback runs: its number, and whether it may have been told before, to a worker that died. Empty
-         * outside of callbacks.
+         * outside of callbacks. In data.batch the number is that of the first message; one that may have been told before comes
+         * alone.
          *
          * @return array{}|array{sequence: int, redelivered: bool}
          */

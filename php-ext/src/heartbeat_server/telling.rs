@@ -10,18 +10,29 @@ use super::Kind::*;
 use super::{Kind, Server, State};
 use crate::backend::Registration;
 use crate::host::{Host, Source};
-use crate::php::{Outcome, text, value};
+use crate::php::{Outcome, list, text, value};
 use ext_php_rs::types::Zval;
 use heartbus_core::event::{Departure, Event};
 use std::collections::VecDeque;
 
+/// What one call of a `data.batch` callback gets: as many messages as wait, up to these bounds. A single longer message
+/// still makes a call of its own.
+const MESSAGES: usize = 1024;
+const MESSAGE_BYTES: usize = 1 << 20;
+
 /// An event on its way to its callback.
 pub(super) struct Pending {
     event: Event<Registration>,
-    sequence: u64,
-    redelivered: bool,
     /// Only for a channel that PHP holds: the callbacks for it run in another worker.
     watched: bool,
+    mark: Mark,
+}
+
+/// Where an event stands among the others.
+#[derive(Copy, Clone)]
+struct Mark {
+    sequence: u64,
+    redelivered: bool,
     /// A worker's batch, and its place there.
     batch: u64,
     place: u32,
@@ -43,12 +54,8 @@ impl Source for Server {
             self.sequence.set(self.sequence.get() + events.len() as u64);
             pending.extend(events.into_iter().zip(first..).map(|(event, sequence)| Pending {
                 event: event.map_node(Registration::Here),
-                sequence,
-                redelivered: false,
                 watched: false,
-                batch: 0,
-                place: 0,
-                is_last: false,
+                mark: Mark { sequence, redelivered: false, batch: 0, place: 0, is_last: false },
             }));
         } else if matches!(self.state.get(), State::Running | State::Stopping) {
             let mut events = VecDeque::new();
@@ -60,13 +67,15 @@ impl Source for Server {
                 Host::current().ring();
             }
             pending.extend(events.into_iter().map(|delivered| Pending {
-                place: self.place_in(delivered.batch),
-                event: delivered.told.event.map_node(Registration::NextDoor),
-                sequence: delivered.told.sequence,
-                redelivered: delivered.told.redelivered,
                 watched: delivered.told.watched,
-                batch: delivered.batch,
-                is_last: delivered.is_last,
+                mark: Mark {
+                    sequence: delivered.told.sequence,
+                    redelivered: delivered.told.redelivered,
+                    batch: delivered.batch,
+                    place: self.place_in(delivered.batch),
+                    is_last: delivered.is_last,
+                },
+                event: delivered.told.event.map_node(Registration::NextDoor),
             }));
         }
         Ok(())
@@ -75,24 +84,35 @@ impl Source for Server {
     fn tell_next(&self, host: &Host) -> Outcome<bool> {
         // The batch before must not be told again, whatever becomes of this one.
         self.acknowledge();
+        let together = if self.has(DataBatch) { take_messages(&mut self.pending.borrow_mut()) } else { Vec::new() };
+        if let [first, .., last] | [first @ last] = &together[..] {
+            return self.tell_from(first.mark, last.mark, || self.tell_messages(host, &together));
+        }
         let next = self.pending.borrow_mut().pop_front();
         let Some(pending) = next else { return Ok(false) };
-        self.finished_batch.set(pending.is_last.then_some(pending.batch));
-        let position = (pending.batch, pending.place);
-        let outermost = self.telling.get().or(Some(position));
-        let is_nested = self.telling.replace(outermost).is_some();
-        self.seen.set(Some((pending.batch, pending.place + 1)));
-        let before = self.told.replace(Some((pending.sequence, pending.redelivered)));
-        let told = if pending.watched { self.tell_channel(host, &pending) } else { self.tell(host, pending) };
-        self.told.set(before);
-        if !is_nested {
-            self.telling.set(None);
-        }
-        if told.is_ok() {
-            self.acknowledge();
-        }
-        told
+        let mark = pending.mark;
+        self.tell_from(mark, mark, || if pending.watched { self.tell_channel(host, &pending) } else { self.tell(host, pending) })
     }
+}
+
+/// The messages that wait in front and can be told at once. They are of one worker's batch: what is acknowledged is whole.
+/// One that may have been told before comes alone, so that the callback can learn its number, and what kills worker after
+/// worker takes none of its neighbours along.
+fn take_messages(pending: &mut VecDeque<Pending>) -> Vec<Pending> {
+    let Some(batch) = pending.front().map(|first| first.mark.batch) else { return Vec::new() };
+    let (mut count, mut bytes) = (0, 0);
+    for Pending { event, watched, mark } in pending.iter().take(MESSAGES) {
+        let Event::Data { payload, .. } = event else { break };
+        bytes += payload.len();
+        if *watched || mark.batch != batch || count > 0 && (mark.redelivered || bytes > MESSAGE_BYTES) {
+            break;
+        }
+        count += 1;
+        if mark.redelivered {
+            break;
+        }
+    }
+    pending.drain(..count).collect()
 }
 
 impl Server {
@@ -132,6 +152,24 @@ impl Server {
         }
     }
 
+    /// Tells events that follow each other, and remembers how far that has come.
+    fn tell_from(&self, first: Mark, last: Mark, tell: impl FnOnce() -> Outcome<bool>) -> Outcome<bool> {
+        self.finished_batch.set(last.is_last.then_some(last.batch));
+        let outermost = self.telling.get().or(Some((first.batch, first.place)));
+        let is_nested = self.telling.replace(outermost).is_some();
+        self.seen.set(Some((last.batch, last.place + 1)));
+        let before = self.told.replace(Some((first.sequence, first.redelivered)));
+        let told = tell();
+        self.told.set(before);
+        if !is_nested {
+            self.telling.set(None);
+        }
+        if told.is_ok() {
+            self.acknowledge();
+        }
+        told
+    }
+
     /// Says that every event of a batch was told.
     fn acknowledge(&self) {
         if let Some(batch) = self.finished_batch.take() {
@@ -153,7 +191,7 @@ impl Server {
     /// Lets a channel have what its node sent, or know that it left.
     fn tell_channel(&self, host: &Host, pending: &Pending) -> Outcome<bool> {
         let is_waited_for = match &pending.event {
-            Event::Data { node, channel_id, payload } => self.views.receive(node, *channel_id, payload, pending.sequence),
+            Event::Data { node, channel_id, payload } => self.views.receive(node, *channel_id, payload, pending.mark.sequence),
             Event::Left { node, .. } => self.views.node_left(node),
             _ => false,
         };
@@ -161,7 +199,7 @@ impl Server {
         Ok(self.views.wake()? > 0)
     }
 
-    fn tell(&self, host: &Host, Pending { event, sequence, .. }: Pending) -> Outcome<bool> {
+    fn tell(&self, host: &Host, Pending { event, mark, .. }: Pending) -> Outcome<bool> {
         if let Event::Register { count, .. } | Event::Left { count, .. } = &event {
             self.coalesced.set(self.coalesced.get() + u64::from(count.saturating_sub(1)));
         }
@@ -174,7 +212,7 @@ impl Server {
             Event::Heartbeat { node, .. } => self.call_for_node(Heartbeat, &node, |node| [node]),
             Event::Data { ref node, channel_id, ref payload } => {
                 // Into the queue first, without running anything: whatever the callback does, the order stays.
-                let is_waited_for = self.views.receive(node, channel_id, payload, sequence);
+                let is_waited_for = self.views.receive(node, channel_id, payload, mark.sequence);
                 self.ring_for_waiters(host, is_waited_for);
                 let called = self.call_for_node(Data, node, |node| [node, text(payload), value(i64::from(channel_id))])?;
                 Ok(self.views.wake()? > 0 || called)
@@ -196,5 +234,27 @@ impl Server {
             Event::Close { connection_id, reason } => self.call(Close, [value(connection_id as i64), text(reason.as_str())]),
             Event::Client { .. } => Ok(false),
         }
+    }
+
+    /// Tells messages by one call, whose arguments are those of many calls as lists.
+    fn tell_messages(&self, host: &Host, messages: &[Pending]) -> Outcome<bool> {
+        let (callback, engine) = (self.callbacks.borrow()[DataBatch as usize].clone(), self.engine());
+        let (Some(callback), Some(engine)) = (callback, engine) else { return Ok(false) };
+        let mut nodes = Vec::with_capacity(messages.len());
+        let mut payloads = Vec::with_capacity(messages.len());
+        let mut channels = Vec::with_capacity(messages.len());
+        for Pending { event, mark, .. } in messages {
+            let Event::Data { node, channel_id, payload } = event else { continue };
+            // Into the queues first, as above.
+            let is_waited_for = self.views.receive(node, *channel_id, payload, mark.sequence);
+            self.ring_for_waiters(host, is_waited_for);
+            nodes.push(node);
+            payloads.push(text(payload));
+            channels.push(value(i64::from(*channel_id)));
+        }
+        let nodes = self.views.nodes(self.weak(), &engine, nodes)?;
+        callback.call([nodes, payloads, channels].map(list))?;
+        self.views.wake()?;
+        Ok(true)
     }
 }

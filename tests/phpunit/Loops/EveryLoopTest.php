@@ -154,6 +154,31 @@ final class EveryLoopTest extends TestCase
     }
 
     /** @dataProvider \Heartbus\Tests\EventLoop::foreign */
+    public function test_ten_thousand_messages_that_are_told_many_at_once_arrive_though_the_callbacks_suspend(string $name): void
+    {
+        $port = Port::free();
+        $process = EventLoop::named($name)->run("inside(function () {
+            \$server = new HeartbeatServer('127.0.0.1', $port, ['worker_count' => 2]);" . '
+            $next = $wrong = [];
+            $done = 0;
+            $server->on("data.batch", function (array $nodes, array $payloads) use ($server, &$next, &$wrong, &$done) {
+                foreach ($payloads as $i => $payload) {
+                    $id = $nodes[$i]->id;
+                    $next[$id] ??= 0;
+                    if ((int) $payload !== $next[$id]++) { $wrong[] = [$id, $payload]; }
+                }
+                nap(0.01);
+                // As they were, whatever was told meanwhile.
+                if (count($payloads) !== count($nodes)) { $wrong[] = count($nodes); }
+                if (($done += count($payloads)) === 10000) { ksort($next); say("counted", $next, $wrong); }
+            });
+            $server->on("start", fn () => say("ready"));
+            $server->start();
+        });');
+        $this->assertTenThousandArrive($process, $port);
+    }
+
+    /** @dataProvider \Heartbus\Tests\EventLoop::foreign */
     public function test_whoever_resumes_a_callback_waits_for_its_end_and_not_for_the_events_behind_it(string $name): void
     {
         $port = Port::free();

@@ -2,7 +2,7 @@
 
 namespace Heartbus\Tests\Processes;
 
-use Heartbus\Tests\{Crowd, Frame, ServerApp, TestCase};
+use Heartbus\Tests\{Crowd, Frame, ServerApp, TestCase, WorkermanApp};
 
 /** Processes that die: what the others notice of it. */
 final class CrashTest extends TestCase
@@ -12,21 +12,91 @@ final class CrashTest extends TestCase
     /** @dataProvider \Heartbus\Tests\WorkermanApp::installationsAndWorkers */
     public function test_a_killed_worker_costs_no_connection_and_no_message_and_at_most_one_batch_comes_again(string $workerman, int $workers): void
     {
-        $server = ServerApp::start($workerman, ['php_workers' => $workers]);
-        for ($worker = 0; $worker < $workers; $worker++) {
-            $server->next('start');
+        $this->killWorkers(ServerApp::start($workerman, ['php_workers' => $workers]), $workers);
+    }
+
+    /** @dataProvider \Heartbus\Tests\WorkermanApp::installationsAndWorkers */
+    public function test_the_same_holds_for_messages_that_are_told_at_once(string $workerman, int $workers): void
+    {
+        $this->killWorkers(ServerApp::start($workerman, ['php_workers' => $workers], ServerApp::NOTE . '
+            $server->on("data.batch", function (array $nodes, array $payloads) use ($server) {
+                foreach ($payloads as $i => $payload) { note($server, $nodes[$i], $payload); }
+            });'), $workers);
+    }
+
+    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
+    public function test_messages_at_which_a_worker_died_come_again_one_by_one_and_say_so(string $workerman): void
+    {
+        $server = $this->dieAtOnce($workerman, 'posix_kill(getmypid(), SIGKILL);', 3);
+        $first = $sequences = $again = [];
+        foreach ($server->process->said('batch') as [$payloads, $sequence, $redelivered]) {
+            if ($redelivered) {
+                self::assertCount(1, $payloads, 'alone');
+                $again[] = $payloads[0];
+                self::assertSame($sequences[$payloads[0]] ??= $sequence, $sequence, 'the number of this message');
+            } else {
+                array_push($first, ...$payloads);
+                $fatal = in_array('70', $payloads, true) ? $payloads : $fatal ?? [];
+            }
         }
-        $crowd = Crowd::join($server->port, 200, 0.1);
-        $kills = 3;
-        for ($kill = 0; $kill < $kills; $kill++) {
-            $crowd->talk(1);
-            posix_kill($server->phpWorkers()[0], SIGKILL);
+        self::assertSame([], array_diff($again, $first), 'once unmarked before');
+        self::assertSame($first, array_values(array_unique($first)));
+        self::assertCount(2, array_keys($again, '70', true), 'three workers died of it');
+        self::assertSame([], array_diff($fatal, $again), 'what the first of them had been told comes again');
+        self::assertSame(1, $server->counter('worker_abandoned'));
+    }
+
+    /** @dataProvider departures */
+    public function test_a_callback_that_throws_or_exits_was_told_all_messages_of_its_call(string $workerman, string $departure): void
+    {
+        $server = $this->dieAtOnce($workerman, $departure, 1);
+        self::assertNotContains(true, array_column($server->process->said('batch'), 2));
+        self::assertSame(0, $server->counter('worker_redelivered'));
+    }
+
+    public static function departures(): array
+    {
+        $ends = ['exit' => 'exit(7);', 'error' => 'no_such_function();', 'exception' => 'throw new DomainException("from the callback");',
+            'out of memory' => 'ini_set("memory_limit", "32M"); str_repeat("x", 1 << 30);'];
+        $sets = [];
+        foreach (WorkermanApp::installations() as $name => [$folder]) {
+            foreach ($ends as $end => $code) {
+                $sets["$name, $end"] = [$folder, $code];
+            }
+        }
+        return $sets;
+    }
+
+    /** A hundred messages, of which the callback ends its worker by the 70th, so many times. All the others are told, in their order. */
+    private function dieAtOnce(string $workerman, string $end, int $times): ServerApp
+    {
+        $server = ServerApp::start($workerman, [], '
+            $server->on("start", fn () => say("start", getmypid()));
+            $server->on("data.batch", function (array $nodes, array $payloads) use ($server) {
+                if ($payloads === ["wait"]) {
+                    say("waits");
+                    while (!is_file("go")) { usleep(5000); clearstatcache(); }
+                    return;
+                }
+                say("batch", $payloads, ...array_values($server->event()));
+                if (in_array("70", $payloads, true)) { ' . $end . ' }
+            });');
+        $server->next('start');
+        $peer = $server->node('a');
+        $peer->send(Frame::DATA, 'wait');
+        $server->next('waits');
+        $peer->bytes(implode('', array_map(fn (int $number) => Frame::bytes(Frame::DATA, (string) $number), range(1, 100))));
+        $this->until(fn () => $server->counter('data_in') === 101, 'all have arrived');
+        touch("{$server->app->folder}/go");
+        for ($time = 0; $time < $times; $time++) {
             $server->next('start', 30);
         }
-        $rounds = $crowd->finish();
         $server->untilAllIsTold();
-        $this->assertNothingLost($server, 200, $rounds, $kills * self::BATCH);
-        self::assertSame(0, $server->counter('connections_closed'));
+        $all = array_merge(...array_column($server->process->said('batch'), 0));
+        self::assertSame(array_map(strval(...), range(1, 100)), array_values(array_unique($all)));
+        self::assertCount($times, array_keys($all, '70', true));
+        $peer->beat();
+        return $server;
     }
 
     /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
@@ -135,6 +205,24 @@ final class CrashTest extends TestCase
         self::assertStringContainsString('stop success', $server->command('stop'));
         self::assertSame(0, $server->process->exitCode());
         self::assertCount(4, $server->process->said('stop'));
+    }
+
+    private function killWorkers(ServerApp $server, int $workers): void
+    {
+        for ($worker = 0; $worker < $workers; $worker++) {
+            $server->next('start');
+        }
+        $crowd = Crowd::join($server->port, 200, 0.1);
+        $kills = 3;
+        for ($kill = 0; $kill < $kills; $kill++) {
+            $crowd->talk(1);
+            posix_kill($server->phpWorkers()[0], SIGKILL);
+            $server->next('start', 30);
+        }
+        $rounds = $crowd->finish();
+        $server->untilAllIsTold();
+        $this->assertNothingLost($server, 200, $rounds, $kills * self::BATCH);
+        self::assertSame(0, $server->counter('connections_closed'));
     }
 
     /** Every message of every node was told, first in its order; what was told again says so. */
