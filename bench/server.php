@@ -42,11 +42,11 @@ switch ($options['mode']) {
         break;
     case 'batch':
         $count = 0;
-        $server->on('data.batch', function (array $messages) use ($server, &$count): void {
-            $count += count($messages);
-            foreach ($messages as [$node, $payload]) {
+        $server->on('data.batch', function (array $nodes, array $payloads) use ($server, &$count): void {
+            $count += count($payloads);
+            foreach ($payloads as $i => $payload) {
                 if ($payload === '?') {
-                    $server->sendTo($node->id, (string) $count);
+                    $server->sendTo($nodes[$i]->id, (string) $count);
                 }
             }
         });

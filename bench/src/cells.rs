@@ -335,9 +335,7 @@ pub fn data(report: &mut Report, settings: &Settings) -> Result<()> {
             for (cores, place) in [(&settings.cores, "one core"), (&both, "both cores")] {
                 let name = format!("{mode}, {place}");
                 for _ in 0..settings.few_rounds() {
-                    let Ok(server) = start(Protocol::Heartbus(*dialect), Reply::Heartbeat, &Ours { mode, ..Ours::default() }, cores) else {
-                        break;
-                    };
+                    let server = start(Protocol::Heartbus(*dialect), Reply::Heartbeat, &Ours { mode, ..Ours::default() }, cores)?;
                     let mut fleet = Fleet::connected(server.target, 100)?;
                     let load = if mode == "echo" {
                         fleet.closed_loop(&message, 16, settings.window)?
@@ -362,6 +360,11 @@ pub fn data(report: &mut Report, settings: &Settings) -> Result<()> {
                     }
                     "count" if place == "both cores" => {
                         report.at_least(format!("{title}, {}, messages", dialect.name()), 1_000_000.0, "/s", rate)
+                    }
+                    "batch" => {
+                        let each = format!("count, {place}/Heartbus {}/per_second", dialect.name());
+                        let ratio = report.ratio(&format!("{name}/Heartbus {}/per_second", dialect.name()), &each);
+                        report.at_least(format!("{title}, {}, {place}, over a callback for each", dialect.name()), 1.0, "", ratio)
                     }
                     _ => {}
                 }
