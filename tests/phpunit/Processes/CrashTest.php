@@ -43,7 +43,7 @@ final class CrashTest extends TestCase
         self::assertSame($first, array_values(array_unique($first)));
         self::assertCount(2, array_keys($again, '70', true), 'three workers died of it');
         self::assertSame([], array_diff($fatal, $again), 'what the first of them had been told comes again');
-        self::assertSame(1, $server->counter('worker_abandoned'));
+        self::assertSame(1, $server->counter('dispatch_abandoned'));
     }
 
     /** @dataProvider departures */
@@ -51,7 +51,7 @@ final class CrashTest extends TestCase
     {
         $server = $this->dieAtOnce($workerman, $departure, 1);
         self::assertNotContains(true, array_column($server->process->said('batch'), 2));
-        self::assertSame(0, $server->counter('worker_redelivered'));
+        self::assertSame(0, $server->counter('dispatch_redelivered'));
     }
 
     public static function departures(): array
