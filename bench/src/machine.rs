@@ -93,13 +93,13 @@ impl Machine {
     /// Fires what is due, and returns how many nodes left by that.
     pub fn tick(&mut self) -> usize {
         let before = self.hub.node_count();
-        while let Some(timer) = self.wheel.pop(self.now) {
+        while let Some((key, timer)) = self.wheel.pop(self.now) {
             let slot = timer.slot as usize;
             if timer.channel_id == 0 {
                 continue;
             }
             let Some(mut session) = self.sessions[slot].take() else { continue };
-            let next = session.node_timer(&mut self.context(), timer.channel_id, false);
+            let next = session.node_timer(&mut self.context(), key, timer.channel_id, false);
             self.replies.clear();
             if let Next::Close(reason) = next {
                 session.close(&mut self.context(), reason);

@@ -210,11 +210,11 @@ impl Bus {
     /// Turns the clock to the next tick and lets it fire.
     fn tick(&mut self) {
         self.now = (self.now / TICK + 1) * TICK;
-        while let Some(timer) = self.wheel.pop(self.now) {
+        while let Some((key, timer)) = self.wheel.pop(self.now) {
             self.touched += 1;
             let next = self.with(timer.slot, |session, cx| match timer.channel_id {
                 0 => session.register_timer(cx, false),
-                channel_id => session.node_timer(cx, channel_id, false),
+                channel_id => session.node_timer(cx, key, channel_id, false),
             });
             self.follow(timer.slot, next.expect("timers go with their session"));
         }

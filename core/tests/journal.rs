@@ -179,7 +179,9 @@ fn a_node_s_coming_and_each_way_of_going_is_one_line() {
         thread.register(&mut b, "y");
         let [x, y] = ["x", "y"].map(|id| thread.hub.node(id).unwrap());
         thread.now += TIMEOUT + SECOND / 2;
-        b.node_timer(&mut thread.context(), x.channel_id(), false);
+        let is_of_x = |timer: &Timer| timer.channel_id == x.channel_id();
+        let (key, _) = std::iter::from_fn(|| thread.wheel.pop(thread.now)).find(|(_, timer)| is_of_x(timer)).unwrap();
+        b.node_timer(&mut thread.context(), key, x.channel_id(), false);
         thread.hub.disconnect("y", &thread.counters).unwrap();
         // The connection ends before it hears of the eviction.
         b.close(&mut thread.context(), heartbus_core::event::CloseReason::PeerClosed);

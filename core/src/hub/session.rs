@@ -120,22 +120,22 @@ impl Session {
     }
 
     /// A node's timer fired. `reading_stopped` says that we stopped reading this connection ourselves: its silence is ours.
-    pub fn node_timer(&mut self, cx: &mut Context<'_>, channel_id: u32, reading_stopped: bool) -> Next {
-        let Some(node) = self.nodes.get(channel_id).map(|registered| &registered.node) else {
-            return Next::Continue;
-        };
+    pub fn node_timer(&mut self, cx: &mut Context<'_>, timer: Key, channel_id: u32, reading_stopped: bool) -> Next {
         let timeout = cx.hub.heartbeat_timeout();
-        let seen = if reading_stopped { cx.now.mono } else { node.last_seen() };
-        if cx.now.mono <= seen + timeout {
-            self.arm(cx, channel_id, seen + timeout);
+        let alive_until = |seen: u64| (cx.now.mono <= seen + timeout).then_some(seen + timeout);
+        // A heartbeat for all nodes of the connection answers for each without a look at it: there may be a million.
+        let deadline = if reading_stopped { Some(cx.now.mono + timeout) } else { alive_until(self.link.last_seen()) };
+        let node = || self.nodes.get(channel_id).map(|registered| &registered.node);
+        if let Some(deadline) = deadline.or_else(|| alive_until(node()?.last_seen())) {
+            cx.wheel.rearm(timer, deadline);
             return Next::Continue;
         }
-        if !cx.hub.leave(node, Departure::TimedOut, cx.counters) {
-            // It left elsewhere at this moment. The eviction that is under way says why, and finds a timer to remove.
-            self.arm(cx, channel_id, cx.now.mono + timeout);
+        if node().is_some_and(|node| !cx.hub.leave(node, Departure::TimedOut, cx.counters)) {
+            // It left elsewhere at this moment. The eviction that is under way says why.
+            cx.wheel.rearm(timer, cx.now.mono + timeout);
             return Next::Continue;
         }
-        // Its timer has just fired, so there is none to remove.
+        cx.wheel.remove(timer);
         let Some(Registered { node, .. }) = self.nodes.remove(channel_id) else {
             return Next::Continue;
         };
@@ -150,10 +150,10 @@ impl Session {
 
     /// The connection's own timer fired: nobody registered in time. The shell re-arms it where reading was stopped.
     pub fn register_timer(&mut self, cx: &mut Context<'_>, reading_stopped: bool) -> Next {
-        match self.nodes.idle_timer() {
-            Some(timer) => *timer = None,
-            None => return Next::Continue,
-        }
+        let Some(timer) = self.nodes.idle_timer().and_then(Option::take) else {
+            return Next::Continue;
+        };
+        cx.wheel.remove(timer);
         if reading_stopped {
             self.await_register(cx);
             return Next::Continue;
@@ -264,7 +264,7 @@ impl Session {
             if wanted {
                 tell_heartbeat(cx, node);
             }
-            node.channel_id()
+            channel_id as u32
         } else {
             cx.counters.heartbeats_ignored.up();
             if self.nodes.is_empty() {
@@ -385,12 +385,6 @@ impl Session {
             let deadline = cx.now.mono + cx.hub.limits().register_timeout;
             *timer = Some(cx.wheel.insert(deadline, Timer { slot: self.link.slot(), channel_id: 0 }));
         }
-    }
-
-    /// Has a node of ours looked at again, instead of the timer that has just fired.
-    fn arm(&mut self, cx: &mut Context<'_>, channel_id: u32, deadline: u64) {
-        let timer = cx.wheel.insert(deadline, Timer { slot: self.link.slot(), channel_id });
-        self.nodes.set_timer(channel_id, timer);
     }
 }
 

@@ -5,7 +5,7 @@
 //!
 //! | operation | cost |
 //! |---|---|
-//! | [`Wheel::insert`], [`Wheel::remove`] | O(1) |
+//! | [`Wheel::insert`], [`Wheel::remove`], [`Wheel::rearm`] | O(1) |
 //! | an entry that is postponed elsewhere (a heartbeat) | nothing: the wheel is not touched |
 //! | a tick | the entries of one slot |
 //!
@@ -25,7 +25,13 @@ const NONE: u32 = u32::MAX;
 /// When an entry is due that is free.
 const NEVER: u32 = u32::MAX;
 
-/// Names one entry until it fires or is removed; after that the key must not be used again.
+/// When an entry is due that has fired and is in no slot.
+const FIRED: u32 = NEVER - 1;
+
+/// The last tick that an entry can wait for.
+const LAST: u32 = FIRED - 1;
+
+/// Names one entry until it is removed; after that the key must not be used again.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Key(NonZeroU32);
 
@@ -77,10 +83,7 @@ impl<T: Copy> Wheel<T> {
 
     /// Fires `item` at the first tick that is strictly after `deadline`; a deadline in the past means the next tick.
     pub fn insert(&mut self, deadline: u64, item: T) -> Key {
-        let due = (deadline.saturating_sub(self.origin) / TICK + 1).min(u64::from(NEVER - 1)) as u32;
-        let due = due.max(self.current.saturating_add(1));
-        let head = &mut self.heads[(due % SLOTS) as usize];
-        let entry = Entry { previous: NONE, next: *head, due, item };
+        let entry = Entry { previous: NONE, next: NONE, due: FIRED, item };
         let index = if self.free == NONE {
             self.entries.push(entry);
             (self.entries.len() - 1) as u32
@@ -90,21 +93,46 @@ impl<T: Copy> Wheel<T> {
             index
         };
         self.len += 1;
-        let next = std::mem::replace(head, index);
-        if next != NONE {
-            self.entries[next as usize].previous = index;
-        }
+        self.rearm(Key::of(index), deadline);
         Key::of(index)
     }
 
+    /// Puts an entry that has fired back, under the same key.
+    pub fn rearm(&mut self, key: Key, deadline: u64) {
+        let due = (deadline.saturating_sub(self.origin) / TICK + 1).min(u64::from(LAST)) as u32;
+        let due = due.max(self.current.saturating_add(1));
+        let index = key.index();
+        let next = std::mem::replace(&mut self.heads[(due % SLOTS) as usize], index);
+        let entry = &mut self.entries[index as usize];
+        assert_eq!(entry.due, FIRED, "only what has fired is put back");
+        entry.previous = NONE;
+        entry.next = next;
+        entry.due = due;
+        if next != NONE {
+            self.entries[next as usize].previous = index;
+        }
+    }
+
+    /// Takes an entry out, whether it has fired or not.
     pub fn remove(&mut self, key: Key) -> T {
         let index = key.index();
-        let entry = &mut self.entries[index as usize];
-        let Entry { previous, next, due, item } = *entry;
+        let due = self.entries[index as usize].due;
         assert_ne!(due, NEVER, "a key is used once");
+        if due != FIRED {
+            self.unlink(index);
+        }
+        let entry = &mut self.entries[index as usize];
         entry.due = NEVER;
         entry.next = std::mem::replace(&mut self.free, index);
         self.len -= 1;
+        entry.item
+    }
+
+    /// Takes an entry out of its slot.
+    fn unlink(&mut self, index: u32) {
+        let entry = &mut self.entries[index as usize];
+        let Entry { previous, next, due, .. } = *entry;
+        entry.due = FIRED;
         if previous == NONE {
             self.heads[(due % SLOTS) as usize] = next;
         } else {
@@ -116,20 +144,21 @@ impl<T: Copy> Wheel<T> {
         if self.cursor == index {
             self.cursor = next;
         }
-        item
     }
 
-    /// Takes one entry whose tick has come; call until it returns `None`. Between two calls entries may be inserted
-    /// and removed, also those that were about to fire.
-    pub fn pop(&mut self, now: u64) -> Option<T> {
-        let target = (now.saturating_sub(self.origin) / TICK).min(u64::from(u32::MAX - 1)) as u32;
+    /// Tells one entry whose tick has come; call until it returns `None`. It is in no slot any more and is to be put back
+    /// ([`Wheel::rearm`]) or removed. Between two calls entries may be inserted and removed, also those that were about to fire.
+    pub fn pop(&mut self, now: u64) -> Option<(Key, T)> {
+        let target = (now.saturating_sub(self.origin) / TICK).min(u64::from(LAST)) as u32;
         loop {
             while self.cursor != NONE {
-                let entry = &self.entries[self.cursor as usize];
-                if entry.due <= self.current {
-                    return Some(self.remove(Key::of(self.cursor)));
+                let index = self.cursor;
+                let Entry { due, next, item, .. } = self.entries[index as usize];
+                if due <= self.current {
+                    self.unlink(index);
+                    return Some((Key::of(index), item));
                 }
-                self.cursor = entry.next;
+                self.cursor = next;
             }
             if self.current >= target {
                 return None;
@@ -147,8 +176,14 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::HashMap;
 
+    fn pop(wheel: &mut Wheel<u32>, now: u64) -> Option<u32> {
+        let (key, item) = wheel.pop(now)?;
+        assert_eq!(wheel.remove(key), item);
+        Some(item)
+    }
+
     fn fired(wheel: &mut Wheel<u32>, now: u64) -> Vec<u32> {
-        let mut all: Vec<u32> = std::iter::from_fn(|| wheel.pop(now)).collect();
+        let mut all: Vec<u32> = std::iter::from_fn(|| pop(wheel, now)).collect();
         all.sort_unstable();
         all
     }
@@ -165,7 +200,7 @@ mod tests {
     #[test]
     fn a_deadline_in_the_past_means_the_next_tick() {
         let mut wheel = Wheel::new(0);
-        assert_eq!(wheel.pop(50 * TICK), None);
+        assert_eq!(pop(&mut wheel, 50 * TICK), None);
         wheel.insert(3, 1);
         assert_eq!(fired(&mut wheel, 50 * TICK), []);
         assert_eq!(fired(&mut wheel, 51 * TICK), [1]);
@@ -178,10 +213,10 @@ mod tests {
         wheel.insert(deadline, 1);
         let mut now = 0;
         while now < deadline {
-            assert_eq!(wheel.pop(now), None);
+            assert_eq!(pop(&mut wheel, now), None);
             now += TICK;
         }
-        assert_eq!(wheel.pop(now), Some(1));
+        assert_eq!(pop(&mut wheel, now), Some(1));
     }
 
     #[test]
@@ -198,7 +233,7 @@ mod tests {
     fn entries_may_be_inserted_and_removed_while_their_slot_fires() {
         let mut wheel = Wheel::new(0);
         let keys: Vec<Key> = (0..4).map(|n| wheel.insert(0, n)).collect();
-        let first = wheel.pop(TICK).expect("four are due");
+        let first = pop(&mut wheel, TICK).expect("four are due");
         let other = if first == 3 { 2 } else { 3 };
         wheel.remove(keys[other as usize]);
         wheel.insert(0, 9);
@@ -208,10 +243,33 @@ mod tests {
         assert_eq!(fired(&mut wheel, 2 * TICK), [9]);
     }
 
+    #[test]
+    fn an_entry_that_fired_is_put_back_under_its_key_or_removed() {
+        let mut wheel = Wheel::new(0);
+        let [first, second] = [1, 2].map(|n| wheel.insert(0, n));
+        let mut told = [wheel.pop(TICK), wheel.pop(TICK)].map(|told| told.expect("two are due"));
+        told.sort_unstable_by_key(|(_, item)| *item);
+        assert_eq!((told, wheel.pop(TICK), wheel.len()), ([(first, 1), (second, 2)], None, 2));
+        wheel.rearm(first, 5 * TICK);
+        assert_eq!((wheel.remove(second), wheel.len()), (2, 1));
+        assert_eq!(wheel.pop(5 * TICK), None);
+        assert_eq!(wheel.pop(6 * TICK), Some((first, 1)));
+    }
+
+    #[test]
+    #[should_panic(expected = "only what has fired is put back")]
+    fn an_entry_that_still_waits_cannot_be_put_back() {
+        let mut wheel = Wheel::new(0);
+        let key = wheel.insert(0, 1);
+        wheel.rearm(key, TICK);
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
         Insert(u64),
         Remove(usize),
+        /// What fires is put back for so long, the first so many times.
+        Rearm(u64, usize),
         Advance(u64),
     }
 
@@ -219,6 +277,7 @@ mod tests {
         let step = prop_oneof![
             (0..120_000_000u64).prop_map(Step::Insert),
             any::<usize>().prop_map(Step::Remove),
+            (0..120_000_000u64, 0..5usize).prop_map(|(after, times)| Step::Rearm(after, times)),
             (0..20_000_000u64).prop_map(Step::Advance),
         ];
         prop::collection::vec(step, 0..200)
@@ -246,6 +305,20 @@ mod tests {
                             let (key, _) = model.remove(&id).expect("picked from the model");
                             prop_assert_eq!(wheel.remove(key), id);
                         }
+                    }
+                    Step::Rearm(after, times) => {
+                        now += TICK;
+                        told = now / TICK;
+                        for _ in 0..times {
+                            let Some((key, id)) = wheel.pop(now) else { break };
+                            prop_assert!(model[&id] == (key, model[&id].1) && model[&id].1 <= told);
+                            wheel.rearm(key, now + after);
+                            model.insert(id, (key, (now + after) / TICK + 1));
+                        }
+                        // The others of this tick.
+                        let due: Vec<u32> = model.iter().filter(|(_, (_, tick))| *tick <= told).map(|(id, _)| *id).collect();
+                        prop_assert_eq!(fired(&mut wheel, now).len(), due.len());
+                        model.retain(|id, _| !due.contains(id));
                     }
                     Step::Advance(by) => {
                         now += by;

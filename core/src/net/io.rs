@@ -18,7 +18,7 @@ use crate::hub::event::{CloseReason, EventMask};
 use crate::hub::link::{Letter, Postbox, Wish};
 use crate::hub::replies::Replies;
 use crate::hub::session::Context;
-use crate::hub::wheel::TICK;
+use crate::hub::wheel::{Key, TICK};
 use crate::hub::{Counters, Journal, Link, Next, Now, Session, Timer, Wheel};
 use crate::wire::Dialect;
 use bytes::Bytes;
@@ -598,7 +598,7 @@ impl IoThread {
         self.open_mail();
         // Nodes of one connection that are found silent one behind the other cost one write together.
         let mut addressee = None;
-        while let Some(timer) = self.work.wheel.pop(self.work.now.mono) {
+        while let Some((key, timer)) = self.work.wheel.pop(self.work.now.mono) {
             let slot = timer.slot as usize;
             if let Some(before) = addressee.replace(slot)
                 && (before != slot || self.work.replies.bytes().len() >= READ_BUFFER)
@@ -608,7 +608,7 @@ impl IoThread {
             if timer.channel_id == 0 {
                 self.connection_timer(slot);
             } else {
-                self.node_timer(slot, timer.channel_id);
+                self.node_timer(slot, key, timer.channel_id);
             }
         }
         if let Some(slot) = addressee {
@@ -633,13 +633,13 @@ impl IoThread {
     }
 
     /// What the node's connection is told of it stays in the reply buffer, unless the connection ends.
-    fn node_timer(&mut self, slot: usize, channel_id: u32) {
+    fn node_timer(&mut self, slot: usize, timer: Key, channel_id: u32) {
         let Some(connection) = self.connections.get_mut(slot) else {
             return;
         };
         let stopped = connection.is_excused(self.work.now.mono, self.shared.hub.heartbeat_timeout(), self.is_late);
         if let Phase::Open(session) = &mut connection.phase {
-            let next = session.node_timer(&mut self.work.context(), channel_id, stopped);
+            let next = session.node_timer(&mut self.work.context(), timer, channel_id, stopped);
             if next != Next::Continue {
                 self.respond(slot, next);
             }
@@ -656,11 +656,7 @@ impl IoThread {
                 let next = session.register_timer(&mut self.work.context(), stopped);
                 self.respond(slot, next);
             }
-            Phase::Ending { timer, .. } => {
-                // It has just fired, so there is none to remove.
-                *timer = None;
-                self.drop_connection(slot);
-            }
+            Phase::Ending { .. } => self.drop_connection(slot),
         }
     }
 
