@@ -43,6 +43,11 @@ impl Settings {
         if self.quick { 2_000 } else { 10_000 }
     }
 
+    /// For what is not compared with the floor: the server may use the load generator's core as well.
+    pub fn all_cores(&self) -> Cores {
+        Cores { server: [self.cores.server.clone(), self.cores.load.clone()].concat(), load: self.cores.load.clone() }
+    }
+
     /// For what takes long, or does not vary much.
     fn few_rounds(&self) -> usize {
         self.rounds.min(3)
@@ -182,7 +187,7 @@ pub fn idle(report: &mut Report, settings: &Settings) -> Result<()> {
     let everybody = settings.everybody();
     let window = Window { length: settings.window.length * 2, ..settings.window };
     let servers = settings.start_all(&everybody, Reply::Heartbeat)?;
-    for _ in 0..settings.few_rounds() {
+    for _ in 0..settings.rounds {
         for Server { target, .. } in &servers {
             let mut fleet = Fleet::connected(*target, many)?;
             target.settle();
@@ -223,33 +228,44 @@ fn costs(report: &mut Report, title: &'static str, name: &str, text: &str, every
     report.section(title, text, &["server", "CPU µs each", "ratio to the floor", "per second", "p99 µs"], rows);
 }
 
-/// One I/O thread against two, free to use all cores. The load generator has to share one of them.
+/// One I/O thread against two: sharing the server's core, and free to use all cores, one of which the load generator has as well.
 pub fn threads(report: &mut Report, settings: &Settings) -> Result<()> {
-    let cores = Cores { server: [settings.cores.server.clone(), settings.cores.load.clone()].concat(), load: settings.cores.load.clone() };
     let shapes = [(100, 1), (100, 16)];
-    for _ in 0..settings.rounds {
-        for threads in [1, 2] {
-            let ours = Ours { threads, ..Ours::default() };
-            let server = start(Protocol::Heartbus(Dialect::V1), Reply::Heartbeat, &ours, &cores)?;
-            for (connections, depth) in shapes {
-                let mut fleet = Fleet::connected(server.target, connections)?;
-                let load = fleet.closed_loop(&server.target.protocol.ping(), depth, settings.window)?;
-                note(report, &format!("threads {connections}x{depth}/{threads}"), server.target, &load);
+    let protocols = [Protocol::Floor(Dialect::V1), Protocol::Heartbus(Dialect::V1)];
+    let all = settings.all_cores();
+    let places = [("one core", &settings.cores), ("all cores", &all)];
+    let cell_name =
+        |place: &str, (connections, depth): (usize, usize), threads: usize| format!("threads on {place}, {connections}x{depth}/{threads}");
+    for (place, cores) in places {
+        for _ in 0..settings.rounds {
+            for (protocol, threads) in protocols.iter().flat_map(|protocol| [(*protocol, 1), (*protocol, 2)]) {
+                let server = start(protocol, Reply::Heartbeat, &Ours { threads, ..Ours::default() }, cores)?;
+                for (connections, depth) in shapes {
+                    let mut fleet = Fleet::connected(server.target, connections)?;
+                    let load = fleet.closed_loop(&protocol.ping(), depth, settings.window)?;
+                    note(report, &cell_name(place, (connections, depth), threads), server.target, &load);
+                }
             }
         }
     }
     let mut rows = Vec::new();
-    for (connections, depth) in shapes {
-        let of = |threads| format!("threads {connections}x{depth}/{threads}/Heartbus v1/cpu_us");
-        let ratio = report.ratio(&of(2), &of(1));
-        rows.push(vec![format!("{connections} × {depth}"), cell(report.figure(&of(1))), cell(report.figure(&of(2))), cell(ratio)]);
-        report.at_most(format!("two I/O threads, {connections} × {depth}, CPU over that of one"), 1.1, "", ratio);
+    for ((place, _), shape) in places.iter().flat_map(|place| shapes.map(|shape| (place, shape))) {
+        for protocol in protocols {
+            let of = |threads| format!("{}/{}/cpu_us", cell_name(place, shape, threads), protocol.name());
+            let ratio = report.ratio(&of(2), &of(1));
+            let figures = [cell(report.figure(&of(1))), cell(report.figure(&of(2))), cell(ratio)];
+            rows.push([(*place).into(), format!("{} × {}", shape.0, shape.1), protocol.name()].into_iter().chain(figures).collect());
+            if let Protocol::Heartbus(_) = protocol {
+                report.at_most(format!("two I/O threads on {place}, {} × {}, CPU over that of one", shape.0, shape.1), 1.1, "", ratio);
+            }
+        }
     }
     report.section(
         "One and two I/O threads",
-        "CPU for one heartbeat, in microseconds. Here the server may use all cores, and the load generator has one of the same: only the CPU time \
-         is compared.\n\n`heartbus-bench run --only threads`",
-        &["connections", "one thread", "two threads", "ratio"],
+        "CPU for one heartbeat, in microseconds. *One core*: all threads of the server share it, the load generator has another. *All cores*: on a machine \
+         with two, the server's second thread has to share a core with the load generator, is woken for a few heartbeats at a time, and pays for the change of \
+         threads; the floor, with two threads that share nothing, shows how much that is.\n\n`heartbus-bench run --only threads`",
+        &["server on", "connections", "server", "one thread", "two threads", "ratio"],
         rows,
     );
     Ok(())
@@ -326,7 +342,7 @@ pub fn waves(report: &mut Report, settings: &Settings) -> Result<()> {
 /// Messages into PHP and back.
 pub fn data(report: &mut Report, settings: &Settings) -> Result<()> {
     const BLOCK: usize = 64;
-    let both = Cores { server: [settings.cores.server.clone(), settings.cores.load.clone()].concat(), load: settings.cores.load.clone() };
+    let both = settings.all_cores();
     let mut rows = Vec::new();
     for dialect in &settings.dialects {
         let message = dialect.data(&MESSAGE);

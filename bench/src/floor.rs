@@ -11,6 +11,8 @@ use rustix::fd::OwnedFd;
 use rustix::net::{SocketFlags, accept_with, sockopt};
 use rustix::{io, net};
 use slab::Slab;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::thread;
 
 const LISTENER: u64 = u64::MAX;
 /// One read brings at most as many frames as fit into the buffer.
@@ -33,7 +35,15 @@ struct Connection {
     have: u8,
 }
 
-pub fn serve(port: u16, dialect: Dialect, reply: Reply) -> std::io::Result<()> {
+/// On `threads` threads, each with a listener and connections of its own, as the engine's I/O threads.
+pub fn serve(port: u16, dialect: Dialect, reply: Reply, threads: usize) -> std::io::Result<()> {
+    let others: Vec<_> = (1..threads).map(|_| thread::spawn(move || serve_one(port, dialect, reply))).collect();
+    let result = serve_one(port, dialect, reply);
+    others.into_iter().try_for_each(|other| other.join().unwrap_or_else(|_| Err(std::io::Error::other("a thread panicked"))))?;
+    result
+}
+
+fn serve_one(port: u16, dialect: Dialect, reply: Reply) -> std::io::Result<()> {
     let answer = match reply {
         Reply::Heartbeat => dialect.frame(FrameType::HEARTBEAT_RES, 0, br#"{"timestamp":1700000000.123456}"#),
         Reply::Register => dialect.frame(
@@ -44,10 +54,12 @@ pub fn serve(port: u16, dialect: Dialect, reply: Reply) -> std::io::Result<()> {
         Reply::Broadcast => dialect.data(&[b'x'; 64]),
     };
     let answers = answer.repeat(BUFFER / dialect.header().0 + 1);
-    let listener = std::net::TcpListener::bind(("127.0.0.1", port))?;
-    // std's backlog of 128 would have clients wait for a second.
+    let listener = net::socket(net::AddressFamily::INET, net::SocketType::STREAM, None)?;
+    sockopt::set_socket_reuseaddr(&listener, true)?;
+    sockopt::set_socket_reuseport(&listener, true)?;
+    net::bind(&listener, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))?;
     net::listen(&listener, 4096)?;
-    listener.set_nonblocking(true)?;
+    io::ioctl_fionbio(&listener, true)?;
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     epoll::add(&epoll, &listener, epoll::EventData::new_u64(LISTENER), epoll::EventFlags::IN)?;
     let mut connections: Slab<Connection> = Slab::new();

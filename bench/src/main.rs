@@ -28,7 +28,7 @@ load    keeps a running server busy, and says what that took
   --protocol NAME      v1, v2, floor-v1, floor-v2, redis, mqtt, nats (v1)
   --connections N --depth N --seconds S --rate N (100, 1, 5; a rate: heartbeats a second, over all connections)
 floor   a server that does nothing but wait, read and write
-  --port P --dialect v1|v2 --reply heartbeat|register|broadcast
+  --port P --dialect v1|v2 --reply heartbeat|register|broadcast --threads N
 ";
 
 fn main() -> ExitCode {
@@ -172,8 +172,9 @@ fn floor(mut arguments: Arguments) -> Result<()> {
         "broadcast" => Ok(Reply::Broadcast),
         other => Err(format!("no such reply: {other}")),
     })?;
+    let threads = arguments.opt_value_from_str("--threads")?.unwrap_or(1);
     no_more(arguments)?;
-    Ok(floor::serve(port, dialect, reply.unwrap_or(Reply::Heartbeat))?)
+    Ok(floor::serve(port, dialect, reply.unwrap_or(Reply::Heartbeat), threads)?)
 }
 
 fn dialect(name: &str) -> std::result::Result<Dialect, String> {

@@ -166,7 +166,7 @@ fn command(protocol: Protocol, reply: Reply, ours: &Ours, port: u16, folder: &Pa
                 Reply::Register => "register",
                 Reply::Broadcast => "broadcast",
             };
-            command.args(["floor", "--port", &port, "--dialect", dialect.name(), "--reply", reply]);
+            command.args(["floor", "--port", &port, "--dialect", dialect.name(), "--reply", reply, "--threads", &ours.threads.to_string()]);
         }
         Protocol::Heartbus(_) => {
             command = Command::new("php");
