@@ -13,6 +13,7 @@ use ext_php_rs::error::Result;
 use ext_php_rs::ffi::{zend_class_entry, zend_object, zend_string};
 use ext_php_rs::types::{ZendEmptyArray, ZendStr, Zval};
 use heartbus_core::hub::NodeInfo;
+use std::io::Write;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -99,7 +100,7 @@ pub fn create(info: &NodeInfo) -> Outcome<Zval> {
     refresh(object, info, true);
     CREATED_AT.fill(object, value(info.created_at));
     ID.fill(object, text(&*info.id));
-    IP.fill(object, text(info.peer.ip().to_canonical().to_string()));
+    IP.fill(object, ip(info));
     PORT.fill(object, value(i64::from(info.peer.port())));
     CONNECTION_ID.fill(object, value(info.connection_id as i64));
     Ok(node)
@@ -109,7 +110,9 @@ pub fn create(info: &NodeInfo) -> Outcome<Zval> {
 pub fn refresh(object: *mut zend_object, info: &NodeInfo, with_metadata: bool) {
     LAST_HEARTBEAT_TIME.fill(object, value(info.last_heartbeat));
     HEARTBEAT_COUNT.fill(object, value(info.heartbeat_count as i64));
-    STATUS.fill(object, text(status(info)));
+    if !STATUS.holds(object, status(info)) {
+        STATUS.fill(object, text(status(info)));
+    }
     TOTAL_MESSAGES.fill(object, value(info.total_messages as i64));
     LAST_MESSAGE_TIME.fill(object, value(if info.last_message > 0.0 { info.last_message } else { info.created_at }));
     if with_metadata {
@@ -122,7 +125,7 @@ pub fn describe(info: &NodeInfo) -> Zval {
     let now = microtime();
     map([
         ("id", text(&*info.id)),
-        ("ip", text(info.peer.ip().to_canonical().to_string())),
+        ("ip", ip(info)),
         ("port", value(i64::from(info.peer.port()))),
         ("connection_id", value(info.connection_id as i64)),
         ("status", text(status(info))),
@@ -134,6 +137,15 @@ pub fn describe(info: &NodeInfo) -> Zval {
         ("lifetime", value(now - info.created_at)),
         ("metadata", metadata(&info.metadata)),
     ])
+}
+
+fn ip(info: &NodeInfo) -> Zval {
+    // As long as addresses get. This is done for nearly every event: a `String` would grow several times.
+    let mut buffer = [0; 45];
+    let mut rest = &mut buffer[..];
+    let _ = write!(rest, "{}", info.peer.ip().to_canonical());
+    let left = rest.len();
+    text(&buffer[..buffer.len() - left])
 }
 
 fn status(info: &NodeInfo) -> &'static str {

@@ -63,6 +63,13 @@ impl Property {
         unsafe { (*self.slot(object)).u1.type_info != 0 }
     }
 
+    /// Whether it is this text.
+    pub fn holds(self, object: *mut zend_object, text: &str) -> bool {
+        // SAFETY: the slot is one of the class's own.
+        let held = unsafe { (*self.slot(object)).dereference() }.zend_str();
+        held.is_some_and(|held| held.as_bytes() == text.as_bytes())
+    }
+
     /// As PHP code would read it: an uninitialized property throws PHP's own error, an unset one asks `__get`.
     pub fn read(self, object: *mut zend_object) -> Outcome<Zval> {
         if self.is_initialized(object) {
