@@ -9,6 +9,7 @@ use crate::event::EventMask;
 use crate::hub::batch::BatchReader;
 use crate::hub::dispatch::{Told, WorkerId};
 use crate::net::bus::socket;
+use crate::process;
 use crate::wire::bus::{self as wire, Answer, Ask, Broken, Fault, News, Role, Word};
 use bytes::{Buf, BytesMut};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -57,7 +58,7 @@ impl Bus {
     /// `Io`: no engine there, or no right to use it. `Timeout`.
     pub fn connect(path: &Path, timeout: Duration) -> Result<Bus, Error> {
         let line = Line::open(path, Role::Client, Instant::now() + timeout)?;
-        Ok(Bus { path: path.to_owned(), timeout, process: std::process::id(), line: Some(line), next_number: 1, begun: HashMap::new() })
+        Ok(Bus { path: path.to_owned(), timeout, process: process::id(), line: Some(line), next_number: 1, begun: HashMap::new() })
     }
 
     /// Connects to the server of that name, at the first of its [`default_paths`] where one answers.
@@ -101,7 +102,7 @@ impl Bus {
 
     /// The connection belongs to this process, not to one that was forked off it.
     pub fn is_own_process(&self) -> bool {
-        self.process == std::process::id()
+        self.process == process::id()
     }
 
     /// What the engine said of itself.
@@ -449,7 +450,7 @@ impl Attachment {
     }
 
     pub fn is_own_process(&self) -> bool {
-        self.line.process == std::process::id()
+        self.line.process == process::id()
     }
 
     /// Events may come from now on.
@@ -591,7 +592,7 @@ impl Drop for Line {
     fn drop(&mut self) {
         // A process that was forked off this one may hold a copy of the descriptor: the engine is to see the end of ours. In
         // that process, it is not ours to end.
-        if self.process == std::process::id() {
+        if self.process == process::id() {
             let _ = self.stream.shutdown(Shutdown::Both);
         }
     }
@@ -608,7 +609,7 @@ struct Unsent {
 impl Line {
     fn open(path: &Path, role: Role, deadline: Instant) -> Result<Line, Error> {
         let stream = connect(path, deadline)?;
-        let mut line = Line { stream, input: BytesMut::new(), room: *READ_BYTES.start(), welcome: None, process: std::process::id() };
+        let mut line = Line { stream, input: BytesMut::new(), room: *READ_BYTES.start(), welcome: None, process: process::id() };
         let mut hello = Vec::with_capacity(32);
         wire::write_hello(&mut hello, wire::VERSION, role, std::process::id(), env!("CARGO_PKG_VERSION"));
         line.send(&hello, deadline).map_err(|failed| failed.error)?;

@@ -15,6 +15,7 @@ use crate::net::bus::dispatcher::Dispatcher;
 use crate::net::bus::socket::{self, BusSocket};
 use crate::net::listen;
 use crate::net::server::Server;
+use crate::process;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -86,7 +87,7 @@ impl Engine {
         };
         let server = Server::start(config, host)?;
         let started = server.shared.clock.now();
-        let running = Running { server, events, bus: OnceLock::new(), process: std::process::id(), started };
+        let running = Running { server, events, bus: OnceLock::new(), process: process::id(), started };
         let engine = Engine { running: Arc::new(running), is_the_hosts: true };
         if let (Some(config), Some(socket)) = (&config.bus, socket) {
             let dispatcher = match &engine.running.events {
@@ -275,7 +276,7 @@ impl Engine {
 
     /// The engine belongs to this process, not to one that was forked off it.
     pub fn is_own_process(&self) -> bool {
-        self.running.process == std::process::id()
+        self.running.process == process::id()
     }
 
     /// In Unix microseconds.

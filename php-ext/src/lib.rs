@@ -34,6 +34,7 @@ mod workerman;
 
 use ext_php_rs::prelude::*;
 use ext_php_rs::zend::run_handler;
+use heartbus_core::process;
 
 #[php_module]
 #[php(startup = start_module)]
@@ -44,9 +45,14 @@ pub fn get_module(module: ModuleBuilder) -> ModuleBuilder {
         .shutdown_function(stop_module)
 }
 
+extern "C" fn in_forked_child() {
+    process::keep_id();
+}
+
 extern "C" fn start_module(kind: i32, number: i32) -> i32 {
+    process::keep_id();
     // SAFETY: a process-wide registration, and this runs once per process.
-    unsafe { shim::heartbus_watch_forks() };
+    unsafe { shim::heartbus_watch_forks(in_forked_child) };
     info::register(kind, number);
     let registered = exception::register()
         .and_then(|()| message::register())

@@ -288,9 +288,20 @@ bool heartbus_run_source(const char *source, size_t len, const char *name, zval 
 
 static unsigned generation;
 
-static void after_fork_in_child(void) { generation++; }
+static void (*forked)(void);
 
-void heartbus_watch_forks(void) { pthread_atfork(NULL, NULL, after_fork_in_child); }
+static void after_fork_in_child(void)
+{
+	generation++;
+	forked();
+}
+
+/* `in_child` may do what a signal handler may. */
+void heartbus_watch_forks(void (*in_child)(void))
+{
+	forked = in_child;
+	pthread_atfork(NULL, NULL, after_fork_in_child);
+}
 
 /* Differs between a process and the one it was forked from. */
 unsigned heartbus_generation(void) { return generation; }

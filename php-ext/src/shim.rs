@@ -58,7 +58,7 @@ unsafe extern "C" {
     pub fn heartbus_run_interrupts();
     pub fn heartbus_wait(fd: c_int, nanoseconds: i64) -> c_int;
 
-    pub fn heartbus_watch_forks();
+    pub fn heartbus_watch_forks(in_child: extern "C" fn());
     pub fn heartbus_generation() -> c_uint;
 }
 

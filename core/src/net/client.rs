@@ -111,7 +111,7 @@ impl Clients {
         let fleet = Arc::new(Fleet {
             inbox,
             clock: Clock::start(),
-            process: std::process::id(),
+            process: crate::process::id(),
             random: RandomState::new(),
             members: Mutex::default(),
             changed: Notify::new(),
@@ -275,7 +275,7 @@ impl Drop for Client {
 
 impl Fleet {
     fn is_own_process(&self) -> bool {
-        self.process == std::process::id()
+        self.process == crate::process::id()
     }
 
     /// Different for each client of each process, forked ones included.
