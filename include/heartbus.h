@@ -80,7 +80,8 @@
  * Client      host "127.0.0.1" | port 9501 | heartbeat_interval 10 | auto_reconnect true | reconnect_interval 5, the base of an
  *             exponential back-off | max_reconnect_attempts 0 (no limit) | node_id null (one is made up, and kept) |
  *             metadata [] (any object or list, sent as it is) | connect_timeout 5 | outbox_bytes 1048576 |
- *             protocol 2 (any bytes, where the server can; 1 stays with the old wire).
+ *             protocol 2 (any bytes, where the server can; 1 stays with the old wire) | max_nodes 10000, its first one
+ *             included | heartbeat_all true (false: heartbeats are the first node's alone, see heartbus_client_heartbeat).
  *
  * Clients     (a group) inbox_events 65536 | inbox_bytes 67108864.
  */
@@ -143,7 +144,7 @@ typedef enum {
   HEARTBUS_EVENT_CLOSE = 9,
   // A client is connected, and its REGISTER is on its way. client_id, as in all events of clients.
   HEARTBUS_EVENT_CLIENT_CONNECT = 101,
-  // The server registered the client. node_id, channel_id.
+  // The server registered a node of the client. node_id, channel_id.
   HEARTBUS_EVENT_CLIENT_REGISTER = 102,
   // The server answered a heartbeat.
   HEARTBUS_EVENT_CLIENT_HEARTBEAT = 103,
@@ -159,6 +160,11 @@ typedef enum {
   HEARTBUS_EVENT_CLIENT_CLOSE = 108,
   // The client's last event: it will not connect again. Its id means nothing from the next poll on.
   HEARTBUS_EVENT_CLIENT_FINISHED = 109,
+  // The server refused to register a node, or took it away: it timed out, was replaced by a newer connection, or was
+  // disconnected. Only of a client with heartbus_client_add_node. node_id; channel_id, 0 when it was not registered; code (a
+  // heartbus_error_code), text. The client goes on without it, and it may be added again. The first node returns with
+  // the next connection, unless it was replaced.
+  HEARTBUS_EVENT_CLIENT_NODE_LOST = 110,
   // A log message. code is a heartbus_log_level, text the message, time when it was written; payload is what belongs to it, a
   // JSON object.
   HEARTBUS_EVENT_LOG = 201,
@@ -347,8 +353,10 @@ typedef struct {
   uint32_t reconnect_attempts;
   bool connected;
   uint8_t reserved8[3];
+  // How many of its nodes are registered at this moment.
+  uint64_t nodes;
   // 0.
-  uint64_t reserved[4];
+  uint64_t reserved[3];
 } heartbus_client;
 
 // A text of the caller, where there are several.
@@ -562,16 +570,61 @@ heartbus_status heartbus_client_connect(heartbus_clients *clients,
                                         size_t config_len,
                                         uint64_t *client_id);
 
-// Sends data to the server, on the client's own channel when `channel_id` is 0 or less. Returns when it is queued.
+// Sends data to the server, on the channel of the client's first node when `channel_id` is 0 or less. Returns when it is
+// queued.
 //
 // HEARTBUS_CLOSED when it is not connected and registered, HEARTBUS_LIMIT when its outbox is full or the payload longer
 // than a frame may be, HEARTBUS_INVALID_ARGUMENT when the payload is not UTF-8 and the server speaks the protocol's
-// version 1 only, which cannot carry it, HEARTBUS_NOT_FOUND for a channel id over 32 bits in version 2.
+// version 1 only, which cannot carry it, HEARTBUS_NOT_FOUND for a channel id over 32 bits in version 2, or when the client
+// has more nodes and none of them that channel.
 heartbus_status heartbus_client_send(heartbus_clients *clients,
                                      uint64_t client_id,
                                      const char *payload,
                                      size_t payload_len,
                                      int64_t channel_id);
+
+// Has a client carry one more node over its connection, and over each that follows: a gateway with its devices. `metadata` is
+// JSON text, an object or a list; NULL with length 0 means none. HEARTBUS_EVENT_CLIENT_REGISTER tells when the server
+// has registered it, after each connect anew; HEARTBUS_EVENT_CLIENT_NODE_LOST when it refused or took it away.
+//
+// HEARTBUS_INVALID_ARGUMENT when the id or the metadata is wrong, or the client has a node of this id already;
+// HEARTBUS_LIMIT when it has max_nodes of them; HEARTBUS_CLOSED when it will not connect again.
+heartbus_status heartbus_client_add_node(heartbus_clients *clients,
+                                         uint64_t client_id,
+                                         const char *node_id,
+                                         size_t node_id_len,
+                                         const char *metadata,
+                                         size_t metadata_len);
+
+// Signs an added node off. Nothing more is told of it, but for what waits to be polled.
+//
+// HEARTBUS_NOT_FOUND when the client has no such node; HEARTBUS_INVALID_ARGUMENT for its first one, which stays as long as
+// the client.
+heartbus_status heartbus_client_remove_node(heartbus_clients *clients,
+                                            uint64_t client_id,
+                                            const char *node_id,
+                                            size_t node_id_len);
+
+// Sends data of one of the client's nodes, on the channel that it has at this moment. Channel ids are others after a
+// reconnect, and may then be another node's; its node id never is.
+//
+// HEARTBUS_NOT_FOUND when the client has no such node; HEARTBUS_CLOSED when it is not registered at this moment; else as
+// heartbus_client_send.
+heartbus_status heartbus_client_send_from(heartbus_clients *clients,
+                                          uint64_t client_id,
+                                          const char *node_id,
+                                          size_t node_id_len,
+                                          const char *payload,
+                                          size_t payload_len);
+
+// Sends a heartbeat of one of the client's nodes. Needed where a gateway says which of its devices are alive: with
+// "heartbeat_all" false the client's own heartbeats are its first node's, and each other node lives by these alone.
+//
+// As heartbus_client_send_from.
+heartbus_status heartbus_client_heartbeat(heartbus_clients *clients,
+                                          uint64_t client_id,
+                                          const char *node_id,
+                                          size_t node_id_len);
 
 // Sends a PING, which the server answers with HEARTBUS_EVENT_CLIENT_PONG.
 //

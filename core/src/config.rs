@@ -174,6 +174,11 @@ pub struct ClientConfig {
     pub outbox_bytes: usize,
     /// The newest dialect to speak, where the server can: 2, which carries any bytes, or 1 to stay with the old one.
     pub protocol: u32,
+    /// Nodes that it may carry over its connection, its first one included.
+    pub max_nodes: usize,
+    /// Whether the heartbeats keep all its nodes alive, the default, or the first one alone: then the host sends those of
+    /// the others.
+    pub heartbeat_all: bool,
 }
 
 impl Default for ClientConfig {
@@ -190,6 +195,8 @@ impl Default for ClientConfig {
             connect_timeout: Duration::from_secs(5),
             outbox_bytes: 1 << 20,
             protocol: crate::wire::control::NEWEST_PROTOCOL,
+            max_nodes: 10_000,
+            heartbeat_all: true,
         }
     }
 }
@@ -217,16 +224,21 @@ impl ClientConfig {
         if self.outbox_bytes == 0 {
             return Err(Error::new(ErrorKind::Config, "outbox_bytes must be at least 1"));
         }
+        if self.max_nodes == 0 {
+            return Err(Error::new(ErrorKind::Config, "max_nodes must be at least 1"));
+        }
         if !(1..=crate::wire::control::NEWEST_PROTOCOL).contains(&self.protocol) {
             return Err(Error::new(ErrorKind::Config, "protocol must be 1 or 2"));
         }
-        if let Some(id) = &self.node_id {
-            if id.is_empty() || id.len() > crate::wire::control::MAX_NODE_ID_LEN {
-                return Err(Error::new(ErrorKind::Config, "node_id must have 1 to 255 bytes"));
-            }
-        }
-        Ok(())
+        self.node_id.as_deref().map_or(Ok(()), |id| check_node_id(id, ErrorKind::Config))
     }
+}
+
+pub(crate) fn check_node_id(id: &str, kind: ErrorKind) -> Result<(), Error> {
+    if (1..=crate::wire::control::MAX_NODE_ID_LEN).contains(&id.len()) {
+        return Ok(());
+    }
+    Err(Error::new(kind, "node_id must have 1 to 255 bytes"))
 }
 
 /// Longest message where there is a bus: it travels in one frame, whose length is a u32.

@@ -1,7 +1,7 @@
 /*
- * A gateway: brings many devices onto the bus from one thread. The library drives all of them behind one descriptor, which
- * stands in poll(2) beside whatever else the gateway has; here a pipe through which readings of devices come in, as lines
- * "DEVICE READING".
+ * A gateway: brings many devices onto the bus over one connection. Each device is a node of its own there. The library's
+ * descriptor stands in poll(2) beside whatever else the gateway has; here a pipe through which the devices report, as lines
+ * "DEVICE READING". Who reports is alive: a device that falls silent times out, and comes back when it reports again.
  *
  *     cc gateway.c -o gateway $(pkg-config --cflags --libs heartbus)
  *     some-source-of-readings | ./gateway PORT DEVICES
@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 static heartbus_clients *clients;
-static uint64_t *ids; /* The client of each device, from the first on; the library counts upwards. */
+static uint64_t gateway;
 static int devices, registered, sent, answered;
 
 static void fail(void) {
@@ -24,14 +24,27 @@ static void fail(void) {
     exit(1);
 }
 
+static void add(const char *device, size_t len) {
+    if (heartbus_client_add_node(clients, gateway, device, len, NULL, 0) != HEARTBUS_OK)
+        fail();
+}
+
+/* A line is a sign of life and a reading. */
 static void forward(const char *line) {
-    int device, at;
-    if (sscanf(line, "%d %n", &device, &at) != 1 || device < 1 || device > devices)
+    char device[32];
+    int number, at;
+    if (sscanf(line, "%d %n", &number, &at) != 1 || number < 1 || number > devices)
         return;
-    if (heartbus_client_send(clients, ids[device - 1], line + at, strcspn(line + at, "\n"), 0) == HEARTBUS_OK)
+    size_t len = (size_t)snprintf(device, sizeof device, "device-%d", number);
+    heartbus_status status = heartbus_client_heartbeat(clients, gateway, device, len);
+    if (status == HEARTBUS_NOT_FOUND) /* It had timed out. */
+        add(device, len);
+    else if (status == HEARTBUS_OK)
+        status = heartbus_client_send_from(clients, gateway, device, len, line + at, strcspn(line + at, "\n"));
+    if (status == HEARTBUS_OK)
         sent++;
     else /* Not registered at this moment, or the server does not keep up. */
-        fprintf(stderr, "device-%d: %s\n", device, heartbus_last_error());
+        fprintf(stderr, "%s: %s\n", device, heartbus_last_error());
 }
 
 /* Takes what the pipe holds and forwards the lines that are whole. False at its end. */
@@ -61,8 +74,10 @@ static void take_events(void) {
         for (size_t i = 0; i < count; i++) {
             registered += events[i].type == HEARTBUS_EVENT_CLIENT_REGISTER;
             answered += events[i].type == HEARTBUS_EVENT_CLIENT_DATA;
+            if (events[i].type == HEARTBUS_EVENT_CLIENT_NODE_LOST)
+                fprintf(stderr, "%s: %s\n", events[i].node_id, events[i].text);
             if (events[i].type == HEARTBUS_EVENT_CLIENT_SERVER_ERROR || events[i].type == HEARTBUS_EVENT_CLIENT_ERROR)
-                fprintf(stderr, "device-%llu: %s\n", (unsigned long long)(events[i].client_id - ids[0] + 1), events[i].text);
+                fprintf(stderr, "%s\n", events[i].text);
         }
     } while (count == 256);
 }
@@ -70,15 +85,14 @@ static void take_events(void) {
 int main(int argc, char **argv) {
     if (argc != 3 || (devices = atoi(argv[2])) < 1)
         return fprintf(stderr, "usage: gateway PORT DEVICES\n"), 2;
-    ids = calloc((size_t)devices, sizeof *ids);
-    if (!ids || heartbus_clients_start(NULL, 0, &clients) != HEARTBUS_OK)
+    char text[128];
+    int len = snprintf(text, sizeof text, "{\"port\":%d,\"node_id\":\"gateway\",\"heartbeat_all\":false,\"max_nodes\":%d}",
+                       atoi(argv[1]), devices + 1);
+    if (heartbus_clients_start(NULL, 0, &clients) != HEARTBUS_OK ||
+        heartbus_client_connect(clients, text, (size_t)len, &gateway) != HEARTBUS_OK)
         fail();
-    for (int i = 0; i < devices; i++) {
-        char config[96];
-        int len = snprintf(config, sizeof config, "{\"port\":%d,\"node_id\":\"device-%d\"}", atoi(argv[1]), i + 1);
-        if (heartbus_client_connect(clients, config, (size_t)len, &ids[i]) != HEARTBUS_OK)
-            fail();
-    }
+    for (int i = 1; i <= devices; i++)
+        add(text, (size_t)snprintf(text, sizeof text, "device-%d", i));
 
     struct pollfd fds[2] = {{.fd = -1, .events = POLLIN}, {.fd = -1, .events = POLLIN}};
     heartbus_clients_fd(clients, &fds[0].fd);
@@ -87,8 +101,8 @@ int main(int argc, char **argv) {
         poll(fds, 2, -1);
         if (fds[0].revents)
             take_events();
-        if (registered >= devices && !announced) {
-            printf("%d devices are on the bus, over one descriptor\n", devices);
+        if (registered > devices && !announced) { /* The gateway itself is a node, too. */
+            printf("%d devices are on the bus, over one connection\n", devices);
             fflush(stdout);
             announced = true;
             fds[1].fd = STDIN_FILENO; /* Readings are taken from now on. */
@@ -100,6 +114,5 @@ int main(int argc, char **argv) {
     }
     printf("%d readings sent, %d answered\n", sent, answered);
     heartbus_clients_free(clients);
-    free(ids);
     return 0;
 }

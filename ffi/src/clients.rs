@@ -4,7 +4,7 @@ use crate::event::{heartbus_event, keep};
 use crate::handle::{self, Object};
 use crate::lookup::with_texts;
 use crate::queue::Queue;
-use crate::raw::{bytes, out, out_slice};
+use crate::raw::{bytes, out, out_slice, text};
 use crate::status::{guard, heartbus_status};
 use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::event::{ClientEvent, Event, EventMask};
@@ -77,8 +77,10 @@ pub struct heartbus_client {
     pub reconnect_attempts: u32,
     pub connected: bool,
     pub reserved8: [u8; 3],
+    /// How many of its nodes are registered at this moment.
+    pub nodes: u64,
     /// 0.
-    pub reserved: [u64; 4],
+    pub reserved: [u64; 3],
 }
 
 /// Starts a group without clients. `config` is JSON text (see the first page); NULL with length 0 means all defaults. Free
@@ -188,11 +190,13 @@ pub unsafe extern "C" fn heartbus_client_connect(
     })
 }
 
-/// Sends data to the server, on the client's own channel when `channel_id` is 0 or less. Returns when it is queued.
+/// Sends data to the server, on the channel of the client's first node when `channel_id` is 0 or less. Returns when it is
+/// queued.
 ///
 /// HEARTBUS_CLOSED when it is not connected and registered, HEARTBUS_LIMIT when its outbox is full or the payload longer
 /// than a frame may be, HEARTBUS_INVALID_ARGUMENT when the payload is not UTF-8 and the server speaks the protocol's
-/// version 1 only, which cannot carry it, HEARTBUS_NOT_FOUND for a channel id over 32 bits in version 2.
+/// version 1 only, which cannot carry it, HEARTBUS_NOT_FOUND for a channel id over 32 bits in version 2, or when the client
+/// has more nodes and none of them that channel.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn heartbus_client_send(
     clients: *mut heartbus_clients,
@@ -206,6 +210,89 @@ pub unsafe extern "C" fn heartbus_client_send(
         // SAFETY: the caller's bytes, as the first page asks.
         let payload = unsafe { bytes("payload", payload, payload_len) }?;
         group.client(client_id)?.send(payload, channel_id)
+    })
+}
+
+/// Has a client carry one more node over its connection, and over each that follows: a gateway with its devices. `metadata` is
+/// JSON text, an object or a list; NULL with length 0 means none. HEARTBUS_EVENT_CLIENT_REGISTER tells when the server
+/// has registered it, after each connect anew; HEARTBUS_EVENT_CLIENT_NODE_LOST when it refused or took it away.
+///
+/// HEARTBUS_INVALID_ARGUMENT when the id or the metadata is wrong, or the client has a node of this id already;
+/// HEARTBUS_LIMIT when it has max_nodes of them; HEARTBUS_CLOSED when it will not connect again.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn heartbus_client_add_node(
+    clients: *mut heartbus_clients,
+    client_id: u64,
+    node_id: *const c_char,
+    node_id_len: usize,
+    metadata: *const c_char,
+    metadata_len: usize,
+) -> heartbus_status {
+    guard(|| {
+        let group = handle::get::<Group>(clients)?;
+        // SAFETY: the caller's texts, as the first page asks.
+        let (node_id, metadata) = unsafe { (text("node_id", node_id, node_id_len)?, text("metadata", metadata, metadata_len)?) };
+        group.client(client_id)?.add_node(node_id, if metadata.is_empty() { "[]" } else { metadata })
+    })
+}
+
+/// Signs an added node off. Nothing more is told of it, but for what waits to be polled.
+///
+/// HEARTBUS_NOT_FOUND when the client has no such node; HEARTBUS_INVALID_ARGUMENT for its first one, which stays as long as
+/// the client.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn heartbus_client_remove_node(
+    clients: *mut heartbus_clients,
+    client_id: u64,
+    node_id: *const c_char,
+    node_id_len: usize,
+) -> heartbus_status {
+    guard(|| {
+        let group = handle::get::<Group>(clients)?;
+        // SAFETY: the caller's text, as the first page asks.
+        let node_id = unsafe { text("node_id", node_id, node_id_len) }?;
+        group.client(client_id)?.remove_node(node_id)
+    })
+}
+
+/// Sends data of one of the client's nodes, on the channel that it has at this moment. Channel ids are others after a
+/// reconnect, and may then be another node's; its node id never is.
+///
+/// HEARTBUS_NOT_FOUND when the client has no such node; HEARTBUS_CLOSED when it is not registered at this moment; else as
+/// heartbus_client_send.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn heartbus_client_send_from(
+    clients: *mut heartbus_clients,
+    client_id: u64,
+    node_id: *const c_char,
+    node_id_len: usize,
+    payload: *const c_char,
+    payload_len: usize,
+) -> heartbus_status {
+    guard(|| {
+        let group = handle::get::<Group>(clients)?;
+        // SAFETY: the caller's text and bytes, as the first page asks.
+        let (node_id, payload) = unsafe { (text("node_id", node_id, node_id_len)?, bytes("payload", payload, payload_len)?) };
+        group.client(client_id)?.send_from(node_id, payload)
+    })
+}
+
+/// Sends a heartbeat of one of the client's nodes. Needed where a gateway says which of its devices are alive: with
+/// "heartbeat_all" false the client's own heartbeats are its first node's, and each other node lives by these alone.
+///
+/// As heartbus_client_send_from.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn heartbus_client_heartbeat(
+    clients: *mut heartbus_clients,
+    client_id: u64,
+    node_id: *const c_char,
+    node_id_len: usize,
+) -> heartbus_status {
+    guard(|| {
+        let group = handle::get::<Group>(clients)?;
+        // SAFETY: the caller's text, as the first page asks.
+        let node_id = unsafe { text("node_id", node_id, node_id_len) }?;
+        group.client(client_id)?.heartbeat(node_id)
     })
 }
 
@@ -253,7 +340,8 @@ pub unsafe extern "C" fn heartbus_client_info(
                 reconnect_attempts: stats.reconnect_attempts,
                 connected: stats.connected,
                 reserved8: [0; 3],
-                reserved: [0; 4],
+                nodes: stats.nodes as u64,
+                reserved: [0; 3],
             });
         });
         Ok(())

@@ -71,6 +71,8 @@ struct ClientKeys {
     connect_timeout: Option<Seconds>,
     outbox_bytes: Option<usize>,
     protocol: Option<u32>,
+    max_nodes: Option<usize>,
+    heartbeat_all: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -151,6 +153,8 @@ pub(crate) fn client(json: &[u8]) -> Result<ClientConfig, Error> {
         connect_timeout: keys.connect_timeout.map_or(default.connect_timeout, |time| time.0),
         outbox_bytes: keys.outbox_bytes.unwrap_or(default.outbox_bytes),
         protocol: keys.protocol.unwrap_or(default.protocol),
+        max_nodes: keys.max_nodes.unwrap_or(default.max_nodes),
+        heartbeat_all: keys.heartbeat_all.unwrap_or(default.heartbeat_all),
     })
 }
 
@@ -285,7 +289,8 @@ mod tests {
     fn every_key_of_a_client_arrives_and_its_metadata_as_it_was_written() {
         let json =
             br#"{"host":"h","port":1,"heartbeat_interval":0.5,"auto_reconnect":false,"reconnect_interval":2,"max_reconnect_attempts":3,
-            "node_id":"n","metadata":{"z":1.50, "a":[]},"connect_timeout":4,"outbox_bytes":5,"protocol":1}"#;
+            "node_id":"n","metadata":{"z":1.50, "a":[]},"connect_timeout":4,"outbox_bytes":5,"protocol":1,"max_nodes":6,
+            "heartbeat_all":false}"#;
         let expected = ClientConfig {
             host: "h".into(),
             port: 1,
@@ -298,6 +303,8 @@ mod tests {
             connect_timeout: Duration::from_secs(4),
             outbox_bytes: 5,
             protocol: 1,
+            max_nodes: 6,
+            heartbeat_all: false,
         };
         assert_eq!(format!("{:?}", client(json).unwrap()), format!("{expected:?}"));
         for json in ["", "{}", r#"{"node_id":null,"metadata":null}"#] {

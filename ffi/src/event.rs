@@ -31,7 +31,7 @@ pub enum heartbus_event_type {
     HEARTBUS_EVENT_CLOSE = 9,
     /// A client is connected, and its REGISTER is on its way. client_id, as in all events of clients.
     HEARTBUS_EVENT_CLIENT_CONNECT = 101,
-    /// The server registered the client. node_id, channel_id.
+    /// The server registered a node of the client. node_id, channel_id.
     HEARTBUS_EVENT_CLIENT_REGISTER = 102,
     /// The server answered a heartbeat.
     HEARTBUS_EVENT_CLIENT_HEARTBEAT = 103,
@@ -47,6 +47,11 @@ pub enum heartbus_event_type {
     HEARTBUS_EVENT_CLIENT_CLOSE = 108,
     /// The client's last event: it will not connect again. Its id means nothing from the next poll on.
     HEARTBUS_EVENT_CLIENT_FINISHED = 109,
+    /// The server refused to register a node, or took it away: it timed out, was replaced by a newer connection, or was
+    /// disconnected. Only of a client with heartbus_client_add_node. node_id; channel_id, 0 when it was not registered; code (a
+    /// heartbus_error_code), text. The client goes on without it, and it may be added again. The first node returns with
+    /// the next connection, unless it was replaced.
+    HEARTBUS_EVENT_CLIENT_NODE_LOST = 110,
     /// A log message. code is a heartbus_log_level, text the message, time when it was written; payload is what belongs to it, a
     /// JSON object.
     HEARTBUS_EVENT_LOG = 201,
@@ -235,6 +240,19 @@ fn of_client(event: &ClientEvent, texts: &Bump) -> heartbus_event {
                 ..new(HEARTBUS_EVENT_CLIENT_SERVER_ERROR)
             }
         }
+        ClientEvent::NodeLost { node_id, channel_id, code, message } => {
+            let (node_id, node_id_len) = keep(texts, node_id);
+            let (text, text_len) = keep(texts, message);
+            heartbus_event {
+                node_id,
+                node_id_len,
+                channel_id: (*channel_id).into(),
+                code: i32::try_from(*code).unwrap_or(0),
+                text,
+                text_len,
+                ..new(HEARTBUS_EVENT_CLIENT_NODE_LOST)
+            }
+        }
         ClientEvent::Error { code, message } => {
             let (text, text_len) = keep(texts, message);
             heartbus_event { code: *code, text, text_len, ..new(HEARTBUS_EVENT_CLIENT_ERROR) }
@@ -250,7 +268,7 @@ fn of_client(event: &ClientEvent, texts: &Bump) -> heartbus_event {
 pub extern "C" fn heartbus_event_name(r#type: i32) -> *const c_char {
     const SERVER: [&CStr; 9] =
         [c"connect", c"register", c"heartbeat", c"data", c"unregister", c"timeout", c"replaced", c"disconnected", c"close"];
-    const CLIENT: [&CStr; 9] = [
+    const CLIENT: [&CStr; 10] = [
         c"client_connect",
         c"client_register",
         c"client_heartbeat",
@@ -260,10 +278,11 @@ pub extern "C" fn heartbus_event_name(r#type: i32) -> *const c_char {
         c"client_error",
         c"client_close",
         c"client_finished",
+        c"client_node_lost",
     ];
     let name = match r#type {
         1..=9 => SERVER[r#type as usize - 1],
-        101..=109 => CLIENT[r#type as usize - 101],
+        101..=110 => CLIENT[r#type as usize - 101],
         201 => c"log",
         _ => c"unknown",
     };

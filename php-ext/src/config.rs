@@ -250,6 +250,7 @@ pub fn client_engine(host: &str, port: i64, config: &ZendHashTable, node_id: Opt
             connect_timeout: keys.seconds("connect_timeout")?.unwrap_or(defaults.connect_timeout),
             outbox_bytes,
             protocol,
+            ..defaults
         })
     };
     read().map_err(thrown)

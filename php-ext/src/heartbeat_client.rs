@@ -393,7 +393,8 @@ impl Client {
             }),
             ClientEvent::Error { code, message } => self.call(Kind::Error, || [value(i64::from(code)), text(message)]),
             ClientEvent::Close => self.call(Kind::Close, || []),
-            ClientEvent::Finished => Ok(false),
+            // Only of clients with more than one node, which PHP has not.
+            ClientEvent::NodeLost { .. } | ClientEvent::Finished => Ok(false),
         }
     }
 }

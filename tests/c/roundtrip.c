@@ -288,6 +288,83 @@ static void heartbeats_go_round(void) {
           "a ping is answered");
 }
 
+/* A gateway with two devices, over one connection. */
+static void a_client_carries_many_nodes(void) {
+    heartbus_clients *clients = the_clients.clients;
+    uint64_t gateway;
+    heartbus_client client;
+    heartbus_node node;
+    check_refused(connect_client("\"max_nodes\":0", &gateway), HEARTBUS_CONFIG, "max_nodes must be at least 1", "a client without nodes is refused");
+    check_refused(connect_client("\"heartbeat_all\":1", &gateway), HEARTBUS_CONFIG, "heartbeat_all", "and heartbeats for 1");
+    check(connect_client("\"node_id\":\"gateway\",\"heartbeat_all\":false,\"max_nodes\":3", &gateway) == HEARTBUS_OK &&
+              heartbus_client_add_node(clients, gateway, TEXT("fan"), NULL, 0) == HEARTBUS_OK &&
+              heartbus_client_add_node(clients, gateway, TEXT("lamp"), TEXT("{\"watt\":5}")) == HEARTBUS_OK,
+          "a client is given two more nodes");
+    check_refused(heartbus_client_add_node(clients, gateway, TEXT("door"), NULL, 0),
+                  HEARTBUS_LIMIT, "as many nodes as it may", "it has no more than it may have");
+    check_refused(heartbus_client_add_node(clients, gateway, TEXT("lamp"), NULL, 0),
+                  HEARTBUS_INVALID_ARGUMENT, "already", "nor one of them twice");
+    check_refused(heartbus_client_add_node(clients, gateway, TEXT("gateway"), NULL, 0), HEARTBUS_INVALID_ARGUMENT, "already", "nor its first");
+    check_refused(heartbus_client_add_node(clients, gateway, NULL, 0, NULL, 0), HEARTBUS_INVALID_ARGUMENT, "node_id", "an empty id is refused");
+    check_refused(heartbus_client_add_node(clients, gateway, NULL, 4, NULL, 0), HEARTBUS_INVALID_ARGUMENT, "node_id is NULL", "and NULL");
+    check_refused(heartbus_client_add_node(clients, gateway, TEXT("\xff"), NULL, 0), HEARTBUS_INVALID_ARGUMENT, "UTF-8", "and what is no text");
+    check_refused(heartbus_client_add_node(clients, gateway, TEXT("door"), TEXT("7")),
+                  HEARTBUS_INVALID_ARGUMENT, "metadata", "and metadata that is a number");
+    check_refused(heartbus_client_add_node(clients, 12345, TEXT("door"), NULL, 0), HEARTBUS_NOT_FOUND, "12345", "and a client that is none");
+
+    const told *told = client_tells(HEARTBUS_EVENT_CLIENT_REGISTER, gateway);
+    check(strcmp(told->node_id, "gateway") == 0, "its first node is registered first");
+    told = server_tells(HEARTBUS_EVENT_REGISTER, "gateway");
+    uint64_t connection_id = told->event.connection_id;
+    int64_t own = told->event.channel_id;
+    told = server_tells(HEARTBUS_EVENT_REGISTER, "fan");
+    int64_t fan = told->event.channel_id;
+    check(told->event.connection_id == connection_id && fan != own && strcmp(told->payload, "[]") == 0,
+          "then the others over the same connection, on channels of their own");
+    told = client_tells(HEARTBUS_EVENT_CLIENT_REGISTER, gateway);
+    check(strcmp(told->node_id, "fan") == 0 && told->event.channel_id == fan, "the client learns the same channel");
+    told = server_tells(HEARTBUS_EVENT_REGISTER, "lamp");
+    int64_t lamp = told->event.channel_id;
+    check(told->event.connection_id == connection_id && strcmp(told->payload, "{\"watt\":5}") == 0, "with their metadata");
+    client_tells(HEARTBUS_EVENT_CLIENT_REGISTER, gateway);
+    check(heartbus_client_info(clients, gateway, &client) == HEARTBUS_OK && client.nodes == 3 && client.channel_id == own &&
+              strcmp(client.node_id, "gateway") == 0,
+          "the client knows itself and counts three nodes");
+
+    check(heartbus_client_send_from(clients, gateway, TEXT("fan"), TEXT("turning")) == HEARTBUS_OK, "a node sends by its id");
+    told = server_tells(HEARTBUS_EVENT_DATA, "fan");
+    check(told->event.channel_id == fan && strcmp(told->payload, "turning") == 0, "and the server hears that node");
+    check(heartbus_client_send(clients, gateway, TEXT("bright"), lamp) == HEARTBUS_OK &&
+              server_tells(HEARTBUS_EVENT_DATA, "lamp")->event.channel_id == lamp,
+          "or by its channel");
+    check_refused(heartbus_client_send(clients, gateway, TEXT("x"), 999999), HEARTBUS_NOT_FOUND, "channel", "a channel of nobody is refused");
+    check_refused(heartbus_client_send_from(clients, gateway, TEXT("door"), TEXT("x")), HEARTBUS_NOT_FOUND, "no such node", "and a node that it has not");
+    check(heartbus_server_send(the_server.server, TEXT("lamp"), TEXT("off"), 0) == HEARTBUS_OK, "the server sends to one of them");
+    told = client_tells(HEARTBUS_EVENT_CLIENT_DATA, gateway);
+    check(told->event.channel_id == lamp && strcmp(told->payload, "off") == 0, "and the channel says which");
+    check(heartbus_client_heartbeat(clients, gateway, TEXT("lamp")) == HEARTBUS_OK &&
+              is(server_tells(HEARTBUS_EVENT_HEARTBEAT, "lamp"), HEARTBUS_EVENT_HEARTBEAT),
+          "one of them is said to be alive");
+    check_refused(heartbus_client_heartbeat(clients, gateway, TEXT("door")), HEARTBUS_NOT_FOUND, "no such node", "not one that it has not");
+
+    check(heartbus_server_disconnect(the_server.server, TEXT("lamp")) == HEARTBUS_OK, "the server disconnects one");
+    told = client_tells(HEARTBUS_EVENT_CLIENT_NODE_LOST, gateway);
+    check(strcmp(told->node_id, "lamp") == 0 && told->event.channel_id == lamp && told->event.code == HEARTBUS_ERROR_NOT_ALLOWED &&
+              strcmp(told->text, "Disconnected by the server") == 0,
+          "the client loses that one: %s", told->text);
+    check_refused(heartbus_client_remove_node(clients, gateway, TEXT("lamp")), HEARTBUS_NOT_FOUND, "no such node", "it cannot be removed any more");
+    check(heartbus_client_remove_node(clients, gateway, TEXT("fan")) == HEARTBUS_OK &&
+              is(server_tells(HEARTBUS_EVENT_UNREGISTER, "fan"), HEARTBUS_EVENT_UNREGISTER),
+          "another one is removed and signs off");
+    check_refused(heartbus_client_remove_node(clients, gateway, TEXT("gateway")),
+                  HEARTBUS_INVALID_ARGUMENT, "stays as long as its client", "the first one cannot be removed");
+    check(heartbus_server_node(the_server.server, TEXT("gateway"), &node) == HEARTBUS_OK && node.online, "and is still there");
+    check(heartbus_client_disconnect(clients, gateway) == HEARTBUS_OK, "until the client leaves");
+    check_refused(heartbus_client_add_node(clients, gateway, TEXT("door"), NULL, 0), HEARTBUS_CLOSED, "Not connected", "which takes no more then");
+    check(is(client_tells(HEARTBUS_EVENT_CLIENT_FINISHED, gateway), HEARTBUS_EVENT_CLIENT_FINISHED), "it is finished");
+    check(is(server_tells(HEARTBUS_EVENT_UNREGISTER, "gateway"), HEARTBUS_EVENT_UNREGISTER), "it signed off");
+}
+
 static void data_goes_both_ways(void) {
     heartbus_server *server = the_server.server;
     heartbus_clients *clients = the_clients.clients;
@@ -883,6 +960,10 @@ static void all_refuse(handles h, heartbus_status wanted, const char *text, cons
     REFUSE(heartbus_clients_count(h.clients, count));
     REFUSE(heartbus_client_connect(h.clients, TEXT("{}"), result));
     REFUSE(heartbus_client_send(h.clients, 1, TEXT("x"), 0));
+    REFUSE(heartbus_client_add_node(h.clients, 1, TEXT("x"), TEXT("[]")));
+    REFUSE(heartbus_client_remove_node(h.clients, 1, TEXT("x")));
+    REFUSE(heartbus_client_send_from(h.clients, 1, TEXT("x"), TEXT("x")));
+    REFUSE(heartbus_client_heartbeat(h.clients, 1, TEXT("x")));
     REFUSE(heartbus_client_ping(h.clients, 1));
     REFUSE(heartbus_client_disconnect(h.clients, 1));
     REFUSE(heartbus_client_info(h.clients, 1, result));
@@ -1062,6 +1143,7 @@ int main(int argc, char **argv) {
     a_server_starts();
     clients_register();
     heartbeats_go_round();
+    a_client_carries_many_nodes();
     data_goes_both_ways();
     batches_keep_their_memory();
     numbers_are_told();

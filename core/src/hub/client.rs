@@ -3,6 +3,9 @@
 //! Pure: bytes, commands, the time and a seed come in; bytes, events and a [`Phase`] come out. Knows no socket, no clock
 //! and no queue of the host.
 
+mod others;
+
+use self::others::{Answer, Others};
 use super::Now;
 use super::event::ClientEvent;
 use crate::wire::{self, Decoded, Dialect, Frame, FrameType, MAX_BODY_LEN, code, control};
@@ -45,6 +48,10 @@ pub struct Settings {
     pub outbox_bytes: usize,
     /// The newest dialect to speak, where the server can.
     pub protocol: u32,
+    /// Nodes that it may carry, its first one included.
+    pub max_nodes: usize,
+    /// Whether its heartbeats are all its nodes' or the first one's alone.
+    pub heartbeat_all: bool,
 }
 
 /// What the shell does next.
@@ -71,14 +78,19 @@ pub enum Refusal {
     OutboxFull,
     TooLong,
     NotUtf8,
-    /// The dialect has no such channel ids.
+    /// The dialect has no such channel ids; or none of a client's many nodes has it.
     NoSuchChannel,
+    NoSuchNode,
+    NodeExists,
+    TooManyNodes,
+    /// The first node stays as long as its client.
+    FirstNode,
 }
 
 /// The life of one client.
 ///
-/// The order of calls: one `handle_*` or verb, then `poll_event` until it returns `None`, then act as [`Phase`], `outbox`
-/// and `deadline` say. When the host has no room for an event, hand it back with `stall` and go on after `resume`.
+/// The order of calls: one `handle_*` or verb, then `poll_event` until it returns `None`, then `fill_outbox`, then act as
+/// [`Phase`], `outbox` and `deadline` say. When the host has no room for an event, hand it back with `stall` and go on after `resume`.
 pub struct ClientMachine {
     settings: Settings,
     node_id: Arc<str>,
@@ -90,6 +102,8 @@ pub struct ClientMachine {
     /// The server is going away and asked to come back within this time.
     window: Option<u64>,
     registration: Option<Registration>,
+    /// All nodes of a client that was given more than its first.
+    others: Option<Box<Others>>,
     connected_at: Option<u64>,
     messages_sent: u64,
     messages_received: u64,
@@ -114,7 +128,10 @@ enum State {
 
 #[derive(Debug)]
 struct Connection {
+    /// The server has answered a REGISTER with a reply.
     registered: bool,
+    /// It has refused the REGISTER of a client that has one node, or perhaps has not looked at it.
+    was_refused: bool,
     /// What this client writes. It reads both dialects.
     dialect: Dialect,
     next_heartbeat: u64,
@@ -140,6 +157,8 @@ pub struct ClientStats {
     /// `None` until the first register reply; kept afterwards.
     pub node_id: Option<Arc<str>>,
     pub channel_id: Option<u32>,
+    /// How many of its nodes are registered at this moment.
+    pub nodes: usize,
     /// Heartbeats, data and pings; not REGISTER and UNREGISTER.
     pub messages_sent: u64,
     pub messages_received: u64,
@@ -167,6 +186,7 @@ impl ClientMachine {
             attempts: 0,
             window: None,
             registration: None,
+            others: None,
             connected_at: None,
             messages_sent: 0,
             messages_received: 0,
@@ -192,7 +212,10 @@ impl ClientMachine {
     /// When to call `handle_timeout`, on the monotonic clock.
     pub fn deadline(&self) -> Option<u64> {
         match &self.state {
-            State::Open(connection) => Some(connection.next_heartbeat),
+            State::Open(connection) => {
+                let retry = self.others.as_ref().and_then(|others| others.deadline());
+                Some(retry.map_or(connection.next_heartbeat, |time| time.min(connection.next_heartbeat)))
+            }
             State::Flushing { until } | State::Waiting { until } => Some(*until),
             State::Dialing { .. } | State::HangingUp | State::Finished => None,
         }
@@ -230,6 +253,11 @@ impl ClientMachine {
             connected: self.is_connected(),
             node_id: self.node_id().cloned(),
             channel_id: self.channel_id(),
+            nodes: match (&self.state, &self.others) {
+                (State::Open(_), Some(others)) => others.registered(),
+                (State::Open(connection), None) => connection.registered.into(),
+                _ => 0,
+            },
             messages_sent: self.messages_sent,
             messages_received: self.messages_received,
             reconnect_attempts: self.attempts,
@@ -247,15 +275,21 @@ impl ClientMachine {
         self.connected_at = Some(now.unix);
         self.state = State::Open(Connection {
             registered: false,
+            was_refused: false,
             dialect: Dialect::V1,
             next_heartbeat: now.mono + self.settings.heartbeat_interval,
             unanswered_since: None,
             is_blocked: false,
             is_mute: false,
         });
-        let payload = control::register_payload(&self.node_id, &self.settings.metadata, now.unix, self.settings.protocol);
-        self.outbox.push_control(Dialect::V1, FrameType::REGISTER, &payload);
-        tracing::info!(node_id = %self.node_id, "Sending registration");
+        match &mut self.others {
+            Some(others) => others.start_over(&self.node_id),
+            None => {
+                let payload = control::register_payload(&self.node_id, &self.settings.metadata, now.unix, self.settings.protocol);
+                self.outbox.push_control(Dialect::V1, FrameType::REGISTER, 0, &payload);
+                tracing::info!(node_id = %self.node_id, "Sending registration");
+            }
+        }
         self.events.push_back(ClientEvent::Connect);
     }
 
@@ -317,7 +351,10 @@ impl ClientMachine {
             return;
         }
         let interval = self.settings.heartbeat_interval;
+        let own = self.own_channel();
         match &mut self.state {
+            // The time to go on with registering: `fill_outbox` does.
+            State::Open(connection) if now.mono < connection.next_heartbeat => {}
             State::Open(connection) => {
                 let is_silent = connection.unanswered_since.is_some_and(|since| now.mono - since >= interval);
                 // A server whose answers we do not read is not silent.
@@ -330,7 +367,26 @@ impl ClientMachine {
                 connection.unanswered_since.get_or_insert(now.mono);
                 // A beat more behind a full outbox would tell the server nothing new.
                 if !connection.is_mute && self.outbox.len() <= self.settings.outbox_bytes {
-                    self.outbox.push_control(connection.dialect, FrameType::HEARTBEAT_REQ, &control::heartbeat_payload(now.unix));
+                    match own {
+                        _ if self.settings.heartbeat_all => {
+                            self.outbox.push_control(
+                                connection.dialect,
+                                FrameType::HEARTBEAT_REQ,
+                                0,
+                                &control::heartbeat_payload(now.unix),
+                            );
+                        }
+                        Some(own) => {
+                            self.outbox.push_control(
+                                connection.dialect,
+                                FrameType::HEARTBEAT_REQ,
+                                own,
+                                &control::heartbeat_payload(now.unix),
+                            );
+                        }
+                        // Something that is answered, so that a dead server is noticed.
+                        None => self.outbox.push_control(connection.dialect, FrameType::PING, 0, b""),
+                    }
                     self.messages_sent += 1;
                 }
             }
@@ -347,19 +403,74 @@ impl ClientMachine {
     /// # Errors
     /// [`Refusal::NotConnected`] also before the register reply: the own channel is not known until then.
     pub fn send(&mut self, payload: &[u8], channel_id: i64) -> Result<(), Refusal> {
-        let result = match (&self.state, self.channel_id()) {
-            (State::Open(Connection { registered: true, .. }), Some(own)) => {
-                let channel_id = if channel_id > 0 { channel_id } else { i64::from(own) };
-                self.queue(FrameType::DATA, channel_id, payload)
-            }
-            _ => Err(Refusal::NotConnected),
+        let result = match (self.own_channel(), &self.others) {
+            _ if !matches!(self.state, State::Open(Connection { registered: true, .. })) => Err(Refusal::NotConnected),
+            // What was a node's channel on an older connection may be another's by now.
+            (_, Some(others)) if channel_id > 0 && !others.has_channel(channel_id) => Err(Refusal::NoSuchChannel),
+            _ if channel_id > 0 => self.queue(FrameType::DATA, channel_id, payload),
+            (Some(own), _) => self.queue(FrameType::DATA, own.into(), payload),
+            (None, _) => Err(Refusal::NotConnected),
         };
-        match result {
-            Err(Refusal::NotConnected) => tracing::error!("Cannot send: Not connected to server"),
-            Err(refusal) => tracing::error!("Failed to send data: {refusal}"),
-            Ok(()) => {}
-        }
+        log_refusal(result);
         result
+    }
+
+    /// Queues data of one of the client's nodes. Unlike a channel id, a node id stays the same over reconnects.
+    ///
+    /// # Errors
+    /// As [`ClientMachine::send`], and [`Refusal::NoSuchNode`].
+    pub fn send_from(&mut self, node_id: &str, payload: &[u8]) -> Result<(), Refusal> {
+        let result = self.channel_of(node_id).and_then(|channel_id| self.queue(FrameType::DATA, channel_id.into(), payload));
+        log_refusal(result);
+        result
+    }
+
+    /// Queues a heartbeat of one of the client's nodes.
+    ///
+    /// # Errors
+    /// As [`ClientMachine::send_from`].
+    pub fn heartbeat(&mut self, node_id: &str, now: Now) -> Result<(), Refusal> {
+        let channel_id = self.channel_of(node_id)?;
+        self.queue(FrameType::HEARTBEAT_REQ, channel_id.into(), &control::heartbeat_payload(now.unix))
+    }
+
+    /// Has the client carry one more node, on this connection and those to come. `metadata` is JSON text. A node that the
+    /// server took away is told as [`ClientEvent::NodeLost`] and may be added again.
+    ///
+    /// # Errors
+    /// [`Refusal::NodeExists`], [`Refusal::TooManyNodes`]; [`Refusal::NotConnected`] when the client does not come back.
+    pub fn add_node(&mut self, node_id: &str, metadata: &str) -> Result<(), Refusal> {
+        let is_connected = match &self.state {
+            State::Open(_) => true,
+            State::Dialing { .. } | State::Waiting { .. } => false,
+            State::HangingUp if !self.leaving => false,
+            State::Flushing { .. } | State::HangingUp | State::Finished => return Err(Refusal::NotConnected),
+        };
+        let own = self.own_channel();
+        let is_asked = matches!(self.state, State::Open(Connection { was_refused: false, .. }));
+        let others = self.others.get_or_insert_with(|| Box::new(Others::new(&self.node_id, own, is_connected, is_asked)));
+        if others.channel_of(node_id).is_none() && others.len() >= self.settings.max_nodes {
+            return Err(Refusal::TooManyNodes);
+        }
+        let metadata = Some(metadata.trim()).filter(|text| *text != "[]").map(Box::from);
+        if others.add(node_id, metadata, &self.node_id, is_connected) { Ok(()) } else { Err(Refusal::NodeExists) }
+    }
+
+    /// Signs one of the added nodes off. Nothing is told of it any more.
+    ///
+    /// # Errors
+    /// [`Refusal::NoSuchNode`]; [`Refusal::FirstNode`] for the client's own, which `disconnect` signs off.
+    pub fn remove_node(&mut self, node_id: &str) -> Result<(), Refusal> {
+        let is_first = self.is_first(node_id);
+        let Some(others) = &mut self.others else {
+            return Err(if is_first { Refusal::FirstNode } else { Refusal::NoSuchNode });
+        };
+        if is_first && others.channel_of(node_id).is_some() {
+            return Err(Refusal::FirstNode);
+        }
+        let registered_on = others.remove(node_id).map_err(|()| Refusal::NoSuchNode)?;
+        self.sign_off(registered_on);
+        Ok(())
     }
 
     /// Queues a PING.
@@ -383,7 +494,7 @@ impl ClientMachine {
         match &self.state {
             State::Open(connection) => {
                 if !connection.is_mute {
-                    self.outbox.push_control(connection.dialect, FrameType::UNREGISTER, b"");
+                    self.outbox.push_control(connection.dialect, FrameType::UNREGISTER, 0, b"");
                 }
                 self.state = State::Flushing { until: now.mono + FLUSH_TIME };
             }
@@ -423,6 +534,20 @@ impl ClientMachine {
         // An emptied queue would keep its memory.
         self.events = VecDeque::new();
         self.next_frame_event()
+    }
+
+    /// Puts the REGISTERs of nodes that wait for their turn into the outbox, as far as they have room.
+    pub fn fill_outbox(&mut self, now: Now) {
+        let (Some(others), State::Open(connection)) = (&mut self.others, &self.state) else { return };
+        others.tick(now);
+        // The other half is for data.
+        while !connection.is_mute && self.outbox.len() <= self.settings.outbox_bytes / 2 {
+            let Some((node_id, metadata)) = others.next(connection.registered) else { return };
+            let metadata = metadata.unwrap_or(if Arc::ptr_eq(&node_id, &self.node_id) { &self.settings.metadata } else { "[]" });
+            let payload = control::register_payload(&node_id, metadata, now.unix, self.settings.protocol);
+            self.outbox.push_control(connection.dialect, FrameType::REGISTER, 0, &payload);
+            tracing::debug!(%node_id, "Sending registration");
+        }
     }
 
     /// What is to be written now.
@@ -475,7 +600,7 @@ impl ClientMachine {
             }
             FrameType::PONG => Some(ClientEvent::Pong),
             FrameType::GOAWAY => Some(self.apply_goaway(Bytes::from(frame.payload.bytes().into_owned()))),
-            FrameType::ERROR => Some(self.apply_server_error(Bytes::from(frame.payload.bytes().into_owned()))),
+            FrameType::ERROR => self.apply_error(frame.channel_id, Bytes::from(frame.payload.bytes().into_owned())),
             _ => None,
         }
     }
@@ -485,18 +610,32 @@ impl ClientMachine {
             tracing::warn!("Invalid message format");
             return None;
         };
-        let node_id = if *reply.node_id == *self.node_id { self.node_id.clone() } else { Arc::from(reply.node_id) };
         let channel_id = reply.channel_id;
-        tracing::info!(%node_id, channel_id, "Registration successful");
+        tracing::info!(node_id = reply.node_id, channel_id, "Registration successful");
         if let State::Open(connection) = &mut self.state {
             connection.registered = true;
             if reply.protocol >= 2 && self.settings.protocol >= 2 && connection.dialect == Dialect::V1 {
                 connection.dialect = Dialect::V2;
                 // The server speaks v2 once it has heard it.
-                self.outbox.push_control(Dialect::V2, FrameType::ACK, b"");
+                self.outbox.push_control(Dialect::V2, FrameType::ACK, 0, b"");
             }
         }
         self.attempts = 0;
+        if let Some(others) = &mut self.others {
+            let renamed = if others.channel_of(&reply.node_id).is_none() { others.registered_as(&self.node_id, channel_id) } else { None };
+            let node_id = match renamed.unwrap_or_else(|| others.registered_on(&reply.node_id, channel_id)) {
+                Answer::Registered(node_id) => node_id,
+                Answer::Outdated => return None,
+                Answer::Unwanted => {
+                    self.sign_off(Some(channel_id).filter(|id| *id != 0));
+                    return None;
+                }
+            };
+            if !Arc::ptr_eq(&node_id, &self.node_id) {
+                return Some(ClientEvent::Register { node_id, channel_id });
+            }
+        }
+        let node_id = if *reply.node_id == *self.node_id { self.node_id.clone() } else { Arc::from(reply.node_id) };
         self.registration = Some(Registration { node_id: node_id.clone(), channel_id });
         Some(ClientEvent::Register { node_id, channel_id })
     }
@@ -507,6 +646,47 @@ impl ClientMachine {
         self.apply_server_error(raw)
     }
 
+    /// Of a client with many nodes an ERROR may concern one of them only: that is told with its name.
+    fn apply_error(&mut self, channel_id: i64, raw: Bytes) -> Option<ClientEvent> {
+        let (Some(others), Some(error)) = (&mut self.others, control::parse_error(&raw)) else {
+            if let State::Open(connection) = &mut self.state {
+                connection.was_refused = true;
+            }
+            return Some(self.apply_server_error(raw));
+        };
+        let lost = match u16::try_from(error.code) {
+            Ok(code::NODE_TIMED_OUT | code::NOT_ALLOWED | code::REPLACED) if channel_id != 0 => others.node_of(channel_id),
+            Ok(code::INVALID_REQUEST | code::NOT_ALLOWED) if channel_id == 0 => match others.refused() {
+                Some(node) => node,
+                None => return Some(self.apply_server_error(raw)),
+            },
+            // Those that are registered, which is one at most by now.
+            Ok(code::REPLACED) => {
+                for (channel_id, node_id) in others.all_registered() {
+                    others.lose(&node_id, false);
+                    let message = error.message.clone();
+                    self.events.push_back(ClientEvent::NodeLost { node_id, channel_id, code: error.code, message });
+                }
+                let event = self.apply_server_error(raw);
+                self.events.push_back(event);
+                return self.events.pop_front();
+            }
+            Ok(code::RATE_LIMITED) => {
+                others.rate_limited();
+                return Some(self.apply_server_error(raw));
+            }
+            _ => return Some(self.apply_server_error(raw)),
+        };
+        // Otherwise a node that was removed meanwhile.
+        let node_id = lost?;
+        let comes_back = Arc::ptr_eq(&node_id, &self.node_id) && error.code != i64::from(code::REPLACED);
+        let left = others.lose(&node_id, comes_back);
+        self.sign_off(left);
+        let control::ErrorPayload { message, code } = error;
+        tracing::warn!(%node_id, message, code, "Lost a node");
+        Some(ClientEvent::NodeLost { node_id, channel_id: u32::try_from(channel_id).unwrap_or(0), code, message })
+    }
+
     fn apply_server_error(&mut self, raw: Bytes) -> ClientEvent {
         let (message, code) = match control::parse_error(&raw) {
             Some(error) => (error.message, error.code),
@@ -514,11 +694,41 @@ impl ClientMachine {
         };
         tracing::error!(message, code, "Server error");
         if code == i64::from(code::REPLACED) {
-            // Another client has this id now. Coming back would take it away again, and so on for ever.
-            self.leaving = true;
+            // Another client has this id now. Coming back would take it away again, and so on for ever. Not so for others.
+            self.leaving = self.others.as_ref().is_none_or(|others| others.len() == 0);
             self.hang_up();
         }
         ClientEvent::ServerError { raw, code, message }
+    }
+
+    /// The first node's, while it is registered.
+    fn own_channel(&self) -> Option<u32> {
+        match &self.others {
+            Some(others) => others.channel_of(&self.node_id).flatten(),
+            None if matches!(self.state, State::Open(Connection { registered: true, .. })) => self.channel_id(),
+            None => None,
+        }
+    }
+
+    /// The id it asked for or, of a client with one node, the one that the server gave it.
+    fn is_first(&self, node_id: &str) -> bool {
+        *node_id == *self.node_id || (self.others.is_none() && self.node_id().is_some_and(|given| **given == *node_id))
+    }
+
+    fn channel_of(&self, node_id: &str) -> Result<u32, Refusal> {
+        let channel_id = match &self.others {
+            Some(others) => others.channel_of(node_id).ok_or(Refusal::NoSuchNode)?,
+            None if self.is_first(node_id) => self.own_channel(),
+            None => return Err(Refusal::NoSuchNode),
+        };
+        // Channel 0 would mean the first node, or all of them.
+        channel_id.filter(|id| *id != 0 && self.is_connected()).ok_or(Refusal::NotConnected)
+    }
+
+    fn sign_off(&mut self, channel_id: Option<u32>) {
+        if let (State::Open(Connection { dialect, is_mute: false, .. }), Some(channel_id)) = (&self.state, channel_id) {
+            self.outbox.push_control(*dialect, FrameType::UNREGISTER, channel_id, b"");
+        }
     }
 
     fn queue(&mut self, frame_type: FrameType, channel_id: i64, payload: &[u8]) -> Result<(), Refusal> {
@@ -560,7 +770,8 @@ impl ClientMachine {
         self.outbox = Outbox::default();
         tracing::info!("Connection closed");
         self.events.push_back(ClientEvent::Close);
-        if self.leaving || !self.settings.auto_reconnect {
+        let is_empty = self.others.as_ref().is_some_and(|others| others.len() == 0);
+        if self.leaving || is_empty || !self.settings.auto_reconnect {
             return self.finish();
         }
         let max = self.settings.max_reconnect_attempts;
@@ -580,6 +791,14 @@ impl ClientMachine {
     fn finish(&mut self) {
         self.state = State::Finished;
         self.events.push_back(ClientEvent::Finished);
+    }
+}
+
+fn log_refusal(result: Result<(), Refusal>) {
+    match result {
+        Err(Refusal::NotConnected) => tracing::error!("Cannot send: Not connected to server"),
+        Err(refusal) => tracing::error!("Failed to send data: {refusal}"),
+        Ok(()) => {}
     }
 }
 
@@ -640,10 +859,10 @@ impl Outbox {
         Err(refusal)
     }
 
-    /// The few frames that keep the connection in order are not bounded: each is sent at most once per state or interval.
-    fn push_control(&mut self, dialect: Dialect, frame_type: FrameType, payload: &[u8]) {
+    /// The few frames that keep the connection in order are not bounded: each is sent at most once per state, node or interval.
+    fn push_control(&mut self, dialect: Dialect, frame_type: FrameType, channel_id: u32, payload: &[u8]) {
         // Our own payloads are UTF-8: only that can fail.
-        let encoded = wire::encode(dialect, frame_type, 0, payload, &mut self.bytes);
+        let encoded = wire::encode(dialect, frame_type, channel_id, payload, &mut self.bytes);
         debug_assert!(encoded.is_ok());
     }
 
@@ -680,6 +899,10 @@ impl fmt::Display for Refusal {
             Refusal::TooLong => "The message is longer than a frame may be",
             Refusal::NotUtf8 => "The v1 dialect cannot carry bytes that are not UTF-8",
             Refusal::NoSuchChannel => "There is no such channel id",
+            Refusal::NoSuchNode => "The client has no such node",
+            Refusal::NodeExists => "The client has a node of this id already",
+            Refusal::TooManyNodes => "The client has as many nodes as it may",
+            Refusal::FirstNode => "The first node stays as long as its client",
         })
     }
 }

@@ -12,6 +12,7 @@ pub(crate) enum Key {
     Node(Arc<str>),
     Connection(u64),
     Client(u64, Discriminant<ClientEvent>),
+    ClientNode(u64, Arc<str>),
 }
 
 impl Key {
@@ -20,6 +21,9 @@ impl Key {
             Event::Connect { connection_id, .. } | Event::Close { connection_id, .. } => Key::Connection(*connection_id),
             Event::Register { node, .. } | Event::Heartbeat { node, .. } | Event::Left { node, .. } | Event::Data { node, .. } => {
                 Key::Node(node.id().clone())
+            }
+            Event::Client { client_id, event: ClientEvent::Register { node_id, .. } | ClientEvent::NodeLost { node_id, .. } } => {
+                Key::ClientNode(*client_id, node_id.clone())
             }
             Event::Client { client_id, event } => Key::Client(*client_id, discriminant(event)),
         }

@@ -122,7 +122,7 @@ impl CloseReason {
 pub enum ClientEvent {
     /// Connected, and REGISTER is on its way.
     Connect,
-    /// The server's register reply.
+    /// The server's register reply, for one of the client's nodes.
     Register {
         node_id: Arc<str>,
         channel_id: u32,
@@ -139,6 +139,16 @@ pub enum ClientEvent {
     /// The server sent ERROR. `raw` is its text as it came; `code` and `message` are what could be read of it.
     ServerError {
         raw: Bytes,
+        code: i64,
+        message: String,
+    },
+    /// The server refused to register a node, or took it away: it timed out (408), was replaced by a newer connection (409),
+    /// or was disconnected (403). Only of a client that was given more nodes than its first. The client goes on without
+    /// it, and it may be added again; the first node comes back with the next connection, unless it was replaced.
+    NodeLost {
+        node_id: Arc<str>,
+        /// 0 when it was not registered.
+        channel_id: u32,
         code: i64,
         message: String,
     },

@@ -9,7 +9,7 @@
 mod dial;
 
 use super::{Clock, raise_descriptor_limit, spawn_thread};
-use crate::config::ClientConfig;
+use crate::config::{ClientConfig, check_node_id};
 use crate::error::{Error, ErrorKind};
 use crate::event::{ClientEvent, Event, EventMask, Resume};
 use crate::hub::client::{ClientMachine, Phase, Refusal, Settings};
@@ -137,7 +137,7 @@ impl Clients {
             return Err(Error::wrong_process());
         }
         config.validate()?;
-        validate_metadata(&config.metadata)?;
+        validate_metadata(&config.metadata, ErrorKind::Config)?;
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let now = self.fleet.clock.now();
         let shared = Arc::new(Shared {
@@ -215,6 +215,47 @@ impl Client {
     /// v2, `WrongProcess`.
     pub fn send(&self, payload: &[u8], channel_id: i64) -> Result<(), Error> {
         self.command(|machine| machine.send(payload, channel_id))
+    }
+
+    /// Sends data of one of the client's nodes, on the channel that it has at this moment: unlike a channel id, which is
+    /// another one after a reconnect, its id never means another node.
+    ///
+    /// # Errors
+    /// `NotFound` when the client has no such node, `Closed` when it is not registered at this moment; else as [`Client::send`].
+    pub fn send_from(&self, node_id: &str, payload: &[u8]) -> Result<(), Error> {
+        self.command(|machine| machine.send_from(node_id, payload))
+    }
+
+    /// Sends a heartbeat of one of the client's nodes: with [`ClientConfig::heartbeat_all`] off, they live by these alone, but
+    /// for the first.
+    ///
+    /// # Errors
+    /// As [`Client::send_from`].
+    pub fn heartbeat(&self, node_id: &str) -> Result<(), Error> {
+        let now = self.shared.fleet.clock.now();
+        self.command(|machine| machine.heartbeat(node_id, now))
+    }
+
+    /// Has the client carry one more node over its connection, and over each that follows. `metadata` is JSON text, `[]` for
+    /// none. `Register` tells its channel; `NodeLost` that the server refused it or took it away, and then it may be added
+    /// again.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when the id or the metadata is wrong, or the client has such a node already; `Limit` when it has
+    /// [`ClientConfig::max_nodes`]; `Closed` when it will not connect again; `WrongProcess`.
+    pub fn add_node(&self, node_id: &str, metadata: &str) -> Result<(), Error> {
+        check_node_id(node_id, ErrorKind::InvalidArgument)?;
+        validate_metadata(metadata, ErrorKind::InvalidArgument)?;
+        self.command(|machine| machine.add_node(node_id, metadata))
+    }
+
+    /// Signs an added node off. Nothing more is told of it, but for what waits in the inbox.
+    ///
+    /// # Errors
+    /// `NotFound` when the client has no such node, `InvalidArgument` for its first, which stays as long as the client;
+    /// `WrongProcess`.
+    pub fn remove_node(&self, node_id: &str) -> Result<(), Error> {
+        self.command(|machine| machine.remove_node(node_id))
     }
 
     /// Sends a PING.
@@ -502,7 +543,11 @@ impl Shared {
 
 /// Writes everything that waits, or as much as the socket takes.
 fn write(stream: &TcpStream, machine: &mut ClientMachine, now: Now) {
-    while !machine.outbox().is_empty() {
+    loop {
+        machine.fill_outbox(now);
+        if machine.outbox().is_empty() {
+            return;
+        }
         match stream.try_write(machine.outbox()) {
             Ok(len) => machine.handle_written(len, now),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return machine.handle_written(0, now),
@@ -552,26 +597,26 @@ fn settings(config: ClientConfig) -> Settings {
         max_reconnect_attempts: config.max_reconnect_attempts,
         outbox_bytes: config.outbox_bytes,
         protocol: config.protocol,
+        max_nodes: config.max_nodes,
+        heartbeat_all: config.heartbeat_all,
     }
 }
 
 /// The text goes into REGISTER as it is: what comes out again must be the same, or a server could not read it.
-fn validate_metadata(text: &str) -> Result<(), Error> {
+fn validate_metadata(text: &str, kind: ErrorKind) -> Result<(), Error> {
     match control::parse_register(&control::register_payload("any", text, 0, 1)) {
         Ok(Register { node_id: Some(_), metadata: Some(read), .. }) if *read == *text.trim() => Ok(()),
-        Err(RegisterError::MetadataTooLong) => {
-            Err(Error::new(ErrorKind::Config, format!("metadata must have at most {MAX_METADATA_LEN} bytes")))
-        }
-        _ => Err(Error::new(ErrorKind::Config, "metadata must be a JSON object or list")),
+        Err(RegisterError::MetadataTooLong) => Err(Error::new(kind, format!("metadata must have at most {MAX_METADATA_LEN} bytes"))),
+        _ => Err(Error::new(kind, "metadata must be a JSON object or list")),
     }
 }
 
 fn refused(refusal: Refusal) -> Error {
     let kind = match refusal {
         Refusal::NotConnected => ErrorKind::Closed,
-        Refusal::OutboxFull | Refusal::TooLong => ErrorKind::Limit,
-        Refusal::NotUtf8 => ErrorKind::InvalidArgument,
-        Refusal::NoSuchChannel => ErrorKind::NotFound,
+        Refusal::OutboxFull | Refusal::TooLong | Refusal::TooManyNodes => ErrorKind::Limit,
+        Refusal::NotUtf8 | Refusal::NodeExists | Refusal::FirstNode => ErrorKind::InvalidArgument,
+        Refusal::NoSuchChannel | Refusal::NoSuchNode => ErrorKind::NotFound,
     };
     Error::new(kind, refusal.to_string())
 }
