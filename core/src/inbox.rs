@@ -157,7 +157,7 @@ impl Host for Inbox {
             queue.events.push_back(event);
         } else {
             let key = Key::of(&event);
-            let is_client = matches!(key, Key::Client(..));
+            let is_client = matches!(key, Key::Client(..) | Key::ClientNode(..));
             if !is_client && let Some(waiting) = queue.overflow.get_mut(&key) {
                 // In its place: this happens on threads that have sockets to read, with as many waiting as there are nodes.
                 *waiting = put_together(waiting, event);

@@ -139,6 +139,25 @@ fn state_events_are_never_refused_and_above_the_bound_a_client_keeps_its_present
 }
 
 #[test]
+fn above_the_bound_each_node_of_a_client_keeps_its_own_present_state() {
+    let inbox = inbox(1, 100);
+    inbox.push_state(close(1));
+    let register = |id: &str, channel_id| ClientEvent::Register { node_id: id.into(), channel_id };
+    let lost = |id: &str| ClientEvent::NodeLost { node_id: id.into(), channel_id: 1, code: 408, message: String::new() };
+    for event in [register("a", 1), register("b", 2), register("c", 3), lost("a"), lost("b"), register("b", 4)] {
+        inbox.push_state(client(7, event));
+    }
+    let told: Vec<ClientEvent> = drain(&inbox, 100)
+        .into_iter()
+        .filter_map(|event| match event {
+            Event::Client { event, .. } => Some(event),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told, [register("c", 3), lost("a"), register("b", 4)]);
+}
+
+#[test]
 fn while_there_is_an_overflow_data_waits_behind_it() {
     let (inbox, producer) = (inbox(1, 100), Arc::new(Producer::default()));
     inbox.push_state(close(1));
