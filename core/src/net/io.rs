@@ -4,7 +4,8 @@
 //! the server has room for one more connection is [`super::server`]'s.
 //!
 //! A heartbeat that comes alone costs the thread three system calls: wait, read, write. That is why it waits on its poll
-//! itself, and not in a tokio runtime that watches the poll's descriptor (docs/PERFORMANCE.md has the figures).
+//! itself, and not in a tokio runtime that watches the poll's descriptor; and why it waits without a timeout, which the system
+//! would have to set up each time: ticks come from a timer of the system that runs by itself (docs/PERFORMANCE.md has the figures).
 //!
 //! mio is edge-triggered. Two rules follow. A read ends at the first short read, unless an event said that the peer
 //! closed: then it ends at zero, because data and FIN in one event come with one edge. And whoever stops earlier than that
@@ -24,18 +25,22 @@ use crate::wire::Dialect;
 use bytes::Bytes;
 use mio::event::Event;
 use mio::net::TcpListener;
+use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token};
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime};
 use slab::Slab;
 use socket2::SockRef;
 use std::collections::VecDeque;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::num::NonZeroU64;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 const LISTENER: Token = Token(usize::MAX);
 pub(super) const WAKER: Token = Token(usize::MAX - 1);
+const TIMER: Token = Token(usize::MAX - 2);
 
 /// Events taken per pass; letters, ticks and connections that are not done with are looked after in between.
 const EVENTS_PER_PASS: usize = 1024;
@@ -73,6 +78,9 @@ pub(super) struct IoThread {
     /// No descriptor was left: accepting pauses until the next tick.
     accept_paused: bool,
     mail: bool,
+    tick_due: bool,
+    /// Open as long as the thread runs.
+    _timer: OwnedFd,
     connections: Slab<Connection>,
     ending_refused: usize,
     /// Connections to go on with although no event will come for them.
@@ -118,6 +126,15 @@ impl Work {
     }
 }
 
+/// A timer of the system that is ready at each tick of a wheel that is made now. mio is edge-triggered, so nobody has to read it.
+fn start_ticking(registry: &Registry) -> io::Result<OwnedFd> {
+    let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
+    registry.register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
+    let tick = Timespec { tv_sec: 0, tv_nsec: TICK as i64 * 1_000 };
+    timerfd_settime(&timer, TimerfdTimerFlags::empty(), &Itimerspec { it_interval: tick, it_value: tick })?;
+    Ok(timer)
+}
+
 impl IoThread {
     pub(super) fn new(
         worker_id: usize,
@@ -130,6 +147,7 @@ impl IoThread {
         registry.register(&mut listener, LISTENER, Interest::READABLE)?;
         let clock = shared.clock;
         let now = clock.now();
+        let timer = start_ticking(&registry)?;
         let counters = shared.counters[worker_id].clone();
         let first_stats = now.mono + shared.stats_interval;
         Ok(IoThread {
@@ -150,6 +168,8 @@ impl IoThread {
             accept_ready: false,
             accept_paused: false,
             mail: false,
+            tick_due: false,
+            _timer: timer,
             connections: Slab::new(),
             ending_refused: 0,
             ready: Vec::new(),
@@ -168,18 +188,17 @@ impl IoThread {
     pub(super) fn run(mut self, mut poll: Poll) -> io::Result<()> {
         self.work.journal.worker_started(std::process::id());
         let mut events = Events::with_capacity(EVENTS_PER_PASS);
-        let mut now = self.work.now.mono;
-        let mut next_tick = now + TICK;
+        let mut last_tick = self.work.now.mono;
         while !self.done {
-            let wait = if self.has_work() { 0 } else { next_tick.saturating_sub(now) };
-            now = self.pass(&mut poll, &mut events, wait)?;
-            if now >= next_tick {
-                if now > next_tick + 2 * TICK {
+            let wait = self.has_work().then_some(Duration::ZERO);
+            self.pass(&mut poll, &mut events, wait)?;
+            if std::mem::take(&mut self.tick_due) {
+                if self.work.now.mono > last_tick + 3 * TICK {
                     self.is_late = true;
                     // The process was stopped, or starved. What arrived meanwhile is read before anybody's silence is
                     // judged: poll hands out what is ready in turn, so this many passes reach every connection.
                     for _ in 0..=self.connections.len() / EVENTS_PER_PASS + 1 {
-                        self.pass(&mut poll, &mut events, 0)?;
+                        self.pass(&mut poll, &mut events, Some(Duration::ZERO))?;
                         if events.is_empty() && !self.has_work() {
                             break;
                         }
@@ -187,8 +206,7 @@ impl IoThread {
                 }
                 self.tick();
                 self.is_late = false;
-                now = self.clock.mono();
-                next_tick += TICK * ((now - next_tick) / TICK + 1);
+                last_tick = self.work.now.mono;
             }
         }
         Ok(())
@@ -198,9 +216,9 @@ impl IoThread {
         !self.ready.is_empty() || self.mail || self.accept_ready && !self.accept_paused
     }
 
-    /// Waits up to `wait` microseconds for something to do, does it, and returns what time it is then.
-    fn pass(&mut self, poll: &mut Poll, events: &mut Events, wait: u64) -> io::Result<u64> {
-        match poll.poll(events, Some(Duration::from_micros(wait))) {
+    /// Waits for something to do, for so long or until there is, and does it.
+    fn pass(&mut self, poll: &mut Poll, events: &mut Events, wait: Option<Duration>) -> io::Result<()> {
+        match poll.poll(events, wait) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
@@ -210,6 +228,7 @@ impl IoThread {
             match event.token() {
                 LISTENER => self.accept_ready = true,
                 WAKER => self.mail = true,
+                TIMER => self.tick_due = true,
                 Token(slot) => self.on_event(slot, event),
             }
         }
@@ -232,7 +251,7 @@ impl IoThread {
             self.accept();
         }
         self.relieve_memory();
-        Ok(self.clock.mono())
+        Ok(())
     }
 
     fn on_event(&mut self, slot: usize, event: &Event) {
