@@ -79,8 +79,7 @@ pub(super) struct IoThread {
     accept_paused: bool,
     mail: bool,
     tick_due: bool,
-    /// Open as long as the thread runs.
-    _timer: OwnedFd,
+    timer: OwnedFd,
     connections: Slab<Connection>,
     ending_refused: usize,
     /// Connections to go on with although no event will come for them.
@@ -126,7 +125,7 @@ impl Work {
     }
 }
 
-/// A timer of the system that is ready at each tick of a wheel that is made now. mio is edge-triggered, so nobody has to read it.
+/// A timer of the system that is ready at each tick of a wheel that is made now. It is read each time: only then it goes on.
 fn start_ticking(registry: &Registry) -> io::Result<OwnedFd> {
     let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
     registry.register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
@@ -169,7 +168,7 @@ impl IoThread {
             accept_paused: false,
             mail: false,
             tick_due: false,
-            _timer: timer,
+            timer,
             connections: Slab::new(),
             ending_refused: 0,
             ready: Vec::new(),
@@ -193,6 +192,8 @@ impl IoThread {
             let wait = self.has_work().then_some(Duration::ZERO);
             self.pass(&mut poll, &mut events, wait)?;
             if std::mem::take(&mut self.tick_due) {
+                // How many ticks there were does not matter, nor does a read that finds none.
+                let _ = rustix::io::read(&self.timer, &mut [0; 8]);
                 if self.work.now.mono > last_tick + 3 * TICK {
                     self.is_late = true;
                     // The process was stopped, or starved. What arrived meanwhile is read before anybody's silence is
