@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cells;
+pub mod flame;
 pub mod fleet;
 pub mod floor;
 pub mod machine;

@@ -6,7 +6,7 @@ use heartbus_bench::floor::{self, Reply};
 use heartbus_bench::protocol::{Dialect, Protocol};
 use heartbus_bench::report::{self, Report};
 use heartbus_bench::server::{Cores, Target, has_bus, peers, speaks};
-use heartbus_bench::{Error, Result, million, poll, proc};
+use heartbus_bench::{Error, Result, flame, million, poll, proc};
 use pico_args::Arguments;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -29,6 +29,8 @@ load    keeps a running server busy, and says what that took
   --connections N --depth N --seconds S --rate N (100, 1, 5; a rate: heartbeats a second, over all connections)
 floor   a server that does nothing but wait, read and write
   --port P --dialect v1|v2 --reply heartbeat|register|broadcast --threads N
+flame   draws a flame graph (SVG) of what `perf script -F comm,tid,ip,sym,dso` says on standard input; scripts/flame does it all
+  --title TEXT
 ";
 
 fn main() -> ExitCode {
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         Ok(Some(command)) if command == "run" => run(arguments),
         Ok(Some(command)) if command == "load" => load(arguments),
         Ok(Some(command)) if command == "floor" => floor(arguments),
+        Ok(Some(command)) if command == "flame" => flame(arguments),
         _ => Err(Error::new(USAGE)),
     };
     match result {
@@ -175,6 +178,18 @@ fn floor(mut arguments: Arguments) -> Result<()> {
     let threads = arguments.opt_value_from_str("--threads")?.unwrap_or(1);
     no_more(arguments)?;
     Ok(floor::serve(port, dialect, reply.unwrap_or(Reply::Heartbeat), threads)?)
+}
+
+fn flame(mut arguments: Arguments) -> Result<()> {
+    let title: String = arguments.opt_value_from_str("--title")?.unwrap_or_default();
+    no_more(arguments)?;
+    let profile = flame::fold(&std::io::read_to_string(std::io::stdin())?);
+    if profile.threads.samples == 0 {
+        return Err(Error::new("there is no sample in what perf script said"));
+    }
+    eprintln!("{title}: {}", profile.shares());
+    print!("{}", profile.svg(&title));
+    Ok(())
 }
 
 fn dialect(name: &str) -> std::result::Result<Dialect, String> {
