@@ -3,12 +3,15 @@
 //! Counted, not timed, so the figures are the same on every machine.
 
 use allocation_counter::measure;
+use heartbus_core::config::InboxLimits;
 use heartbus_core::hub::event::Resume;
 use heartbus_core::hub::link::{Letter, Postbox};
 use heartbus_core::hub::replies::Replies;
 use heartbus_core::hub::session::Context;
 use heartbus_core::hub::{Counters, Event, EventMask, Host, Hub, Journal, Limits, Link, Now, Session, Timer, Wheel};
+use heartbus_core::inbox::Inbox;
 use heartbus_core::wire::{self, Dialect, FrameType, v1};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 struct Nobody;
@@ -45,6 +48,10 @@ struct Thread {
 
 impl Thread {
     fn new() -> Thread {
+        Thread::with_host(Arc::new(Nobody))
+    }
+
+    fn with_host(host: Arc<dyn Host>) -> Thread {
         let limits = Limits {
             heartbeat_timeout: 30_000_000,
             register_timeout: 30_000_000,
@@ -57,7 +64,7 @@ impl Thread {
             max_requests_per_second: 0,
         };
         Thread {
-            hub: Hub::new(limits, Arc::new(Nobody)),
+            hub: Hub::new(limits, host),
             counters: Counters::default(),
             wheel: Wheel::new(1_000_000),
             replies: Replies::default(),
@@ -157,6 +164,34 @@ fn a_push_allocates_its_frame_and_nothing_else() {
             }
         });
         assert_eq!(cost.count_total, 1000, "{dialect:?}: {cost:?}");
+    }
+}
+
+#[test]
+fn a_message_to_the_host_allocates_its_body_and_nothing_else() {
+    let inbox = Inbox::new(InboxLimits::default()).unwrap();
+    inbox.subscribe(EventMask::DATA);
+    let mut thread = Thread::with_host(inbox.clone());
+    let mut session = thread.open(0);
+    thread.receive(&mut session, &frame(6, r#"{"node_id":"n","protocol":2}"#));
+    for (dialect, payload) in
+        [(Dialect::V1, "plain"), (Dialect::V1, r#"{"quoted":"and / \u00e9 escaped"}"#), (Dialect::V1, "é"), (Dialect::V2, r#"{"raw":1}"#)]
+    {
+        let mut data = Vec::new();
+        wire::encode(dialect, FrameType::DATA, 0, payload.as_bytes(), &mut data).unwrap();
+        let mut drained = VecDeque::new();
+        let mut messages = || {
+            for _ in 0..100 {
+                assert_eq!(session.receive(&mut thread.context(), &data).0, data.len());
+            }
+            assert_eq!(inbox.drain(&mut drained, 1000), 100);
+            let Some(Event::Data { payload: told, .. }) = drained.back() else { panic!("{drained:?}") };
+            assert_eq!(*told, payload.as_bytes());
+            drained.clear();
+        };
+        messages();
+        let cost = measure(messages);
+        assert_eq!((cost.count_total, cost.count_current), (100, 0), "{dialect:?} {payload}: {cost:?}");
     }
 }
 

@@ -325,7 +325,10 @@ mod tests {
     use crate::config::InboxLimits;
     use crate::hub::Limits;
     use crate::hub::link::{Letter, Postbox};
+    use crate::hub::replies::Replies;
+    use crate::hub::{Counters, Journal, Now, Wheel};
     use crate::inbox::Inbox;
+    use crate::wire::{self, FrameType};
     use allocation_counter::measure;
 
     struct Nobody;
@@ -382,5 +385,49 @@ mod tests {
         let mut got = [0; 26];
         peer.read_exact(&mut got).unwrap();
         assert_eq!(&got, b"head and tailhead and tail");
+    }
+
+    #[test]
+    fn half_a_frame_is_kept_until_the_other_half_comes_and_then_there_is_no_buffer_any_more() {
+        let (mut connection, _peer, hub) = pair();
+        let (mut wheel, mut replies, mut journal) = (Wheel::new(1), Replies::default(), Journal::new(0));
+        let mut cx = Context {
+            hub: &hub,
+            counters: &Counters::default(),
+            wheel: &mut wheel,
+            replies: &mut replies,
+            random: &mut fastrand::Rng::with_seed(1),
+            journal: &mut journal,
+            now: Now { mono: 1, unix: 1 },
+        };
+        connection.phase = Phase::Open(Session::open(connection.link().clone(), &mut cx));
+        let mut ping = Vec::new();
+        wire::encode(Dialect::V1, FrameType::PING, 0, b"", &mut ping).unwrap();
+        let (half, other) = ping.split_at(5);
+        for _ in 0..2 {
+            assert_eq!(connection.feed(&mut cx, half), Next::Continue);
+            assert!(connection.rest.is_some() && connection.held() == 5 && hub.buffered() == 5 && cx.replies.is_empty());
+            assert_eq!(connection.feed(&mut cx, other), Next::Continue);
+            assert!(connection.rest.is_none() && connection.held() == 0 && hub.buffered() == 0);
+            assert!(!cx.replies.is_empty());
+            cx.replies.clear();
+        }
+    }
+
+    #[test]
+    fn what_the_socket_does_not_take_is_kept_until_it_does_and_then_there_is_no_buffer_any_more() {
+        const BYTES: usize = 16 << 20;
+        let (mut connection, mut peer, hub) = pair();
+        let mut spare = Spare::default();
+        let taken = connection.write(&hub, &vec![b'x'; BYTES]).unwrap() as usize;
+        assert!(taken < BYTES && connection.write_blocked && hub.buffered() == BYTES - taken);
+        let reader = std::thread::spawn(move || peer.read_exact(&mut vec![0; BYTES]));
+        while connection.has_backlog() {
+            // As the event would say that it is writable.
+            connection.write_blocked = false;
+            connection.flush(&hub, &mut spare).unwrap();
+        }
+        reader.join().unwrap().unwrap();
+        assert!(connection.rest.is_none() && connection.held() == 0 && hub.buffered() == 0);
     }
 }

@@ -189,7 +189,7 @@ impl IoThread {
         let mut events = Events::with_capacity(EVENTS_PER_PASS);
         let mut last_tick = self.work.now.mono;
         while !self.done {
-            let wait = self.has_work().then_some(Duration::ZERO);
+            let wait = (self.tick_due || self.has_work()).then_some(Duration::ZERO);
             self.pass(&mut poll, &mut events, wait)?;
             if std::mem::take(&mut self.tick_due) {
                 // How many ticks there were does not matter, nor does a read that finds none.

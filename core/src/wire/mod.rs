@@ -147,10 +147,7 @@ impl<'a> Payload<'a> {
     pub fn bytes(&self) -> Cow<'a, [u8]> {
         match self.0 {
             Repr::Bytes(bytes) => Cow::Borrowed(bytes),
-            Repr::Cast(string) => match string.into_text() {
-                Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
-                Cow::Owned(text) => Cow::Owned(text.into_bytes()),
-            },
+            Repr::Cast(string) => string.into_bytes(),
         }
     }
 }

@@ -13,6 +13,14 @@ pub(super) enum PhpString<'a> {
 }
 
 impl<'a> PhpString<'a> {
+    pub(super) fn into_bytes(self) -> Cow<'a, [u8]> {
+        match self {
+            Self::Plain(text) => Cow::Borrowed(text.as_bytes()),
+            Self::Text(text) => text.bytes(),
+            Self::Float(number) => Cow::Owned(float_to_string(number).into_bytes()),
+        }
+    }
+
     pub(super) fn into_text(self) -> Cow<'a, str> {
         match self {
             Self::Plain(text) => Cow::Borrowed(text),

@@ -72,7 +72,8 @@ fn usual_envelope(body: &[u8]) -> Option<(i64, json::Text<'_>)> {
     if !matches!(channel_id, [b'0'] | [b'1'..=b'9', ..]) || digits > 18 {
         return None;
     }
-    let payload = json::only_string(rest.strip_prefix(AFTER)?.strip_suffix(b"}")?)?;
+    let payload = rest.strip_prefix(AFTER)?.strip_suffix(b"}")?;
+    let payload = json::only_timestamp(payload).or_else(|| json::only_string(payload))?;
     Some((channel_id.iter().fold(0, |id, digit| 10 * id + i64::from(digit - b'0')), payload))
 }
 
@@ -202,6 +203,9 @@ mod tests {
             (r#"{"channel_id":10,"payload":"a","payload":"b"}"#, 10, "b"),
             (r#"{"channel_id":999999999999999999,"payload":""}"#, 999_999_999_999_999_999, ""),
             (r#"{"channel_id":9223372036854775807,"payload":""}"#, i64::MAX, ""),
+            (r#"{"channel_id":0,"payload":"{\"timestamp\":1.5}"}"#, 0, r#"{"timestamp":1.5}"#),
+            (r#"{"channel_id":0,"payload":"{\"timestamp\":}"}"#, 0, r#"{"timestamp":}"#),
+            (r#"{"channel_id":0,"payload":"{\"timestamp\":1\n}"}"#, 0, "{\"timestamp\":1\n}"),
         ] {
             let (got_channel, got_payload) = envelope(body.as_bytes()).unwrap();
             assert_eq!((got_channel, &*got_payload.bytes()), (channel_id, payload.as_bytes()), "{body}");
@@ -211,6 +215,9 @@ mod tests {
             r#"{"channel_id":,"payload":""}"#,
             r#"{"channel_id":1,"payload":"}"#,
             r#"{"channel_id":1,"payload":""}}"#,
+            r#"{"channel_id":1,"payload":"{\"timestamp\":1"}"}"#,
+            r#"{"channel_id":1,"payload":"{\"timestamp\":1.5}}"#,
+            r#"{"channel_id":1,"payload":"{\"timestamp":1.5}"}"#,
         ] {
             assert!(envelope(refused.as_bytes()).is_none(), "{refused}");
         }
