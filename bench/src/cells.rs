@@ -53,15 +53,21 @@ impl Settings {
         self.rounds.min(3)
     }
 
-    /// Servers of all sorts, running side by side. One that is not measured is idle.
+    /// Servers of all sorts, running side by side. One that is not measured is idle. Our timeout is the usual one.
     fn start_all(&self, protocols: &[Protocol], reply: Reply) -> Result<Vec<Server>> {
-        let started = protocols.iter().map(|protocol| Server::start(*protocol, reply, &Ours::default(), &self.cores));
+        let ours = Ours { timeout: 30.0, ..Ours::default() };
+        let started = protocols.iter().map(|protocol| Server::start(*protocol, reply, &ours, &self.cores));
         Ok(started.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
     }
 
     pub fn start_ours(&self, dialect: Dialect, ours: &Ours) -> Result<Server> {
         start(Protocol::Heartbus(dialect), Reply::Heartbeat, ours, &self.cores)
     }
+}
+
+/// Each round begins with another one, so that nobody is always measured behind the same other.
+fn in_turn(servers: &[Server], round: usize) -> impl Iterator<Item = &Server> {
+    servers.iter().cycle().skip(round % servers.len().max(1)).take(servers.len())
 }
 
 pub fn start(protocol: Protocol, reply: Reply, ours: &Ours, cores: &Cores) -> Result<Server> {
@@ -93,6 +99,13 @@ fn to_floor(report: &Report, cell: &str, protocol: Protocol) -> Option<Figure> {
     report.ratio(&format!("{cell}/{}/cpu_us", protocol.name()), &format!("{cell}/{}/cpu_us", floor_of(protocol)))
 }
 
+fn below_peers(report: &mut Report, settings: &Settings, cell: &str, what: &str, unit: &str) {
+    for (protocol, peer) in settings.ours().flat_map(|ours| settings.peers.iter().map(move |peer| (ours, peer))) {
+        let ratio = report.ratio(&format!("{cell}/{}/{what}", protocol.name()), &format!("{cell}/{}/{what}", peer.name()));
+        report.at_most(format!("{cell}, {}, {unit} over that of {}", protocol.name(), peer.name()), 1.0, "", ratio);
+    }
+}
+
 pub fn heartbeats(report: &mut Report, settings: &Settings) -> Result<()> {
     let many = settings.many();
     let shapes = [(100, 1), (many, 1), (100, 16)];
@@ -100,8 +113,8 @@ pub fn heartbeats(report: &mut Report, settings: &Settings) -> Result<()> {
     let servers = settings.start_all(&everybody, Reply::Heartbeat)?;
     for (connections, depth) in shapes {
         let name = format!("heartbeat {connections}x{depth}");
-        for _ in 0..settings.rounds {
-            for Server { target, .. } in &servers {
+        for round in 0..settings.rounds {
+            for Server { target, .. } in in_turn(&servers, round) {
                 let mut fleet = Fleet::connected(*target, connections)?;
                 let load = fleet.closed_loop(&target.protocol.ping(), depth, settings.window)?;
                 drop(fleet);
@@ -147,10 +160,7 @@ pub fn heartbeats(report: &mut Report, settings: &Settings) -> Result<()> {
             let ratio = to_floor(report, name, protocol);
             report.at_most(format!("{name}, {}, CPU over the floor's", protocol.name()), bound, "", ratio);
         }
-        for (protocol, peer) in settings.ours().flat_map(|ours| settings.peers.iter().map(move |peer| (ours, peer))) {
-            let ratio = report.ratio(&format!("{name}/{}/cpu_us", protocol.name()), &format!("{name}/{}/cpu_us", peer.name()));
-            report.at_most(format!("{name}, {}, CPU over that of {}", protocol.name(), peer.name()), 1.0, "", ratio);
-        }
+        below_peers(report, settings, name, "cpu_us", "CPU");
     }
     Ok(())
 }
@@ -159,8 +169,8 @@ pub fn churn(report: &mut Report, settings: &Settings) -> Result<()> {
     const NAME: &str = "connect + register";
     let everybody = settings.everybody();
     let servers = settings.start_all(&everybody, Reply::Register)?;
-    for _ in 0..settings.rounds {
-        for Server { target, .. } in &servers {
+    for round in 0..settings.rounds {
+        for Server { target, .. } in in_turn(&servers, round) {
             let load = Fleet::new(*target)?.churn(50, settings.window)?;
             note(report, NAME, *target, &load);
             target.settle();
@@ -178,6 +188,7 @@ pub fn churn(report: &mut Report, settings: &Settings) -> Result<()> {
         let ratio = to_floor(report, NAME, protocol);
         report.at_most(format!("{NAME}, {}, CPU over the floor's", protocol.name()), 1.5, "", ratio);
     }
+    below_peers(report, settings, NAME, "cpu_us", "CPU");
     Ok(())
 }
 
@@ -187,8 +198,8 @@ pub fn idle(report: &mut Report, settings: &Settings) -> Result<()> {
     let everybody = settings.everybody();
     let window = Window { length: settings.window.length * 2, ..settings.window };
     let servers = settings.start_all(&everybody, Reply::Heartbeat)?;
-    for _ in 0..settings.rounds {
-        for Server { target, .. } in &servers {
+    for round in 0..settings.rounds {
+        for Server { target, .. } in in_turn(&servers, round) {
             let mut fleet = Fleet::connected(*target, many)?;
             target.settle();
             let ping = target.protocol.ping();
@@ -216,6 +227,7 @@ pub fn idle(report: &mut Report, settings: &Settings) -> Result<()> {
         let ratio = to_floor(report, name, protocol);
         report.at_most(format!("{name}, {}, CPU over the floor's", protocol.name()), 1.10, "", ratio);
     }
+    below_peers(report, settings, name, "cpu_us", "CPU");
     Ok(())
 }
 
@@ -305,6 +317,7 @@ pub fn memory(report: &mut Report, settings: &Settings) -> Result<()> {
         let figure = report.figure(&bytes(&protocol));
         report.at_most(format!("user bytes per idle connection, {}", protocol.name()), 400.0, "", figure);
     }
+    below_peers(report, settings, "memory", "bytes", "bytes");
     Ok(())
 }
 

@@ -405,7 +405,8 @@ impl Meter {
                 Some(true)
             }
             Some((since, cpu)) if since.elapsed() >= self.window.length => {
-                self.taken = Some((since.elapsed().as_secs_f64(), self.target.cpu() - cpu));
+                // A thread of the server that ended meanwhile takes its time with it.
+                self.taken = Some((since.elapsed().as_secs_f64(), self.target.cpu().saturating_sub(cpu)));
                 None
             }
             Some(_) => Some(true),

@@ -105,12 +105,21 @@ fn run(mut arguments: Arguments) -> Result<()> {
         ("poll", poll::poll),
         ("million", million::million),
     ];
+    // What failed is left out of the page, and the others are still measured.
+    let mut failed = Vec::new();
+    let mut done = |name: &str, result: Result<()>| {
+        if let Err(error) = result {
+            eprintln!("{name} failed: {error}");
+            failed.push(format!("{name}: {error}"));
+        }
+    };
     for (name, cell) in all.iter().filter(|(name, _)| wants(name)) {
-        cell(&mut report, &settings).map_err(|error| Error::new(format!("{name}: {error}")))?;
+        done(name, cell(&mut report, &settings));
     }
     if wants("curves") {
-        million::curves(&mut report, &settings, &out)?;
+        done("curves", million::curves(&mut report, &settings, &out));
     }
+    let failures = failed.iter().fold(String::new(), |all, failure| format!("{all} **Failed: {failure}.**"));
     let left_out = if missing.is_empty() { String::new() } else { format!(" Not installed, and left out: {}.", missing.join(", ")) };
     let introduction = format!(
         "One run of `make bench{}`, {:.0} minutes, on {}. The server on core {:?}, the load generator on core {:?}, over the loopback device, so \
@@ -118,7 +127,7 @@ fn run(mut arguments: Arguments) -> Result<()> {
          with the lowest and the highest round in parentheses; what is compared took turns in the same minutes. Times are those of the server's \
          processes on a core (`/proc/PID/task/*/schedstat`), memory is their resident memory (`smaps_rollup`). Ours is `HeartbeatServer` in PHP on its own \
          loop, built by `make build`; it subscribes to nothing except where a table says so. The floor is an epoll loop that parses \
-         nothing (`bench/src/floor.rs`). Every number of every round is in [bench/samples.json](bench/samples.json).{left_out}\n",
+         nothing (`bench/src/floor.rs`). Every number of every round is in [bench/samples.json](bench/samples.json).{left_out}{failures}\n",
         if quick { " QUICK=1" } else { "" },
         began.elapsed().as_secs_f64() / 60.0,
         report::machine(),
@@ -128,7 +137,7 @@ fn run(mut arguments: Arguments) -> Result<()> {
     );
     report.write(&out, &introduction)?;
     eprintln!("wrote {} after {:.0} s", out.join("BENCHMARKS.md").display(), began.elapsed().as_secs_f64());
-    Ok(())
+    if failed.is_empty() { Ok(()) } else { Err(Error::new(failed.join("; "))) }
 }
 
 fn load(mut arguments: Arguments) -> Result<()> {

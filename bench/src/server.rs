@@ -6,6 +6,7 @@ use crate::floor::Reply;
 use crate::proc;
 use crate::protocol::{Dialect, Protocol};
 use crate::{Error, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, kill_process};
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -114,7 +115,12 @@ impl Server {
     /// A line that the server prints, which is JSON.
     pub fn report(&mut self) -> Result<serde_json::Value> {
         let mut line = String::new();
-        self.output.as_mut().ok_or_else(|| Error::new("the server prints nothing"))?.read_line(&mut line)?;
+        let output = self.output.as_mut().ok_or_else(|| Error::new("the server prints nothing"))?;
+        let patience = Timespec::try_from(2 * PATIENCE).map_err(|error| Error::new(error.to_string()))?;
+        if output.buffer().is_empty() && poll(&mut [PollFd::new(output.get_ref(), PollFlags::IN)], Some(&patience))? == 0 {
+            return Err(Error::new("the server said nothing in time"));
+        }
+        output.read_line(&mut line)?;
         serde_json::from_str(&line).map_err(|_| Error::new(format!("the server said {line:?} and {:?}", self.complaints())))
     }
 
