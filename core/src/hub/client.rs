@@ -595,12 +595,12 @@ impl ClientMachine {
             FrameType::REGISTER => self.apply_register_reply(&frame.payload.bytes()),
             FrameType::HEARTBEAT_RES => Some(ClientEvent::Heartbeat { count: 1 }),
             FrameType::DATA => {
-                let payload = Bytes::from(frame.payload.bytes().into_owned());
+                let payload = frame.payload.to_bytes();
                 Some(ClientEvent::Data { payload, channel_id: frame.channel_id })
             }
             FrameType::PONG => Some(ClientEvent::Pong),
-            FrameType::GOAWAY => Some(self.apply_goaway(Bytes::from(frame.payload.bytes().into_owned()))),
-            FrameType::ERROR => self.apply_error(frame.channel_id, Bytes::from(frame.payload.bytes().into_owned())),
+            FrameType::GOAWAY => Some(self.apply_goaway(frame.payload.to_bytes())),
+            FrameType::ERROR => self.apply_error(frame.channel_id, frame.payload.to_bytes()),
             _ => None,
         }
     }

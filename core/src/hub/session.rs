@@ -12,7 +12,6 @@ use super::replies::Replies;
 use super::wheel::{Key, Wheel};
 use super::{Counters, Hub, Node, Now, Timer};
 use crate::wire::{self, Decoded, Dialect, Frame, FrameError, FrameType, code, control};
-use bytes::Bytes;
 use std::sync::Arc;
 
 /// What a session works with, lent to it by its thread for one call.
@@ -287,7 +286,7 @@ impl Session {
             let gate = node.gate();
             // A node that was replaced a moment ago on another thread says no more: its last event was told.
             if gate.is_open() {
-                let payload = Bytes::from(frame.payload.bytes().into_owned());
+                let payload = frame.payload.to_bytes();
                 let bytes = payload.len();
                 let event = Event::Data { node: node.clone(), channel_id: node.channel_id(), payload };
                 if cx.hub.host().push_data(event, bytes, self.link.clone()).is_err() {

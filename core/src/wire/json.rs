@@ -31,7 +31,17 @@ pub(super) struct Text<'a> {
 impl<'a> Text<'a> {
     /// It is UTF-8.
     pub(super) fn bytes(self) -> Cow<'a, [u8]> {
-        if self.escaped { Cow::Owned(unescape(self.raw)) } else { Cow::Borrowed(self.raw) }
+        if self.escaped { Cow::Owned(unescape(self.raw, self.raw.len())) } else { Cow::Borrowed(self.raw) }
+    }
+
+    /// In memory of its own size: `Bytes` keep that as it is, and take another allocation for anything larger.
+    pub(super) fn exactly(self) -> Vec<u8> {
+        if !self.escaped {
+            return self.raw.to_vec();
+        }
+        let mut len = 0;
+        unescaped(self.raw, |part| len += part.len());
+        unescape(self.raw, len)
     }
 
     pub(super) fn text(self) -> Cow<'a, str> {
@@ -273,11 +283,8 @@ fn code_unit(text: &[u8]) -> Option<u32> {
     digits.iter().try_fold(0, |unit, &digit| Some(unit << 4 | char::from(digit).to_digit(16)?))
 }
 
-/// Exactly as long as it has to be: what becomes a message is then kept as it is, without another allocation.
-fn unescape(raw: &[u8]) -> Vec<u8> {
-    let mut len = 0;
-    unescaped(raw, |part| len += part.len());
-    let mut out = Vec::with_capacity(len);
+fn unescape(raw: &[u8], capacity: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(capacity);
     unescaped(raw, |part| out.extend_from_slice(part));
     out
 }

@@ -13,6 +13,7 @@ mod scan;
 pub mod v1;
 pub mod v2;
 
+use bytes::Bytes;
 use std::borrow::Cow;
 use std::fmt;
 
@@ -148,6 +149,14 @@ impl<'a> Payload<'a> {
         match self.0 {
             Repr::Bytes(bytes) => Cow::Borrowed(bytes),
             Repr::Cast(string) => string.into_bytes(),
+        }
+    }
+
+    /// The payload to be kept: one allocation.
+    pub fn to_bytes(&self) -> Bytes {
+        match self.0 {
+            Repr::Cast(php_cast::PhpString::Text(text)) => text.exactly().into(),
+            _ => Bytes::copy_from_slice(&self.bytes()),
         }
     }
 }
