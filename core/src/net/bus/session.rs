@@ -38,6 +38,8 @@ const SHORT_REQUEST: usize = 64 << 10;
 
 /// More nodes than these at once, likewise.
 const FEW_NODES: usize = 64;
+/// Nodes on a page that is answered at once: it takes less than a tenth of a millisecond, and another thread would first have to get a core.
+const SHORT_PAGE: usize = 100;
 
 /// What all incomplete frames, long requests and answers that are not read may hold together. A caller that does not fit in
 /// any more has to come back.
@@ -366,6 +368,7 @@ fn if_blocked(error: io::Error) -> Result<bool, End> {
 fn takes_long(request: &Request<'_>, bytes: usize) -> bool {
     match request {
         Request::SendMany { nodes, .. } if nodes.len() > FEW_NODES => true,
+        Request::Page { limit, id_pattern: None, ip: None, .. } if *limit as usize <= SHORT_PAGE => bytes > SHORT_REQUEST,
         Request::Broadcast { .. } | Request::Page { .. } | Request::NodeOfConnection { .. } | Request::Connections { .. } => true,
         _ => bytes > SHORT_REQUEST,
     }
