@@ -250,10 +250,28 @@ pub fn client_engine(host: &str, port: i64, config: &ZendHashTable, node_id: Opt
             connect_timeout: keys.seconds("connect_timeout")?.unwrap_or(defaults.connect_timeout),
             outbox_bytes,
             protocol,
-            ..defaults
+            max_nodes: keys.nodes_of_client()?,
+            heartbeat_all: keys.value("heartbeat_all").is_none_or(Zval::coerce_to_bool),
         })
     };
     read().map_err(thrown)
+}
+
+/// How many nodes a client may carry, its first one included.
+pub fn client_nodes(config: &ZendHashTable) -> Outcome<usize> {
+    Keys(config).nodes_of_client().map_err(thrown)
+}
+
+/// A node's metadata as JSON text. May run PHP code: it may hold objects that encode themselves.
+pub fn metadata(array: &Zval) -> Outcome<String> {
+    encode_metadata(array).map_err(thrown)
+}
+
+fn encode_metadata(array: &Zval) -> Checked<String> {
+    match json_encode(array)?.and_then(|json| json.string()) {
+        Some(json) => Ok(json),
+        None => fault("metadata cannot be encoded as JSON"),
+    }
 }
 
 fn thrown(fault: Fault) -> Thrown {
@@ -392,10 +410,12 @@ impl<'a> Keys<'a> {
         if !value.is_array() {
             return fault(format!("metadata must be of type array, {} given", type_name(value, false)));
         }
-        match json_encode(value)?.and_then(|json| json.string()) {
-            Some(json) => Ok(json),
-            None => fault("metadata cannot be encoded as JSON"),
-        }
+        encode_metadata(value)
+    }
+
+    fn nodes_of_client(&self) -> Checked<usize> {
+        let default = ClientConfig::default().max_nodes;
+        Ok(self.integer("max_nodes", 1)?.map_or(default, |number| usize::try_from(number).unwrap_or(usize::MAX)))
     }
 }
 

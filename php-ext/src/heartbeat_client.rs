@@ -21,7 +21,7 @@ use heartbus_core::event::{ClientEvent, Event, EventMask};
 use heartbus_core::inbox::Inbox;
 use heartbus_core::net::client::{Client as Engine, ClientStats, Clients};
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ptr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -43,10 +43,11 @@ enum Kind {
     ServerError,
     Error,
     Close,
+    NodeLost,
 }
 
 /// The kinds by name, in the order of the enum.
-const KINDS: [&str; 8] = ["connect", "register", "heartbeat", "data", "pong", "server_error", "error", "close"];
+const KINDS: [&str; 9] = ["connect", "register", "heartbeat", "data", "pong", "server_error", "error", "close", "node.lost"];
 
 pub struct Client {
     host: String,
@@ -64,6 +65,9 @@ pub struct Client {
     engine: RefCell<Option<Rc<Engine>>>,
     /// Of the engine's clients before this one: `connect()` after `disconnect()` makes another.
     before: RefCell<ClientStats>,
+    /// Which nodes it carries besides its first, with their metadata, until they are removed or told as lost: before there is an
+    /// engine's client, and for the next one.
+    nodes: RefCell<BTreeMap<String, String>>,
 }
 
 pub fn register() -> Result<()> {
@@ -73,6 +77,10 @@ pub fn register() -> Result<()> {
         .declare("disconnect(): void", disconnect)
         .declare("send(string $data, int $channelId = 0): bool", send)
         .declare("ping(): bool", ping)
+        .declare("addNode(string $nodeId, array $metadata = []): bool", add_node)
+        .declare("removeNode(string $nodeId): bool", remove_node)
+        .declare("sendFrom(string $nodeId, string $data): bool", send_from)
+        .declare("heartbeat(string $nodeId): bool", heartbeat)
         .declare("on(string $event, callable $callback): void", on)
         .declare("isConnected(): bool", is_connected)
         .declare("getNodeId(): ?string", get_node_id)
@@ -128,6 +136,7 @@ fn construct(call: &mut Call) -> Outcome {
         wants_again: Cell::new(false),
         engine: RefCell::default(),
         before: RefCell::default(),
+        nodes: RefCell::default(),
     };
     // SAFETY: an object of our class.
     unsafe { php::set_held(call.this(), Rc::new(client)) };
@@ -201,6 +210,49 @@ fn ping(call: &mut Call) -> Outcome {
     Ok(())
 }
 
+fn add_node(call: &mut Call) -> Outcome {
+    let (mut node_id, mut metadata) = (ptr::null_mut::<zend_string>(), ptr::null_mut::<Zval>());
+    arguments!(call, c"S|a", node_id, metadata)?;
+    let client = call.held::<Client>()?;
+    let node_id = id_of(node_id)?;
+    // SAFETY: an argument of this call, or null when it was left out.
+    let metadata = unsafe { metadata.as_ref() }.map_or_else(|| Ok("[]".to_owned()), |array| config::metadata(array.dereference()))?;
+    let added = client.add_node(node_id, metadata)?;
+    call.result.set_bool(added);
+    Ok(())
+}
+
+fn remove_node(call: &mut Call) -> Outcome {
+    let mut node_id = ptr::null_mut::<zend_string>();
+    arguments!(call, c"S", node_id)?;
+    let removed = call.held::<Client>()?.remove_node(id_of(node_id)?)?;
+    call.result.set_bool(removed);
+    Ok(())
+}
+
+fn send_from(call: &mut Call) -> Outcome {
+    let (mut node_id, mut data) = (ptr::null_mut::<zend_string>(), ptr::null_mut::<zend_string>());
+    arguments!(call, c"SS", node_id, data)?;
+    let node_id = id_of(node_id)?;
+    let sent = call.held::<Client>()?.command("send", |engine| engine.send_from(node_id, bytes(data)))?;
+    call.result.set_bool(sent);
+    Ok(())
+}
+
+fn heartbeat(call: &mut Call) -> Outcome {
+    let mut node_id = ptr::null_mut::<zend_string>();
+    arguments!(call, c"S", node_id)?;
+    let node_id = id_of(node_id)?;
+    let sent = call.held::<Client>()?.command("heartbeat", |engine| engine.heartbeat(node_id))?;
+    call.result.set_bool(sent);
+    Ok(())
+}
+
+/// A node id among the arguments of a call.
+fn id_of<'a>(argument: *const zend_string) -> Outcome<&'a str> {
+    std::str::from_utf8(bytes(argument)).map_err(|_| exception::invalid_argument("node_id must be valid UTF-8"))
+}
+
 fn on(call: &mut Call) -> Outcome {
     let (mut event, mut callback) = (ptr::null_mut::<zend_string>(), ptr::null_mut::<Zval>());
     arguments!(call, c"Sz", event, callback)?;
@@ -247,6 +299,7 @@ fn get_stats(call: &mut Call) -> Outcome {
         ("reconnect_attempts", value(i64::from(stats.reconnect_attempts))),
         ("uptime", stats.connected_at.map_or_else(|| value(0i64), |at| value((microtime() - at).max(0.0)))),
         ("channels", value(channels)),
+        ("nodes", value(stats.nodes as i64)),
     ]);
     Ok(())
 }
@@ -312,6 +365,11 @@ pub fn start(host: &Host, object: &Zval) -> Outcome {
     settings.log.apply().and_then(|()| host.watch_log()).map_err(|error| exception::raise(&error))?;
     let fleet = host.fleet()?;
     let engine = fleet.clients.connect(config).map_err(|error| exception::raise(&error))?;
+    for (node_id, metadata) in client.nodes.borrow().iter() {
+        if let Err(error) = engine.add_node(node_id, metadata) {
+            tracing::warn!(node_id, "Cannot add node: {error}");
+        }
+    }
     fleet.members.borrow_mut().insert(engine.id(), object.shallow_clone());
     *client.before.borrow_mut() = stats;
     *client.engine.borrow_mut() = Some(Rc::new(engine));
@@ -364,6 +422,44 @@ impl Client {
         }
     }
 
+    /// False when there is such a node already, or no room for it.
+    fn add_node(&self, node_id: &str, metadata: String) -> Outcome<bool> {
+        Engine::check_node(node_id, &metadata).map_err(|error| exception::raise(&error))?;
+        let engine = self.engine.borrow().clone();
+        if engine.as_ref().is_some_and(|engine| !engine.is_own_process()) {
+            return Err(exception::raise(&Error::wrong_process()));
+        }
+        // If the engine has lost it already, the script will hear of that, and may add it then.
+        if self.nodes.borrow().contains_key(node_id) {
+            return Ok(false);
+        }
+        let added = engine.map_or(Err(ErrorKind::Closed), |engine| engine.add_node(node_id, &metadata).map_err(|error| error.kind));
+        match added {
+            Ok(()) => {}
+            // It waits for the next `connect()`.
+            Err(ErrorKind::Closed) if self.nodes.borrow().len() + 1 < config::client_nodes(self.settings())? => {}
+            Err(ErrorKind::Closed | ErrorKind::Limit) => {
+                crate::log::install();
+                tracing::error!("Cannot add node: The client has as many nodes as it may");
+                return Ok(false);
+            }
+            // The client's first is one of that id.
+            Err(_) => return Ok(false),
+        }
+        self.nodes.borrow_mut().insert(node_id.to_owned(), metadata);
+        Ok(true)
+    }
+
+    /// False when there is no such node, or it is the client's first.
+    fn remove_node(&self, node_id: &str) -> Outcome<bool> {
+        let engine = self.engine.borrow().clone();
+        let removed = match engine.map(|engine| engine.remove_node(node_id)) {
+            Some(Err(error)) if error.kind == ErrorKind::WrongProcess => return Err(exception::raise(&error)),
+            removed => matches!(removed, Some(Ok(()))),
+        };
+        Ok(self.nodes.borrow_mut().remove(node_id).is_some() || removed)
+    }
+
     fn call<const N: usize>(&self, kind: Kind, arguments: impl FnOnce() -> [Zval; N]) -> Outcome<bool> {
         let callback = self.callbacks.borrow()[kind as usize].clone();
         match callback {
@@ -373,12 +469,13 @@ impl Client {
     }
 
     fn tell(&self, event: ClientEvent) -> Outcome<bool> {
-        match event {
+        match &event {
             ClientEvent::Connect => {
                 self.is_closed.set(false);
                 self.wants_again.set(false);
             }
             ClientEvent::Close => self.is_closed.set(true),
+            ClientEvent::NodeLost { node_id, .. } => drop(self.nodes.borrow_mut().remove(&**node_id)),
             _ => {}
         }
         match event {
@@ -393,8 +490,10 @@ impl Client {
             }),
             ClientEvent::Error { code, message } => self.call(Kind::Error, || [value(i64::from(code)), text(message)]),
             ClientEvent::Close => self.call(Kind::Close, || []),
-            // Only of clients with more than one node, which PHP has not.
-            ClientEvent::NodeLost { .. } | ClientEvent::Finished => Ok(false),
+            ClientEvent::NodeLost { node_id, channel_id, code, message } => {
+                self.call(Kind::NodeLost, || [text(&*node_id), value(i64::from(channel_id)), value(code), text(message)])
+            }
+            ClientEvent::Finished => Ok(false),
         }
     }
 }

@@ -168,7 +168,9 @@ return [
     "$library\\Client\\HeartbeatClient::__construct" => <<<'TEXT'
         Keys of the PHP library: heartbeat_interval (10), auto_reconnect (true), reconnect_interval (5), max_reconnect_attempts
         (0: no limit), node_id, metadata. Keys of the engine: connect_timeout (5), outbox_bytes (1 MiB),
-        protocol (2: any bytes where the server can; 1: the old wire), loop ('auto'|'native'|'workerman'|'revolt'|'react'|'manual'), log, log_level, log_file.
+        protocol (2: any bytes where the server can; 1: the old wire), max_nodes (10,000, its first one included), heartbeat_all (true:
+        heartbeats keep all nodes alive; false: the first alone, heartbeat() the others),
+        loop ('auto'|'native'|'workerman'|'revolt'|'react'|'manual'), log, log_level, log_file.
 
         @param array<string, mixed> $config
         TEXT,
@@ -179,13 +181,28 @@ return [
         TEXT,
     "$library\\Client\\HeartbeatClient::disconnect" => 'Says goodbye and closes. The client does not reconnect.',
     "$library\\Client\\HeartbeatClient::send" => 'Sends data; channel 0 is the node\'s own. False, and a line in the log, when it cannot be sent.',
+    "$library\\Client\\HeartbeatClient::addNode" => <<<'TEXT'
+        Has the client carry one more node over its connection, and over each that follows, until removeNode() or 'node.lost'.
+        May come before connect(). 'register' tells each one's channel. False when the client has such a node, or, with a line in
+        the log, as many as it may (max_nodes).
+
+        @param array<mixed> $metadata
+        @throws \InvalidArgumentException when the id or the metadata is wrong
+        TEXT,
+    "$library\\Client\\HeartbeatClient::removeNode" => 'Signs an added node off. False when there is no such node, and for the client\'s first, which disconnect() signs off.',
+    "$library\\Client\\HeartbeatClient::sendFrom" => 'Sends data of one of the nodes, on the channel that it has at this moment. False, and a line in the log, when it cannot be sent.',
+    "$library\\Client\\HeartbeatClient::heartbeat" => <<<'TEXT'
+        Sends a heartbeat of one of the nodes: with 'heartbeat_all' => false those that were added live by these. False when it is not
+        registered at this moment.
+        TEXT,
     "$library\\Client\\HeartbeatClient::on" => <<<'TEXT'
         One callback per event, the last one wins: connect (), register (string $nodeId, int $channelId), heartbeat (),
         data (string $payload, int $channelId), pong (), server_error (?array{message: string, code: int}),
-        error (int $code, string $message), close ().
+        error (int $code, string $message), close (), node.lost (string $nodeId, int $channelId, int $code, string $message):
+        the server refused a node or took it away, and the client goes on without it.
         TEXT,
     "$library\\Client\\HeartbeatClient::getStats" => <<<'TEXT'
-        @return array{connected: bool, node_id: ?string, channel_id: ?int, messages_sent: int, messages_received: int, reconnect_attempts: int, uptime: float|int, channels: int}
+        @return array{connected: bool, node_id: ?string, channel_id: ?int, messages_sent: int, messages_received: int, reconnect_attempts: int, uptime: float|int, channels: int, nodes: int}
         TEXT,
     "$library\\Client\\HeartbeatClient::run" => 'Without a loop of others: drives all clients of this process until none is left or a stop signal comes.',
     "$library\\Client\\HeartbeatClient::poll" => <<<'TEXT'

@@ -444,7 +444,9 @@ namespace PfinalClub\AsyncioHeartbeat\Client
         /**
          * Keys of the PHP library: heartbeat_interval (10), auto_reconnect (true), reconnect_interval (5), max_reconnect_attempts
          * (0: no limit), node_id, metadata. Keys of the engine: connect_timeout (5), outbox_bytes (1 MiB),
-         * protocol (2: any bytes where the server can; 1: the old wire), loop ('auto'|'native'|'workerman'|'revolt'|'react'|'manual'), log, log_level, log_file.
+         * protocol (2: any bytes where the server can; 1: the old wire), max_nodes (10,000, its first one included), heartbeat_all (true:
+         * heartbeats keep all nodes alive; false: the first alone, heartbeat() the others),
+         * loop ('auto'|'native'|'workerman'|'revolt'|'react'|'manual'), log, log_level, log_file.
          *
          * @param array<string, mixed> $config
          */
@@ -466,9 +468,32 @@ namespace PfinalClub\AsyncioHeartbeat\Client
         public function ping(): bool {}
 
         /**
+         * Has the client carry one more node over its connection, and over each that follows, until removeNode() or 'node.lost'.
+         * May come before connect(). 'register' tells each one's channel. False when the client has such a node, or, with a line in
+         * the log, as many as it may (max_nodes).
+         *
+         * @param array<mixed> $metadata
+         * @throws \InvalidArgumentException when the id or the metadata is wrong
+         */
+        public function addNode(string $nodeId, array $metadata = []): bool {}
+
+        /** Signs an added node off. False when there is no such node, and for the client's first, which disconnect() signs off. */
+        public function removeNode(string $nodeId): bool {}
+
+        /** Sends data of one of the nodes, on the channel that it has at this moment. False, and a line in the log, when it cannot be sent. */
+        public function sendFrom(string $nodeId, string $data): bool {}
+
+        /**
+         * Sends a heartbeat of one of the nodes: with 'heartbeat_all' => false those that were added live by these. False when it is not
+         * registered at this moment.
+         */
+        public function heartbeat(string $nodeId): bool {}
+
+        /**
          * One callback per event, the last one wins: connect (), register (string $nodeId, int $channelId), heartbeat (),
          * data (string $payload, int $channelId), pong (), server_error (?array{message: string, code: int}),
-         * error (int $code, string $message), close ().
+         * error (int $code, string $message), close (), node.lost (string $nodeId, int $channelId, int $code, string $message):
+         * the server refused a node or took it away, and the client goes on without it.
          */
         public function on(string $event, callable $callback): void {}
 
@@ -478,7 +503,7 @@ namespace PfinalClub\AsyncioHeartbeat\Client
 
         public function getChannelId(): ?int {}
 
-        /** @return array{connected: bool, node_id: ?string, channel_id: ?int, messages_sent: int, messages_received: int, reconnect_attempts: int, uptime: float|int, channels: int} */
+        /** @return array{connected: bool, node_id: ?string, channel_id: ?int, messages_sent: int, messages_received: int, reconnect_attempts: int, uptime: float|int, channels: int, nodes: int} */
         public function getStats(): array {}
 
         /** Without a loop of others: drives all clients of this process until none is left or a stop signal comes. */

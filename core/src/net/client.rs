@@ -244,9 +244,17 @@ impl Client {
     /// `InvalidArgument` when the id or the metadata is wrong, or the client has such a node already; `Limit` when it has
     /// [`ClientConfig::max_nodes`]; `Closed` when it will not connect again; `WrongProcess`.
     pub fn add_node(&self, node_id: &str, metadata: &str) -> Result<(), Error> {
-        check_node_id(node_id, ErrorKind::InvalidArgument)?;
-        validate_metadata(metadata, ErrorKind::InvalidArgument)?;
+        Client::check_node(node_id, metadata)?;
         self.command(|machine| machine.add_node(node_id, metadata))
+    }
+
+    /// Whether a client could be given such a node, as far as the two tell: for hosts that take nodes before they connect.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when the id or the metadata is wrong.
+    pub fn check_node(node_id: &str, metadata: &str) -> Result<(), Error> {
+        check_node_id(node_id, ErrorKind::InvalidArgument)?;
+        validate_metadata(metadata, ErrorKind::InvalidArgument)
     }
 
     /// Signs an added node off. Nothing more is told of it, but for what waits in the inbox.

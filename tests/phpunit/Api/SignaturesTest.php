@@ -92,7 +92,14 @@ final class SignaturesTest extends TestCase
             [Message::class, self::MESSAGE, []],
             [HeartbeatProtocol::class, self::PROTOCOL, []],
             [Node::class, self::NODE, []],
-            [HeartbeatClient::class, self::CLIENT, ['poll(float $timeout = 0.0): int static', 'run(): void static']],
+            [HeartbeatClient::class, self::CLIENT, [
+                'addNode(string $nodeId, array $metadata = []): bool',
+                'heartbeat(string $nodeId): bool',
+                'poll(float $timeout = 0.0): int static',
+                'removeNode(string $nodeId): bool',
+                'run(): void static',
+                'sendFrom(string $nodeId, string $data): bool',
+            ]],
             [HeartbeatServer::class, self::SERVER, [
                 'broadcast(string $data): int',
                 'disconnect(string $nodeId): bool',

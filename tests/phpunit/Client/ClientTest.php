@@ -22,7 +22,7 @@ final class ClientTest extends TestCase
         self::assertSame(0, $process->exitCode());
         self::assertSame([false, null, null, false, false], $process->next('state'));
         [$stats] = $process->next('stats');
-        self::assertEqualsCanonicalizing(['connected', 'node_id', 'channel_id', 'messages_sent', 'messages_received', 'reconnect_attempts', 'uptime', 'channels'],
+        self::assertEqualsCanonicalizing(['connected', 'node_id', 'channel_id', 'messages_sent', 'messages_received', 'reconnect_attempts', 'uptime', 'channels', 'nodes'],
             array_keys($stats));
         self::assertSame([false, null, null, 0, 0, 0], [$stats['connected'], $stats['node_id'], $stats['channel_id'], $stats['messages_sent'],
             $stats['messages_received'], $stats['reconnect_attempts']]);
@@ -210,6 +210,8 @@ final class ClientTest extends TestCase
             'metadata a string' => ['metadata must be of type array, string given', ['metadata' => 'x']],
             'metadata not UTF-8' => ['metadata cannot be encoded as JSON', ['metadata' => ['k' => "\xFF"]]],
             'outbox_bytes 0' => ['outbox_bytes must be an integer >= 1', ['outbox_bytes' => 0]],
+            'max_nodes 0' => ['max_nodes must be an integer >= 1', ['max_nodes' => 0]],
+            'max_nodes a string' => ['max_nodes must be an integer >= 1', ['max_nodes' => '20']],
             'loop unknown' => ["loop must be one of 'auto', 'native', 'workerman', 'revolt', 'react', 'manual'", ['loop' => 'swoole']],
             'log_level unknown' => ["log_level must be one of 'debug', 'info', 'warning', 'error', 'off'", ['log_level' => 'loud']],
             'port 0' => ['!port must be between 1 and 65535', [], 0],

@@ -32,7 +32,7 @@ final class ExamplesTest extends TestCase
 
     public static function scripts(): array
     {
-        $scripts = ['server', 'client', 'fleet', 'stress_test', 'benchmark', 'benchmark_workers', 'chat_server', 'chat', 'host', 'push', 'reload/server'];
+        $scripts = ['server', 'client', 'gateway', 'fleet', 'stress_test', 'benchmark', 'benchmark_workers', 'chat_server', 'chat', 'host', 'push', 'reload/server'];
         return array_combine($scripts, array_map(fn (string $script): array => [$script], $scripts));
     }
 
@@ -123,6 +123,32 @@ final class ExamplesTest extends TestCase
         $this->until(fn () => str_contains($client->output(), "heartbeat answered\n"), 'its heartbeat is answered');
         $client->signal(SIGINT);
         self::assertSame(0, $client->exitCode());
+    }
+
+    public function test_the_gateway_s_silent_device_leaves_alone_and_comes_back(): void
+    {
+        [$server, $port] = $this->startServer('--echo', '--timeout', '2');
+        $gateway = $this->example('gateway', '10', '--port', (string) $port, '--interval', '0.3');
+        self::assertSame(0, $gateway->exitCode(60), $gateway->transcript());
+        self::assertStringStartsWith("10 devices are on the bus, over one connection\ndevice-1 falls silent\n", $gateway->output());
+        self::assertStringContainsString("the server says: Node timed out: device-1 (408)\n", $gateway->output());
+        self::assertStringContainsString("device-1 reports again and is back\n", $gateway->output());
+        self::assertMatchesRegularExpression('/^\d+ readings sent, \d+ answered, \d+ devices on the bus$/m', $gateway->output());
+        self::assertStringEndsWith("Everything went well.\n", $gateway->output());
+        $server->signal(SIGTERM);
+        self::assertSame(0, $server->exitCode());
+    }
+
+    public function test_the_gateway_complains_when_nobody_answers_or_misses_its_device(): void
+    {
+        $nobody = $this->example('gateway', '3', '--port', (string) Port::free(), '--seconds', '0.5');
+        self::assertSame(1, $nobody->exitCode(20));
+        self::assertStringContainsString('WRONG: not all devices got onto the bus', $nobody->output());
+
+        [, $port] = $this->startServer();
+        $patient = $this->example('gateway', '3', '--port', (string) $port, '--interval', '0.1', '--seconds', '2');
+        self::assertSame(1, $patient->exitCode(20));
+        self::assertStringContainsString('WRONG: the server has not missed device-1', $patient->output());
     }
 
     public function test_the_fleet_does_its_rounds_and_says_that_all_went_well(): void

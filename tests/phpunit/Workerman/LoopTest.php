@@ -182,6 +182,24 @@ final class LoopTest extends TestCase
     }
 
     /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
+    public function test_nodes_added_before_run_all_wait_for_the_worker(string $workerman): void
+    {
+        $server = $this->server();
+        $app = WorkermanApp::make($workerman);
+        $app->write('app.php', "
+            \$client = new HeartbeatClient('127.0.0.1', {$server->port}, ['node_id' => 'gateway']);
+            \$client->on('register', fn (string \$id) => say('register', \$id));
+            \$client->connect();
+            say('added', \$client->addNode('lamp'), \$client->addNode('lamp'));
+            Worker::runAll();");
+        $process = $app->php('app.php', 'start');
+        self::assertSame([true, false], $process->next('added'));
+        self::assertSame([['gateway'], ['lamp']], [$process->next('register'), $process->next('register')]);
+        $app->command('app.php', 'stop');
+        $this->until(fn () => $server->stats()['nodes']['online'] === 0, 'both have signed off');
+    }
+
+    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
     public function test_clients_connected_before_run_all_share_one_process_of_their_own(string $workerman): void
     {
         $server = FakeServer::listen();
