@@ -89,7 +89,7 @@ impl Report {
     fn markdown(&self, introduction: &str) -> String {
         let mut out = format!("# Benchmarks\n\n{introduction}");
         if !self.bounds.is_empty() {
-            out += "\n## Bounds\n\nWhat issue 5 asks for, and what this run measured. A median, with the lowest and the highest round behind it.\n\n";
+            out += "\n## Bounds\n\nWhat is asked of the engine, and what this run measured. A median, with the lowest and the highest round behind it.\n\n";
             let rows = self.bounds.iter().map(|bound| {
                 vec![bound.what.clone(), bound.bound.clone(), bound.measured.clone(), if bound.holds { "yes" } else { "**no**" }.into()]
             });
