@@ -23,8 +23,6 @@ pub struct Settings {
     pub dialects: Vec<Dialect>,
     pub peers: Vec<Protocol>,
     pub quick: bool,
-    /// The extension opens a socket for other processes.
-    pub has_bus: bool,
 }
 
 impl Settings {

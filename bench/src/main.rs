@@ -5,7 +5,7 @@ use heartbus_bench::fleet::{Fleet, Window};
 use heartbus_bench::floor::{self, Reply};
 use heartbus_bench::protocol::{Dialect, Protocol};
 use heartbus_bench::report::{self, Report};
-use heartbus_bench::server::{Cores, Target, has_bus, peers, speaks};
+use heartbus_bench::server::{Cores, Target, peers};
 use heartbus_bench::{Error, Result, flame, million, poll, proc};
 use pico_args::Arguments;
 use std::path::PathBuf;
@@ -79,13 +79,9 @@ fn run(mut arguments: Arguments) -> Result<()> {
         rounds,
         window: Window { warm_up: Duration::from_secs_f64(seconds / 5.0), length: Duration::from_secs_f64(seconds) },
         cores: Cores { server, load },
-        dialects: [Dialect::V1, Dialect::V2]
-            .into_iter()
-            .filter(|one| dialect.map_or_else(|| speaks(*one), |wanted| wanted == *one))
-            .collect(),
+        dialects: [Dialect::V1, Dialect::V2].into_iter().filter(|one| dialect.is_none_or(|wanted| wanted == *one)).collect(),
         peers,
         quick,
-        has_bus: has_bus(),
     };
     proc::run_on(&settings.cores.load)?;
     let wants = |name: &str| only.as_ref().is_none_or(|only| only.split(',').any(|one| one == name));

@@ -86,7 +86,7 @@ pub fn million(report: &mut Report, settings: &Settings) -> Result<()> {
     let dialect = *settings.dialects.last().unwrap_or(&Dialect::V1);
     let rounds = if settings.quick { 1 } else { 2 };
     for _ in 0..rounds {
-        let ours = Ours { mode: "timeouts", timeout: timeout.as_secs_f64(), expect: silent, bus: settings.has_bus, ..Ours::default() };
+        let ours = Ours { mode: "timeouts", timeout: timeout.as_secs_f64(), expect: silent, bus: true, ..Ours::default() };
         // Nothing is compared with the floor here, and whoever has a million nodes does not keep the server on one core.
         let mut server = start(Protocol::Heartbus(dialect), Reply::Heartbeat, &ours, &settings.all_cores())?;
         server.target.settle();
@@ -114,7 +114,7 @@ pub fn million(report: &mut Report, settings: &Settings) -> Result<()> {
         report.add("million/individual heartbeats a second", load.per_second());
         say("individual heartbeats", server.target, &format!("{:8.3} µs  {:>10.0}/s", load.cpu_each(), load.per_second()));
 
-        silence(report, &mut fleet, dialect, timeout, ours.bus.then(|| server.bus()))?;
+        silence(report, &mut fleet, dialect, timeout, server.bus())?;
         let seen = server.report()?;
         let number = |key: &str| seen[key].as_f64().unwrap_or(f64::NAN);
         let last_beat = report.figure("million/last beat").map_or(0.0, |figure| figure.high);
@@ -136,12 +136,12 @@ pub fn million(report: &mut Report, settings: &Settings) -> Result<()> {
 }
 
 /// A tenth of the connections falls silent, the others go on. Another thread asks for statistics and pages meanwhile.
-fn silence(report: &mut Report, fleet: &mut Fleet, dialect: Dialect, timeout: Duration, bus: Option<PathBuf>) -> Result<()> {
+fn silence(report: &mut Report, fleet: &mut Fleet, dialect: Dialect, timeout: Duration, bus: PathBuf) -> Result<()> {
     let quiet = CONNECTIONS / 10;
     report.add("million/last beat", proc::monotonic() as f64);
     let began = Instant::now();
     beat_all(fleet, dialect)?;
-    let asked = bus.map(|path| thread::spawn(move || watch(&path, began + timeout)));
+    let asked = thread::spawn(move || watch(&bus, began + timeout));
     let beat = dialect.heartbeat(0);
     let every = Duration::from_secs(5) / (CONNECTIONS - quiet) as u32;
     let mut beats = 0u32;
@@ -155,13 +155,11 @@ fn silence(report: &mut Report, fleet: &mut Fleet, dialect: Dialect, timeout: Du
     if fleet.lost != quiet {
         return Err(Error::new(format!("{} connections ended where {quiet} were silent", fleet.lost)));
     }
-    if let Some(asked) = asked {
-        let seen = asked.join().map_err(|_| Error::new("asking for statistics failed"))??;
-        report.add("million/statistics over the bus socket, ms", seen.stats.as_secs_f64() * 1e3);
-        report.add("million/a page of 100 nodes over the bus socket, ms", seen.page.as_secs_f64() * 1e3);
-        if let Some(noticed) = seen.noticed {
-            report.add("million/first noticed, ms after its time", noticed.as_secs_f64() * 1e3);
-        }
+    let seen = asked.join().map_err(|_| Error::new("asking for statistics failed"))??;
+    report.add("million/statistics over the bus socket, ms", seen.stats.as_secs_f64() * 1e3);
+    report.add("million/a page of 100 nodes over the bus socket, ms", seen.page.as_secs_f64() * 1e3);
+    if let Some(noticed) = seen.noticed {
+        report.add("million/first noticed, ms after its time", noticed.as_secs_f64() * 1e3);
     }
     Ok(())
 }

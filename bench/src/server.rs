@@ -4,7 +4,7 @@
 
 use crate::floor::Reply;
 use crate::proc;
-use crate::protocol::{Dialect, Protocol};
+use crate::protocol::Protocol;
 use crate::{Error, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, kill_process};
@@ -230,14 +230,4 @@ pub fn peers() -> (Vec<Protocol>, Vec<&'static str>) {
     let all = [(Protocol::Redis, "redis-server"), (Protocol::Mqtt, "mosquitto"), (Protocol::Nats, "nats-server")];
     let (here, missing): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, program)| find(program).is_some());
     (here.into_iter().map(|(protocol, _)| protocol).collect(), missing.into_iter().map(|(_, program)| program).collect())
-}
-
-/// Whether the extension opens a socket for other processes.
-pub fn has_bus() -> bool {
-    Path::new("php-ext/src/bus.rs").exists()
-}
-
-/// Whether the built extension speaks a dialect.
-pub fn speaks(dialect: Dialect) -> bool {
-    dialect == Dialect::V1 || Path::new("tests/vectors/v2.txt").exists()
 }

@@ -367,22 +367,11 @@ impl ClientMachine {
                 connection.unanswered_since.get_or_insert(now.mono);
                 // A beat more behind a full outbox would tell the server nothing new.
                 if !connection.is_mute && self.outbox.len() <= self.settings.outbox_bytes {
-                    match own {
-                        _ if self.settings.heartbeat_all => {
-                            self.outbox.push_control(
-                                connection.dialect,
-                                FrameType::HEARTBEAT_REQ,
-                                0,
-                                &control::heartbeat_payload(now.unix),
-                            );
-                        }
-                        Some(own) => {
-                            self.outbox.push_control(
-                                connection.dialect,
-                                FrameType::HEARTBEAT_REQ,
-                                own,
-                                &control::heartbeat_payload(now.unix),
-                            );
+                    // Channel 0 means all nodes.
+                    match if self.settings.heartbeat_all { Some(0) } else { own } {
+                        Some(channel_id) => {
+                            let payload = control::heartbeat_payload(now.unix);
+                            self.outbox.push_control(connection.dialect, FrameType::HEARTBEAT_REQ, channel_id, &payload);
                         }
                         // Something that is answered, so that a dead server is noticed.
                         None => self.outbox.push_control(connection.dialect, FrameType::PING, 0, b""),
