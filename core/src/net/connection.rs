@@ -8,13 +8,18 @@ use crate::hub::{Hub, Link, Next, Session};
 use crate::wire::{Dialect, v2};
 use bytes::{Buf, Bytes};
 use mio::net::TcpStream;
+use rustix::io::Errno;
+use rustix::net::{self, RecvFlags, SendAncillaryBuffer, SendFlags};
 use std::collections::VecDeque;
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::sync::Arc;
 
-/// Pieces handed to one `writev`. More would not make a call cheaper that is already dominated by copying.
+/// Pieces handed to one `sendmsg`. More would not make a call cheaper that is already dominated by copying.
 const PIECES: usize = 64;
+/// What is no longer than this altogether is put together first: copying it twice is less than what `sendmsg` takes to look
+/// at each piece, and the frames of a fan-out are a small head and a shared tail.
+const SMALL: usize = 1024;
 
 pub(super) struct Connection {
     pub(super) socket: TcpStream,
@@ -58,10 +63,19 @@ impl Rest {
     }
 }
 
-/// Emptied [`Rest`]s, with the memory of their queues: in the steady state a push to an idle connection allocates nothing.
-#[derive(Default)]
-#[expect(clippy::vec_box, reason = "connections keep boxes")]
-pub(super) struct Spare(Vec<Box<Rest>>);
+/// What the connections of a thread lend each other: emptied [`Rest`]s with the memory of their queues, so that in the steady
+/// state a push to an idle connection allocates nothing, and a place where small pieces are put together.
+pub(super) struct Spare {
+    #[expect(clippy::vec_box, reason = "connections keep boxes")]
+    rests: Vec<Box<Rest>>,
+    small: [u8; SMALL],
+}
+
+impl Default for Spare {
+    fn default() -> Spare {
+        Spare { rests: Vec::new(), small: [0; SMALL] }
+    }
+}
 
 /// More of them than passes have letters are of no use.
 const MAX_SPARE: usize = 1024;
@@ -70,15 +84,34 @@ const MAX_SPARE_QUEUE: usize = 64;
 
 impl Spare {
     fn take(&mut self) -> Box<Rest> {
-        self.0.pop().unwrap_or_default()
+        self.rests.pop().unwrap_or_default()
+    }
+
+    /// One write of what waits, from its beginning: how many bytes were offered, and what the socket took of them.
+    fn send(&mut self, socket: &TcpStream, backlog: &VecDeque<Bytes>) -> (usize, rustix::io::Result<usize>) {
+        if let [only] = backlog.as_slices().0 && backlog.len() == 1 {
+            return (only.len(), net::send(socket, only, SendFlags::NOSIGNAL));
+        }
+        let mut len = 0;
+        for piece in backlog {
+            let Some(room) = self.small.get_mut(len..len + piece.len()) else {
+                let mut pieces = [IoSlice::new(&[]); PIECES];
+                let count = backlog.iter().zip(&mut pieces).map(|(bytes, piece)| *piece = IoSlice::new(bytes)).count();
+                let offered = pieces[..count].iter().map(|piece| piece.len()).sum();
+                return (offered, net::sendmsg(socket, &pieces[..count], &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL));
+            };
+            room.copy_from_slice(piece);
+            len += piece.len();
+        }
+        (len, net::send(socket, &self.small[..len], SendFlags::NOSIGNAL))
     }
 
     /// Takes back what is empty.
     fn put_back(&mut self, mut rest: Box<Rest>) {
-        if self.0.len() < MAX_SPARE && rest.backlog.capacity() <= MAX_SPARE_QUEUE {
+        if self.rests.len() < MAX_SPARE && rest.backlog.capacity() <= MAX_SPARE_QUEUE {
             rest.partial = Vec::new();
             rest.held = VecDeque::new();
-            self.0.push(rest);
+            self.rests.push(rest);
         }
     }
 }
@@ -153,9 +186,10 @@ impl Connection {
 
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            match self.socket.read(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => return result,
+            match net::recv(&self.socket, &mut *buffer, RecvFlags::empty()) {
+                Ok((count, _)) => return Ok(count),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
             }
         }
     }
@@ -238,18 +272,18 @@ impl Connection {
 
     fn write_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
-            match self.socket.write(bytes) {
+            match net::send(&self.socket, bytes, SendFlags::NOSIGNAL) {
                 Ok(written) => {
                     self.write_blocked = written < bytes.len();
                     self.bytes_out += written as u64;
                     return Ok(written);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(Errno::AGAIN) => {
                     self.write_blocked = true;
                     return Ok(0);
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
             }
         }
     }
@@ -259,11 +293,9 @@ impl Connection {
         let mut total = 0;
         let Some(rest) = &mut self.rest else { return Ok(0) };
         while !rest.backlog.is_empty() && !self.write_blocked {
-            let mut pieces = [IoSlice::new(&[]); PIECES];
-            let count = rest.backlog.iter().zip(&mut pieces).map(|(bytes, piece)| *piece = IoSlice::new(bytes)).count();
-            match self.socket.write_vectored(&pieces[..count]) {
+            let (offered, result) = spare.send(&self.socket, &rest.backlog);
+            match result {
                 Ok(written) => {
-                    let offered: usize = pieces[..count].iter().map(|piece| piece.len()).sum();
                     self.write_blocked = written < offered;
                     forget_written(&mut rest.backlog, written);
                     self.bytes_out += written as u64;
@@ -271,9 +303,9 @@ impl Connection {
                     hub.remove_buffered(written);
                     total += written as u64;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.write_blocked = true,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                Err(Errno::AGAIN) => self.write_blocked = true,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
             }
         }
         if rest.is_empty()
