@@ -241,6 +241,48 @@ fn bad_frames_are_answered_and_end_at_most_their_own_connection() {
 }
 
 #[test]
+fn of_many_that_are_read_together_each_gets_its_own_answer_also_beside_broken_and_closing_ones() {
+    let server = Fixture::start(ServerConfig { io_threads: 1, ..ServerConfig::default() });
+    let mut busy = server.connect();
+    let mut peers: Vec<_> = (0..200).map(|_| server.connect()).collect();
+    server.until("all to be connected", |stats| stats.connections_active == 201);
+    // While the thread answers these, the others pile up in front of it.
+    busy.raw(&frame(4, 0, "").repeat(20_000));
+    for (n, peer) in peers.iter_mut().enumerate() {
+        peer.raw(&frame(6, 0, &format!(r#"{{"node_id":"together-{n}"}}"#)));
+        match n % 5 {
+            0 => peer.raw(b"GET / HTTP/1.1\r\n\r\n"),
+            1 => peer.stream.shutdown(Shutdown::Write).unwrap(),
+            2 => peer.raw(&frame(4, 0, "")[..5]),
+            3 => peer.send(7, 0, ""),
+            _ => peer.send(4, 0, ""),
+        }
+    }
+    for (n, peer) in peers.iter_mut().enumerate() {
+        let answer = peer.frame();
+        assert_eq!(answer.frame_type, 6);
+        assert!(answer.text().starts_with(&format!(r#"{{"node_id":"together-{n}","#)), "{n} got {}", answer.text());
+        match n % 5 {
+            0 => {
+                assert!(peer.frame().text().contains("Invalid message magic: 0x4745"));
+                peer.expect_end();
+            }
+            1 => peer.expect_end(),
+            2 => {
+                peer.raw(&frame(4, 0, "")[5..]);
+                assert_eq!(peer.frame().frame_type, 5);
+            }
+            3 => {}
+            _ => assert_eq!(peer.frame().frame_type, 5),
+        }
+    }
+    for _ in 0..20_000 {
+        assert_eq!(busy.frame().frame_type, 5);
+    }
+    server.until("two fifths to be online and nothing to be kept", |stats| stats.nodes_online == 80 && stats.buffered_bytes == 0);
+}
+
+#[test]
 fn unregister_and_fin_in_one_packet_end_the_connection() {
     let server = Fixture::start(ServerConfig::default());
     for n in 0..50 {

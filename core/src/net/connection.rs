@@ -89,7 +89,9 @@ impl Spare {
 
     /// One write of what waits, from its beginning: how many bytes were offered, and what the socket took of them.
     fn send(&mut self, socket: &TcpStream, backlog: &VecDeque<Bytes>) -> (usize, rustix::io::Result<usize>) {
-        if let [only] = backlog.as_slices().0 && backlog.len() == 1 {
+        if let [only] = backlog.as_slices().0
+            && backlog.len() == 1
+        {
             return (only.len(), net::send(socket, only, SendFlags::NOSIGNAL));
         }
         let mut len = 0;
@@ -362,6 +364,7 @@ mod tests {
     use crate::inbox::Inbox;
     use crate::wire::{self, FrameType};
     use allocation_counter::measure;
+    use std::io::Read;
 
     struct Nobody;
 
