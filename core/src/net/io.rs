@@ -31,6 +31,7 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 use slab::Slab;
 use socket2::SockRef;
 use std::collections::VecDeque;
+use std::hint::black_box;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::num::NonZeroU64;
@@ -54,6 +55,8 @@ const ACCEPTS_PER_PASS: usize = 256;
 const LETTERS_PER_PASS: usize = 1024;
 /// An emptied queue of letters that grew longer gives its memory back.
 const MAX_KEPT_LETTERS: usize = 4096;
+/// Connections that are fetched into the processor's cache before something is done with each.
+const FETCHED_TOGETHER: usize = 16;
 const READ_BUFFER: usize = 64 * 1024;
 
 /// How long a connection that is ending waits for its peer, in microseconds.
@@ -407,9 +410,12 @@ impl IoThread {
         if is_fresh {
             self.mailbox.take(&mut self.letters);
         }
-        for _ in 0..LETTERS_PER_PASS {
-            let Some(letter) = self.letters.pop_front() else { break };
-            self.open_letter(letter);
+        for _ in 0..LETTERS_PER_PASS / FETCHED_TOGETHER {
+            self.fetch_ahead();
+            for _ in 0..FETCHED_TOGETHER {
+                let Some(letter) = self.letters.pop_front() else { break };
+                self.open_letter(letter);
+            }
         }
         // One write for all that came for a connection.
         while let Some(slot) = self.posted.pop() {
@@ -430,6 +436,13 @@ impl IoThread {
         if self.shared.is_closed() && self.listener.is_some() {
             self.close_door();
         }
+    }
+
+    /// Of ten thousand connections few are in the processor's cache. Those that the next letters are for are looked at one
+    /// behind the other, with nothing locked in between, so that they are fetched side by side.
+    fn fetch_ahead(&self) {
+        let next = self.letters.iter().take(FETCHED_TOGETHER).filter_map(|letter| self.connections.get(letter.slot as usize));
+        black_box(next.fold(0, |sum, connection| sum ^ connection.held()));
     }
 
     fn list_connections(&self, max: usize) -> Vec<ConnectionInfo> {
