@@ -7,6 +7,8 @@
 //! itself, and not in a tokio runtime that watches the poll's descriptor; and why it waits without a timeout, which the system
 //! would have to set up each time: ticks come from a timer of the system that runs by itself (docs/PERFORMANCE.md has the figures).
 //!
+//! Connections that are ready together are read together and then answered together, up to 32 of them.
+//!
 //! mio is edge-triggered. Two rules follow. A read ends at the first short read, unless an event said that the peer
 //! closed: then it ends at zero, because data and FIN in one event come with one edge. And whoever stops earlier than that
 //! goes on the `ready` list.
