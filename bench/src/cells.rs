@@ -10,6 +10,8 @@ use crate::server::{Cores, Ours, Server, Target};
 use crate::{Error, Result};
 use hdrhistogram::Histogram;
 use heartbus_core::bus::Bus;
+use std::sync::Barrier;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Bytes of a message.
@@ -74,7 +76,7 @@ pub fn start(protocol: Protocol, reply: Reply, ours: &Ours, cores: &Cores) -> Re
 
 /// Says what is measured, on standard error: a run takes minutes.
 pub fn say(what: &str, who: Target, figure: &str) {
-    eprintln!("{what:<34} {:<14} {figure}", who.protocol.name());
+    eprintln!("{what:<50} {:<14} {figure}", who.protocol.name());
 }
 
 fn note(report: &mut Report, cell: &str, who: Target, load: &Load) {
@@ -111,8 +113,14 @@ pub fn heartbeats(report: &mut Report, settings: &Settings) -> Result<()> {
     let servers = settings.start_all(&everybody, Reply::Heartbeat)?;
     for (connections, depth) in shapes {
         let name = format!("heartbeat {connections}x{depth}");
-        for round in 0..settings.rounds {
+        // Few connections are soon made, and the ratio asked for is narrow: three times as many rounds for ours and the floors. The peers
+        // are further away.
+        let rounds = settings.rounds * if connections < many { 3 } else { 1 };
+        for round in 0..rounds {
             for Server { target, .. } in in_turn(&servers, round) {
+                if round >= settings.rounds && settings.peers.contains(&target.protocol) {
+                    continue;
+                }
                 let mut fleet = Fleet::connected(*target, connections)?;
                 let load = fleet.closed_loop(&target.protocol.ping(), depth, settings.window)?;
                 drop(fleet);
@@ -132,7 +140,7 @@ pub fn heartbeats(report: &mut Report, settings: &Settings) -> Result<()> {
     report.section(
         "Heartbeats",
         "CPU time of the server's processes for one heartbeat and its answer, in microseconds, and its ratio to the floor's in the same round. \
-         *100 × 16* means 100 connections with 16 heartbeats under way each.\n\n`heartbus-bench run --only heartbeats`",
+         *100 × 16* means 100 connections with 16 heartbeats under way each. At 100 connections, three times as many rounds for ours and the floors.\n\n`heartbus-bench run --only heartbeats`",
         &["server", "100 × 1", "ratio", &format!("{} × 1", grouped(many as f64)), "ratio", "100 × 16", "ratio"],
         costs,
     );
@@ -192,45 +200,85 @@ pub fn churn(report: &mut Report, settings: &Settings) -> Result<()> {
 
 pub fn idle(report: &mut Report, settings: &Settings) -> Result<()> {
     let many = settings.many();
-    let name = &format!("{} idle, 1,000/s", grouped(many as f64));
-    let everybody = settings.everybody();
-    let servers = settings.start_all(&everybody, Reply::Heartbeat)?;
-    for round in 0..settings.rounds * 4 {
-        for Server { target, .. } in in_turn(&servers, round) {
-            // A wake-up of a sleeping core costs what the machine makes of it at the moment: few rounds do not tell floor and ours
-            // apart. The peers are further away.
-            if round >= settings.rounds && settings.peers.contains(&target.protocol) {
-                continue;
+    let name = format!("{} idle, 1,000/s", grouped(many as f64));
+    let servers = settings.start_all(&settings.everybody(), Reply::Heartbeat)?;
+    let targets: Vec<Target> = servers.iter().map(|server| server.target).collect();
+    let pairs: Vec<(Target, Target)> = targets
+        .iter()
+        .filter(|target| matches!(target.protocol, Protocol::Heartbus(_)))
+        .flat_map(|ours| {
+            let others = targets.iter().filter(|other| match other.protocol {
+                Protocol::Heartbus(_) => false,
+                Protocol::Floor(_) => other.protocol.name() == floor_of(ours.protocol),
+                _ => true,
+            });
+            others.map(|other| (*ours, *other))
+        })
+        .collect();
+    let pair_name = |ours: Protocol, other: Protocol| format!("{name}, {} beside {}", ours.name(), other.name());
+    for round in 0..settings.rounds {
+        for (ours, other) in &pairs {
+            let pair = pair_name(ours.protocol, other.protocol);
+            // Both fit into the descriptors of one process. Who is behind whom changes from round to round.
+            let mut sides = [(*ours, many), (*other, many - many / 100)];
+            sides.rotate_left(round % 2);
+            let [(first, size), (second, other_size)] = sides;
+            let meet = Barrier::new(2);
+            let loads = thread::scope(|scope| {
+                let load = scope.spawn(|| one_by_one(second, other_size, &meet, Duration::from_micros(500), settings.window));
+                [one_by_one(first, size, &meet, Duration::ZERO, settings.window), load.join().expect("a load generator does not panic")]
+            });
+            for (target, load) in [first, second].into_iter().zip(loads) {
+                note(report, &pair, target, &load?);
             }
-            let mut fleet = Fleet::connected(*target, many)?;
-            target.settle();
-            let ping = target.protocol.ping();
-            let load = fleet.open_loop(Duration::from_millis(1), 1, settings.window, |number, bytes| {
-                bytes.extend_from_slice(&ping);
-                (number as usize % many, 1)
-            })?;
-            drop(fleet);
-            note(report, name, *target, &load);
-            target.settle();
+            ours.settle();
+            other.settle();
         }
     }
-    costs(
-        report,
+    let of = |pair: &str, who: Protocol| format!("{pair}/{}/cpu_us", who.name());
+    let mut rows = Vec::new();
+    for (ours, other) in pairs.iter().map(|(ours, other)| (ours.protocol, other.protocol)) {
+        let pair = pair_name(ours, other);
+        let ratio = report.ratio(&of(&pair, ours), &of(&pair, other));
+        rows.push(vec![
+            ours.name(),
+            other.name(),
+            cell(report.figure(&of(&pair, ours))),
+            cell(report.figure(&of(&pair, other))),
+            cell(ratio),
+        ]);
+        if let Protocol::Floor(_) = other {
+            report.at_most(format!("{name}, {}, CPU over the floor's", ours.name()), 1.10, "", ratio);
+        } else {
+            report.at_most(format!("{name}, {}, CPU over that of {}", ours.name(), other.name()), 1.0, "", ratio);
+        }
+    }
+    report.section(
         "Idle connections, and 1,000 heartbeats a second",
-        name,
-        &format!(
-            "{} connections, of which each in turn sends a heartbeat. All of the server's CPU time, its timers included, for one of the \
-             heartbeats, in microseconds; four times as many rounds for ours and the floor as for the others.\n\n`heartbus-bench run --only idle`",
+        format!(
+            "{} connections to each of two servers (to the second 1 % fewer), of which each in turn sends a heartbeat. All of a server's CPU time, its timers \
+             included, for one of the heartbeats, in microseconds. The two are measured at the same time on the same core, half a millisecond behind each other: \
+             what waking a sleeping core costs is the machine's, and changes from second to second by more than what they differ \
+             by.\n\n`heartbus-bench run --only idle`",
             grouped(many as f64)
         ),
-        &everybody,
+        &["server", "beside", "CPU µs", "the other's", "ratio"],
+        rows,
     );
-    for protocol in settings.ours() {
-        let ratio = to_floor(report, name, protocol);
-        report.at_most(format!("{name}, {}, CPU over the floor's", protocol.name()), 1.10, "", ratio);
-    }
-    below_peers(report, settings, name, "cpu_us", "CPU");
     Ok(())
+}
+
+/// Connects, meets the other side, and sends a heartbeat each millisecond from `late` on, on one connection after the other.
+fn one_by_one(target: Target, connections: usize, meet: &Barrier, late: Duration, window: Window) -> Result<Load> {
+    let fleet = Fleet::connected(target, connections);
+    target.settle();
+    meet.wait();
+    thread::sleep(late);
+    let ping = target.protocol.ping();
+    fleet?.open_loop(Duration::from_millis(1), 1, window, |number, bytes| {
+        bytes.extend_from_slice(&ping);
+        (number as usize % connections, 1)
+    })
 }
 
 fn costs(report: &mut Report, title: &'static str, name: &str, text: &str, everybody: &[Protocol]) {
@@ -242,7 +290,6 @@ fn costs(report: &mut Report, title: &'static str, name: &str, text: &str, every
     report.section(title, text, &["server", "CPU µs each", "ratio to the floor", "per second", "p99 µs"], rows);
 }
 
-/// One I/O thread against two: sharing the server's core, and free to use all cores, one of which the load generator has as well.
 pub fn threads(report: &mut Report, settings: &Settings) -> Result<()> {
     let shapes = [(100, 1), (100, 16)];
     let protocols = [Protocol::Floor(Dialect::V1), Protocol::Heartbus(Dialect::V1)];
@@ -423,7 +470,7 @@ pub fn broadcast(report: &mut Report, settings: &Settings) -> Result<()> {
             start(floor, Reply::Broadcast, &Ours::default(), &settings.cores)?,
             start(ours, Reply::Broadcast, &Ours { mode: "broadcast", ..Ours::default() }, &settings.cores)?,
         ];
-        for _ in 0..settings.few_rounds() {
+        for _ in 0..settings.rounds {
             for Server { target, .. } in &servers {
                 let mut fleet = Fleet::connected(*target, many)?;
                 let load = fleet.broadcasts(&dialect.data(&MESSAGE), settings.window)?;

@@ -38,8 +38,6 @@ pub(super) struct Connection {
     pub(super) hangup: bool,
     /// On the thread's list of connections to go on with.
     pub(super) listed: bool,
-    /// On the thread's list of connections with something new to write.
-    pub(super) posted: bool,
     /// Counted against the limits on connections (those refused at the door are not).
     pub(super) counted: bool,
 }
@@ -150,7 +148,6 @@ impl Connection {
             write_blocked: false,
             hangup: false,
             listed: false,
-            posted: false,
             counted,
         }
     }

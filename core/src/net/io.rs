@@ -15,7 +15,7 @@
 
 use super::Clock;
 use super::connection::{Connection, Phase, Spare};
-use super::mailbox::Mailbox;
+use super::mailbox::{Mailbox, Pile};
 use super::server::{ConnectionInfo, Shared};
 use crate::hub::event::{CloseReason, EventMask};
 use crate::hub::link::{Letter, Postbox, Wish};
@@ -32,8 +32,6 @@ use mio::{Events, Interest, Poll, Registry, Token};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime};
 use slab::Slab;
 use socket2::SockRef;
-use std::collections::VecDeque;
-use std::hint::black_box;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::num::NonZeroU64;
@@ -55,10 +53,6 @@ const ANSWERED_TOGETHER: usize = 32;
 const ACCEPTS_PER_PASS: usize = 256;
 /// Letters opened per pass: a broadcast to all connections does not hold up the reading.
 const LETTERS_PER_PASS: usize = 1024;
-/// An emptied queue of letters that grew longer gives its memory back.
-const MAX_KEPT_LETTERS: usize = 4096;
-/// Connections that are fetched into the processor's cache before something is done with each.
-const FETCHED_TOGETHER: usize = 16;
 const READ_BUFFER: usize = 64 * 1024;
 
 /// How long a connection that is ending waits for its peer, in microseconds.
@@ -93,9 +87,7 @@ pub(super) struct IoThread {
     /// Connections to go on with although no event will come for them.
     ready: Vec<usize>,
     /// Taken out of the mailbox, not yet opened.
-    letters: VecDeque<Letter>,
-    /// Connections with something new to write.
-    posted: Vec<usize>,
+    letters: Pile,
     spare: Spare,
     /// Connections that were read and not answered yet, and where the replies to each end in the thread's buffer.
     unanswered: Vec<(usize, usize)>,
@@ -182,8 +174,7 @@ impl IoThread {
             connections: Slab::new(),
             ending_refused: 0,
             ready: Vec::new(),
-            letters: VecDeque::new(),
-            posted: Vec::new(),
+            letters: Pile::default(),
             spare: Spare::default(),
             unanswered: Vec::with_capacity(ANSWERED_TOGETHER),
             buffer: vec![0; READ_BUFFER].into(),
@@ -410,23 +401,18 @@ impl IoThread {
         // Asked first: what was sent before the stop is in the mail then, and goes out before the farewell.
         let is_stopping = self.shared.is_stopping();
         if is_fresh {
-            self.mailbox.take(&mut self.letters);
+            self.mailbox.empty_onto(&mut self.letters);
         }
-        for _ in 0..LETTERS_PER_PASS / FETCHED_TOGETHER {
-            self.fetch_ahead();
-            for _ in 0..FETCHED_TOGETHER {
-                let Some(letter) = self.letters.pop_front() else { break };
-                self.open_letter(letter);
+        for opened in 1..=LETTERS_PER_PASS {
+            let Some(letter) = self.letters.pop() else { break };
+            let slot = letter.slot;
+            self.open_letter(letter);
+            // One write for all that came for a connection.
+            if self.letters.next_slot() != Some(slot) || opened == LETTERS_PER_PASS {
+                self.flush(slot as usize);
             }
         }
-        // One write for all that came for a connection.
-        while let Some(slot) = self.posted.pop() {
-            self.flush_posted(slot);
-        }
         let is_read = is_fresh && self.letters.is_empty();
-        if self.letters.is_empty() {
-            self.letters.shrink_to(MAX_KEPT_LETTERS);
-        }
         self.mail |= !is_read;
         if let Some(listing) = self.mailbox.take_listing() {
             // Whoever asked may have given up waiting; then nobody misses the answer.
@@ -438,13 +424,6 @@ impl IoThread {
         if self.shared.is_closed() && self.listener.is_some() {
             self.close_door();
         }
-    }
-
-    /// Of ten thousand connections few are in the processor's cache. Those that the next letters are for are looked at one
-    /// behind the other, with nothing locked in between, so that they are fetched side by side.
-    fn fetch_ahead(&self) {
-        let next = self.letters.iter().take(FETCHED_TOGETHER).filter_map(|letter| self.connections.get(letter.slot as usize));
-        black_box(next.fold(0, |sum, connection| sum ^ connection.held()));
     }
 
     fn list_connections(&self, max: usize) -> Vec<ConnectionInfo> {
@@ -472,10 +451,6 @@ impl IoThread {
         let wish = match (wish, found) {
             (Wish::Write(parts), Some(connection @ Connection { phase: Phase::Open(_), .. })) => {
                 connection.enqueue(parts, &mut self.spare);
-                if !connection.posted {
-                    connection.posted = true;
-                    self.posted.push(slot);
-                }
                 return;
             }
             (Wish::Write(parts), found) => {
@@ -490,7 +465,7 @@ impl IoThread {
             (wish, Some(_)) => wish,
         };
         // What was posted before it is written before it.
-        self.flush_posted(slot);
+        self.flush(slot);
         let Some(connection) = self.connections.get_mut(slot).filter(|found| found.link().connection_id() == connection_id) else {
             return;
         };
@@ -506,15 +481,6 @@ impl IoThread {
                 self.list(slot);
             }
             _ => {}
-        }
-    }
-
-    /// Writes what came for a connection, if it did. The list may name a slot again that others use by now, which does no harm.
-    fn flush_posted(&mut self, slot: usize) {
-        if let Some(connection) = self.connections.get_mut(slot)
-            && std::mem::take(&mut connection.posted)
-        {
-            self.flush(slot);
         }
     }
 
@@ -788,9 +754,14 @@ impl IoThread {
             self.drop_connection(slot);
         }
         // Nobody is left to write to: what waits is only counted off.
-        self.mailbox.take(&mut self.letters);
-        while let Some(letter) = self.letters.pop_front() {
-            self.open_letter(letter);
+        loop {
+            while let Some(letter) = self.letters.pop() {
+                self.open_letter(letter);
+            }
+            self.mailbox.empty_onto(&mut self.letters);
+            if self.letters.is_empty() {
+                break;
+            }
         }
         self.work.journal.tell_counts();
         self.done = true;

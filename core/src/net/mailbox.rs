@@ -1,17 +1,17 @@
 //! Letters to an I/O thread from other threads, and the question what connections it has.
 //!
-//! A letter is about one connection. What is to be written is bounded by that connection's outbox; of everything else there is
+//! A letter is about one connection. Letters to one connection arrive in the order in which they were posted; there is no order
+//! between connections. What is to be written is bounded by that connection's outbox; of everything else there is
 //! at most one letter per connection or node at a time. Of listings one waits at a time: a newer one takes the place of the
 //! older, whose asker then gets what the other threads said.
 
 use super::server::ConnectionInfo;
 use crate::hub::link::{Letter, Postbox};
-use std::collections::VecDeque;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Mutex, PoisonError};
 
 pub(super) struct Mailbox {
-    letters: Mutex<VecDeque<Letter>>,
+    letters: Mutex<Vec<Option<Letter>>>,
     listing: Mutex<Option<Listing>>,
     waker: mio::Waker,
 }
@@ -27,9 +27,9 @@ impl Mailbox {
         Mailbox { letters: Mutex::default(), listing: Mutex::default(), waker }
     }
 
-    /// Moves all letters into `into`, which must be empty; its memory is used for the next ones.
-    pub(super) fn take(&self, into: &mut VecDeque<Letter>) {
-        std::mem::swap(&mut *self.letters.lock().unwrap_or_else(PoisonError::into_inner), into);
+    /// Moves all letters onto a pile, which must be empty; its memory is used for the next ones.
+    pub(super) fn empty_onto(&self, pile: &mut Pile) {
+        std::mem::swap(&mut *self.letters.lock().unwrap_or_else(PoisonError::into_inner), &mut pile.letters);
     }
 
     pub(super) fn ask(&self, listing: Listing) {
@@ -49,14 +49,134 @@ impl Mailbox {
     }
 }
 
+/// Letters sorted at once: as many as a broadcast to ten thousand connections has, and so few that it takes a millisecond at most.
+const SORTED_TOGETHER: usize = 16 * 1024;
+/// A pile that was larger gives its memory back when it is done with.
+const MAX_KEPT: usize = 4096;
+
+/// What was taken out of the mailbox and is not opened yet. It comes out sorted by connection, in the order of their slots: that
+/// is the order in which they came, and so the order of their memory, also of the kernel's, whose sockets are most of what a
+/// fan-out has to fetch into the processor's cache.
+#[derive(Default)]
+pub(super) struct Pile {
+    letters: Vec<Option<Letter>>,
+    /// So many letters, from the first, are in `order` or were.
+    sorted: usize,
+    /// The slots and indices of letters,
+    order: Vec<(u32, u32)>,
+    /// and how many of these came out.
+    done: usize,
+}
+
+impl Pile {
+    pub(super) fn is_empty(&self) -> bool {
+        self.done == self.order.len() && self.sorted == self.letters.len()
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Letter> {
+        self.sort();
+        let &(_, index) = self.order.get(self.done)?;
+        self.done += 1;
+        let letter = self.letters[index as usize].take();
+        if self.is_empty() {
+            self.letters.clear();
+            self.letters.shrink_to(MAX_KEPT);
+            self.order.clear();
+            self.order.shrink_to(MAX_KEPT);
+            (self.sorted, self.done) = (0, 0);
+        }
+        letter
+    }
+
+    /// Whose the letter is that comes next.
+    pub(super) fn next_slot(&mut self) -> Option<u32> {
+        self.sort();
+        self.order.get(self.done).map(|(slot, _)| *slot)
+    }
+
+    /// Goes on with further letters when all that were sorted came out.
+    fn sort(&mut self) {
+        if self.done < self.order.len() {
+            return;
+        }
+        let until = self.letters.len().min(self.sorted + SORTED_TOGETHER);
+        let unsorted = (self.sorted as u32..).zip(&self.letters[self.sorted..until]);
+        self.order.clear();
+        self.order.extend(unsorted.filter_map(|(index, letter)| Some((letter.as_ref()?.slot, index))));
+        self.order.sort_unstable();
+        (self.sorted, self.done) = (until, 0);
+    }
+}
+
 impl Postbox for Mailbox {
     fn post(&self, letter: Letter) {
         let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
         let was_empty = letters.is_empty();
-        letters.push_back(letter);
+        letters.push(Some(letter));
         drop(letters);
         if was_empty {
             self.wake();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::event::CloseReason;
+    use crate::hub::link::Wish;
+
+    /// `connection_id` counts the letters in the order of posting.
+    fn pile(slots: impl IntoIterator<Item = u32>) -> Pile {
+        let letters = (0..).zip(slots).map(|(connection_id, slot)| Some(Letter { slot, connection_id, wish: Wish::Resume }));
+        Pile { letters: letters.collect(), ..Pile::default() }
+    }
+
+    fn opened(pile: &mut Pile) -> Vec<(u32, u64)> {
+        std::iter::from_fn(|| pile.pop()).map(|letter| (letter.slot, letter.connection_id)).collect()
+    }
+
+    #[test]
+    fn letters_come_by_connection_and_those_for_one_in_the_order_of_posting() {
+        let mut pile = pile([7, 3, 7, 0, 3, 7]);
+        assert!(!pile.is_empty());
+        assert_eq!(opened(&mut pile), [(0, 3), (3, 1), (3, 4), (7, 0), (7, 2), (7, 5)]);
+        assert!(pile.is_empty() && pile.pop().is_none());
+    }
+
+    #[test]
+    fn of_many_letters_each_comes_once_and_none_before_an_earlier_one_for_the_same_connection() {
+        let count = 3 * SORTED_TOGETHER + 5;
+        let mut pile = pile((0..count as u32).map(|n| n.wrapping_mul(0x9e37_79b9) % 1000));
+        let got = opened(&mut pile);
+        assert_eq!(got.len(), count);
+        let mut last = [None; 1000];
+        for (slot, number) in got {
+            assert!(last[slot as usize] < Some(number));
+            last[slot as usize] = Some(number);
+        }
+        assert!(pile.is_empty() && pile.letters.capacity() <= MAX_KEPT && pile.order.capacity() <= MAX_KEPT);
+    }
+
+    #[test]
+    fn the_slot_that_comes_next_is_known_also_where_the_next_ones_are_not_sorted_yet() {
+        let count = SORTED_TOGETHER as u32 + 2;
+        let mut pile = pile((0..count).rev());
+        for _ in 0..count {
+            let next = pile.next_slot();
+            assert!(next.is_some());
+            assert_eq!(pile.pop().map(|letter| letter.slot), next);
+        }
+        assert_eq!(pile.next_slot(), None);
+    }
+
+    #[test]
+    fn a_letter_that_wishes_for_an_end_stays_behind_what_was_to_be_written_before() {
+        let write = || Wish::Write([bytes::Bytes::from_static(b"x"), bytes::Bytes::new()]);
+        let wishes = [(4, write()), (1, write()), (4, Wish::End(CloseReason::Kicked)), (4, write())];
+        let letters = wishes.map(|(slot, wish)| Some(Letter { slot, connection_id: 1, wish }));
+        let mut pile = Pile { letters: letters.into(), ..Pile::default() };
+        let got: Vec<_> = std::iter::from_fn(|| pile.pop()).map(|letter| (letter.slot, matches!(letter.wish, Wish::End(_)))).collect();
+        assert_eq!(got, [(1, false), (4, false), (4, true), (4, false)]);
     }
 }
