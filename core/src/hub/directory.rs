@@ -100,9 +100,8 @@ impl Directory {
     pub(super) fn each(&self, mut visit: impl FnMut(&Arc<Node>) -> ControlFlow<()>) {
         for shard in 0..self.by_id.0.len() {
             let nodes = self.by_id.read_at(shard);
-            // Of many nodes few are in the processor's cache. Looked at one behind the other, with nothing locked in between,
-            // they are fetched side by side; `visit` may lock.
-            black_box(nodes.iter().fold(0, |sum, node| sum ^ node.link().queued()));
+            // `visit` may lock.
+            fetch_ahead(&nodes, |node| node.link().queued());
             if nodes.iter().try_for_each(&mut visit).is_break() {
                 return;
             }
@@ -119,6 +118,7 @@ impl Directory {
         };
         for index in shard_of(from)..self.by_id.0.len() {
             let shard = self.by_id.read_at(index);
+            fetch_ahead(&shard, |node| node.id().as_bytes().first().copied().unwrap_or_default().into());
             let ahead = shard.iter().map(|node| (place(self.hash(node)), node)).filter(|(place, _)| *place >= from);
             let mut ahead: Vec<(u64, &Arc<Node>)> = ahead.collect();
             let room = limit - nodes.len();
@@ -166,6 +166,12 @@ impl Default for Table {
     fn default() -> Table {
         Table((0..1 << SHARD_BITS).map(|_| RwLock::default()).collect())
     }
+}
+
+/// Of many nodes few are in the processor's cache. Looked at one behind the other, with nothing locked or hashed in between, they
+/// are fetched side by side.
+fn fetch_ahead(shard: &Shard, look: impl Fn(&Node) -> usize) {
+    black_box(shard.iter().fold(0, |sum, node| sum ^ look(node)));
 }
 
 /// Where a hash stands in the order. Its seven highest bits go to the end: within a shard the table tells entries apart by
