@@ -38,7 +38,8 @@ const SHORT_REQUEST: usize = 64 << 10;
 
 /// More nodes than these at once, likewise.
 const FEW_NODES: usize = 64;
-/// Nodes on a page that is answered at once: it takes less than a tenth of a millisecond, and another thread would first have to get a core.
+/// Nodes on a page that is answered at once: it takes a quarter of a millisecond at most, and another thread would first have to get a
+/// core.
 const SHORT_PAGE: usize = 100;
 
 /// What all incomplete frames, long requests and answers that are not read may hold together. A caller that does not fit in
