@@ -294,6 +294,7 @@ fn costs(report: &mut Report, title: &'static str, name: &str, text: &str, every
     report.section(title, text, &["server", "CPU µs each", "ratio to the floor", "per second", "p99 µs"], rows);
 }
 
+/// One I/O thread against two: sharing the server's core, and free to use all cores, one of which the load generator has as well.
 pub fn threads(report: &mut Report, settings: &Settings) -> Result<()> {
     let shapes = [(100, 1), (100, 16)];
     let protocols = [Protocol::Floor(Dialect::V1), Protocol::Heartbus(Dialect::V1)];

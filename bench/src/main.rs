@@ -19,7 +19,7 @@ run     measures everything and writes BENCHMARKS.md
   --out DIR            folder for the page, its plots and its numbers (docs)
   --quick              shorter, once, with fewer nodes
   --only A,B           heartbeats, churn, idle, threads, memory, waves, data, broadcast, bus, poll, million, curves
-  --rounds N           of each measurement (5, of some at most 3; --quick: 1)
+  --rounds N           of each measurement (5; of what takes long fewer, of some ratios three times as many; --quick: 1)
   --seconds S          each is measured, after a warm-up that does not count (1.5; --quick: 0.5)
   --server-cores LIST  0; the load generator has the next one, or --load-cores LIST
   --dialect v1         only this one
@@ -119,8 +119,8 @@ fn run(mut arguments: Arguments) -> Result<()> {
     let left_out = if missing.is_empty() { String::new() } else { format!(" Not installed, and left out: {}.", missing.join(", ")) };
     let introduction = format!(
         "One run of `make bench{}`, {:.0} minutes, on {}. The server on core {:?}, the load generator on core {:?}, over the loopback device, so \
-         every figure is about CPU and memory and none about a network. Each is the median of {rounds} round{} of {seconds} s (of what takes long: fewer), after a warm-up, \
-         with the lowest and the highest round in parentheses; what is compared took turns in the same minutes. Times are those of the server's \
+         every figure is about CPU and memory and none about a network. Each is the median of {rounds} round{} of {seconds} s (of what takes long: fewer; some tables say more), after a warm-up, \
+         with the lowest and the highest round in parentheses; what is compared took turns in the same minutes, or was measured at the same time. Times are those of the server's \
          processes on a core (`/proc/PID/task/*/schedstat`), memory is their resident memory (`smaps_rollup`). Ours is `HeartbeatServer` in PHP on its own \
          loop, built by `make build`; it subscribes to nothing except where a table says so. The floor is an epoll loop that parses \
          nothing (`bench/src/floor.rs`). Every number of every round is in [bench/samples.json](bench/samples.json).{left_out}{failures}\n",

@@ -87,8 +87,8 @@ impl Spare {
 
     /// One write of what waits, from its beginning: how many bytes were offered, and what the socket took of them.
     fn send(&mut self, socket: &TcpStream, backlog: &VecDeque<Bytes>) -> (usize, rustix::io::Result<usize>) {
-        if let [only] = backlog.as_slices().0
-            && backlog.len() == 1
+        if backlog.len() == 1
+            && let Some(only) = backlog.front()
         {
             return (only.len(), net::send(socket, only, SendFlags::NOSIGNAL));
         }

@@ -49,7 +49,8 @@ impl Mailbox {
     }
 }
 
-/// Letters sorted at once: as many as a broadcast to ten thousand connections has, and so few that it takes a millisecond at most.
+/// Letters sorted at once: as many as a broadcast to ten thousand connections has, and so few that it takes less than half a
+/// millisecond.
 const SORTED_TOGETHER: usize = 16 * 1024;
 /// A pile that was larger gives its memory back when it is done with.
 const MAX_KEPT: usize = 4096;
