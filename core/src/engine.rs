@@ -95,7 +95,8 @@ impl Engine {
                 Events::Workers(dispatcher) => Some(dispatcher.clone()),
             };
             let view = Engine { running: engine.running.clone(), is_the_hosts: false };
-            let bus = BusServer::start(socket, Arc::new(Counter::new(view, config.name.clone())), dispatcher)?;
+            let clock = engine.running.server.shared.clock;
+            let bus = BusServer::start(socket, Arc::new(Counter::new(view, config.name.clone())), dispatcher, clock)?;
             engine.running.bus.get_or_init(|| bus);
         }
         Ok(engine)

@@ -10,16 +10,17 @@ use heartbus_core::hub::{Counters, Departure, Event, EventMask, Host, Hub, Journ
 use heartbus_core::wire::{Decoded, v1};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 const TIMEOUT: u64 = 3_000_000;
 const REGISTER_TIMEOUT: u64 = 2_000_000;
 
-/// Keeps who came and who left, per node id.
+/// Keeps who came and who left, per node id. Who hears that a node left does not find it any more.
 #[derive(Default)]
 struct Recorder {
     events: Mutex<BTreeMap<String, Vec<&'static str>>>,
     silent: bool,
+    hub: OnceLock<Weak<Hub>>,
 }
 
 impl Host for Recorder {
@@ -34,7 +35,15 @@ impl Host for Recorder {
     fn push_state(&self, event: Event) {
         let (node, word) = match event {
             Event::Register { node, .. } => (node, "register"),
-            Event::Left { node, how, .. } => (node, word(how)),
+            Event::Left { node, how, .. } => {
+                // The id of one that is replaced is about to be the next one's.
+                if let Some(hub) = self.hub.get().and_then(Weak::upgrade).filter(|_| how != Departure::Replaced) {
+                    assert!(hub.node(node.id()).is_none() && hub.node_of_channel(node.channel_id()).is_none());
+                    assert!(hub.node_of_connection(node.connection_id()).is_none_or(|other| other.id() != node.id()));
+                    assert_eq!(hub.page(None, 100).0.len(), hub.node_count().min(100));
+                }
+                (node, word(how))
+            }
             _ => return,
         };
         self.events.lock().unwrap().entry(node.id().to_string()).or_default().push(word);
@@ -66,7 +75,7 @@ impl Postbox for Pile {
 
 /// One thread's worth of sessions, with a clock that the test turns.
 struct Bus {
-    hub: Hub,
+    hub: Arc<Hub>,
     host: Arc<Recorder>,
     counters: Counters,
     wheel: Wheel<Timer>,
@@ -99,10 +108,12 @@ impl Bus {
             max_requests_per_second: 0,
         };
         change(&mut limits);
+        let hub = Arc::new(Hub::new(limits, host.clone()));
+        host.hub.set(Arc::downgrade(&hub)).unwrap();
         // A multiple of the tick, so that the wheel's ticks are the model's.
         let now = 10 * TICK;
         Bus {
-            hub: Hub::new(limits, host.clone()),
+            hub,
             host,
             counters: Counters::default(),
             wheel: Wheel::new(now),

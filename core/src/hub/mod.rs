@@ -195,7 +195,8 @@ impl Hub {
     }
 
     pub fn node(&self, id: &str) -> Option<Arc<Node>> {
-        self.nodes.get(id)
+        // Between the event of its leaving and its removal a node is in the tables still.
+        self.nodes.get(id).filter(|node| node.is_online())
     }
 
     /// Up to `max` nodes, in no particular order.
@@ -205,7 +206,9 @@ impl Hub {
             if some.len() >= max {
                 return ControlFlow::Break(());
             }
-            some.push(node.clone());
+            if node.is_online() {
+                some.push(node.clone());
+            }
             ControlFlow::Continue(())
         });
         some
@@ -216,7 +219,9 @@ impl Hub {
     /// online all the time from the first page to the last is in exactly one of them. At a million nodes a page of 100 costs
     /// about as much as looking at a thousand.
     pub fn page(&self, after: Option<u64>, limit: usize) -> (Vec<Arc<Node>>, Option<u64>) {
-        self.nodes.page(after, limit)
+        let (mut page, next) = self.nodes.page(after, limit);
+        page.retain(|node| node.is_online());
+        (page, next)
     }
 
     /// What `after` is for the page that begins behind this node.
@@ -225,7 +230,7 @@ impl Hub {
     }
 
     pub fn node_of_channel(&self, channel_id: u32) -> Option<Arc<Node>> {
-        self.nodes.of_channel(channel_id)
+        self.nodes.of_channel(channel_id).filter(|node| node.is_online())
     }
 
     /// The node of a connection, of several the one that registered last. Looks at every node.
@@ -236,7 +241,8 @@ impl Hub {
         }
         let mut newest: Option<Arc<Node>> = None;
         self.nodes.each(|node| {
-            if node.connection_id() == connection_id && newest.as_ref().is_none_or(|other| other.registered_at() <= node.registered_at()) {
+            let is_its = node.connection_id() == connection_id && node.is_online();
+            if is_its && newest.as_ref().is_none_or(|other| other.registered_at() <= node.registered_at()) {
                 newest = Some(node.clone());
             }
             ControlFlow::Continue(())
@@ -463,10 +469,7 @@ impl Hub {
         if !gate.close(how) {
             return false;
         }
-        if self.host.wants(EventMask::LEFT) {
-            self.host.push_state(Event::Left { node: node.clone(), how, count: 1 });
-        }
-        drop(gate);
+        // Counted before it is told: who hears of it finds it in the statistics.
         self.node_count.fetch_sub(1, Ordering::Relaxed);
         match how {
             Departure::Unregistered => counters.nodes_unregistered.up(),
@@ -474,6 +477,10 @@ impl Hub {
             Departure::Replaced => counters.nodes_replaced.up(),
             Departure::Disconnected => counters.nodes_disconnected.up(),
         }
+        if self.host.wants(EventMask::LEFT) {
+            self.host.push_state(Event::Left { node: node.clone(), how, count: 1 });
+        }
+        drop(gate);
         true
     }
 

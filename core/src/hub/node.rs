@@ -83,7 +83,7 @@ impl Node {
     }
 
     pub fn is_online(&self) -> bool {
-        self.departure().is_none()
+        self.left.load(Ordering::Acquire) == 0
     }
 
     /// How the node left, or `None` while it is online.

@@ -8,7 +8,7 @@
 
 mod dial;
 
-use super::{Clock, raise_descriptor_limit, spawn_thread};
+use super::{Clock, raise_descriptor_limit, spawn_thread, wait_at_most};
 use crate::config::{ClientConfig, check_node_id};
 use crate::error::{Error, ErrorKind};
 use crate::event::{ClientEvent, Event, EventMask, Resume};
@@ -44,9 +44,7 @@ const READ_BUFFER: usize = 64 * 1024;
 const LINGER: Duration = Duration::from_millis(250);
 
 /// How long `stop` waits for all clients. A client takes at most one second to flush, then it lingers.
-/// In slices, because a process that was stopped for a while needs a turn, not time that has passed meanwhile.
-const STOP_SLICE: Duration = Duration::from_millis(100);
-const STOP_SLICES: usize = 13;
+const STOP_TIME: Duration = Duration::from_millis(1300);
 
 /// Resolving a host name blocks a thread of the system's resolver. Addresses need none.
 const RESOLVER_THREADS: usize = 4;
@@ -351,17 +349,14 @@ impl Fleet {
         while !self.members().is_stopping {
             self.changed.notified().await;
         }
-        let mut all_left = pin!(async {
+        let all_left = async {
             while !self.members().clients.is_empty() {
                 self.changed.notified().await;
             }
-        });
-        for _ in 0..STOP_SLICES {
-            if timeout(STOP_SLICE, all_left.as_mut()).await.is_ok() {
-                return;
-            }
+        };
+        if !wait_at_most(STOP_TIME, all_left).await {
+            tracing::warn!("Some clients could not say goodbye in time");
         }
-        tracing::warn!("Some clients could not say goodbye in time");
     }
 
     /// Tells the end of clients whose tasks were cut off.

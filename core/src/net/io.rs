@@ -631,8 +631,9 @@ impl IoThread {
         }
     }
 
+    /// Judges by the time at which the sockets were last looked at: a reading of the clock here could count a stop of the
+    /// process as the silence of its peers.
     fn tick(&mut self) {
-        self.work.now = self.clock.now();
         // What was sent to a node goes out before its time is up. And a lost wake-up would show here at the latest.
         self.open_mail();
         // Nodes of one connection that are found silent one behind the other cost one write together.

@@ -13,8 +13,10 @@ use crate::error::{Error, ErrorKind};
 use crate::hub::Now;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow};
+use std::pin::pin;
 use std::thread::JoinHandle;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::time::timeout;
 
 /// The two clocks, read together.
 #[derive(Copy, Clone, Debug)]
@@ -54,6 +56,19 @@ pub fn spawn_thread(name: String, body: impl FnOnce() + Send + 'static) -> Resul
     thread.map_err(|error| Error::new(ErrorKind::Io, format!("Cannot start a thread: {error}")))
 }
 
+/// Waits for so long at most, and says whether it was long enough. Counts slices, not the time: after the process was stopped
+/// for a while the others on this thread get their turn before the time is over.
+async fn wait_at_most(time: Duration, condition: impl Future<Output = ()>) -> bool {
+    const SLICE: Duration = Duration::from_millis(50);
+    let mut condition = pin!(condition);
+    for _ in 0..time.as_millis().div_ceil(SLICE.as_millis()) {
+        if timeout(SLICE, condition.as_mut()).await.is_ok() {
+            return true;
+        }
+    }
+    false
+}
+
 /// Raises the descriptor limit as far as the system lets us, and returns where it stands.
 fn raise_descriptor_limit() -> Option<usize> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
@@ -65,4 +80,28 @@ fn raise_descriptor_limit() -> Option<usize> {
         }
     };
     Some(usize::try_from(limit).unwrap_or(usize::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+    use tokio::sync::Notify;
+    use tokio::task::{LocalSet, spawn_local, yield_now};
+
+    #[test]
+    fn time_for_which_the_process_was_stopped_is_nobodys_patience() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        LocalSet::new().block_on(&runtime, async {
+            let (done, time) = (std::rc::Rc::new(Notify::new()), Duration::from_secs(1));
+            let other = done.clone();
+            spawn_local(async move {
+                thread::sleep(2 * time);
+                yield_now().await;
+                other.notify_one();
+            });
+            assert!(wait_at_most(time, done.notified()).await);
+            assert!(!wait_at_most(Duration::from_millis(1), done.notified()).await, "nobody notifies any more");
+        });
+    }
 }

@@ -87,13 +87,14 @@ impl Shared {
     }
 
     pub(super) fn leave(&self, address: IpAddr) {
-        self.connections.fetch_sub(1, Ordering::Relaxed);
         if self.max_connections_per_ip != 0 {
             self.per_ip.remove_if_mut(&address, |_, count| {
                 *count -= 1;
                 *count == 0
             });
         }
+        // Last: who sees that a connection is gone may make the next one.
+        self.connections.fetch_sub(1, Ordering::Relaxed);
     }
 
     fn counts(&self) -> Counts {

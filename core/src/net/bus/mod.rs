@@ -9,7 +9,7 @@ mod session;
 pub(crate) mod socket;
 mod worker;
 
-use super::{Clock, spawn_thread};
+use super::{Clock, spawn_thread, wait_at_most};
 use crate::error::{Error, ErrorKind};
 use crate::hub::dispatch::WorkerId;
 use crate::hub::journal::Journal;
@@ -30,7 +30,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::Builder;
 use tokio::sync::{Notify, watch};
 use tokio::task::{LocalSet, spawn_local};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep};
 
 /// Connections at the same time; one more is refused.
 const MAX_CALLERS: usize = 4096;
@@ -81,8 +81,13 @@ pub(crate) struct BusServer {
 }
 
 impl BusServer {
-    /// Without a dispatcher workers are refused.
-    pub(crate) fn start(socket: BusSocket, desk: Arc<dyn Desk>, dispatcher: Option<Arc<Dispatcher>>) -> Result<BusServer, Error> {
+    /// `clock`: the server's, which the times of its nodes are read on. Without a dispatcher workers are refused.
+    pub(crate) fn start(
+        socket: BusSocket,
+        desk: Arc<dyn Desk>,
+        dispatcher: Option<Arc<Dispatcher>>,
+        clock: Clock,
+    ) -> Result<BusServer, Error> {
         let runtime = Builder::new_current_thread()
             .enable_all()
             .thread_name("heartbus-work")
@@ -99,7 +104,7 @@ impl BusServer {
                 dispatcher,
                 allows_group: socket.allows_group,
                 owner: rustix::process::geteuid().as_raw(),
-                clock: Clock::start(),
+                clock,
                 journal: RefCell::new(Journal::new(0)),
                 callers: hall_callers,
                 stage: hall_stage,
@@ -243,22 +248,27 @@ impl Hall {
 
     async fn finish(&self) {
         if let Some(dispatcher) = &self.dispatcher {
-            let deadline = Instant::now() + FINISH_TIME;
-            loop {
+            let left = || {
                 let stats = dispatcher.stats();
-                let left = stats.queued_events + stats.in_flight_events;
-                if left == 0 {
-                    break;
+                (stats.queued_events + stats.in_flight_events, stats.workers)
+            };
+            let all_told = async {
+                while !matches!(left(), (0, _) | (_, 0)) {
+                    self.progress.notified().await;
                 }
-                if stats.workers == 0 || timeout_at(deadline, self.progress.notified()).await.is_err() {
-                    tracing::warn!(events = left, "Events were not told before the server stopped");
-                    break;
-                }
+            };
+            wait_at_most(FINISH_TIME, all_told).await;
+            if let (events @ 1.., _) = left() {
+                tracing::warn!(events, "Events were not told before the server stopped");
             }
         }
         move_to(&self.stage, Stage::Finished);
-        let deadline = Instant::now() + GOODBYE_TIME;
-        while self.callers.load(Ordering::Relaxed) > 0 && timeout_at(deadline, self.progress.notified()).await.is_ok() {}
+        let all_gone = async {
+            while self.callers.load(Ordering::Relaxed) > 0 {
+                self.progress.notified().await;
+            }
+        };
+        wait_at_most(GOODBYE_TIME, all_gone).await;
     }
 }
 
