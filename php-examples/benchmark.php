@@ -30,6 +30,8 @@ Measures heartbeats, messages to PHP, and echo round trips, against a server tha
 TEXT;
 
 const WARM_UP = 0.5;
+/** How many seconds longer a busy machine may take until the first answer. */
+const PATIENCE = 10.0;
 /** Raw connections, and how many frames each has under way: it sends so many, and so many more when they are answered. */
 const CONNECTIONS = 8;
 const BLOCK = 200;
@@ -163,11 +165,10 @@ final class Part
 
     private function measure(callable $turn): void
     {
-        $this->until($turn, microtime(true) + WARM_UP);
-        $this->operations > 0 || fail('Nothing came back');
+        $this->repeat($turn, WARM_UP);
         $this->times = [];
         $this->before = $this->now();
-        $this->until($turn, $this->before['at'] + $this->seconds);
+        $this->repeat($turn, $this->seconds);
         $this->after = $this->now();
     }
 
@@ -178,11 +179,14 @@ final class Part
         $said === '' || fail("The server said:\n$said");
     }
 
-    private function until(callable $turn, float $end): void
+    /** For so long, and then until something has come back. */
+    private function repeat(callable $turn, float $seconds): void
     {
-        while (microtime(true) < $end) {
+        [$before, $end] = [$this->operations, microtime(true) + $seconds];
+        while (($now = microtime(true)) < $end || ($this->operations === $before && $now < $end + PATIENCE)) {
             $turn();
         }
+        $this->operations > $before || fail('Nothing came back');
     }
 
     private function now(): array

@@ -56,7 +56,7 @@ function page(array $parameters): array
 function command(array $options, string $node = '', string $text = ''): int
 {
     try {
-        $bus = Bus::connect($options['socket'] === '' ? null : $options['socket']);
+        $bus = Bus::connect($options['socket'] === '' ? null : $options['socket'], 10.0); // a person waits longer than a page
         if ($options['list']) {
             everybody($bus);
             return 0;

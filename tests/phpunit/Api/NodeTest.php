@@ -16,12 +16,14 @@ final class NodeTest extends TestCase
 
     public function test_a_new_node_is_online_and_has_done_nothing(): void
     {
+        $before = microtime(true);
         $node = $this->node();
+        $after = microtime(true);
         self::assertSame(['n1', '10.0.0.1', 5000, 7], [$node->id, $node->ip, $node->port, $node->connectionId]);
         self::assertSame(['online', 0, 0, []], [$node->status, $node->heartbeatCount, $node->totalMessages, $node->metadata]);
-        self::assertEqualsWithDelta(microtime(true), $node->createdAt, 1);
-        self::assertEqualsWithDelta(microtime(true), $node->lastHeartbeatTime, 1);
-        self::assertEqualsWithDelta(microtime(true), $node->lastMessageTime, 1);
+        foreach ([$node->createdAt, $node->lastHeartbeatTime, $node->lastMessageTime] as $time) {
+            $this->assertBetween($before, $time, $after);
+        }
         self::assertTrue($node->isOnline());
     }
 
@@ -57,9 +59,11 @@ final class NodeTest extends TestCase
         $node->lastHeartbeatTime = 1.0;
         $node->markOffline();
         self::assertFalse($node->isOnline());
+        $before = microtime(true);
         $node->updateHeartbeat();
+        $after = microtime(true);
         self::assertSame([1, 'online'], [$node->heartbeatCount, $node->status]);
-        self::assertEqualsWithDelta(microtime(true), $node->lastHeartbeatTime, 1);
+        $this->assertBetween($before, $node->lastHeartbeatTime, $after);
     }
 
     public function test_a_message_counts_and_is_no_heartbeat(): void
@@ -67,19 +71,23 @@ final class NodeTest extends TestCase
         $node = $this->node();
         $node->lastHeartbeatTime = 1.0;
         $node->lastMessageTime = 1.0;
+        $before = microtime(true);
         $node->updateMessage();
+        $after = microtime(true);
         self::assertSame([1, 0, 1.0], [$node->totalMessages, $node->heartbeatCount, $node->lastHeartbeatTime]);
-        self::assertEqualsWithDelta(microtime(true), $node->lastMessageTime, 1);
+        $this->assertBetween($before, $node->lastMessageTime, $after);
     }
 
     public function test_times_out_only_after_more_than_the_timeout(): void
     {
         $node = $this->node();
         self::assertFalse($node->isTimeout(1000.0));
-        $node->lastHeartbeatTime = microtime(true) - 10;
-        self::assertTrue($node->isTimeout(5.0));
-        self::assertFalse($node->isTimeout(15.0));
-        self::assertEqualsWithDelta(10, $node->getSecondsSinceLastHeartbeat(), 1);
+        $node->lastHeartbeatTime = microtime(true) - 100;
+        self::assertTrue($node->isTimeout(95.0));
+        self::assertFalse($node->isTimeout(150.0));
+        $before = microtime(true);
+        $silence = $node->getSecondsSinceLastHeartbeat();
+        $this->assertBetween($before - $node->lastHeartbeatTime, $silence, microtime(true) - $node->lastHeartbeatTime);
         $node->lastHeartbeatTime = microtime(true) + 100;
         self::assertFalse($node->isTimeout(0.0));
     }
@@ -121,14 +129,16 @@ final class NodeTest extends TestCase
     public function test_to_array(): void
     {
         $node = $this->node();
-        $node->createdAt = $node->lastHeartbeatTime = microtime(true) - 3;
+        [$node->createdAt, $node->lastHeartbeatTime] = [microtime(true) - 3, microtime(true) - 2];
+        $before = microtime(true);
         $array = $node->toArray();
+        $after = microtime(true);
         self::assertSame(['id', 'ip', 'port', 'connection_id', 'status', 'last_heartbeat', 'seconds_since_heartbeat', 'heartbeat_count',
             'total_messages', 'created_at', 'lifetime', 'metadata'], array_keys($array));
         self::assertSame(['n1', '10.0.0.1', 5000, 7, 'online', 0, 0, []], [$array['id'], $array['ip'], $array['port'], $array['connection_id'],
             $array['status'], $array['heartbeat_count'], $array['total_messages'], $array['metadata']]);
-        self::assertEqualsWithDelta(3, $array['lifetime'], 1);
-        self::assertEqualsWithDelta(3, $array['seconds_since_heartbeat'], 1);
+        $this->assertBetween($before - $node->createdAt, $array['lifetime'], $after - $node->createdAt);
+        $this->assertBetween($before - $node->lastHeartbeatTime, $array['seconds_since_heartbeat'], $after - $node->lastHeartbeatTime);
         self::assertSame($node->createdAt, $array['created_at']);
     }
 
@@ -136,15 +146,19 @@ final class NodeTest extends TestCase
     {
         $node = $this->node();
         $node->updateHeartbeat();
-        self::assertMatchesRegularExpression('/^Node\[n1\] 10\.0\.0\.1:5000 - online \(heartbeats: 1, lifetime: 0\.\ds\)$/', $node->getSummary());
+        self::assertMatchesRegularExpression('/^Node\[n1\] 10\.0\.0\.1:5000 - online \(heartbeats: 1, lifetime: \d+\.\ds\)$/', $node->getSummary());
     }
 
     public function test_lifetime_counts_from_creation(): void
     {
         $node = $this->node();
         $node->createdAt = microtime(true) - 60;
-        self::assertEqualsWithDelta(60, $node->getLifetime(), 1);
-        self::assertStringContainsString('lifetime: 60.', $node->getSummary());
+        $before = microtime(true);
+        $lifetime = $node->getLifetime();
+        $this->assertBetween($before - $node->createdAt, $lifetime, microtime(true) - $node->createdAt);
+        self::assertSame(1, preg_match('/lifetime: (\d+\.\d)s/', $node->getSummary(), $told));
+        // It is rounded.
+        $this->assertBetween($before - $node->createdAt - 0.1, (float) $told[1], microtime(true) - $node->createdAt + 0.1);
     }
 
     public function test_serializes_and_can_be_extended(): void
@@ -167,5 +181,11 @@ final class NodeTest extends TestCase
         self::assertSame(80, (new Node('a', 'b', '80', 1))->port);
         $this->expectException(TypeError::class);
         new Node('a', 'b', 'http', 1);
+    }
+
+    private function assertBetween(float $earliest, float $value, float $latest): void
+    {
+        self::assertGreaterThanOrEqual($earliest, $value);
+        self::assertLessThanOrEqual($latest, $value);
     }
 }

@@ -140,16 +140,18 @@ final class MetricsTest extends TestCase
         self::assertSame(['+Inf', '+Inf'], [current($data['gauges']['g'])['value'], current($data['histograms']['h'])['sum']]);
         self::assertStringContainsString("{\n    \"uptime\"", $json);
         self::assertSame(INF, current(Metrics::getInstance()->getAll()['gauges']['g'])['value']);
-        self::assertEqualsWithDelta(microtime(true), $data['timestamp'], 1);
+        self::assertEqualsWithDelta(microtime(true), $data['timestamp'], 60);
     }
 
     public function test_reset_forgets_and_restarts_the_uptime(): void
     {
         hb_metric_inc('c');
         usleep(30_000);
+        $since = microtime(true);
         Metrics::getInstance()->reset();
         self::assertSame(['counters' => [], 'gauges' => [], 'histograms' => []], Metrics::getInstance()->getAll());
-        self::assertLessThan(0.02, json_decode(Metrics::getInstance()->exportJson())->uptime);
+        $uptime = json_decode(Metrics::getInstance()->exportJson())->uptime;
+        self::assertLessThan(microtime(true) - $since + 0.001, $uptime);
     }
 
     public function test_a_label_that_throws_leaves_everything_as_it_was(): void

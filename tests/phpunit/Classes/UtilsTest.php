@@ -66,11 +66,11 @@ final class UtilsTest extends TestCase
 
     public function test_a_bucket_fills_again_up_to_its_capacity(): void
     {
-        $limiter = new RateLimiter(2, 50.0);
+        $limiter = new RateLimiter(2, 1.0);
         self::assertSame([true, true, false], [$limiter->allow('k'), $limiter->allow('k'), $limiter->allow('k')]);
-        usleep(30_000);
-        self::assertSame([true, false], [$limiter->allow('k'), $limiter->allow('k', 2)]);
-        usleep(100_000);
+        $this->until(fn () => $limiter->allow('k'), 'a token is back');
+        self::assertFalse($limiter->allow('k', 2));
+        $this->until(fn () => $limiter->getTokens('k') === 2.0, 'it is full');
         self::assertSame([2.0, 2.0], [$limiter->getTokens('k'), $limiter->getTokens('unknown')]);
         self::assertFalse($limiter->allow('k', 3));
         self::assertTrue($limiter->allow('k', 2));
@@ -123,7 +123,7 @@ final class UtilsTest extends TestCase
         $id = hb_generate_node_id();
         self::assertMatchesRegularExpression('/^node_[0-9a-f]{13}_[0-9a-f]{8}$/', $id);
         self::assertStringStartsWith('x_', hb_generate_node_id('x'));
-        self::assertEqualsWithDelta(time(), hexdec(substr($id, 5, 8)), 2);
+        self::assertEqualsWithDelta(time(), hexdec(substr($id, 5, 8)), 60);
         self::assertCount(1000, array_unique(array_map(fn () => hb_generate_node_id(), range(1, 1000))));
     }
 

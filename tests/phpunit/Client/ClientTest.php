@@ -2,7 +2,7 @@
 
 namespace Heartbus\Tests\Client;
 
-use Heartbus\Tests\{FakeServer, Frame, Port, TestCase};
+use Heartbus\Tests\{FakeServer, Frame, PhpProcess, Port, TestCase};
 
 /** HeartbeatClient on the wire and in PHP, against a server that the test plays frame by frame. */
 final class ClientTest extends TestCase
@@ -42,7 +42,7 @@ final class ClientTest extends TestCase
         self::assertSame(0, $frame->channel);
         self::assertStringStartsWith('{"node_id":"n\/1\u00e9","metadata":{"v":"1.0","deep":[1,2]},"timestamp":', $frame->payload);
         self::assertSame([1, ['node_id', 'metadata', 'timestamp', ...$more]], [$frame->dialect, array_keys($frame->json())]);
-        self::assertEqualsWithDelta(microtime(true), $frame->json()['timestamp'], 5);
+        self::assertEqualsWithDelta(microtime(true), $frame->json()['timestamp'], 60);
     }
 
     public static function protocols(): array
@@ -65,7 +65,8 @@ final class ClientTest extends TestCase
     public function test_events_come_in_order_with_their_arguments(): void
     {
         $server = FakeServer::listen();
-        $client = $this->client($server->port, ['node_id' => 'a', 'heartbeat_interval' => 1, 'auto_reconnect' => false]);
+        $client = $this->client($server->port, ['node_id' => 'a', 'auto_reconnect' => false], '
+            $client->on("register", function (string $id, int $channel) use ($client) { say("register", $id, $channel); $client->heartbeat("a"); });');
         [$peer] = $server->register(7);
         $peer->expect(Frame::HEARTBEAT_REQ);
         $peer->send(Frame::HEARTBEAT_RES, '{"timestamp":1}')->send(Frame::DATA, "text é \0", 99)->send(Frame::PONG)
@@ -89,21 +90,17 @@ final class ClientTest extends TestCase
     public function test_heartbeats_start_one_interval_after_the_connect_and_carry_the_time(): void
     {
         $server = FakeServer::listen();
-        $client = $this->client($server->port, ['heartbeat_interval' => 1]);
-        [$peer] = $server->register();
-        $registered = microtime(true);
-        $times = [];
-        for ($i = 0; $i < 3; $i++) {
-            $frame = $peer->expect(Frame::HEARTBEAT_REQ);
-            $times[] = microtime(true) - $registered;
+        $client = $this->client($server->port, ['heartbeat_interval' => 3]);
+        [$peer, $request] = $server->register();
+        for ($i = 1; $i <= 3; $i++) {
+            $frame = $peer->expect(Frame::HEARTBEAT_REQ, 20);
             self::assertSame(0, $frame->channel);
             self::assertMatchesRegularExpression('/^{"timestamp":\d{10}(\.\d{1,6})?}$/', $frame->payload);
+            // By the client's own clock: how late it arrives here says nothing.
+            self::assertGreaterThan(3 * $i - 0.05, $frame->json()['timestamp'] - $request['timestamp']);
             $peer->send(Frame::HEARTBEAT_RES, '{"timestamp":1}');
             $client->next('heartbeat');
         }
-        self::assertGreaterThan(0.7, $times[0]);
-        self::assertGreaterThan(2.7, $times[2]);
-        self::assertLessThan(4.5, $times[2]);
     }
 
     public function test_send_uses_its_own_channel_unless_another_is_given(): void
@@ -163,10 +160,11 @@ final class ClientTest extends TestCase
     public function test_stats_count_what_was_sent_and_received(): void
     {
         $server = FakeServer::listen();
-        $client = $this->client($server->port, ['node_id' => 'a', 'heartbeat_interval' => 1]);
+        $began = microtime(true);
+        $client = $this->client($server->port, ['node_id' => 'a']);
         [$peer] = $server->register(7);
         $client->next('register');
-        $client->ask('$client->send("x"); $client->ping();');
+        $client->ask('$client->send("x"); $client->ping(); $client->heartbeat("a");');
         $peer->expect(Frame::DATA);
         $peer->expect(Frame::PING);
         $peer->expect(Frame::HEARTBEAT_REQ);
@@ -176,8 +174,8 @@ final class ClientTest extends TestCase
         $stats = $client->ask('return $client->getStats();');
         self::assertSame([true, 'a', 7, 3, 3, 0], [$stats['connected'], $stats['node_id'], $stats['channel_id'], $stats['messages_sent'],
             $stats['messages_received'], $stats['reconnect_attempts']]);
-        self::assertGreaterThan(0.5, $stats['uptime']);
-        self::assertLessThan(10, $stats['uptime']);
+        self::assertGreaterThan(0, $stats['uptime']);
+        self::assertLessThan(microtime(true) - $began + 0.01, $stats['uptime']);
     }
 
     /** @dataProvider refusedConfigurations */
@@ -307,6 +305,9 @@ final class ClientTest extends TestCase
         $peer->bytes(str_repeat(Frame::bytes(Frame::DATA, 'x', 7), 70_000), 30);
         $process->next('full', 30);
         $peer->reset();
+        // The client's side of it, by the port that it is connected to.
+        $isOpen = sprintf('/:%04X 01 /', $server->port);
+        $this->until(fn () => preg_match($isOpen, file_get_contents('/proc/net/tcp')) === 0, 'the reset has arrived');
         $process->tell('go on');
         self::assertSame([2, 'client closed'], $process->next('error', 30));
         $process->next('close');
@@ -416,16 +417,16 @@ final class ClientTest extends TestCase
 
     public function test_with_the_real_server_heartbeats_keep_it_alive_and_data_is_answered(): void
     {
-        $server = $this->server(['heartbeat_timeout' => 2], '
+        $server = $this->server(['heartbeat_timeout' => 8], '
             $server->on("data", fn (Node $node, string $text, int $channel) => $server->sendTo($node->id, "echo: $text", $channel));
             say_events($server, "timeout", "unregister");');
-        $client = $this->client($server->port, ['node_id' => 'real', 'heartbeat_interval' => 1]);
+        $client = $this->client($server->port, ['node_id' => 'real', 'heartbeat_interval' => 3]);
         [$id, $channel] = $client->next('register');
         self::assertSame('real', $id);
         $client->ask('$client->send("hello é");');
         self::assertSame(['echo: hello é', $channel], $client->next('data'));
         for ($i = 0; $i < 3; $i++) {
-            $client->next('heartbeat');
+            $client->next('heartbeat', 20);
         }
         self::assertSame([], $server->process->said('timeout'));
         $client->ask('$client->disconnect();');
@@ -465,5 +466,11 @@ final class ClientTest extends TestCase
         self::assertSame(['inside'], $server->next('client registered'));
         self::assertSame(['welcome'], $server->next('client data'));
         self::assertSame(0, $server->stop());
+    }
+
+    /** Without heartbeats unless they are what is tested: a server that the test plays answers none by itself. */
+    protected function client(int $port, array $config = [], string $script = '', array $options = []): PhpProcess
+    {
+        return parent::client($port, $config + ['heartbeat_interval' => 3600], $script, $options);
     }
 }

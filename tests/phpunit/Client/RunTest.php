@@ -43,7 +43,7 @@ final class RunTest extends TestCase
             say("after run");', $server->port));
         $process->next('register');
         $process->signal($signal);
-        self::assertSame(0, $process->exitCode(5));
+        self::assertSame(0, $process->exitCode(20));
         $process->next('after run');
         self::assertSame(['a'], $server->next('unregister'));
         self::assertSame([], $server->process->said('disconnected'));
@@ -61,7 +61,7 @@ final class RunTest extends TestCase
             $client = new HeartbeatClient("127.0.0.1", %d, ["node_id" => "a"]);
             $client->connect();
             drive(fn () => $client->getNodeId() !== null);', $server->port));
-        self::assertSame(0, $process->exitCode(5));
+        self::assertSame(0, $process->exitCode(20));
         self::assertSame(['a'], $server->next('unregister'));
     }
 
@@ -73,13 +73,20 @@ final class RunTest extends TestCase
             $client->connect();
             drive(fn () => $client->getNodeId() !== null);
             while (HeartbeatClient::poll(0.05) > 0);
-            $start = microtime(true);
-            say("idle", HeartbeatClient::poll(0.3), microtime(true) - $start);
-            $start = microtime(true);
-            say("at once", HeartbeatClient::poll(), microtime(true) - $start);
+            // The shortest of five: the process may have to wait for the machine.
+            foreach (["idle" => 0.3, "at once" => 0.0] as $topic => $timeout) {
+                $callbacks = 0;
+                $seconds = [];
+                for ($i = 0; $i < 5; $i++) {
+                    $start = microtime(true);
+                    $callbacks += $timeout > 0 ? HeartbeatClient::poll($timeout) : HeartbeatClient::poll();
+                    $seconds[] = microtime(true) - $start;
+                }
+                say($topic, $callbacks, min($seconds));
+            }
             fgets(STDIN);', $server->port));
         [$peer] = $server->register();
-        [$callbacks, $seconds] = $process->next('idle');
+        [$callbacks, $seconds] = $process->next('idle', 20);
         self::assertSame(0, $callbacks);
         self::assertGreaterThan(0.25, $seconds);
         self::assertLessThan(2.0, $seconds);

@@ -21,8 +21,7 @@ final class ProcessesTest extends TestCase
         $run = fn (string $command): PhpProcess => PhpProcess::file('reload/server.php', [$command, '--host', '127.0.0.1', '--port', (string) $port, '--name', $name],
             ['cwd' => $app->folder, 'ini' => ["auto_prepend_file=$app->folder/vendor/autoload.php"]]);
         $server = $run('start');
-        $this->until(fn () => ($probe = @stream_socket_client("tcp://127.0.0.1:$port")) && fclose($probe), 'it listens');
-        $peer = Peer::connect($port);
+        $peer = Peer::served($port);
         $peer->register('a');
         self::assertSame('welcome to version 1', $peer->expect(Frame::DATA)->payload);
         $peer->send(Frame::DATA, 'hello');
@@ -45,8 +44,7 @@ final class ProcessesTest extends TestCase
     {
         [$port, $name] = [Port::free(), 'heartbus-tests-' . getmypid()];
         $host = PhpProcess::file(self::FOLDER . '/host.php', ['--host', '127.0.0.1', '--port', (string) $port, '--name', $name]);
-        $this->until(fn () => ($probe = @stream_socket_client("tcp://127.0.0.1:$port")) && fclose($probe), 'it listens');
-        [$a, $b] = [Peer::connect($port), Peer::connect($port)];
+        [$a, $b] = [Peer::served($port), Peer::connect($port)];
         $a->register('a');
         $b->register('b');
         $push = fn (string ...$arguments): PhpProcess => PhpProcess::file(self::FOLDER . '/push.php', [...$arguments, '--socket', $name]);

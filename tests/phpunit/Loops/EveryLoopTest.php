@@ -109,10 +109,12 @@ final class EveryLoopTest extends TestCase
         $port = Port::free();
         $process = EventLoop::named($name)->run("inside(function () {
             \$server = new HeartbeatServer('127.0.0.1', $port, ['worker_count' => 2]);" . '
-            $server->on("data", function (Node $node, string $payload) use ($server) {
+            $sleeping = [];
+            $server->on("data", function (Node $node, string $payload) use ($server, &$sleeping) {
                 say("begin", $payload);
-                if ($payload[0] === "s") { nap(0.4); }
+                if ($payload[0] === "s") { $sleeping[] = Fiber::getCurrent(); Fiber::suspend(); }
                 $server->sendTo($node->id, "done $payload");
+                if ($payload === "q") { soon(fn () => array_map(fn (Fiber $fiber) => $fiber->resume(), $sleeping)); }
             });
             $server->on("start", fn () => say("ready"));
             $server->start();
@@ -236,7 +238,7 @@ final class EveryLoopTest extends TestCase
         $process = $this->script('
             $server = new HeartbeatServer("127.0.0.1", ' . Port::free() . ', ["loop" => "manual"]);
             $server->start();
-            $timer = $server->every(0.05, function () use (&$ticks) { say("tick", ++$ticks); });
+            $idle = $server->every(3600, fn () => null);
             $stream = $server->getEventStream();
             $wait = function (int $microseconds) use ($stream): int {
                 $read = [$stream]; $write = $except = null;
@@ -244,6 +246,8 @@ final class EveryLoopTest extends TestCase
             };
             $server->poll();
             say("quiet", $wait(0));
+            $server->cancel($idle);
+            $timer = $server->every(0.05, function () use (&$ticks) { say("tick", ++$ticks); });
             for ($i = 0; $i < 3; $i++) { say("readable", $wait(5_000_000)); $server->poll(); }
             $server->cancel($timer);
             $server->poll();

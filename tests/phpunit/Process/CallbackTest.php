@@ -14,7 +14,7 @@ final class CallbackTest extends TestCase
             $server->on("data", function () { exit(7); });');
         $peer = $server->node('a');
         $peer->send(Frame::DATA, 'x');
-        self::assertSame(7, $server->process->exitCode(5));
+        self::assertSame(7, $server->process->exitCode(20));
         $server->next('shutdown function');
         self::assertSame([], $server->process->said('returned'));
         $this->until(fn () => $peer->hasEnded(), 'the connection is closed');
@@ -24,14 +24,14 @@ final class CallbackTest extends TestCase
     {
         $process = $this->server([], '$server->on("data", fn () => $server->every(0.01, fn () => exit(3)));');
         $process->node('a')->send(Frame::DATA, 'x');
-        self::assertSame(3, $process->process->exitCode(5));
+        self::assertSame(3, $process->process->exitCode(20));
     }
 
     public function test_an_uncaught_exception_ends_the_process_as_in_any_php_program(): void
     {
         $server = $this->server([], '$server->on("data", fn () => throw new DomainException("from the callback"));');
         $server->node('a')->send(Frame::DATA, 'x');
-        self::assertSame(255, $server->process->exitCode(5));
+        self::assertSame(255, $server->process->exitCode(20));
         self::assertStringContainsString('Uncaught DomainException: from the callback', $server->process->errors());
         self::assertSame([], $server->process->said('returned'));
     }
@@ -50,7 +50,7 @@ final class CallbackTest extends TestCase
         $peer->register('a');
         $peer->send(Frame::DATA, 'x');
         self::assertSame(['from the callback'], $process->next('caught'));
-        self::assertSame(0, $process->exitCode(5));
+        self::assertSame(0, $process->exitCode(20));
         $this->until(fn () => $peer->hasEnded(), 'nobody is left hanging');
     }
 
@@ -77,7 +77,7 @@ final class CallbackTest extends TestCase
     {
         $server = $this->server([], '$server->on("data", fn (int $node) => null);');
         $server->node('a')->send(Frame::DATA, 'x');
-        self::assertSame(255, $server->process->exitCode(5));
+        self::assertSame(255, $server->process->exitCode(20));
         self::assertStringContainsString('must be of type int', $server->process->errors());
     }
 

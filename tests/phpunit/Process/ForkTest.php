@@ -69,7 +69,7 @@ final class ForkTest extends TestCase
         $peer->send(Frame::DATA, 'fork');
         [$status, $seconds] = $server->next('child');
         self::assertSame($code, $status);
-        self::assertLessThan(3.0, $seconds);
+        self::assertLessThan(9.0, $seconds);
         $peer->beat();
         self::assertSame(1, $server->stats()['nodes']['online']);
     }
@@ -95,7 +95,7 @@ final class ForkTest extends TestCase
             });');
         $peer = $server->node('a');
         $peer->send(Frame::DATA, 'fork');
-        self::assertSame([true], $server->next('child', 5));
+        self::assertSame([true], $server->next('child'));
         $peer->beat();
     }
 
@@ -145,7 +145,7 @@ final class ForkTest extends TestCase
             say('sent', \$client->send('after the children'));
             fgets(STDIN);");
         for ($i = 0; $i < 5; $i++) {
-            self::assertSame([0], $process->next('child', 5));
+            self::assertSame([0], $process->next('child'));
         }
         self::assertSame([true], $process->next('sent'));
         self::assertSame('after the children', $server->next('data')[1]);
@@ -159,8 +159,9 @@ final class ForkTest extends TestCase
         $peer = $server->node('a');
         $peer->send(Frame::DATA, 'spawn');
         $server->next('spawned');
-        self::assertSame(0, $server->ask('return count(array_filter(scandir("/proc/" . proc_get_status($GLOBALS["child"])["pid"] . "/fd"),
-            fn ($fd) => str_contains((string) @readlink("/proc/" . proc_get_status($GLOBALS["child"])["pid"] . "/fd/$fd"), "socket:")));'));
+        // proc_open() may return before the child is another program.
+        $this->until(fn () => $server->ask('return count(array_filter(scandir("/proc/" . proc_get_status($GLOBALS["child"])["pid"] . "/fd"),
+            fn ($fd) => str_contains((string) @readlink("/proc/" . proc_get_status($GLOBALS["child"])["pid"] . "/fd/$fd"), "socket:")));') === 0, 'it has no socket');
         $server->ask('proc_terminate($GLOBALS["child"], SIGKILL);');
     }
 }

@@ -220,6 +220,7 @@ final class CrashTest extends TestCase
             $server->next('start', 30);
         }
         $rounds = $crowd->finish();
+        $this->until(fn () => $server->counter('data_in') === 200 * $rounds, 'all have arrived', 60);
         $server->untilAllIsTold();
         $this->assertNothingLost($server, 200, $rounds, $kills * self::BATCH);
         self::assertSame(0, $server->counter('connections_closed'));

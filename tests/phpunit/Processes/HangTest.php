@@ -2,7 +2,7 @@
 
 namespace Heartbus\Tests\Processes;
 
-use Heartbus\Tests\{Frame, Peer, ServerApp, TestCase, Wait};
+use Heartbus\Tests\{Frame, Peer, ServerApp, TestCase};
 
 /** A PHP worker that does not come back from a callback: the engine goes on without it, within bounds. */
 final class HangTest extends TestCase
@@ -22,7 +22,7 @@ final class HangTest extends TestCase
     public function test_heartbeats_are_answered_while_a_worker_hangs_and_what_has_no_room_is_refused_and_counted(string $workerman): void
     {
         [$server, $peers] = $this->hang($workerman, []);
-        $told = $this->flood($server, $peers, 2.0);
+        $told = $this->flood($server, $peers, 'dispatch_refused', 6.5);
         $refused = $server->counter('dispatch_refused');
         self::assertGreaterThan(0, $refused, 'and the heartbeat timeout has passed');
         self::assertSame(0, $server->counter('dispatch_dropped'));
@@ -40,7 +40,7 @@ final class HangTest extends TestCase
     public function test_the_oldest_make_room_where_that_is_chosen(string $workerman): void
     {
         [$server, $peers] = $this->hang($workerman, ['inbox_policy' => 'drop_oldest']);
-        $told = $this->flood($server, $peers);
+        $told = $this->flood($server, $peers, 'dispatch_dropped');
         $dropped = $server->counter('dispatch_dropped');
         self::assertGreaterThan(0, $dropped);
         self::assertSame(0, $server->counter('dispatch_refused'));
@@ -59,7 +59,7 @@ final class HangTest extends TestCase
     public function test_who_comes_and_goes_meanwhile_is_told_afterwards(string $workerman): void
     {
         [$server, $peers] = $this->hang($workerman, []);
-        $this->flood($server, $peers);
+        $this->flood($server, $peers, 'dispatch_refused');
         $late = $server->node('late');
         $peers[3]->send(Frame::UNREGISTER);
         $peers[4]->close();
@@ -74,7 +74,7 @@ final class HangTest extends TestCase
     /** @return array{0: ServerApp, 1: list<Peer>} a server whose worker hangs, and ten nodes */
     private function hang(string $workerman, array $config): array
     {
-        $server = ServerApp::start($workerman, $config + ['inbox_bytes' => self::ROOM, 'heartbeat_timeout' => 1.5],
+        $server = ServerApp::start($workerman, $config + ['inbox_bytes' => self::ROOM, 'heartbeat_timeout' => 6],
             self::HANG . 'say_events($server, "register", "unregister", "disconnected", "timeout");');
         for ($number = 0; $number < 10; $number++) {
             $peers[] = $server->node("n$number");
@@ -84,11 +84,17 @@ final class HangTest extends TestCase
         return [$server, $peers];
     }
 
-    /** Sends more than there is room for, while everybody's heart beats. Returns how many were sent, 'hang' included. */
-    private function flood(ServerApp $server, array $peers, float $seconds = 0.5): int
+    /**
+     * Sends for so long, and until there was no room for some, while everybody's heart beats. Returns how many were sent,
+     * 'hang' included.
+     *
+     * @param string $lost the counter of those for which there was no room
+     */
+    private function flood(ServerApp $server, array $peers, string $lost, float $seconds = 0.5): int
     {
         $sent = 1;
-        Wait::pass($seconds, function () use ($server, $peers, &$sent): void {
+        $end = microtime(true) + $seconds;
+        $this->until(function () use ($server, $peers, $lost, $end, &$sent): bool {
             for ($number = 0; $number < 20; $number++) {
                 $peers[0]->send(Frame::DATA, sprintf('%06d', $sent++) . str_repeat(' ', 1000));
             }
@@ -96,7 +102,8 @@ final class HangTest extends TestCase
                 $peer->beat();
             }
             self::assertLessThanOrEqual(self::ROOM, $server->counter('dispatch_queued_bytes'));
-        });
+            return microtime(true) >= $end && $server->counter($lost) > 0;
+        }, "$lost counts", 40);
         self::assertSame($sent, $server->counter('data_in'), 'every frame was read');
         self::assertSame(0, $server->counter('reads_paused_by_host'));
         self::assertSame(0, $server->counter('nodes_timed_out'));

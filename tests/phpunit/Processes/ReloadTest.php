@@ -10,13 +10,24 @@ final class ReloadTest extends TestCase
     /** @dataProvider \Heartbus\Tests\WorkermanApp::installationsAndWorkers */
     public function test_ten_reloads_cost_a_thousand_talking_clients_no_connection_no_heartbeat_and_no_message(string $workerman, int $workers): void
     {
-        $server = ServerApp::start($workerman, ['php_workers' => $workers]);
+        $server = ServerApp::start($workerman, ['php_workers' => $workers], ServerApp::NOTE . '
+            $server->on("data", function (Node $node, string $payload) use ($server) {
+                static $count = 0;
+                note($server, $node, $payload);
+                $count++ || say("tells", $GLOBALS["version"]);
+            });');
         for ($worker = 0; $worker < $workers; $worker++) {
             self::assertSame(1, $server->next('start')[1]);
         }
         $crowd = Crowd::join($server->port, 1000);
         [$master, $engine, $known] = [$server->app->master(), $server->engine(), $server->phpWorkers()];
         self::assertCount($workers, $known);
+        // A worker may leave before its first message: each version is heard of before the next one comes.
+        $talk = function (int $version) use ($server, $crowd): void {
+            $crowd->talk(1);
+            $this->until(fn () => in_array([$version], $server->process->said('tells'), true), "version $version tells", 30);
+        };
+        $talk(1);
         for ($version = 2; $version <= 11; $version++) {
             $server->version($version);
             $server->command('reload');
@@ -26,9 +37,10 @@ final class ReloadTest extends TestCase
                 self::assertNotContains($pid, $known);
                 $known[] = $pid;
             }
-            $crowd->talk(1);
+            $talk($version);
         }
         $rounds = $crowd->finish();
+        $this->until(fn () => $server->counter('data_in') === 1000 * $rounds, 'all have arrived', 60);
         $server->untilAllIsTold();
         self::assertSame([$master, $engine], [$server->app->master(), $server->engine()], 'these two were not replaced');
         $engine = $server->bus()->stats()['engine'];

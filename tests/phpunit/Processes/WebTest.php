@@ -33,7 +33,7 @@ final class WebTest extends TestCase
         // The process keeps its connection from page to page, and starts no thread for it.
         [$child] = preg_split('/\s+/', file_get_contents("/proc/{$fpmProcess->pid()}/task/{$fpmProcess->pid()}/children"), -1, PREG_SPLIT_NO_EMPTY);
         self::assertCount(1, glob("/proc/$child/task/*"));
-        self::assertSame(2, Bus::connect($this->socket)->stats()['engine']['bus_clients'], 'the page and this test');
+        self::assertSame(2, Bus::connect($this->socket, 10.0)->stats()['engine']['bus_clients'], 'the page and this test');
         if (posix_getuid() === 0) {
             self::assertSame(posix_getpwnam('www-data')['uid'], fileowner("/proc/$child"));
         }
@@ -42,10 +42,10 @@ final class WebTest extends TestCase
     public function test_a_page_of_php_s_own_web_server_pushes_to_a_client(): void
     {
         $server = $this->serve();
-        PhpProcess::file('-S', ["127.0.0.1:$this->port", self::EXAMPLES . '/push.php'], ['ini' => ["heartbus.socket=$this->socket"]]);
+        PhpProcess::file('-S', ["127.0.0.1:$this->port", $this->copyPages() . '/push.php'], ['ini' => ["heartbus.socket=$this->socket"]]);
         $this->until(fn () => ($probe = @stream_socket_client("tcp://127.0.0.1:$this->port")) && fclose($probe), 'it listens');
         $this->pages($server);
-        self::assertSame(2, Bus::connect($this->socket)->stats()['engine']['bus_clients'], 'the page and this test');
+        self::assertSame(2, Bus::connect($this->socket, 10.0)->stats()['engine']['bus_clients'], 'the page and this test');
     }
 
     private function serve(array $config = []): TestServer
@@ -90,18 +90,14 @@ final class WebTest extends TestCase
         file_put_contents("$folder/fpm.conf", implode("\n", ['[global]', "error_log = $folder/fpm.log", 'daemonize = no', '[www]', ...$user,
             "listen = $folder/fpm.sock", 'listen.mode = 0666', 'pm = static', 'pm.max_children = 1', "php_admin_value[heartbus.socket] = $this->socket", '']));
         $process = $this->program($binary, '-n', '-d', 'extension=' . PhpProcess::extension(), '-d', 'display_errors=1', '-y', "$folder/fpm.conf");
-        $this->until(fn () => file_exists("$folder/fpm.sock"), 'PHP-FPM listens');
+        $this->until(fn () => ($probe = @stream_socket_client("unix://$folder/fpm.sock")) && fclose($probe), 'PHP-FPM listens');
         return $process;
     }
 
     private function runNginx(): void
     {
         $folder = PhpProcess::folder();
-        // Copies, which the pages' user can read wherever the project lies.
-        mkdir("$folder/pages");
-        foreach (['push.php', 'options.php'] as $page) {
-            copy(self::EXAMPLES . "/$page", "$folder/pages/$page");
-        }
+        $pages = $this->copyPages();
         $temporary = implode('', array_map(fn (string $kind) => "{$kind}_temp_path $folder/nginx_$kind;\n", ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi']));
         file_put_contents("$folder/nginx.conf", "
             daemon off;
@@ -116,7 +112,7 @@ final class WebTest extends TestCase
                     listen 127.0.0.1:$this->port;
                     location / {
                         fastcgi_pass unix:$folder/fpm.sock;
-                        fastcgi_param SCRIPT_FILENAME $folder/pages" . '$fastcgi_script_name;
+                        fastcgi_param SCRIPT_FILENAME $pages" . '$fastcgi_script_name;
                         fastcgi_param QUERY_STRING $query_string;
                         fastcgi_param REQUEST_METHOD $request_method;
                     }
@@ -124,6 +120,17 @@ final class WebTest extends TestCase
             }');
         $this->program('/usr/sbin/nginx', '-c', "$folder/nginx.conf", '-e', 'stderr');
         $this->until(fn () => ($probe = @stream_socket_client("tcp://127.0.0.1:$this->port")) && fclose($probe), 'nginx listens');
+    }
+
+    /** Copies, which the pages' user can read wherever the project lies, and which wait for a busy machine. */
+    private function copyPages(): string
+    {
+        $pages = PhpProcess::folder() . '/pages';
+        mkdir($pages);
+        foreach (['push.php', 'options.php'] as $page) {
+            file_put_contents("$pages/$page", str_replace('Bus::connect()', 'Bus::connect(null, 10.0)', file_get_contents(self::EXAMPLES . "/$page")));
+        }
+        return $pages;
     }
 
     /** A program that is not PHP, as a process that ends with the test. */

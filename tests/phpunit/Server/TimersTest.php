@@ -13,8 +13,9 @@ final class TimersTest extends TestCase
         $server->next('tick');
         $this->until(fn () => count($server->process->said('tick')) >= 10, 'ten ticks');
         $ticks = array_column($server->process->said('tick'), 0);
-        // Ten ticks take 0.9 s; a machine that is busy may delay them, it may not hurry them.
-        self::assertGreaterThan(0.8, $ticks[9] - $ticks[0]);
+        // Ten ticks take 0.9 s. Where the first is told late the second may follow at once, and the third soon; from there on
+        // each has its interval, which makes 0.7 s. The rest is room between the timers' clock and ours.
+        self::assertGreaterThan(0.65, $ticks[9] - $ticks[0]);
     }
 
     public function test_cancel_ends_a_timer_and_only_that_one(): void

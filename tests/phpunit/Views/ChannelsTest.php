@@ -2,7 +2,8 @@
 
 namespace Heartbus\Tests\Views;
 
-use Heartbus\Tests\{Frame, TestCase};
+use Heartbus\Bus;
+use Heartbus\Tests\{Frame, PhpProcess, TestCase};
 
 /** getChannelScheduler() of a running server: its nodes' channels, in both directions. */
 final class ChannelsTest extends TestCase
@@ -46,7 +47,7 @@ final class ChannelsTest extends TestCase
             $server->on("data", fn (Node $node, string $payload) => say("data", $payload));
             $server->on("heartbeat", function () use ($server) {
                 $channel = $server->getChannelScheduler()->getNodeMainChannel("a");
-                say("got", $channel->recv(5), $channel->recv(5), $channel->recv(0.05));
+                say("got", $channel->recv(20), $channel->recv(20), $channel->recv(0.05));
             });');
         $peer = $server->node('a');
         $peer->beat();
@@ -266,8 +267,11 @@ final class ChannelsTest extends TestCase
     public function test_channels_of_nodes_whose_leaving_was_never_told_by_itself_are_closed_too(): void
     {
         // A full inbox puts a node's leaving together with its coming back.
+        $gate = PhpProcess::folder() . '/gate';
         $server = $this->server(['inbox_events' => 4], '
-            $server->on("register", function (Node $node) { if ($node->id === "slow") { say("sleeps"); sleep(1); } });
+            $server->on("register", function (Node $node) {
+                if ($node->id === "slow") { say("sleeps"); while (!file_exists(' . var_export($gate, true) . ')) { usleep(1000); } }
+            });
             $server->on("disconnected", fn () => null);');
         $first = $server->node('a');
         self::assertTrue($server->ask(self::MAIN . '$GLOBALS["c"] = $channel; $GLOBALS["f"] = $channel->recvAsync(); return !$channel->isClosed();'));
@@ -277,7 +281,10 @@ final class ChannelsTest extends TestCase
             $peers[] = $server->node("filling-$i");
         }
         $peers[] = $server->node('a');
-        $this->until(fn () => $server->counter('inbox_coalesced') > 0, 'events were put together');
+        // Asked over the bus, because PHP sleeps.
+        $bus = Bus::connect(PhpProcess::folder() . "/$server->port.sock", 10.0);
+        $this->until(fn () => $bus->stats()['engine']['inbox_coalesced'] > 0, 'events were put together');
+        touch($gate);
         $this->until(fn () => $server->ask('return $GLOBALS["f"]->isDone() && $GLOBALS["f"]->getResult() === null && $GLOBALS["c"]->isClosed();'), 'the waiter is told');
         self::assertFalse($server->ask(self::MAIN . 'return $channel === $GLOBALS["c"] || $channel->isClosed();'));
     }

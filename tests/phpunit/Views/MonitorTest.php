@@ -11,7 +11,7 @@ final class MonitorTest extends TestCase
 
     public function test_its_callbacks_are_called_in_order_with_the_node_of_the_server(): void
     {
-        $server = $this->server(['heartbeat_timeout' => 1, 'worker_count' => 4], '
+        $server = $this->server(['heartbeat_timeout' => 4, 'worker_count' => 4], '
             $manager = $server->getNodeManager();
             $server->on("register", function (Node $node) { $GLOBALS["nodes"][$node->id] = $node; });
             $monitor = new PfinalClub\AsyncioHeartbeat\Node\HeartbeatMonitor($manager, 0.05);
@@ -22,9 +22,9 @@ final class MonitorTest extends TestCase
             $server->on("timeout", fn (Node $node) => say("server", $node->id));
             $monitor->start();
             $monitor->start();
-            $GLOBALS["monitor"] = $monitor;');
+            $GLOBALS["monitor"] = $monitor;
+            $server->every(0.2, fn () => $manager->updateHeartbeat("alive"));');
         [$silent, $alive] = [$server->node('silent'), $server->node('alive')];
-        $server->ask('$server->every(0.2, fn () => $server->getNodeManager()->updateHeartbeat("alive"));');
         self::assertSame(['silent', true, 'offline', false], $server->next('first'));
         self::assertSame(['silent'], $server->next('server'));
         $topics = array_column(array_filter($server->process->history(), fn (array $line) => in_array($line[0], ['first', 'last', 'server'], true)), 0);
@@ -52,8 +52,10 @@ final class MonitorTest extends TestCase
         $peers[] = $server->node('b');
         self::assertSame(['b'], $server->next('monitor'));
         // Only a timeout is one.
+        $server->ask('$server->getNodeManager()->setHeartbeatTimeout(60);');
         $server->node('c')->close();
         $this->until(fn () => $server->counter('nodes_disconnected') === 1, 'the node is gone');
+        $server->ask('$server->getNodeManager()->setHeartbeatTimeout(0.3);');
         $server->ask('$GLOBALS["monitor"]->clearTimeoutCallbacks();');
         $peers[] = $server->node('d');
         do {
@@ -105,8 +107,8 @@ final class MonitorTest extends TestCase
             $monitor = new PfinalClub\AsyncioHeartbeat\Node\HeartbeatMonitor($server->getNodeManager(), 0.05);
             $monitor->onTimeout(function (Node $node) { say("begin", $node->id); nap(0.1); say("end", $node->id); });
             $server->on("start", fn () => say("ready"));
-            $server->start();
             $monitor->start();
+            $server->start();
             $server->every(0.02, function () use ($monitor) { if ($monitor->getStats()["check_count"] > 2) { say("checked"); } });
         });');
         $process->next('ready');

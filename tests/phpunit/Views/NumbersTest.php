@@ -18,7 +18,7 @@ final class NumbersTest extends TestCase
         $socket = PhpProcess::folder() . '/numbers.sock';
         $server = $this->server(['bus' => $socket]);
         self::assertSame($expected, array_keys($server->stats()['engine']));
-        self::assertSame($expected, array_keys(Bus::connect($socket)->stats()['engine']));
+        self::assertSame($expected, array_keys(Bus::connect($socket, 10.0)->stats()['engine']));
     }
 
     public function test_the_uptime_grows_and_comes_first_among_the_metrics(): void
@@ -27,6 +27,6 @@ final class NumbersTest extends TestCase
         $server = $this->server(['bus' => $socket]);
         self::assertLessThan(600, $server->counter('uptime_seconds'));
         $this->until(fn () => $server->counter('uptime_seconds') >= 1, 'a second is over');
-        self::assertMatchesRegularExpression('/\A# TYPE heartbeat_uptime_seconds gauge\nheartbeat_uptime_seconds [1-9]\d*\n/', Bus::connect($socket)->metrics());
+        self::assertMatchesRegularExpression('/\A# TYPE heartbeat_uptime_seconds gauge\nheartbeat_uptime_seconds [1-9]\d*\n/', Bus::connect($socket, 10.0)->metrics());
     }
 }

@@ -24,7 +24,8 @@ final class CommandsTest extends TestCase
     public function test_status_shows_the_engine_s_connections_and_requests(string $workerman, int $phpWorkers): void
     {
         [$app, $port, $server] = $this->serve($workerman, $phpWorkers);
-        self::assertSame([1 + $phpWorkers, ["tcp://127.0.0.1:$port", 'HeartbeatServer', 0, 0, 0]], $this->status($app));
+        $status = fn (): array => $this->status($app, 1 + $phpWorkers);
+        self::assertSame(["tcp://127.0.0.1:$port", 'HeartbeatServer', 0, 0, 0], $status());
         for ($i = 0; $i < 3; $i++) {
             $peers[$i] = Peer::connect($port);
             $peers[$i]->register("n$i");
@@ -34,11 +35,11 @@ final class CommandsTest extends TestCase
         $quiet = Peer::connect($port);
         $quiet->expectSilence();
         // 3 registrations, 1 heartbeat, 1 message, 2 pings.
-        self::assertSame([1 + $phpWorkers, ["tcp://127.0.0.1:$port", 'HeartbeatServer', 4, 0, 7]], $this->status($app));
+        self::assertSame(["tcp://127.0.0.1:$port", 'HeartbeatServer', 4, 0, 7], $status());
         $peers[0]->close();
         $server->next('disconnected');
         $this->until(fn () => $server->ask('return $server->getStats();')['connections']['active_connections'] === 3, 'the connection is gone');
-        self::assertSame([1 + $phpWorkers, ["tcp://127.0.0.1:$port", 'HeartbeatServer', 3, 0, 7]], $this->status($app), 'it counts anew each time');
+        self::assertSame(["tcp://127.0.0.1:$port", 'HeartbeatServer', 3, 0, 7], $status(), 'it counts anew each time');
     }
 
     /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
@@ -65,8 +66,7 @@ final class CommandsTest extends TestCase
         $outgoing = $elsewhere->register();
         $process->next('ready');
         $shown = function () use ($app): array {
-            $output = $app->command('server.php', 'status');
-            self::assertSame(1, preg_match('/^\d+\t\S+\s+\S+\s+mine\s+(\d+)\s+\d+\s+(\d+)\s/m', $output, $row), $output);
+            [[$row]] = $this->show($app, 'status', '/^\d+\t\S+\s+\S+\s+mine\s+(\d+)\s+\d+\s+(\d+)\s/m', 1);
             return [(int) $row[1], (int) $row[2]];
         };
         // One timer of Workerman's and two of ours; nobody's connection but ours that goes out.
@@ -106,8 +106,8 @@ final class CommandsTest extends TestCase
         $line = stream_socket_client("tcp://127.0.0.1:$text");
         fwrite($line, "hello\n");
         self::assertSame("hello\n", fgets($line));
-        self::assertSame([1, ["text://127.0.0.1:$text", 'mine', 2, 0, 2]], $this->status($app));
-        self::assertSame(['mine', 'mine'], array_column($this->connections($app), 'Worker'));
+        self::assertSame(["text://127.0.0.1:$text", 'mine', 2, 0, 2], $this->status($app, 1));
+        self::assertSame(['mine', 'mine'], array_column($this->connections($app, 2), 'Worker'));
         // A graceful stop waits for both kinds.
         $stop = $app->php('server.php', 'stop', '-g');
         $this->until(fn () => !$this->listens($port), 'nobody is let in');
@@ -123,15 +123,16 @@ final class CommandsTest extends TestCase
     /** @dataProvider modes */
     public function test_connections_shows_a_row_for_each(string $workerman, int $phpWorkers): void
     {
-        [$app, $port] = $this->serve($workerman, $phpWorkers);
-        self::assertSame([], $this->connections($app));
+        [$app, $port, $server] = $this->serve($workerman, $phpWorkers);
+        self::assertSame([], $this->connections($app, 0));
         $peer = Peer::connect($port);
         $peer->register('a');
         $half = Peer::connect($port);
+        $read = fn (): int => $server->ask('return $server->getStats();')['engine']['bytes_in'];
+        $before = $read();
         $half->bytes(substr(Frame::bytes(Frame::DATA, str_repeat('x', 5000)), 0, 3000));
-        Wait::pass(0.1);
-        $rows = $this->connections($app);
-        self::assertCount(2, $rows);
+        $this->until(fn () => $read() === $before + 3000, 'it is read');
+        $rows = $this->connections($app, 2);
         foreach ($rows as $row) {
             self::assertSame((string) $app->workers()[0], $row['PID']);
             self::assertSame(['HeartbeatServer', 'tcp', 'heartbeat', '1', '0'],
@@ -149,15 +150,14 @@ final class CommandsTest extends TestCase
     /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
     public function test_connections_shows_the_first_thousand(string $workerman): void
     {
-        [$app, $port] = $this->serve($workerman, 1);
+        [$app, $port, $server] = $this->serve($workerman, 1);
         for ($i = 0; $i < 1100; $i++) {
             $peers[] = Peer::connect($port);
         }
-        $peers[1099]->expectSilence();
-        $rows = $this->connections($app);
-        self::assertCount(1000, $rows);
+        $this->until(fn () => $server->ask('return $server->getStats();')['engine']['connections_active'] === 1100, 'all are accepted');
+        $rows = $this->connections($app, 1000);
         self::assertCount(1000, array_unique(array_column($rows, 'Foreign')));
-        self::assertSame(1100, $this->status($app)[1][2]);
+        self::assertSame(1100, $this->status($app, 2)[2]);
     }
 
     /** @dataProvider modes */
@@ -190,11 +190,13 @@ final class CommandsTest extends TestCase
         self::assertSame('echo x', $peers[0]->expect(Frame::DATA)->payload, 'callbacks run as before');
         // Not closed: the process of the command has inherited the descriptor.
         $peers[0]->finish();
+        self::assertSame(['a'], $server->next('disconnected'));
         Wait::pass(0.5);
         $peers[1]->beat();
         self::assertTrue($command->isRunning(), $command->transcript());
         self::assertSame([], $server->said('stop'));
         $peers[1]->send(Frame::UNREGISTER);
+        self::assertSame(['b'], $server->next('unregister'));
         $peers[1]->finish();
         self::assertSame(0, $command->exitCode());
         self::assertStringContainsString('stop success', $command->output());
@@ -274,16 +276,14 @@ final class CommandsTest extends TestCase
         $port = Port::free();
         $app->write('server.php', "(new HeartbeatServer('127.0.0.1', $port))->start();");
         self::assertStringContainsString('start in DAEMON mode', $app->command('server.php', 'start', '-d'));
-        $this->until(fn () => $this->listens($port), 'the daemon listens');
+        $peer = Peer::served($port);
         self::assertStringContainsString('already running', $app->command('server.php', 'start', '-d'));
         $before = $app->master();
-        $peer = Peer::connect($port);
         $peer->register('a');
         $app->command('server.php', 'restart', '-d');
         $peer->expectError(503, 'Server is shutting down');
-        $this->until(fn () => $this->listens($port), 'it listens again');
+        Peer::served($port)->register('a');
         self::assertNotSame($before, $app->master());
-        Peer::connect($port)->register('a');
         self::assertStringContainsString('stop success', $app->command('server.php', 'stop'));
         self::assertFalse($this->listens($port));
     }
@@ -321,6 +321,16 @@ final class CommandsTest extends TestCase
     }
 
     /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
+    public function test_workerman_waits_five_seconds_before_it_kills_or_longer_where_it_was_told_to(string $workerman): void
+    {
+        foreach ([2 => 5, 5 => 5, 7 => 7] as $told => $waited) {
+            [$app, , $server] = $this->serve($workerman, 1, "Worker::\$stopTimeout = $told; \$server->on('start', fn () => say('waits', Worker::\$stopTimeout));");
+            self::assertSame([$waited], $server->next('waits'));
+            $app->command('server.php', 'stop');
+        }
+    }
+
+    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
     public function test_the_other_commands_do_not_look_at_the_port(string $workerman): void
     {
         $other = $this->server();
@@ -339,17 +349,21 @@ final class CommandsTest extends TestCase
             self::markTestSkipped('Workerman 5 is neither in vendor/ nor in a folder that HEARTBUS_WORKERMAN names');
         }
         [$app, $port, $server] = $this->serve(current($versions)[0], 1, Library::autoload('Revolt') . 'Worker::$eventLoopClass = Workerman\Events\Fiber::class;');
-        self::assertStringContainsString('fiber', $app->command('server.php', 'status'));
+        $this->until(fn () => str_contains($app->command('server.php', 'status'), 'fiber'), 'the status names the loop', 30);
         $peer = Peer::connect($port);
         $peer->register('a');
-        self::assertSame([2, ["tcp://127.0.0.1:$port", 'HeartbeatServer', 1, 0, 1]], $this->status($app));
-        self::assertCount(1, $this->connections($app));
+        self::assertSame(["tcp://127.0.0.1:$port", 'HeartbeatServer', 1, 0, 1], $this->status($app, 2));
+        $this->connections($app, 1);
+        $last = Peer::connect($port);
+        $last->expectSilence();
         $stop = $app->php('server.php', 'stop', '-g');
         $this->until(fn () => !$this->listens($port), 'nobody is let in');
         Wait::pass(0.3);
         $peer->beat();
         self::assertTrue($stop->isRunning());
         $peer->finish();
+        self::assertSame(['a'], $server->next('disconnected'));
+        $last->finish();
         self::assertSame(0, $stop->exitCode());
         self::assertSame(0, $server->exitCode());
         self::assertSame([['a']], $server->said('disconnected'));
@@ -369,26 +383,40 @@ final class CommandsTest extends TestCase
         return [$app, $port, $process];
     }
 
-    /** @return array{0: int, 1: array} the number of worker processes; of the engine's: listening, name, connections, failed sends, requests */
-    private function status(WorkermanApp $app): array
+    /** With so many worker processes. @return array what it shows of the engine's: listening, name, connections, failed sends, requests */
+    private function status(WorkermanApp $app, int $workers): array
     {
-        $output = $app->command('server.php', 'status');
-        preg_match_all('/^\d+\t\S+\s+(\S+)\s+(\S+)\s+(\d+)\s+(\d+)\s+\d+\s+(\d+)\s+\d+\s+\[idle\]/m', $output, $rows, PREG_SET_ORDER);
+        [$rows, $output] = $this->show($app, 'status', '/^\d+\t\S+\s+(\S+)\s+(\S+)\s+(\d+)\s+(\d+)\s+\d+\s+(\d+)\s+\d+\s+\[idle\]/m', $workers);
         usort($rows, fn (array $one, array $other) => $one[2] <=> $other[2]);
-        self::assertNotSame([], $rows, $output);
         [, $listening, $name, $connections, $failed, $requests] = $rows[0];
         self::assertMatchesRegularExpression("/^Summary\\t.*\\s$connections\\s+$failed\\s+\\d+\\s+$requests\\s/m", $output);
-        return [count($rows), [$listening, $name, (int) $connections, (int) $failed, (int) $requests]];
+        return [$listening, $name, (int) $connections, (int) $failed, (int) $requests];
     }
 
-    /** @return list<array<string, string>> the rows by the names of the columns, addresses as Local and Foreign */
-    private function connections(WorkermanApp $app): array
+    /** @return list<array<string, string>> so many rows by the names of the columns, addresses as Local and Foreign */
+    private function connections(WorkermanApp $app, int $count): array
     {
         $columns = ['PID', 'Worker', 'CID', 'Trans', 'Protocol', 'ipv4', 'ipv6', 'Recv-Q', 'Send-Q', 'Bytes-R', 'Bytes-W', 'Status', 'Local', 'Foreign'];
-        $output = $app->command('server.php', 'connections');
+        [$rows, $output] = $this->show($app, 'connections', '/^\d+\s.*$/m', $count);
         self::assertStringContainsString('WORKERMAN CONNECTION STATUS', $output);
-        $rows = array_filter(explode("\n", $output), fn (string $line) => preg_match('/^\d+\s/', $line) === 1);
-        return array_values(array_map(fn (string $row) => array_combine($columns, preg_split('/\s+/', trim($row))), $rows));
+        return array_map(fn (array $row) => array_combine($columns, preg_split('/\s+/', trim($row[0]))), $rows);
+    }
+
+    /**
+     * Workerman prints what its workers have written after a second or half a one: asks again while rows are missing.
+     *
+     * @return array{0: list<array>, 1: string} as many matches as there must be, and the whole output
+     */
+    private function show(WorkermanApp $app, string $command, string $row, int $count): array
+    {
+        for ($tries = 0; $tries < 5; $tries++) {
+            $output = $app->command('server.php', $command);
+            if (preg_match_all($row, $output, $rows, PREG_SET_ORDER) === $count) {
+                break;
+            }
+        }
+        self::assertCount($count, $rows, $output);
+        return [$rows, $output];
     }
 
     private function listens(int $port): bool

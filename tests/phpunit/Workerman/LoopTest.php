@@ -58,15 +58,14 @@ final class LoopTest extends TestCase
         $port = Port::free();
         $app->write('server.php', "(new HeartbeatServer('127.0.0.1', $port))->start();");
         self::assertStringContainsString('start in DAEMON mode', $app->command('server.php', 'start', '-d'));
-        $this->until(fn () => $this->listens($port), 'the daemon listens');
-        $peer = Peer::connect($port);
+        $peer = Peer::served($port);
         $peer->register('a');
-        self::assertStringContainsString('HeartbeatServer', $app->command('server.php', 'status'));
+        // It prints after a second what the workers have written by then.
+        $this->until(fn () => str_contains($app->command('server.php', 'status'), 'HeartbeatServer'), 'the status shows it', 30);
         $app->command('server.php', 'connections');
         self::assertStringContainsString('already running', $app->command('server.php', 'start'));
         $app->command('server.php', 'reload');
-        $this->until(fn () => $this->listens($port), 'it listens after the reload');
-        $peer = Peer::connect($port);
+        $peer = Peer::served($port);
         $peer->register('b');
         $peer->beat();
         self::assertStringContainsString('stop success', $app->command('server.php', 'stop'));
@@ -123,7 +122,8 @@ final class LoopTest extends TestCase
             // A worker that is about to end refuses newcomers: until the next one takes us.
             $node = function () use ($port): Peer {
                 $this->until(function () use ($port, &$peer): bool {
-                    $peer = $this->listens($port) ? Peer::connect($port) : null;
+                    $stream = @stream_socket_client("tcp://127.0.0.1:$port");
+                    $peer = $stream ? new Peer($stream) : null;
                     $peer?->bytes(Frame::registration('a'));
                     return $peer?->receive()?->type === Frame::REGISTER;
                 }, 'a worker takes a registration', 15);
@@ -221,7 +221,7 @@ final class LoopTest extends TestCase
         self::assertEqualsCanonicalizing(['a', 'b', 'c'], array_column($told, 0));
         self::assertCount(1, array_unique(array_column($told, 1)));
         self::assertNotSame($process->next('master')[0], $told[0][1]);
-        self::assertStringContainsString('HeartbeatClient', $app->command('app.php', 'status'));
+        $this->until(fn () => str_contains($app->command('app.php', 'status'), 'HeartbeatClient'), 'the status shows it', 30);
         $app->command('app.php', 'stop');
         foreach ($peers as $peer) {
             $peer->expect(Frame::UNREGISTER);

@@ -71,8 +71,7 @@ final class ReadmeTest extends TestCase
             $peers[$id]->register($id);
             $peers[$id]->beat();
         }
-        $status = $app->command('server.php', 'status');
-        self::assertStringContainsString('HeartbeatServer', $status);
+        $this->until(fn () => str_contains($app->command('server.php', 'status'), 'HeartbeatServer'), 'the status shows it', 30);
         self::assertStringContainsString('stop success', $app->command('server.php', 'stop'));
         foreach ($peers as $peer) {
             $peer->expectError(503, 'Server is shutting down');
@@ -119,8 +118,7 @@ final class ReadmeTest extends TestCase
 
     private function connect(): Peer
     {
-        $this->until(fn () => (bool) ($probe = @stream_socket_client('tcp://127.0.0.1:' . self::PORT)) && fclose($probe), 'the server listens');
-        return Peer::connect(self::PORT);
+        return Peer::served(self::PORT);
     }
 
     /** Connections from anywhere to the snippets' port that are established and not this test's own. */

@@ -36,6 +36,21 @@ final class Peer
         return new self($stream);
     }
 
+    /** Connects again and again until a PING is answered: who listens may be a probe that closes at once. */
+    public static function served(int $port): self
+    {
+        $peer = null;
+        Wait::until(function () use ($port, &$peer): bool {
+            if ($peer === null || $peer->hasEnded()) {
+                $peer?->close();
+                $stream = @stream_socket_client("tcp://127.0.0.1:$port", timeout: 5);
+                $peer = $stream ? (new self($stream))->send(Frame::PING) : null;
+            }
+            return $peer !== null && $peer->peek(0.01) !== '' && $peer->receive()?->type === Frame::PONG;
+        }, "port $port is served", 20);
+        return $peer;
+    }
+
     /** Sends bytes as they are. Returns how many were taken before the other side closed or the time was over. */
     public function bytes(string $bytes, float $seconds = 10): int
     {

@@ -93,7 +93,7 @@ final class PhpProcess
         Assert::assertIsResource($this->process, 'PHP could not be started');
         $this->stdin = $pipes[0];
         // setsid and setpriv exec, so the pid stays; it is the group too.
-        $this->pid = proc_get_status($this->process)['pid'];
+        $this->pid = $this->status()['pid'];
         self::$running[$this->pid] = $this;
     }
 
@@ -141,14 +141,21 @@ final class PhpProcess
 
     private function poll(): ?int
     {
-        if ($this->exitCode === null) {
-            $status = proc_get_status($this->process);
-            if (!$status['running']) {
-                $this->exitCode = $status['signaled'] ? 128 + $status['termsig'] : $status['exitcode'];
-                unset(self::$running[$this->pid]);
-            }
+        $this->exitCode === null && $this->status();
+        if ($this->exitCode !== null) {
+            unset(self::$running[$this->pid]);
         }
         return $this->exitCode;
+    }
+
+    /** Before PHP 8.3 only the first look at a process that has ended tells its exit code: each one notes it. */
+    private function status(): array
+    {
+        $status = proc_get_status($this->process);
+        if (!$status['running']) {
+            $this->exitCode ??= $status['signaled'] ? 128 + $status['termsig'] : $status['exitcode'];
+        }
+        return $status;
     }
 
     /** @return list<array> everything said so far, each as [topic, ...arguments] */

@@ -37,8 +37,13 @@ final class ServerApp
     {
         $app = WorkermanApp::make($workerman);
         $server = self::at($app, Port::free(), $config, $script);
-        for ($worker = max(1, $config['php_workers'] ?? 1); $worker > 0; $worker--) {
+        $workers = $config['php_workers'] ?? 1;
+        for ($worker = max(1, $workers); $worker > 0; $worker--) {
             $server->process->next('ready');
+        }
+        if ($workers > 0) {
+            // A worker is ready when it has said so to the engine, which hears it a little later.
+            Wait::until(fn () => $server->counter('dispatch_workers') === $workers, 'the engine knows the workers', 20, fn () => $server->process->transcript());
         }
         return $server;
     }

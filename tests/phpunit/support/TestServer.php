@@ -56,15 +56,15 @@ final class TestServer
         return $this->process->next($topic, $seconds);
     }
 
-    public function ask(string $code): mixed
+    public function ask(string $code, float $seconds = 10): mixed
     {
-        return $this->process->ask($code);
+        return $this->process->ask($code, $seconds);
     }
 
     /** Stops it as Ctrl-C does. Returns the exit code. */
     public function stop(int $signal = SIGINT): int
     {
         $this->process->signal($signal);
-        return $this->process->exitCode(5);
+        return $this->process->exitCode(20);
     }
 }

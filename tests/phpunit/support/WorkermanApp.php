@@ -65,7 +65,9 @@ final class WorkermanApp
             });
             // Beside the application, not beside Workerman.
             Workerman\Worker::$pidFile = %3$s . "/workerman.pid";
-            Workerman\Worker::$logFile = %3$s . "/workerman.log";', var_export($sources, true), var_export($coroutine, true), var_export($app->folder, true)));
+            Workerman\Worker::$logFile = %3$s . "/workerman.log";
+            // It kills after 2 s otherwise, and a busy machine may need longer.
+            Workerman\Worker::$stopTimeout = 30;', var_export($sources, true), var_export($coroutine, true), var_export($app->folder, true)));
         return $app;
     }
 
@@ -86,7 +88,7 @@ final class WorkermanApp
     public function command(string $name, string ...$arguments): string
     {
         $process = $this->php($name, ...$arguments);
-        Assert::assertSame(0, $process->exitCode(15), $process->transcript());
+        Assert::assertSame(0, $process->exitCode(45), $process->transcript());
         return $process->output();
     }
 
