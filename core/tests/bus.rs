@@ -12,10 +12,11 @@ use heartbus_core::hub::dispatch::DispatchLimits;
 use heartbus_core::inbox::Inbox;
 use heartbus_core::wire::bus::{self as wire, Answer, Ask, Fault, Role, Word};
 use rustix::process::{Pid, Signal, kill_process};
+use socket2::SockRef;
 use std::collections::{HashMap, VecDeque};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
@@ -386,13 +387,16 @@ fn the_numbers_of_the_engine_arrive_all() {
     let mut peer = house.register("n");
     peer.send(1, 0, "{}");
     peer.frame();
+    // What a pass took is counted when it has answered.
+    house.until("the pass to end", |_| house.engine.timings().heartbeats.buckets.iter().sum::<u64>() == 1);
     let mut bus = house.bus();
-    let stats = bus.stats().unwrap();
+    let mut stats = bus.stats().unwrap();
     let own = house.engine.stats();
+    assert!(stats.stats.uptime_seconds <= own.uptime_seconds);
+    stats.stats.uptime_seconds = own.uptime_seconds;
     assert_eq!(stats.stats, own);
     assert_eq!((stats.stats.nodes_online, stats.stats.counts.heartbeats, stats.stats.bus_clients), (1, 1, 1));
     assert_eq!(stats.timings, house.engine.timings());
-    assert_ne!(stats.timings.heartbeats.buckets.iter().sum::<u64>(), 0);
 }
 
 #[test]
@@ -412,8 +416,19 @@ fn the_connections_are_listed_and_the_door_can_be_closed() {
     let house = House::in_process();
     let _peers = [house.register("a"), house.register("b")];
     let mut bus = house.bus();
-    assert_eq!(bus.connections(100).unwrap().len(), 2);
-    assert_eq!(bus.connections(1).unwrap().len(), 1);
+    // A thread that is late is left out of the list.
+    let listed = |bus: &mut Bus, max, count| {
+        let deadline = deadline();
+        loop {
+            let found = bus.connections(max).unwrap();
+            if found.len() == count {
+                return;
+            }
+            assert!(found.len() < count && Instant::now() < deadline, "{found:?}");
+        }
+    };
+    listed(&mut bus, 100, 2);
+    listed(&mut bus, 1, 1);
     assert_eq!(bus.connections(0).unwrap(), []);
     bus.close_door().unwrap();
     let deadline = deadline();
@@ -421,7 +436,7 @@ fn the_connections_are_listed_and_the_door_can_be_closed() {
         assert!(Instant::now() < deadline, "the door stays open");
         std::thread::sleep(Duration::from_millis(2));
     }
-    assert_eq!(bus.connections(100).unwrap().len(), 2);
+    listed(&mut bus, 100, 2);
 }
 
 #[test]
@@ -585,6 +600,13 @@ fn answers_that_make_no_sense_end_the_connection() {
 
 // Finding the server
 
+/// The socket of a server that died.
+fn leave_behind(path: &Path) {
+    let listener = UnixListener::bind(path).unwrap();
+    // Not only dropped: a child that another test is starting may hold a copy of it.
+    SockRef::from(&listener).shutdown(Shutdown::Both).unwrap();
+}
+
 #[test]
 fn nobody_at_the_path_is_told_with_the_path() {
     let folder = Folder::new();
@@ -593,7 +615,7 @@ fn nobody_at_the_path_is_told_with_the_path() {
     assert_eq!(error.kind, ErrorKind::Io);
     assert_eq!(error.message, format!("No Heartbus server at {}: No such file or directory", path.display()));
     assert_eq!(kind(Attachment::attach(&path, PATIENCE).map(drop)), ErrorKind::Io);
-    drop(UnixListener::bind(&path).unwrap());
+    leave_behind(&path);
     assert_eq!(
         Bus::connect(&path, PATIENCE).err().unwrap().message,
         format!("No Heartbus server at {}: Connection refused", path.display())
@@ -664,17 +686,27 @@ fn a_second_server_is_refused_and_does_not_touch_the_first() {
 
 #[test]
 fn of_servers_that_start_at_once_exactly_one_gets_the_socket() {
-    let folder = Folder::new();
-    let config = config(&folder.socket());
-    // Left behind by a dead one, so that all of them want to clear it away.
-    drop(UnixListener::bind(folder.socket()).unwrap());
-    let engines: Vec<_> = std::thread::scope(|scope| {
-        let start = || Engine::start(&config, Inbox::new(InboxLimits::default()).unwrap()).ok();
-        let threads: Vec<_> = (0..6).map(|_| scope.spawn(start)).collect();
-        threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
-    });
-    assert_eq!(engines.len(), 1);
-    assert_eq!(Bus::connect(&folder.socket(), PATIENCE).unwrap().welcome().unwrap().listen, engines[0].local_addr());
+    let deadline = deadline();
+    loop {
+        let folder = Folder::new();
+        let config = config(&folder.socket());
+        // So that all of them want to clear it away.
+        leave_behind(&folder.socket());
+        let began = Instant::now();
+        let engines: Vec<_> = std::thread::scope(|scope| {
+            let start = || Engine::start(&config, Inbox::new(InboxLimits::default()).unwrap()).ok();
+            let threads: Vec<_> = (0..6).map(|_| scope.spawn(start)).collect();
+            threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
+        });
+        // They wait half a second for each other and no longer.
+        if engines.len() > 1 && began.elapsed() > Duration::from_millis(500) {
+            assert!(Instant::now() < deadline, "they are held up all the time");
+            continue;
+        }
+        assert_eq!(engines.len(), 1);
+        assert_eq!(Bus::connect(&folder.socket(), PATIENCE).unwrap().welcome().unwrap().listen, engines[0].local_addr());
+        return;
+    }
 }
 
 #[test]
@@ -700,7 +732,7 @@ fn whoever_sees_the_socket_can_connect() {
 #[test]
 fn what_a_dead_server_left_behind_is_replaced_but_nothing_else() {
     let folder = Folder::new();
-    drop(UnixListener::bind(folder.socket()).unwrap());
+    leave_behind(&folder.socket());
     Engine::check(&config(&folder.socket())).unwrap();
     drop(Engine::start(&config(&folder.socket()), Inbox::new(InboxLimits::default()).unwrap()).unwrap());
     fs::write(folder.socket(), "precious").unwrap();
@@ -774,11 +806,8 @@ fn ask_as_nobody(path: &Path) -> Option<HashMap<String, String>> {
         eprintln!("skipped: only root can be somebody else");
         return None;
     }
-    // Where nobody may run it.
-    let program = path.with_file_name("another-user");
-    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-    let output = Command::new(&program)
+    // Not by its path: nobody may not have the right to go there.
+    let output = Command::new("/proc/self/exe")
         .args(["--exact", "as_another_user", "--nocapture"])
         .env("HEARTBUS_TEST_SOCKET", path)
         .uid(NOBODY)
@@ -786,6 +815,7 @@ fn ask_as_nobody(path: &Path) -> Option<HashMap<String, String>> {
         .stdin(Stdio::null())
         .output()
         .unwrap();
+    assert!(output.status.success(), "{output:?}");
     let text = String::from_utf8(output.stdout).unwrap();
     let lines = text.lines().filter_map(|line| line.split_once("> "));
     Some(lines.map(|(what, answer)| (what.rsplit(' ').next().unwrap().to_owned(), answer.to_owned())).collect())
@@ -970,24 +1000,23 @@ fn who_asks_and_never_reads_is_not_read_either_and_holds_up_nobody() {
     greedy.hello(wire::VERSION, Role::Client);
     greedy.stream.set_nonblocking(true).unwrap();
     let ask = frame(&Ask { id: 1, request: Request::Stats });
-    let mut sent = 0;
-    let mut blocked_since = None;
-    // It is only read as far as its answers fit into the socket, so that soon nothing more can be written.
+    let mut bus = house.bus();
+    let (mut sent, mut served) = (0, 0);
+    // It is only read as far as its answers fit into the socket, so that soon nothing more can be written: not even when the
+    // bus thread has answered another caller more often than requests of this one fit into a socket.
     let deadline = deadline();
-    loop {
+    while served < 500 {
         match greedy.stream.write(&ask) {
             Ok(count) => {
-                sent += count;
-                blocked_since = None;
+                (sent, served) = (sent + count, 0);
+                assert!(Instant::now() < deadline, "it took {sent} bytes");
             }
-            Err(_) if blocked_since.get_or_insert_with(Instant::now).elapsed() > Duration::from_millis(300) => break,
-            Err(_) => std::thread::sleep(Duration::from_millis(5)),
+            Err(error) => {
+                assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+                bus.send_to("n", b"x", 0).unwrap();
+                served += 1;
+            }
         }
-        assert!(Instant::now() < deadline, "it took {sent} bytes");
-    }
-    let mut bus = house.bus();
-    for _ in 0..100 {
-        bus.send_to("n", b"x", 0).unwrap();
     }
 }
 
@@ -1097,10 +1126,19 @@ fn a_nodes_time_and_counters_are_those_of_the_engine() {
     peer.send(3, 0, "x");
     let delivered = worker.tell_until(|event| matches!(event, Event::Data { .. }));
     let Event::Data { node, .. } = &delivered.told.event else { unreachable!() };
-    let own = house.bus().node("n").unwrap().unwrap();
+    let mut bus = house.bus();
+    let deadline = deadline();
+    // The message is counted when it has been told.
+    let own = loop {
+        let own = bus.node("n").unwrap().unwrap();
+        if own.total_messages == 1 {
+            break own;
+        }
+        assert!(own.total_messages == 0 && Instant::now() < deadline, "{own:?}");
+    };
     // Off by as long as the system keeps a thread waiting between its two clocks.
     assert!((node.created_at - own.created_at).abs() < 5.0 && node.created_at > 1e9, "{} {}", node.created_at, own.created_at);
-    assert_eq!((node.channel_id, own.total_messages, own.online), (own.channel_id, 1, true));
+    assert_eq!((node.channel_id, own.online), (own.channel_id, true));
 }
 
 #[test]
@@ -1477,9 +1515,8 @@ fn a_worker_that_reads_nothing_costs_its_data_and_stops_nobody() {
     while got < 6000 - stats.dispatch.refused {
         got += u64::from(data_of(&worker.tell()).is_some());
     }
-    house.until("everything to be acknowledged", |stats| {
-        stats.dispatch.queued_events + stats.dispatch.in_flight_events == 0 || stats.dispatch.queued_events <= 1
-    });
+    worker.tell_until(|event| matches!(event, Event::Heartbeat { .. }));
+    house.until("everything to be acknowledged", |stats| (stats.dispatch.queued_events, stats.dispatch.in_flight_events) == (0, 0));
 }
 
 #[test]

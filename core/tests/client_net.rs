@@ -8,16 +8,18 @@ use heartbus_core::event::{ClientEvent, Event, EventMask};
 use heartbus_core::inbox::Inbox;
 use heartbus_core::net::client::{Client, Clients};
 use heartbus_core::wire::control;
+use socket2::SockRef;
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{ErrorKind as Io, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use support::{Fixture, Peer, deadline, frame};
+use support::{Fixture, Peer, deadline, frame, hold_port};
 
-/// Long enough that a reply is never late, however busy the machine is.
-const BEAT: Duration = Duration::from_millis(300);
+/// Long enough that a reply is never late, however busy the machine is: a client hangs up one interval after a beat that
+/// nothing followed.
+const BEAT: Duration = Duration::from_secs(2);
 
 /// A thread of clients, the port of the server that the test plays, and what the clients told.
 struct Rig {
@@ -33,14 +35,13 @@ impl Rig {
     }
 
     fn with(limits: InboxLimits, listen: &str) -> Rig {
+        Rig::over(TcpListener::bind(listen).unwrap(), limits)
+    }
+
+    fn over(listener: TcpListener, limits: InboxLimits) -> Rig {
         let inbox = Inbox::new(limits).unwrap();
         inbox.subscribe(EventMask::CLIENT);
-        Rig {
-            clients: Clients::start(inbox.clone()).unwrap(),
-            inbox,
-            listener: TcpListener::bind(listen).unwrap(),
-            events: RefCell::default(),
-        }
+        Rig { clients: Clients::start(inbox.clone()).unwrap(), inbox, listener, events: RefCell::default() }
     }
 
     /// Heartbeats that do not disturb, quick reconnects.
@@ -163,7 +164,7 @@ fn a_client_registers_and_then_beats() {
     peer.send(6, 0, r#"{"node_id":"n1","metadata":{"channel_id":7,"status":"ok","server_time":1},"timestamp":1}"#);
     rig.expect(&client, &[ClientEvent::Register { node_id: "n1".into(), channel_id: 7 }]);
     assert_eq!((client.node_id().as_deref(), client.channel_id()), (Some("n1"), Some(7)));
-    for _ in 0..3 {
+    for _ in 0..2 {
         let beat = peer.frame();
         assert_eq!(beat.frame_type, 1);
         assert!(beat.text().starts_with(r#"{"timestamp":"#));
@@ -171,7 +172,7 @@ fn a_client_registers_and_then_beats() {
         rig.expect(&client, &[ClientEvent::Heartbeat { count: 1 }]);
     }
     let stats = client.stats();
-    assert!(stats.connected && stats.messages_sent >= 3 && stats.messages_received == 4, "{stats:?}");
+    assert!(stats.connected && stats.messages_sent >= 2 && stats.messages_received == 3, "{stats:?}");
 }
 
 #[test]
@@ -255,26 +256,20 @@ fn a_client_that_made_up_its_id_keeps_it_over_reconnects() {
 
 #[test]
 fn a_refused_connection_is_an_error_and_a_close_until_the_server_is_there() {
-    let rig = Rig::new();
-    let config = rig.config();
+    // The port is this test's, and nobody listens yet.
+    let port = hold_port((Ipv4Addr::LOCALHOST, 0).into());
+    let rig = Rig::over(port.into(), InboxLimits::default());
     let address = rig.listener.local_addr().unwrap();
-    let Rig { clients, inbox, listener, events } = rig;
-    drop(listener);
-    let client = clients.connect(config).unwrap();
-    let told = RefCell::new(VecDeque::new());
-    until("two failures", || {
-        inbox.drain(&mut told.borrow_mut(), 100);
-        told.borrow().len() >= 4
-    });
-    for pair in told.borrow().iter().take(4).collect::<Vec<_>>().chunks(2) {
-        let [Event::Client { event: ClientEvent::Error { code: 1, message }, .. }, Event::Client { event: ClientEvent::Close, .. }] = pair
-        else {
-            panic!("{pair:?}")
-        };
-        assert!(message.starts_with(&format!("connect {address} fail after 0")) && message.ends_with(" seconds"), "{message}");
+    let client = rig.connect(rig.config());
+    for _ in 0..2 {
+        let ClientEvent::Error { code: 1, message } = rig.event(&client) else { panic!("no error") };
+        let rest = message.strip_prefix(&format!("connect {address} fail after ")).unwrap_or_else(|| panic!("{message}"));
+        let seconds: f64 = rest.strip_suffix(" seconds").and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{message}"));
+        assert!((0.0..20.0).contains(&seconds), "{message}");
+        rig.expect(&client, &[ClientEvent::Close]);
     }
     assert!(client.stats().reconnect_attempts >= 2 && !client.is_connected());
-    let rig = Rig { clients, inbox, listener: TcpListener::bind(address).unwrap(), events };
+    SockRef::from(&rig.listener).listen(8).unwrap();
     rig.accept_registered();
     until("the registration", || client.node_id().is_some());
 }
@@ -413,7 +408,9 @@ fn a_client_can_be_disconnected_while_it_dials_or_waits() {
     drop(rig.accept());
     rig.expect(&client, &[ClientEvent::Connect, ClientEvent::Close]);
     client.disconnect();
-    rig.expect(&client, &[ClientEvent::Finished]);
+    // It may have come back before: it waits up to a minute, and perhaps no time at all.
+    until("the end", || rig.any_event().1 == ClientEvent::Finished);
+    assert_eq!(rig.clients.count(), 0);
 }
 
 #[test]
@@ -444,9 +441,11 @@ fn stop_says_goodbye_for_everybody_and_tells_the_end_of_everybody() {
     .map(|event| if let Event::Client { client_id, event } = event { (client_id, event) } else { panic!("{event:?}") })
     .collect();
     told.sort_by_key(|(id, _)| *id);
+    let of_waiting = told.split_off(told.partition_point(|(id, _)| *id != waiting.id()));
     let ends = |client: &Client| [(client.id(), ClientEvent::Close), (client.id(), ClientEvent::Finished)];
-    let expected = [&ends(&reading)[..], &ends(&blocked), &ends(&waiting)[1..]].concat();
-    assert_eq!(told, expected);
+    assert_eq!(told, [ends(&reading), ends(&blocked)].concat());
+    // It may have come back before: it waits up to a minute, and perhaps no time at all.
+    assert_eq!(of_waiting.last().map(|(_, event)| event), Some(&ClientEvent::Finished), "{of_waiting:?}");
     assert_eq!(rig.clients.count(), 0);
     rig.clients.stop();
     assert_eq!(rig.clients.connect(rig.config()).err().unwrap().kind, ErrorKind::Closed);
@@ -500,7 +499,9 @@ fn a_full_inbox_stops_the_reading_but_not_the_life_of_a_client() {
     peer.stream.set_nonblocking(true).unwrap();
     let mut written = 0;
     let mut still_full = 0;
-    while still_full < 20 {
+    let until = deadline();
+    while still_full < 20 || rig.inbox.stats().pauses == 0 {
+        assert!(Instant::now() < until, "it never stopped reading");
         match peer.stream.write(&one[written % one.len()..]) {
             Ok(len) => (written, still_full) = (written + len, 0),
             Err(error) if error.kind() == Io::WouldBlock => {
@@ -511,10 +512,9 @@ fn a_full_inbox_stops_the_reading_but_not_the_life_of_a_client() {
         }
         assert!(written < 1 << 30, "a gigabyte was taken from a host that takes nothing");
     }
-    assert!(rig.inbox.stats().pauses > 0);
-    // No reply is read, and no beat is answered, yet the connection lives for many intervals.
+    // No reply is read, and no beat is answered, yet the connection lives for several intervals.
     peer.stream.set_nonblocking(false).unwrap();
-    for _ in 0..6 {
+    for _ in 0..3 {
         assert_eq!(beats.frame().frame_type, 1);
     }
     assert!(client.is_connected());
@@ -611,7 +611,8 @@ fn many_clients_share_one_thread() {
     let config = ClientConfig { port, heartbeat_interval: BEAT, ..rig.config() };
     let clients: Vec<_> = (0..200).map(|_| rig.connect(config.clone())).collect();
     server.until("all to register", |stats| stats.nodes_online == 200);
-    server.until("all to beat", |stats| stats.counts.heartbeats >= 1000);
+    server.until("all to beat", |stats| stats.counts.heartbeats >= 200);
+    until("all to hear of it", || clients.iter().all(|client| client.node_id().is_some()));
     let ids: HashSet<_> = clients.iter().filter_map(Client::node_id).collect();
     assert_eq!(ids.len(), 200);
     assert_eq!(rig.clients.count(), 200);
@@ -625,7 +626,7 @@ fn client_and_server_of_this_engine_understand_each_other() {
     let server = Fixture::start(ServerConfig::default());
     let rig = Rig::new();
     let port = server.engine.local_addr().port();
-    let config = ClientConfig { port, node_id: Some("both".into()), heartbeat_interval: BEAT, ..rig.config() };
+    let config = ClientConfig { port, node_id: Some("both".into()), ..rig.config() };
     let client = rig.connect(config.clone());
     rig.expect(&client, &[ClientEvent::Connect]);
     let ClientEvent::Register { node_id, channel_id } = rig.event(&client) else { panic!("not registered") };
@@ -636,13 +637,7 @@ fn client_and_server_of_this_engine_understand_each_other() {
     };
     assert_eq!((&payload[..], arrived), ("hin é".as_bytes(), channel_id));
     server.engine.send_to("both", b"her", 0).unwrap();
-    let data = loop {
-        match rig.event(&client) {
-            ClientEvent::Heartbeat { .. } => {}
-            other => break other,
-        }
-    };
-    assert_eq!(data, ClientEvent::Data { payload: "her".into(), channel_id: i64::from(channel_id) });
+    rig.expect(&client, &[ClientEvent::Data { payload: "her".into(), channel_id: i64::from(channel_id) }]);
     // The newest connection wins, and the older one does not fight for its id.
     let newer = rig.connect(config);
     let finished = loop {
@@ -661,6 +656,7 @@ fn client_and_server_of_this_engine_understand_each_other() {
 fn clients_of_a_server_that_stopped_find_the_next_one() {
     let server = Fixture::start_with(ServerConfig::default(), InboxLimits::default(), EventMask::NONE);
     let address = server.engine.local_addr();
+    let _held = hold_port(address);
     let rig = Rig::new();
     let client = rig.connect(ClientConfig { port: address.port(), ..rig.config() });
     until("the registration", || client.node_id().is_some());
@@ -701,6 +697,7 @@ impl Rig {
 fn a_thousand_nodes_live_over_one_connection_and_return_after_a_restart() {
     let server = Fixture::start_with(ServerConfig::default(), InboxLimits::default(), EventMask::DATA);
     let address = server.engine.local_addr();
+    let _held = hold_port(address);
     let rig = Rig::new();
     let client = rig.connect(ClientConfig { port: address.port(), node_id: Some("gateway".into()), ..rig.config() });
     let ids: Vec<_> = (1..1_000).map(|n| format!("device-{n}")).collect();
@@ -770,11 +767,11 @@ fn a_thousand_nodes_live_over_one_connection_and_return_after_a_restart() {
 
 #[test]
 fn a_gateway_says_itself_which_of_its_devices_are_alive() {
-    let config = ServerConfig { heartbeat_timeout: Duration::from_secs(1), ..ServerConfig::default() };
+    let config = ServerConfig { heartbeat_timeout: Duration::from_secs(5), ..ServerConfig::default() };
     let server = Fixture::start_with(config, InboxLimits::default(), EventMask::NONE);
     let rig = Rig::new();
     let port = server.engine.local_addr().port();
-    let config = ClientConfig { port, node_id: Some("gateway".into()), heartbeat_interval: Duration::from_millis(100), ..rig.config() };
+    let config = ClientConfig { port, node_id: Some("gateway".into()), heartbeat_interval: BEAT, ..rig.config() };
     let client = rig.connect(ClientConfig { heartbeat_all: false, ..config.clone() });
     let all = rig.connect(ClientConfig { node_id: Some("caring".into()), ..config });
     client.add_node("alive", "[]").unwrap();
@@ -798,17 +795,26 @@ fn a_gateway_says_itself_which_of_its_devices_are_alive() {
 }
 
 #[test]
+fn a_client_takes_no_more_nodes_than_it_may() {
+    // Nobody answers, so that it loses none of them meanwhile.
+    let rig = Rig::new();
+    let client = rig.connect(ClientConfig { max_nodes: 3, ..rig.config() });
+    client.add_node("a", "[]").unwrap();
+    client.add_node("b", "[]").unwrap();
+    let error = client.add_node("c", "[]").unwrap_err();
+    assert_eq!((error.kind, &*error.message), (ErrorKind::Limit, "The client has as many nodes as it may"));
+}
+
+#[test]
 fn nodes_that_the_server_refuses_are_told_and_the_others_are_served() {
     let config = ServerConfig { max_nodes_per_connection: 3, ..ServerConfig::default() };
     let server = Fixture::start_with(config, InboxLimits::default(), EventMask::NONE);
     let rig = Rig::new();
     let port = server.engine.local_addr().port();
-    let client = rig.connect(ClientConfig { port, node_id: Some("gateway".into()), max_nodes: 5, ..rig.config() });
+    let client = rig.connect(ClientConfig { port, node_id: Some("gateway".into()), ..rig.config() });
     for id in ["a", "b", "c", "d"] {
         client.add_node(id, "[]").unwrap();
     }
-    let error = client.add_node("e", "[]").unwrap_err();
-    assert_eq!((error.kind, &*error.message), (ErrorKind::Limit, "The client has as many nodes as it may"));
     let (mut registered, mut refused) = (Vec::new(), Vec::new());
     while registered.len() + refused.len() < 5 {
         match rig.event(&client) {

@@ -211,7 +211,9 @@ fn a_host_that_is_told_of_connections_and_does_not_listen_bounds_who_may_come_in
     let peers: Vec<_> = (0..200).map(|_| server.connect()).collect();
     server.until("accepting to pause", |_| server.inbox.stats().pauses > 0);
     let queued = server.inbox.stats().queued_events;
-    assert!((32..=40).contains(&queued), "{queued}: the queue and as much overflow again, per thread");
+    // Each thread looks for room first, and lets one in then.
+    let most = 32 + server.engine.stats().io_threads;
+    assert!((32..most).contains(&queued), "{queued}: the queue, as much overflow again, and one per other thread");
     for _ in 0..200 {
         assert!(matches!(server.event(), Event::Connect { .. }));
     }

@@ -8,10 +8,11 @@ use heartbus_core::hub::session::Context;
 use heartbus_core::hub::{Counters, Event, EventMask, Host, Hub, Journal, Limits, Link, Next, Now, Session, Timer, Wheel};
 use heartbus_core::wire::v1;
 use std::fmt::{Debug, Write};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Level, Metadata, Subscriber};
+use tracing::subscriber::Interest;
+use tracing::{Dispatch, Level, Metadata, Subscriber};
 
 /// Keeps what is logged: `LEVEL message {field=value}`.
 struct Log {
@@ -35,6 +36,11 @@ impl Visit for Line {
 }
 
 impl Subscriber for Log {
+    /// Asked each time: an answer that is kept could be that of another test's log.
+    fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
+        Interest::sometimes()
+    }
+
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         *metadata.level() <= self.level
     }
@@ -57,6 +63,10 @@ impl Subscriber for Log {
 
 /// What is logged at this level while the work is done.
 fn logged(level: Level, work: impl FnOnce()) -> Vec<String> {
+    // While there is only one, a thread that has none answers for all. So there are always two.
+    static OTHERS: LazyLock<[Dispatch; 2]> =
+        LazyLock::new(|| [Level::ERROR; 2].map(|level| Dispatch::new(Log { level, lines: Arc::default() })));
+    LazyLock::force(&OTHERS);
     let lines = Arc::<Mutex<Vec<String>>>::default();
     tracing::subscriber::with_default(Log { level, lines: lines.clone() }, work);
     let mut kept = lines.lock().unwrap();

@@ -8,10 +8,11 @@ use heartbus_core::error::Error;
 use heartbus_core::event::{Event, EventMask};
 use heartbus_core::inbox::Inbox;
 use heartbus_core::wire::{self, Decoded, Dialect, FrameType, v1, v2};
+use socket2::{Domain, Socket, Type};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -87,6 +88,16 @@ impl Fixture {
     }
 }
 
+/// Keeps a port for the servers of this test until it is dropped: the system would give it to whoever asks for any port.
+/// It does not listen, so that whoever does can have it beside this, and nobody is answered when nobody does.
+pub fn hold_port(address: SocketAddr) -> Socket {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.set_reuse_port(true).unwrap();
+    socket.bind(&address.into()).unwrap();
+    socket
+}
+
 /// Why a server with this configuration does not start.
 pub fn start_error(config: ServerConfig) -> Error {
     match Engine::start(&config, Inbox::new(InboxLimits::default()).unwrap()) {
@@ -143,6 +154,17 @@ impl Peer {
 
     pub fn raw(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
+    }
+
+    /// Sends pings and reads no answer, until the server has stopped reading.
+    pub fn ping_until_paused(&mut self, server: &Fixture) {
+        let pings = frame(4, 0, "").repeat(1000);
+        let (mut sent, deadline) = (0, deadline());
+        self.stream.set_nonblocking(true).unwrap();
+        while server.engine.stats().counts.reads_paused_by_peer == 0 {
+            sent = (sent + self.stream.write(&pings[sent..]).unwrap_or(0)) % pings.len();
+            assert!(Instant::now() < deadline, "reading never paused");
+        }
     }
 
     /// Moves the peer out, to be used on another thread.
