@@ -1,4 +1,5 @@
-//! All nodes that are online, by id and by channel.
+//! All nodes that are online, by id and by channel. Between the event of its leaving and its removal a node is in the tables
+//! still, but is shown to nobody.
 //!
 //! Owns two tables that every thread uses. The keys stand in the nodes themselves, so an entry is one pointer. Each table is
 //! cut into shards with a lock of their own. The nodes have an order, that of the hashes of their ids, in which they can be
@@ -31,12 +32,12 @@ struct Table(Box<[RwLock<Shard>]>);
 impl Directory {
     pub(super) fn get(&self, id: &str) -> Option<Arc<Node>> {
         let hash = self.random.hash_one(id);
-        self.by_id.read(hash).find(hash, |node| **node.id() == *id).cloned()
+        self.by_id.read(hash).find(hash, |node| **node.id() == *id).filter(|node| node.is_online()).cloned()
     }
 
     pub(super) fn of_channel(&self, channel_id: u32) -> Option<Arc<Node>> {
         let hash = hash_of_channel(channel_id);
-        self.by_channel.read(hash).find(hash, |node| node.channel_id() == channel_id).cloned()
+        self.by_channel.read(hash).find(hash, |node| node.channel_id() == channel_id).filter(|node| node.is_online()).cloned()
     }
 
     pub(super) fn channel_count(&self) -> usize {
@@ -102,7 +103,7 @@ impl Directory {
             let nodes = self.by_id.read_at(shard);
             // `visit` may lock.
             fetch_ahead(&nodes, |node| node.link().queued());
-            if nodes.iter().try_for_each(&mut visit).is_break() {
+            if nodes.iter().filter(|node| node.is_online()).try_for_each(&mut visit).is_break() {
                 return;
             }
         }
@@ -119,7 +120,8 @@ impl Directory {
         for index in shard_of(from)..self.by_id.0.len() {
             let shard = self.by_id.read_at(index);
             fetch_ahead(&shard, |node| node.id().as_bytes().first().copied().unwrap_or_default().into());
-            let ahead = shard.iter().map(|node| (place(self.hash(node)), node)).filter(|(place, _)| *place >= from);
+            let online = shard.iter().filter(|node| node.is_online());
+            let ahead = online.map(|node| (place(self.hash(node)), node)).filter(|(place, _)| *place >= from);
             let mut ahead: Vec<(u64, &Arc<Node>)> = ahead.collect();
             let room = limit - nodes.len();
             let mut end = None;

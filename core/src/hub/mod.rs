@@ -195,8 +195,7 @@ impl Hub {
     }
 
     pub fn node(&self, id: &str) -> Option<Arc<Node>> {
-        // Between the event of its leaving and its removal a node is in the tables still.
-        self.nodes.get(id).filter(|node| node.is_online())
+        self.nodes.get(id)
     }
 
     /// Up to `max` nodes, in no particular order.
@@ -206,9 +205,7 @@ impl Hub {
             if some.len() >= max {
                 return ControlFlow::Break(());
             }
-            if node.is_online() {
-                some.push(node.clone());
-            }
+            some.push(node.clone());
             ControlFlow::Continue(())
         });
         some
@@ -219,9 +216,7 @@ impl Hub {
     /// online all the time from the first page to the last is in exactly one of them. At a million nodes a page of 100 costs
     /// about as much as looking at a thousand.
     pub fn page(&self, after: Option<u64>, limit: usize) -> (Vec<Arc<Node>>, Option<u64>) {
-        let (mut page, next) = self.nodes.page(after, limit);
-        page.retain(|node| node.is_online());
-        (page, next)
+        self.nodes.page(after, limit)
     }
 
     /// What `after` is for the page that begins behind this node.
@@ -230,7 +225,7 @@ impl Hub {
     }
 
     pub fn node_of_channel(&self, channel_id: u32) -> Option<Arc<Node>> {
-        self.nodes.of_channel(channel_id).filter(|node| node.is_online())
+        self.nodes.of_channel(channel_id)
     }
 
     /// The node of a connection, of several the one that registered last. Looks at every node.
@@ -241,8 +236,7 @@ impl Hub {
         }
         let mut newest: Option<Arc<Node>> = None;
         self.nodes.each(|node| {
-            let is_its = node.connection_id() == connection_id && node.is_online();
-            if is_its && newest.as_ref().is_none_or(|other| other.registered_at() <= node.registered_at()) {
+            if node.connection_id() == connection_id && newest.as_ref().is_none_or(|other| other.registered_at() <= node.registered_at()) {
                 newest = Some(node.clone());
             }
             ControlFlow::Continue(())
