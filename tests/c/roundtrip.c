@@ -908,6 +908,33 @@ static void leave_child(int code) {
     _exit(255);
 }
 
+#ifdef __SANITIZE_ADDRESS__
+enum { FORKS = 5 };
+#else
+enum { FORKS = 1 };
+#endif
+
+/* Forks off a child that works and leaves, and says how it ended. One that hangs is killed. With AddressSanitizer there is a
+   second: before gcc 14 it takes the locks of its allocator into the child as they are, whoever held them (glibc does not). */
+static int status_of_child(void (*work)(const void *), const void *argument) {
+    int status = -1;
+    for (int forks = 0; forks < FORKS; forks++) {
+        fflush(stdout);
+        pid_t child = fork();
+        if (child == 0) {
+            alarm(30);
+            signal(SIGALRM, SIG_DFL);
+            passed = failed = 0;
+            work(argument);
+            leave_child(failed ? 255 : passed);
+        }
+        waitpid(child, &status, 0);
+        if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGALRM)
+            break;
+    }
+    return status;
+}
+
 static void on_alarm(int signal) { (void)signal; }
 
 static void waiting_ends(void) {
@@ -1023,6 +1050,10 @@ static void all_refuse(handles h, heartbus_status wanted, const char *text, cons
     check(wrong == 0 && untouched, "%s: %d functions refuse it and write nothing", sentence, calls);
 }
 
+static void its_parents_are_refused(const void *handles_of_parent) {
+    all_refuse(*(const handles *)handles_of_parent, HEARTBUS_WRONG_PROCESS, "belongs to the parent process", "nor its parent's in a forked child");
+}
+
 static void every_function_knows_its_handle(void) {
     char path[64], config[160];
     snprintf(path, sizeof path, "/tmp/heartbus-handles-%d.sock", (int)getpid());
@@ -1036,18 +1067,8 @@ static void every_function_knows_its_handle(void) {
     all_refuse(strangers, HEARTBUS_INVALID_ARGUMENT, "no handle", "nor is the address of something else");
     handles swapped = {(heartbus_server *)mine.clients, (heartbus_clients *)mine.log, (heartbus_log *)mine.bus, (heartbus_bus *)mine.server};
     all_refuse(swapped, HEARTBUS_INVALID_ARGUMENT, "another kind", "nor a handle of another kind");
-    fflush(stdout);
-    pid_t child = fork();
-    if (child == 0) {
-        alarm(30);
-        signal(SIGALRM, SIG_DFL);
-        failed = 0;
-        all_refuse(mine, HEARTBUS_WRONG_PROCESS, "belongs to the parent process", "nor its parent's in a forked child");
-        leave_child(failed);
-    }
-    int status = -1;
-    waitpid(child, &status, 0);
-    check(status == 0, "and the child ends in order");
+    int status = status_of_child(its_parents_are_refused, &mine);
+    check(WIFEXITED(status) && WEXITSTATUS(status) == 1, "and the child ends in order");
     check(heartbus_bus_heartbeat_timeout(mine.bus, (double *)config) == HEARTBUS_OK && heartbus_bus_free(mine.bus) == HEARTBUS_OK &&
               heartbus_clients_free(mine.clients) == HEARTBUS_OK && heartbus_log_free(mine.log) == HEARTBUS_OK &&
               heartbus_server_free(mine.server) == HEARTBUS_OK,
@@ -1055,44 +1076,39 @@ static void every_function_knows_its_handle(void) {
     all_refuse(mine, HEARTBUS_INVALID_ARGUMENT, "freed already", "then none of them is a handle");
 }
 
+static void a_child_is_refused(const void *nothing) {
+    (void)nothing;
+    heartbus_server *server = the_server.server;
+    heartbus_clients *clients = the_clients.clients;
+    heartbus_event event;
+    heartbus_node node;
+    size_t count;
+    uint64_t client_id;
+    int fd;
+    const char *text = "belongs to the parent process";
+    check_refused(heartbus_server_send(server, TEXT("x"), TEXT("x"), 0),
+                  HEARTBUS_WRONG_PROCESS, text, "a forked child cannot send for its parent's server");
+    check_refused(heartbus_server_poll(server, &event, 1, -1, &count), HEARTBUS_WRONG_PROCESS, text, "nor poll it");
+    check_refused(heartbus_server_node(server, TEXT("x"), &node), HEARTBUS_WRONG_PROCESS, text, "nor ask it for nodes");
+    check_refused(heartbus_server_fd(server, &fd), HEARTBUS_WRONG_PROCESS, text, "nor for its descriptor");
+    check_refused(heartbus_server_stop(server), HEARTBUS_WRONG_PROCESS, text, "nor stop it");
+    check_refused(heartbus_server_free(server), HEARTBUS_WRONG_PROCESS, text, "nor free it");
+    check_refused(heartbus_client_connect(clients, TEXT("{}"), &client_id),
+                  HEARTBUS_WRONG_PROCESS, text, "nor start clients in its group");
+    check_refused(heartbus_client_send(clients, bob, TEXT("x"), 0), HEARTBUS_WRONG_PROCESS, text, "nor send for its clients");
+    check_refused(heartbus_clients_free(clients), HEARTBUS_WRONG_PROCESS, text, "nor free them");
+    check_refused(heartbus_server_nodes(server, &client_id, &node, 1, &count),
+                  HEARTBUS_WRONG_PROCESS, text, "nor list the nodes of the server");
+    heartbus_log *log = NULL;
+    check(heartbus_log_start(HEARTBUS_LOG_INFO, &log) == HEARTBUS_OK && heartbus_log_free(log) == HEARTBUS_OK, "it has a log of its own");
+    heartbus_server *own = NULL;
+    check(start_server("{\"host\":\"127.0.0.1\",\"port\":0}", 0, &own) == HEARTBUS_OK, "but it starts a server of its own");
+    check(heartbus_server_stop(own) == HEARTBUS_OK && heartbus_server_free(own) == HEARTBUS_OK, "stops and frees it");
+    check_refused(heartbus_server_free(own), HEARTBUS_INVALID_ARGUMENT, "no handle", "but not twice");
+}
+
 static void a_forked_child_is_refused(void) {
-    fflush(stdout);
-    pid_t child = fork();
-    if (child == 0) {
-        alarm(30); /* A child that hangs is killed. */
-        signal(SIGALRM, SIG_DFL);
-        passed = failed = 0;
-        heartbus_server *server = the_server.server;
-        heartbus_clients *clients = the_clients.clients;
-        heartbus_event event;
-        heartbus_node node;
-        size_t count;
-        uint64_t client_id;
-        int fd;
-        const char *text = "belongs to the parent process";
-        check_refused(heartbus_server_send(server, TEXT("x"), TEXT("x"), 0),
-                      HEARTBUS_WRONG_PROCESS, text, "a forked child cannot send for its parent's server");
-        check_refused(heartbus_server_poll(server, &event, 1, -1, &count), HEARTBUS_WRONG_PROCESS, text, "nor poll it");
-        check_refused(heartbus_server_node(server, TEXT("x"), &node), HEARTBUS_WRONG_PROCESS, text, "nor ask it for nodes");
-        check_refused(heartbus_server_fd(server, &fd), HEARTBUS_WRONG_PROCESS, text, "nor for its descriptor");
-        check_refused(heartbus_server_stop(server), HEARTBUS_WRONG_PROCESS, text, "nor stop it");
-        check_refused(heartbus_server_free(server), HEARTBUS_WRONG_PROCESS, text, "nor free it");
-        check_refused(heartbus_client_connect(clients, TEXT("{}"), &client_id),
-                      HEARTBUS_WRONG_PROCESS, text, "nor start clients in its group");
-        check_refused(heartbus_client_send(clients, bob, TEXT("x"), 0), HEARTBUS_WRONG_PROCESS, text, "nor send for its clients");
-        check_refused(heartbus_clients_free(clients), HEARTBUS_WRONG_PROCESS, text, "nor free them");
-        check_refused(heartbus_server_nodes(server, &client_id, &node, 1, &count),
-                      HEARTBUS_WRONG_PROCESS, text, "nor list the nodes of the server");
-        heartbus_log *log = NULL;
-        check(heartbus_log_start(HEARTBUS_LOG_INFO, &log) == HEARTBUS_OK && heartbus_log_free(log) == HEARTBUS_OK, "it has a log of its own");
-        heartbus_server *own = NULL;
-        check(start_server("{\"host\":\"127.0.0.1\",\"port\":0}", 0, &own) == HEARTBUS_OK, "but it starts a server of its own");
-        check(heartbus_server_stop(own) == HEARTBUS_OK && heartbus_server_free(own) == HEARTBUS_OK, "stops and frees it");
-        check_refused(heartbus_server_free(own), HEARTBUS_INVALID_ARGUMENT, "no handle", "but not twice");
-        leave_child(failed ? 255 : passed);
-    }
-    int status = 0;
-    waitpid(child, &status, 0);
+    int status = status_of_child(a_child_is_refused, NULL);
     bool all = WIFEXITED(status) && WEXITSTATUS(status) != 255;
     passed += all ? WEXITSTATUS(status) : 0;
     check(all, "the child ends in order");
