@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a worker waits for an answer of the engine's.
-pub const ANSWER_TIME: Duration = Duration::from_secs(3);
+pub const ANSWER_TIME: Duration = Duration::from_secs(1);
 
 /// Nodes that are asked for at a time where somebody wants all of them.
 const PAGE: u32 = 1000;

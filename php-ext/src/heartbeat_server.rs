@@ -55,7 +55,7 @@ const TELLING_TIME: Duration = Duration::from_secs(2);
 const WORKER_TELLING_TIME: Duration = Duration::from_millis(3800);
 
 /// A worker that is told to stop sees within this time that its engine stops too; else it goes alone.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// What a script can subscribe to.
 #[derive(Copy, Clone, PartialEq)]

@@ -26,21 +26,24 @@ final class BusyCallbackTest extends TestCase
     /** @dataProvider signals */
     public function test_a_stop_does_not_wait_for_thirty_seconds_of_callbacks(int $signals): void
     {
-        $server = $this->server([], self::SCRIPT);
-        $other = $server->node('other');
-        $server->node('chatty')->bytes(str_repeat(Frame::bytes(Frame::DATA, 'x'), 3000));
-        $this->until(fn () => $server->counter('data_in') === 3000, 'all have arrived');
-        $since = microtime(true);
-        $server->process->signal(SIGTERM);
-        $other->expectError(503, 'Server is shutting down');
-        if ($signals === 2) {
+        self::assertTakesLessThan($signals === 2 ? 3.0 : 5.0, function () use ($signals): float {
+            $server = $this->server([], self::SCRIPT);
+            $other = $server->node('other');
+            $server->node('chatty')->bytes(str_repeat(Frame::bytes(Frame::DATA, 'x'), 3000));
+            $this->until(fn () => $server->counter('data_in') === 3000, 'all have arrived');
+            $since = microtime(true);
             $server->process->signal(SIGTERM);
-        }
-        $other->expectClosed();
-        self::assertSame(0, $server->process->exitCode(20));
-        self::assertLessThan(10.0, microtime(true) - $since);
-        self::assertCount(1, $server->process->said('stop'));
-        self::assertStringContainsString('not all events were told', $server->process->errors());
+            $other->expectError(503, 'Server is shutting down');
+            if ($signals === 2) {
+                $server->process->signal(SIGTERM);
+            }
+            $other->expectClosed();
+            self::assertSame(0, $server->process->exitCode(20));
+            $seconds = microtime(true) - $since;
+            self::assertCount(1, $server->process->said('stop'));
+            self::assertStringContainsString('not all events were told', $server->process->errors());
+            return $seconds;
+        });
     }
 
     public static function signals(): array

@@ -324,9 +324,15 @@ final class CommandsTest extends TestCase
     public function test_workerman_waits_five_seconds_before_it_kills_or_longer_where_it_was_told_to(string $workerman): void
     {
         foreach ([2 => 5, 5 => 5, 7 => 7] as $told => $waited) {
-            [$app, , $server] = $this->serve($workerman, 1, "Worker::\$stopTimeout = $told; \$server->on('start', fn () => say('waits', Worker::\$stopTimeout));");
+            [$app, $port, $server] = $this->serve($workerman, 1, "Worker::\$stopTimeout = $told; \$server->on('start', fn () => say('waits', Worker::\$stopTimeout));");
             self::assertSame([$waited], $server->next('waits'));
+            $peer = Peer::connect($port);
+            $peer->register('a');
+            // Long enough for what a stop takes while somebody does not close his side.
             $app->command('server.php', 'stop');
+            $peer->expectError(503, 'Server is shutting down');
+            self::assertSame(0, $server->exitCode());
+            self::assertCount(1, $server->said('stop'));
         }
     }
 

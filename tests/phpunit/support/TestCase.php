@@ -43,6 +43,24 @@ abstract class TestCase extends \PHPUnit\Framework\TestCase
         return PhpProcess::run($code, $arguments, $options);
     }
 
+    /**
+     * A busy machine delays some tries; what takes long by itself does so each time.
+     *
+     * @param callable(): float $try does it, and returns how many seconds it took
+     */
+    protected static function assertTakesLessThan(float $limit, callable $try): void
+    {
+        for ($tries = 1; ($seconds = $try()) >= $limit && $tries < 4; $tries++);
+        self::assertLessThan($limit, $seconds);
+    }
+
+    /** A moment between $since and now, as whatever clock of the machine reads it, to the hundredth. */
+    protected static function assertSince(float $since, float $moment): void
+    {
+        self::assertGreaterThan($since - 0.01, $moment);
+        self::assertLessThan(microtime(true) + 0.01, $moment);
+    }
+
     protected function until(callable $condition, string $what, float $seconds = 10): void
     {
         Wait::until($condition, $what, $seconds, fn () => implode("\n", array_map(fn (PhpProcess $process) => $process->transcript(), PhpProcess::all())));
