@@ -6,11 +6,12 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test bench doctor build install uninstall setup header fuzz clean
+.PHONY: help run demo check test bench doctor build install uninstall setup header fuzz clean
 
 help:
 	@echo "make run     build, then start a heartbeat server on port $(PORT) (PORT=9600 make run picks another)"
 	@echo "make demo    the same with 1,000 real clients for ten seconds"
+	@echo "make check   what changes want: formatting, lints, Rust tests, headers, stubs, a look at C and PHP (6 minutes at most)"
 	@echo "make test    every test: Rust, C, PHP in real processes, formatting, lints"
 	@echo "make bench   measure everything, write docs/BENCHMARKS.md (20 minutes; QUICK=1 make bench takes 3)"
 	@echo "make doctor  check whether this machine is set up for many connections"
@@ -26,6 +27,10 @@ run: build
 
 demo: build
 	@exec scripts/demo
+
+check:
+	@scripts/setup test
+	@exec scripts/test --quick
 
 test:
 	@scripts/setup test

@@ -73,7 +73,7 @@ final class PhpProcess
     /** The extension's file, as this process was told to load it. */
     public static function extension(): string
     {
-        return dirname(__DIR__, 3) . '/build/heartbus.so';
+        return (getenv('BUILD_DIR') ?: dirname(__DIR__, 3) . '/build') . '/heartbus.so';
     }
 
     private function __construct(string $file, array $arguments, array $options)
