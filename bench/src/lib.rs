@@ -4,6 +4,7 @@
 //! and the instruction counts look at the pure hub by itself.
 #![forbid(unsafe_code)]
 
+pub mod attack;
 pub mod cells;
 pub mod flame;
 pub mod fleet;

@@ -1,5 +1,6 @@
 //! The command line of the benchmarks.
 
+use heartbus_bench::attack::{ATTACKS, Attack};
 use heartbus_bench::cells::{self, Settings};
 use heartbus_bench::fleet::{Fleet, Window};
 use heartbus_bench::floor::{self, Reply};
@@ -23,6 +24,8 @@ run     measures everything and writes BENCHMARKS.md
   --seconds S          each is measured, after a warm-up that does not count (1.5; --quick: 0.5)
   --server-cores LIST  0; the load generator has the next one, or --load-cores LIST
   --dialect v1         only this one
+attack  lets strangers do what they can to a server that others use; fails where these notice
+  --only A,B           some of the attacks; without, all
 load    keeps a running server busy, and says what that took
   --port P --pid PID   the server and its process
   --protocol NAME      v1, v2, floor-v1, floor-v2, redis, mqtt, nats (v1)
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_env();
     let result = match arguments.subcommand() {
         Ok(Some(command)) if command == "run" => run(arguments),
+        Ok(Some(command)) if command == "attack" => attack(arguments),
         Ok(Some(command)) if command == "load" => load(arguments),
         Ok(Some(command)) if command == "floor" => floor(arguments),
         Ok(Some(command)) if command == "flame" => flame(arguments),
@@ -134,6 +138,51 @@ fn run(mut arguments: Arguments) -> Result<()> {
     report.write(&out, &introduction)?;
     eprintln!("wrote {} after {:.0} s", out.join("BENCHMARKS.md").display(), began.elapsed().as_secs_f64());
     if failed.is_empty() { Ok(()) } else { Err(Error::new(failed.join("; "))) }
+}
+
+/// A machine that is shared can hold any process up for longer than the 50 ms that a bystander of a quiet one waits.
+const LONGEST_WAIT: Duration = Duration::from_millis(500);
+
+fn attack(mut arguments: Arguments) -> Result<()> {
+    let only: Option<String> = arguments.opt_value_from_str("--only")?;
+    no_more(arguments)?;
+    let wanted = |attack: &&Attack| only.as_ref().is_none_or(|only| only.split(',').any(|one| one == attack.name));
+    let mut failed = Vec::new();
+    let mut count = 0;
+    println!("| attack | took | longest wait of a bystander | cut off | memory grew by at most | and by, afterwards | it says it kept |");
+    println!("|---|---|---|---|---|---|---|");
+    for attack in ATTACKS.iter().filter(wanted) {
+        count += 1;
+        let outcome = attack.run()?;
+        let mb = |bytes: u64| bytes as f64 / 1e6;
+        println!(
+            "| {}: {} | {:.1} s | {} | {} | {:.0} MB | {:.0} MB | {:.0} MB |",
+            attack.name,
+            attack.what,
+            outcome.took.as_secs_f64(),
+            outcome.longest_wait.map_or("cut off".into(), |wait| format!("{:.0} ms", wait.as_secs_f64() * 1e3)),
+            outcome.cut_off,
+            mb(outcome.grown),
+            mb(outcome.left),
+            mb(outcome.accounted),
+        );
+        // Where it is stopped, everybody waits for that.
+        let patience = LONGEST_WAIT + attack.stops;
+        let faults = [
+            (outcome.longest_wait.is_some_and(|wait| wait > patience), "the bystander waited too long"),
+            (outcome.cut_off > 0, "healthy nodes were cut off"),
+            (outcome.grown > attack.allowance(), "memory grew by more than it may"),
+        ];
+        failed.extend(faults.iter().filter(|(is, _)| *is).map(|(_, fault)| format!("{}: {fault}", attack.name)));
+    }
+    if count == 0 {
+        return Err(Error::new("there is no such attack"));
+    }
+    if !failed.is_empty() {
+        return Err(Error::new(failed.join("; ")));
+    }
+    println!("OK ({count} attacks, and nobody else noticed)");
+    Ok(())
 }
 
 fn load(mut arguments: Arguments) -> Result<()> {

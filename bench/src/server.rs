@@ -215,7 +215,7 @@ pub fn find(program: &str) -> Option<PathBuf> {
 }
 
 /// A port below those that the system gives to outgoing connections, so that none of ours takes it meanwhile.
-fn free_port() -> Result<u16> {
+pub fn free_port() -> Result<u16> {
     for _ in 0..1000 {
         let port = fastrand::u16(20_000..32_000);
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
