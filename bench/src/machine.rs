@@ -53,10 +53,7 @@ impl Default for Machine {
             max_nodes_per_connection: 1_000_000,
             max_nodes: 10_000_000,
             max_frame_bytes: 1 << 20,
-            outbox_bytes: 1 << 20,
-            close_slow_consumers: true,
-            rate_limit: None,
-            max_requests_per_second: 0,
+            ..Limits::default()
         };
         Machine {
             hub: Hub::new(limits, Arc::new(Nobody)),

@@ -8,6 +8,7 @@ use crate::desk::Counter;
 use crate::error::{Error, ErrorKind};
 use crate::event::EventMask;
 use crate::hub::dispatch::{DispatchLimits, DispatchStats};
+use crate::hub::memory::Part;
 use crate::hub::{Host, Hub, Refusal, Timings};
 use crate::inbox::Inbox;
 use crate::net::bus::BusServer;
@@ -237,7 +238,7 @@ impl Engine {
             connections_active: shared.connection_count(),
             max_connections: shared.max_connections,
             io_threads: server.io_threads(),
-            buffered_bytes: shared.hub.buffered(),
+            buffered_bytes: shared.hub.memory().of(Part::Input) + shared.hub.memory().of(Part::Output),
             inbox: self.inbox().map(|inbox| inbox.stats()).unwrap_or_default(),
             dispatch: match &self.running.events {
                 Events::Inbox(_) => DispatchStats::default(),

@@ -58,10 +58,7 @@ impl Thread {
             max_nodes_per_connection: 10_000,
             max_nodes: 1_000_000,
             max_frame_bytes: 1 << 20,
-            outbox_bytes: 1 << 20,
-            close_slow_consumers: true,
-            rate_limit: None,
-            max_requests_per_second: 0,
+            ..Limits::default()
         };
         Thread {
             hub: Hub::new(limits, host),

@@ -102,10 +102,7 @@ impl Bus {
             max_nodes_per_connection: 10_000,
             max_nodes: 2_000_000,
             max_frame_bytes: 1 << 20,
-            outbox_bytes: 1 << 20,
-            close_slow_consumers: true,
-            rate_limit: None,
-            max_requests_per_second: 0,
+            ..Limits::default()
         };
         change(&mut limits);
         let hub = Arc::new(Hub::new(limits, host.clone()));

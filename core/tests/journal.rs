@@ -117,9 +117,8 @@ impl Thread {
             max_nodes: 1000,
             max_frame_bytes: 1000,
             outbox_bytes: 1000,
-            close_slow_consumers: true,
             rate_limit: capacity.map(|capacity| RateLimit { capacity, refill_per_second: 0.0, by: RateLimitBy::Connection }),
-            max_requests_per_second: 0,
+            ..Limits::default()
         };
         Thread {
             hub: Hub::new(limits, Arc::new(Nobody)),

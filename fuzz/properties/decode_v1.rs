@@ -63,8 +63,8 @@ fn check_round_trip(frame: &Frame<'_>) {
     let payload = frame.payload.bytes();
     let mut encoded = Vec::new();
     v1::encode(frame.frame_type.0, frame.channel_id, &payload, &mut encoded).expect("a decoded payload is UTF-8");
-    let tail = v1::encode_tail(&payload).expect("a decoded payload is UTF-8");
-    let mut parts = Vec::new();
+    let (mut tail, mut parts) = (Vec::new(), Vec::new());
+    v1::encode_tail(&payload, &mut tail).expect("a decoded payload is UTF-8");
     v1::encode_head(frame.frame_type.0, frame.channel_id, tail.len(), &mut parts);
     assert_eq!([&parts[..], &tail].concat(), encoded);
     assert!(encoded[HEADER_LEN..].is_ascii());

@@ -36,10 +36,11 @@ enum Kind {
     Failed,
     CallerRefused,
     CallerHungUpOn,
+    ClosedForMemory,
 }
 
 /// In the order of the enum: what the count of those left out is told of, at which level, and how many there may be.
-const KINDS: [(&str, Level, u32); 13] = [
+const KINDS: [(&str, Level, u32); 14] = [
     ("Connection established", Level::INFO, LIVES),
     ("Node registered", Level::INFO, LIVES),
     ("Node disconnected", Level::INFO, LIVES),
@@ -53,6 +54,7 @@ const KINDS: [(&str, Level, u32); 13] = [
     ("Failed to handle message", Level::ERROR, COMPLAINTS),
     ("A caller of the bus was refused", Level::INFO, COMPLAINTS),
     ("A caller of the bus was hung up on", Level::WARN, COMPLAINTS),
+    ("Connection closed to free memory", Level::WARN, COMPLAINTS),
 ];
 
 #[derive(Copy, Clone, Default)]
@@ -179,6 +181,14 @@ impl Journal {
     pub fn caller_hung_up_on(&mut self, caller: &dyn Display, why: &dyn Display, now: Now) {
         if enabled!(Level::WARN) && self.may(Kind::CallerHungUpOn, now) {
             warn!(%caller, "A caller of the bus was hung up on: {why}");
+        }
+    }
+
+    /// Everything that is kept was too much, and this connection held most of it.
+    pub fn closed_for_memory(&mut self, link: &Link, bytes: usize, now: Now) {
+        if enabled!(Level::WARN) && self.may(Kind::ClosedForMemory, now) {
+            let (connection_id, ip, port) = (link.connection_id(), link.peer().ip(), link.peer().port());
+            warn!(connection_id, %ip, port, bytes, "Connection closed to free memory");
         }
     }
 

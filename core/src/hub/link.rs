@@ -4,8 +4,9 @@
 //! owns it takes [`Letter`]s.
 
 use super::event::{CloseReason, Resume};
+use super::frame::Frame;
+use super::memory::Memory;
 use crate::wire::Dialect;
-use bytes::Bytes;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -22,8 +23,7 @@ pub struct Letter {
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Wish {
-    /// Write a frame, given in two parts, of which the second may be empty.
-    Write([Bytes; 2]),
+    Write(Frame),
     Evict(Eviction),
     /// The connection is to end; what was to be written before is written first where the peer still reads.
     End(CloseReason),
@@ -34,6 +34,11 @@ pub enum Wish {
 /// Takes letters to the thread that owns a connection, in the order in which they were posted.
 pub trait Postbox: Send + Sync {
     fn post(&self, letter: Letter);
+
+    /// Where what the connections' peers make us keep is counted.
+    fn memory(&self) -> &Memory {
+        Memory::nobodys()
+    }
 }
 
 /// There is one per connection, so every byte counts.
@@ -151,18 +156,19 @@ impl Link {
         self.heartbeats.store(self.heartbeats.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
-    /// Queues one frame, of `len` bytes in two parts, behind what waits already. A frame that is larger than `limit` still goes
-    /// into an empty outbox: the frame limit bounds it.
+    /// Queues one frame behind what waits already. A frame that is larger than `limit` still goes into an empty outbox: the frame
+    /// limit bounds it.
     ///
     /// # Errors
     /// [`PushError::Full`] with `end` given also asks for the end of the connection, for that reason.
-    pub fn push(&self, parts: [Bytes; 2], len: usize, limit: usize, end: Option<CloseReason>) -> Result<(), PushError> {
+    pub fn push(&self, frame: Frame, limit: usize, end: Option<CloseReason>) -> Result<(), PushError> {
         if self.has(ENDING) {
             return Err(PushError::Closed);
         }
+        let len = frame.len();
         let room = |queued: usize| (queued == 0 || queued + len <= limit).then_some(queued + len);
         if self.queued.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_ok() {
-            self.post(Wish::Write(parts));
+            self.post(Wish::Write(frame));
             return Ok(());
         }
         if let Some(reason) = end
@@ -177,6 +183,12 @@ impl Link {
         self.post(Wish::Evict(Eviction { channel_id, why }));
     }
 
+    /// The connection has to end.
+    pub fn end(&self, why: CloseReason) {
+        self.close();
+        self.post(Wish::End(why));
+    }
+
     /// From now on no push is taken. Returns whether that is new.
     pub fn close(&self) -> bool {
         self.flags.fetch_or(ENDING, Ordering::AcqRel) & ENDING == 0
@@ -185,6 +197,10 @@ impl Link {
     /// Whether one of these flags is set.
     fn has(&self, flags: u8) -> bool {
         self.flags.load(Ordering::Acquire) & flags != 0
+    }
+
+    pub fn memory(&self) -> &Memory {
+        self.postbox.memory()
     }
 
     fn post(&self, wish: Wish) {
@@ -200,7 +216,9 @@ impl Resume for Link {
 
 #[cfg(test)]
 mod tests {
+    use super::super::frame::Body;
     use super::*;
+    use crate::wire::{FrameType, v2};
     use std::sync::Mutex;
 
     #[derive(Default)]
@@ -224,8 +242,15 @@ mod tests {
         (Link::new(1, ([127, 0, 0, 1], 1).into(), 5, pile.clone()), pile)
     }
 
+    const LIMIT: usize = 1000;
+
+    fn frame(len: usize) -> Frame {
+        let body = Body::encode(Dialect::V2, &vec![0; len - v2::HEADER_LEN], &Arc::new(Memory::new(1))).unwrap();
+        Frame::new(Dialect::V2, FrameType::DATA, 1, body)
+    }
+
     fn push(link: &Link, len: usize, end: Option<CloseReason>) -> Result<(), PushError> {
-        link.push([Bytes::from(vec![0; len]), Bytes::new()], len, 100, end)
+        link.push(frame(len), LIMIT, end)
     }
 
     #[test]
@@ -236,35 +261,35 @@ mod tests {
     #[test]
     fn a_full_outbox_refuses_and_stays_as_it_was() {
         let (link, pile) = link();
-        push(&link, 60, None).unwrap();
-        assert_eq!(push(&link, 41, None), Err(PushError::Full));
-        push(&link, 40, None).unwrap();
-        assert_eq!((link.queued(), pile.take().len()), (100, 2));
+        push(&link, 600, None).unwrap();
+        assert_eq!(push(&link, 401, None), Err(PushError::Full));
+        push(&link, 400, None).unwrap();
+        assert_eq!((link.queued(), pile.take().len()), (LIMIT, 2));
     }
 
     #[test]
     fn bytes_that_were_taken_but_not_written_still_count() {
         let (link, pile) = link();
-        push(&link, 80, None).unwrap();
+        push(&link, 800, None).unwrap();
         pile.take();
-        assert_eq!(push(&link, 40, None), Err(PushError::Full));
-        link.remove_queued(80);
-        push(&link, 40, None).unwrap();
+        assert_eq!(push(&link, 400, None), Err(PushError::Full));
+        link.remove_queued(800);
+        push(&link, 400, None).unwrap();
     }
 
     #[test]
     fn one_frame_above_the_limit_goes_into_an_empty_outbox_only() {
         let (link, _) = link();
-        push(&link, 500, None).unwrap();
-        assert_eq!(push(&link, 1, None), Err(PushError::Full));
+        push(&link, 5 * LIMIT, None).unwrap();
+        assert_eq!(push(&link, 12, None), Err(PushError::Full));
     }
 
     #[test]
     fn the_slow_consumer_policy_asks_for_the_end_once_and_refuses_what_follows() {
         let (link, pile) = link();
-        push(&link, 100, Some(CloseReason::SlowConsumer)).unwrap();
-        assert_eq!(push(&link, 1, Some(CloseReason::SlowConsumer)), Err(PushError::Full));
-        assert_eq!(push(&link, 1, Some(CloseReason::SlowConsumer)), Err(PushError::Closed));
+        push(&link, LIMIT, Some(CloseReason::SlowConsumer)).unwrap();
+        assert_eq!(push(&link, 12, Some(CloseReason::SlowConsumer)), Err(PushError::Full));
+        assert_eq!(push(&link, 12, Some(CloseReason::SlowConsumer)), Err(PushError::Closed));
         assert!(matches!(pile.take()[..], [Wish::Write(_), Wish::End(CloseReason::SlowConsumer)]));
     }
 
@@ -273,17 +298,17 @@ mod tests {
         let (link, pile) = link();
         push(&link, 30, None).unwrap();
         assert!(link.close() && !link.close());
-        assert_eq!(push(&link, 1, None), Err(PushError::Closed));
+        assert_eq!(push(&link, 12, None), Err(PushError::Closed));
         assert_eq!((link.queued(), pile.take().len()), (30, 1));
     }
 
     #[test]
     fn letters_come_in_the_order_of_posting() {
         let (link, pile) = link();
-        push(&link, 1, None).unwrap();
+        push(&link, 12, None).unwrap();
         link.evict(7, CloseReason::Kicked);
         link.resume();
         let eviction = Eviction { channel_id: 7, why: CloseReason::Kicked };
-        assert_eq!(pile.take(), [Wish::Write([vec![0].into(), Bytes::new()]), Wish::Evict(eviction), Wish::Resume]);
+        assert_eq!(pile.take(), [Wish::Write(frame(12)), Wish::Evict(eviction), Wish::Resume]);
     }
 }

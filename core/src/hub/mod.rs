@@ -10,8 +10,10 @@ pub mod counters;
 mod directory;
 pub mod dispatch;
 pub mod event;
+pub mod frame;
 pub mod journal;
 pub mod link;
+pub mod memory;
 pub mod node;
 mod nodes;
 pub mod rate;
@@ -23,17 +25,17 @@ pub use counters::{Counters, Counts, Distribution, Timings};
 pub use event::{Departure, Event, EventMask, Host};
 pub use journal::Journal;
 pub use link::Link;
+pub use memory::Memory;
 pub use node::{Node, NodeInfo};
 pub use session::{Next, Session};
 pub use wheel::Wheel;
 
-use crate::wire::{self, Dialect, FrameType, NotUtf8, v1, v2};
-use bytes::{Bytes, BytesMut};
+use crate::wire::{Dialect, FrameType, NotUtf8};
 use directory::Directory;
 use event::CloseReason;
+use frame::{Body, Frame};
 use link::PushError;
 use rate::{AddressBuckets, RateLimit, SharedBucket};
-use std::cell::RefCell;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -64,9 +66,28 @@ pub struct Limits {
     pub max_nodes: usize,
     pub max_frame_bytes: u32,
     pub outbox_bytes: usize,
+    pub total_buffer_bytes: usize,
     pub close_slow_consumers: bool,
     pub rate_limit: Option<RateLimit>,
     pub max_requests_per_second: u64,
+}
+
+/// Those of a server that is told nothing.
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            heartbeat_timeout: 30_000_000,
+            register_timeout: 30_000_000,
+            max_nodes_per_connection: 10_000,
+            max_nodes: 10_000_000,
+            max_frame_bytes: crate::wire::MAX_BODY_LEN,
+            outbox_bytes: 1 << 20,
+            total_buffer_bytes: 1 << 30,
+            close_slow_consumers: true,
+            rate_limit: None,
+            max_requests_per_second: 0,
+        }
+    }
 }
 
 impl Limits {
@@ -83,6 +104,11 @@ pub struct Timer {
     pub slot: u32,
     /// 0 for the connection's own timer: nobody registered, or it is ending.
     pub channel_id: u32,
+}
+
+/// A DATA frame for a node's main channel.
+fn data(dialect: Dialect, node: &Node, body: Body) -> Frame {
+    Frame::new(dialect, FrameType::DATA, node.channel_id(), body)
 }
 
 /// Why the hub refused what the host asked for. Nothing has happened then.
@@ -102,34 +128,6 @@ impl From<NotUtf8> for Refusal {
     }
 }
 
-/// Longest part of a frame in front of its payload, v1's: header, `{"channel_id":`, a u32, `,"payload":`.
-const HEAD_LEN: usize = 7 + 14 + 10 + 11;
-
-thread_local! {
-    /// Where a v1 frame is made: how long it gets is known afterwards, and what is sent is allocated once, to fit.
-    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Longer frames give their memory back.
-const MAX_SCRATCH: usize = 64 * 1024;
-
-fn encode_v1(channel_id: u32, payload: &[u8]) -> Result<Bytes, NotUtf8> {
-    SCRATCH.with_borrow_mut(|scratch| {
-        scratch.clear();
-        v1::encode(FrameType::DATA.0, channel_id.into(), payload, scratch)?;
-        let frame = Bytes::copy_from_slice(scratch);
-        scratch.clear();
-        scratch.shrink_to(MAX_SCRATCH);
-        Ok(frame)
-    })
-}
-
-fn encode_v2(channel_id: u32, payload: &[u8]) -> Bytes {
-    let mut frame = Vec::with_capacity(v2::HEADER_LEN + payload.len());
-    v2::encode(FrameType::DATA, channel_id, payload, &mut frame);
-    frame.into()
-}
-
 pub struct Hub {
     limits: Limits,
     /// The limit of that name at first; the host may change it.
@@ -141,8 +139,7 @@ pub struct Hub {
     next_connection: AtomicU64,
     address_buckets: AddressBuckets,
     requests: SharedBucket,
-    /// Bytes that wait in all connections together.
-    buffered: AtomicUsize,
+    memory: Arc<Memory>,
     /// What the host itself counts, from its own threads: these are rare, so they may contend.
     data_out: AtomicU64,
     data_out_refused: AtomicU64,
@@ -153,6 +150,7 @@ impl Hub {
         let requests = SharedBucket::new(limits.max_requests_per_second);
         Hub {
             heartbeat_timeout: AtomicU64::new(limits.heartbeat_timeout),
+            memory: Arc::new(Memory::new(limits.total_buffer_bytes)),
             limits,
             host,
             nodes: Directory::default(),
@@ -161,7 +159,6 @@ impl Hub {
             next_connection: AtomicU64::new(1),
             address_buckets: AddressBuckets::default(),
             requests,
-            buffered: AtomicUsize::new(0),
             data_out: AtomicU64::new(0),
             data_out_refused: AtomicU64::new(0),
         }
@@ -254,17 +251,9 @@ impl Hub {
         self.next_connection.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Bytes that wait in all connections together, for writing or as incomplete frames.
-    pub fn buffered(&self) -> usize {
-        self.buffered.load(Ordering::Relaxed)
-    }
-
-    pub fn add_buffered(&self, bytes: usize) {
-        self.buffered.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    pub fn remove_buffered(&self, bytes: usize) {
-        self.buffered.fetch_sub(bytes, Ordering::Relaxed);
+    /// What strangers make the server keep.
+    pub fn memory(&self) -> &Arc<Memory> {
+        &self.memory
     }
 
     /// Lets a test reach the wrap-around of channel ids without registering four billion nodes.
@@ -289,18 +278,15 @@ impl Hub {
             return Err(Refusal::NoSuchChannel);
         }
         self.check_len(payload)?;
-        // In v2 no frame is longer than its payload, which is checked already.
-        let frame = match node.link().dialect() {
-            Dialect::V2 => encode_v2(node.channel_id(), payload),
-            Dialect::V1 => match encode_v1(node.channel_id(), payload) {
-                Ok(frame) if frame.len() - wire::HEADER_LEN > self.limits.max_frame_bytes as usize => return Err(Refusal::TooLong),
-                Ok(frame) => frame,
-                Err(NotUtf8) if node.link().will_speak_v2() => encode_v2(node.channel_id(), payload),
-                Err(NotUtf8) => return Err(Refusal::NotUtf8),
-            },
+        let encode = |dialect| Body::encode(dialect, payload, &self.memory).map(|body| data(dialect, &node, body));
+        let frame = match encode(node.link().dialect()) {
+            Err(NotUtf8) if node.link().will_speak_v2() => encode(Dialect::V2)?,
+            encoded => encoded?,
         };
-        let len = frame.len();
-        self.push(&node, [frame, Bytes::new()], len)
+        if frame.counted_len() > self.limits.max_frame_bytes as usize {
+            return Err(Refusal::TooLong);
+        }
+        self.push(&node, frame)
     }
 
     /// Sends DATA to every node and returns to how many it is on its way. The payload is encoded once per dialect and shared.
@@ -311,33 +297,20 @@ impl Hub {
     /// outbox is full is not counted, and treated as the slow-consumer policy says.
     pub fn broadcast(&self, payload: &[u8]) -> Result<usize, Refusal> {
         self.check_len(payload)?;
-        let mut tails = [None, None];
+        let mut bodies = [None, None];
         let mut refused = None;
-        let mut heads = BytesMut::new();
         let mut reached = 0;
         self.nodes.each(|node| {
             let mut dialect = node.link().dialect();
-            let mut tail = |dialect| tails[dialect as usize].get_or_insert_with(|| self.encode_tail(dialect, payload)).clone();
-            let mut encoded = tail(dialect);
-            if encoded == Err(Refusal::NotUtf8) && node.link().will_speak_v2() {
+            let mut body = |dialect| bodies[dialect as usize].get_or_insert_with(|| self.encode_body(dialect, payload)).clone();
+            let mut encoded = body(dialect);
+            if matches!(encoded, Err(Refusal::NotUtf8)) && node.link().will_speak_v2() {
                 dialect = Dialect::V2;
-                encoded = tail(dialect);
+                encoded = body(dialect);
             }
             match encoded {
                 Err(refusal) => refused = Some(refusal),
-                Ok(tail) => {
-                    // One block serves many heads: they are cut off it without copying.
-                    if heads.capacity() < HEAD_LEN {
-                        heads.reserve(HEAD_LEN * 256);
-                    }
-                    match dialect {
-                        Dialect::V1 => v1::encode_head(FrameType::DATA.0, node.channel_id().into(), tail.len(), &mut heads),
-                        Dialect::V2 => v2::encode_head(FrameType::DATA, node.channel_id(), tail.len(), &mut heads),
-                    }
-                    let head = heads.split().freeze();
-                    let len = head.len() + tail.len();
-                    reached += usize::from(self.push(node, [head, tail], len).is_ok());
-                }
+                Ok(body) => reached += usize::from(self.push(node, data(dialect, node, body)).is_ok()),
             }
             ControlFlow::Continue(())
         });
@@ -347,14 +320,11 @@ impl Hub {
         }
     }
 
-    /// What is the same for all receivers of a payload.
-    fn encode_tail(&self, dialect: Dialect, payload: &[u8]) -> Result<Bytes, Refusal> {
-        let max = self.limits.max_frame_bytes as usize;
-        let (tail, max) = match dialect {
-            Dialect::V1 => (v1::encode_tail(payload)?, max.saturating_sub(HEAD_LEN)),
-            Dialect::V2 => (Bytes::copy_from_slice(payload), max),
-        };
-        if tail.len() > max { Err(Refusal::TooLong) } else { Ok(tail) }
+    /// What is the same for all receivers of a payload. It is short enough whatever their channels are.
+    fn encode_body(&self, dialect: Dialect, payload: &[u8]) -> Result<Body, Refusal> {
+        let body = Body::encode(dialect, payload, &self.memory)?;
+        let longest = Frame::new(dialect, FrameType::DATA, u32::MAX, body.clone());
+        if longest.counted_len() > self.limits.max_frame_bytes as usize { Err(Refusal::TooLong) } else { Ok(body) }
     }
 
     /// Takes a node off the bus; its connection ends unless it has other nodes.
@@ -381,16 +351,12 @@ impl Hub {
         if payload.len() > self.limits.max_frame_bytes as usize { Err(Refusal::TooLong) } else { Ok(()) }
     }
 
-    fn push(&self, node: &Arc<Node>, parts: [Bytes; 2], len: usize) -> Result<(), Refusal> {
+    fn push(&self, node: &Arc<Node>, frame: Frame) -> Result<(), Refusal> {
         let end = self.limits.close_slow_consumers.then_some(CloseReason::SlowConsumer);
-        // Before the push: the owning thread may have written it, and subtracted it, when the push returns.
-        self.add_buffered(len);
-        let result = node.link().push(parts, len, self.limits.outbox_bytes, end);
-        let Err(error) = result else {
+        let Err(error) = node.link().push(frame, self.limits.outbox_bytes, end) else {
             self.data_out.fetch_add(1, Ordering::Relaxed);
             return Ok(());
         };
-        self.remove_buffered(len);
         match error {
             PushError::Full => {
                 self.data_out_refused.fetch_add(1, Ordering::Relaxed);

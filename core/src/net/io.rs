@@ -16,6 +16,7 @@
 use super::Clock;
 use super::connection::{Connection, Phase, Spare};
 use super::mailbox::{Mailbox, Pile};
+use super::relief::{self, Holder, Holdings};
 use super::server::{ConnectionInfo, Shared};
 use crate::hub::event::{CloseReason, EventMask};
 use crate::hub::link::{Letter, Postbox, Wish};
@@ -24,7 +25,6 @@ use crate::hub::session::Context;
 use crate::hub::wheel::{Key, TICK};
 use crate::hub::{Counters, Journal, Link, Next, Now, Session, Timer, Wheel};
 use crate::wire::Dialect;
-use bytes::Bytes;
 use mio::event::Event;
 use mio::net::TcpListener;
 use mio::unix::SourceFd;
@@ -97,6 +97,8 @@ pub(super) struct IoThread {
     next_tidy: u64,
     /// When this thread logs the server's numbers; on one thread only.
     next_stats: Option<u64>,
+    /// The round of [`Relief`](relief::Relief) that this thread has answered.
+    answered: u64,
     /// The tick in progress comes late: whoever has more to read than the passes before it took is not silent.
     is_late: bool,
     done: bool,
@@ -181,6 +183,7 @@ impl IoThread {
             stopping_since: None,
             next_tidy: now.mono + TIDY_TIME,
             next_stats: (worker_id == 0).then_some(first_stats),
+            answered: 0,
             is_late: false,
             done: false,
         })
@@ -365,7 +368,7 @@ impl IoThread {
         }
         let Some(connection) = self.connections.get_mut(slot) else { return };
         // A peer that does not read what it asked for is not closed for it, only heard no more until it does.
-        if !connection.peer_slow && connection.has_backlog() && connection.link().queued() > self.shared.hub.limits().outbox_bytes {
+        if !connection.peer_slow && connection.has_backlog() && connection.unread() > self.shared.hub.limits().outbox_bytes {
             connection.peer_slow = true;
             connection.set_took_at(self.work.now.mono);
             self.work.counters.reads_paused_by_peer.up();
@@ -384,7 +387,7 @@ impl IoThread {
             }
             Err(_) => return self.end(slot, CloseReason::IoError),
         }
-        let resumes = connection.peer_slow && connection.link().queued() <= self.shared.hub.limits().outbox_bytes / 2;
+        let resumes = connection.peer_slow && connection.unread() <= self.shared.hub.limits().outbox_bytes / 2;
         if resumes {
             connection.peer_slow = false;
         }
@@ -404,7 +407,7 @@ impl IoThread {
             self.mailbox.empty_onto(&mut self.letters);
         }
         for opened in 1..=LETTERS_PER_PASS {
-            let Some(letter) = self.letters.pop() else { break };
+            let Some(letter) = self.letters.pop(self.shared.hub.memory()) else { break };
             let slot = letter.slot;
             self.open_letter(letter);
             // One write for all that came for a connection.
@@ -449,15 +452,13 @@ impl IoThread {
         let slot = slot as usize;
         let found = self.connections.get_mut(slot).filter(|found| found.link().connection_id() == connection_id);
         let wish = match (wish, found) {
-            (Wish::Write(parts), Some(connection @ Connection { phase: Phase::Open(_), .. })) => {
-                connection.enqueue(parts, &mut self.spare);
+            (Wish::Write(frame), Some(connection @ Connection { phase: Phase::Open(_), .. })) => {
+                connection.enqueue(frame, &mut self.spare);
                 return;
             }
-            (Wish::Write(parts), found) => {
-                let len = parts.iter().map(Bytes::len).sum();
-                self.shared.hub.remove_buffered(len);
+            (Wish::Write(frame), found) => {
                 if let Some(connection) = found {
-                    connection.link().remove_queued(len);
+                    connection.link().remove_queued(frame.len());
                 }
                 return;
             }
@@ -700,22 +701,37 @@ impl IoThread {
         }
     }
 
-    /// When all connections together hold more than they may, those that hold the most go first. Only those whose socket
-    /// would not take it, or that sent half a frame: what merely waits for this thread is written in the next pass.
+    /// When more is kept than may be, those that hold most go first, on whatever thread they are.
     fn relieve_memory(&mut self) {
-        let is_over = |shared: &Shared| shared.hub.buffered() > shared.total_buffer_bytes;
-        if !is_over(&self.shared) {
-            return;
+        let (relief, memory) = (&self.shared.relief, self.shared.hub.memory());
+        let excess = memory.excess();
+        let mut chosen = Vec::new();
+        if excess > 0 && self.answered == relief.number() {
+            chosen = relief.begin(self.work.now.mono, memory);
         }
-        let guilty = |connection: &Connection| connection.has_backlog() || connection.partial_len() > 0;
-        let open = self.connections.iter().filter(|(_, connection)| matches!(connection.phase, Phase::Open(_)) && guilty(connection));
-        let mut by_size: Vec<(usize, usize)> = open.map(|(slot, connection)| (connection.held(), slot)).collect();
-        by_size.sort_unstable();
-        while is_over(&self.shared) {
-            // Where none is left, the memory is another thread's, which looks for itself.
-            let Some((_, slot)) = by_size.pop() else { return };
-            self.end(slot, CloseReason::SlowConsumer);
+        let number = relief.number();
+        if self.answered != number {
+            self.answered = number;
+            chosen.extend(relief.answer(number, self.holdings(), memory));
         }
+        for Holder { bytes, link } in chosen {
+            self.work.journal.closed_for_memory(&link, bytes, self.work.now);
+            let slot = link.slot() as usize;
+            if self.connections.get(slot).is_some_and(|found| Arc::ptr_eq(found.link(), &link)) {
+                self.end(slot, CloseReason::SlowConsumer);
+            } else {
+                link.end(CloseReason::SlowConsumer);
+            }
+        }
+    }
+
+    fn holdings(&self) -> Holdings {
+        let holder = |connection: &Connection| Holder { bytes: connection.alone(), link: connection.link().clone() };
+        let all: Vec<Holder> =
+            self.connections.iter().map(|(_, connection)| holder(connection)).filter(|holder| holder.bytes > 0).collect();
+        let bytes = all.iter().map(|holder| holder.bytes).sum();
+        let wanted = relief::to_free(bytes, self.shared.hub.memory());
+        Holdings { bytes, most: relief::choose(all, wanted) }
     }
 
     /// Lets in who knocked already, and nobody after them.
@@ -756,7 +772,7 @@ impl IoThread {
         }
         // Nobody is left to write to: what waits is only counted off.
         loop {
-            while let Some(letter) = self.letters.pop() {
+            while let Some(letter) = self.letters.pop(self.shared.hub.memory()) {
                 self.open_letter(letter);
             }
             self.mailbox.empty_onto(&mut self.letters);

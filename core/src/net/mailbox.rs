@@ -6,12 +6,15 @@
 //! older, whose asker then gets what the other threads said.
 
 use super::server::ConnectionInfo;
+use crate::hub::Memory;
 use crate::hub::link::{Letter, Postbox};
+use crate::hub::memory::Part;
 use std::sync::mpsc::SyncSender;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub(super) struct Mailbox {
     letters: Mutex<Vec<Option<Letter>>>,
+    memory: Arc<Memory>,
     listing: Mutex<Option<Listing>>,
     waker: mio::Waker,
 }
@@ -23,8 +26,8 @@ pub(super) struct Listing {
 }
 
 impl Mailbox {
-    pub(super) fn new(waker: mio::Waker) -> Mailbox {
-        Mailbox { letters: Mutex::default(), listing: Mutex::default(), waker }
+    pub(super) fn new(waker: mio::Waker, memory: Arc<Memory>) -> Mailbox {
+        Mailbox { letters: Mutex::default(), memory, listing: Mutex::default(), waker }
     }
 
     /// Moves all letters onto a pile, which must be empty; its memory is used for the next ones.
@@ -55,6 +58,11 @@ const SORTED_TOGETHER: usize = 16 * 1024;
 /// A pile that was larger gives its memory back when it is done with.
 const MAX_KEPT: usize = 4096;
 
+/// What a list of letters takes in memory, beside the usual.
+fn memory_of(capacity: usize) -> usize {
+    if capacity > MAX_KEPT { capacity * size_of::<Option<Letter>>() } else { 0 }
+}
+
 /// What was taken out of the mailbox and is not opened yet. It comes out sorted by connection, in the order of their slots: that
 /// is the order in which they came, and so the order of their memory, also of the kernel's, whose sockets are most of what a
 /// fan-out has to fetch into the processor's cache.
@@ -74,14 +82,17 @@ impl Pile {
         self.done == self.order.len() && self.sorted == self.letters.len()
     }
 
-    pub(super) fn pop(&mut self) -> Option<Letter> {
+    /// The next one. `memory`: where the letters are counted.
+    pub(super) fn pop(&mut self, memory: &Memory) -> Option<Letter> {
         self.sort();
         let &(_, index) = self.order.get(self.done)?;
         self.done += 1;
         let letter = self.letters[index as usize].take();
         if self.is_empty() {
+            let before = memory_of(self.letters.capacity());
             self.letters.clear();
             self.letters.shrink_to(MAX_KEPT);
+            memory.change(Part::Output, before, memory_of(self.letters.capacity()));
             self.order.clear();
             self.order.shrink_to(MAX_KEPT);
             (self.sorted, self.done) = (0, 0);
@@ -113,11 +124,17 @@ impl Postbox for Mailbox {
     fn post(&self, letter: Letter) {
         let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
         let was_empty = letters.is_empty();
+        let before = letters.capacity();
         letters.push(Some(letter));
+        self.memory.change(Part::Output, memory_of(before), memory_of(letters.capacity()));
         drop(letters);
         if was_empty {
             self.wake();
         }
+    }
+
+    fn memory(&self) -> &Memory {
+        &self.memory
     }
 }
 
@@ -125,7 +142,9 @@ impl Postbox for Mailbox {
 mod tests {
     use super::*;
     use crate::hub::event::CloseReason;
+    use crate::hub::frame::{Body, Frame};
     use crate::hub::link::Wish;
+    use crate::wire::{Dialect, FrameType};
 
     /// `connection_id` counts the letters in the order of posting.
     fn pile(slots: impl IntoIterator<Item = u32>) -> Pile {
@@ -134,7 +153,7 @@ mod tests {
     }
 
     fn opened(pile: &mut Pile) -> Vec<(u32, u64)> {
-        std::iter::from_fn(|| pile.pop()).map(|letter| (letter.slot, letter.connection_id)).collect()
+        std::iter::from_fn(|| pile.pop(&Memory::new(1))).map(|letter| (letter.slot, letter.connection_id)).collect()
     }
 
     #[test]
@@ -142,7 +161,7 @@ mod tests {
         let mut pile = pile([7, 3, 7, 0, 3, 7]);
         assert!(!pile.is_empty());
         assert_eq!(opened(&mut pile), [(0, 3), (3, 1), (3, 4), (7, 0), (7, 2), (7, 5)]);
-        assert!(pile.is_empty() && pile.pop().is_none());
+        assert!(pile.is_empty() && pile.pop(&Memory::new(1)).is_none());
     }
 
     #[test]
@@ -160,24 +179,46 @@ mod tests {
     }
 
     #[test]
+    fn more_letters_than_usual_are_counted_until_they_are_opened() {
+        let memory = Arc::new(Memory::new(1));
+        let poll = mio::Poll::new().unwrap();
+        let mailbox = Mailbox::new(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap(), memory.clone());
+        let mut pile = Pile::default();
+        for (count, counted) in [(MAX_KEPT, 0), (MAX_KEPT + 1, 2 * MAX_KEPT * size_of::<Option<Letter>>()), (MAX_KEPT, 0)] {
+            (0..count).for_each(|id| mailbox.post(Letter { slot: 1, connection_id: id as u64, wish: Wish::Resume }));
+            assert_eq!(memory.of(Part::Output), counted, "{count}");
+            mailbox.empty_onto(&mut pile);
+            while pile.pop(&memory).is_some() {}
+            assert_eq!(memory.of(Part::Output), 0);
+        }
+    }
+
+    #[test]
+    fn a_letter_is_small() {
+        assert!(size_of::<Option<Letter>>() <= 32, "{} bytes", size_of::<Option<Letter>>());
+    }
+
+    #[test]
     fn the_slot_that_comes_next_is_known_also_where_the_next_ones_are_not_sorted_yet() {
         let count = SORTED_TOGETHER as u32 + 2;
         let mut pile = pile((0..count).rev());
         for _ in 0..count {
             let next = pile.next_slot();
             assert!(next.is_some());
-            assert_eq!(pile.pop().map(|letter| letter.slot), next);
+            assert_eq!(pile.pop(&Memory::new(1)).map(|letter| letter.slot), next);
         }
         assert_eq!(pile.next_slot(), None);
     }
 
     #[test]
     fn a_letter_that_wishes_for_an_end_stays_behind_what_was_to_be_written_before() {
-        let write = || Wish::Write([bytes::Bytes::from_static(b"x"), bytes::Bytes::new()]);
+        let body = Body::encode(Dialect::V2, b"x", &Arc::new(Memory::new(1))).unwrap();
+        let write = || Wish::Write(Frame::new(Dialect::V2, FrameType::DATA, 1, body.clone()));
         let wishes = [(4, write()), (1, write()), (4, Wish::End(CloseReason::Kicked)), (4, write())];
         let letters = wishes.map(|(slot, wish)| Some(Letter { slot, connection_id: 1, wish }));
         let mut pile = Pile { letters: letters.into(), ..Pile::default() };
-        let got: Vec<_> = std::iter::from_fn(|| pile.pop()).map(|letter| (letter.slot, matches!(letter.wish, Wish::End(_)))).collect();
+        let got: Vec<_> =
+            std::iter::from_fn(|| pile.pop(&Memory::new(1))).map(|letter| (letter.slot, matches!(letter.wish, Wish::End(_)))).collect();
         assert_eq!(got, [(1, false), (4, false), (4, true), (4, false)]);
     }
 }

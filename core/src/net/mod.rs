@@ -6,6 +6,8 @@ mod connection;
 mod io;
 pub(crate) mod listen;
 mod mailbox;
+mod outbox;
+mod relief;
 pub mod server;
 mod stats;
 

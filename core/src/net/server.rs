@@ -4,9 +4,10 @@
 
 use super::io::{IoThread, WAKER};
 use super::mailbox::{Listing, Mailbox};
+use super::relief::Relief;
 use super::stats::{self, Connections};
 use super::{Clock, listen, raise_descriptor_limit, spawn_thread};
-use crate::config::ServerConfig;
+use crate::config::{ServerConfig, SlowConsumer};
 use crate::error::{Error, ErrorKind};
 use crate::hub::event::CloseReason;
 use crate::hub::{Counters, Counts, Host, Hub, Limits, Now, Timings};
@@ -27,7 +28,7 @@ const SPARE_DESCRIPTORS: usize = 128;
 pub(crate) struct Shared {
     pub(crate) hub: Hub,
     pub(crate) clock: Clock,
-    pub(super) total_buffer_bytes: usize,
+    pub(super) relief: Relief,
     pub(crate) max_connections: usize,
     max_connections_per_ip: usize,
     allow: Vec<IpNet>,
@@ -145,24 +146,19 @@ impl Server {
         let listeners = listen::bind(&config.host, config.port, threads)?;
         let cannot_start = |error: io::Error| Error::new(ErrorKind::Io, format!("Cannot start the server: {error}"));
         let local_addr = listeners[0].local_addr().map_err(cannot_start)?;
-        let micros = |duration: Duration| duration.as_micros() as u64;
+        let hub = Hub::new(limits(config), host);
+        let mut polls = Vec::new();
+        let mut mailboxes = Vec::new();
+        for _ in 0..threads {
+            let poll = mio::Poll::new().map_err(cannot_start)?;
+            let waker = mio::Waker::new(poll.registry(), WAKER).map_err(cannot_start)?;
+            mailboxes.push(Arc::new(Mailbox::new(waker, hub.memory().clone())));
+            polls.push(poll);
+        }
         let shared = Arc::new(Shared {
-            hub: Hub::new(
-                Limits {
-                    heartbeat_timeout: micros(config.heartbeat_timeout),
-                    register_timeout: micros(config.register_timeout),
-                    max_nodes_per_connection: config.max_nodes_per_connection,
-                    max_nodes: config.max_nodes,
-                    max_frame_bytes: config.max_frame_bytes,
-                    outbox_bytes: config.outbox_bytes,
-                    close_slow_consumers: config.slow_consumer == crate::config::SlowConsumer::Close,
-                    rate_limit: config.rate_limit,
-                    max_requests_per_second: config.max_requests_per_second,
-                },
-                host,
-            ),
+            hub,
+            relief: Relief::new(mailboxes.clone()),
             clock: Clock::start(),
-            total_buffer_bytes: config.total_buffer_bytes,
             max_connections: effective_max_connections(config.max_connections),
             max_connections_per_ip: config.max_connections_per_ip,
             allow: config.allow.clone(),
@@ -177,9 +173,9 @@ impl Server {
             warned: AtomicU64::new(0),
         });
         tracing::info!(host = config.host, port = local_addr.port(), workers = threads, protocol = "tcp", "HeartbeatServer starting");
-        let mut server = Server { shared, local_addr, mailboxes: Vec::new(), threads: Mutex::default() };
-        for (index, listener) in listeners.into_iter().enumerate() {
-            if let Err(error) = server.start_thread(index, listener, cannot_start) {
+        let mut server = Server { shared, local_addr, mailboxes, threads: Mutex::default() };
+        for (index, (listener, poll)) in listeners.into_iter().zip(polls).enumerate() {
+            if let Err(error) = server.start_thread(index, listener, poll, cannot_start) {
                 server.stop();
                 return Err(error);
             }
@@ -191,18 +187,16 @@ impl Server {
         &mut self,
         index: usize,
         listener: std::net::TcpListener,
+        poll: mio::Poll,
         cannot_start: impl Fn(io::Error) -> Error,
     ) -> Result<(), Error> {
-        let poll = mio::Poll::new().map_err(&cannot_start)?;
-        let mailbox = Arc::new(Mailbox::new(mio::Waker::new(poll.registry(), WAKER).map_err(&cannot_start)?));
         let listener = mio::net::TcpListener::from_std(listener);
-        let io = IoThread::new(index, self.shared.clone(), &poll, mailbox.clone(), listener).map_err(&cannot_start)?;
+        let io = IoThread::new(index, self.shared.clone(), &poll, self.mailboxes[index].clone(), listener).map_err(&cannot_start)?;
         let thread = spawn_thread(format!("heartbus-io-{index}"), move || {
             if let Err(error) = io.run(poll) {
                 tracing::error!(%error, "An I/O thread ended");
             }
         })?;
-        self.mailboxes.push(mailbox);
         self.threads.get_mut().unwrap_or_else(PoisonError::into_inner).push(thread);
         Ok(())
     }
@@ -269,6 +263,25 @@ impl Server {
     }
 }
 
+fn micros(duration: Duration) -> u64 {
+    duration.as_micros() as u64
+}
+
+fn limits(config: &ServerConfig) -> Limits {
+    Limits {
+        heartbeat_timeout: micros(config.heartbeat_timeout),
+        register_timeout: micros(config.register_timeout),
+        max_nodes_per_connection: config.max_nodes_per_connection,
+        max_nodes: config.max_nodes,
+        max_frame_bytes: config.max_frame_bytes,
+        outbox_bytes: config.outbox_bytes,
+        total_buffer_bytes: config.total_buffer_bytes,
+        close_slow_consumers: config.slow_consumer == SlowConsumer::Close,
+        rate_limit: config.rate_limit,
+        max_requests_per_second: config.max_requests_per_second,
+    }
+}
+
 /// How many connections fit under the descriptor limit, raised as far as the system lets us.
 fn effective_max_connections(wanted: usize) -> usize {
     let Some(limit) = raise_descriptor_limit() else {
@@ -282,4 +295,14 @@ fn effective_max_connections(wanted: usize) -> usize {
         tracing::info!(max_connections = possible, descriptors = limit, "max_connections lowered to what the descriptor limit allows");
     }
     wanted.min(possible)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hub_s_own_defaults_are_those_of_a_server_that_is_told_nothing() {
+        assert_eq!(format!("{:?}", Limits::default()), format!("{:?}", limits(&ServerConfig::default())));
+    }
 }

@@ -53,6 +53,17 @@ pub fn decode(input: &[u8], max_body: u32) -> (Dialect, Decoded<'_>) {
     }
 }
 
+/// The length of the frame that `input` begins with, as its header has it; `None` while that is not there, or is none.
+pub fn frame_len(input: &[u8]) -> Option<usize> {
+    if let Some(len) = v2::frame_len(input) {
+        return Some(len);
+    }
+    match v1::package_len(input) {
+        v1::PackageLen::Total(len) => usize::try_from(len).ok(),
+        _ => None,
+    }
+}
+
 /// Appends a frame.
 ///
 /// # Errors
@@ -280,12 +291,13 @@ mod tests {
         }
         let (mut rest, mut dialects) = (&stream[..], Vec::new());
         while let (dialect, Decoded::Frame { frame, len }) = decode(rest, MAX_BODY_LEN) {
+            assert_eq!((frame_len(rest), frame_len(&rest[..dialect.header_len()]), frame_len(&rest[..6])), (Some(len), Some(len), None));
             assert_eq!((frame.frame_type, frame.channel_id), (FrameType::PING, 7));
             dialects.push(dialect);
             rest = &rest[len..];
         }
         assert_eq!(dialects, [Dialect::V1, Dialect::V2, Dialect::V2, Dialect::V1]);
-        assert_eq!(decode(b"", MAX_BODY_LEN).1, Decoded::Incomplete);
+        assert_eq!((decode(b"", MAX_BODY_LEN).1, frame_len(b""), frame_len(b"GET / HTTP/1.1\r\n")), (Decoded::Incomplete, None, None));
         assert_eq!(decode(b"\xab", MAX_BODY_LEN).1, Decoded::Incomplete);
         assert_eq!(decode(b"\xab\x14\0\0\0\0\0", MAX_BODY_LEN).1, Decoded::Broken { error: FrameError::BadMagic(0xab14) });
         assert_eq!(encode(Dialect::V1, FrameType::DATA, 0, b"\xff", &mut stream), Err(NotUtf8));

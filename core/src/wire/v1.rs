@@ -5,7 +5,7 @@
 use super::json;
 use super::php_cast::PhpString;
 use super::{Decoded, Frame, FrameError, FrameType, HEADER_LEN, NotUtf8, Payload, Repr, php_cast, php_json};
-use bytes::{BufMut, Bytes};
+use bytes::BufMut;
 
 pub const MAGIC: u16 = 0xab12;
 
@@ -91,12 +91,16 @@ pub fn encode(frame_type: u8, channel_id: i64, payload: &[u8], out: &mut Vec<u8>
     Ok(())
 }
 
-/// Everything of a frame that is the same for all receivers of a payload: what follows [`encode_head`].
-pub fn encode_tail(payload: &[u8]) -> Result<Bytes, NotUtf8> {
-    let mut tail = Vec::with_capacity(payload.len() + payload.len() / 8 + 3);
-    php_json::write_bytes(&mut tail, payload)?;
-    tail.push(b'}');
-    Ok(tail.into())
+/// Appends everything of a frame that is the same for all receivers of a payload: what follows [`encode_head`].
+pub fn encode_tail(payload: &[u8], out: &mut Vec<u8>) -> Result<(), NotUtf8> {
+    php_json::write_bytes(out, payload)?;
+    out.push(b'}');
+    Ok(())
+}
+
+/// How long the front of a frame is.
+pub fn head_len(channel_id: u32) -> usize {
+    HEADER_LEN + BEFORE.len() + channel_id.checked_ilog10().unwrap_or(0) as usize + 1 + AFTER.len()
 }
 
 /// The front of a frame whose tail, of `tail_len` bytes, was made by [`encode_tail`].
@@ -162,7 +166,7 @@ mod tests {
     fn a_payload_that_is_not_utf8_writes_nothing() {
         let mut bytes = b"before".to_vec();
         assert_eq!(encode(3, 0, b"a\xff", &mut bytes), Err(NotUtf8));
-        assert_eq!(encode_tail(b"a\xff"), Err(NotUtf8));
+        assert_eq!(encode_tail(b"a\xff", &mut bytes), Err(NotUtf8));
         assert_eq!(bytes, b"before");
     }
 
@@ -171,8 +175,10 @@ mod tests {
         for channel_id in [0, 7, -1, i64::MIN, i64::MAX] {
             let (mut whole, mut parts) = (Vec::new(), Vec::new());
             encode(3, channel_id, "a/b é".as_bytes(), &mut whole).unwrap();
-            let tail = encode_tail("a/b é".as_bytes()).unwrap();
+            let mut tail = Vec::new();
+            encode_tail("a/b é".as_bytes(), &mut tail).unwrap();
             encode_head(3, channel_id, tail.len(), &mut parts);
+            assert!(u32::try_from(channel_id).is_err() || parts.len() == head_len(channel_id as u32));
             parts.extend_from_slice(&tail);
             assert_eq!(whole, parts);
             assert_eq!(decoded(&whole).0.channel_id, channel_id);

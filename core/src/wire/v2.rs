@@ -35,6 +35,12 @@ pub fn decode(input: &[u8], max_body: u32) -> Decoded<'_> {
     Decoded::Frame { frame: Frame { frame_type: FrameType(frame_type), channel_id, payload: Payload::from(payload) }, len }
 }
 
+/// The length of the frame that `input` begins with, without any upper bound; `None` while its header is not there, or is none.
+pub(super) fn frame_len(input: &[u8]) -> Option<usize> {
+    let &[m0, m1, _, _, l0, l1, l2, l3, ..] = input.first_chunk::<HEADER_LEN>()?;
+    (u16::from_be_bytes([m0, m1]) == MAGIC).then(|| HEADER_LEN + u32::from_be_bytes([l0, l1, l2, l3]) as usize)
+}
+
 /// Appends a frame.
 pub fn encode(frame_type: FrameType, channel_id: u32, payload: &[u8], out: &mut impl BufMut) {
     encode_head(frame_type, channel_id, payload.len(), out);

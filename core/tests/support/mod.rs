@@ -156,15 +156,17 @@ impl Peer {
         self.stream.write_all(bytes).unwrap();
     }
 
-    /// Sends pings and reads no answer, until the server has stopped reading.
-    pub fn ping_until_paused(&mut self, server: &Fixture) {
-        let pings = frame(4, 0, "").repeat(1000);
+    /// Sends pings and reads no answer, until the server has stopped reading. Returns what is left to be sent of the last one.
+    pub fn ping_until_paused(&mut self, server: &Fixture) -> Vec<u8> {
+        let ping = frame(4, 0, "");
+        let pings = ping.repeat(1000);
         let (mut sent, deadline) = (0, deadline());
         self.stream.set_nonblocking(true).unwrap();
         while server.engine.stats().counts.reads_paused_by_peer == 0 {
             sent = (sent + self.stream.write(&pings[sent..]).unwrap_or(0)) % pings.len();
             assert!(Instant::now() < deadline, "reading never paused");
         }
+        if sent % ping.len() == 0 { Vec::new() } else { ping[sent % ping.len()..].to_vec() }
     }
 
     /// Moves the peer out, to be used on another thread.

@@ -1,0 +1,321 @@
+//! What waits to be written to one connection, in the order of sending.
+//!
+//! Owns how it is kept, so that what waits takes little more memory than its bytes, and how it is handed to the socket. Does not
+//! know when that is done, nor the bound on it, which is the link's.
+
+use crate::hub::frame::{Frame, MAX_HEAD};
+use crate::wire::Dialect;
+use bytes::BufMut;
+use mio::net::TcpStream;
+use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+/// Pieces handed to one `sendmsg`. More would not make a call cheaper that is already dominated by copying.
+const PIECES: usize = 64;
+/// What is no longer than this altogether is put together first: copying it twice is less than what `sendmsg` takes to look
+/// at each piece, and the frames of a fan-out are a small head and a shared body.
+pub(super) const SMALL: usize = 1024;
+/// A frame that has to wait for its peer and is no longer than this is copied behind the one before: the frame itself would take as
+/// much memory as its bytes.
+const COPIED: usize = 128;
+/// Copies and replies come together in pieces up to this long.
+const CHUNK: usize = 16 * 1024;
+/// A queue that grew longer gives memory back when it is a quarter full.
+pub(super) const USUAL_QUEUE: usize = 64;
+
+#[derive(Default)]
+pub(super) struct Outbox {
+    pieces: VecDeque<Piece>,
+    /// Bytes of the first piece that are written already.
+    written: usize,
+    /// From the first frame on that has to be in v2, until the peer speaks it.
+    held: VecDeque<Piece>,
+    held_len: usize,
+    /// Memory of the pieces that are bytes.
+    bytes: usize,
+}
+
+enum Piece {
+    Frame(Frame),
+    Bytes(Vec<u8>),
+}
+
+impl Piece {
+    fn len(&self) -> usize {
+        match self {
+            Piece::Frame(frame) => frame.len(),
+            Piece::Bytes(bytes) => bytes.len(),
+        }
+    }
+}
+
+impl Outbox {
+    pub(super) fn is_empty(&self) -> bool {
+        self.pieces.is_empty() && self.held.is_empty()
+    }
+
+    /// Whether there is something that the socket could take.
+    pub(super) fn has_backlog(&self) -> bool {
+        !self.pieces.is_empty()
+    }
+
+    /// Bytes that wait for the peer to speak v2.
+    pub(super) fn held_len(&self) -> usize {
+        self.held_len
+    }
+
+    /// Queues a frame. `waits`: the socket is known to take nothing now.
+    pub(super) fn push(&mut self, frame: Frame, speaks_v2: bool, waits: bool) {
+        let is_held = !self.held.is_empty() || !speaks_v2 && frame.dialect() == Dialect::V2;
+        if is_held {
+            self.held_len += frame.len();
+        }
+        let queue = if is_held { &mut self.held } else { &mut self.pieces };
+        if (waits || is_held) && frame.len() <= COPIED {
+            let chunk = chunk(queue, &mut self.bytes, frame.len());
+            frame.write_head(chunk);
+            chunk.extend_from_slice(frame.body());
+        } else {
+            queue.push_back(Piece::Frame(frame));
+        }
+    }
+
+    /// Queues replies behind what waits already.
+    pub(super) fn push_bytes(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            chunk(&mut self.pieces, &mut self.bytes, bytes.len()).extend_from_slice(bytes);
+        }
+    }
+
+    /// The peer has spoken v2: what was held for that is queued now. False when there was none.
+    pub(super) fn release_held(&mut self) -> bool {
+        self.held_len = 0;
+        let had_some = !self.held.is_empty();
+        self.pieces.append(&mut self.held);
+        self.held = VecDeque::new();
+        had_some
+    }
+
+    /// One write of what waits, from its beginning: how many bytes were offered, and what the socket took of them.
+    pub(super) fn send(&self, socket: &TcpStream, small: &mut [u8; SMALL]) -> (usize, rustix::io::Result<usize>) {
+        let mut room = &mut small[..];
+        let mut skip = self.written;
+        for piece in &self.pieces {
+            if piece.len() - skip > room.len() {
+                return self.send_pieces(socket);
+            }
+            match piece {
+                Piece::Bytes(bytes) => room.put_slice(&bytes[skip..]),
+                Piece::Frame(frame) if skip == 0 => {
+                    frame.write_head(&mut room);
+                    room.put_slice(frame.body());
+                }
+                Piece::Frame(frame) => {
+                    let mut head = [0; MAX_HEAD];
+                    let (head, body) = rest_of(frame, skip, &mut head);
+                    room.put_slice(head);
+                    room.put_slice(body);
+                }
+            }
+            skip = 0;
+        }
+        let len = SMALL - room.len();
+        (len, send(socket, &small[..len], SendFlags::NOSIGNAL))
+    }
+
+    fn send_pieces(&self, socket: &TcpStream) -> (usize, rustix::io::Result<usize>) {
+        let mut heads = [[0; MAX_HEAD]; PIECES / 2];
+        let mut slices = [IoSlice::new(&[]); PIECES];
+        let mut skip = self.written;
+        for ((piece, head), pair) in self.pieces.iter().zip(&mut heads).zip(slices.chunks_exact_mut(2)) {
+            let (first, second) = match piece {
+                Piece::Bytes(bytes) => (&bytes[skip..], &[][..]),
+                Piece::Frame(frame) => rest_of(frame, skip, head),
+            };
+            pair[0] = IoSlice::new(first);
+            pair[1] = IoSlice::new(second);
+            skip = 0;
+        }
+        let offered = slices.iter().map(|slice| slice.len()).sum();
+        let used = 2 * self.pieces.len().min(PIECES / 2);
+        (offered, sendmsg(socket, &slices[..used], &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL))
+    }
+
+    /// Forgets what is written.
+    pub(super) fn advance(&mut self, mut count: usize) {
+        while let Some(first) = self.pieces.front() {
+            let left = first.len() - self.written;
+            if count < left {
+                self.written += count;
+                break;
+            }
+            count -= left;
+            self.written = 0;
+            if let Some(Piece::Bytes(bytes)) = self.pieces.pop_front() {
+                self.bytes -= bytes.capacity();
+            }
+        }
+        let capacity = self.pieces.capacity();
+        if capacity > USUAL_QUEUE && self.pieces.len() < capacity / 4 {
+            self.pieces.shrink_to(USUAL_QUEUE.max(2 * self.pieces.len()));
+        }
+    }
+
+    pub(super) fn queue_capacity(&self) -> usize {
+        self.pieces.capacity() + self.held.capacity()
+    }
+
+    /// What it takes in memory beside the bodies of frames, which count themselves.
+    pub(super) fn memory(&self) -> usize {
+        self.bytes + self.queue_capacity() * size_of::<Piece>()
+    }
+
+    /// The memory that is free when this is dropped: bodies that others share are not.
+    pub(super) fn alone(&self) -> usize {
+        let bodies = self.pieces.iter().chain(&self.held).map(|piece| match piece {
+            Piece::Frame(frame) => frame.alone(),
+            Piece::Bytes(_) => 0,
+        });
+        self.memory() + bodies.sum::<usize>()
+    }
+}
+
+/// The piece at the end that takes `more` bytes. `memory` is that of all of them.
+fn chunk<'a>(queue: &'a mut VecDeque<Piece>, memory: &mut usize, more: usize) -> &'a mut Vec<u8> {
+    let fits = |piece: &Piece| matches!(piece, Piece::Bytes(bytes) if bytes.len() + more <= CHUNK);
+    if !queue.back().is_some_and(fits) {
+        queue.push_back(Piece::Bytes(Vec::new()));
+    }
+    let Some(Piece::Bytes(bytes)) = queue.back_mut() else { unreachable!("it was found or put there") };
+    let (len, before) = (bytes.len(), bytes.capacity());
+    if len + more > before {
+        bytes.reserve_exact((len + more).max(CHUNK.min(2 * before)) - len);
+        *memory += bytes.capacity() - before;
+    }
+    bytes
+}
+
+/// Head and body behind the first `skip` bytes.
+fn rest_of<'a>(frame: &'a Frame, skip: usize, head: &'a mut [u8; MAX_HEAD]) -> (&'a [u8], &'a [u8]) {
+    frame.write_head(&mut &mut head[..]);
+    let len = frame.head_len();
+    (&head[skip.min(len)..len], &frame.body()[skip.saturating_sub(len)..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::Memory;
+    use crate::hub::frame::Body;
+    use crate::hub::memory::Part;
+    use crate::wire::{self, FrameType};
+    use std::io::Read;
+    use std::sync::Arc;
+
+    fn frame(memory: &Arc<Memory>, dialect: Dialect, len: usize) -> Frame {
+        Frame::new(dialect, FrameType::DATA, 7, Body::encode(dialect, &vec![b'x'; len], memory).unwrap())
+    }
+
+    fn encoded(dialect: Dialect, len: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        wire::encode(dialect, FrameType::DATA, 7, &vec![b'x'; len], &mut bytes).unwrap();
+        bytes
+    }
+
+    fn sockets() -> (TcpStream, std::net::TcpStream) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, _) = listener.accept().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        (TcpStream::from_std(socket), peer)
+    }
+
+    /// Whatever is queued, in whatever pieces the socket takes it, the peer reads the same bytes.
+    #[test]
+    fn pieces_of_every_kind_and_length_are_written_in_order_whatever_the_socket_takes() {
+        let memory = Arc::new(Memory::new(1));
+        let mut random = fastrand::Rng::with_seed(5);
+        let (socket, mut peer) = sockets();
+        for _ in 0..300 {
+            let mut outbox = Outbox::default();
+            let mut expected = Vec::new();
+            for _ in 0..random.usize(1..100) {
+                let longest = random.usize(1..400);
+                let len = random.usize(0..longest);
+                if random.bool() {
+                    let dialect = if random.bool() { Dialect::V1 } else { Dialect::V2 };
+                    outbox.push(frame(&memory, dialect, len), true, random.bool());
+                    expected.extend(encoded(dialect, len));
+                } else {
+                    outbox.push_bytes(&vec![b'y'; len]);
+                    expected.extend(vec![b'y'; len]);
+                }
+            }
+            // What the socket took is said to be less: the rest is sent, and read, once more.
+            let mut small = [0; SMALL];
+            let mut got = Vec::new();
+            while outbox.has_backlog() {
+                let (offered, taken) = outbox.send(&socket, &mut small);
+                assert_eq!(taken, Ok(offered));
+                let mut read = vec![0; offered];
+                peer.read_exact(&mut read).unwrap();
+                let counts = random.usize(0..=offered);
+                got.extend_from_slice(&read[..counts]);
+                outbox.advance(counts);
+            }
+            assert_eq!(got, expected);
+            assert_eq!((outbox.bytes, memory.of(Part::Output)), (0, 0));
+        }
+    }
+
+    #[test]
+    fn many_short_frames_that_wait_take_little_more_memory_than_their_bytes() {
+        for (waits, speaks_v2) in [(true, true), (false, false)] {
+            let memory = Arc::new(Memory::new(1));
+            let mut outbox = Outbox::default();
+            let shared = frame(&memory, Dialect::V2, 1);
+            let mut bytes = 0;
+            while bytes < 1 << 20 {
+                bytes += shared.len();
+                outbox.push(shared.clone(), speaks_v2, waits);
+            }
+            assert!(outbox.alone() < bytes + bytes / 8, "{} for {bytes}", outbox.alone());
+        }
+    }
+
+    #[test]
+    fn what_is_shared_is_nobodys_alone_and_what_is_written_is_given_back() {
+        let memory = Arc::new(Memory::new(1));
+        let (mut one, mut other) = (Outbox::default(), Outbox::default());
+        let shared = frame(&memory, Dialect::V2, 100_000);
+        one.push(shared.clone(), true, true);
+        other.push(shared, true, true);
+        let queue = 4 * size_of::<Piece>();
+        assert!(one.alone() <= queue && other.alone() <= queue, "{} {}", one.alone(), other.alone());
+        drop(one);
+        assert!(other.alone() > 100_000);
+        let counts = 2 * USUAL_QUEUE;
+        for _ in 0..counts {
+            other.push(frame(&memory, Dialect::V2, 1000), true, true);
+        }
+        other.advance(100_012 + (counts - 1) * 1012);
+        assert!(other.pieces.len() == 1 && other.pieces.capacity() <= USUAL_QUEUE + 1, "{}", other.pieces.capacity());
+        assert_eq!(memory.of(Part::Output), other.alone() - other.memory());
+    }
+
+    #[test]
+    fn what_is_held_for_v2_keeps_its_place_behind_what_was_sent_before_it() {
+        let memory = Arc::new(Memory::new(1));
+        let mut outbox = Outbox::default();
+        outbox.push(frame(&memory, Dialect::V1, 10), false, false);
+        outbox.push(frame(&memory, Dialect::V2, 500), false, false);
+        outbox.push(frame(&memory, Dialect::V1, 20), false, false);
+        let v1 = |len| encoded(Dialect::V1, len).len();
+        assert_eq!((outbox.pieces.len(), outbox.held_len()), (1, 512 + v1(20)));
+        outbox.advance(v1(10));
+        assert!(!outbox.has_backlog() && !outbox.is_empty());
+        assert!(outbox.release_held() && !outbox.release_held());
+        assert_eq!((outbox.held_len(), outbox.pieces.iter().map(Piece::len).sum::<usize>()), (0, 512 + v1(20)));
+    }
+}
