@@ -67,8 +67,9 @@
  * Server      host "0.0.0.0" (IPv4, IPv6 or a name) | port 9501, 0 takes a free one | worker_count 0 (I/O threads; 0 is one
  *             per core, never more than cores) | heartbeat_timeout 30 | register_timeout 30 | max_connections 1000000 |
  *             max_connections_per_ip 0 (no limit) | max_nodes 10000000 | max_nodes_per_connection 10000 |
- *             max_frame_bytes 10485760 | outbox_bytes 1048576, per connection | slow_consumer "close" or "drop" |
- *             total_buffer_bytes 1073741824 | allow [] | deny [] (networks such as "10.0.0.0/8"; in
+ *             max_frame_bytes 10485760 | outbox_bytes 1048576, per connection: what its socket takes no more of | slow_consumer
+ *             "close" or "drop": whether a connection that takes nothing of what waits for it stays | slow_consumer_timeout
+ *             10, how long that may last | total_buffer_bytes 1073741824 | allow [] | deny [] (networks such as "10.0.0.0/8"; in
  *             PHP they are called whitelist and blacklist, which do as well) |
  *             rate_limit_capacity 100 | rate_limit_refill_rate 10, per second | rate_limit_by "connection" or "ip" |
  *             enable_rate_limit (false until one of the three before is set) | max_requests_per_second 0 (no limit; of
@@ -200,7 +201,7 @@ typedef enum {
   HEARTBUS_CLOSE_REPLACED = 7,
   // heartbus_server_disconnect took its last node.
   HEARTBUS_CLOSE_KICKED = 8,
-  // It read too slowly for what was sent to it.
+  // It took nothing of what waited for it for slow_consumer_timeout.
   HEARTBUS_CLOSE_SLOW_CONSUMER = 9,
   // The server was full.
   HEARTBUS_CLOSE_SERVER_FULL = 10,
@@ -438,7 +439,8 @@ heartbus_status heartbus_server_poll(heartbus_server *server,
                                      int32_t timeout_ms,
                                      size_t *count);
 
-// Sends data to a node, on its main channel when `channel_id` is 0. Returns when it is queued.
+// Sends data to a node, on its main channel when `channel_id` is 0. HEARTBUS_OK means that it is queued, not that anybody has
+// received it: what waits is lost when the connection ends. After any error nothing is queued and nothing else has changed.
 //
 // HEARTBUS_NOT_FOUND when no such node is online or the channel is not its own, HEARTBUS_LIMIT when its outbox is full or
 // the payload longer than a frame may be, HEARTBUS_INVALID_ARGUMENT when the payload is not UTF-8 and the node speaks the
@@ -450,7 +452,8 @@ heartbus_status heartbus_server_send(heartbus_server *server,
                                      size_t payload_len,
                                      int64_t channel_id);
 
-// Sends data to every node that is online, and says for how many it was queued in `count`, which may be NULL.
+// Sends data to every node that is online, and says for how many it was queued in `count`, which may be NULL. A node whose
+// outbox is full is not counted, and nothing happens to it.
 heartbus_status heartbus_server_broadcast(heartbus_server *server,
                                           const char *payload,
                                           size_t payload_len,

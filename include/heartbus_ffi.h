@@ -106,7 +106,7 @@ typedef enum {
   HEARTBUS_CLOSE_REPLACED = 7,
   // heartbus_server_disconnect took its last node.
   HEARTBUS_CLOSE_KICKED = 8,
-  // It read too slowly for what was sent to it.
+  // It took nothing of what waited for it for slow_consumer_timeout.
   HEARTBUS_CLOSE_SLOW_CONSUMER = 9,
   // The server was full.
   HEARTBUS_CLOSE_SERVER_FULL = 10,
@@ -340,7 +340,8 @@ heartbus_status heartbus_server_poll(heartbus_server *server,
                                      int32_t timeout_ms,
                                      size_t *count);
 
-// Sends data to a node, on its main channel when `channel_id` is 0. Returns when it is queued.
+// Sends data to a node, on its main channel when `channel_id` is 0. HEARTBUS_OK means that it is queued, not that anybody has
+// received it: what waits is lost when the connection ends. After any error nothing is queued and nothing else has changed.
 //
 // HEARTBUS_NOT_FOUND when no such node is online or the channel is not its own, HEARTBUS_LIMIT when its outbox is full or
 // the payload longer than a frame may be, HEARTBUS_INVALID_ARGUMENT when the payload is not UTF-8 and the node speaks the
@@ -352,7 +353,8 @@ heartbus_status heartbus_server_send(heartbus_server *server,
                                      size_t payload_len,
                                      int64_t channel_id);
 
-// Sends data to every node that is online, and says for how many it was queued in `count`, which may be NULL.
+// Sends data to every node that is online, and says for how many it was queued in `count`, which may be NULL. A node whose
+// outbox is full is not counted, and nothing happens to it.
 heartbus_status heartbus_server_broadcast(heartbus_server *server,
                                           const char *payload,
                                           size_t payload_len,

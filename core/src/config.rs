@@ -9,12 +9,12 @@ use std::time::Duration;
 
 pub use crate::hub::rate::{RateLimit, RateLimitBy};
 
-/// What happens to a push to a connection whose outbox is full.
+/// What happens to a connection whose peer takes nothing of what waits for it. A push to a full outbox is refused either way.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum SlowConsumer {
-    /// The connection is closed: its peer reads too slowly to be of use. The default.
+    /// It is closed when [`ServerConfig::slow_consumer_timeout`] is over. The default.
     Close,
-    /// The push is refused and counted; the connection stays.
+    /// It stays.
     Drop,
 }
 
@@ -66,9 +66,12 @@ pub struct ServerConfig {
     pub max_nodes: usize,
     /// Longest frame body in bytes; a longer one gets ERROR 413 before anything of it is kept.
     pub max_frame_bytes: u32,
-    /// Bytes that may wait to be written to one connection. A single longer message still goes to an empty outbox.
+    /// Bytes that may wait to be written to one connection because its socket takes no more: beyond, pushes are refused. A single
+    /// longer message still goes to an empty outbox.
     pub outbox_bytes: usize,
     pub slow_consumer: SlowConsumer,
+    /// How long the socket of a connection that something waits for may take nothing at all.
+    pub slow_consumer_timeout: Duration,
     /// Bytes that may wait in all connections together, for writing or as incomplete frames. At the bound the
     /// connection that holds the most is closed first.
     pub total_buffer_bytes: usize,
@@ -101,6 +104,7 @@ impl Default for ServerConfig {
             max_frame_bytes: crate::wire::MAX_BODY_LEN,
             outbox_bytes: 1 << 20,
             slow_consumer: SlowConsumer::Close,
+            slow_consumer_timeout: Duration::from_secs(10),
             total_buffer_bytes: 1 << 30,
             rate_limit: None,
             max_requests_per_second: 0,
@@ -130,6 +134,7 @@ impl ServerConfig {
         let times = [
             ("heartbeat_timeout", self.heartbeat_timeout),
             ("register_timeout", self.register_timeout),
+            ("slow_consumer_timeout", self.slow_consumer_timeout),
             ("stats_interval", self.stats_interval),
         ];
         for (name, value) in times {

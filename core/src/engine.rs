@@ -129,12 +129,13 @@ impl Engine {
         }
     }
 
-    /// Sends data to a node, on its main channel when `channel_id` is 0. Returns when it is queued.
+    /// Sends data to a node, on its main channel when `channel_id` is 0. Returns when it is queued, which is no receipt: what waits
+    /// is lost when the connection ends.
     ///
     /// # Errors
     /// `NotFound`: no such node, or the channel is not one of its own. `Limit`: longer than a frame may be, or the node's
-    /// outbox is full, which also closes its connection unless the policy is to drop. `InvalidArgument`: the dialect of
-    /// the node cannot carry bytes that are not UTF-8. `Closed`, `WrongProcess`.
+    /// outbox is full. `InvalidArgument`: the dialect of
+    /// the node cannot carry bytes that are not UTF-8. `Closed`, `WrongProcess`. Nothing has changed then.
     pub fn send_to(&self, node_id: &str, payload: &[u8], channel_id: u32) -> Result<(), Error> {
         self.hub()?.send_to(node_id, payload, channel_id).map_err(refused)
     }

@@ -2,9 +2,14 @@
 //!
 //! Knows no target. Which messages are wanted, where they go and how a line looks is the business of the bindings.
 
+mod quota;
+
 use crate::error::{Error, ErrorKind};
+use crate::process;
 use crate::wire::php_json;
+use quota::Quotas;
 use rustix::event::{EventfdFlags, eventfd};
+use rustix::time::{ClockId, clock_gettime};
 use std::collections::VecDeque;
 use std::fmt::{Debug, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -37,6 +42,63 @@ impl Record {
             None => fields.message,
         };
         Record { time: SystemTime::now(), level: *event.metadata().level(), message, context: fields.context }
+    }
+
+    fn left_out((level, of, count): (Level, String, u64)) -> Record {
+        let mut fields = Fields::default();
+        fields.member("of");
+        fields.json(&of);
+        fields.member("count");
+        fields.context.push_str(&count.to_string());
+        Record { time: SystemTime::now(), level, message: "Log messages left out".into(), context: fields.context }
+    }
+
+    /// What it is about, without what is special this time.
+    fn subject(self) -> String {
+        match self.message.split_once(": ") {
+            Some((subject, _)) => subject.to_owned(),
+            None => self.message,
+        }
+    }
+}
+
+/// Of all lines of the process.
+static QUOTAS: Quotas = Quotas::new();
+
+/// The counts of this process, and the time in microseconds that they are told.
+fn quotas() -> (&'static Quotas, u64) {
+    QUOTAS.belong_to(process::id());
+    let now = clock_gettime(ClockId::Monotonic);
+    (&QUOTAS, now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1000)
+}
+
+/// What is to be written for an event: its record, unless its place in the code has written as much as it may in this second;
+/// and before it, how many were left out in seconds that are over.
+pub fn records(event: &Event<'_>) -> Vec<Record> {
+    let line = event.metadata();
+    // The hub counts its own, for each thread; and what counts others is not counted.
+    if [module_path!(), crate::hub::journal::MODULE].contains(&line.target()) {
+        return vec![Record::of(event)];
+    }
+    let (quotas, now) = quotas();
+    if !quotas.may(line, now, || Record::of(event).subject()) {
+        return Vec::new();
+    }
+    let mut records: Vec<Record> = quotas.take_left_out(now, false).into_iter().map(Record::left_out).collect();
+    records.push(Record::of(event));
+    records
+}
+
+/// Tells what was left out in seconds that are over; `all`: in this one as well. To be called now and then, and at the end.
+pub fn tell_left_out(all: bool) {
+    let (quotas, now) = quotas();
+    for (level, of, count) in quotas.take_left_out(now, all) {
+        match level {
+            Level::ERROR => tracing::error!(of, count, "Log messages left out"),
+            Level::WARN => tracing::warn!(of, count, "Log messages left out"),
+            Level::INFO => tracing::info!(of, count, "Log messages left out"),
+            _ => tracing::debug!(of, count, "Log messages left out"),
+        }
     }
 }
 

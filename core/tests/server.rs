@@ -6,6 +6,7 @@ use heartbus_core::config::{InboxLimits, RateLimit, RateLimitBy, ServerConfig, S
 use heartbus_core::engine::Engine;
 use heartbus_core::error::ErrorKind;
 use heartbus_core::event::{CloseReason, Departure, Event, EventMask};
+use socket2::{Domain, Socket, Type};
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
@@ -352,34 +353,53 @@ fn a_rate_limit_by_address_is_shared_by_its_connections() {
 }
 
 #[test]
-fn a_reader_that_never_reads_is_closed_by_pushes_and_only_paused_by_its_own_requests() {
-    let config = ServerConfig { outbox_bytes: 64 * 1024, ..ServerConfig::default() };
+fn a_full_outbox_refuses_pushes_and_who_takes_nothing_of_it_for_too_long_is_closed() {
+    const TIMEOUT: Duration = Duration::from_millis(500);
+    let config = ServerConfig { outbox_bytes: 64 * 1024, slow_consumer_timeout: TIMEOUT, ..ServerConfig::default() };
     let server = Fixture::start(config);
+    let _idle = server.register("idle");
     let mut slow = server.register("slow");
-    // Its own requests: PONGs pile up until the server stops reading, and the connection stays.
+    let began = Instant::now();
+    // Its own requests: PONGs pile up until the server stops reading.
     slow.ping_until_paused(&server);
-    assert_eq!(server.engine.stats().connections_active, 1);
-    // Pushes: the first that finds the outbox full closes it.
-    let refused = loop {
-        if let Err(error) = server.engine.send_to("slow", &[b'x'; 10_000], 0) {
-            break error;
+    // Pushes are refused, one and the next, and nothing else happens before the time is up.
+    let mut refusals = 0;
+    while refusals < 2 {
+        match server.engine.send_to("slow", &[b'x'; 10_000], 0) {
+            Ok(()) => {}
+            Err(error) if error.kind == ErrorKind::Limit => refusals += 1,
+            Err(error) => {
+                assert!(began.elapsed() >= TIMEOUT, "{error}");
+                break;
+            }
         }
-    };
-    assert_eq!(refused.kind, ErrorKind::Limit);
-    server.until("the slow consumer to be closed", |stats| stats.connections_active == 0 && stats.buffered_bytes == 0);
+    }
+    server.until("the slow consumer to be closed", |stats| stats.connections_active == 1 && stats.buffered_bytes == 0);
+    assert!(began.elapsed() >= TIMEOUT);
     assert_eq!(server.engine.stats().counts.slow_consumers, 1);
+    assert!(server.engine.node("idle").is_some());
     let closed = server.event_where(|event| matches!(event, Event::Close { .. }));
     assert!(matches!(closed, Event::Close { reason: CloseReason::SlowConsumer, .. }));
 }
 
 #[test]
 fn with_the_policy_to_drop_a_slow_reader_stays_and_goes_on_when_it_reads() {
-    let config = ServerConfig { outbox_bytes: 64 * 1024, slow_consumer: SlowConsumer::Drop, ..ServerConfig::default() };
+    const TIMEOUT: Duration = Duration::from_millis(200);
+    let drop = SlowConsumer::Drop;
+    let config = ServerConfig { outbox_bytes: 64 * 1024, slow_consumer: drop, slow_consumer_timeout: TIMEOUT, ..ServerConfig::default() };
     let server = Fixture::start(config);
     let mut slow = server.register("slow");
     let mut sent = 0;
-    while server.engine.send_to("slow", &[b'x'; 10_000], 0).is_ok() {
-        sent += 1;
+    // Refused until long after the others would have been closed.
+    let mut full_since = None;
+    while full_since.is_none_or(|since: Instant| since.elapsed() < 5 * TIMEOUT) {
+        match server.engine.send_to("slow", &[b'x'; 10_000], 0) {
+            Ok(()) => sent += 1,
+            Err(error) => {
+                assert_eq!(error.kind, ErrorKind::Limit);
+                full_since.get_or_insert_with(Instant::now);
+            }
+        }
     }
     assert!(server.engine.stats().counts.data_out_refused >= 1);
     for _ in 0..sent {
@@ -388,6 +408,94 @@ fn with_the_policy_to_drop_a_slow_reader_stays_and_goes_on_when_it_reads() {
     server.until("the outbox to be empty", |stats| stats.buffered_bytes == 0);
     server.engine.send_to("slow", b"again", 0).unwrap();
     assert_eq!(slow.frame().text(), "again");
+}
+
+#[test]
+fn who_takes_a_little_now_and_then_is_slow_and_stays() {
+    let mut timeout = Duration::from_millis(300);
+    loop {
+        let server = Fixture::start(ServerConfig { slow_consumer_timeout: timeout, ..ServerConfig::default() });
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(16 * 1024).unwrap();
+        socket.connect(&server.engine.local_addr().into()).unwrap();
+        let mut slow = Peer::over(socket.into());
+        slow.send(6, 0, r#"{"node_id":"slow"}"#);
+        slow.frame();
+        while server.engine.send_to("slow", &[b'x'; 10_000], 0).is_ok() {}
+        let began = Instant::now();
+        let (mut last, mut longest) = (began, Duration::ZERO);
+        // What it takes is far less than what has to be free before the system says that there is room.
+        while began.elapsed() < 5 * timeout && server.engine.node("slow").is_some() {
+            assert!(slow.stream.read(&mut [0; 8 * 1024]).unwrap() > 0);
+            longest = longest.max(last.elapsed());
+            last = Instant::now();
+            std::thread::sleep(timeout / 10);
+        }
+        if server.engine.node("slow").is_some() {
+            let waiting: usize = server.engine.connections(1).iter().map(|found| found.bytes_waiting_out).sum();
+            assert!(waiting > 0, "all was taken");
+            return;
+        }
+        assert!(longest > timeout / 2, "closed, although it took something each {longest:?}");
+        // This thread was held up.
+        timeout *= 2;
+        assert!(timeout < Duration::from_secs(10), "this thread is held up all the time");
+    }
+}
+
+#[test]
+fn a_burst_closes_nobody_and_all_that_was_not_refused_arrives() {
+    let server = Fixture::start(ServerConfig::default());
+    let mut peers: Vec<_> = (0..20).map(|n| server.register(&format!("n{n}"))).collect();
+    let readers: Vec<_> = peers
+        .iter_mut()
+        .map(|peer| {
+            let mut peer = peer.take();
+            std::thread::spawn(move || (0..).take_while(|_| peer.frame().text() != "the end").count())
+        })
+        .collect();
+    let payload = "x".repeat(65_536);
+    let reached: usize = (0..32).map(|_| server.engine.broadcast(payload.as_bytes()).unwrap()).sum();
+    server.until("the outboxes to have room", |_| server.engine.connections(20).iter().all(|found| found.bytes_waiting_out == 0));
+    assert_eq!(server.engine.broadcast(b"the end").unwrap(), 20);
+    let received: usize = readers.into_iter().map(|reader| reader.join().unwrap()).sum();
+    let counts = server.engine.stats().counts;
+    assert_eq!((received, reached + counts.data_out_refused as usize, counts.slow_consumers), (reached, 32 * 20, 0));
+}
+
+#[test]
+fn a_refused_push_to_one_node_of_a_gateway_takes_no_other_along() {
+    let server = Fixture::start(ServerConfig { outbox_bytes: 64 * 1024, ..ServerConfig::default() });
+    let mut gateway = server.connect();
+    for n in 0..50 {
+        gateway.send(6, 0, &format!(r#"{{"node_id":"n{n}"}}"#));
+        gateway.frame();
+    }
+    let mut sent = 0;
+    while server.engine.send_to("n0", &[b'x'; 10_000], 0).is_ok() {
+        sent += 1;
+    }
+    for _ in 0..sent {
+        gateway.frame();
+    }
+    server.until("room in the outbox", |_| server.engine.send_to("n49", b"last", 0).is_ok());
+    assert_eq!(gateway.frame().text(), "last");
+    assert_eq!((server.engine.stats().nodes_online, server.engine.stats().counts.slow_consumers), (50, 0));
+}
+
+#[test]
+fn messages_as_long_as_the_outbox_are_echoed_one_behind_the_other() {
+    let server = Fixture::start(ServerConfig::default());
+    let mut peer = server.register("echo");
+    let payload = "x".repeat(1 << 20);
+    for _ in 0..20 {
+        peer.send(3, 0, &payload);
+        let event = server.event_where(|event| matches!(event, Event::Data { .. }));
+        let Event::Data { node, payload, .. } = event else { unreachable!() };
+        server.engine.send_to(node.id(), &payload, 0).unwrap();
+        assert_eq!(peer.frame().payload.len(), 1 << 20);
+    }
+    assert_eq!(server.engine.stats().counts.connections_total, 1);
 }
 
 #[test]

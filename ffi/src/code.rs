@@ -22,7 +22,7 @@ pub enum heartbus_close_reason {
     HEARTBUS_CLOSE_REPLACED = 7,
     /// heartbus_server_disconnect took its last node.
     HEARTBUS_CLOSE_KICKED = 8,
-    /// It read too slowly for what was sent to it.
+    /// It took nothing of what waited for it for slow_consumer_timeout.
     HEARTBUS_CLOSE_SLOW_CONSUMER = 9,
     /// The server was full.
     HEARTBUS_CLOSE_SERVER_FULL = 10,

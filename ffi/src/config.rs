@@ -29,6 +29,7 @@ struct ServerKeys {
     outbox_bytes: Option<usize>,
     total_buffer_bytes: Option<usize>,
     slow_consumer: Option<SlowConsumerKey>,
+    slow_consumer_timeout: Option<Seconds>,
     enable_rate_limit: Option<bool>,
     rate_limit_capacity: Option<u32>,
     rate_limit_refill_rate: Option<f64>,
@@ -123,6 +124,7 @@ pub(crate) fn server(json: &[u8]) -> Result<(ServerConfig, InboxLimits), Error> 
             Some(SlowConsumerKey::Close) => SlowConsumer::Close,
             Some(SlowConsumerKey::Drop) => SlowConsumer::Drop,
         },
+        slow_consumer_timeout: keys.slow_consumer_timeout.map_or(default.slow_consumer_timeout, |time| time.0),
         rate_limit,
         max_requests_per_second: keys.max_requests_per_second.unwrap_or(default.max_requests_per_second),
         allow: networks("allow", keys.allow)?,
@@ -249,7 +251,7 @@ mod tests {
     fn every_key_arrives() {
         let json = r#"{"host":"::1","port":0,"worker_count":2,"heartbeat_timeout":1.5,"register_timeout":2,"max_connections":3,
             "max_connections_per_ip":4,"max_nodes":5,"max_nodes_per_connection":6,"max_frame_bytes":7,"outbox_bytes":8,
-            "total_buffer_bytes":9,"slow_consumer":"drop","enable_rate_limit":true,"rate_limit_capacity":10,
+            "total_buffer_bytes":9,"slow_consumer":"drop","slow_consumer_timeout":2.5,"enable_rate_limit":true,"rate_limit_capacity":10,
             "rate_limit_refill_rate":11,"rate_limit_by":"ip","max_requests_per_second":14,"allow":["10.0.0.0/8","::1"],"deny":["10.1.0.1"],
             "stats_interval":15,"bus":"/tmp/a/b.sock","bus_group":"g","inbox_events":12,"inbox_bytes":13}"#;
         let (config, limits) = server(json.as_bytes()).unwrap();
@@ -267,6 +269,7 @@ mod tests {
             outbox_bytes: 8,
             total_buffer_bytes: 9,
             slow_consumer: SlowConsumer::Drop,
+            slow_consumer_timeout: Duration::from_millis(2500),
             rate_limit: Some(RateLimit { capacity: 10, refill_per_second: 11.0, by: RateLimitBy::Ip }),
             max_requests_per_second: 14,
             allow: vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],

@@ -7,7 +7,7 @@ use crate::queue::{Queue, Source};
 use crate::raw::{invalid, out, out_slice};
 use crate::status::{guard, heartbus_status};
 use bumpalo::Bump;
-use heartbus_core::log::{LogQueue, Record};
+use heartbus_core::log::{LogQueue, Record, records};
 use std::collections::VecDeque;
 use std::ffi::c_int;
 use std::os::fd::BorrowedFd;
@@ -105,7 +105,7 @@ impl Subscriber for ToOpenLog {
 
     fn event(&self, event: &Event<'_>) {
         if let Some(log) = open_log() {
-            log.queue.source().push(Record::of(event));
+            records(event).into_iter().for_each(|record| log.queue.source().push(record));
         }
     }
 

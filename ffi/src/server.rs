@@ -178,7 +178,8 @@ pub unsafe extern "C" fn heartbus_server_poll(
     })
 }
 
-/// Sends data to a node, on its main channel when `channel_id` is 0. Returns when it is queued.
+/// Sends data to a node, on its main channel when `channel_id` is 0. HEARTBUS_OK means that it is queued, not that anybody has
+/// received it: what waits is lost when the connection ends. After any error nothing is queued and nothing else has changed.
 ///
 /// HEARTBUS_NOT_FOUND when no such node is online or the channel is not its own, HEARTBUS_LIMIT when its outbox is full or
 /// the payload longer than a frame may be, HEARTBUS_INVALID_ARGUMENT when the payload is not UTF-8 and the node speaks the
@@ -201,7 +202,8 @@ pub unsafe extern "C" fn heartbus_server_send(
     })
 }
 
-/// Sends data to every node that is online, and says for how many it was queued in `count`, which may be NULL.
+/// Sends data to every node that is online, and says for how many it was queued in `count`, which may be NULL. A node whose
+/// outbox is full is not counted, and nothing happens to it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn heartbus_server_broadcast(
     server: *mut heartbus_server,

@@ -161,6 +161,7 @@ fn read_server(host: &str, port: i64, keys: &Keys) -> Checked<Server> {
         slow_consumer: keys
             .choice("slow_consumer", &[("close", SlowConsumer::Close), ("drop", SlowConsumer::Drop)])?
             .unwrap_or(defaults.slow_consumer),
+        slow_consumer_timeout: keys.seconds("slow_consumer_timeout")?.unwrap_or(defaults.slow_consumer_timeout),
         total_buffer_bytes: at_least("total_buffer_bytes", 1)?.unwrap_or(defaults.total_buffer_bytes),
         rate_limit: None,
         max_requests_per_second: keys.integer("max_requests_per_second", 0)?.map_or(0, |number| number as u64),

@@ -143,6 +143,7 @@ impl Host {
     /// The end of the request: everything stops, politely; no callback runs any more.
     pub fn shut_down() {
         crate::bus::end_request();
+        heartbus_core::log::tell_left_out(true);
         let Some(host) = HOST.with_borrow_mut(Option::take) else { return };
         host.signals.take();
         // Said explicitly and not left to drop: a fatal error may have jumped over frames that share these. Clients go

@@ -6,7 +6,7 @@
 
 use crate::shim;
 use heartbus_core::error::{Error, ErrorKind};
-use heartbus_core::log::{LogQueue, Record};
+use heartbus_core::log::{LogQueue, Record, records};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, open};
 use std::os::fd::{BorrowedFd, IntoRawFd};
@@ -172,10 +172,11 @@ impl Subscriber for Log {
     }
 
     fn event(&self, event: &Event<'_>) {
-        let record = Record::of(event);
-        match Sink::current() {
-            Some(sink) => sink.queue.push(record),
-            None => write_line(&record),
+        for record in records(event) {
+            match Sink::current() {
+                Some(sink) => sink.queue.push(record),
+                None => write_line(&record),
+            }
         }
     }
 

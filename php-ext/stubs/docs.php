@@ -76,7 +76,7 @@ return [
         Keys of the PHP library: worker_count (4), heartbeat_timeout (30), heartbeat_check_interval, max_connections (1000000),
         protocol, enable_rate_limit, rate_limit_capacity, rate_limit_refill_rate, channel_max_queue_size.
         Keys of the engine: register_timeout (30), max_connections_per_ip, max_nodes_per_connection (10000), max_nodes
-        (10000000), max_frame_bytes (10485760), outbox_bytes (1 MiB), slow_consumer ('close'|'drop'), total_buffer_bytes
+        (10000000), max_frame_bytes (10485760), outbox_bytes (1 MiB), slow_consumer ('close'|'drop'), slow_consumer_timeout (10), total_buffer_bytes
         (1 GiB), inbox_events (65536), inbox_bytes (64 MiB), rate_limit_by ('connection'|'ip'), whitelist, blacklist,
         loop ('auto'|'native'|'workerman'|'revolt'|'react'|'manual'), log ('stderr'|'logger'), log_level ('debug'|'info'|'warning'|'error'|'off'), log_file.
         Keys for other processes: php_workers (1: under Workerman, the processes that run the callbacks; 0: the engine's own),
@@ -119,8 +119,12 @@ return [
         @param callable(): mixed $callback
         TEXT,
     "$library\\Server\\HeartbeatServer::cancel" => 'Ends a timer of every(). False when there is none.',
-    "$library\\Server\\HeartbeatServer::sendTo" => 'Sends data to a node, on its main channel when the channel is 0. True when it is queued.',
-    "$library\\Server\\HeartbeatServer::broadcast" => 'Sends data to every node. Returns for how many it was queued.',
+    "$library\\Server\\HeartbeatServer::sendTo" => <<<'TEXT'
+        Sends data to a node, on its main channel when the channel is 0. True when it is queued, which is no receipt: what waits is
+        lost when the connection ends. False when it is not online, its outbox is full, or the data cannot be sent: nothing is
+        queued then, and nothing else has changed.
+        TEXT,
+    "$library\\Server\\HeartbeatServer::broadcast" => 'Sends data to every node. Returns for how many it was queued; nothing happens to the others.',
     "$library\\Server\\HeartbeatServer::disconnect" => 'Takes a node off the bus; closes its connection unless it has other nodes. False when there is no such node.',
     "$library\\Server\\HeartbeatServer::poll" => <<<'TEXT'
         For loops of others: runs the callbacks that are due, of all servers and clients of this process. With none due, waits

@@ -118,7 +118,7 @@ counters! {
     connections_closed,
     /// Connections closed because nobody registered in time.
     register_timeouts,
-    /// Connections closed because they read too slowly.
+    /// Connections closed because they took nothing of what waited for them, or held most of it when all together held too much.
     slow_consumers,
     /// Times that accepting paused because the process or system had no descriptor left.
     accept_pauses,

@@ -13,6 +13,9 @@ use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use tracing::{Level, enabled, error, info, warn};
 
+/// Where its lines come from.
+pub(crate) const MODULE: &str = module_path!();
+
 const SECOND: u64 = 1_000_000;
 
 /// One line per event of a life, where somebody wants to read them all: far more than a quiet second has.

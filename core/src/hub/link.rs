@@ -35,11 +35,19 @@ pub enum Wish {
 pub trait Postbox: Send + Sync {
     fn post(&self, letter: Letter);
 
+    /// Whether a connection that something waits for already may have one more frame.
+    fn has_room(&self) -> bool {
+        true
+    }
+
     /// Where what the connections' peers make us keep is counted.
     fn memory(&self) -> &Memory {
         Memory::nobodys()
     }
 }
+
+/// What was posted and not tried yet says nothing about the peer: so many times of what its socket may refuse can wait in all.
+pub const BURST: usize = 16;
 
 /// There is one per connection, so every byte counts.
 pub struct Link {
@@ -63,6 +71,8 @@ const AGREED: u8 = 1;
 const V2: u8 = 2;
 /// The connection is ending: nothing is taken any more.
 const ENDING: u8 = 4;
+/// The socket has refused as much as may wait for it.
+const FULL: u8 = 8;
 
 /// A node has to leave its connection because of something that happened elsewhere.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -156,27 +166,39 @@ impl Link {
         self.heartbeats.store(self.heartbeats.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
-    /// Queues one frame behind what waits already. A frame that is larger than `limit` still goes into an empty outbox: the frame
-    /// limit bounds it.
+    /// Queues one frame behind what waits already. It is refused where the socket has refused `limit` bytes that still wait for it;
+    /// what its thread has not tried yet is nobody's fault, and has a bound of its own, [`BURST`] times as high. A frame that is
+    /// larger still goes into an empty outbox: the frame limit bounds it.
     ///
     /// # Errors
-    /// [`PushError::Full`] with `end` given also asks for the end of the connection, for that reason.
-    pub fn push(&self, frame: Frame, limit: usize, end: Option<CloseReason>) -> Result<(), PushError> {
-        if self.has(ENDING) {
+    /// [`PushError`]; nothing has changed then.
+    pub fn push(&self, frame: Frame, limit: usize) -> Result<(), PushError> {
+        let flags = self.flags.load(Ordering::Acquire);
+        if flags & ENDING != 0 {
             return Err(PushError::Closed);
         }
+        if flags & FULL != 0 {
+            return Err(PushError::Full);
+        }
         let len = frame.len();
-        let room = |queued: usize| (queued == 0 || queued + len <= limit).then_some(queued + len);
-        if self.queued.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_ok() {
-            self.post(Wish::Write(frame));
-            return Ok(());
+        let has_room = |queued: usize| queued + len <= limit.saturating_mul(BURST) && self.postbox.has_room();
+        let take = |queued: usize| (queued == 0 || has_room(queued)).then_some(queued + len);
+        match self.queued.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
+            Ok(_) => {
+                self.post(Wish::Write(frame));
+                Ok(())
+            }
+            Err(_) => Err(PushError::Full),
         }
-        if let Some(reason) = end
-            && self.close()
-        {
-            self.post(Wish::End(reason));
+    }
+
+    /// The owning thread says whether the socket has refused as much as may wait for it.
+    pub fn set_full(&self, is_full: bool) {
+        if is_full {
+            self.flags.fetch_or(FULL, Ordering::AcqRel);
+        } else if self.has(FULL) {
+            self.flags.fetch_and(!FULL, Ordering::AcqRel);
         }
-        Err(PushError::Full)
     }
 
     pub fn evict(&self, channel_id: u32, why: CloseReason) {
@@ -220,9 +242,10 @@ mod tests {
     use super::*;
     use crate::wire::{FrameType, v2};
     use std::sync::Mutex;
+    use std::sync::atomic::AtomicBool;
 
     #[derive(Default)]
-    struct Pile(Mutex<Vec<Letter>>);
+    struct Pile(Mutex<Vec<Letter>>, AtomicBool);
 
     impl Pile {
         fn take(&self) -> Vec<Wish> {
@@ -234,6 +257,10 @@ mod tests {
         fn post(&self, letter: Letter) {
             assert_eq!((letter.slot, letter.connection_id), (5, 1));
             self.0.lock().unwrap().push(letter);
+        }
+
+        fn has_room(&self) -> bool {
+            !self.1.load(Ordering::Relaxed)
         }
     }
 
@@ -249,8 +276,8 @@ mod tests {
         Frame::new(Dialect::V2, FrameType::DATA, 1, body)
     }
 
-    fn push(link: &Link, len: usize, end: Option<CloseReason>) -> Result<(), PushError> {
-        link.push(frame(len), LIMIT, end)
+    fn push(link: &Link, len: usize) -> Result<(), PushError> {
+        link.push(frame(len), LIMIT)
     }
 
     #[test]
@@ -261,51 +288,60 @@ mod tests {
     #[test]
     fn a_full_outbox_refuses_and_stays_as_it_was() {
         let (link, pile) = link();
-        push(&link, 600, None).unwrap();
-        assert_eq!(push(&link, 401, None), Err(PushError::Full));
-        push(&link, 400, None).unwrap();
-        assert_eq!((link.queued(), pile.take().len()), (LIMIT, 2));
+        push(&link, 600).unwrap();
+        link.set_full(true);
+        assert_eq!(push(&link, 12), Err(PushError::Full));
+        assert_eq!((link.queued(), pile.take().len()), (600, 1));
+        link.set_full(false);
+        push(&link, 12).unwrap();
+        assert_eq!((link.queued(), pile.take().len()), (612, 1));
     }
 
     #[test]
-    fn bytes_that_were_taken_but_not_written_still_count() {
+    fn a_burst_that_the_socket_was_not_tried_with_has_a_higher_bound_of_its_own() {
         let (link, pile) = link();
-        push(&link, 800, None).unwrap();
-        pile.take();
-        assert_eq!(push(&link, 400, None), Err(PushError::Full));
-        link.remove_queued(800);
-        push(&link, 400, None).unwrap();
+        for _ in 0..BURST {
+            push(&link, LIMIT).unwrap();
+        }
+        assert_eq!(push(&link, 12), Err(PushError::Full));
+        assert_eq!((link.queued(), pile.take().len()), (BURST * LIMIT, BURST));
+        // Taken, but not written.
+        assert_eq!(push(&link, 12), Err(PushError::Full));
+        link.remove_queued(12);
+        push(&link, 12).unwrap();
     }
 
     #[test]
-    fn one_frame_above_the_limit_goes_into_an_empty_outbox_only() {
+    fn one_frame_above_every_limit_goes_into_an_empty_outbox_only() {
         let (link, _) = link();
-        push(&link, 5 * LIMIT, None).unwrap();
-        assert_eq!(push(&link, 12, None), Err(PushError::Full));
+        push(&link, 2 * BURST * LIMIT).unwrap();
+        assert_eq!(push(&link, 12), Err(PushError::Full));
     }
 
     #[test]
-    fn the_slow_consumer_policy_asks_for_the_end_once_and_refuses_what_follows() {
+    fn a_mailbox_without_room_takes_one_frame_for_each_connection_that_nothing_waits_for() {
         let (link, pile) = link();
-        push(&link, LIMIT, Some(CloseReason::SlowConsumer)).unwrap();
-        assert_eq!(push(&link, 12, Some(CloseReason::SlowConsumer)), Err(PushError::Full));
-        assert_eq!(push(&link, 12, Some(CloseReason::SlowConsumer)), Err(PushError::Closed));
-        assert!(matches!(pile.take()[..], [Wish::Write(_), Wish::End(CloseReason::SlowConsumer)]));
+        pile.1.store(true, Ordering::Relaxed);
+        push(&link, 12).unwrap();
+        assert_eq!(push(&link, 12), Err(PushError::Full));
+        link.remove_queued(12);
+        push(&link, 12).unwrap();
+        assert_eq!(pile.take().len(), 2);
     }
 
     #[test]
     fn a_closed_connection_takes_no_push() {
         let (link, pile) = link();
-        push(&link, 30, None).unwrap();
+        push(&link, 30).unwrap();
         assert!(link.close() && !link.close());
-        assert_eq!(push(&link, 12, None), Err(PushError::Closed));
+        assert_eq!(push(&link, 12), Err(PushError::Closed));
         assert_eq!((link.queued(), pile.take().len()), (30, 1));
     }
 
     #[test]
     fn letters_come_in_the_order_of_posting() {
         let (link, pile) = link();
-        push(&link, 12, None).unwrap();
+        push(&link, 12).unwrap();
         link.evict(7, CloseReason::Kicked);
         link.resume();
         let eviction = Eviction { channel_id: 7, why: CloseReason::Kicked };

@@ -67,7 +67,6 @@ pub struct Limits {
     pub max_frame_bytes: u32,
     pub outbox_bytes: usize,
     pub total_buffer_bytes: usize,
-    pub close_slow_consumers: bool,
     pub rate_limit: Option<RateLimit>,
     pub max_requests_per_second: u64,
 }
@@ -83,7 +82,6 @@ impl Default for Limits {
             max_frame_bytes: crate::wire::MAX_BODY_LEN,
             outbox_bytes: 1 << 20,
             total_buffer_bytes: 1 << 30,
-            close_slow_consumers: true,
             rate_limit: None,
             max_requests_per_second: 0,
         }
@@ -271,7 +269,7 @@ impl Hub {
     /// Sends DATA to a node, on its main channel when `channel_id` is 0.
     ///
     /// # Errors
-    /// [`Refusal`]; a full outbox also ends the connection where that is the policy.
+    /// [`Refusal`]; nothing has changed then.
     pub fn send_to(&self, id: &str, payload: &[u8], channel_id: u32) -> Result<(), Refusal> {
         let node = self.node(id).ok_or(Refusal::NoSuchNode)?;
         if channel_id != 0 && channel_id != node.channel_id() {
@@ -294,7 +292,7 @@ impl Hub {
     ///
     /// # Errors
     /// [`Refusal::TooLong`]; [`Refusal::NotUtf8`] when no node's dialect can carry it. Nothing was sent then. A node whose
-    /// outbox is full is not counted, and treated as the slow-consumer policy says.
+    /// outbox is full is not counted, and nothing happens to it.
     pub fn broadcast(&self, payload: &[u8]) -> Result<usize, Refusal> {
         self.check_len(payload)?;
         let mut bodies = [None, None];
@@ -352,8 +350,7 @@ impl Hub {
     }
 
     fn push(&self, node: &Arc<Node>, frame: Frame) -> Result<(), Refusal> {
-        let end = self.limits.close_slow_consumers.then_some(CloseReason::SlowConsumer);
-        let Err(error) = node.link().push(frame, self.limits.outbox_bytes, end) else {
+        let Err(error) = node.link().push(frame, self.limits.outbox_bytes) else {
             self.data_out.fetch_add(1, Ordering::Relaxed);
             return Ok(());
         };

@@ -183,6 +183,7 @@ impl Clients {
         if running.join().is_err() {
             tracing::error!("The thread of the clients had panicked");
         }
+        crate::log::tell_left_out(true);
     }
 
     /// The clients belong to this process, not to one that was forked off it.

@@ -7,7 +7,7 @@ use crate::hub::frame::Frame;
 use crate::hub::memory::{Memory, Part};
 use crate::hub::session::Context;
 use crate::hub::wheel::Key;
-use crate::hub::{Hub, Link, Next, Session};
+use crate::hub::{Hub, Link, Next, Session, Timer, Wheel};
 use crate::wire::{self, Dialect};
 use mio::net::TcpStream;
 use rustix::io::Errno;
@@ -45,6 +45,10 @@ struct Rest {
     outbox: Outbox,
     /// When the peer last took something that had waited, in monotonic microseconds.
     took_at: u64,
+    /// Runs while something waits, where a peer that takes nothing has to go;
+    timer: Option<Key>,
+    /// and since when nothing was taken, in microseconds in which this thread was awake.
+    stuck_since: u64,
     /// What is counted of both.
     counted_in: usize,
     counted_out: usize,
@@ -180,7 +184,32 @@ impl Connection {
 
     /// Bytes that the peer could take, if it read.
     pub(super) fn unread(&self) -> usize {
-        self.link().queued() - self.rest.as_ref().map_or(0, |rest| rest.outbox.held_len())
+        self.rest.as_ref().map_or(0, |rest| rest.outbox.len())
+    }
+
+    /// These, and those that wait for it to speak v2.
+    pub(super) fn waiting(&self) -> usize {
+        self.rest.as_ref().map_or(0, |rest| rest.outbox.len() + rest.outbox.held_len())
+    }
+
+    /// Something waits for the socket, which is given until the timer to take some of it. `awake` is the time by which it is judged.
+    pub(super) fn watch(&mut self, wheel: &mut Wheel<Timer>, deadline: u64, awake: u64) {
+        let slot = self.link().slot();
+        if let Some(rest) = self.rest.as_mut().filter(|rest| rest.outbox.has_backlog() && rest.timer.is_none()) {
+            rest.timer = Some(wheel.insert(deadline, Timer { slot, channel_id: 0 }));
+            rest.stuck_since = awake;
+        }
+    }
+
+    pub(super) fn set_moved(&mut self, awake: u64) {
+        if let Some(rest) = &mut self.rest {
+            rest.stuck_since = awake;
+        }
+    }
+
+    /// Since when the socket has taken nothing, if this is the timer for that.
+    pub(super) fn stuck_since(&self, timer: Key) -> Option<u64> {
+        self.rest.as_ref().filter(|rest| rest.timer == Some(timer)).map(|rest| rest.stuck_since)
     }
 
     pub(super) fn partial_len(&self) -> usize {
@@ -278,7 +307,7 @@ impl Connection {
     }
 
     /// Writes what waits, as much as the socket takes.
-    pub(super) fn flush(&mut self, hub: &Hub, spare: &mut Spare) -> io::Result<u64> {
+    pub(super) fn flush(&mut self, hub: &Hub, spare: &mut Spare, wheel: &mut Wheel<Timer>) -> io::Result<u64> {
         let mut total = 0;
         let Some(rest) = &mut self.rest else { return Ok(0) };
         while rest.outbox.has_backlog() && !self.write_blocked {
@@ -295,6 +324,11 @@ impl Connection {
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
+        }
+        if !rest.outbox.has_backlog()
+            && let Some(timer) = rest.timer.take()
+        {
+            wheel.remove(timer);
         }
         // What waited for nobody but this thread was never counted.
         rest.count(hub.memory());
@@ -321,9 +355,12 @@ impl Connection {
     }
 
     /// Gives up what is still kept; to be called once, before the connection is dropped.
-    pub(super) fn release(&mut self, hub: &Hub) {
+    pub(super) fn release(&mut self, hub: &Hub, wheel: &mut Wheel<Timer>) {
         self.link().close();
         if let Some(mut rest) = self.rest.take() {
+            if let Some(timer) = rest.timer {
+                wheel.remove(timer);
+            }
             rest.partial = Vec::new();
             rest.outbox = Outbox::default();
             rest.count(hub.memory());
@@ -339,7 +376,7 @@ mod tests {
     use crate::hub::frame::Body;
     use crate::hub::link::{Letter, Postbox};
     use crate::hub::replies::Replies;
-    use crate::hub::{Counters, Journal, Now, Timer, Wheel};
+    use crate::hub::{Counters, Journal, Now};
     use crate::inbox::Inbox;
     use crate::wire::{FrameType, v2};
     use allocation_counter::measure;
@@ -372,14 +409,14 @@ mod tests {
     #[test]
     fn writing_to_an_idle_connection_allocates_nothing_and_leaves_nothing_behind() {
         let (mut connection, mut peer, hub) = pair();
-        let mut spare = Spare::default();
+        let (mut spare, mut wheel) = (Spare::default(), Wheel::new(1));
         let frame = frame(&hub, Dialect::V1, b"some bytes");
         let len = frame.len();
         let before = hub.memory().total();
         let mut push = |connection: &mut Connection| {
             connection.link().add_queued(len);
             connection.enqueue(frame.clone(), &mut spare);
-            assert_eq!(connection.flush(&hub, &mut spare).unwrap(), len as u64);
+            assert_eq!(connection.flush(&hub, &mut spare, &mut wheel).unwrap(), len as u64);
             assert!(connection.rest.is_none() && !connection.has_backlog());
         };
         push(&mut connection);
@@ -457,7 +494,7 @@ mod tests {
             assert!(partial.capacity() <= 2 * partial.len() || partial.len() == 1, "{} {}", partial.capacity(), partial.len());
         }
         assert_eq!(kept(&connection, &hub), (1, 1));
-        connection.release(&hub);
+        connection.release(&hub, &mut Wheel::new(1));
         assert_eq!(kept(&connection, &hub), (0, 0));
     }
 
@@ -481,11 +518,11 @@ mod tests {
         let held = frame(&hub, Dialect::V2, &[0; 5000]);
         connection.link().add_queued(held.len());
         connection.enqueue(held, &mut spare);
-        assert_eq!(connection.flush(&hub, &mut spare).unwrap(), 0);
+        assert_eq!(connection.flush(&hub, &mut spare, &mut Wheel::new(1)).unwrap(), 0);
         let (total, alone) = kept(&connection, &hub);
         assert!(total == alone && alone > 5000 && !connection.has_backlog(), "{total} {alone}");
         assert_eq!((connection.link().queued(), connection.unread()), (5012, 0));
-        connection.release(&hub);
+        connection.release(&hub, &mut Wheel::new(1));
         assert_eq!(kept(&connection, &hub), (0, 0));
     }
 
@@ -500,17 +537,40 @@ mod tests {
             connection.write_blocked = true;
             connection.link().add_queued(shared.len());
             connection.enqueue(shared.clone(), &mut spare);
-            connection.flush(&hub, &mut spare).unwrap();
+            connection.flush(&hub, &mut spare, &mut Wheel::new(1)).unwrap();
         }
         drop(shared);
         let total = hub.memory().total();
         assert!((100_000..101_000).contains(&total), "{total}");
         assert!(one.alone() < 500 && other.alone() < 500);
         assert_eq!((one.unread(), other.unread()), (len, len));
-        one.release(&hub);
+        one.release(&hub, &mut Wheel::new(1));
         assert!(other.alone() > 100_000 && hub.memory().total() > 100_000);
-        other.release(&hub);
+        other.release(&hub, &mut Wheel::new(1));
         assert_eq!(hub.memory().total(), 0);
+    }
+
+    #[test]
+    fn the_time_of_a_peer_that_takes_nothing_is_measured_only_while_something_waits() {
+        let (mut connection, mut peer, hub) = pair();
+        let (mut spare, mut wheel) = (Spare::default(), Wheel::new(1));
+        connection.watch(&mut wheel, 10, 1);
+        assert!(wheel.is_empty(), "nothing waits");
+        connection.write(&hub, &vec![b'x'; 16 << 20]).unwrap();
+        connection.watch(&mut wheel, 10, 1);
+        connection.watch(&mut wheel, 20, 2);
+        assert_eq!(wheel.len(), 1);
+        let (timer, _) = wheel.pop(u64::from(u32::MAX)).unwrap();
+        assert_eq!(connection.stuck_since(timer), Some(1));
+        connection.set_moved(7);
+        assert_eq!(connection.stuck_since(timer), Some(7));
+        let reader = std::thread::spawn(move || peer.read_exact(&mut vec![0; 16 << 20]));
+        while connection.has_backlog() {
+            connection.write_blocked = false;
+            connection.flush(&hub, &mut spare, &mut wheel).unwrap();
+        }
+        reader.join().unwrap().unwrap();
+        assert!(wheel.is_empty() && connection.stuck_since(timer).is_none());
     }
 
     #[test]
@@ -525,7 +585,7 @@ mod tests {
         while connection.has_backlog() {
             // As the event would say that it is writable.
             connection.write_blocked = false;
-            connection.flush(&hub, &mut spare).unwrap();
+            connection.flush(&hub, &mut spare, &mut Wheel::new(1)).unwrap();
         }
         reader.join().unwrap().unwrap();
         assert!(connection.rest.is_none());

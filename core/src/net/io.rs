@@ -57,9 +57,10 @@ const READ_BUFFER: usize = 64 * 1024;
 
 /// How long a connection that is ending waits for its peer, in microseconds.
 const ENDING_TIME: u64 = 1_000_000;
-/// How long a stopping thread waits for its connections in total, in microseconds. With the flush it stays under the
-/// 1.5 s that a stop may take.
-const STOPPING_TIME: u64 = 1_200_000;
+/// How long a stopping thread writes what was sent before, and how long it waits for its connections in total, in microseconds.
+/// It stays under the 1.5 s that a stop may take.
+const LAST_MAIL_TIME: u64 = 250_000;
+const STOPPING_TIME: u64 = 1_100_000;
 /// A server that stops asks its clients to come back spread over this many milliseconds for each of them, within bounds: the
 /// one that takes its place then registers a thousand per second at most.
 const RETURN_TIME: u64 = 1;
@@ -93,12 +94,17 @@ pub(super) struct IoThread {
     unanswered: Vec<(usize, usize)>,
     buffer: Box<[u8]>,
     work: Work,
+    /// When this thread heard that the server stops.
     stopping_since: Option<u64>,
+    /// It has said goodbye.
+    is_stopping: bool,
     next_tidy: u64,
     /// When this thread logs the server's numbers; on one thread only.
     next_stats: Option<u64>,
     /// The round of [`Relief`](relief::Relief) that this thread has answered.
     answered: u64,
+    /// How long this thread did not look at its sockets, because the process was stopped or had no processor, in microseconds.
+    asleep: u64,
     /// The tick in progress comes late: whoever has more to read than the passes before it took is not silent.
     is_late: bool,
     done: bool,
@@ -181,9 +187,11 @@ impl IoThread {
             unanswered: Vec::with_capacity(ANSWERED_TOGETHER),
             buffer: vec![0; READ_BUFFER].into(),
             stopping_since: None,
+            is_stopping: false,
             next_tidy: now.mono + TIDY_TIME,
             next_stats: (worker_id == 0).then_some(first_stats),
             answered: 0,
+            asleep: 0,
             is_late: false,
             done: false,
         })
@@ -201,6 +209,7 @@ impl IoThread {
                 let _ = rustix::io::read(&self.timer, &mut [0; 8]);
                 if self.work.now.mono > last_tick + 3 * TICK {
                     self.is_late = true;
+                    self.asleep += self.work.now.mono - last_tick - TICK;
                     // The process was stopped, or starved. What arrived meanwhile is read before anybody's silence is
                     // judged: poll hands out what is ready in turn, so this many passes reach every connection.
                     for _ in 0..=self.connections.len() / EVENTS_PER_PASS + 1 {
@@ -366,24 +375,42 @@ impl IoThread {
         if self.connections.get_mut(slot).is_some_and(Connection::release_held) {
             self.flush(slot);
         }
-        let Some(connection) = self.connections.get_mut(slot) else { return };
-        // A peer that does not read what it asked for is not closed for it, only heard no more until it does.
-        if !connection.peer_slow && connection.has_backlog() && connection.unread() > self.shared.hub.limits().outbox_bytes {
+        let Some(connection) = self.connections.get_mut(slot).filter(|connection| connection.has_backlog()) else { return };
+        // A peer that does not read what it asked for is heard no more until it does.
+        if !connection.peer_slow && connection.unread() > self.shared.hub.limits().outbox_bytes {
             connection.peer_slow = true;
             connection.set_took_at(self.work.now.mono);
             self.work.counters.reads_paused_by_peer.up();
         }
+        self.watch(slot);
+    }
+
+    /// After what waits for a socket has become more or less.
+    fn watch(&mut self, slot: usize) {
+        let awake = self.awake();
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        connection.link().set_full(connection.waiting() >= self.shared.hub.limits().outbox_bytes);
+        if let (Some(timeout), Phase::Open(_)) = (self.shared.slow_consumer_timeout, &connection.phase) {
+            connection.watch(&mut self.work.wheel, self.work.now.mono + timeout, awake);
+        }
+    }
+
+    /// The time in microseconds, but for that which this thread slept through.
+    fn awake(&self) -> u64 {
+        self.work.now.mono - self.asleep
     }
 
     fn flush(&mut self, slot: usize) {
+        let awake = self.awake();
         let Some(connection) = self.connections.get_mut(slot) else {
             return;
         };
-        match connection.flush(&self.shared.hub, &mut self.spare) {
+        match connection.flush(&self.shared.hub, &mut self.spare, &mut self.work.wheel) {
             Ok(0) => {}
             Ok(written) => {
                 self.work.counters.bytes_out.add(written);
                 connection.set_took_at(self.work.now.mono);
+                connection.set_moved(awake);
             }
             Err(_) => return self.end(slot, CloseReason::IoError),
         }
@@ -397,12 +424,15 @@ impl IoThread {
         if resumes {
             self.list(slot);
         }
+        self.watch(slot);
     }
 
     fn open_mail(&mut self) {
         let is_fresh = self.letters.is_empty();
-        // Asked first: what was sent before the stop is in the mail then, and goes out before the farewell.
-        let is_stopping = self.shared.is_stopping();
+        // Asked first: what was sent before the stop is in the mail then, and goes out before the farewell, if it is not too much.
+        if self.shared.is_stopping() {
+            self.stopping_since.get_or_insert(self.work.now.mono);
+        }
         if is_fresh {
             self.mailbox.empty_onto(&mut self.letters);
         }
@@ -421,7 +451,7 @@ impl IoThread {
             // Whoever asked may have given up waiting; then nobody misses the answer.
             let _ = listing.answer.try_send(self.list_connections(listing.max));
         }
-        if is_read && is_stopping && self.stopping_since.is_none() {
+        if self.stopping_since.is_some_and(|since| is_read || self.work.now.mono > since + LAST_MAIL_TIME) && !self.is_stopping {
             self.begin_stopping();
         }
         if self.shared.is_closed() && self.listener.is_some() {
@@ -592,7 +622,7 @@ impl IoThread {
         }
         self.work.counters.truncated_bytes.add(truncated);
         connection.link().close();
-        if let Ok(written) = connection.flush(&self.shared.hub, &mut self.spare) {
+        if let Ok(written) = connection.flush(&self.shared.hub, &mut self.spare, &mut self.work.wheel) {
             self.work.counters.bytes_out.add(written);
         }
         let is_over = match reason {
@@ -619,7 +649,7 @@ impl IoThread {
         if let Phase::Ending { timer: Some(timer), .. } = connection.phase {
             self.work.wheel.remove(timer);
         }
-        connection.release(&self.shared.hub);
+        connection.release(&self.shared.hub, &mut self.work.wheel);
         if !connection.hangup {
             // Not only dropped: a process that was forked off this one may hold a copy of the descriptor.
             connection.shut_down();
@@ -647,7 +677,7 @@ impl IoThread {
                 self.respond(before, Next::Continue);
             }
             if timer.channel_id == 0 {
-                self.connection_timer(slot);
+                self.connection_timer(slot, key);
             } else {
                 self.node_timer(slot, key, timer.channel_id);
             }
@@ -668,7 +698,9 @@ impl IoThread {
             self.shared.log_stats();
         }
         self.work.journal.tell_left_out(self.work.now);
-        if self.stopping_since.is_some_and(|since| self.connections.is_empty() || self.work.now.mono > since + STOPPING_TIME) {
+        crate::log::tell_left_out(false);
+        let is_over = |since: u64| self.connections.is_empty() || self.work.now.mono > since + STOPPING_TIME;
+        if self.is_stopping && self.stopping_since.is_some_and(is_over) {
             self.finish();
         }
     }
@@ -687,10 +719,13 @@ impl IoThread {
         }
     }
 
-    fn connection_timer(&mut self, slot: usize) {
+    fn connection_timer(&mut self, slot: usize, timer: Key) {
         let Some(connection) = self.connections.get_mut(slot) else {
             return;
         };
+        if connection.stuck_since(timer).is_some() {
+            return self.outbox_timer(slot, timer);
+        }
         let stopped = connection.is_excused(self.work.now.mono, self.shared.hub.limits().register_timeout, self.is_late);
         match &mut connection.phase {
             Phase::Open(session) => {
@@ -698,6 +733,22 @@ impl IoThread {
                 self.respond(slot, next);
             }
             Phase::Ending { .. } => self.drop_connection(slot),
+        }
+    }
+
+    /// Whoever takes nothing of what waits for it has to go. The socket is asked once more: it tells of a little room in it only
+    /// where it has much.
+    fn outbox_timer(&mut self, slot: usize, timer: Key) {
+        self.respond(slot, Next::Continue);
+        if let Some(connection) = self.connections.get_mut(slot) {
+            connection.write_blocked = false;
+        }
+        self.flush(slot);
+        let since = self.connections.get(slot).and_then(|connection| connection.stuck_since(timer));
+        let (Some(since), Some(timeout)) = (since, self.shared.slow_consumer_timeout) else { return };
+        match timeout.saturating_sub(self.awake() - since) {
+            0 => self.end(slot, CloseReason::SlowConsumer),
+            left => self.work.wheel.rearm(timer, self.work.now.mono + left),
         }
     }
 
@@ -748,7 +799,7 @@ impl IoThread {
     }
 
     fn begin_stopping(&mut self) {
-        self.stopping_since = Some(self.work.now.mono);
+        self.is_stopping = true;
         self.work.journal.worker_stopping();
         // Those who knocked already are told as well.
         self.close_door();

@@ -9,11 +9,18 @@ use super::server::ConnectionInfo;
 use crate::hub::Memory;
 use crate::hub::link::{Letter, Postbox};
 use crate::hub::memory::Part;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// With so many letters a mailbox takes frames only for connections that nothing waits for yet: a burst of small frames takes
+/// more memory, and time, than their bytes say.
+const MAX_LETTERS: usize = 1 << 20;
+
 pub(super) struct Mailbox {
     letters: Mutex<Vec<Option<Letter>>>,
+    /// How many there are, or were a moment ago.
+    count: AtomicUsize,
     memory: Arc<Memory>,
     listing: Mutex<Option<Listing>>,
     waker: mio::Waker,
@@ -27,12 +34,14 @@ pub(super) struct Listing {
 
 impl Mailbox {
     pub(super) fn new(waker: mio::Waker, memory: Arc<Memory>) -> Mailbox {
-        Mailbox { letters: Mutex::default(), memory, listing: Mutex::default(), waker }
+        Mailbox { letters: Mutex::default(), count: AtomicUsize::new(0), memory, listing: Mutex::default(), waker }
     }
 
     /// Moves all letters onto a pile, which must be empty; its memory is used for the next ones.
     pub(super) fn empty_onto(&self, pile: &mut Pile) {
-        std::mem::swap(&mut *self.letters.lock().unwrap_or_else(PoisonError::into_inner), &mut pile.letters);
+        let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::swap(&mut *letters, &mut pile.letters);
+        self.count.store(letters.len(), Ordering::Relaxed);
     }
 
     pub(super) fn ask(&self, listing: Listing) {
@@ -126,11 +135,16 @@ impl Postbox for Mailbox {
         let was_empty = letters.is_empty();
         let before = letters.capacity();
         letters.push(Some(letter));
+        self.count.store(letters.len(), Ordering::Relaxed);
         self.memory.change(Part::Output, memory_of(before), memory_of(letters.capacity()));
         drop(letters);
         if was_empty {
             self.wake();
         }
+    }
+
+    fn has_room(&self) -> bool {
+        self.count.load(Ordering::Relaxed) < MAX_LETTERS && self.memory.excess() == 0
     }
 
     fn memory(&self) -> &Memory {

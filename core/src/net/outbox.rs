@@ -27,7 +27,9 @@ pub(super) const USUAL_QUEUE: usize = 64;
 #[derive(Default)]
 pub(super) struct Outbox {
     pieces: VecDeque<Piece>,
-    /// Bytes of the first piece that are written already.
+    /// Bytes of the pieces that are not written yet,
+    len: usize,
+    /// and those of the first piece that are.
     written: usize,
     /// From the first frame on that has to be in v2, until the peer speaks it.
     held: VecDeque<Piece>,
@@ -60,6 +62,11 @@ impl Outbox {
         !self.pieces.is_empty()
     }
 
+    /// Bytes that the socket is to take.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
     /// Bytes that wait for the peer to speak v2.
     pub(super) fn held_len(&self) -> usize {
         self.held_len
@@ -68,9 +75,7 @@ impl Outbox {
     /// Queues a frame. `waits`: the socket is known to take nothing now.
     pub(super) fn push(&mut self, frame: Frame, speaks_v2: bool, waits: bool) {
         let is_held = !self.held.is_empty() || !speaks_v2 && frame.dialect() == Dialect::V2;
-        if is_held {
-            self.held_len += frame.len();
-        }
+        *(if is_held { &mut self.held_len } else { &mut self.len }) += frame.len();
         let queue = if is_held { &mut self.held } else { &mut self.pieces };
         if (waits || is_held) && frame.len() <= COPIED {
             let chunk = chunk(queue, &mut self.bytes, frame.len());
@@ -84,13 +89,14 @@ impl Outbox {
     /// Queues replies behind what waits already.
     pub(super) fn push_bytes(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() {
+            self.len += bytes.len();
             chunk(&mut self.pieces, &mut self.bytes, bytes.len()).extend_from_slice(bytes);
         }
     }
 
     /// The peer has spoken v2: what was held for that is queued now. False when there was none.
     pub(super) fn release_held(&mut self) -> bool {
-        self.held_len = 0;
+        self.len += std::mem::take(&mut self.held_len);
         let had_some = !self.held.is_empty();
         self.pieces.append(&mut self.held);
         self.held = VecDeque::new();
@@ -144,6 +150,7 @@ impl Outbox {
 
     /// Forgets what is written.
     pub(super) fn advance(&mut self, mut count: usize) {
+        self.len -= count;
         while let Some(first) = self.pieces.front() {
             let left = first.len() - self.written;
             if count < left {
@@ -265,7 +272,7 @@ mod tests {
                 outbox.advance(counts);
             }
             assert_eq!(got, expected);
-            assert_eq!((outbox.bytes, memory.of(Part::Output)), (0, 0));
+            assert_eq!((outbox.len(), outbox.bytes, memory.of(Part::Output)), (0, 0, 0));
         }
     }
 

@@ -29,6 +29,8 @@ pub(crate) struct Shared {
     pub(crate) hub: Hub,
     pub(crate) clock: Clock,
     pub(super) relief: Relief,
+    /// In microseconds; `None`: who takes nothing stays.
+    pub(super) slow_consumer_timeout: Option<u64>,
     pub(crate) max_connections: usize,
     max_connections_per_ip: usize,
     allow: Vec<IpNet>,
@@ -158,6 +160,7 @@ impl Server {
         let shared = Arc::new(Shared {
             hub,
             relief: Relief::new(mailboxes.clone()),
+            slow_consumer_timeout: (config.slow_consumer == SlowConsumer::Close).then_some(micros(config.slow_consumer_timeout)),
             clock: Clock::start(),
             max_connections: effective_max_connections(config.max_connections),
             max_connections_per_ip: config.max_connections_per_ip,
@@ -260,6 +263,7 @@ impl Server {
                 tracing::error!("An I/O thread had panicked");
             }
         }
+        crate::log::tell_left_out(true);
     }
 }
 
@@ -276,7 +280,6 @@ fn limits(config: &ServerConfig) -> Limits {
         max_frame_bytes: config.max_frame_bytes,
         outbox_bytes: config.outbox_bytes,
         total_buffer_bytes: config.total_buffer_bytes,
-        close_slow_consumers: config.slow_consumer == SlowConsumer::Close,
         rate_limit: config.rate_limit,
         max_requests_per_second: config.max_requests_per_second,
     }

@@ -101,6 +101,7 @@ final class ServerConfigTest extends TestCase
             'rate_limit_refill_rate negative' => ['rate_limit_refill_rate must be a number >= 0', ['rate_limit_refill_rate' => -1]],
             'rate_limit_by unknown' => ["rate_limit_by must be one of 'connection', 'ip'", ['rate_limit_by' => 'node']],
             'register_timeout 0' => ["register_timeout $seconds", ['register_timeout' => 0]],
+            'slow_consumer_timeout -1' => ["slow_consumer_timeout $seconds", ['slow_consumer_timeout' => -1]],
             'stats_interval 0' => ["stats_interval $seconds", ['stats_interval' => 0]],
             'stats_interval a word' => ["stats_interval $seconds", ['stats_interval' => 'hourly']],
         ];

@@ -145,14 +145,15 @@ final class BadInputTest extends TestCase
         self::assertSame(1, $server->stats()['connections']['active_connections']);
     }
 
-    public function test_a_reader_that_never_reads_pushes_is_closed_as_slow_and_its_memory_comes_back(): void
+    public function test_a_reader_that_takes_nothing_for_too_long_is_closed_as_slow_and_its_memory_comes_back(): void
     {
-        $server = $this->server([], 'say_events($server, "close", "disconnected");');
+        $server = $this->server(['slow_consumer_timeout' => 1], 'say_events($server, "close", "disconnected");');
         $bystander = $server->node('bystander');
         $memory = $server->process->residentKilobytes();
         $deaf = $server->node('deaf');
         $sent = $server->ask('for ($i = 0; $server->sendTo("deaf", str_repeat("x", 10000)); $i++); return $i;');
         self::assertGreaterThan(0, $sent);
+        self::assertGreaterThan(0, $server->counter('data_out_refused'));
         self::assertSame(['deaf'], $server->next('disconnected'));
         self::assertSame('slow consumer', $server->next('close')[1]);
         $bystander->beat();
@@ -162,9 +163,28 @@ final class BadInputTest extends TestCase
         $deaf->close();
     }
 
+    public function test_a_burst_from_one_callback_closes_nobody_and_false_says_what_did_not_arrive(): void
+    {
+        $server = $this->server([], 'say_events($server, "close");');
+        $peers = array_map(fn (int $n) => $server->node("n$n"), range(1, 3));
+        $server->ask('for ($i = 0; $i < 32; $i++) { $server->broadcast(str_repeat("x", 65536)); }');
+        $sent = $server->counter('data_out');
+        self::assertSame(3 * 32, $sent + $server->counter('data_out_refused'));
+        $received = 0;
+        foreach ($peers as $n => $peer) {
+            $this->until(fn () => $server->ask("return \$server->sendTo('n" . ($n + 1) . "', 'the end');"), 'there is room');
+            while ($peer->expect(Frame::DATA)->payload !== 'the end') {
+                $received++;
+            }
+        }
+        self::assertSame($sent, $received);
+        self::assertSame(3, $server->stats()['nodes']['online']);
+        self::assertSame(0, $server->counter('slow_consumers'));
+    }
+
     public function test_with_the_drop_policy_a_slow_reader_stays_and_misses_messages(): void
     {
-        $server = $this->server(['slow_consumer' => 'drop', 'outbox_bytes' => 100_000]);
+        $server = $this->server(['slow_consumer' => 'drop', 'slow_consumer_timeout' => 0.1, 'outbox_bytes' => 100_000]);
         $deaf = $server->node('deaf');
         $server->ask('for ($i = 0; $server->sendTo("deaf", str_repeat("x", 10000)); $i++);');
         self::assertGreaterThan(0, $server->counter('data_out_refused'));

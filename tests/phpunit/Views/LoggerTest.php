@@ -2,7 +2,7 @@
 
 namespace Heartbus\Tests\Views;
 
-use Heartbus\Tests\{Frame, Library, Port, TestCase, WorkermanApp};
+use Heartbus\Tests\{Frame, Library, PhpProcess, Port, TestCase, WorkermanApp};
 
 /** 'log' => 'logger': the engine's messages arrive in Utils\Logger, on PHP's thread. */
 final class LoggerTest extends TestCase
@@ -166,14 +166,41 @@ final class LoggerTest extends TestCase
         $peer = $server->connect();
         $peer->bytes(str_repeat(Frame::bytes(99), 20_000));
         $peer->expectSilence();
-        $lines = fn (string $text): int => substr_count($server->process->errors(), $text);
-        $told = function () use ($server, $lines): int {
-            preg_match_all('/\[WARNING\] Log messages left out \{"of":"Unknown message type","count":(\d+)\}$/m', $server->process->errors(), $found);
-            return array_sum($found[1]) + $lines('[WARNING] Unknown message type: 99');
-        };
-        $this->until(fn () => $told() === 20_000, 'every one is a line or counted');
+        $this->until(fn () => $this->told($server->process, 'WARNING', 'Unknown message type')[1] === 20_000, 'every one is a line or counted');
         // Ten per second, the first and the last of which may have begun before and end later.
-        self::assertLessThanOrEqual(10 * (microtime(true) - $since + 2), $lines('Unknown message type: 99'));
+        $lines = $this->told($server->process, 'WARNING', 'Unknown message type')[0];
+        self::assertLessThanOrEqual(10 * (microtime(true) - $since + 2), $lines);
+    }
+
+    public function test_what_the_application_does_in_a_loop_is_a_few_lines_and_a_count(): void
+    {
+        $since = microtime(true);
+        $server = $this->server(['worker_count' => 1]);
+        $peers[] = $server->node('a');
+        $server->ask('for ($i = 0; $i < 20000; $i++) { $server->sendTo("a", "\xFF"); }', 30);
+        // Nothing else is written here: the counts come by themselves.
+        $this->until(fn () => $this->told($server->process, 'ERROR', 'Failed to send data')[1] === 20_000, 'every one is a line or counted');
+        $lines = $this->told($server->process, 'ERROR', 'Failed to send data')[0];
+        self::assertLessThanOrEqual(10 * (microtime(true) - $since + 2), $lines);
+        self::assertGreaterThanOrEqual(10, $lines);
+    }
+
+    public function test_the_lines_of_a_process_without_a_server_are_counted_at_its_end(): void
+    {
+        $process = $this->script('$client = new HeartbeatClient("127.0.0.1", 1); for ($i = 0; $i < 5000; $i++) { $client->ping(); }');
+        self::assertSame(0, $process->exitCode());
+        [$lines, $told] = $this->told($process, 'ERROR', 'Cannot ping');
+        self::assertSame(5000, $told);
+        self::assertGreaterThanOrEqual(10, $lines);
+        self::assertLessThan(1000, $lines);
+    }
+
+    /** How many lines of a kind there are, and how many there would be with those that were left out. */
+    private function told(PhpProcess $process, string $level, string $message): array
+    {
+        preg_match_all('/\[' . $level . '\] Log messages left out \{"of":"' . $message . '","count":(\d+)\}$/m', $process->errors(), $found);
+        $lines = substr_count($process->errors(), "[$level] $message: ");
+        return [$lines, $lines + array_sum($found[1])];
     }
 
     public function test_engine_messages_reach_a_psr_logger_with_level_and_context(): void
@@ -227,14 +254,27 @@ final class LoggerTest extends TestCase
 
     public function test_a_logger_that_is_too_slow_loses_the_oldest_and_is_told_how_many(): void
     {
-        $server = $this->server(['log' => 'logger', 'log_level' => 'error'], '
+        $gate = PhpProcess::folder() . '/gate';
+        $server = $this->server(['log' => 'logger', 'log_level' => 'info', 'worker_count' => 1], '
             PfinalClub\AsyncioHeartbeat\Utils\Logger::getInstance()->setLogger(new class {
                 public function log($level, $message, array $context = []): void { $GLOBALS["lines"][] = $message; }
-            });');
-        $peers[] = $server->node('a');
-        $server->ask('for ($i = 0; $i < 1500; $i++) { $server->sendTo("a", "\xFF"); }');
-        $this->until(fn () => $server->ask('return count($GLOBALS["lines"] ?? []);') === 1001, 'all is handed over');
-        self::assertStringStartsWith('500 log messages were dropped', $server->ask('return $GLOBALS["lines"][0];'));
+            });
+            $server->on("data", function () { say("busy"); while (!file_exists(' . var_export($gate, true) . ')) { usleep(1000); } });');
+        $peer = $server->node('a');
+        $peer->send(Frame::DATA, 'x');
+        $server->next('busy');
+        // 1,800 lines, and no kind of them more often than it may be in a second.
+        $peer->bytes(str_repeat(Frame::registration('b') . Frame::bytes(Frame::UNREGISTER), 900));
+        for ($i = 0; $i < 900; $i++) {
+            $peer->expect(Frame::REGISTER);
+        }
+        $peer->expectSilence();
+        touch($gate);
+        $dropped = 'return array_values(preg_grep("/ log messages were dropped/", $GLOBALS["lines"] ?? []));';
+        $this->until(fn () => $server->ask($dropped) !== [], 'that is told');
+        self::assertGreaterThanOrEqual(800, (int) $server->ask($dropped)[0]);
+        self::assertLessThan(900, (int) $server->ask($dropped)[0]);
+        $this->until(fn () => $server->ask('return count(preg_grep("/^Node (registered|unregistered)$/", $GLOBALS["lines"]));') >= 990, 'all that was kept is handed over');
     }
 
     public function test_a_logger_that_throws_ends_start_like_a_callback_and_what_waits_at_the_end_is_written(): void
