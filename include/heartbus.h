@@ -153,11 +153,13 @@ typedef enum {
   HEARTBUS_EVENT_CLIENT_DATA = 104,
   // The server answered heartbus_client_ping.
   HEARTBUS_EVENT_CLIENT_PONG = 105,
-  // The server sent ERROR. code (a heartbus_error_code, when it is a Heartbus server), text; payload is all it sent.
+  // The server sent ERROR. code (a heartbus_error_code, when it is a Heartbus server), text, of which the first 1,000 bytes are kept;
+  // payload is all it sent, unless that is longer than 64 KiB: then it is a JSON object with code and text.
   HEARTBUS_EVENT_CLIENT_SERVER_ERROR = 106,
-  // A socket failed. code is a heartbus_client_error, text says more.
+  // A socket failed. code is a heartbus_client_error, text says more; cause is a heartbus_error_cause, payload says it in words.
   HEARTBUS_EVENT_CLIENT_ERROR = 107,
-  // The connection is gone, or could not be made. With auto_reconnect the client tries again by itself.
+  // The connection is gone, or could not be made. code is a heartbus_close_reason, text says it in words; payload says more, where
+  // there is more: the server's words, or the system's. With auto_reconnect the client tries again by itself.
   HEARTBUS_EVENT_CLIENT_CLOSE = 108,
   // The client's last event: it will not connect again. Its id means nothing from the next poll on.
   HEARTBUS_EVENT_CLIENT_FINISHED = 109,
@@ -167,7 +169,7 @@ typedef enum {
   // the next connection, unless it was replaced.
   HEARTBUS_EVENT_CLIENT_NODE_LOST = 110,
   // A log message. code is a heartbus_log_level, text the message, time when it was written; payload is what belongs to it, a
-  // JSON object.
+  // JSON object; client_id whose it is, 0 when no client's.
   HEARTBUS_EVENT_LOG = 201,
 } heartbus_event_type;
 
@@ -183,11 +185,12 @@ typedef enum {
   HEARTBUS_ON_CLOSE = 32,
 } heartbus_events;
 
-// The `code` of HEARTBUS_EVENT_CLOSE: why the connection ended. More may be added; `text` says the same in words.
+// The `code` of HEARTBUS_EVENT_CLOSE and HEARTBUS_EVENT_CLIENT_CLOSE: why the connection ended. Of a client's it is what its server
+// told, where that told something. More may be added; `text` says the same in words.
 typedef enum {
   // The peer closed it.
   HEARTBUS_CLOSE_PEER_CLOSED = 1,
-  // The connection was lost.
+  // The connection was lost: it was reset, for one.
   HEARTBUS_CLOSE_IO_ERROR = 2,
   // What came was not the protocol.
   HEARTBUS_CLOSE_BROKEN_STREAM = 3,
@@ -195,7 +198,7 @@ typedef enum {
   HEARTBUS_CLOSE_FRAME_TOO_LONG = 4,
   // No node registered within register_timeout.
   HEARTBUS_CLOSE_REGISTER_TIMEOUT = 5,
-  // Its last node timed out.
+  // Its last node timed out; of a client also: the server did not answer its heartbeats.
   HEARTBUS_CLOSE_HEARTBEAT_TIMEOUT = 6,
   // Its last node was replaced by a newer connection.
   HEARTBUS_CLOSE_REPLACED = 7,
@@ -209,6 +212,14 @@ typedef enum {
   HEARTBUS_CLOSE_NOT_ALLOWED = 11,
   // The server was stopped.
   HEARTBUS_CLOSE_SERVER_STOPPED = 12,
+  // Of a client: it could not be made. HEARTBUS_EVENT_CLIENT_ERROR has told why.
+  HEARTBUS_CLOSE_CONNECT_FAILED = 13,
+  // Of a client: the server refused to register its only node.
+  HEARTBUS_CLOSE_REFUSED = 14,
+  // Of a client: the program disconnected it.
+  HEARTBUS_CLOSE_DISCONNECTED = 15,
+  // Of a client: a fault of this library. It connects again.
+  HEARTBUS_CLOSE_FAILED = 16,
 } heartbus_close_reason;
 
 // The `code` of HEARTBUS_EVENT_CLIENT_SERVER_ERROR, when a Heartbus server speaks. Other servers may send others.
@@ -280,8 +291,11 @@ typedef struct {
   size_t text_len;
   // Of a log message: when it was written, in seconds since 1970. 0 for other types.
   double time;
+  // Of HEARTBUS_EVENT_CLIENT_ERROR: a heartbus_error_cause.
+  int32_t cause;
+  uint32_t reserved32;
   // 0. Later types of events put their fields here.
-  uint64_t reserved[2];
+  uint64_t reserved[1];
 } heartbus_event;
 
 // A node as it is at this moment. Times are seconds since 1970.
@@ -356,8 +370,13 @@ typedef struct {
   uint8_t reserved8[3];
   // How many of its nodes are registered at this moment.
   uint64_t nodes;
+  // How often reading stopped because the program took no events.
+  uint32_t reads_paused;
+  // Frames of the server that were no use: not to be understood, a reply to what was never asked, or a text of which only the
+  // beginning was kept.
+  uint32_t frames_refused;
   // 0.
-  uint64_t reserved[3];
+  uint64_t reserved[2];
 } heartbus_client;
 
 // A text of the caller, where there are several.
@@ -574,7 +593,7 @@ heartbus_status heartbus_client_connect(heartbus_clients *clients,
                                         uint64_t *client_id);
 
 // Sends data to the server, on the channel of the client's first node when `channel_id` is 0 or less. Returns when it is
-// queued.
+// queued; what is refused changes nothing, and no event tells of it.
 //
 // HEARTBUS_CLOSED when it is not connected and registered, HEARTBUS_LIMIT when its outbox is full or the payload longer
 // than a frame may be, HEARTBUS_INVALID_ARGUMENT when the payload is not UTF-8 and the server speaks the protocol's

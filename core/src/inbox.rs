@@ -154,6 +154,8 @@ impl Host for Inbox {
     fn push_state(&self, event: Event) {
         let mut queue = self.lock();
         if queue.overflow.is_empty() && queue.events.len() < self.limits.events {
+            // Texts that come with it; what is put together in the overflow has no more than one of each kind.
+            queue.bytes += event.payload_len();
             queue.events.push_back(event);
         } else {
             let key = Key::of(&event);

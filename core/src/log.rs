@@ -27,6 +27,8 @@ pub struct Record {
     pub message: String,
     /// What belongs to it, as the inside of a JSON object: `"port":9501,"error":"..."`. Often empty.
     pub context: String,
+    /// Which client it is about, 0 when none.
+    pub client_id: u64,
 }
 
 /// Longest message, and longest text that belongs to one, in bytes: a stranger may have written it.
@@ -41,7 +43,7 @@ impl Record {
             Some(start) => format!("{start}..."),
             None => fields.message,
         };
-        Record { time: SystemTime::now(), level: *event.metadata().level(), message, context: fields.context }
+        Record { time: SystemTime::now(), level: *event.metadata().level(), message, context: fields.context, client_id: fields.client_id }
     }
 
     fn left_out((level, of, count): (Level, String, u64)) -> Record {
@@ -50,7 +52,7 @@ impl Record {
         fields.json(&of);
         fields.member("count");
         fields.context.push_str(&count.to_string());
-        Record { time: SystemTime::now(), level, message: "Log messages left out".into(), context: fields.context }
+        Record { time: SystemTime::now(), level, message: "Log messages left out".into(), context: fields.context, client_id: 0 }
     }
 
     /// What it is about, without what is special this time.
@@ -77,7 +79,7 @@ fn quotas() -> (&'static Quotas, u64) {
 pub fn records(event: &Event<'_>) -> Vec<Record> {
     let line = event.metadata();
     // The hub counts its own, for each thread; and what counts others is not counted.
-    if [module_path!(), crate::hub::journal::MODULE].contains(&line.target()) {
+    if module_path!() == line.target() || crate::hub::COUNTS_ITS_LINES.contains(&line.target()) {
         return vec![Record::of(event)];
     }
     let (quotas, now) = quotas();
@@ -114,6 +116,7 @@ struct Fields {
     message: String,
     context: String,
     group: &'static str,
+    client_id: u64,
 }
 
 impl Fields {
@@ -177,6 +180,9 @@ impl Visit for Fields {
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
+        if field.name() == "client_id" {
+            self.client_id = value;
+        }
         self.number(field, value);
     }
 
@@ -240,7 +246,7 @@ impl LogQueue {
         let dropped = std::mem::take(&mut waiting.dropped);
         if dropped > 0 {
             let message = format!("{dropped} log messages were dropped: the logger is too slow for them");
-            return Some(Record { time: SystemTime::now(), level: Level::WARN, message, context: String::new() });
+            return Some(Record { time: SystemTime::now(), level: Level::WARN, message, context: String::new(), client_id: 0 });
         }
         let record = waiting.records.pop_front();
         if waiting.records.is_empty() {
@@ -300,6 +306,16 @@ mod tests {
         assert_eq!((record.level, record.message, record.context), (Level::ERROR, "Lost 7".into(), context.into()));
         assert!((before..=SystemTime::now()).contains(&record.time));
         assert_eq!(queue.pop(), None);
+    }
+
+    #[test]
+    fn a_message_about_a_client_says_which() {
+        let queue = collected(|| {
+            tracing::info!(client_id = 7u64, "Connected");
+            tracing::info!(client = 8, "Connected");
+        });
+        let records = [queue.pop(), queue.pop()].map(|record| record.map(|record| (record.client_id, record.context)));
+        assert_eq!(records, [Some((7, r#""client_id":7"#.into())), Some((0, r#""client":8"#.into()))]);
     }
 
     #[test]

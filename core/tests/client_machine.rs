@@ -1,11 +1,12 @@
 //! The client's rules, in virtual time: every rule with what it does and what it leaves alone.
 
-use heartbus_core::event::ClientEvent;
+use heartbus_core::event::{ClientEvent, CloseReason, ErrorCause};
 use heartbus_core::hub::Now;
-use heartbus_core::hub::client::{ClientMachine, Phase, Refusal, Settings, backoff};
+use heartbus_core::hub::client::{ClientMachine, Phase, Refusal, Settings, SocketEnd, backoff};
 use heartbus_core::wire::{Decoded, FrameType, MAX_BODY_LEN, control, v1, v2};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 const SECOND: u64 = 1_000_000;
 const INTERVAL: u64 = 10 * SECOND;
@@ -46,7 +47,7 @@ impl Rig {
 
     fn seeded(settings: Settings, seed: u64) -> Rig {
         let now = Now { mono: SECOND, unix: UNIX };
-        Rig { machine: ClientMachine::new(settings, seed, now), now }
+        Rig { machine: ClientMachine::new(5, settings, Arc::default(), seed, now), now }
     }
 
     fn connected(settings: Settings) -> Rig {
@@ -79,7 +80,7 @@ impl Rig {
     }
 
     fn events(&mut self) -> Vec<ClientEvent> {
-        std::iter::from_fn(|| self.machine.poll_event()).collect()
+        std::iter::from_fn(|| self.machine.poll_event(self.now)).collect()
     }
 
     /// Writes everything, as type, channel and payload.
@@ -92,13 +93,21 @@ impl Rig {
 
     /// The socket is closed, and the time of the reconnect has come.
     fn close_and_wait(&mut self) -> Vec<ClientEvent> {
-        self.machine.handle_closed(self.now);
+        self.machine.handle_closed(SocketEnd::Closed, self.now);
         let events = self.events();
         assert_eq!(self.machine.phase(), Phase::Wait);
         self.pass_to_deadline();
         assert_eq!(self.machine.phase(), Phase::Dial);
         events
     }
+}
+
+fn closed(reason: CloseReason) -> ClientEvent {
+    ClientEvent::Close { reason, detail: String::new() }
+}
+
+fn closed_saying(reason: CloseReason, detail: &str) -> ClientEvent {
+    ClientEvent::Close { reason, detail: detail.to_owned() }
 }
 
 fn frame(frame_type: u8, channel_id: i64, payload: &str) -> Vec<u8> {
@@ -175,7 +184,7 @@ fn a_register_reply_that_is_none_registers_nobody() {
         rig.receive(6, 0, payload);
     }
     assert_eq!(rig.events(), []);
-    assert_eq!(rig.machine.send(b"x", 0), Err(Refusal::NotConnected));
+    assert_eq!(rig.machine.send(b"x", 0, rig.now), Err(Refusal::NotConnected));
     assert_eq!((rig.machine.phase(), rig.machine.stats().messages_received), (Phase::Open, 4));
 }
 
@@ -230,7 +239,7 @@ fn a_server_that_answers_nothing_is_given_up_within_two_intervals() {
         assert_eq!(rig.machine.phase(), Phase::HangUp);
         assert_eq!(rig.now.mono - last_life, 2 * INTERVAL);
         assert_eq!((rig.written(), rig.machine.is_connected()), (vec![], false));
-        assert_eq!(rig.close_and_wait(), [ClientEvent::Close]);
+        assert_eq!(rig.close_and_wait(), [closed_saying(CloseReason::HeartbeatTimeout, "no heartbeat reply")]);
     }
 }
 
@@ -271,7 +280,7 @@ fn a_process_that_was_stopped_before_its_heartbeat_does_not_blame_the_server() {
 #[test]
 fn a_server_that_slowly_takes_what_waits_is_slow_and_not_gone() {
     let mut rig = Rig::registered(settings());
-    rig.machine.send(&[b'x'; 100_000], 0).unwrap();
+    rig.machine.send(&[b'x'; 100_000], 0, rig.now).unwrap();
     rig.machine.handle_written(1000, rig.now);
     rig.pass_to_deadline();
     rig.pass(INTERVAL / 2);
@@ -288,7 +297,7 @@ fn a_socket_that_takes_new_data_at_once_is_no_proof_of_life() {
     rig.pass_to_deadline();
     rig.written();
     rig.pass(INTERVAL / 2);
-    rig.machine.send(b"x", 0).unwrap();
+    rig.machine.send(b"x", 0, rig.now).unwrap();
     rig.written();
     rig.pass_to_deadline();
     assert_eq!(rig.machine.phase(), Phase::HangUp);
@@ -299,8 +308,8 @@ fn a_socket_that_takes_new_data_at_once_is_no_proof_of_life() {
 #[test]
 fn a_lost_connection_is_told_and_comes_back_with_the_same_id() {
     let mut rig = Rig::registered(settings());
-    rig.machine.handle_closed(rig.now);
-    assert_eq!((rig.events(), rig.machine.phase()), (vec![ClientEvent::Close], Phase::Wait));
+    rig.machine.handle_closed(SocketEnd::Closed, rig.now);
+    assert_eq!((rig.events(), rig.machine.phase()), (vec![closed(CloseReason::PeerClosed)], Phase::Wait));
     assert_eq!(rig.machine.stats().reconnect_attempts, 1);
     let early = rig.machine.deadline().unwrap() - 1;
     rig.machine.handle_timeout(Now { mono: early, ..rig.now });
@@ -320,15 +329,22 @@ fn a_failed_connect_is_an_error_then_a_close_then_another_attempt() {
     for (host, shown) in [("localhost", "localhost"), ("::1", "[::1]"), ("[::1]", "[::1]")] {
         let mut rig = Rig::new(Settings { host: host.into(), ..settings() });
         rig.pass(1_234_560);
-        rig.machine.handle_connect_failed(rig.now);
+        rig.machine.handle_connect_failed(ErrorCause::Refused, "in words".into(), rig.now);
         let message = format!("connect {shown}:9501 fail after 1.2346 seconds");
-        assert_eq!(rig.events(), [ClientEvent::Error { code: 1, message }, ClientEvent::Close]);
+        assert_eq!(
+            rig.events(),
+            [ClientEvent::Error { code: 1, message, cause: ErrorCause::Refused }, closed_saying(CloseReason::ConnectFailed, "in words")]
+        );
         assert_eq!(rig.machine.phase(), Phase::Wait);
         rig.pass_to_deadline();
         rig.pass(300);
-        rig.machine.handle_connect_failed(rig.now);
+        rig.machine.handle_connect_failed(ErrorCause::Refused, "in words".into(), rig.now);
         let message = format!("connect {shown}:9501 fail after 0.0003 seconds");
-        assert_eq!(rig.events()[0], ClientEvent::Error { code: 1, message }, "the time is that of this attempt");
+        assert_eq!(
+            rig.events()[0],
+            ClientEvent::Error { code: 1, message, cause: ErrorCause::Refused },
+            "the time is that of this attempt"
+        );
     }
 }
 
@@ -339,7 +355,7 @@ fn times_are_shown_as_php_shows_them() {
     {
         let mut rig = Rig::new(settings());
         rig.pass(micros);
-        rig.machine.handle_connect_failed(rig.now);
+        rig.machine.handle_connect_failed(ErrorCause::Refused, "in words".into(), rig.now);
         let ClientEvent::Error { message, .. } = rig.events().remove(0) else { panic!("no error first") };
         assert_eq!(message, format!("connect 127.0.0.1:9501 fail after {shown} seconds"));
     }
@@ -349,7 +365,7 @@ fn times_are_shown_as_php_shows_them() {
 fn attempts_are_limited_and_counted_anew_after_each_registration() {
     let mut rig = Rig::registered(Settings { max_reconnect_attempts: 2, ..settings() });
     rig.close_and_wait();
-    rig.machine.handle_connect_failed(rig.now);
+    rig.machine.handle_connect_failed(ErrorCause::Refused, "in words".into(), rig.now);
     rig.pass_to_deadline();
     rig.machine.handle_connected(rig.now);
     rig.receive(6, 0, &register_reply("n1", 8));
@@ -357,17 +373,17 @@ fn attempts_are_limited_and_counted_anew_after_each_registration() {
     rig.close_and_wait();
     rig.machine.handle_connected(rig.now);
     rig.close_and_wait();
-    rig.machine.handle_connect_failed(rig.now);
+    rig.machine.handle_connect_failed(ErrorCause::Refused, "in words".into(), rig.now);
     let events = rig.events();
-    assert!(matches!(events[..], [ClientEvent::Error { .. }, ClientEvent::Close, ClientEvent::Finished]), "{events:?}");
+    assert!(matches!(events[..], [ClientEvent::Error { .. }, ClientEvent::Close { .. }, ClientEvent::Finished]), "{events:?}");
     assert_eq!((rig.machine.phase(), rig.machine.deadline()), (Phase::Finished, None));
 }
 
 #[test]
 fn without_auto_reconnect_the_first_close_is_the_end() {
     let mut rig = Rig::registered(Settings { auto_reconnect: false, ..settings() });
-    rig.machine.handle_closed(rig.now);
-    assert_eq!(rig.events(), [ClientEvent::Close, ClientEvent::Finished]);
+    rig.machine.handle_closed(SocketEnd::Closed, rig.now);
+    assert_eq!(rig.events(), [closed(CloseReason::PeerClosed), ClientEvent::Finished]);
     assert_eq!(rig.machine.phase(), Phase::Finished);
 }
 
@@ -386,8 +402,11 @@ fn a_replaced_client_does_not_come_back_and_every_other_error_changes_nothing() 
     rig.machine.handle_bytes(&bytes);
     assert_eq!(rig.events(), [ClientEvent::ServerError { raw: text.into(), code: 409, message: "Replaced by a newer connection".into() }]);
     assert_eq!(rig.machine.phase(), Phase::HangUp);
-    rig.machine.handle_closed(rig.now);
-    assert_eq!((rig.events(), rig.machine.phase()), (vec![ClientEvent::Close, ClientEvent::Finished], Phase::Finished));
+    rig.machine.handle_closed(SocketEnd::Closed, rig.now);
+    assert_eq!(
+        (rig.events(), rig.machine.phase()),
+        (vec![closed_saying(CloseReason::Replaced, "Replaced by a newer connection"), ClientEvent::Finished], Phase::Finished)
+    );
 }
 
 #[test]
@@ -430,17 +449,17 @@ fn the_wait_is_spread_over_the_whole_window_which_doubles() {
 #[test]
 fn a_disconnect_says_goodbye_and_does_not_come_back() {
     let mut rig = Rig::registered(settings());
-    rig.machine.send(b"last words", 0).unwrap();
+    rig.machine.send(b"last words", 0, rig.now).unwrap();
     rig.machine.disconnect(rig.now);
     assert_eq!((rig.machine.phase(), rig.machine.is_connected()), (Phase::Flush, false));
-    assert_eq!(rig.machine.send(b"x", 0), Err(Refusal::NotConnected));
+    assert_eq!(rig.machine.send(b"x", 0, rig.now), Err(Refusal::NotConnected));
     rig.receive(3, 7, "too late");
     assert_eq!(rig.events(), []);
     assert_eq!(rig.written(), [(3, 7, "last words".into()), (7, 0, String::new())]);
-    rig.machine.handle_closed(rig.now);
-    assert_eq!((rig.events(), rig.machine.phase()), (vec![ClientEvent::Close, ClientEvent::Finished], Phase::Finished));
+    rig.machine.handle_closed(SocketEnd::Closed, rig.now);
+    assert_eq!((rig.events(), rig.machine.phase()), (vec![closed(CloseReason::Disconnected), ClientEvent::Finished], Phase::Finished));
     rig.machine.disconnect(rig.now);
-    rig.machine.handle_closed(rig.now);
+    rig.machine.handle_closed(SocketEnd::Closed, rig.now);
     assert_eq!(rig.events(), [], "nothing follows the end");
     assert_eq!(rig.machine.node_id().map(|id| &**id), Some("n1"), "the ids are kept");
 }
@@ -453,7 +472,7 @@ fn a_server_that_does_not_take_the_goodbye_is_not_waited_for() {
     assert_eq!(rig.machine.deadline(), Some(rig.now.mono + SECOND));
     rig.pass_to_deadline();
     assert_eq!(rig.machine.phase(), Phase::HangUp);
-    rig.machine.handle_closed(rig.now);
+    rig.machine.handle_closed(SocketEnd::Closed, rig.now);
     assert_eq!(rig.machine.phase(), Phase::Finished);
 }
 
@@ -461,11 +480,11 @@ fn a_server_that_does_not_take_the_goodbye_is_not_waited_for() {
 fn a_disconnect_ends_dialling_and_waiting() {
     let mut rig = Rig::new(settings());
     rig.machine.disconnect(rig.now);
-    assert_eq!((rig.events(), rig.machine.phase()), (vec![ClientEvent::Close, ClientEvent::Finished], Phase::Finished));
+    assert_eq!((rig.events(), rig.machine.phase()), (vec![closed(CloseReason::Disconnected), ClientEvent::Finished], Phase::Finished));
     rig.machine.handle_connected(rig.now);
     assert_eq!((rig.events(), rig.machine.outbox().len()), (vec![], 0), "a connection that comes too late is nobody's");
     let mut rig = Rig::registered(settings());
-    rig.machine.handle_closed(rig.now);
+    rig.machine.handle_closed(SocketEnd::Closed, rig.now);
     rig.events();
     rig.machine.disconnect(rig.now);
     assert_eq!((rig.events(), rig.machine.phase()), (vec![ClientEvent::Finished], Phase::Finished));
@@ -478,8 +497,11 @@ fn a_disconnect_while_the_connection_is_given_up_prevents_the_reconnect() {
     rig.pass_to_deadline();
     assert_eq!(rig.machine.phase(), Phase::HangUp);
     rig.machine.disconnect(rig.now);
-    rig.machine.handle_closed(rig.now);
-    assert_eq!((rig.events(), rig.machine.phase()), (vec![ClientEvent::Close, ClientEvent::Finished], Phase::Finished));
+    rig.machine.handle_closed(SocketEnd::Closed, rig.now);
+    assert_eq!(
+        (rig.events(), rig.machine.phase()),
+        (vec![closed_saying(CloseReason::HeartbeatTimeout, "no heartbeat reply"), ClientEvent::Finished], Phase::Finished)
+    );
 }
 
 // ---- sending ----
@@ -488,9 +510,9 @@ fn a_disconnect_while_the_connection_is_given_up_prevents_the_reconnect() {
 fn data_goes_to_the_own_channel_unless_another_is_named() {
     let mut rig = Rig::registered(settings());
     for channel_id in [0, -1, i64::MIN, 9, 70_000] {
-        rig.machine.send("é".as_bytes(), channel_id).unwrap();
+        rig.machine.send("é".as_bytes(), channel_id, rig.now).unwrap();
     }
-    rig.machine.ping().unwrap();
+    rig.machine.ping(rig.now).unwrap();
     let written = rig.written();
     let expected = [7, 7, 7, 9, 70_000].map(|channel| (3, channel, "é".to_owned()));
     assert_eq!(written[..5], expected);
@@ -501,50 +523,52 @@ fn data_goes_to_the_own_channel_unless_another_is_named() {
 #[test]
 fn nothing_is_sent_before_the_register_reply_or_without_a_connection() {
     let mut rig = Rig::new(settings());
-    assert_eq!((rig.machine.send(b"x", 1), rig.machine.ping()), (Err(Refusal::NotConnected), Err(Refusal::NotConnected)));
+    assert_eq!((rig.machine.send(b"x", 1, rig.now), rig.machine.ping(rig.now)), (Err(Refusal::NotConnected), Err(Refusal::NotConnected)));
     rig.machine.handle_connected(rig.now);
     assert_eq!(rig.events(), [ClientEvent::Connect]);
-    assert_eq!((rig.machine.send(b"x", 0), rig.machine.send(b"x", 5)), (Err(Refusal::NotConnected), Err(Refusal::NotConnected)));
-    assert_eq!(rig.machine.ping(), Ok(()), "a PING needs no channel");
+    assert_eq!(
+        (rig.machine.send(b"x", 0, rig.now), rig.machine.send(b"x", 5, rig.now)),
+        (Err(Refusal::NotConnected), Err(Refusal::NotConnected))
+    );
+    assert_eq!(rig.machine.ping(rig.now), Ok(()), "a PING needs no channel");
     rig.receive(6, 0, &register_reply("n1", 7));
     rig.events();
-    assert_eq!(rig.machine.send(b"x", 0), Ok(()));
+    assert_eq!(rig.machine.send(b"x", 0, rig.now), Ok(()));
     rig.close_and_wait();
-    assert_eq!(rig.machine.send(b"x", 0), Err(Refusal::NotConnected));
+    assert_eq!(rig.machine.send(b"x", 0, rig.now), Err(Refusal::NotConnected));
     rig.machine.handle_connected(rig.now);
-    assert_eq!(rig.machine.send(b"x", 0), Err(Refusal::NotConnected), "the channel of the last connection is not this one's");
+    assert_eq!(rig.machine.send(b"x", 0, rig.now), Err(Refusal::NotConnected), "the channel of the last connection is not this one's");
     assert_eq!(rig.machine.stats().messages_sent, 2);
 }
 
 #[test]
 fn what_v1_cannot_carry_is_refused_and_leaves_no_trace() {
     let mut rig = Rig::registered(settings());
-    assert_eq!(rig.machine.send(b"\xff", 0), Err(Refusal::NotUtf8));
-    assert_eq!(rig.machine.send(&vec![b'x'; 10_485_761], 0), Err(Refusal::TooLong));
+    assert_eq!(rig.machine.send(b"\xff", 0, rig.now), Err(Refusal::NotUtf8));
+    assert_eq!(rig.machine.send(&vec![b'x'; 10_485_761], 0, rig.now), Err(Refusal::TooLong));
     // Shorter than the cap, but not when it is escaped.
-    assert_eq!(rig.machine.send(&vec![b'"'; 6_000_000], 0), Err(Refusal::TooLong));
+    assert_eq!(rig.machine.send(&vec![b'"'; 6_000_000], 0, rig.now), Err(Refusal::TooLong));
     assert_eq!((rig.machine.outbox().len(), rig.events(), rig.machine.stats().messages_sent), (0, vec![], 0));
     let largest = 10_485_760 - br#"{"channel_id":7,"payload":""}"#.len();
-    assert_eq!(rig.machine.send(&vec![b'x'; largest + 1], 0), Err(Refusal::TooLong));
-    assert_eq!(rig.machine.send(&vec![b'x'; largest], 0), Ok(()), "an empty outbox takes any frame");
+    assert_eq!(rig.machine.send(&vec![b'x'; largest + 1], 0, rig.now), Err(Refusal::TooLong));
+    assert_eq!(rig.machine.send(&vec![b'x'; largest], 0, rig.now), Ok(()), "an empty outbox takes any frame");
 }
 
 #[test]
-fn a_full_outbox_refuses_and_tells_once() {
+fn a_full_outbox_refuses_and_nothing_else_happens() {
     let mut rig = Rig::registered(Settings { outbox_bytes: 1000, ..settings() });
-    rig.machine.send(&[b'x'; 900], 0).unwrap();
+    rig.machine.send(&[b'x'; 900], 0, rig.now).unwrap();
     let waiting = rig.machine.outbox().to_vec();
     for _ in 0..100 {
-        assert_eq!(rig.machine.send(&[b'x'; 100], 0), Err(Refusal::OutboxFull));
+        assert_eq!(rig.machine.send(&[b'x'; 100], 0, rig.now), Err(Refusal::OutboxFull));
         // Fits before it is escaped, and not after.
-        assert_eq!(rig.machine.send("é".repeat(30).as_bytes(), 0), Err(Refusal::OutboxFull));
+        assert_eq!(rig.machine.send("é".repeat(30).as_bytes(), 0, rig.now), Err(Refusal::OutboxFull));
     }
     assert_eq!(rig.machine.outbox(), waiting);
-    let message = "send buffer full and drop package".to_owned();
-    assert_eq!(rig.events(), [ClientEvent::Error { code: 2, message }]);
-    rig.machine.send(b"x", 0).unwrap();
+    assert_eq!((rig.events(), rig.machine.stats().messages_sent), (vec![], 1));
+    rig.machine.send(b"x", 0, rig.now).unwrap();
     rig.written();
-    rig.machine.send(&[b'x'; 900], 0).unwrap();
+    rig.machine.send(&[b'x'; 900], 0, rig.now).unwrap();
 }
 
 #[test]
@@ -556,7 +580,7 @@ fn what_is_written_in_parts_arrives_whole() {
     for round in 0..2000 {
         let payload = "x".repeat(random.usize(0..2000));
         expected.push((3, 7, payload.clone()));
-        rig.machine.send(payload.as_bytes(), 0).unwrap();
+        rig.machine.send(payload.as_bytes(), 0, rig.now).unwrap();
         let waiting = rig.machine.outbox();
         let part = if round == 1999 { waiting.len() } else { random.usize(0..=waiting.len().min(1800)) };
         sent.extend_from_slice(&waiting[..part]);
@@ -568,24 +592,24 @@ fn what_is_written_in_parts_arrives_whole() {
 #[test]
 fn a_failed_write_is_told_and_what_the_server_had_said_is_still_read() {
     let mut rig = Rig::registered(settings());
-    rig.machine.send(b"x", 0).unwrap();
-    rig.machine.handle_write_failed();
+    rig.machine.send(b"x", 0, rig.now).unwrap();
+    rig.machine.handle_write_failed(ErrorCause::Lost, "in words".into(), rig.now);
     assert_eq!((rig.machine.outbox().len(), rig.machine.phase()), (0, Phase::Open));
-    assert_eq!(rig.events(), [ClientEvent::Error { code: 2, message: "client closed".into() }]);
-    assert_eq!((rig.machine.send(b"x", 0), rig.machine.ping()), (Err(Refusal::NotConnected), Err(Refusal::NotConnected)));
+    assert_eq!(rig.events(), [ClientEvent::Error { code: 2, message: "client closed".into(), cause: ErrorCause::Lost }]);
+    assert_eq!((rig.machine.send(b"x", 0, rig.now), rig.machine.ping(rig.now)), (Err(Refusal::NotConnected), Err(Refusal::NotConnected)));
     rig.pass_to_deadline();
     assert_eq!(rig.machine.outbox().len(), 0);
     rig.receive(8, 0, &server_error("Replaced by a newer connection", 409));
     assert_eq!(rig.events().len(), 1);
-    rig.machine.handle_closed(rig.now);
-    assert_eq!(rig.events(), [ClientEvent::Close, ClientEvent::Finished]);
+    rig.machine.handle_closed(SocketEnd::Closed, rig.now);
+    assert_eq!(rig.events(), [closed_saying(CloseReason::Replaced, "Replaced by a newer connection"), ClientEvent::Finished]);
 }
 
 #[test]
 fn a_goodbye_that_cannot_be_written_ends_the_connection() {
     let mut rig = Rig::registered(settings());
     rig.machine.disconnect(rig.now);
-    rig.machine.handle_write_failed();
+    rig.machine.handle_write_failed(ErrorCause::Lost, "in words".into(), rig.now);
     assert_eq!((rig.machine.phase(), rig.events()), (Phase::HangUp, vec![]));
 }
 
@@ -630,7 +654,7 @@ fn a_frame_that_cannot_be_read_is_skipped_and_a_lost_stream_is_left() {
         bytes.extend(frame(3, 7, "never read"));
         rig.machine.handle_bytes(&bytes);
         assert_eq!((rig.events(), rig.machine.phase()), (vec![data("before", 7)], Phase::HangUp));
-        assert_eq!(rig.close_and_wait(), [ClientEvent::Close]);
+        assert!(matches!(rig.close_and_wait()[..], [ClientEvent::Close { reason: CloseReason::BrokenStream, .. }]));
     }
 }
 
@@ -656,9 +680,9 @@ fn a_slow_host_gets_everything_in_order_once_it_has_room() {
     }
     bytes.extend(frame(2, 0, "{}"));
     rig.machine.handle_bytes(&bytes);
-    let first = rig.machine.poll_event().unwrap();
+    let first = rig.machine.poll_event(rig.now).unwrap();
     rig.machine.stall(first);
-    assert_eq!((rig.machine.poll_event(), rig.machine.is_reading()), (None, false));
+    assert_eq!((rig.machine.poll_event(rig.now), rig.machine.is_reading()), (None, false));
     rig.machine.resume(rig.now);
     assert!(rig.machine.is_reading());
     assert_eq!(rig.events(), [data("0", 7), data("1", 7), data("2", 7), ClientEvent::Heartbeat { count: 1 }]);
@@ -668,7 +692,7 @@ fn a_slow_host_gets_everything_in_order_once_it_has_room() {
 fn silence_of_our_own_making_is_not_the_servers_death() {
     let mut rig = Rig::registered(settings());
     rig.receive(3, 7, "too much");
-    let event = rig.machine.poll_event().unwrap();
+    let event = rig.machine.poll_event(rig.now).unwrap();
     rig.machine.stall(event);
     for _ in 0..5 {
         rig.pass_to_deadline();
@@ -687,12 +711,12 @@ fn silence_of_our_own_making_is_not_the_servers_death() {
 fn a_disconnect_while_the_host_is_slow_drops_what_was_not_told() {
     let mut rig = Rig::registered(settings());
     rig.receive(3, 7, "never told");
-    let event = rig.machine.poll_event().unwrap();
+    let event = rig.machine.poll_event(rig.now).unwrap();
     rig.machine.stall(event);
     rig.machine.disconnect(rig.now);
     rig.written();
-    rig.machine.handle_closed(rig.now);
-    assert_eq!(rig.events(), [ClientEvent::Close, ClientEvent::Finished]);
+    rig.machine.handle_closed(SocketEnd::Closed, rig.now);
+    assert_eq!(rig.events(), [closed(CloseReason::Disconnected), ClientEvent::Finished]);
     rig.machine.resume(rig.now);
     assert_eq!(rig.events(), []);
 }
@@ -706,14 +730,14 @@ fn the_numbers_are_those_of_the_reference() {
     rig.receive(6, 0, &register_reply("n1", 7));
     rig.receive(5, 0, "");
     rig.events();
-    rig.machine.send(b"x", 0).unwrap();
-    rig.machine.ping().unwrap();
+    rig.machine.send(b"x", 0, rig.now).unwrap();
+    rig.machine.ping(rig.now).unwrap();
     rig.pass_to_deadline();
     let stats = rig.machine.stats();
     assert_eq!((stats.connected, stats.node_id.as_deref(), stats.channel_id), (true, Some("n1"), Some(7)));
     assert_eq!((stats.messages_sent, stats.messages_received, stats.reconnect_attempts), (3, 2, 0));
     assert_eq!(stats.connected_at, Some(1_700_000_000.25));
-    rig.machine.handle_closed(rig.now);
+    rig.machine.handle_closed(SocketEnd::Closed, rig.now);
     let stats = rig.machine.stats();
     assert_eq!((stats.connected, stats.connected_at, stats.reconnect_attempts), (false, Some(1_700_000_000.25), 1));
 }
@@ -770,34 +794,34 @@ proptest! {
             match step {
                 Step::Pass(micros) => rig.pass(micros),
                 Step::Dialled(true) => rig.machine.handle_connected(rig.now),
-                Step::Dialled(false) => rig.machine.handle_connect_failed(rig.now),
+                Step::Dialled(false) => rig.machine.handle_connect_failed(ErrorCause::Refused, "in words".into(), rig.now),
                 Step::Receive(kind, payload) if rig.machine.is_reading() => rig.receive(kind, 7, &payload),
                 Step::Noise(bytes) if rig.machine.is_reading() => rig.machine.handle_bytes(&bytes),
                 Step::Receive(..) | Step::Noise(_) => {}
                 Step::Written(len) => rig.machine.handle_written(len.min(rig.machine.outbox().len()), rig.now),
-                Step::WriteFailed => rig.machine.handle_write_failed(),
-                Step::Closed if rig.machine.is_reading() => rig.machine.handle_closed(rig.now),
+                Step::WriteFailed => rig.machine.handle_write_failed(ErrorCause::Lost, "in words".into(), rig.now),
+                Step::Closed if rig.machine.is_reading() => rig.machine.handle_closed(SocketEnd::Closed, rig.now),
                 Step::Closed => {}
                 Step::Send(len) => {
-                    let sent = rig.machine.send(&vec![b'x'; len], 0);
+                    let sent = rig.machine.send(&vec![b'x'; len], 0, rig.now);
                     prop_assert!(sent.is_err() || rig.machine.is_connected());
                 }
-                Step::Ping => drop(rig.machine.ping()),
+                Step::Ping => drop(rig.machine.ping(rig.now)),
                 Step::Resume => rig.machine.resume(rig.now),
                 Step::Disconnect => rig.machine.disconnect(rig.now),
             }
             rig.machine.handle_timeout(rig.now);
             if rig.machine.phase() == Phase::HangUp {
-                rig.machine.handle_closed(rig.now);
+                rig.machine.handle_closed(SocketEnd::Closed, rig.now);
             }
-            while let Some(event) = rig.machine.poll_event() {
+            while let Some(event) = rig.machine.poll_event(rig.now) {
                 prop_assert!(!is_finished, "{event:?} after the end");
                 match event {
                     ClientEvent::Connect => {
                         prop_assert!(!is_open);
                         is_open = true;
                     }
-                    ClientEvent::Close => is_open = false,
+                    ClientEvent::Close { .. } => is_open = false,
                     ClientEvent::Finished => {
                         prop_assert!(!is_open);
                         is_finished = true;
@@ -850,9 +874,9 @@ fn a_client_asks_for_v2_with_one_more_key_in_an_otherwise_unchanged_registration
 #[test]
 fn once_the_server_agrees_everything_is_written_in_v2_and_any_bytes_are_data() {
     let mut rig = Rig::agreed();
-    rig.machine.send(b"\xff\0", 0).unwrap();
-    rig.machine.send(b"", 9).unwrap();
-    rig.machine.ping().unwrap();
+    rig.machine.send(b"\xff\0", 0, rig.now).unwrap();
+    rig.machine.send(b"", 9, rig.now).unwrap();
+    rig.machine.ping(rig.now).unwrap();
     let expected = [v2_frame(3, 7, b"\xff\0"), v2_frame(3, 9, b""), v2_frame(4, 0, b"")].concat();
     assert_eq!(rig.written_raw(), expected);
     rig.pass_to_deadline();
@@ -868,8 +892,8 @@ fn a_server_that_does_not_agree_is_spoken_to_in_v1_and_text_only() {
         rig.receive(6, 0, &reply);
         rig.events();
         assert_eq!(rig.written(), []);
-        assert_eq!(rig.machine.send(b"\xff", 0), Err(Refusal::NotUtf8));
-        rig.machine.send(b"x", 0).unwrap();
+        assert_eq!(rig.machine.send(b"\xff", 0, rig.now), Err(Refusal::NotUtf8));
+        rig.machine.send(b"x", 0, rig.now).unwrap();
         assert_eq!(rig.written(), [(3, 7, "x".to_owned())]);
     }
 }
@@ -880,7 +904,7 @@ fn a_client_that_did_not_ask_stays_with_v1_whatever_the_server_says() {
     rig.receive(6, 0, &agreement("n1", 7, 2));
     rig.events();
     assert_eq!(rig.written(), []);
-    rig.machine.ping().unwrap();
+    rig.machine.ping(rig.now).unwrap();
     assert_eq!(rig.written(), [(4, 0, String::new())]);
 }
 
@@ -907,33 +931,33 @@ fn each_connection_agrees_anew_and_a_second_reply_changes_nothing() {
     assert_eq!(rig.written()[0].0, 6, "a new connection starts in v1");
     rig.receive(6, 0, &register_reply("n1", 8));
     rig.events();
-    rig.machine.ping().unwrap();
+    rig.machine.ping(rig.now).unwrap();
     assert_eq!(rig.written(), [(4, 0, String::new())]);
 }
 
 #[test]
 fn v2_has_no_channel_ids_over_32_bits() {
     let mut rig = Rig::agreed();
-    rig.machine.send(b"x", i64::from(u32::MAX)).unwrap();
+    rig.machine.send(b"x", i64::from(u32::MAX), rig.now).unwrap();
     assert_eq!(rig.written_raw(), v2_frame(3, u32::MAX, b"x"));
-    assert_eq!(rig.machine.send(b"x", i64::from(u32::MAX) + 1), Err(Refusal::NoSuchChannel));
+    assert_eq!(rig.machine.send(b"x", i64::from(u32::MAX) + 1, rig.now), Err(Refusal::NoSuchChannel));
     assert_eq!(rig.written_raw(), b"");
     let mut old = Rig::registered(settings());
-    old.machine.send(b"x", 1 << 40).unwrap();
+    old.machine.send(b"x", 1 << 40, old.now).unwrap();
     assert_eq!(old.written(), [(3, 1 << 40, "x".to_owned())]);
 }
 
 #[test]
 fn the_frame_limit_counts_the_payload_alone_in_v2() {
     let mut rig = Rig::agreed();
-    rig.machine.send(&vec![0; MAX_BODY_LEN as usize], 0).unwrap();
+    rig.machine.send(&vec![0; MAX_BODY_LEN as usize], 0, rig.now).unwrap();
     assert_eq!(rig.written_raw().len(), 12 + MAX_BODY_LEN as usize);
-    assert_eq!(rig.machine.send(&vec![0; MAX_BODY_LEN as usize + 1], 0), Err(Refusal::TooLong));
+    assert_eq!(rig.machine.send(&vec![0; MAX_BODY_LEN as usize + 1], 0, rig.now), Err(Refusal::TooLong));
 }
 
 #[test]
 fn a_goaway_reads_as_an_error_and_spreads_the_return_over_its_window() {
-    let payload = control::goaway_payload("Server is shutting down", 503, 20_000);
+    let payload = control::goaway_payload("Server is shutting down", 503, Some(20_000));
     let mut waits = Vec::new();
     for seed in 0..200 {
         let mut rig = Rig::seeded(Settings { reconnect_interval: 60 * SECOND, ..modern() }, seed);
@@ -943,7 +967,7 @@ fn a_goaway_reads_as_an_error_and_spreads_the_return_over_its_window() {
         let error = ClientEvent::ServerError { raw, code: 503, message: "Server is shutting down".to_owned() };
         assert_eq!(rig.events(), [ClientEvent::Connect, error]);
         assert_eq!(rig.machine.phase(), Phase::Open, "the server closes");
-        rig.machine.handle_closed(rig.now);
+        rig.machine.handle_closed(SocketEnd::Closed, rig.now);
         waits.push(rig.machine.deadline().unwrap() - rig.now.mono);
     }
     assert!(waits.iter().all(|wait| (SECOND / 10..=20 * SECOND).contains(wait)));
@@ -956,17 +980,205 @@ fn a_window_is_bounded_and_used_once() {
     let mut rig = Rig::agreed();
     rig.machine.handle_bytes(&v2_frame(18, 0, br#"{"message":"x","code":503,"window_ms":4000000000}"#));
     rig.events();
-    rig.machine.handle_closed(rig.now);
+    rig.machine.handle_closed(SocketEnd::Closed, rig.now);
     assert!(rig.machine.deadline().unwrap() - rig.now.mono <= 60 * SECOND);
     rig.events();
     rig.pass_to_deadline();
-    rig.machine.handle_connect_failed(rig.now);
+    rig.machine.handle_connect_failed(ErrorCause::Refused, "in words".into(), rig.now);
     assert!(rig.machine.deadline().unwrap() - rig.now.mono <= 10 * SECOND, "then the back-off decides");
     let mut other = Rig::agreed();
     other.machine.handle_bytes(&v2_frame(18, 0, b"not JSON"));
     assert!(matches!(&other.events()[..], [ClientEvent::ServerError { code: 0, .. }]));
-    other.machine.handle_closed(other.now);
+    other.machine.handle_closed(SocketEnd::Closed, other.now);
     assert!(other.machine.deadline().unwrap() - other.now.mono <= 5 * SECOND, "without a window, too");
+}
+
+#[test]
+fn a_server_that_goes_away_again_and_again_is_not_asked_at_its_pace() {
+    for window in [0, 1] {
+        let payload = format!(r#"{{"message":"x","code":503,"window_ms":{window}}}"#);
+        let mut longest = [0; 6];
+        for seed in 0..50 {
+            let mut rig = Rig::seeded(modern(), seed);
+            for longest in &mut longest {
+                rig.machine.handle_connected(rig.now);
+                rig.receive(6, 0, &agreement("n1", 7, 2));
+                rig.machine.handle_bytes(&v2_frame(18, 0, payload.as_bytes()));
+                rig.events();
+                rig.machine.handle_closed(SocketEnd::Closed, rig.now);
+                *longest = rig.machine.deadline().unwrap().saturating_sub(rig.now.mono).max(*longest);
+                rig.pass_to_deadline();
+            }
+        }
+        // The window decides once, if there is one. Then the back-off does: 5, 10, 20, 40, 60 s.
+        assert!(if window == 0 { longest[0] > SECOND } else { longest[0] == SECOND / 10 }, "{longest:?}");
+        assert!(longest[2] > 5 * SECOND && longest[4] > 30 * SECOND && longest[5] <= 60 * SECOND, "{longest:?}");
+    }
+}
+
+#[test]
+fn a_server_that_lived_for_a_while_may_say_again_when_to_come_back() {
+    let mut rig = Rig::agreed();
+    for _ in 0..20 {
+        rig.pass(60 * SECOND);
+        rig.machine.handle_bytes(&v2_frame(18, 0, br#"{"message":"x","code":503,"window_ms":200}"#));
+        rig.events();
+        rig.machine.handle_closed(SocketEnd::Closed, rig.now);
+        assert!(rig.machine.deadline().unwrap() - rig.now.mono <= SECOND / 5);
+        rig.pass_to_deadline();
+        rig.machine.handle_connected(rig.now);
+    }
+}
+
+// ---- why it ended ----
+
+#[test]
+fn the_last_words_of_a_server_are_the_reason_for_which_it_ended() {
+    let kicked = "Disconnected by the server";
+    let cases = [
+        (400, "Invalid node id", CloseReason::Refused),
+        (401, "who are you", CloseReason::Refused),
+        (403, "Too many nodes on this server", CloseReason::Refused),
+        (403, kicked, CloseReason::Kicked),
+        (408, "Node timed out", CloseReason::HeartbeatTimeout),
+        (408, "Slow consumer", CloseReason::SlowConsumer),
+        (409, "Replaced by a newer connection", CloseReason::Replaced),
+        (413, "Frame too long: 9 bytes", CloseReason::FrameTooLong),
+        (500, "Failed to process message: Invalid message magic: 0x4745", CloseReason::BrokenStream),
+        (503, "Server is full or connection limit reached", CloseReason::ServerFull),
+        (503, "Server is shutting down", CloseReason::ServerStopped),
+    ];
+    for (code, message, reason) in cases {
+        for frame_type in [8, 18] {
+            for end in [SocketEnd::Closed, SocketEnd::Lost("reset".into())] {
+                let mut rig = Rig::registered(settings());
+                rig.receive(frame_type, 0, &server_error(message, code));
+                rig.events();
+                rig.machine.handle_closed(end, rig.now);
+                assert_eq!(rig.events()[0], closed_saying(reason, message), "{code} {message}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_was_not_said_last_is_no_reason() {
+    for words in [server_error("Rate limit exceeded", 429), server_error("what", 499), "no JSON".to_owned()] {
+        let mut rig = Rig::registered(settings());
+        rig.receive(8, 0, &words);
+        rig.events();
+        rig.machine.handle_closed(SocketEnd::Closed, rig.now);
+        assert_eq!(rig.events()[0], closed(CloseReason::PeerClosed), "{words}");
+    }
+    let mut rig = Rig::registered(settings());
+    rig.receive(8, 0, &server_error("Disconnected by the server", 403));
+    rig.receive(2, 0, "");
+    rig.events();
+    rig.machine.handle_closed(SocketEnd::Lost("Connection reset by peer".into()), rig.now);
+    assert_eq!(rig.events()[0], closed_saying(CloseReason::IoError, "Connection reset by peer"), "it went on after that");
+}
+
+#[test]
+fn every_end_of_a_connection_has_a_reason() {
+    let mut rig = Rig::registered(settings());
+    rig.machine.handle_bytes(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+    rig.events();
+    rig.machine.handle_closed(SocketEnd::Closed, rig.now);
+    assert_eq!(rig.events()[0], closed_saying(CloseReason::BrokenStream, "Invalid message magic: 0x4854"));
+    // A reset that writing learns of: reading finds nothing but the end then.
+    let mut rig = Rig::registered(settings());
+    rig.machine.handle_write_failed(ErrorCause::Lost, "Connection reset by peer".into(), rig.now);
+    rig.machine.handle_closed(SocketEnd::Closed, rig.now);
+    assert_eq!(rig.events()[1], closed_saying(CloseReason::IoError, "Connection reset by peer"));
+    // Its own host's wish comes before everything.
+    let mut rig = Rig::registered(settings());
+    rig.receive(8, 0, &server_error("Server is shutting down", 503));
+    rig.events();
+    rig.machine.disconnect(rig.now);
+    rig.machine.handle_closed(SocketEnd::Lost("reset".into()), rig.now);
+    assert_eq!(rig.events()[0], closed(CloseReason::Disconnected));
+}
+
+#[test]
+fn a_fault_of_ours_is_told_and_the_client_comes_back() {
+    let mut rig = Rig::registered(settings());
+    rig.machine.handle_failure("index out of bounds".into(), rig.now);
+    assert_eq!(rig.events(), [closed_saying(CloseReason::Failed, "index out of bounds")]);
+    assert_eq!(rig.machine.phase(), Phase::Wait);
+    // One that comes again at once is not one to be met again at once.
+    rig.pass_to_deadline();
+    rig.machine.handle_failure("dialling".into(), rig.now);
+    rig.events();
+    rig.machine.handle_failure("waiting".into(), rig.now);
+    assert_eq!((rig.events(), rig.machine.deadline()), (vec![], Some(rig.now.mono + 60 * SECOND)));
+    let mut leaving = Rig::registered(settings());
+    leaving.machine.disconnect(leaving.now);
+    leaving.machine.handle_failure("why".into(), leaving.now);
+    assert_eq!(leaving.events(), [closed_saying(CloseReason::Failed, "why"), ClientEvent::Finished]);
+    leaving.machine.handle_failure("why".into(), leaving.now);
+    assert_eq!(leaving.events(), []);
+}
+
+// ---- what a server can make a client keep ----
+
+#[test]
+fn of_a_servers_texts_the_beginning_is_kept() {
+    let long = "é".repeat(1_000_000);
+    let mut rig = Rig::registered(modern());
+    rig.machine.handle_bytes(&v2_frame(8, 0, server_error(&long, 499).as_bytes()));
+    let kept = "é".repeat(500);
+    let raw = control::error_payload(&kept, 499).into();
+    assert_eq!(rig.events(), [ClientEvent::ServerError { raw, code: 499, message: kept.clone() }]);
+    assert_eq!(rig.machine.stats().frames_refused, 1);
+    // What a server may reasonably say is told as it came.
+    let words = format!(r#"{{"message":"no","code":499,"more":"{}"}}"#, "x".repeat(60_000));
+    rig.machine.handle_bytes(&v2_frame(8, 0, words.as_bytes()));
+    assert_eq!(rig.events(), [ClientEvent::ServerError { raw: words.into(), code: 499, message: "no".into() }]);
+    assert_eq!(rig.machine.stats().frames_refused, 1);
+    let mut gateway = gateway(settings(), &["n2"]);
+    gateway.receive(8, 8, &server_error(&long, 408));
+    let events = gateway.events();
+    assert!(matches!(&events[..], [ClientEvent::NodeLost { message, .. }] if *message == kept), "{events:?}");
+}
+
+#[test]
+fn a_name_that_no_node_may_have_registers_nobody() {
+    let mut rig = Rig::connected(settings());
+    rig.receive(6, 0, &register_reply(&"n".repeat(256), 7));
+    assert_eq!((rig.events(), rig.machine.stats().frames_refused), (vec![], 1));
+    assert_eq!(rig.machine.send(b"x", 0, rig.now), Err(Refusal::NotConnected));
+    rig.receive(6, 0, &register_reply(&"n".repeat(255), 7));
+    assert_eq!(rig.events(), [register(&"n".repeat(255), 7)]);
+}
+
+#[test]
+fn replies_to_what_was_never_asked_do_not_fill_the_outbox() {
+    let mut rig = gateway(Settings { outbox_bytes: 64 << 10, ..modern() }, &["n2"]);
+    for n in 0..20_000 {
+        reply(&mut rig, &format!("stranger {n}"), 1000 + n);
+    }
+    assert_eq!(rig.events(), []);
+    let waiting = rig.machine.outbox().len();
+    assert!((30 << 10..33 << 10).contains(&waiting), "{waiting} bytes wait");
+    assert!(rig.machine.stats().frames_refused > 15_000);
+    // A node that was asked for and removed meanwhile signs off all the same.
+    rig.written();
+    rig.machine.add_node("n3", "[]").unwrap();
+    registers(&mut rig);
+    rig.machine.remove_node("n3").unwrap();
+    rig.machine.send(&[b'x'; 60_000], 0, rig.now).unwrap();
+    reply(&mut rig, "n3", 9);
+    rig.events();
+    assert_eq!(rig.written().last().map(|(frame_type, channel_id, _)| (*frame_type, *channel_id)), Some((7, 9)));
+}
+
+#[test]
+fn reading_that_stopped_for_the_host_is_counted() {
+    let mut rig = Rig::registered(settings());
+    rig.receive(3, 7, "x");
+    let event = rig.machine.poll_event(rig.now).unwrap();
+    rig.machine.stall(event);
+    assert_eq!((rig.machine.is_reading(), rig.machine.stats().reads_paused), (false, 1));
 }
 
 // ---- many nodes ----
@@ -1011,28 +1223,28 @@ fn an_added_node_registers_over_the_same_connection_and_sends_on_its_own_channel
     rig.machine.add_node("n2", r#" {"kind":"lamp"} "#).unwrap();
     let payload = format!(r#"{{"node_id":"n2","metadata":{{"kind":"lamp"}},"timestamp":{}.25}}"#, UNIX / SECOND);
     assert_eq!(rig.written(), [(6, 0, payload)]);
-    assert_eq!(rig.machine.send_from("n2", b"early"), Err(Refusal::NotConnected));
+    assert_eq!(rig.machine.send_from("n2", b"early", rig.now), Err(Refusal::NotConnected));
     reply(&mut rig, "n2", 8);
     assert_eq!(rig.events(), [register("n2", 8)]);
     assert_eq!((rig.machine.node_id().map(|id| &**id), rig.machine.channel_id(), rig.machine.stats().nodes), (Some("n1"), Some(7), 2));
-    rig.machine.send(b"a", 8).unwrap();
-    rig.machine.send_from("n2", b"b").unwrap();
-    rig.machine.send(b"c", 0).unwrap();
-    rig.machine.send_from("n1", b"d").unwrap();
+    rig.machine.send(b"a", 8, rig.now).unwrap();
+    rig.machine.send_from("n2", b"b", rig.now).unwrap();
+    rig.machine.send(b"c", 0, rig.now).unwrap();
+    rig.machine.send_from("n1", b"d", rig.now).unwrap();
     assert_eq!(rig.written(), [(8, "a"), (8, "b"), (7, "c"), (7, "d")].map(|(channel_id, text)| (3, channel_id, text.to_owned())));
     rig.receive(3, 8, "for n2");
     assert_eq!(rig.events(), [data("for n2", 8)]);
-    assert_eq!(rig.machine.send(b"x", 9), Err(Refusal::NoSuchChannel));
-    assert_eq!(rig.machine.send_from("n3", b"x"), Err(Refusal::NoSuchNode));
+    assert_eq!(rig.machine.send(b"x", 9, rig.now), Err(Refusal::NoSuchChannel));
+    assert_eq!(rig.machine.send_from("n3", b"x", rig.now), Err(Refusal::NoSuchNode));
 }
 
 #[test]
 fn a_client_with_one_node_may_name_it_and_no_other() {
     let mut rig = Rig::registered(settings());
-    rig.machine.send_from("n1", b"a").unwrap();
+    rig.machine.send_from("n1", b"a", rig.now).unwrap();
     rig.machine.heartbeat("n1", rig.now).unwrap();
     assert_eq!(rig.written().iter().map(|(kind, channel_id, _)| (*kind, *channel_id)).collect::<Vec<_>>(), [(3, 7), (1, 7)]);
-    assert_eq!(rig.machine.send_from("n2", b"a"), Err(Refusal::NoSuchNode));
+    assert_eq!(rig.machine.send_from("n2", b"a", rig.now), Err(Refusal::NoSuchNode));
     assert_eq!(rig.machine.remove_node("n1"), Err(Refusal::FirstNode));
     assert_eq!(rig.machine.remove_node("n2"), Err(Refusal::NoSuchNode));
     assert_eq!(rig.machine.add_node("n1", "[]"), Err(Refusal::NodeExists));
@@ -1056,18 +1268,18 @@ fn nodes_that_are_added_before_the_connection_wait_for_the_first_reply() {
 #[test]
 fn all_nodes_return_with_the_next_connection_on_new_channels() {
     let mut rig = gateway(settings(), &["n2", "n3"]);
-    assert_eq!(rig.close_and_wait(), [ClientEvent::Close]);
-    assert_eq!((rig.machine.send_from("n2", b"x"), rig.machine.stats().nodes), (Err(Refusal::NotConnected), 0));
+    assert_eq!(rig.close_and_wait(), [closed(CloseReason::PeerClosed)]);
+    assert_eq!((rig.machine.send_from("n2", b"x", rig.now), rig.machine.stats().nodes), (Err(Refusal::NotConnected), 0));
     rig.machine.handle_connected(rig.now);
     assert_eq!(registers(&mut rig), ["n1"]);
     reply(&mut rig, "n1", 9);
     assert_eq!(rig.events(), [ClientEvent::Connect, register("n1", 9)]);
     assert_eq!(registers(&mut rig), ["n2", "n3"]);
-    assert_eq!(rig.machine.send(b"x", 8), Err(Refusal::NoSuchChannel), "the channel of the older connection");
+    assert_eq!(rig.machine.send(b"x", 8, rig.now), Err(Refusal::NoSuchChannel), "the channel of the older connection");
     reply(&mut rig, "n2", 10);
     reply(&mut rig, "n3", 11);
     assert_eq!(rig.events(), [register("n2", 10), register("n3", 11)]);
-    rig.machine.send_from("n2", b"x").unwrap();
+    rig.machine.send_from("n2", b"x", rig.now).unwrap();
     assert_eq!(rig.written(), [(3, 10, "x".to_owned())]);
 }
 
@@ -1091,7 +1303,7 @@ fn after_the_agreement_the_others_register_in_v2() {
     rig.machine.handle_written(bytes.len(), rig.now);
     rig.machine.handle_bytes(&v2_frame(6, 0, agreement("n2", 8, 2).as_bytes()));
     assert_eq!(rig.events(), [register("n2", 8)]);
-    rig.machine.send_from("n2", b"\xff").unwrap();
+    rig.machine.send_from("n2", b"\xff", rig.now).unwrap();
     assert_eq!(rig.machine.outbox(), v2_frame(3, 8, b"\xff"));
 }
 
@@ -1131,7 +1343,7 @@ fn a_first_node_that_was_refused_before_there_were_others_is_asked_for_again() {
     assert_eq!(registers(&mut rig), ["n2"]);
     reply(&mut rig, "n2", 8);
     assert_eq!(rig.events(), [register("n2", 8)]);
-    assert_eq!((rig.machine.node_id().is_none(), rig.machine.send(b"x", 0)), (true, Err(Refusal::NotConnected)));
+    assert_eq!((rig.machine.node_id().is_none(), rig.machine.send(b"x", 0, rig.now)), (true, Err(Refusal::NotConnected)));
     // While the answer is on its way, nothing is asked twice.
     let mut rig = Rig::connected(settings());
     rig.machine.add_node("n2", "[]").unwrap();
@@ -1148,14 +1360,14 @@ fn a_node_that_is_taken_away_is_told_and_the_others_stay() {
         rig.receive(8, 8, &server_error("why", code));
         assert_eq!(rig.events(), [lost("n2", 8, code)]);
         assert_eq!((rig.machine.phase(), rig.machine.stats().nodes), (Phase::Open, 2));
-        assert_eq!(rig.machine.send_from("n2", b"x"), Err(Refusal::NoSuchNode));
-        rig.machine.send_from("n3", b"x").unwrap();
+        assert_eq!(rig.machine.send_from("n2", b"x", rig.now), Err(Refusal::NoSuchNode));
+        rig.machine.send_from("n3", b"x", rig.now).unwrap();
         rig.receive(8, 8, &server_error("why", code));
         assert_eq!(rig.events(), [], "nobody has that channel");
         // The first one: with channel 0 nobody is meant now. It returns later, unless it was replaced.
         rig.receive(8, 7, &server_error("why", code));
         assert_eq!(rig.events(), [lost("n1", 7, code)]);
-        assert_eq!(rig.machine.send(b"x", 0), Err(Refusal::NotConnected));
+        assert_eq!(rig.machine.send(b"x", 0, rig.now), Err(Refusal::NotConnected));
         rig.close_and_wait();
         rig.machine.handle_connected(rig.now);
         assert_eq!(registers(&mut rig), [if code == 409 { "n3" } else { "n1" }]);
@@ -1173,7 +1385,7 @@ fn a_first_node_that_was_lost_may_be_added_again() {
         assert!(payload.starts_with(r#"{"node_id":"n1","metadata":[1],"#), "{payload}");
         reply(&mut rig, "n1", 9);
         assert_eq!(rig.events(), [register("n1", 9)]);
-        rig.machine.send(b"x", 0).unwrap();
+        rig.machine.send(b"x", 0, rig.now).unwrap();
         assert_eq!(rig.written(), [(3, 9, "x".to_owned())]);
         assert_eq!((rig.machine.channel_id(), rig.machine.remove_node("n1")), (Some(9), Err(Refusal::FirstNode)));
     }
@@ -1195,8 +1407,8 @@ fn a_client_whose_last_registered_node_is_replaced_returns_for_those_that_were_n
     assert_eq!(rig.events(), [ClientEvent::Connect, register("n2", 8)]);
     rig.receive(8, 0, &server_error("why", 409));
     assert!(matches!(&rig.events()[..], [first, ClientEvent::ServerError { .. }] if *first == lost("n2", 8, 409)));
-    rig.machine.handle_closed(rig.now);
-    assert_eq!(rig.events(), [ClientEvent::Close, ClientEvent::Finished]);
+    rig.machine.handle_closed(SocketEnd::Closed, rig.now);
+    assert_eq!(rig.events(), [closed_saying(CloseReason::Replaced, "why"), ClientEvent::Finished]);
     assert_eq!(rig.machine.add_node("n3", "[]"), Err(Refusal::NotConnected));
 }
 
@@ -1206,8 +1418,8 @@ fn a_client_that_lost_every_node_does_not_come_back() {
     rig.receive(8, 7, &server_error("why", 409));
     rig.machine.remove_node("n2").unwrap();
     rig.events();
-    rig.machine.handle_closed(rig.now);
-    assert_eq!(rig.events(), [ClientEvent::Close, ClientEvent::Finished]);
+    rig.machine.handle_closed(SocketEnd::Closed, rig.now);
+    assert_eq!(rig.events(), [closed(CloseReason::PeerClosed), ClientEvent::Finished]);
 }
 
 #[test]
@@ -1467,7 +1679,7 @@ proptest! {
                 }
             }
             if is_broken || rig.machine.phase() == Phase::HangUp {
-                rig.machine.handle_closed(rig.now);
+                rig.machine.handle_closed(SocketEnd::Closed, rig.now);
                 rig.events();
             }
             if !rig.machine.is_connected() {

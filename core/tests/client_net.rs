@@ -4,7 +4,7 @@ mod support;
 
 use heartbus_core::config::{ClientConfig, InboxLimits, ServerConfig};
 use heartbus_core::error::ErrorKind;
-use heartbus_core::event::{ClientEvent, Event, EventMask};
+use heartbus_core::event::{ClientEvent, CloseReason, ErrorCause, Event, EventMask};
 use heartbus_core::inbox::Inbox;
 use heartbus_core::net::client::{Client, Clients};
 use heartbus_core::wire::control;
@@ -124,10 +124,24 @@ impl Rig {
         }
     }
 
+    /// A server that closes with something unread resets the connection.
+    fn expect_close(&self, client: &Client) {
+        let event = self.event(client);
+        assert!(matches!(event, ClientEvent::Close { reason: CloseReason::PeerClosed | CloseReason::IoError, .. }), "{event:?}");
+    }
+
     fn expect_nobody(&self) {
         self.listener.set_nonblocking(true).unwrap();
         assert_eq!(self.listener.accept().unwrap_err().kind(), Io::WouldBlock);
     }
+}
+
+fn closed(reason: CloseReason) -> ClientEvent {
+    ClientEvent::Close { reason, detail: String::new() }
+}
+
+fn closed_saying(reason: CloseReason, detail: &str) -> ClientEvent {
+    ClientEvent::Close { reason, detail: detail.to_owned() }
 }
 
 fn until(what: &str, condition: impl Fn() -> bool) {
@@ -226,7 +240,7 @@ fn ipv6_addresses_and_host_names_are_dialled() {
     for host in ["::1", "[::1]"] {
         let (client, _peer) = rig.registered(ClientConfig { host: host.into(), ..rig.config() });
         drop(client);
-        assert_eq!([rig.any_event().1, rig.any_event().1], [ClientEvent::Close, ClientEvent::Finished]);
+        assert_eq!([rig.any_event().1, rig.any_event().1], [closed(CloseReason::Disconnected), ClientEvent::Finished]);
     }
     let rig = Rig::new();
     rig.registered(ClientConfig { host: "localhost".into(), ..rig.config() });
@@ -245,7 +259,7 @@ fn a_client_that_made_up_its_id_keeps_it_over_reconnects() {
         assert!(id.starts_with("client_"), "{id}");
         ids.insert(id);
         drop(peer);
-        rig.expect(&client, &[ClientEvent::Close]);
+        rig.expect(&client, &[closed(CloseReason::PeerClosed)]);
     }
     assert_eq!(ids.len(), 1, "{ids:?}");
     let other = rig.connect(rig.config());
@@ -262,11 +276,13 @@ fn a_refused_connection_is_an_error_and_a_close_until_the_server_is_there() {
     let address = rig.listener.local_addr().unwrap();
     let client = rig.connect(rig.config());
     for _ in 0..2 {
-        let ClientEvent::Error { code: 1, message } = rig.event(&client) else { panic!("no error") };
+        let ClientEvent::Error { code: 1, message, cause } = rig.event(&client) else { panic!("no error") };
         let rest = message.strip_prefix(&format!("connect {address} fail after ")).unwrap_or_else(|| panic!("{message}"));
         let seconds: f64 = rest.strip_suffix(" seconds").and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{message}"));
         assert!((0.0..20.0).contains(&seconds), "{message}");
-        rig.expect(&client, &[ClientEvent::Close]);
+        assert_eq!(cause, ErrorCause::Refused);
+        let ClientEvent::Close { reason: CloseReason::ConnectFailed, detail } = rig.event(&client) else { panic!("no close") };
+        assert!(detail.contains("refused"), "{detail}");
     }
     assert!(client.stats().reconnect_attempts >= 2 && !client.is_connected());
     SockRef::from(&rig.listener).listen(8).unwrap();
@@ -279,9 +295,11 @@ fn a_name_that_cannot_be_resolved_is_an_error_and_a_close() {
     let rig = Rig::new();
     let host = "no-such-host.invalid".to_owned();
     let client = rig.connect(ClientConfig { host, auto_reconnect: false, ..rig.config() });
-    let ClientEvent::Error { code: 1, message } = rig.event(&client) else { panic!("no error") };
+    let ClientEvent::Error { code: 1, message, cause } = rig.event(&client) else { panic!("no error") };
     assert!(message.starts_with("connect no-such-host.invalid:"), "{message}");
-    rig.expect(&client, &[ClientEvent::Close, ClientEvent::Finished]);
+    assert_eq!(cause, ErrorCause::NoSuchHost);
+    assert!(matches!(rig.event(&client), ClientEvent::Close { reason: CloseReason::ConnectFailed, .. }));
+    rig.expect(&client, &[ClientEvent::Finished]);
     assert_eq!(rig.clients.count(), 0);
 }
 
@@ -291,7 +309,8 @@ fn a_client_gives_up_after_the_attempts_it_has() {
     let client = rig.connect(ClientConfig { max_reconnect_attempts: 2, ..rig.config() });
     for _ in 0..3 {
         drop(rig.accept());
-        rig.expect(&client, &[ClientEvent::Connect, ClientEvent::Close]);
+        rig.expect(&client, &[ClientEvent::Connect]);
+        rig.expect_close(&client);
     }
     rig.expect(&client, &[ClientEvent::Finished]);
     rig.expect_nobody();
@@ -306,7 +325,7 @@ fn a_server_that_accepts_and_then_says_nothing_is_left_and_tried_again() {
     rig.expect(&client, &[ClientEvent::Connect, ClientEvent::Register { node_id: id.as_str().into(), channel_id: 7 }]);
     assert_eq!(peer.frame().frame_type, 1);
     peer.expect_end();
-    rig.expect(&client, &[ClientEvent::Close]);
+    rig.expect(&client, &[closed_saying(CloseReason::HeartbeatTimeout, "no heartbeat reply")]);
     assert_eq!(rig.accept_registered().1, id);
 }
 
@@ -316,7 +335,8 @@ fn a_stream_that_is_no_stream_of_frames_is_left() {
     let (client, mut peer) = rig.registered(rig.config());
     peer.raw(b"HTTP/1.1 400 Bad Request\r\n\r\n");
     peer.skip_until_end();
-    rig.expect(&client, &[ClientEvent::Close]);
+    let ClientEvent::Close { reason: CloseReason::BrokenStream, detail } = rig.event(&client) else { panic!("no close") };
+    assert_eq!(detail, "Invalid message magic: 0x4854");
     rig.accept();
 }
 
@@ -328,7 +348,14 @@ fn a_replaced_client_does_not_come_back() {
     peer.send(8, 0, &text);
     peer.expect_end();
     let message = "Replaced by a newer connection".to_owned();
-    rig.expect(&client, &[ClientEvent::ServerError { raw: text.into(), code: 409, message }, ClientEvent::Close, ClientEvent::Finished]);
+    rig.expect(
+        &client,
+        &[
+            ClientEvent::ServerError { raw: text.into(), code: 409, message },
+            closed_saying(CloseReason::Replaced, "Replaced by a newer connection"),
+            ClientEvent::Finished,
+        ],
+    );
     assert_eq!(rig.clients.count(), 0);
     rig.expect_nobody();
 }
@@ -345,7 +372,7 @@ fn a_reset_connection_still_tells_what_the_server_said_before() {
     loop {
         match rig.event(&client) {
             ClientEvent::Finished => break,
-            ClientEvent::ServerError { code: 409, .. } | ClientEvent::Close | ClientEvent::Error { code: 2, .. } => {}
+            ClientEvent::ServerError { code: 409, .. } | ClientEvent::Close { .. } | ClientEvent::Error { code: 2, .. } => {}
             other => panic!("{other:?}"),
         }
     }
@@ -367,7 +394,7 @@ fn a_disconnect_writes_everything_says_goodbye_and_stays_away() {
     assert_eq!(peer.frame().frame_type, 7);
     peer.expect_end();
     peer.stream.shutdown(Shutdown::Both).unwrap();
-    rig.expect(&client, &[ClientEvent::Close, ClientEvent::Finished]);
+    rig.expect(&client, &[closed(CloseReason::Disconnected), ClientEvent::Finished]);
     rig.expect_nobody();
     client.disconnect();
 }
@@ -381,7 +408,7 @@ fn dropping_a_client_is_a_polite_disconnect() {
     assert_eq!([peer.frame().frame_type, peer.frame().frame_type], [4, 7]);
     peer.expect_end();
     drop(peer);
-    assert_eq!([rig.any_event().1, rig.any_event().1], [ClientEvent::Close, ClientEvent::Finished]);
+    assert_eq!([rig.any_event().1, rig.any_event().1], [closed(CloseReason::Disconnected), ClientEvent::Finished]);
     assert_eq!(rig.clients.count(), 0);
     rig.expect_nobody();
 }
@@ -392,7 +419,7 @@ fn a_goodbye_ends_even_if_the_server_never_closes_its_side() {
     let (client, mut peer) = rig.registered(rig.config());
     client.disconnect();
     assert_eq!(peer.frame().frame_type, 7);
-    rig.expect(&client, &[ClientEvent::Close, ClientEvent::Finished]);
+    rig.expect(&client, &[closed(CloseReason::Disconnected), ClientEvent::Finished]);
 }
 
 #[test]
@@ -406,7 +433,8 @@ fn a_client_can_be_disconnected_while_it_dials_or_waits() {
     assert_eq!(rig.clients.count(), 0);
     let client = rig.connect(ClientConfig { reconnect_interval: Duration::from_secs(60), ..rig.config() });
     drop(rig.accept());
-    rig.expect(&client, &[ClientEvent::Connect, ClientEvent::Close]);
+    rig.expect(&client, &[ClientEvent::Connect]);
+    rig.expect_close(&client);
     client.disconnect();
     // It may have come back before: it waits up to a minute, and perhaps no time at all.
     until("the end", || rig.any_event().1 == ClientEvent::Finished);
@@ -425,7 +453,8 @@ fn stop_says_goodbye_for_everybody_and_tells_the_end_of_everybody() {
     }
     let waiting = rig.connect(ClientConfig { reconnect_interval: Duration::from_secs(60), ..rig.config() });
     drop(rig.accept());
-    rig.expect(&waiting, &[ClientEvent::Connect, ClientEvent::Close]);
+    rig.expect(&waiting, &[ClientEvent::Connect]);
+    rig.expect_close(&waiting);
     assert_eq!(rig.clients.count(), 3);
     let reader = std::thread::spawn(move || {
         let last = peer.frame().frame_type;
@@ -442,7 +471,7 @@ fn stop_says_goodbye_for_everybody_and_tells_the_end_of_everybody() {
     .collect();
     told.sort_by_key(|(id, _)| *id);
     let of_waiting = told.split_off(told.partition_point(|(id, _)| *id != waiting.id()));
-    let ends = |client: &Client| [(client.id(), ClientEvent::Close), (client.id(), ClientEvent::Finished)];
+    let ends = |client: &Client| [(client.id(), closed(CloseReason::Disconnected)), (client.id(), ClientEvent::Finished)];
     assert_eq!(told, [ends(&reading), ends(&blocked)].concat());
     // It may have come back before: it waits up to a minute, and perhaps no time at all.
     assert_eq!(of_waiting.last().map(|(_, event)| event), Some(&ClientEvent::Finished), "{of_waiting:?}");
@@ -480,13 +509,14 @@ fn a_server_that_does_not_read_fills_the_outbox_and_no_more() {
         assert!(accepted < 10_000, "100 MB were accepted");
     };
     assert_eq!(error.kind, ErrorKind::Limit);
-    rig.expect(&client, &[ClientEvent::Error { code: 2, message: "send buffer full and drop package".into() }]);
     assert!(client.is_connected());
     for _ in 0..accepted {
         assert_eq!(peer.frame().frame_type, 3);
     }
     client.send(b"there is room again", 0).unwrap();
     assert_eq!(peer.frame().text(), "there is room again");
+    peer.send(5, 0, "");
+    rig.expect(&client, &[ClientEvent::Pong]);
 }
 
 #[test]
@@ -569,7 +599,7 @@ fn wrong_settings_are_refused_with_the_name_of_the_setting() {
     rig.expect_nobody();
     for metadata in ["[]", "{}", " {\"a\": [1, {}]}\n"] {
         rig.registered(ClientConfig { metadata: metadata.into(), ..rig.config() });
-        assert_eq!([rig.any_event().1, rig.any_event().1], [ClientEvent::Close, ClientEvent::Finished]);
+        assert_eq!([rig.any_event().1, rig.any_event().1], [closed(CloseReason::Disconnected), ClientEvent::Finished]);
     }
 }
 
@@ -669,6 +699,75 @@ fn clients_of_a_server_that_stopped_find_the_next_one() {
     assert_eq!(control::parse_register(register.as_bytes()).unwrap().node_id.as_deref(), id.as_deref());
 }
 
+/// The event behind all others of a connection's life, and what the server had said before it.
+fn end_of(rig: &Rig, client: &Client) -> (CloseReason, String) {
+    match rig.event_where(client, |event| matches!(event, ClientEvent::Close { .. })) {
+        ClientEvent::Close { reason, detail } => (reason, detail),
+        _ => unreachable!(),
+    }
+}
+
+#[test]
+fn a_client_learns_from_its_server_why_its_connection_ended() {
+    let config = ServerConfig { max_nodes: 1, register_timeout: Duration::from_millis(300), ..ServerConfig::default() };
+    let server = Fixture::start(config);
+    let rig = Rig::new();
+    let port = server.engine.local_addr().port();
+    let config = |id: &str| ClientConfig { port, node_id: Some(id.into()), auto_reconnect: false, ..rig.config() };
+    // What came in v2 shows that the server has heard that it is spoken.
+    let registered = |id: &str| {
+        let client = rig.connect(config(id));
+        rig.event_where(&client, |event| matches!(event, ClientEvent::Register { .. }));
+        client.ping().unwrap();
+        rig.event_where(&client, |event| *event == ClientEvent::Pong);
+        client
+    };
+    let client = registered("a");
+    server.engine.disconnect("a").unwrap();
+    let error = rig.event_where(&client, |event| matches!(event, ClientEvent::ServerError { .. }));
+    assert!(matches!(&error, ClientEvent::ServerError { code: 403, message, .. } if message == "Disconnected by the server"), "{error:?}");
+    assert_eq!(end_of(&rig, &client), (CloseReason::Kicked, "Disconnected by the server".into()));
+
+    let first = registered("a");
+    let second = rig.connect(config("b"));
+    assert_eq!(end_of(&rig, &second), (CloseReason::Refused, "Too many nodes on this server".into()));
+    let newer = rig.connect(config("a"));
+    assert_eq!(end_of(&rig, &first), (CloseReason::Replaced, "Replaced by a newer connection".into()));
+    until("the registration of the newer one", || newer.channel_id().is_some());
+    server.engine.set_heartbeat_timeout(Duration::from_secs(3)).unwrap();
+    newer.disconnect();
+    assert_eq!(end_of(&rig, &newer), (CloseReason::Disconnected, String::new()));
+    let silent = registered("a");
+    assert_eq!(end_of(&rig, &silent), (CloseReason::HeartbeatTimeout, "Node timed out".into()));
+    server.engine.set_heartbeat_timeout(Duration::from_secs(30)).unwrap();
+    let last = registered("a");
+    server.engine.stop();
+    assert_eq!(end_of(&rig, &last), (CloseReason::ServerStopped, "Server is shutting down".into()));
+}
+
+#[test]
+fn a_client_that_finds_no_place_is_told_so() {
+    let server = Fixture::start(ServerConfig { max_connections: 1, ..ServerConfig::default() });
+    let rig = Rig::new();
+    let port = server.engine.local_addr().port();
+    let _first = server.register("first");
+    let client = rig.connect(ClientConfig { port, auto_reconnect: false, ..rig.config() });
+    // Its REGISTER may reach the server too late to be read, and reset the connection.
+    let (reason, _) = end_of(&rig, &client);
+    assert_eq!(reason, CloseReason::ServerFull);
+}
+
+#[test]
+fn a_reset_is_told_as_one() {
+    let rig = Rig::new();
+    let (client, peer) = rig.registered(rig.config());
+    SockRef::from(&peer.stream).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(peer);
+    let (reason, detail) = end_of(&rig, &client);
+    assert_eq!(reason, CloseReason::IoError);
+    assert!(detail.contains("reset"), "{detail}");
+}
+
 // ---- many nodes over one connection ----
 
 impl Rig {
@@ -745,7 +844,7 @@ fn a_thousand_nodes_live_over_one_connection_and_return_after_a_restart() {
 
     // The server starts anew: all that are left come back by themselves.
     drop(server);
-    rig.event_where(&client, |event| *event == ClientEvent::Close);
+    rig.event_where(&client, |event| matches!(event, ClientEvent::Close { .. }));
     let inbox = Inbox::new(InboxLimits::default()).unwrap();
     let config = ServerConfig { host: "127.0.0.1".into(), port: address.port(), ..ServerConfig::default() };
     let again = heartbus_core::engine::Engine::start(&config, inbox).unwrap();

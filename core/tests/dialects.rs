@@ -80,6 +80,33 @@ fn what_only_v2_can_carry_waits_until_a_peer_that_agreed_speaks_it_and_what_foll
 }
 
 #[test]
+fn who_speaks_v2_is_told_why_its_connection_ends_and_who_speaks_v1_is_not() {
+    let server = Fixture::start(ServerConfig::default());
+    let speaking_v2 = |id| {
+        let (mut peer, _) = agreed(&server, id);
+        peer.send_v2(4, 0, b"");
+        assert_eq!(peer.frame().frame_type, 5);
+        peer
+    };
+    let expect_farewell = |mut peer: Peer, words: &str| {
+        let last = peer.frame();
+        assert_eq!((last.dialect, last.frame_type, last.channel_id, &*last.text()), (Dialect::V2, 18, 0, words));
+        peer.expect_end();
+    };
+    let (newer, mut older) = (speaking_v2("newer"), server.register("older"));
+    for id in ["newer", "older"] {
+        server.engine.disconnect(id).unwrap();
+    }
+    expect_farewell(newer, r#"{"message":"Disconnected by the server","code":403}"#);
+    older.expect_end();
+    // Long enough to say something in it, however busy the machine is.
+    server.engine.set_heartbeat_timeout(Duration::from_secs(3)).unwrap();
+    let (newer, mut older) = (speaking_v2("newer"), server.register("older"));
+    expect_farewell(newer, r#"{"message":"Node timed out","code":408}"#);
+    older.expect_end();
+}
+
+#[test]
 fn each_request_is_answered_in_its_own_dialect() {
     let server = Fixture::start(ServerConfig::default());
     let (mut peer, channel) = agreed(&server, "n");

@@ -36,6 +36,10 @@ fn data(client_id: u64, len: usize) -> Event {
     Event::Client { client_id, event: ClientEvent::Data { payload: Bytes::from(vec![0; len]), channel_id: 1 } }
 }
 
+fn closed() -> ClientEvent {
+    ClientEvent::Close { reason: CloseReason::PeerClosed, detail: String::new() }
+}
+
 fn client(client_id: u64, event: ClientEvent) -> Event {
     Event::Client { client_id, event }
 }
@@ -123,7 +127,7 @@ fn state_events_are_never_refused_and_above_the_bound_a_client_keeps_its_present
     for _ in 0..3 {
         inbox.push_state(client(7, ClientEvent::Connect));
         inbox.push_state(client(7, ClientEvent::Heartbeat { count: 1 }));
-        inbox.push_state(client(7, ClientEvent::Close));
+        inbox.push_state(client(7, closed()));
     }
     inbox.push_state(client(7, ClientEvent::Connect));
     let events = drain(&inbox, 100);
@@ -134,7 +138,7 @@ fn state_events_are_never_refused_and_above_the_bound_a_client_keeps_its_present
             other => panic!("{other:?}"),
         })
         .collect();
-    assert_eq!(told, [ClientEvent::Heartbeat { count: 3 }, ClientEvent::Close, ClientEvent::Connect]);
+    assert_eq!(told, [ClientEvent::Heartbeat { count: 3 }, closed(), ClientEvent::Connect]);
     assert_eq!(inbox.stats().coalesced, 7);
 }
 

@@ -112,6 +112,8 @@ fn control_payloads_are_the_golden_ones() {
     assert_eq!((&*read.node_id, read.channel_id, read.protocol), ("node-1", 1, 2));
     assert_eq!(control::error_payload(&FrameError::BadFlags(1).answer(), 500), payload("ERROR 500 invalid flags"));
     let goaway = payload("GOAWAY, come back within 1500 ms");
-    assert_eq!(control::goaway_payload(code::SHUTTING_DOWN_TEXT, 503, 1500), goaway);
+    assert_eq!(control::goaway_payload(code::SHUTTING_DOWN_TEXT, 503, Some(1500)), goaway);
     assert_eq!(control::parse_window(&goaway), Some(1500));
+    let kicked = payload("GOAWAY, disconnected");
+    assert_eq!((control::goaway_payload(code::KICKED_TEXT, 403, None), control::parse_window(&kicked)), (kicked, None));
 }

@@ -79,8 +79,13 @@ pub struct heartbus_client {
     pub reserved8: [u8; 3],
     /// How many of its nodes are registered at this moment.
     pub nodes: u64,
+    /// How often reading stopped because the program took no events.
+    pub reads_paused: u32,
+    /// Frames of the server that were no use: not to be understood, a reply to what was never asked, or a text of which only the
+    /// beginning was kept.
+    pub frames_refused: u32,
     /// 0.
-    pub reserved: [u64; 3],
+    pub reserved: [u64; 2],
 }
 
 /// Starts a group without clients. `config` is JSON text (see the first page); NULL with length 0 means all defaults. Free
@@ -191,7 +196,7 @@ pub unsafe extern "C" fn heartbus_client_connect(
 }
 
 /// Sends data to the server, on the channel of the client's first node when `channel_id` is 0 or less. Returns when it is
-/// queued.
+/// queued; what is refused changes nothing, and no event tells of it.
 ///
 /// HEARTBUS_CLOSED when it is not connected and registered, HEARTBUS_LIMIT when its outbox is full or the payload longer
 /// than a frame may be, HEARTBUS_INVALID_ARGUMENT when the payload is not UTF-8 and the server speaks the protocol's
@@ -341,7 +346,9 @@ pub unsafe extern "C" fn heartbus_client_info(
                 connected: stats.connected,
                 reserved8: [0; 3],
                 nodes: stats.nodes as u64,
-                reserved: [0; 3],
+                reads_paused: u32::try_from(stats.reads_paused).unwrap_or(u32::MAX),
+                frames_refused: u32::try_from(stats.frames_refused).unwrap_or(u32::MAX),
+                reserved: [0; 2],
             });
         });
         Ok(())

@@ -39,11 +39,13 @@ pub enum heartbus_event_type {
     HEARTBUS_EVENT_CLIENT_DATA = 104,
     /// The server answered heartbus_client_ping.
     HEARTBUS_EVENT_CLIENT_PONG = 105,
-    /// The server sent ERROR. code (a heartbus_error_code, when it is a Heartbus server), text; payload is all it sent.
+    /// The server sent ERROR. code (a heartbus_error_code, when it is a Heartbus server), text, of which the first 1,000 bytes are kept;
+    /// payload is all it sent, unless that is longer than 64 KiB: then it is a JSON object with code and text.
     HEARTBUS_EVENT_CLIENT_SERVER_ERROR = 106,
-    /// A socket failed. code is a heartbus_client_error, text says more.
+    /// A socket failed. code is a heartbus_client_error, text says more; cause is a heartbus_error_cause, payload says it in words.
     HEARTBUS_EVENT_CLIENT_ERROR = 107,
-    /// The connection is gone, or could not be made. With auto_reconnect the client tries again by itself.
+    /// The connection is gone, or could not be made. code is a heartbus_close_reason, text says it in words; payload says more, where
+    /// there is more: the server's words, or the system's. With auto_reconnect the client tries again by itself.
     HEARTBUS_EVENT_CLIENT_CLOSE = 108,
     /// The client's last event: it will not connect again. Its id means nothing from the next poll on.
     HEARTBUS_EVENT_CLIENT_FINISHED = 109,
@@ -53,7 +55,7 @@ pub enum heartbus_event_type {
     /// the next connection, unless it was replaced.
     HEARTBUS_EVENT_CLIENT_NODE_LOST = 110,
     /// A log message. code is a heartbus_log_level, text the message, time when it was written; payload is what belongs to it, a
-    /// JSON object.
+    /// JSON object; client_id whose it is, 0 when no client's.
     HEARTBUS_EVENT_LOG = 201,
 }
 use heartbus_event_type::*;
@@ -123,8 +125,11 @@ pub struct heartbus_event {
     pub text_len: usize,
     /// Of a log message: when it was written, in seconds since 1970. 0 for other types.
     pub time: f64,
+    /// Of HEARTBUS_EVENT_CLIENT_ERROR: a heartbus_error_cause.
+    pub cause: i32,
+    pub reserved32: u32,
     /// 0. Later types of events put their fields here.
-    pub reserved: [u64; 2],
+    pub reserved: [u64; 1],
 }
 
 impl heartbus_event {
@@ -147,7 +152,9 @@ impl heartbus_event {
             text: ptr::null(),
             text_len: 0,
             time: 0.0,
-            reserved: [0; 2],
+            cause: 0,
+            reserved32: 0,
+            reserved: [0; 1],
         }
     }
 }
@@ -253,11 +260,18 @@ fn of_client(event: &ClientEvent, texts: &Bump) -> heartbus_event {
                 ..new(HEARTBUS_EVENT_CLIENT_NODE_LOST)
             }
         }
-        ClientEvent::Error { code, message } => {
+        ClientEvent::Error { code, message, cause } => {
             let (text, text_len) = keep(texts, message);
-            heartbus_event { code: *code, text, text_len, ..new(HEARTBUS_EVENT_CLIENT_ERROR) }
+            let (payload, payload_len) = keep(texts, cause.as_str());
+            let cause = code::error_cause(*cause) as i32;
+            heartbus_event { code: *code, text, text_len, payload, payload_len, cause, ..new(HEARTBUS_EVENT_CLIENT_ERROR) }
         }
-        ClientEvent::Close => new(HEARTBUS_EVENT_CLIENT_CLOSE),
+        ClientEvent::Close { reason, detail } => {
+            let (text, text_len) = keep(texts, reason.as_str());
+            let (payload, payload_len) = if detail.is_empty() { (ptr::null(), 0) } else { keep(texts, detail) };
+            let code = code::close_reason(*reason) as i32;
+            heartbus_event { code, text, text_len, payload, payload_len, ..new(HEARTBUS_EVENT_CLIENT_CLOSE) }
+        }
         ClientEvent::Finished => new(HEARTBUS_EVENT_CLIENT_FINISHED),
     }
 }

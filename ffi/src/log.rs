@@ -74,6 +74,7 @@ impl Source for LogQueue {
             text_len,
             payload,
             payload_len,
+            client_id: record.client_id,
             time: record.time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
             ..heartbus_event::new(heartbus_event_type::HEARTBUS_EVENT_LOG)
         }

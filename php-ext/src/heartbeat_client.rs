@@ -300,6 +300,8 @@ fn get_stats(call: &mut Call) -> Outcome {
         ("uptime", stats.connected_at.map_or_else(|| value(0i64), |at| value((microtime() - at).max(0.0)))),
         ("channels", value(channels)),
         ("nodes", value(stats.nodes as i64)),
+        ("reads_paused", value(stats.reads_paused as i64)),
+        ("frames_refused", value(stats.frames_refused as i64)),
     ]);
     Ok(())
 }
@@ -402,6 +404,8 @@ impl Client {
             channel_id: stats.channel_id.or(before.channel_id),
             messages_sent: stats.messages_sent + before.messages_sent,
             messages_received: stats.messages_received + before.messages_received,
+            reads_paused: stats.reads_paused + before.reads_paused,
+            frames_refused: stats.frames_refused + before.frames_refused,
             connected_at: stats.connected_at.or(before.connected_at),
             ..stats
         }
@@ -474,7 +478,7 @@ impl Client {
                 self.is_closed.set(false);
                 self.wants_again.set(false);
             }
-            ClientEvent::Close => self.is_closed.set(true),
+            ClientEvent::Close { .. } => self.is_closed.set(true),
             ClientEvent::NodeLost { node_id, .. } => drop(self.nodes.borrow_mut().remove(&**node_id)),
             _ => {}
         }
@@ -488,8 +492,10 @@ impl Client {
                 let decoded = json_decode(&raw);
                 [if decoded.is_array() { decoded } else { Zval::null() }]
             }),
-            ClientEvent::Error { code, message } => self.call(Kind::Error, || [value(i64::from(code)), text(message)]),
-            ClientEvent::Close => self.call(Kind::Close, || []),
+            ClientEvent::Error { code, message, cause } => {
+                self.call(Kind::Error, || [value(i64::from(code)), text(message), text(cause.as_str())])
+            }
+            ClientEvent::Close { reason, detail } => self.call(Kind::Close, || [text(reason.as_str()), text(detail)]),
             ClientEvent::NodeLost { node_id, channel_id, code, message } => {
                 self.call(Kind::NodeLost, || [text(&*node_id), value(i64::from(channel_id)), value(code), text(message)])
             }

@@ -80,7 +80,7 @@ pub fn install() {
 }
 
 fn write_line(record: &Record) {
-    let Record { time, level, message, context } = record;
+    let Record { time, level, message, context, .. } = record;
     let name = match *level {
         Level::ERROR => "ERROR",
         Level::WARN => "WARNING",

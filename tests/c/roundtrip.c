@@ -609,6 +609,7 @@ static void the_log_is_polled(void) {
     check(event.type == HEARTBUS_EVENT_LOG && event.code == HEARTBUS_LOG_ERROR && strncmp(event.text, "Connection error: ", 18) == 0 &&
               event.payload_len >= 2 && event.payload[0] == '{' && event.payload[event.payload_len - 1] == '}',
           "%s %.*s", event.text, (int)event.payload_len, event.payload);
+    check(event.client_id == lost, "it says which client it is about");
     check(event.time >= (double)before && event.time < (double)time(NULL) + 2, "written at %.3f", event.time);
     check(is(client_tells(HEARTBUS_EVENT_CLIENT_FINISHED, lost), HEARTBUS_EVENT_CLIENT_FINISHED), "the client is finished as without a log");
     check_refused(heartbus_log_fd((heartbus_log *)the_server.server, &fd), HEARTBUS_INVALID_ARGUMENT, "another kind", "a server is no log");
@@ -758,14 +759,22 @@ static void a_silent_node_times_out(void) {
     const told *left = server_tells(HEARTBUS_EVENT_TIMEOUT, "silent");
     check(is(left, HEARTBUS_EVENT_TIMEOUT), "a node that is silent for too long times out");
     check(closed(left)->event.code == HEARTBUS_CLOSE_HEARTBEAT_TIMEOUT, "and its connection is closed for that");
-    check(is(client_tells(HEARTBUS_EVENT_CLIENT_FINISHED, silent), HEARTBUS_EVENT_CLIENT_FINISHED), "which ends its client");
+    const told *end = client_tells(HEARTBUS_EVENT_CLIENT_CLOSE, silent);
+    check(is(end, HEARTBUS_EVENT_CLIENT_CLOSE) && end->event.code == HEARTBUS_CLOSE_HEARTBEAT_TIMEOUT && strcmp(end->text, "heartbeat timeout") == 0,
+          "its client learns for what: %d %s", end->event.code, end->text);
+    check(is(client_tells(HEARTBUS_EVENT_CLIENT_FINISHED, silent), HEARTBUS_EVENT_CLIENT_FINISHED), "which ends it");
     check(heartbus_server_free(strict) == HEARTBUS_OK, "a running server can be freed");
     the_server = rest;
 
     uint64_t lost;
     check(connect_client("\"auto_reconnect\":false", &lost) == HEARTBUS_OK, "a client starts towards a port where nobody listens");
     const told *told = client_tells(HEARTBUS_EVENT_CLIENT_ERROR, lost);
-    check(told->event.code == HEARTBUS_CLIENT_CONNECT_FAILED, "it tells why it cannot connect: %s", told->text);
+    check(told->event.code == HEARTBUS_CLIENT_CONNECT_FAILED && told->event.cause == HEARTBUS_CAUSE_REFUSED &&
+              strcmp(told->payload, "connection refused") == 0,
+          "it tells why it cannot connect: %s, %s", told->text, told->payload);
+    told = client_tells(HEARTBUS_EVENT_CLIENT_CLOSE, lost);
+    check(is(told, HEARTBUS_EVENT_CLIENT_CLOSE) && told->event.code == HEARTBUS_CLOSE_CONNECT_FAILED && told->payload[0], "and in which words: %s",
+          told->payload);
     check(is(client_tells(HEARTBUS_EVENT_CLIENT_FINISHED, lost), HEARTBUS_EVENT_CLIENT_FINISHED), "and is finished");
     port = usual_port;
 }
@@ -1144,7 +1153,8 @@ static void a_server_stops(void) {
     const told *told = client_tells(HEARTBUS_EVENT_CLIENT_SERVER_ERROR, bob);
     check(told->event.code == HEARTBUS_ERROR_UNAVAILABLE && strcmp(told->text, "Server is shutting down") == 0,
           "its client is told: %d %s", told->event.code, told->text);
-    check(is(client_tells(HEARTBUS_EVENT_CLIENT_CLOSE, bob), HEARTBUS_EVENT_CLIENT_CLOSE), "and loses its connection");
+    told = client_tells(HEARTBUS_EVENT_CLIENT_CLOSE, bob);
+    check(is(told, HEARTBUS_EVENT_CLIENT_CLOSE) && told->event.code == HEARTBUS_CLOSE_SERVER_STOPPED, "and loses its connection for that");
     told = server_tells(HEARTBUS_EVENT_DISCONNECTED, NULL);
     check(is(told, HEARTBUS_EVENT_DISCONNECTED) && closed(told)->event.code == HEARTBUS_CLOSE_SERVER_STOPPED,
           "what happened until then can still be polled");

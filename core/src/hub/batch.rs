@@ -27,23 +27,6 @@ const KIND: u8 = 0x3f;
 const WATCHED: u8 = 0x40;
 const REDELIVERED: u8 = 0x80;
 
-const DEPARTURES: [Departure; 4] = [Departure::Unregistered, Departure::TimedOut, Departure::Replaced, Departure::Disconnected];
-
-const REASONS: [CloseReason; 12] = [
-    CloseReason::PeerClosed,
-    CloseReason::IoError,
-    CloseReason::BrokenStream,
-    CloseReason::FrameTooLong,
-    CloseReason::RegisterTimeout,
-    CloseReason::HeartbeatTimeout,
-    CloseReason::Replaced,
-    CloseReason::Kicked,
-    CloseReason::SlowConsumer,
-    CloseReason::ServerFull,
-    CloseReason::NotAllowed,
-    CloseReason::ServerStopped,
-];
-
 /// Writes batches; its memory is used again for the next one.
 #[derive(Default)]
 pub struct BatchWriter {
@@ -110,13 +93,13 @@ impl BatchWriter {
             Event::Left { node, how, count } => {
                 head(LEFT);
                 self.node(out, node, now);
-                out.push(place(&DEPARTURES, how));
+                out.push(place(&Departure::ALL, how));
                 out.extend_from_slice(&count.to_be_bytes());
             }
             Event::Close { connection_id, reason } => {
                 head(CLOSE);
                 out.extend_from_slice(&connection_id.to_be_bytes());
-                out.push(place(&REASONS, reason));
+                out.push(place(&CloseReason::ALL, reason));
             }
             Event::Client { .. } => unreachable!("the clients of a process tell that process alone"),
         }
@@ -202,8 +185,8 @@ impl BatchReader {
             REGISTER => Event::Register { node: self.node()?, count: self.u32()? },
             HEARTBEAT => Event::Heartbeat { node: self.node()?, count: self.u32()? },
             DATA => Event::Data { node: self.node()?, channel_id: self.u32()?, payload: self.long()? },
-            LEFT => Event::Left { node: self.node()?, how: self.one_of(&DEPARTURES)?, count: self.u32()? },
-            CLOSE => Event::Close { connection_id: self.u64()?, reason: self.one_of(&REASONS)? },
+            LEFT => Event::Left { node: self.node()?, how: self.one_of(&Departure::ALL)?, count: self.u32()? },
+            CLOSE => Event::Close { connection_id: self.u64()?, reason: self.one_of(&CloseReason::ALL)? },
             _ => return Err(Broken("an unknown event")),
         };
         Ok(Told { sequence, redelivered: head & REDELIVERED != 0, watched: head & WATCHED != 0, event })

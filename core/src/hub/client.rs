@@ -3,11 +3,17 @@
 //! Pure: bytes, commands, the time and a seed come in; bytes, events and a [`Phase`] come out. Knows no socket, no clock
 //! and no queue of the host.
 
+mod journal;
 mod others;
+mod outbox;
+
+pub use self::journal::ClientJournal;
+pub(crate) use self::journal::MODULE as JOURNAL;
 
 use self::others::{Answer, Others};
+use self::outbox::Outbox;
 use super::Now;
-use super::event::ClientEvent;
+use super::event::{ClientEvent, CloseReason, ErrorCause};
 use crate::wire::{self, Decoded, Dialect, Frame, FrameType, MAX_BODY_LEN, code, control};
 use bytes::{Buf, Bytes, BytesMut};
 use std::collections::VecDeque;
@@ -27,8 +33,15 @@ const MAX_WAIT: u64 = 60 * SECOND;
 /// How long a disconnecting client may take to write what waits.
 const FLUSH_TIME: u64 = SECOND;
 
-/// A written front of the outbox below this size is not worth moving the rest for.
-const COMPACT_FROM: usize = 64 * 1024;
+/// Longest text of a server that is kept of a message, in bytes.
+const MAX_TEXT: usize = 1000;
+
+/// Longest payload of an ERROR that is told as it came.
+const MAX_ERROR: usize = 64 * 1024;
+
+/// Memory of a frame that was large is given back when what is left is this much smaller, and worth it.
+const SPARE_FACTOR: usize = 4;
+const SPARE_FROM: usize = 256 * 1024;
 
 /// What one client is made of. Times are microseconds.
 #[derive(Clone, Debug)]
@@ -87,12 +100,23 @@ pub enum Refusal {
     FirstNode,
 }
 
+/// How a socket ended, as far as it shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SocketEnd {
+    /// The server closed its side.
+    Closed,
+    /// It broke; in the system's words.
+    Lost(String),
+}
+
 /// The life of one client.
 ///
 /// The order of calls: one `handle_*` or verb, then `poll_event` until it returns `None`, then `fill_outbox`, then act as
 /// [`Phase`], `outbox` and `deadline` say. When the host has no room for an event, hand it back with `stall` and go on after `resume`.
 pub struct ClientMachine {
+    id: u64,
     settings: Settings,
+    journal: Arc<ClientJournal>,
     node_id: Arc<str>,
     random: fastrand::Rng,
     state: State,
@@ -101,12 +125,16 @@ pub struct ClientMachine {
     attempts: u32,
     /// The server is going away and asked to come back within this time.
     window: Option<u64>,
+    /// How often it did so in a row, without a connection in between that lived for a while.
+    goaways: u32,
     registration: Option<Registration>,
     /// All nodes of a client that was given more than its first.
     others: Option<Box<Others>>,
     connected_at: Option<u64>,
     messages_sent: u64,
     messages_received: u64,
+    reads_paused: u64,
+    frames_refused: u64,
     /// What was read and is not yet decoded. Empty, and without memory, unless a frame is incomplete or the host is slow.
     input: BytesMut,
     outbox: Outbox,
@@ -121,13 +149,15 @@ enum State {
     Dialing { since: u64 },
     Open(Connection),
     Flushing { until: u64 },
-    HangingUp,
+    HangingUp { reason: CloseReason, detail: String },
     Waiting { until: u64 },
     Finished,
 }
 
 #[derive(Debug)]
 struct Connection {
+    /// When it was made.
+    since: u64,
     /// The server has answered a REGISTER with a reply.
     registered: bool,
     /// It has refused the REGISTER of a client that has one node, or perhaps has not looked at it.
@@ -141,6 +171,10 @@ struct Connection {
     is_blocked: bool,
     /// Writing failed. What the server had sent before is still to be read: it may be the reason.
     is_mute: bool,
+    /// Why writing failed, in the system's words.
+    lost: Option<String>,
+    /// What the last frame means if it stays the last.
+    last_words: Option<(CloseReason, String)>,
 }
 
 /// The server's answer to a REGISTER, the last one that came.
@@ -162,6 +196,11 @@ pub struct ClientStats {
     /// Heartbeats, data and pings; not REGISTER and UNREGISTER.
     pub messages_sent: u64,
     pub messages_received: u64,
+    /// How often reading stopped because the host had no room for what was read.
+    pub reads_paused: u64,
+    /// Frames of the server that were no use: not to be understood, a reply to what was never asked, or a text of which only the
+    /// beginning was kept.
+    pub frames_refused: u64,
     /// Since the last registration.
     pub reconnect_attempts: u32,
     /// Unix seconds of the last connect; kept afterwards.
@@ -170,7 +209,7 @@ pub struct ClientStats {
 
 impl ClientMachine {
     /// A client that is about to dial. `seed` decides everything that is random.
-    pub fn new(settings: Settings, seed: u64, now: Now) -> ClientMachine {
+    pub fn new(id: u64, settings: Settings, journal: Arc<ClientJournal>, seed: u64, now: Now) -> ClientMachine {
         let mut random = fastrand::Rng::with_seed(seed);
         let node_id = match &settings.node_id {
             Some(id) => Arc::from(&**id),
@@ -178,18 +217,23 @@ impl ClientMachine {
             None => Arc::from(format!("client_{:08x}{:05x}_{:08x}", now.unix / SECOND, now.unix % SECOND, random.u32(..))),
         };
         ClientMachine {
+            id,
             settings,
+            journal,
             node_id,
             random,
             state: State::Dialing { since: now.mono },
             leaving: false,
             attempts: 0,
             window: None,
+            goaways: 0,
             registration: None,
             others: None,
             connected_at: None,
             messages_sent: 0,
             messages_received: 0,
+            reads_paused: 0,
+            frames_refused: 0,
             input: BytesMut::new(),
             outbox: Outbox::default(),
             events: VecDeque::new(),
@@ -203,7 +247,7 @@ impl ClientMachine {
             State::Dialing { .. } => Phase::Dial,
             State::Open(_) => Phase::Open,
             State::Flushing { .. } => Phase::Flush,
-            State::HangingUp => Phase::HangUp,
+            State::HangingUp { .. } => Phase::HangUp,
             State::Waiting { .. } => Phase::Wait,
             State::Finished => Phase::Finished,
         }
@@ -217,7 +261,7 @@ impl ClientMachine {
                 Some(retry.map_or(connection.next_heartbeat, |time| time.min(connection.next_heartbeat)))
             }
             State::Flushing { until } | State::Waiting { until } => Some(*until),
-            State::Dialing { .. } | State::HangingUp | State::Finished => None,
+            State::Dialing { .. } | State::HangingUp { .. } | State::Finished => None,
         }
     }
 
@@ -260,6 +304,8 @@ impl ClientMachine {
             },
             messages_sent: self.messages_sent,
             messages_received: self.messages_received,
+            reads_paused: self.reads_paused,
+            frames_refused: self.frames_refused,
             reconnect_attempts: self.attempts,
             connected_at: self.connected_at.map(|micros| micros as f64 / 1e6),
         }
@@ -271,9 +317,10 @@ impl ClientMachine {
         if !matches!(self.state, State::Dialing { .. }) {
             return;
         }
-        tracing::info!(host = %self.settings.host, port = self.settings.port, "Connected to server");
+        self.journal.connected(self.id, &self.settings.host, self.settings.port, now);
         self.connected_at = Some(now.unix);
         self.state = State::Open(Connection {
+            since: now.mono,
             registered: false,
             was_refused: false,
             dialect: Dialect::V1,
@@ -281,19 +328,22 @@ impl ClientMachine {
             unanswered_since: None,
             is_blocked: false,
             is_mute: false,
+            lost: None,
+            last_words: None,
         });
         match &mut self.others {
             Some(others) => others.start_over(&self.node_id),
             None => {
                 let payload = control::register_payload(&self.node_id, &self.settings.metadata, now.unix, self.settings.protocol);
                 self.outbox.push_control(Dialect::V1, FrameType::REGISTER, 0, &payload);
-                tracing::info!(node_id = %self.node_id, "Sending registration");
+                self.journal.registering(self.id, &self.node_id, now);
             }
         }
         self.events.push_back(ClientEvent::Connect);
     }
 
-    pub fn handle_connect_failed(&mut self, now: Now) {
+    /// `detail` is what the system says.
+    pub fn handle_connect_failed(&mut self, cause: ErrorCause, detail: String, now: Now) {
         let State::Dialing { since } = self.state else { return };
         let Settings { host, port, .. } = &self.settings;
         let seconds = Seconds(now.mono - since);
@@ -302,8 +352,8 @@ impl ClientMachine {
         } else {
             format!("connect {host}:{port} fail after {seconds} seconds")
         };
-        self.tell_error(CONNECT_FAILED, message);
-        self.end_connection(now);
+        self.tell_error(CONNECT_FAILED, message, cause, now);
+        self.end_connection(CloseReason::ConnectFailed, detail, now);
     }
 
     /// Takes what was read. Any byte from the server is life.
@@ -326,22 +376,41 @@ impl ClientMachine {
         connection.is_blocked = !self.outbox.is_empty();
     }
 
-    pub fn handle_write_failed(&mut self) {
+    /// `detail` is what the system says.
+    pub fn handle_write_failed(&mut self, cause: ErrorCause, detail: String, now: Now) {
         self.outbox = Outbox::default();
         match &mut self.state {
             State::Open(connection) => {
                 connection.is_mute = true;
-                self.tell_error(SEND_FAILED, "client closed".to_owned());
+                connection.lost = Some(detail);
+                self.tell_error(SEND_FAILED, "client closed".to_owned(), cause, now);
             }
-            State::Flushing { .. } => self.state = State::HangingUp,
+            State::Flushing { .. } => self.state = State::HangingUp { reason: CloseReason::IoError, detail },
             _ => {}
         }
     }
 
     /// The socket is closed, by whichever side.
-    pub fn handle_closed(&mut self, now: Now) {
-        if matches!(self.state, State::Open(_) | State::Flushing { .. } | State::HangingUp) {
-            self.end_connection(now);
+    pub fn handle_closed(&mut self, end: SocketEnd, now: Now) {
+        let (reason, detail) = match (&mut self.state, end) {
+            (State::HangingUp { reason, detail }, _) => (*reason, std::mem::take(detail)),
+            (State::Flushing { .. }, _) => (CloseReason::Disconnected, String::new()),
+            (State::Open(Connection { last_words: Some(words), .. }), _) => std::mem::replace(words, (CloseReason::Failed, String::new())),
+            // Whoever writes to a connection that was reset hears of it, and reading then finds nothing but its end.
+            (State::Open(Connection { lost: Some(detail), .. }), _) => (CloseReason::IoError, std::mem::take(detail)),
+            (State::Open(_), SocketEnd::Closed) => (CloseReason::PeerClosed, String::new()),
+            (State::Open(_), SocketEnd::Lost(detail)) => (CloseReason::IoError, detail),
+            _ => return,
+        };
+        self.end_connection(reason, detail, now);
+    }
+
+    /// Something in here failed that should not. What there was of a connection is over; the next one begins anew.
+    pub fn handle_failure(&mut self, detail: String, now: Now) {
+        match &mut self.state {
+            State::Finished => {}
+            State::Waiting { until } => *until = now.mono + MAX_WAIT,
+            _ => self.end_connection(CloseReason::Failed, detail, now),
         }
     }
 
@@ -359,8 +428,8 @@ impl ClientMachine {
                 let is_silent = connection.unanswered_since.is_some_and(|since| now.mono - since >= interval);
                 // A server whose answers we do not read is not silent.
                 if is_silent && !self.paused {
-                    tracing::warn!(host = %self.settings.host, port = self.settings.port, "No heartbeat reply, closing the connection");
-                    self.hang_up();
+                    self.journal.no_reply(self.id, &self.settings.host, self.settings.port, now);
+                    self.hang_up(CloseReason::HeartbeatTimeout, "no heartbeat reply".to_owned());
                     return;
                 }
                 connection.next_heartbeat = now.mono + interval;
@@ -379,9 +448,9 @@ impl ClientMachine {
                     self.messages_sent += 1;
                 }
             }
-            State::Flushing { .. } => self.hang_up(),
+            State::Flushing { .. } => self.hang_up(CloseReason::Disconnected, String::new()),
             State::Waiting { .. } => self.state = State::Dialing { since: now.mono },
-            State::Dialing { .. } | State::HangingUp | State::Finished => {}
+            State::Dialing { .. } | State::HangingUp { .. } | State::Finished => {}
         }
     }
 
@@ -391,7 +460,7 @@ impl ClientMachine {
     ///
     /// # Errors
     /// [`Refusal::NotConnected`] also before the register reply: the own channel is not known until then.
-    pub fn send(&mut self, payload: &[u8], channel_id: i64) -> Result<(), Refusal> {
+    pub fn send(&mut self, payload: &[u8], channel_id: i64, now: Now) -> Result<(), Refusal> {
         let result = match (self.own_channel(), &self.others) {
             _ if !matches!(self.state, State::Open(Connection { registered: true, .. })) => Err(Refusal::NotConnected),
             // What was a node's channel on an older connection may be another's by now.
@@ -400,18 +469,16 @@ impl ClientMachine {
             (Some(own), _) => self.queue(FrameType::DATA, own.into(), payload),
             (None, _) => Err(Refusal::NotConnected),
         };
-        log_refusal(result);
-        result
+        result.inspect_err(|refusal| self.journal.not_sent(self.id, *refusal, now))
     }
 
     /// Queues data of one of the client's nodes. Unlike a channel id, a node id stays the same over reconnects.
     ///
     /// # Errors
     /// As [`ClientMachine::send`], and [`Refusal::NoSuchNode`].
-    pub fn send_from(&mut self, node_id: &str, payload: &[u8]) -> Result<(), Refusal> {
+    pub fn send_from(&mut self, node_id: &str, payload: &[u8], now: Now) -> Result<(), Refusal> {
         let result = self.channel_of(node_id).and_then(|channel_id| self.queue(FrameType::DATA, channel_id.into(), payload));
-        log_refusal(result);
-        result
+        result.inspect_err(|refusal| self.journal.not_sent(self.id, *refusal, now))
     }
 
     /// Queues a heartbeat of one of the client's nodes.
@@ -432,8 +499,8 @@ impl ClientMachine {
         let is_connected = match &self.state {
             State::Open(_) => true,
             State::Dialing { .. } | State::Waiting { .. } => false,
-            State::HangingUp if !self.leaving => false,
-            State::Flushing { .. } | State::HangingUp | State::Finished => return Err(Refusal::NotConnected),
+            State::HangingUp { .. } if !self.leaving => false,
+            State::Flushing { .. } | State::HangingUp { .. } | State::Finished => return Err(Refusal::NotConnected),
         };
         let own = self.own_channel();
         let is_asked = matches!(self.state, State::Open(Connection { was_refused: false, .. }));
@@ -466,14 +533,9 @@ impl ClientMachine {
     ///
     /// # Errors
     /// As [`ClientMachine::send`], but the register reply need not be there.
-    pub fn ping(&mut self) -> Result<(), Refusal> {
+    pub fn ping(&mut self, now: Now) -> Result<(), Refusal> {
         let result = if self.is_connected() { self.queue(FrameType::PING, 0, b"") } else { Err(Refusal::NotConnected) };
-        match result {
-            Err(Refusal::NotConnected) => tracing::error!("Cannot ping: Not connected to server"),
-            Err(refusal) => tracing::error!("Failed to send ping: {refusal}"),
-            Ok(()) => {}
-        }
-        result
+        result.inspect_err(|refusal| self.journal.no_ping(self.id, *refusal, now))
     }
 
     /// Says goodbye and does not come back. What the server still sends is not told any more.
@@ -487,9 +549,9 @@ impl ClientMachine {
                 }
                 self.state = State::Flushing { until: now.mono + FLUSH_TIME };
             }
-            State::Dialing { .. } => self.end_connection(now),
+            State::Dialing { .. } => self.end_connection(CloseReason::Disconnected, String::new(), now),
             State::Waiting { .. } => self.finish(),
-            State::Flushing { .. } | State::HangingUp | State::Finished => {}
+            State::Flushing { .. } | State::HangingUp { .. } | State::Finished => {}
         }
     }
 
@@ -497,6 +559,7 @@ impl ClientMachine {
     pub fn stall(&mut self, event: ClientEvent) {
         self.stalled = Some(event);
         self.paused = true;
+        self.reads_paused += 1;
     }
 
     /// The host has room again.
@@ -513,7 +576,7 @@ impl ClientMachine {
     // ---- what comes out ----
 
     /// The next thing to tell the host. Frames are decoded one by one, as the host has room for them.
-    pub fn poll_event(&mut self) -> Option<ClientEvent> {
+    pub fn poll_event(&mut self, now: Now) -> Option<ClientEvent> {
         if self.paused {
             return None;
         }
@@ -522,7 +585,7 @@ impl ClientMachine {
         }
         // An emptied queue would keep its memory.
         self.events = VecDeque::new();
-        self.next_frame_event()
+        self.next_frame_event(now)
     }
 
     /// Puts the REGISTERs of nodes that wait for their turn into the outbox, as far as they have room.
@@ -535,7 +598,7 @@ impl ClientMachine {
             let metadata = metadata.unwrap_or(if Arc::ptr_eq(&node_id, &self.node_id) { &self.settings.metadata } else { "[]" });
             let payload = control::register_payload(&node_id, metadata, now.unix, self.settings.protocol);
             self.outbox.push_control(connection.dialect, FrameType::REGISTER, 0, &payload);
-            tracing::debug!(%node_id, "Sending registration");
+            self.journal.registering_more(self.id, &node_id, now);
         }
     }
 
@@ -546,17 +609,20 @@ impl ClientMachine {
 
     // ---- inside ----
 
-    fn next_frame_event(&mut self) -> Option<ClientEvent> {
+    fn next_frame_event(&mut self, now: Now) -> Option<ClientEvent> {
         let mut input = std::mem::take(&mut self.input);
         while self.is_connected() && !input.is_empty() {
             match wire::decode(&input, MAX_BODY_LEN).1 {
                 Decoded::Incomplete => {
+                    if input.capacity() > SPARE_FROM && input.capacity() > SPARE_FACTOR * input.len() {
+                        input = BytesMut::from(&input[..]);
+                    }
                     self.input = input;
                     return None;
                 }
                 Decoded::Frame { frame, len } => {
                     self.messages_received += 1;
-                    let event = self.apply(&frame);
+                    let event = self.apply(&frame, now);
                     input.advance(len);
                     if event.is_some() {
                         // An empty rest would keep its memory. After a reason to hang up nothing more is listened to.
@@ -567,40 +633,46 @@ impl ClientMachine {
                     }
                 }
                 Decoded::Invalid { error, len } => {
-                    tracing::error!("Failed to handle message: {error}");
+                    self.frames_refused += 1;
+                    self.journal.unreadable(self.id, &error, now);
                     input.advance(len);
                 }
                 Decoded::Broken { error } => {
-                    tracing::error!("Failed to handle message: {error}");
-                    self.hang_up();
+                    self.frames_refused += 1;
+                    self.journal.unreadable(self.id, &error, now);
+                    self.hang_up(CloseReason::BrokenStream, error.to_string());
                 }
             }
         }
         None
     }
 
-    fn apply(&mut self, frame: &Frame<'_>) -> Option<ClientEvent> {
+    fn apply(&mut self, frame: &Frame<'_>, now: Now) -> Option<ClientEvent> {
+        if let State::Open(connection) = &mut self.state {
+            connection.last_words = None;
+        }
         match frame.frame_type {
-            FrameType::REGISTER => self.apply_register_reply(&frame.payload.bytes()),
+            FrameType::REGISTER => self.apply_register_reply(&frame.payload.bytes(), now),
             FrameType::HEARTBEAT_RES => Some(ClientEvent::Heartbeat { count: 1 }),
             FrameType::DATA => {
                 let payload = frame.payload.to_bytes();
                 Some(ClientEvent::Data { payload, channel_id: frame.channel_id })
             }
             FrameType::PONG => Some(ClientEvent::Pong),
-            FrameType::GOAWAY => Some(self.apply_goaway(frame.payload.to_bytes())),
-            FrameType::ERROR => self.apply_error(frame.channel_id, frame.payload.to_bytes()),
+            FrameType::GOAWAY => Some(self.apply_goaway(frame.payload.to_bytes(), now)),
+            FrameType::ERROR => self.apply_error(frame.channel_id, frame.payload.to_bytes(), now),
             _ => None,
         }
     }
 
-    fn apply_register_reply(&mut self, payload: &[u8]) -> Option<ClientEvent> {
+    fn apply_register_reply(&mut self, payload: &[u8], now: Now) -> Option<ClientEvent> {
         let Some(reply) = control::parse_register_reply(payload) else {
-            tracing::warn!("Invalid message format");
+            self.frames_refused += 1;
+            self.journal.invalid(self.id, now);
             return None;
         };
         let channel_id = reply.channel_id;
-        tracing::info!(node_id = reply.node_id, channel_id, "Registration successful");
+        self.journal.registered(self.id, &reply.node_id, channel_id, now);
         if let State::Open(connection) = &mut self.state {
             connection.registered = true;
             if reply.protocol >= 2 && self.settings.protocol >= 2 && connection.dialect == Dialect::V1 {
@@ -615,8 +687,13 @@ impl ClientMachine {
             let node_id = match renamed.unwrap_or_else(|| others.registered_on(&reply.node_id, channel_id)) {
                 Answer::Registered(node_id) => node_id,
                 Answer::Outdated => return None,
-                Answer::Unwanted => {
-                    self.sign_off(Some(channel_id).filter(|id| *id != 0));
+                Answer::Unwanted { was_asked } => {
+                    // A server that tells of nodes nobody asked for may do so without end, and read nothing.
+                    if was_asked || self.outbox.len() <= self.settings.outbox_bytes / 2 {
+                        self.sign_off(Some(channel_id).filter(|id| *id != 0));
+                    } else {
+                        self.frames_refused += 1;
+                    }
                     return None;
                 }
             };
@@ -630,63 +707,73 @@ impl ClientMachine {
     }
 
     /// The server closes the connection behind it.
-    fn apply_goaway(&mut self, raw: Bytes) -> ClientEvent {
+    fn apply_goaway(&mut self, raw: Bytes, now: Now) -> ClientEvent {
         self.window = control::parse_window(&raw).map(|millis| u64::from(millis) * 1_000);
-        self.apply_server_error(raw)
+        self.apply_server_error(raw, now)
     }
 
     /// Of a client with many nodes an ERROR may concern one of them only: that is told with its name.
-    fn apply_error(&mut self, channel_id: i64, raw: Bytes) -> Option<ClientEvent> {
+    fn apply_error(&mut self, channel_id: i64, raw: Bytes, now: Now) -> Option<ClientEvent> {
         let (Some(others), Some(error)) = (&mut self.others, control::parse_error(&raw)) else {
             if let State::Open(connection) = &mut self.state {
                 connection.was_refused = true;
             }
-            return Some(self.apply_server_error(raw));
+            return Some(self.apply_server_error(raw, now));
         };
         let lost = match u16::try_from(error.code) {
             Ok(code::NODE_TIMED_OUT | code::NOT_ALLOWED | code::REPLACED) if channel_id != 0 => others.node_of(channel_id),
             Ok(code::INVALID_REQUEST | code::NOT_ALLOWED) if channel_id == 0 => match others.refused() {
                 Some(node) => node,
-                None => return Some(self.apply_server_error(raw)),
+                None => return Some(self.apply_server_error(raw, now)),
             },
             // Those that are registered, which is one at most by now.
             Ok(code::REPLACED) => {
+                let message = shorten(error.message);
                 for (channel_id, node_id) in others.all_registered() {
                     others.lose(&node_id, false);
-                    let message = error.message.clone();
+                    let message = message.clone();
                     self.events.push_back(ClientEvent::NodeLost { node_id, channel_id, code: error.code, message });
                 }
-                let event = self.apply_server_error(raw);
+                let event = self.apply_server_error(raw, now);
                 self.events.push_back(event);
                 return self.events.pop_front();
             }
             Ok(code::RATE_LIMITED) => {
                 others.rate_limited();
-                return Some(self.apply_server_error(raw));
+                return Some(self.apply_server_error(raw, now));
             }
-            _ => return Some(self.apply_server_error(raw)),
+            _ => return Some(self.apply_server_error(raw, now)),
         };
         // Otherwise a node that was removed meanwhile.
         let node_id = lost?;
         let comes_back = Arc::ptr_eq(&node_id, &self.node_id) && error.code != i64::from(code::REPLACED);
         let left = others.lose(&node_id, comes_back);
         self.sign_off(left);
-        let control::ErrorPayload { message, code } = error;
-        tracing::warn!(%node_id, message, code, "Lost a node");
+        let (message, code) = (shorten(error.message), error.code);
+        self.journal.node_lost(self.id, &node_id, &message, code, now);
         Some(ClientEvent::NodeLost { node_id, channel_id: u32::try_from(channel_id).unwrap_or(0), code, message })
     }
 
-    fn apply_server_error(&mut self, raw: Bytes) -> ClientEvent {
+    fn apply_server_error(&mut self, raw: Bytes, now: Now) -> ClientEvent {
         let (message, code) = match control::parse_error(&raw) {
-            Some(error) => (error.message, error.code),
+            Some(error) => (shorten(error.message), error.code),
             None => (String::new(), 0),
         };
-        tracing::error!(message, code, "Server error");
+        self.journal.server_error(self.id, &message, code, now);
+        let reason = CloseReason::of_last_words(code, &message);
         if code == i64::from(code::REPLACED) {
             // Another client has this id now. Coming back would take it away again, and so on for ever. Not so for others.
             self.leaving = self.others.as_ref().is_none_or(|others| others.len() == 0);
-            self.hang_up();
+            self.hang_up(CloseReason::Replaced, message.clone());
+        } else if let State::Open(connection) = &mut self.state {
+            connection.last_words = reason.map(|reason| (reason, message.clone()));
         }
+        let raw = if raw.len() <= MAX_ERROR {
+            raw
+        } else {
+            self.frames_refused += 1;
+            control::error_payload(&message, code).into()
+        };
         ClientEvent::ServerError { raw, code, message }
     }
 
@@ -725,26 +812,18 @@ impl ClientMachine {
             State::Open(connection) if !connection.is_mute => connection.dialect,
             _ => return Err(Refusal::NotConnected),
         };
-        let result = self.outbox.push(dialect, frame_type, channel_id, payload, self.settings.outbox_bytes);
-        match result {
-            Ok(()) => self.messages_sent += 1,
-            Err(Refusal::OutboxFull) => self.tell_error(SEND_FAILED, "send buffer full and drop package".to_owned()),
-            Err(_) => {}
-        }
-        result
+        self.outbox.push(dialect, frame_type, channel_id, payload, self.settings.outbox_bytes)?;
+        self.messages_sent += 1;
+        Ok(())
     }
 
-    fn tell_error(&mut self, code: i32, message: String) {
-        tracing::error!(code, "Connection error: {message}");
-        let event = ClientEvent::Error { code, message };
-        // A host that sends in a loop without looking at its events must not fill the memory with them.
-        if self.events.back() != Some(&event) {
-            self.events.push_back(event);
-        }
+    fn tell_error(&mut self, code: i32, message: String, cause: ErrorCause, now: Now) {
+        self.journal.failed(self.id, code, &message, cause, now);
+        self.events.push_back(ClientEvent::Error { code, message, cause });
     }
 
-    fn hang_up(&mut self) {
-        self.state = State::HangingUp;
+    fn hang_up(&mut self, reason: CloseReason, detail: String) {
+        self.state = State::HangingUp { reason, detail };
         self.outbox = Outbox::default();
     }
 
@@ -754,27 +833,40 @@ impl ClientMachine {
         self.paused = false;
     }
 
-    fn end_connection(&mut self, now: Now) {
+    fn end_connection(&mut self, reason: CloseReason, detail: String, now: Now) {
         self.stop_reading();
         self.outbox = Outbox::default();
-        tracing::info!("Connection closed");
-        self.events.push_back(ClientEvent::Close);
+        self.journal.closed(self.id, reason, &detail, now);
+        self.events.push_back(ClientEvent::Close { reason, detail });
         let is_empty = self.others.as_ref().is_some_and(|others| others.len() == 0);
         if self.leaving || is_empty || !self.settings.auto_reconnect {
             return self.finish();
         }
         let max = self.settings.max_reconnect_attempts;
         if max > 0 && self.attempts >= max {
-            tracing::error!("Max reconnect attempts reached");
+            self.journal.gave_up(self.id, now);
             return self.finish();
         }
         self.attempts = self.attempts.saturating_add(1);
-        let wait = match self.window.take() {
-            Some(window) => self.random.u64(0..=window.min(MAX_WAIT)).max(MIN_WAIT),
-            None => backoff(self.settings.reconnect_interval, self.attempts, &mut self.random),
-        };
-        tracing::info!(attempt = self.attempts, interval = wait as f64 / 1e6, "Scheduling reconnect");
+        let wait = self.time_to_wait(now);
+        self.journal.scheduled(self.id, self.attempts, wait, now);
         self.state = State::Waiting { until: now.mono + wait };
+    }
+
+    /// A server that goes away knows best when to come back; but one that does so again and again is not one to be trusted with
+    /// that.
+    fn time_to_wait(&mut self, now: Now) -> u64 {
+        let base = self.settings.reconnect_interval;
+        let Some(window) = self.window.take() else {
+            return backoff(base, self.attempts, &mut self.random);
+        };
+        let has_lived = matches!(&self.state, State::Open(connection) if now.mono - connection.since >= MAX_WAIT);
+        self.goaways = if has_lived { 1 } else { self.goaways.saturating_add(1) };
+        let spread = self.random.u64(0..=window.min(MAX_WAIT)).max(MIN_WAIT);
+        match self.goaways {
+            1 if window > 0 => spread,
+            times => spread.max(backoff(base, times.max(self.attempts), &mut self.random)),
+        }
     }
 
     fn finish(&mut self) {
@@ -783,12 +875,14 @@ impl ClientMachine {
     }
 }
 
-fn log_refusal(result: Result<(), Refusal>) {
-    match result {
-        Err(Refusal::NotConnected) => tracing::error!("Cannot send: Not connected to server"),
-        Err(refusal) => tracing::error!("Failed to send data: {refusal}"),
-        Ok(()) => {}
+/// The beginning of a text that a server may have made as long as it likes.
+fn shorten(mut text: String) -> String {
+    if text.len() > MAX_TEXT {
+        let end = (0..=MAX_TEXT).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
+        text.shrink_to_fit();
     }
+    text
 }
 
 /// Time before reconnect number `attempt`, which counts from 1: exponential, with full jitter so that the clients of a
@@ -797,73 +891,6 @@ pub fn backoff(base: u64, attempt: u32, random: &mut fastrand::Rng) -> u64 {
     let doublings = attempt.saturating_sub(1).min(32);
     let window = base.saturating_mul(1 << doublings).clamp(MIN_WAIT, MAX_WAIT);
     random.u64(1..=window).max(MIN_WAIT)
-}
-
-/// Frames that wait to be written. Holds memory only while something waits.
-#[derive(Default)]
-struct Outbox {
-    bytes: Vec<u8>,
-    /// So much of the front is written already.
-    written: usize,
-}
-
-impl Outbox {
-    fn bytes(&self) -> &[u8] {
-        &self.bytes[self.written..]
-    }
-
-    fn len(&self) -> usize {
-        self.bytes.len() - self.written
-    }
-
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// A frame that is larger than the limit alone still goes into an empty outbox.
-    fn push(&mut self, dialect: Dialect, frame_type: FrameType, channel_id: i64, payload: &[u8], limit: usize) -> Result<(), Refusal> {
-        if payload.len() > MAX_BODY_LEN as usize {
-            return Err(Refusal::TooLong);
-        }
-        let waiting = self.len();
-        let is_over = |frame: usize| waiting > 0 && waiting + frame > limit;
-        if is_over(payload.len()) {
-            return Err(Refusal::OutboxFull);
-        }
-        let start = self.bytes.len();
-        match (dialect, u32::try_from(channel_id)) {
-            // v1 carries any number.
-            (Dialect::V1, _) => wire::v1::encode(frame_type.0, channel_id, payload, &mut self.bytes).map_err(|_| Refusal::NotUtf8)?,
-            (Dialect::V2, Ok(channel_id)) => wire::v2::encode(frame_type, channel_id, payload, &mut self.bytes),
-            (Dialect::V2, Err(_)) => return Err(Refusal::NoSuchChannel),
-        }
-        let frame = self.bytes.len() - start;
-        let refusal = match frame {
-            _ if frame > dialect.header_len() + MAX_BODY_LEN as usize => Refusal::TooLong,
-            _ if is_over(frame) => Refusal::OutboxFull,
-            _ => return Ok(()),
-        };
-        self.bytes.truncate(start);
-        self.bytes.shrink_to(COMPACT_FROM.max(2 * start));
-        Err(refusal)
-    }
-
-    /// The few frames that keep the connection in order are not bounded: each is sent at most once per state, node or interval.
-    fn push_control(&mut self, dialect: Dialect, frame_type: FrameType, channel_id: u32, payload: &[u8]) {
-        // Our own payloads are UTF-8: only that can fail.
-        let encoded = wire::encode(dialect, frame_type, channel_id, payload, &mut self.bytes);
-        debug_assert!(encoded.is_ok());
-    }
-
-    fn consume(&mut self, len: usize) {
-        self.written += len;
-        if self.is_empty() {
-            *self = Outbox::default();
-        } else if self.written >= COMPACT_FROM && self.written >= self.len() {
-            self.bytes.drain(..self.written);
-            self.written = 0;
-        }
-    }
 }
 
 /// Microseconds, shown as PHP shows `round(seconds, 4)`.

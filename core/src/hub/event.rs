@@ -3,6 +3,7 @@
 //! Owns the event types. Does not know queues, descriptors or languages: a [`Host`] takes the events.
 
 use super::Node;
+use crate::wire::code;
 use bytes::Bytes;
 use std::fmt;
 use std::net::SocketAddr;
@@ -45,7 +46,8 @@ impl<N> Event<N> {
     /// What it counts for against a bound in bytes.
     pub fn payload_len(&self) -> usize {
         match self {
-            Event::Data { payload, .. } | Event::Client { event: ClientEvent::Data { payload, .. }, .. } => payload.len(),
+            Event::Data { payload, .. } => payload.len(),
+            Event::Client { event, .. } => event.payload_len(),
             _ => 0,
         }
     }
@@ -81,7 +83,7 @@ impl Departure {
     pub const ALL: [Departure; 4] = [Departure::Unregistered, Departure::TimedOut, Departure::Replaced, Departure::Disconnected];
 }
 
-/// Why a connection ended.
+/// Why a connection ended, as its server tells it, or as its client does.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum CloseReason {
     PeerClosed,
@@ -96,9 +98,37 @@ pub enum CloseReason {
     ServerFull,
     NotAllowed,
     ServerStopped,
+    /// It could not be made. This and the following are a client's.
+    ConnectFailed,
+    /// The server refused to register its only node.
+    Refused,
+    /// The client's own host wanted it.
+    Disconnected,
+    /// Something in this engine failed that should not.
+    Failed,
 }
 
 impl CloseReason {
+    /// In the order of their numbers, which begin with 1 where they travel.
+    pub const ALL: [CloseReason; 16] = [
+        CloseReason::PeerClosed,
+        CloseReason::IoError,
+        CloseReason::BrokenStream,
+        CloseReason::FrameTooLong,
+        CloseReason::RegisterTimeout,
+        CloseReason::HeartbeatTimeout,
+        CloseReason::Replaced,
+        CloseReason::Kicked,
+        CloseReason::SlowConsumer,
+        CloseReason::ServerFull,
+        CloseReason::NotAllowed,
+        CloseReason::ServerStopped,
+        CloseReason::ConnectFailed,
+        CloseReason::Refused,
+        CloseReason::Disconnected,
+        CloseReason::Failed,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             CloseReason::PeerClosed => "peer closed",
@@ -113,6 +143,78 @@ impl CloseReason {
             CloseReason::ServerFull => "server full",
             CloseReason::NotAllowed => "address not allowed",
             CloseReason::ServerStopped => "server stopped",
+            CloseReason::ConnectFailed => "connect failed",
+            CloseReason::Refused => "refused by the server",
+            CloseReason::Disconnected => "disconnected",
+            CloseReason::Failed => "internal error",
+        }
+    }
+
+    /// The last words of a server to somebody who speaks v2 and would otherwise learn nothing.
+    pub(crate) fn farewell(self) -> Option<(u16, &'static str)> {
+        match self {
+            CloseReason::Kicked => Some((code::NOT_ALLOWED, code::KICKED_TEXT)),
+            CloseReason::HeartbeatTimeout => Some((code::NODE_TIMED_OUT, code::TIMED_OUT_TEXT)),
+            CloseReason::SlowConsumer => Some((code::NODE_TIMED_OUT, code::SLOW_TEXT)),
+            _ => None,
+        }
+    }
+
+    /// What it means when these were a server's last words.
+    pub(crate) fn of_last_words(error_code: i64, message: &str) -> Option<CloseReason> {
+        Some(match (u16::try_from(error_code).ok()?, message) {
+            (code::NOT_ALLOWED, code::KICKED_TEXT) => CloseReason::Kicked,
+            (code::INVALID_REQUEST | code::NOT_AUTHENTICATED | code::NOT_ALLOWED, _) => CloseReason::Refused,
+            (code::NODE_TIMED_OUT, code::SLOW_TEXT) => CloseReason::SlowConsumer,
+            (code::NODE_TIMED_OUT, _) => CloseReason::HeartbeatTimeout,
+            (code::REPLACED, _) => CloseReason::Replaced,
+            (code::FRAME_TOO_LONG, _) => CloseReason::FrameTooLong,
+            (code::FAILED, _) => CloseReason::BrokenStream,
+            (code::UNAVAILABLE, code::SHUTTING_DOWN_TEXT) => CloseReason::ServerStopped,
+            (code::UNAVAILABLE, _) => CloseReason::ServerFull,
+            _ => return None,
+        })
+    }
+}
+
+/// Why a client's socket failed.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum ErrorCause {
+    /// Nobody listens there.
+    Refused,
+    /// The name of the host has no address, as far as the system can tell.
+    NoSuchHost,
+    TimedOut,
+    /// There is no way to the address.
+    Unreachable,
+    /// The connection broke.
+    Lost,
+    /// The system has no descriptor, port or memory left.
+    Exhausted,
+    Other,
+}
+
+impl ErrorCause {
+    /// In the order of their numbers, which begin with 1 where they travel.
+    pub const ALL: [ErrorCause; 7] = [
+        ErrorCause::Refused,
+        ErrorCause::NoSuchHost,
+        ErrorCause::TimedOut,
+        ErrorCause::Unreachable,
+        ErrorCause::Lost,
+        ErrorCause::Exhausted,
+        ErrorCause::Other,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ErrorCause::Refused => "connection refused",
+            ErrorCause::NoSuchHost => "no such host",
+            ErrorCause::TimedOut => "timed out",
+            ErrorCause::Unreachable => "unreachable",
+            ErrorCause::Lost => "connection lost",
+            ErrorCause::Exhausted => "out of resources",
+            ErrorCause::Other => "other",
         }
     }
 }
@@ -136,7 +238,8 @@ pub enum ClientEvent {
         channel_id: i64,
     },
     Pong,
-    /// The server sent ERROR. `raw` is its text as it came; `code` and `message` are what could be read of it.
+    /// The server sent ERROR. `raw` is its text as it came, unless it is longer than 64 KiB: then only `code` and `message` are
+    /// in it, which are what could be read of it. Of a message 1,000 bytes are kept.
     ServerError {
         raw: Bytes,
         code: i64,
@@ -156,11 +259,39 @@ pub enum ClientEvent {
     Error {
         code: i32,
         message: String,
+        cause: ErrorCause,
     },
-    /// The connection is gone (also after a connection that failed).
-    Close,
+    /// The connection is gone (also after a connection that failed). `detail` says more than the reason, where there is more:
+    /// the server's words, or the system's.
+    Close {
+        reason: CloseReason,
+        detail: String,
+    },
     /// The client will not come back and tells nothing more.
     Finished,
+}
+
+impl ClientEvent {
+    /// The server can cause it as often as it likes, and there is something in it that takes memory: it waits for room as data
+    /// do, and the server with it.
+    pub(crate) fn waits_for_room(&self) -> bool {
+        matches!(
+            self,
+            ClientEvent::Register { .. } | ClientEvent::Data { .. } | ClientEvent::ServerError { .. } | ClientEvent::NodeLost { .. }
+        )
+    }
+
+    fn payload_len(&self) -> usize {
+        match self {
+            ClientEvent::Register { node_id, .. } => node_id.len(),
+            ClientEvent::Data { payload, .. } => payload.len(),
+            ClientEvent::ServerError { raw, message, .. } => raw.len() + message.len(),
+            ClientEvent::NodeLost { node_id, message, .. } => node_id.len() + message.len(),
+            ClientEvent::Error { message, .. } => message.len(),
+            ClientEvent::Close { detail, .. } => detail.len(),
+            ClientEvent::Connect | ClientEvent::Heartbeat { .. } | ClientEvent::Pong | ClientEvent::Finished => 0,
+        }
+    }
 }
 
 /// A set of event kinds: what a host subscribes to. Only subscribed events are queued.
@@ -248,6 +379,12 @@ pub trait Host: Send + Sync {
 }
 
 impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for ErrorCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }

@@ -1,12 +1,12 @@
 //! What happens on the bus, as lines of the log: the messages of the PHP library with its levels and fields.
 //!
-//! Owns the texts, and how many lines of a kind one thread may write per second: whoever is connected can cause most of
-//! them as often as it likes, and must neither fill a disk with them nor keep the thread busy. What is left out is
-//! counted, and the counts are told. Has no clock, and does not know where lines go. A level that is off costs a look at
+//! Owns the texts, and how many lines of a kind one thread may write per second. What is left out is counted, and the
+//! counts are told. Has no clock, and does not know where lines go. A level that is off costs a look at
 //! one number; a heartbeat that is answered does not come here at all.
 
 use super::event::{CloseReason, Departure};
 use super::link::Link;
+use super::quota::{self, Quotas};
 use super::{Node, Now};
 use crate::wire::code;
 use std::fmt::Display;
@@ -14,14 +14,12 @@ use std::net::{IpAddr, SocketAddr};
 use tracing::{Level, enabled, error, info, warn};
 
 /// Where its lines come from.
-pub(crate) const MODULE: &str = module_path!();
-
-const SECOND: u64 = 1_000_000;
+pub(super) const MODULE: &str = module_path!();
 
 /// One line per event of a life, where somebody wants to read them all: far more than a quiet second has.
-const LIVES: u32 = 1000;
+pub(super) const LIVES: u32 = 1000;
 /// One line per frame or connection that is refused: enough to see what is going on.
-const COMPLAINTS: u32 = 10;
+pub(super) const COMPLAINTS: u32 = 10;
 
 /// Kinds of lines that have a quota of their own.
 #[derive(Copy, Clone)]
@@ -42,8 +40,10 @@ enum Kind {
     ClosedForMemory,
 }
 
-/// In the order of the enum: what the count of those left out is told of, at which level, and how many there may be.
-const KINDS: [(&str, Level, u32); 14] = [
+const COUNT: usize = 14;
+
+/// In the order of the enum.
+static KINDS: [quota::Kind; COUNT] = [
     ("Connection established", Level::INFO, LIVES),
     ("Node registered", Level::INFO, LIVES),
     ("Node disconnected", Level::INFO, LIVES),
@@ -60,24 +60,15 @@ const KINDS: [(&str, Level, u32); 14] = [
     ("Connection closed to free memory", Level::WARN, COMPLAINTS),
 ];
 
-#[derive(Copy, Clone, Default)]
-struct Quota {
-    since: u64,
-    written: u32,
-    left_out: u64,
-}
-
 /// The log of one thread.
 pub struct Journal {
     worker_id: usize,
-    quotas: [Quota; KINDS.len()],
-    /// When the counts of what was left out are told again.
-    next_counts: u64,
+    quotas: Quotas<COUNT>,
 }
 
 impl Journal {
     pub fn new(worker_id: usize) -> Journal {
-        Journal { worker_id, quotas: Default::default(), next_counts: 0 }
+        Journal { worker_id, quotas: Quotas::new(&KINDS) }
     }
 
     pub fn worker_started(&self, pid: u32) {
@@ -197,40 +188,15 @@ impl Journal {
 
     /// Tells what was left out, at most once per second; to be called more often than that.
     pub fn tell_left_out(&mut self, now: Now) {
-        if now.mono >= self.next_counts && self.tell_counts() {
-            self.next_counts = now.mono + SECOND;
-        }
+        self.quotas.tell_left_out(now);
     }
 
     /// Tells what was left out and not told yet; to be called at the end. Returns whether there was something.
     pub fn tell_counts(&mut self) -> bool {
-        let mut is_any = false;
-        for (quota, (of, level, _)) in self.quotas.iter_mut().zip(KINDS) {
-            let count = std::mem::take(&mut quota.left_out);
-            if count == 0 {
-                continue;
-            }
-            is_any = true;
-            match level {
-                Level::ERROR => error!(of, count, "Log messages left out"),
-                Level::WARN => warn!(of, count, "Log messages left out"),
-                _ => info!(of, count, "Log messages left out"),
-            }
-        }
-        is_any
+        self.quotas.tell_counts()
     }
 
     fn may(&mut self, kind: Kind, now: Now) -> bool {
-        let (quota, (.., most)) = (&mut self.quotas[kind as usize], KINDS[kind as usize]);
-        if now.mono.saturating_sub(quota.since) >= SECOND {
-            *quota = Quota { since: now.mono, written: 0, ..*quota };
-        }
-        let may = quota.written < most;
-        if may {
-            quota.written += 1
-        } else {
-            quota.left_out += 1
-        }
-        may
+        self.quotas.may(kind as usize, now)
     }
 }

@@ -13,9 +13,11 @@ pub mod event;
 pub mod frame;
 pub mod journal;
 pub mod link;
+pub mod lookups;
 pub mod memory;
 pub mod node;
 mod nodes;
+mod quota;
 pub mod rate;
 pub mod replies;
 pub mod session;
@@ -40,6 +42,9 @@ use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+/// The modules whose lines of the log are counted by the hub itself.
+pub(crate) const COUNTS_ITS_LINES: [&str; 3] = [journal::MODULE, client::JOURNAL, quota::MODULE];
 
 /// A reading of the clocks, taken once per batch of work and passed down.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 //! Owns the buffer and the ready-made heartbeat reply. Knows the wire, but not who is answered or when it is sent.
 
 use super::Now;
+use super::event::CloseReason;
 use crate::wire::{Dialect, FrameType, code, control, v1, v2};
 
 /// How long a ready-made reply keeps its timestamp, in microseconds.
@@ -93,9 +94,17 @@ impl Replies {
         match self.dialect {
             Dialect::V1 => self.error(code::UNAVAILABLE, code::SHUTTING_DOWN_TEXT, 0),
             Dialect::V2 => {
-                let payload = control::goaway_payload(code::SHUTTING_DOWN_TEXT, code::UNAVAILABLE.into(), window_ms);
+                let payload = control::goaway_payload(code::SHUTTING_DOWN_TEXT, code::UNAVAILABLE.into(), Some(window_ms));
                 self.frame(FrameType::GOAWAY, 0, &payload);
             }
+        }
+    }
+
+    /// Why the connection ends, where the peer would learn nothing else of it. The PHP library's server says nothing then, so
+    /// neither is it said in v1.
+    pub fn farewell(&mut self, reason: CloseReason) {
+        if let (Dialect::V2, Some((code, text))) = (self.dialect, reason.farewell()) {
+            self.frame(FrameType::GOAWAY, 0, &control::goaway_payload(text, code.into(), None));
         }
     }
 

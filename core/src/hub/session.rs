@@ -139,10 +139,11 @@ impl Session {
             return Next::Continue;
         };
         cx.journal.node_left(&node, cx.now);
+        cx.replies.speak(self.link.dialect());
         if self.nodes.is_empty() {
+            cx.replies.farewell(CloseReason::HeartbeatTimeout);
             return Next::Close(CloseReason::HeartbeatTimeout);
         }
-        cx.replies.speak(self.link.dialect());
         cx.replies.error(code::NODE_TIMED_OUT, &format!("Node timed out: {}", node.id()), channel_id);
         Next::Continue
     }
@@ -172,8 +173,8 @@ impl Session {
         cx.replies.speak(self.link.dialect());
         match eviction.why {
             CloseReason::Replaced => cx.replies.error(code::REPLACED, code::REPLACED_TEXT, channel_id),
-            _ if channel_id != 0 => cx.replies.error(code::NOT_ALLOWED, "Disconnected by the server", channel_id),
-            _ => {}
+            _ if channel_id != 0 => cx.replies.error(code::NOT_ALLOWED, code::KICKED_TEXT, channel_id),
+            why => cx.replies.farewell(why),
         }
         self.after_leaving(eviction.why)
     }

@@ -1,58 +1,37 @@
 //! Clients of a bus: one thread that drives any number of them.
 //!
-//! Owns the thread, the sockets and the timers. What a client says and when it reconnects is decided by the pure
-//! [`ClientMachine`]; each client is one small task that feeds it and does what it says.
+//! Owns the thread, and which clients there are. What a client says and when it reconnects is decided by the pure
+//! [`ClientMachine`]; each client is one small task ([`task`]) that feeds it and does what it says.
 //!
 //! A client's machine sits behind a mutex that its task and the host share, so that `send` answers at once. Whoever
 //! changes something from outside wakes the task, and the task alone tells events: their order is the machine's.
 
 mod dial;
+mod task;
 
+use super::resolve::Resolver;
 use super::{Clock, raise_descriptor_limit, spawn_thread, wait_at_most};
 use crate::config::{ClientConfig, check_node_id};
 use crate::error::{Error, ErrorKind};
 use crate::event::{ClientEvent, Event, EventMask, Resume};
-use crate::hub::client::{ClientMachine, Phase, Refusal, Settings};
+use crate::hub::client::{ClientJournal, ClientMachine, Refusal, Settings, SocketEnd};
 use crate::hub::{Host, Now};
 use crate::inbox::Inbox;
 use crate::wire::control::{self, MAX_METADATA_LEN, Register, RegisterError};
-use socket2::SockRef;
-use std::cell::RefCell;
 use std::collections::HashMap;
-use std::future::poll_fn;
 use std::hash::{BuildHasher, RandomState};
-use std::io;
-use std::net::Shutdown;
-use std::pin::{Pin, pin};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::io::{AsyncRead, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::net::tcp::ReadHalf;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 pub use crate::hub::client::ClientStats;
 
-const READ_BUFFER: usize = 64 * 1024;
-
-/// How long a disconnected client waits for the server to close its side, so that nothing said last is lost to a reset.
-const LINGER: Duration = Duration::from_millis(250);
-
 /// How long `stop` waits for all clients. A client takes at most one second to flush, then it lingers.
 const STOP_TIME: Duration = Duration::from_millis(1300);
-
-/// Resolving a host name blocks a thread of the system's resolver. Addresses need none.
-const RESOLVER_THREADS: usize = 4;
-
-thread_local! {
-    /// All clients of a thread read into it, one after the other.
-    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BUFFER].into());
-}
 
 /// Any number of clients, driven by one thread, telling one inbox.
 pub struct Clients {
@@ -73,6 +52,8 @@ struct Fleet {
     /// The process that the thread belongs to.
     process: u32,
     random: RandomState,
+    resolver: Resolver,
+    journal: Arc<ClientJournal>,
     members: Mutex<Members>,
     /// The host asked to stop, or a client has left since.
     changed: Notify,
@@ -98,14 +79,12 @@ impl Clients {
     /// Starts the thread. Events reach `inbox` if it subscribed to [`EventMask::CLIENT`].
     ///
     /// # Errors
-    /// [`ErrorKind::Io`] when the system has no descriptor or thread left.
+    /// [`ErrorKind::Io`] when the system has no descriptor or thread left: those that look host names up are all started here.
     pub fn start(inbox: Arc<Inbox>) -> Result<Clients, Error> {
         // Each client needs a descriptor, and the usual soft limit of 1,024 is meant for programs that call select().
         raise_descriptor_limit();
         let runtime = Builder::new_current_thread()
             .enable_all()
-            .thread_name("heartbus-resolve")
-            .max_blocking_threads(RESOLVER_THREADS)
             .build()
             .map_err(|error| Error::new(ErrorKind::Io, format!("Cannot start the clients: {error}")))?;
         let fleet = Arc::new(Fleet {
@@ -113,17 +92,23 @@ impl Clients {
             clock: Clock::start(),
             process: crate::process::id(),
             random: RandomState::new(),
+            resolver: Resolver::start()?,
+            journal: Arc::default(),
             members: Mutex::default(),
             changed: Notify::new(),
         });
         let handle = runtime.handle().clone();
         let served = fleet.clone();
         let thread = spawn_thread("heartbus-client".to_owned(), move || {
-            runtime.block_on(served.wait_for_the_end());
-            // A resolver that hangs is not waited for.
-            runtime.shutdown_background();
+            if catch_unwind(AssertUnwindSafe(|| runtime.block_on(served.wait_for_the_end()))).is_err() {
+                // Nobody may connect any more, for nothing would come of it.
+                served.members().is_stopping = true;
+            }
+            drop(runtime);
             served.end_the_rest();
-        })?;
+            served.journal.tell_counts();
+        });
+        let thread = thread.inspect_err(|_| fleet.resolver.stop())?;
         Ok(Clients { fleet, runtime: handle, thread: Mutex::new(Some(thread)) })
     }
 
@@ -140,11 +125,12 @@ impl Clients {
         validate_metadata(&config.metadata, ErrorKind::Config)?;
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let now = self.fleet.clock.now();
+        let (journal, seed) = (self.fleet.journal.clone(), self.fleet.seed(id, now));
         let shared = Arc::new(Shared {
             id,
             fleet: self.fleet.clone(),
             connect_timeout: config.connect_timeout,
-            machine: Mutex::new(ClientMachine::new(settings(config), self.fleet.seed(id, now), now)),
+            machine: Mutex::new(ClientMachine::new(id, settings(config), journal, seed, now)),
             wake: Notify::new(),
         });
         // Spawning under the lock: `stop` finds a client that is there whole, or refuses it.
@@ -183,6 +169,7 @@ impl Clients {
         if running.join().is_err() {
             tracing::error!("The thread of the clients had panicked");
         }
+        self.fleet.resolver.stop();
         crate::log::tell_left_out(true);
     }
 
@@ -199,6 +186,7 @@ impl Drop for Clients {
         } else {
             // The thread does not exist here, and there is nothing to release of it.
             std::mem::forget(self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take());
+            std::mem::forget(self.fleet.clone());
         }
     }
 }
@@ -215,7 +203,7 @@ impl Client {
     /// be, `InvalidArgument` when it is not UTF-8 and the server speaks v1 only, `NotFound` for a channel id over 32 bits in
     /// v2, `WrongProcess`.
     pub fn send(&self, payload: &[u8], channel_id: i64) -> Result<(), Error> {
-        self.command(|machine| machine.send(payload, channel_id))
+        self.command(|machine, now| machine.send(payload, channel_id, now))
     }
 
     /// Sends data of one of the client's nodes, on the channel that it has at this moment: unlike a channel id, which is
@@ -224,7 +212,7 @@ impl Client {
     /// # Errors
     /// `NotFound` when the client has no such node, `Closed` when it is not registered at this moment; else as [`Client::send`].
     pub fn send_from(&self, node_id: &str, payload: &[u8]) -> Result<(), Error> {
-        self.command(|machine| machine.send_from(node_id, payload))
+        self.command(|machine, now| machine.send_from(node_id, payload, now))
     }
 
     /// Sends a heartbeat of one of the client's nodes: with [`ClientConfig::heartbeat_all`] off, they live by these alone, but
@@ -233,8 +221,7 @@ impl Client {
     /// # Errors
     /// As [`Client::send_from`].
     pub fn heartbeat(&self, node_id: &str) -> Result<(), Error> {
-        let now = self.shared.fleet.clock.now();
-        self.command(|machine| machine.heartbeat(node_id, now))
+        self.command(|machine, now| machine.heartbeat(node_id, now))
     }
 
     /// Has the client carry one more node over its connection, and over each that follows. `metadata` is JSON text, `[]` for
@@ -246,7 +233,7 @@ impl Client {
     /// [`ClientConfig::max_nodes`]; `Closed` when it will not connect again; `WrongProcess`.
     pub fn add_node(&self, node_id: &str, metadata: &str) -> Result<(), Error> {
         Client::check_node(node_id, metadata)?;
-        self.command(|machine| machine.add_node(node_id, metadata))
+        self.command(|machine, _| machine.add_node(node_id, metadata))
     }
 
     /// Whether a client could be given such a node, as far as the two tell: for hosts that take nodes before they connect.
@@ -264,7 +251,7 @@ impl Client {
     /// `NotFound` when the client has no such node, `InvalidArgument` for its first, which stays as long as the client;
     /// `WrongProcess`.
     pub fn remove_node(&self, node_id: &str) -> Result<(), Error> {
-        self.command(|machine| machine.remove_node(node_id))
+        self.command(|machine, _| machine.remove_node(node_id))
     }
 
     /// Sends a PING.
@@ -306,11 +293,11 @@ impl Client {
         self.shared.fleet.is_own_process()
     }
 
-    fn command(&self, command: impl FnOnce(&mut ClientMachine) -> Result<(), Refusal>) -> Result<(), Error> {
+    fn command(&self, command: impl FnOnce(&mut ClientMachine, Now) -> Result<(), Refusal>) -> Result<(), Error> {
         if !self.is_own_process() {
             return Err(Error::wrong_process());
         }
-        let result = command(&mut self.shared.machine());
+        let result = command(&mut self.shared.machine(), self.shared.fleet.clock.now());
         // Also after a refusal: there may be an event to tell.
         self.shared.wake.notify_one();
         result.map_err(refused)
@@ -364,10 +351,15 @@ impl Fleet {
     fn end_the_rest(&self) {
         let rest = std::mem::take(&mut self.members().clients);
         for client in rest.into_values() {
-            client.with(|machine, now| {
-                machine.disconnect(now);
-                machine.handle_closed(now);
-            });
+            let ended = catch_unwind(AssertUnwindSafe(|| {
+                client.with(|machine, now| {
+                    machine.disconnect(now);
+                    machine.handle_closed(SocketEnd::Closed, now);
+                });
+            }));
+            if ended.is_err() {
+                client.give_up();
+            }
         }
     }
 }
@@ -392,10 +384,11 @@ impl Shared {
     /// Uses the machine and tells what comes of it.
     fn with<T>(self: &Arc<Self>, work: impl FnOnce(&mut ClientMachine, Now) -> T) -> T {
         let mut machine = self.machine();
-        let result = work(&mut machine, self.fleet.clock.now());
+        let now = self.fleet.clock.now();
+        let result = work(&mut machine, now);
         let inbox = &self.fleet.inbox;
         let is_wanted = inbox.wants(EventMask::CLIENT);
-        while let Some(event) = machine.poll_event() {
+        while let Some(event) = machine.poll_event(now) {
             if event == ClientEvent::Finished {
                 // Before it is told: who hears of it counts the clients that are left.
                 self.fleet.leave(self.id);
@@ -403,194 +396,29 @@ impl Shared {
             if !is_wanted {
                 continue;
             }
-            let len = if let ClientEvent::Data { payload, .. } = &event { Some(payload.len()) } else { None };
+            let waits_for_room = event.waits_for_room();
             let event = Event::Client { client_id: self.id, event };
-            match len {
-                None => inbox.push_state(event),
-                // The lock on the machine is held, so that a `resume` comes after the `stall`.
-                Some(len) => {
-                    if let Err(Event::Client { event, .. }) = inbox.push_data(event, len, self.clone()) {
-                        machine.stall(event);
-                    }
-                }
+            if !waits_for_room {
+                inbox.push_state(event);
+                continue;
+            }
+            let len = event.payload_len();
+            // The lock on the machine is held, so that a `resume` comes after the `stall`.
+            if let Err(Event::Client { event, .. }) = inbox.push_data(event, len, self.clone()) {
+                machine.stall(event);
             }
         }
+        self.fleet.journal.tell_left_out(now);
         result
     }
 
-    /// The whole life of a client.
-    async fn run(self: Arc<Self>) {
-        loop {
-            let (phase, wait) = self.with(|machine, now| (machine.phase(), wait_until(machine.deadline(), now)));
-            match phase {
-                Phase::Dial => {
-                    // Boxed, because most of a client's life is spent without it.
-                    if let Some(stream) = Box::pin(self.dial()).await {
-                        self.serve(stream).await;
-                    }
-                }
-                // The socket is closed when `serve` returns.
-                Phase::Open | Phase::Flush | Phase::HangUp => self.with(|machine, now| machine.handle_closed(now)),
-                Phase::Wait => tokio::select! {
-                    () = sleep(wait) => self.with(|machine, now| machine.handle_timeout(now)),
-                    () = self.wake.notified() => {}
-                },
-                Phase::Finished => return,
-            }
+    /// Tells the end of a client whose machine is of no use any more.
+    fn give_up(&self) {
+        self.fleet.leave(self.id);
+        if self.fleet.inbox.wants(EventMask::CLIENT) {
+            self.fleet.inbox.push_state(Event::Client { client_id: self.id, event: ClientEvent::Finished });
         }
     }
-
-    /// Tries to connect, unless the host wants the client to disconnect meanwhile.
-    async fn dial(self: &Arc<Self>) -> Option<TcpStream> {
-        let (host, port) = {
-            let machine = self.machine();
-            (machine.settings().host.clone(), machine.settings().port)
-        };
-        let mut connecting = pin!(dial::connect(&host, port, self.connect_timeout));
-        loop {
-            tokio::select! {
-                result = &mut connecting => return match result {
-                    Ok(stream) => {
-                        self.with(|machine, now| machine.handle_connected(now));
-                        Some(stream)
-                    }
-                    Err(error) => {
-                        tracing::debug!(%host, port, %error, "Cannot connect");
-                        self.with(|machine, now| machine.handle_connect_failed(now));
-                        None
-                    }
-                },
-                () = self.wake.notified() => {
-                    if self.machine().phase() != Phase::Dial {
-                        return None;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Serves a connection until it is over, whoever ends it.
-    async fn serve(self: &Arc<Self>, mut stream: TcpStream) {
-        let (mut reader, writer) = stream.split();
-        let mut timer = pin!(sleep_until(Instant::now()));
-        let mut armed = None;
-        loop {
-            let (phase, deadline, wait, is_reading, is_writing) = self.with(|machine, now| {
-                write(writer.as_ref(), machine, now);
-                let wait = wait_until(machine.deadline(), now);
-                (machine.phase(), machine.deadline(), wait, machine.is_reading(), !machine.outbox().is_empty())
-            });
-            match phase {
-                Phase::Open => {}
-                Phase::Flush if is_writing => {}
-                Phase::Flush => {
-                    linger(&mut reader).await;
-                    break;
-                }
-                _ => break,
-            }
-            if armed != deadline {
-                armed = deadline;
-                timer.as_mut().reset(Instant::now() + wait);
-            }
-            tokio::select! {
-                is_over = poll_fn(|cx| self.poll_read(cx, &mut reader)), if is_reading => {
-                    if is_over {
-                        break;
-                    }
-                }
-                // What comes of it shows in the next write.
-                _ = writer.writable(), if is_writing => {}
-                () = self.wake.notified() => {}
-                () = &mut timer => {
-                    // The timer runs once per value, even if the machine does not move its deadline.
-                    armed = None;
-                    if self.machine().awaits_reply() && self.read_at_once(reader.as_ref()) {
-                        break;
-                    }
-                    self.with(|machine, now| machine.handle_timeout(now));
-                }
-            }
-        }
-        // Not only dropped: a process that was forked off this one may hold a copy of the descriptor.
-        let _ = SockRef::from(&stream).shutdown(Shutdown::Both);
-    }
-
-    /// Reads once and says whether that was the end of the connection.
-    fn poll_read(self: &Arc<Self>, cx: &mut Context<'_>, reader: &mut ReadHalf<'_>) -> Poll<bool> {
-        BUFFER.with_borrow_mut(|buffer| {
-            let mut read = ReadBuf::new(buffer);
-            let result = ready!(Pin::new(reader).poll_read(cx, &mut read));
-            Poll::Ready(self.take(result.map(|()| read.filled())))
-        })
-    }
-
-    /// As `poll_read`, but asks the socket itself: after the process was stopped for a while, timers run before the
-    /// runtime has looked at the sockets, and a reply that is there already must be seen before the server is given up.
-    fn read_at_once(self: &Arc<Self>, stream: &TcpStream) -> bool {
-        BUFFER.with_borrow_mut(|buffer| match rustix::io::read(stream, &mut **buffer) {
-            Ok(len) => self.take(Ok(&buffer[..len])),
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => false,
-            Err(error) => self.take(Err(error.into())),
-        })
-    }
-
-    fn take(self: &Arc<Self>, read: io::Result<&[u8]>) -> bool {
-        match read {
-            Ok([]) => true,
-            Ok(bytes) => {
-                self.with(|machine, _| machine.handle_bytes(bytes));
-                false
-            }
-            Err(error) => {
-                tracing::debug!(%error, "Cannot read");
-                true
-            }
-        }
-    }
-}
-
-/// Writes everything that waits, or as much as the socket takes.
-fn write(stream: &TcpStream, machine: &mut ClientMachine, now: Now) {
-    loop {
-        machine.fill_outbox(now);
-        if machine.outbox().is_empty() {
-            return;
-        }
-        match stream.try_write(machine.outbox()) {
-            Ok(len) => machine.handle_written(len, now),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return machine.handle_written(0, now),
-            Err(error) => {
-                tracing::debug!(%error, "Cannot write");
-                machine.handle_write_failed();
-            }
-        }
-    }
-}
-
-/// Ends our side, and waits a moment for the server to end its own.
-async fn linger(reader: &mut ReadHalf<'_>) {
-    if SockRef::from(reader.as_ref()).shutdown(Shutdown::Write).is_err() {
-        return;
-    }
-    let rest = poll_fn(|cx| {
-        BUFFER.with_borrow_mut(|buffer| {
-            loop {
-                let mut read = ReadBuf::new(buffer);
-                let result = ready!(Pin::new(&mut *reader).poll_read(cx, &mut read));
-                if result.is_err() || read.filled().is_empty() {
-                    return Poll::Ready(());
-                }
-            }
-        })
-    });
-    // Its closing or our patience: both end it.
-    let _ = timeout(LINGER, rest).await;
-}
-
-fn wait_until(deadline: Option<u64>, now: Now) -> Duration {
-    // Without a deadline nobody waits.
-    Duration::from_micros(deadline.unwrap_or(now.mono).saturating_sub(now.mono))
 }
 
 fn settings(config: ClientConfig) -> Settings {

@@ -8,6 +8,7 @@ pub(crate) mod listen;
 mod mailbox;
 mod outbox;
 mod relief;
+mod resolve;
 pub mod server;
 mod stats;
 

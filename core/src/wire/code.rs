@@ -15,6 +15,9 @@ pub const REPLACED_TEXT: &str = "Replaced by a newer connection";
 pub const RATE_LIMITED_TEXT: &str = "Rate limit exceeded";
 pub const SERVER_FULL_TEXT: &str = "Server is full or connection limit reached";
 pub const SHUTTING_DOWN_TEXT: &str = "Server is shutting down";
+pub const KICKED_TEXT: &str = "Disconnected by the server";
+pub const TIMED_OUT_TEXT: &str = "Node timed out";
+pub const SLOW_TEXT: &str = "Slow consumer";
 
 /// What precedes the reason in the message of a 500.
 pub const FAILED_PREFIX: &str = "Failed to process message: ";

@@ -115,11 +115,16 @@ pub struct RegisterReply {
     pub protocol: u32,
 }
 
-/// Reads the answer to a REGISTER, ours or the PHP library's, which names the channel only inside of `metadata`.
+/// Reads the answer to a REGISTER, ours or the PHP library's, which names the channel only inside of `metadata`. A name that no
+/// node may have is none.
 pub fn parse_register_reply(payload: &[u8]) -> Option<RegisterReply> {
     let keys = ["node_id", "metadata", "channel_id", "protocol"];
     let [node_id, metadata, channel_id, protocol] = json::members(payload, keys).ok()?;
     let Value::String(node_id) = node_id else { return None };
+    let node_id = node_id.text();
+    if node_id.len() > MAX_NODE_ID_LEN {
+        return None;
+    }
     let nested = match metadata {
         Value::Nested(text) => json::members(text.as_bytes(), ["channel_id"]).map_or(Value::Null, |[id]| id),
         _ => Value::Null,
@@ -129,7 +134,7 @@ pub fn parse_register_reply(payload: &[u8]) -> Option<RegisterReply> {
         _ => None,
     };
     let channel_id = number(channel_id).or_else(|| number(nested)).unwrap_or(0);
-    Some(RegisterReply { node_id: node_id.text().into_owned(), channel_id, protocol: number(protocol).unwrap_or(1) })
+    Some(RegisterReply { node_id: node_id.into_owned(), channel_id, protocol: number(protocol).unwrap_or(1) })
 }
 
 /// The payload of a REGISTER. `metadata_json` is JSON text already: an object, or `[]` when there is none. `protocol` is the
@@ -149,11 +154,14 @@ pub fn error_payload(message: &str, code: i64) -> Vec<u8> {
     out
 }
 
-/// The payload of a GOAWAY: an ERROR's, and within how many milliseconds to come back, at a moment chosen at random.
-pub fn goaway_payload(message: &str, code: i64, window_ms: u32) -> Vec<u8> {
+/// The payload of a GOAWAY: an ERROR's, and within how many milliseconds to come back, at a moment chosen at random, where the
+/// server has an opinion about that.
+pub fn goaway_payload(message: &str, code: i64, window_ms: Option<u32>) -> Vec<u8> {
     let mut out = error_payload(message, code);
-    out.pop();
-    out.extend_from_slice(format!(",\"window_ms\":{window_ms}}}").as_bytes());
+    if let Some(window_ms) = window_ms {
+        out.pop();
+        out.extend_from_slice(format!(",\"window_ms\":{window_ms}}}").as_bytes());
+    }
     out
 }
 
@@ -278,6 +286,8 @@ mod tests {
         assert_eq!(channel(r#"{"node_id":"n","metadata":{"channel_id":6},"channel_id":5}"#), Some(5));
         assert_eq!(channel(r#"{"node_id":"n","metadata":[]}"#), Some(0));
         assert_eq!(channel(r#"{"node_id":"n","metadata":{"channel_id":-1},"channel_id":"x"}"#), Some(0));
+        assert_eq!(channel(&format!(r#"{{"node_id":"{}","channel_id":5}}"#, "n".repeat(255))), Some(5));
+        assert_eq!(channel(&format!(r#"{{"node_id":"{}","channel_id":5}}"#, "n".repeat(256))), None, "no node has such a name");
         for refused in ["", "1", "{broken", "{}", r#"{"node_id":null}"#, r#"{"node_id":1}"#, r#"{"node_id":[]}"#] {
             assert_eq!(channel(refused), None, "{refused}");
         }
@@ -297,10 +307,11 @@ mod tests {
 
     #[test]
     fn a_goaway_reads_as_an_error_and_names_its_window() {
-        let payload = goaway_payload("Server is shutting down", 503, 1500);
+        let payload = goaway_payload("Server is shutting down", 503, Some(1500));
         assert_eq!(payload, br#"{"message":"Server is shutting down","code":503,"window_ms":1500}"#);
         assert_eq!(parse_error(&payload), Some(ErrorPayload { message: "Server is shutting down".into(), code: 503 }));
         assert_eq!(parse_window(&payload), Some(1500));
+        assert_eq!(goaway_payload("no", 403, None), error_payload("no", 403));
         for none in [&b""[..], b"{}", b"[]", br#"{"window_ms":"5"}"#, br#"{"window_ms":-1}"#, br#"{"window_ms":1.5}"#] {
             assert_eq!(parse_window(none), None);
         }

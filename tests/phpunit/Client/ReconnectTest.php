@@ -31,15 +31,38 @@ final class ReconnectTest extends TestCase
     {
         $port = Port::free();
         $client = $this->client($port, ['reconnect_interval' => 0.1]);
-        [$code, $message] = $client->next('error');
-        self::assertSame(1, $code);
+        [$code, $message, $cause] = $client->next('error');
+        self::assertSame([1, 'connection refused'], [$code, $cause]);
         self::assertMatchesRegularExpression("/^connect 127\.0\.0\.1:$port fail after [0-9.]+ seconds$/", $message);
-        $client->next('close');
+        self::assertSame(['connect failed', 'Connection refused (os error 111)'], $client->next('close'));
         $client->next('error');
         $server = FakeServer::listen($port);
         $server->register(5, 20);
         self::assertSame(5, $client->next('register')[1]);
         self::assertCount(1, $client->said('connect'), 'connect is told once, when it succeeds');
+    }
+
+    public function test_a_name_without_an_address_is_an_error_that_says_so(): void
+    {
+        $process = $this->script('
+            $client = new HeartbeatClient("no-such-host.invalid", 9501, ["auto_reconnect" => false]);
+            say_events($client, "error", "close");
+            $client->connect();
+            HeartbeatClient::run();');
+        self::assertSame([1, 'no such host'], [($error = $process->next('error', 60))[0], $error[2]]);
+        self::assertSame('connect failed', $process->next('close')[0]);
+    }
+
+    public function test_callbacks_of_the_arguments_that_there_were_go_on_working(): void
+    {
+        $process = $this->script(sprintf('
+            $client = new HeartbeatClient("127.0.0.1", %d, ["auto_reconnect" => false]);
+            $client->on("error", fn (int $code, string $message) => say("error", $code));
+            $client->on("close", fn () => say("close"));
+            $client->connect();
+            HeartbeatClient::run();', Port::free()));
+        self::assertSame([1], $process->next('error', 30));
+        self::assertSame([], $process->next('close'));
     }
 
     public function test_attempts_are_limited_when_asked_and_run_ends_then(): void

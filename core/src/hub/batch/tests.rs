@@ -105,12 +105,12 @@ fn a_batch_is_laid_out_as_the_vectors_say() {
 
 #[test]
 fn every_reason_and_departure_has_a_number_of_its_own() {
-    let closes = REASONS.map(|reason| Event::Close { connection_id: 1, reason });
+    let closes = CloseReason::ALL.map(|reason| Event::Close { connection_id: 1, reason });
     let gone = node("n", "10.0.0.1:1", 1, "[]");
-    let leaves = DEPARTURES.map(|how| Event::Left { node: gone.clone(), how, count: 1 });
+    let leaves = Departure::ALL.map(|how| Event::Left { node: gone.clone(), how, count: 1 });
     let batch = Batch { number: 1, events: closes.into_iter().chain(leaves).map(|event| told(1, event)).collect() };
     assert_eq!(read(&write(&batch)), expected(&batch));
-    assert_eq!(batch.events.iter().filter(|told| told.event.kind() == EventMask::CLOSE).count(), 12);
+    assert_eq!(batch.events.iter().filter(|told| told.event.kind() == EventMask::CLOSE).count(), CloseReason::ALL.len());
 }
 
 #[test]

@@ -60,8 +60,10 @@ pub(super) enum Answer {
     Registered(Arc<str>),
     /// The node was removed, or removed and added again, since.
     Outdated,
-    /// The node was removed since and is to sign off.
-    Unwanted,
+    /// The node was removed since, if it was ever asked for, and is to sign off.
+    Unwanted {
+        was_asked: bool,
+    },
 }
 
 impl Others {
@@ -183,7 +185,9 @@ impl Others {
             skipped.into_iter().for_each(|id| self.wait_again(id));
         }
         let asked = place.and_then(|_| self.sent.pop_front());
-        let Some((id, node)) = self.nodes.get_key_value(node_id) else { return Answer::Unwanted };
+        let Some((id, node)) = self.nodes.get_key_value(node_id) else {
+            return Answer::Unwanted { was_asked: asked.is_some() };
+        };
         let id = id.clone();
         let is_newest = match (asked, node.state) {
             (Some(asked), _) => Arc::ptr_eq(&asked, &id),

@@ -1,0 +1,119 @@
+//! What a panic in the engine's own threads comes to. It is planted in the host's log, which is called from all of them.
+
+mod support;
+
+use heartbus_core::config::{ClientConfig, InboxLimits, ServerConfig};
+use heartbus_core::event::{ClientEvent, CloseReason, Event, EventMask};
+use heartbus_core::inbox::Inbox;
+use heartbus_core::net::client::Clients;
+use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::sync::Once;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use support::{Fixture, deadline};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Level, Metadata, Subscriber};
+
+/// How many lines about a node whose id begins with "boom" still panic.
+static FUSES: AtomicUsize = AtomicUsize::new(0);
+
+struct Mine;
+
+#[derive(Default)]
+struct Reader {
+    message: String,
+    node_id: String,
+}
+
+impl Visit for Reader {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        match field.name() {
+            "message" => self.message = format!("{value:?}"),
+            "node_id" => self.node_id = format!("{value:?}"),
+            _ => {}
+        }
+    }
+}
+
+impl Subscriber for Mine {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() <= Level::INFO
+    }
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut reader = Reader::default();
+        event.record(&mut reader);
+        let is_planted = reader.node_id.trim_matches('"').starts_with("boom") && reader.message == "Registration successful";
+        if is_planted && FUSES.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+            panic!("the log panicked");
+        }
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
+fn install() {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| tracing::subscriber::set_global_default(Mine).unwrap());
+}
+
+#[test]
+fn a_client_whose_task_panics_tells_its_end_and_comes_back_and_its_neighbours_hear_nothing() {
+    install();
+    let server = Fixture::start(ServerConfig::default());
+    let inbox = Inbox::new(InboxLimits::default()).unwrap();
+    inbox.subscribe(EventMask::CLIENT);
+    let clients = Clients::start(inbox.clone()).unwrap();
+    let config = |id: &str| ClientConfig {
+        port: server.engine.local_addr().port(),
+        node_id: Some(id.into()),
+        reconnect_interval: Duration::from_millis(1),
+        ..ClientConfig::default()
+    };
+    let mut told: Vec<(u64, ClientEvent)> = Vec::new();
+    let until = |told: &mut Vec<(u64, ClientEvent)>, wanted: &dyn Fn(&[(u64, ClientEvent)]) -> bool| {
+        let until = deadline();
+        while !wanted(told) {
+            let mut drained = VecDeque::new();
+            inbox.drain(&mut drained, 64);
+            told.extend(drained.into_iter().map(|event| match event {
+                Event::Client { client_id, event } => (client_id, event),
+                other => panic!("not of a client: {other:?}"),
+            }));
+            assert!(Instant::now() < until, "waited in vain; told so far: {told:?}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    let neighbour = clients.connect(config("neighbour")).unwrap();
+    let is_registered = |id: u64, times: usize| {
+        move |told: &[(u64, ClientEvent)]| {
+            told.iter().filter(|(told, event)| *told == id && matches!(event, ClientEvent::Register { .. })).count() >= times
+        }
+    };
+    until(&mut told, &is_registered(neighbour.id(), 1));
+    FUSES.store(2, Ordering::Relaxed);
+    let client = clients.connect(config("boom")).unwrap();
+    until(&mut told, &is_registered(client.id(), 1));
+    assert_eq!(FUSES.load(Ordering::Relaxed), 0);
+    let of_client: Vec<_> = told.iter().filter(|(id, _)| *id == client.id()).map(|(_, event)| event.clone()).collect();
+    let closed = ClientEvent::Close { reason: CloseReason::Failed, detail: "the log panicked".to_owned() };
+    let (connect, register) = (ClientEvent::Connect, of_client.last().unwrap().clone());
+    assert_eq!(of_client, [connect.clone(), closed.clone(), connect.clone(), closed, connect, register]);
+    client.send(b"alive", 0).unwrap();
+    assert!(neighbour.is_connected());
+    clients.stop();
+    let ends = |id: u64| move |told: &[(u64, ClientEvent)]| told.contains(&(id, ClientEvent::Finished));
+    until(&mut told, &ends(client.id()));
+    until(&mut told, &ends(neighbour.id()));
+    let closes = told.iter().filter(|(id, event)| *id == neighbour.id() && matches!(event, ClientEvent::Close { .. })).count();
+    assert_eq!(closes, 1, "its own goodbye");
+}
