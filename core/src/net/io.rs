@@ -13,6 +13,8 @@
 //! closed: then it ends at zero, because data and FIN in one event come with one edge. And whoever stops earlier than that
 //! goes on the `ready` list.
 
+mod failure;
+
 use super::Clock;
 use super::connection::{Connection, Phase, Spare};
 use super::mailbox::{Mailbox, Pile};
@@ -197,13 +199,13 @@ impl IoThread {
         })
     }
 
-    pub(super) fn run(mut self, mut poll: Poll) -> io::Result<()> {
-        self.work.journal.worker_started(std::process::id());
+    /// Works until the server stops.
+    fn work(&mut self, poll: &mut Poll) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_PER_PASS);
         let mut last_tick = self.work.now.mono;
         while !self.done {
             let wait = (self.tick_due || self.has_work()).then_some(Duration::ZERO);
-            self.pass(&mut poll, &mut events, wait)?;
+            self.pass(poll, &mut events, wait)?;
             if std::mem::take(&mut self.tick_due) {
                 // How many ticks there were does not matter, nor does a read that finds none.
                 let _ = rustix::io::read(&self.timer, &mut [0; 8]);
@@ -213,7 +215,7 @@ impl IoThread {
                     // The process was stopped, or starved. What arrived meanwhile is read before anybody's silence is
                     // judged: poll hands out what is ready in turn, so this many passes reach every connection.
                     for _ in 0..=self.connections.len() / EVENTS_PER_PASS + 1 {
-                        self.pass(&mut poll, &mut events, Some(Duration::ZERO))?;
+                        self.pass(poll, &mut events, Some(Duration::ZERO))?;
                         if events.is_empty() && !self.has_work() {
                             break;
                         }

@@ -16,6 +16,7 @@ use crate::error::{Error, ErrorKind};
 use crate::hub::Now;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow};
+use std::any::Any;
 use std::pin::pin;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -57,6 +58,12 @@ pub fn spawn_thread(name: String, body: impl FnOnce() + Send + 'static) -> Resul
         let _ = previous.thread_set_mask();
     }
     thread.map_err(|error| Error::new(ErrorKind::Io, format!("Cannot start a thread: {error}")))
+}
+
+/// What a panic said.
+fn in_words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a word".to_owned())
 }
 
 /// Waits for so long at most, and says whether it was long enough. Counts slices, not the time: after the process was stopped

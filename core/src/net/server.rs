@@ -195,11 +195,7 @@ impl Server {
     ) -> Result<(), Error> {
         let listener = mio::net::TcpListener::from_std(listener);
         let io = IoThread::new(index, self.shared.clone(), &poll, self.mailboxes[index].clone(), listener).map_err(&cannot_start)?;
-        let thread = spawn_thread(format!("heartbus-io-{index}"), move || {
-            if let Err(error) = io.run(poll) {
-                tracing::error!(%error, "An I/O thread ended");
-            }
-        })?;
+        let thread = spawn_thread(format!("heartbus-io-{index}"), move || io.run(poll))?;
         self.threads.get_mut().unwrap_or_else(PoisonError::into_inner).push(thread);
         Ok(())
     }

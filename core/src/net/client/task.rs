@@ -7,8 +7,8 @@ use super::{Shared, dial};
 use crate::hub::Now;
 use crate::hub::client::{ClientMachine, Phase, SocketEnd};
 use crate::hub::event::ErrorCause;
+use crate::net::in_words;
 use socket2::SockRef;
-use std::any::Any;
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
@@ -241,10 +241,4 @@ fn cause(error: &io::Error) -> ErrorCause {
             _ => ErrorCause::Other,
         },
     }
-}
-
-/// What a panic said.
-fn in_words(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a word".to_owned())
 }

@@ -16,8 +16,11 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Level, Metadata, Subscriber};
 
-/// How many lines about a node whose id begins with "boom" still panic.
+/// How many lines of a client about the node "boom" still panic.
 static FUSES: AtomicUsize = AtomicUsize::new(0);
+
+/// The same for lines of a server about the node "boom on the server".
+static SERVER_FUSES: AtomicUsize = AtomicUsize::new(0);
 
 struct Mine;
 
@@ -45,8 +48,14 @@ impl Subscriber for Mine {
     fn event(&self, event: &tracing::Event<'_>) {
         let mut reader = Reader::default();
         event.record(&mut reader);
-        let is_planted = reader.node_id.trim_matches('"').starts_with("boom") && reader.message == "Registration successful";
-        if is_planted && FUSES.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+        let fuses = match &*reader.message {
+            "Registration successful" => &FUSES,
+            "Node registered" => &SERVER_FUSES,
+            _ => return,
+        };
+        let planted = if reader.message == "Node registered" { "boom on the server" } else { "boom" };
+        let is_planted = reader.node_id.trim_matches('"') == planted;
+        if is_planted && fuses.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
             panic!("the log panicked");
         }
     }
@@ -116,4 +125,32 @@ fn a_client_whose_task_panics_tells_its_end_and_comes_back_and_its_neighbours_he
     until(&mut told, &ends(neighbour.id()));
     let closes = told.iter().filter(|(id, event)| *id == neighbour.id() && matches!(event, ClientEvent::Close { .. })).count();
     assert_eq!(closes, 1, "its own goodbye");
+}
+
+#[test]
+fn an_io_thread_that_panics_tells_the_end_of_its_connections_and_serves_those_who_come_back() {
+    install();
+    let server = Fixture::start(ServerConfig { io_threads: 1, ..ServerConfig::default() });
+    let mut neighbour = server.register("neighbour");
+    SERVER_FUSES.store(1, Ordering::Relaxed);
+    let mut peer = server.connect();
+    peer.send(6, 0, r#"{"node_id":"boom on the server"}"#);
+    let closed = || match server.event_where(|event| matches!(event, Event::Close { .. })) {
+        Event::Close { reason, .. } => reason,
+        _ => unreachable!(),
+    };
+    assert_eq!([closed(), closed()], [CloseReason::Failed, CloseReason::Failed]);
+    for peer in [&mut neighbour, &mut peer] {
+        peer.expect_end();
+    }
+    server.until("both to be gone", |stats| stats.nodes_online == 0 && stats.connections_active == 0);
+    for id in ["neighbour", "boom on the server"] {
+        assert!(server.engine.node(id).is_none(), "{id}");
+        let mut again = server.register(id);
+        again.send(4, 0, "");
+        assert_eq!(again.frame().frame_type, 5);
+        drop(again);
+    }
+    server.until("they leave as usual", |stats| stats.nodes_online == 0);
+    server.engine.stop();
 }

@@ -1,0 +1,76 @@
+//! What becomes of an I/O thread in which something fails that should not.
+//!
+//! Its connections end, for nobody knows in which state they are; that is told as any end is, and the thread goes on with
+//! those who come back. A thread that was gone would leave nodes behind that are online for ever, and peers that nobody answers.
+
+use super::{IoThread, Phase};
+use crate::hub::Wheel;
+use crate::hub::event::CloseReason;
+use crate::net::in_words;
+use mio::Poll;
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+/// A failure that comes again and again must not take a core.
+const PAUSE: Duration = Duration::from_millis(100);
+
+impl IoThread {
+    pub(in crate::net) fn run(mut self, mut poll: Poll) {
+        self.work.journal.worker_started(std::process::id());
+        loop {
+            let why = match catch_unwind(AssertUnwindSafe(|| self.work(&mut poll))) {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => error.to_string(),
+                Err(panic) => in_words(&*panic),
+            };
+            let connections = self.connections.len();
+            let told = catch_unwind(|| tracing::error!(connections, "An I/O thread failed, and its connections end: {why}"));
+            self.abandon();
+            if self.done {
+                return;
+            }
+            if told.is_ok() {
+                std::thread::sleep(PAUSE);
+            }
+        }
+    }
+
+    /// Ends all connections at once. Whatever fails in that leaves the others alone.
+    fn abandon(&mut self) {
+        self.work.now = self.clock.now();
+        self.ready.clear();
+        self.unanswered.clear();
+        let slots: Vec<usize> = self.connections.iter().map(|(slot, _)| slot).collect();
+        let mut gone = HashSet::new();
+        for slot in slots {
+            gone.extend(self.connections.get(slot).map(|connection| connection.link().connection_id()));
+            let ended = catch_unwind(AssertUnwindSafe(|| {
+                let Some(connection) = self.connections.get_mut(slot) else { return };
+                if let Phase::Open(session) = &mut connection.phase {
+                    session.close(&mut self.work.context(), CloseReason::Failed);
+                }
+                self.drop_connection(slot);
+            }));
+            if ended.is_err() && self.connections.contains(slot) {
+                drop(self.connections.remove(slot));
+            }
+        }
+        self.work.replies.clear();
+        self.work.wheel = Wheel::new(self.work.now.mono);
+        // Nodes that their session did not know yet, or not any more.
+        let hub = &self.shared.hub;
+        for node in hub.some_nodes(usize::MAX).into_iter().filter(|node| gone.contains(&node.connection_id())) {
+            // Whoever took its id over meanwhile stays.
+            if hub.node(node.id()).is_some_and(|found| std::ptr::eq(&raw const *found, &raw const *node)) {
+                let _ = catch_unwind(AssertUnwindSafe(|| hub.disconnect(node.id(), &self.work.counters)));
+            }
+        }
+        // What came meanwhile has had its event.
+        (self.mail, self.tick_due, self.accept_ready) = (true, true, true);
+        if self.stopping_since.is_some() {
+            let _ = catch_unwind(AssertUnwindSafe(|| self.finish()));
+            self.done = true;
+        }
+    }
+}
