@@ -488,6 +488,17 @@ heartbus_status heartbus_server_disconnect(heartbus_server *server, const char *
 // HEARTBUS_NOT_FOUND when no such node is online.
 heartbus_status heartbus_server_keep_alive(heartbus_server *server, const char *node_id, size_t node_id_len);
 
+// Sets members of a node's metadata: `members` is the JSON text of an object. The node hears nothing of it. They stay as long as
+// it is registered, unless it sends its own of the same name.
+//
+// HEARTBUS_NOT_FOUND when no such node is online, HEARTBUS_INVALID_ARGUMENT when `members` is no JSON object with members,
+// HEARTBUS_LIMIT when the node's metadata would be longer than 65,536 bytes.
+heartbus_status heartbus_server_set_metadata(heartbus_server *server,
+                                             const char *node_id,
+                                             size_t node_id_len,
+                                             const char *members,
+                                             size_t members_len);
+
 // The heartbeat timeout in force, in seconds.
 heartbus_status heartbus_server_heartbeat_timeout(const heartbus_server *server, double *seconds);
 
@@ -723,6 +734,13 @@ heartbus_status heartbus_bus_disconnect(heartbus_bus *bus, const char *node_id, 
 // Says that a node is alive, as heartbus_server_keep_alive.
 heartbus_status heartbus_bus_keep_alive(heartbus_bus *bus, const char *node_id, size_t node_id_len);
 
+// Sets members of a node's metadata, as heartbus_server_set_metadata.
+heartbus_status heartbus_bus_set_metadata(heartbus_bus *bus,
+                                          const char *node_id,
+                                          size_t node_id_len,
+                                          const char *members,
+                                          size_t members_len);
+
 // Looks a node up by its id, as heartbus_server_node.
 heartbus_status heartbus_bus_node(heartbus_bus *bus, const char *node_id, size_t node_id_len, heartbus_node *node);
 
@@ -744,6 +762,22 @@ heartbus_status heartbus_bus_nodes(heartbus_bus *bus,
                                    heartbus_node *nodes,
                                    size_t capacity,
                                    size_t *count);
+
+// As heartbus_bus_nodes, of nodes whose metadata has all members of a JSON object of 1 to 16 scalars. Numbers are equal by their
+// values; null stands for a member that is null or not there.
+//
+// HEARTBUS_INVALID_ARGUMENT when `metadata` is no such object.
+heartbus_status heartbus_bus_find_nodes(heartbus_bus *bus,
+                                        const char *id_pattern,
+                                        size_t id_pattern_len,
+                                        const char *ip,
+                                        size_t ip_len,
+                                        const char *metadata,
+                                        size_t metadata_len,
+                                        uint64_t *cursor,
+                                        heartbus_node *nodes,
+                                        size_t capacity,
+                                        size_t *count);
 
 // Lists open connections, as heartbus_server_connections; fewer where the answer would grow long.
 heartbus_status heartbus_bus_connections(heartbus_bus *bus,

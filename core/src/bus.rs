@@ -1,14 +1,14 @@
 //! The bus: how a process reaches the engine of another process of this machine.
 //!
-//! Owns both callers' sides, [`Bus`] (asks) and [`Attachment`] (a worker: gets the events), and where socket files are.
+//! Owns both callers' sides: [`Bus`] (asks) and [`Attachment`] (a worker: gets the events).
 //! There is no thread in here and nothing that waits longer than it was told to: the caller watches the descriptor. Does
-//! not know what a request does, which is [`crate::engine`]'s, nor how it is served, which is [`crate::net::bus`]'s.
+//! not know what a request does, which is [`crate::engine`]'s, nor how it is served and where its file is, which is [`crate::net::bus`]'s.
 
 use crate::error::{Error, ErrorKind, reason};
 use crate::event::EventMask;
 use crate::hub::batch::BatchReader;
 use crate::hub::dispatch::{Told, WorkerId};
-use crate::net::bus::socket;
+use crate::net::bus::{places, socket};
 use crate::process;
 use crate::wire::bus::{self as wire, Answer, Ask, Broken, Fault, News, Role, Word};
 use bytes::{Buf, BytesMut};
@@ -16,11 +16,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use std::collections::{HashMap, VecDeque};
-use std::fs;
 use std::io;
 use std::net::{IpAddr, Shutdown};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,7 +26,8 @@ use std::time::{Duration, Instant};
 
 pub use crate::config::check_name;
 pub use crate::engine::{BusStats, ConnectionInfo, NodeInfo};
-pub use crate::wire::bus::{Reply, Request, Welcome};
+pub use crate::net::bus::places::{default_paths, path_to_bind};
+pub use crate::wire::bus::{LogLevel, LogLine, Reply, Request, Welcome};
 
 /// Room made for a read: more after a read that filled it, less after one that did not.
 const READ_BYTES: std::ops::RangeInclusive<usize> = 4 << 10..=256 << 10;
@@ -36,8 +35,14 @@ const READ_BYTES: std::ops::RangeInclusive<usize> = 4 << 10..=256 << 10;
 /// Requests of one connection that were begun and whose answers were not taken.
 const MAX_BEGUN: usize = 4096;
 
+/// Messages of the engine's log that wait to be taken.
+const MAX_LOG_LINES: usize = 1000;
+
 /// How often a connection is tried again while the engine's queue of new ones is full.
 const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(1);
+
+/// How long a socket may take from its file to where it can be connected to. One that takes longer was left behind.
+const MAKING_TIME: Duration = Duration::from_millis(200);
 
 /// A connection to an engine that answers requests. It is made again by itself when the engine was restarted.
 pub struct Bus {
@@ -61,24 +66,35 @@ impl Bus {
         Ok(Bus { path: path.to_owned(), timeout, process: process::id(), line: Some(line), next_number: 1, begun: HashMap::new() })
     }
 
-    /// Connects to the server of that name, at the first of its [`default_paths`] where one answers.
+    /// Connects to the server of that name, at the first of its [`default_paths`] where one answers. Where none does, the only one
+    /// that answers in a folder which a service manager made, or for root in another user's, will do.
     ///
     /// # Errors
-    /// As [`Bus::connect`]; `Config` for a name that no server can have.
+    /// As [`Bus::connect`], and `Io` when several answer there; `Config` for a name that no server can have.
     pub fn find(name: &str, timeout: Duration) -> Result<Bus, Error> {
         check_name(name)?;
         let paths = default_paths(name);
-        let mut refusal = None;
         for path in &paths {
             match Bus::connect(path, timeout) {
                 Ok(bus) => return Ok(bus),
-                // A socket that we may not use, or that hangs, says more than one that is not there.
-                Err(error) if path.exists() => refusal = refusal.or(Some(error)),
+                // One that we may not use, or that hangs, is the one that was meant.
+                Err(error) if is_taken(path) => return Err(error),
                 Err(_) => {}
             }
         }
-        let looked: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
-        Err(refusal.unwrap_or_else(|| Error::new(ErrorKind::Io, format!("No Heartbus server at {}", looked.join(" or ")))))
+        match &places::elsewhere(name)[..] {
+            [only] => Bus::connect(only, timeout),
+            [] => {
+                let others = places::others(name);
+                let known = if others.is_empty() { String::new() } else { format!(" (others: {})", listed(&others, ", ")) };
+                Err(Error::new(ErrorKind::Io, format!("No Heartbus server at {}{known}", listed(&paths, " or "))))
+            }
+            several => {
+                let text =
+                    format!("Several servers are named {name}, and none of them is ours: connect to one of {}", listed(several, ", "));
+                Err(Error::new(ErrorKind::Io, text))
+            }
+        }
     }
 
     pub fn path(&self) -> &Path {
@@ -260,6 +276,14 @@ impl Bus {
         self.ask(&Request::KeepAlive { node })?.done()
     }
 
+    /// As [`crate::engine::Engine::set_metadata`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn set_metadata(&mut self, node: &str, channel: u32, members: &str) -> Result<(), Error> {
+        self.ask(&Request::SetMetadata { node, channel, members })?.done()
+    }
+
     /// # Errors
     /// Those of [`Bus::begin`] and [`Bus::wait`]; an unknown node is none.
     pub fn node(&mut self, id: &str) -> Result<Option<NodeInfo>, Error> {
@@ -291,10 +315,23 @@ impl Bus {
         id_pattern: Option<&str>,
         ip: Option<IpAddr>,
     ) -> Result<(Vec<NodeInfo>, Option<u64>), Error> {
-        match self.ask(&Request::Page { after, limit, id_pattern, ip })? {
-            Reply::Page { nodes, next } => Ok((nodes, next)),
-            _ => Err(wrong_reply()),
-        }
+        self.ask(&Request::Page { after, limit, id_pattern, ip })?.page()
+    }
+
+    /// As [`Bus::page`], of nodes whose metadata has all members of a JSON object of up to 16 scalars. Numbers are equal by their
+    /// values; null stands for a member that is null or not there.
+    ///
+    /// # Errors
+    /// As [`Bus::node`]; `InvalidArgument` when `metadata` is no such object.
+    pub fn find_nodes(
+        &mut self,
+        after: Option<u64>,
+        limit: u32,
+        id_pattern: Option<&str>,
+        ip: Option<IpAddr>,
+        metadata: &str,
+    ) -> Result<(Vec<NodeInfo>, Option<u64>), Error> {
+        self.ask(&Request::Find { after, limit, id_pattern, ip, metadata })?.page()
     }
 
     /// # Errors
@@ -420,6 +457,8 @@ pub struct Attachment {
     timeout: Duration,
     phase: Phase,
     batch: BatchReader,
+    /// Messages of the engine's log that were not taken yet.
+    log: VecDeque<LogLine>,
 }
 
 impl Attachment {
@@ -432,7 +471,7 @@ impl Attachment {
         let deadline = Instant::now() + timeout;
         let mut line = Line::open(path, Role::Worker, deadline)?;
         line.await_welcome(deadline)?;
-        Ok(Attachment { line, timeout, phase: Phase::Running, batch: BatchReader::default() })
+        Ok(Attachment { line, timeout, phase: Phase::Running, batch: BatchReader::default(), log: VecDeque::new() })
     }
 
     /// Readable when [`Attachment::drain`] has something to do, unless the last one stopped at its `max`.
@@ -491,6 +530,19 @@ impl Attachment {
         self.say(Word::Unwatch { channel })
     }
 
+    /// The engine's log messages, too: they come with the events, see [`Attachment::log_line`].
+    ///
+    /// # Errors
+    /// As [`Attachment::ready`].
+    pub fn take_log(&mut self) -> Result<(), Error> {
+        self.say(Word::TakeLog)
+    }
+
+    /// The next message of the engine's log that [`Attachment::drain`] has found.
+    pub fn log_line(&mut self) -> Option<LogLine> {
+        self.log.pop_front()
+    }
+
     /// The events of this batch are done. Batches are acknowledged in their order, each once.
     ///
     /// # Errors
@@ -546,6 +598,13 @@ impl Attachment {
                     Some(News::Part | News::Batch) => self.batch.open(body.freeze()).map_err(broken)?,
                     Some(News::Stopping) => self.phase = Phase::Stopping,
                     Some(News::Finished) => self.phase = Phase::Finished,
+                    Some(News::Log) => {
+                        self.log.push_back(wire::decode(&body[1..]).map_err(broken)?);
+                        // Whoever drains and never takes them is not to drown in them.
+                        if self.log.len() > MAX_LOG_LINES {
+                            self.log.pop_front();
+                        }
+                    }
                     None => return Err(broken(Broken("unknown news"))),
                 }
                 continue;
@@ -730,6 +789,12 @@ impl Reply {
 
     /// # Errors
     /// As [`Reply::done`].
+    pub fn page(self) -> Result<(Vec<NodeInfo>, Option<u64>), Error> {
+        if let Reply::Page { nodes, next } = self { Ok((nodes, next)) } else { Err(wrong_reply()) }
+    }
+
+    /// # Errors
+    /// As [`Reply::done`].
     pub fn stats(self) -> Result<BusStats, Error> {
         if let Reply::Stats(record) = self { Ok(BusStats::from(&record)) } else { Err(wrong_reply()) }
     }
@@ -741,85 +806,23 @@ impl Reply {
     }
 }
 
-/// Where the socket of a server of that name is looked for, in this order. A folder that somebody else made in our name is
-/// left out: what we send would reach him.
-pub fn default_paths(name: &str) -> Vec<PathBuf> {
-    let file = format!("{name}.sock");
-    folders().iter().filter(|folder| !folder.is_trap()).map(|folder| folder.path.join(&file)).collect()
-}
-
-/// Where a server of that name opens its socket: in the first of the usual folders that is there or can be made, and can be
-/// written to.
-///
-/// # Errors
-/// `Config` for a name that is no file name; `Io` when no folder can be used.
-pub fn path_to_bind(name: &str) -> Result<PathBuf, Error> {
-    check_name(name)?;
-    let mut refusals = Vec::new();
-    for folder in folders() {
-        match folder.prepare() {
-            Ok(()) => return Ok(folder.path.join(format!("{name}.sock"))),
-            Err(error) => refusals.push(format!("{}: {}", folder.path.display(), reason(&error))),
-        }
-    }
-    Err(Error::new(ErrorKind::Io, format!("No folder for the bus socket ({})", refusals.join("; "))))
-}
-
 /// Whether somebody listens on this socket file.
 pub fn is_taken(path: &Path) -> bool {
     socket::is_taken(path)
 }
 
-/// A folder for socket files.
-struct Folder {
-    path: PathBuf,
-    mode: u32,
-    /// Anybody may write where it stands, so it must be shown to be ours.
-    is_exposed: bool,
-}
-
-fn folders() -> [Folder; 2] {
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| Path::new(folder).is_absolute());
-    let own = match runtime {
-        Some(runtime) => Folder { path: Path::new(&runtime).join("heartbus"), mode: 0o700, is_exposed: false },
-        None => {
-            let uid = rustix::process::geteuid().as_raw();
-            Folder { path: format!("/tmp/heartbus-{uid}").into(), mode: 0o711, is_exposed: true }
-        }
-    };
-    [Folder { path: "/run/heartbus".into(), mode: 0o755, is_exposed: false }, own]
-}
-
-impl Folder {
-    /// It is there, and others may put sockets into it.
-    fn is_trap(&self) -> bool {
-        // Not followed: a link is a trap as well.
-        self.is_exposed
-            && fs::symlink_metadata(&self.path)
-                .is_ok_and(|found| !found.is_dir() || found.uid() != rustix::process::geteuid().as_raw() || found.mode() & 0o022 != 0)
-    }
-
-    fn prepare(&self) -> io::Result<()> {
-        match fs::DirBuilder::new().mode(self.mode).create(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
-        if self.is_trap() {
-            return Err(io::Error::other("it is not a folder of ours that only we may write to"));
-        }
-        Ok(rustix::fs::accessat(
-            rustix::fs::CWD,
-            &self.path,
-            rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK,
-            rustix::fs::AtFlags::EACCESS,
-        )?)
-    }
-}
-
 fn connect(path: &Path, deadline: Instant) -> Result<UnixStream, Error> {
+    let made_by = deadline.min(Instant::now() + MAKING_TIME);
     loop {
         match socket::connect(path) {
             Ok(stream) => return Ok(stream),
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::PermissionDenied)
+                    && Instant::now() < made_by
+                    && socket::is_being_made(path) =>
+            {
+                std::thread::sleep(FULL_QUEUE_PAUSE);
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 if Instant::now() >= deadline {
                     let text = format!("The engine at {} accepted no connection in time", path.display());
@@ -838,6 +841,10 @@ fn connect(path: &Path, deadline: Instant) -> Result<UnixStream, Error> {
             }
         }
     }
+}
+
+fn listed(paths: &[PathBuf], between: &str) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(between)
 }
 
 /// Waits until the descriptor is as wanted, or hung up; false when the time is over.
@@ -876,29 +883,4 @@ fn lost(errno: Errno) -> Error {
 
 fn wrong_reply() -> Error {
     Error::new(ErrorKind::Protocol, "The engine answered something else")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs::Permissions;
-    use std::os::unix::fs::{PermissionsExt, symlink};
-
-    #[test]
-    fn an_exposed_folder_must_be_ours_alone() {
-        let own = std::env::temp_dir().join(format!("heartbus-folder-{}", std::process::id()));
-        let link = own.with_extension("link");
-        let folder = |path: &Path| Folder { path: path.to_owned(), mode: 0o711, is_exposed: true };
-        assert!(!folder(&own).is_trap(), "nobody made it yet");
-        folder(&own).prepare().unwrap();
-        folder(&own).prepare().expect("what we made we may use");
-        symlink(&own, &link).unwrap();
-        assert!(folder(&link).is_trap());
-        assert!(folder(&link).prepare().is_err());
-        fs::set_permissions(&own, Permissions::from_mode(0o733)).unwrap();
-        assert!(folder(&own).is_trap(), "others may write");
-        assert!(folder(&own).prepare().is_err());
-        fs::remove_file(&link).unwrap();
-        fs::remove_dir(&own).unwrap();
-    }
 }

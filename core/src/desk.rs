@@ -7,6 +7,7 @@ use crate::error::{Error, ErrorKind};
 use crate::hub::dispatch::WorkerId;
 use crate::net::bus::Desk;
 use crate::wire::bus::{FRAME_CAP, PAGE_BYTES, Reply, Request, Welcome};
+use crate::wire::metadata::Wanted;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,9 @@ const MAX_PAGE: usize = 10_000;
 /// Nodes fetched at once while those wanted are looked for, and nodes looked at for one page.
 const SEARCH_STEP: usize = 512;
 const SEARCH_LIMIT: usize = 10_000;
+
+/// Bytes of metadata that are read for one page.
+const READ_LIMIT: usize = 16 << 20;
 
 /// A node or connection in an answer, beside its texts.
 const RECORD_BYTES: usize = 100;
@@ -56,29 +60,32 @@ impl Counter {
         }
     }
 
-    fn page(&self, after: Option<u64>, limit: usize, wanted: impl Fn(&Node) -> bool, is_search: bool) -> Reply {
+    /// `look` says whether a node is wanted, and how many bytes it took to see that.
+    fn page(&self, after: Option<u64>, limit: usize, look: impl Fn(&Node) -> (bool, usize), is_search: bool) -> Reply {
         let limit = limit.clamp(1, MAX_PAGE);
         let now = self.engine.now();
         let mut nodes: Vec<NodeInfo> = Vec::new();
-        let (mut bytes, mut looked, mut next) = (0, 0, after);
+        let (mut bytes, mut looked, mut read, mut next) = (0, 0, 0, after);
         loop {
             let step = if is_search { SEARCH_STEP } else { limit - nodes.len() };
             let (found, behind) = self.engine.page(next, step);
             let mut found = found.into_iter().peekable();
             while let Some(node) = found.next() {
                 looked += 1;
-                if wanted(&node) {
+                let (is_wanted, cost) = look(&node);
+                read += cost;
+                if is_wanted {
                     let info = node.info(now);
                     bytes += RECORD_BYTES + info.id.len() + info.metadata.len();
                     nodes.push(info);
                 }
-                let is_full = nodes.len() >= limit || bytes >= PAGE_BYTES || looked >= SEARCH_LIMIT;
+                let is_full = nodes.len() >= limit || bytes >= PAGE_BYTES || looked >= SEARCH_LIMIT || read >= READ_LIMIT;
                 if is_full && found.peek().is_some() {
                     return Reply::Page { nodes, next: Some(self.engine.place_of(&node)) };
                 }
             }
             next = behind;
-            if next.is_none() || nodes.len() >= limit || bytes >= PAGE_BYTES || looked >= SEARCH_LIMIT {
+            if next.is_none() || nodes.len() >= limit || bytes >= PAGE_BYTES || looked >= SEARCH_LIMIT || read >= READ_LIMIT {
                 return Reply::Page { nodes, next };
             }
         }
@@ -110,12 +117,23 @@ impl Desk for Counter {
             Request::NodeOfChannel { channel } => self.info(engine.node_of_channel(*channel)),
             Request::NodeOfConnection { connection } => self.info(engine.node_of_connection(*connection)),
             Request::Page { after, limit, id_pattern, ip } => {
-                let has_ip = |node: &Node, ip: &IpAddr| node.peer().ip().to_canonical() == ip.to_canonical();
-                let wanted = |node: &Node| {
-                    id_pattern.is_none_or(|pattern| matches(pattern, node.id())) && ip.as_ref().is_none_or(|ip| has_ip(node, ip))
-                };
-                self.page(*after, *limit as usize, wanted, id_pattern.is_some() || ip.is_some())
+                let is_search = id_pattern.is_some() || ip.is_some();
+                self.page(*after, *limit as usize, |node| (is_named(node, *id_pattern, *ip), 0), is_search)
             }
+            Request::Find { after, limit, id_pattern, ip, metadata } => {
+                let no_filter =
+                    |_| Error::new(ErrorKind::InvalidArgument, "The metadata to look for must be a JSON object of 1 to 16 scalars");
+                let wanted = Wanted::parse(metadata).map_err(no_filter)?;
+                let look = |node: &Node| {
+                    if !is_named(node, *id_pattern, *ip) {
+                        return (false, 0);
+                    }
+                    let text = node.metadata();
+                    (wanted.matches(&text), text.len())
+                };
+                self.page(*after, *limit as usize, look, true)
+            }
+            Request::SetMetadata { node, channel, members } => done(engine.set_metadata(node, *channel, members))?,
             Request::Stats => Reply::Stats(BusStats { stats: engine.stats(), timings: engine.timings() }.to_record()),
             Request::HeartbeatTimeout => Reply::Micros(engine.heartbeat_timeout().as_micros() as u64),
             Request::SetHeartbeatTimeout { .. } | Request::CloseDoor if !is_owner => {
@@ -147,6 +165,10 @@ impl Desk for Counter {
             heartbeat_timeout: self.engine.heartbeat_timeout().as_micros() as u64,
         }
     }
+}
+
+fn is_named(node: &Node, id_pattern: Option<&str>, ip: Option<IpAddr>) -> bool {
+    id_pattern.is_none_or(|pattern| matches(pattern, node.id())) && ip.is_none_or(|ip| node.peer().ip().to_canonical() == ip.to_canonical())
 }
 
 fn done(result: Result<(), Error>) -> Result<Reply, Error> {

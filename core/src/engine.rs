@@ -24,6 +24,7 @@ use std::time::Duration;
 pub use crate::hub::{Node, NodeInfo, Now};
 pub use crate::net::server::ConnectionInfo;
 pub use crate::stats::{BusStats, Stats};
+pub use crate::wire::bus::{LogLevel, LogLine};
 
 pub struct Engine {
     running: Arc<Running>,
@@ -111,7 +112,7 @@ impl Engine {
     pub fn check(config: &ServerConfig) -> Result<(), Error> {
         config.validate()?;
         if let Some(bus) = &config.bus {
-            socket::check(&bus.path)?;
+            socket::check(bus)?;
         }
         listen::probe(&config.host, config.port).map(drop)
     }
@@ -176,6 +177,17 @@ impl Engine {
     /// `NotFound`, `Closed`, `WrongProcess`.
     pub fn keep_alive(&self, node_id: &str) -> Result<(), Error> {
         self.hub()?.keep_alive(node_id, self.now()).map_err(refused)
+    }
+
+    /// Sets members of a node's metadata: `members` is the JSON text of an object. The node hears nothing of it; they stay as long
+    /// as it is registered, unless it sends its own of the same name. `channel_id` names one registration of the node, 0
+    /// whichever there is.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidArgument`: no object with members; `Limit`: the node's metadata would be longer than 64 KiB. `Closed`,
+    /// `WrongProcess`.
+    pub fn set_metadata(&self, node_id: &str, channel_id: u32, members: &str) -> Result<(), Error> {
+        self.hub()?.set_metadata(node_id, channel_id, members).map_err(refused)
     }
 
     pub fn heartbeat_timeout(&self) -> Duration {
@@ -247,6 +259,22 @@ impl Engine {
             },
             bus_clients: self.running.bus.get().map_or(0, BusServer::callers),
         }
+    }
+
+    /// Sends a message of this process's log to a worker that takes them, of several always the same one.
+    ///
+    /// # Errors
+    /// The message itself, where no worker takes any.
+    pub fn send_log(&self, line: LogLine) -> Result<(), LogLine> {
+        match self.running.bus.get() {
+            Some(bus) if self.is_own_process() => bus.log().send(line),
+            _ => Err(line),
+        }
+    }
+
+    /// The messages that were sent and that no worker has got.
+    pub fn take_back_log(&self) -> Vec<LogLine> {
+        self.running.bus.get().filter(|_| self.is_own_process()).map_or_else(Vec::new, |bus| bus.log().take_back())
     }
 
     /// Accepts no more connections: the port is free from now on. Open ones go on until they end or [`Engine::stop`] is
@@ -329,6 +357,11 @@ fn refused(refusal: Refusal) -> Error {
         Refusal::NoSuchChannel => Error::new(ErrorKind::NotFound, "The channel is not one of the node's"),
         Refusal::OutboxFull => Error::new(ErrorKind::Limit, "The node's outbox is full"),
         Refusal::TooLong => Error::new(ErrorKind::Limit, "The message is longer than a frame may be"),
+        Refusal::NotMetadata => Error::new(ErrorKind::InvalidArgument, "metadata must be a JSON object with members"),
+        Refusal::MetadataTooLong => Error::new(
+            ErrorKind::Limit,
+            format!("The metadata of a node must have at most {} bytes", crate::wire::metadata::MAX_METADATA_LEN),
+        ),
         Refusal::NotUtf8 => Error::new(ErrorKind::InvalidArgument, "The v1 dialect cannot carry bytes that are not UTF-8"),
     }
 }

@@ -3,7 +3,7 @@
 
 mod support;
 
-use heartbus_core::bus::{self, Attachment, Bus, Delivered, NodeInfo, Phase, Reply, Request};
+use heartbus_core::bus::{self, Attachment, Bus, Delivered, LogLevel, LogLine, NodeInfo, Phase, Reply, Request};
 use heartbus_core::config::{BusConfig, InboxLimits, ServerConfig};
 use heartbus_core::engine::Engine;
 use heartbus_core::error::{Error, ErrorKind};
@@ -13,7 +13,7 @@ use heartbus_core::inbox::Inbox;
 use heartbus_core::wire::bus::{self as wire, Answer, Ask, Fault, Role, Word};
 use rustix::process::{Pid, Signal, kill_process};
 use socket2::SockRef;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -230,6 +230,14 @@ impl Raw {
         }
     }
 
+    fn answer(&mut self) -> Answer {
+        let mut length = [0; wire::LENGTH_LEN];
+        self.stream.read_exact(&mut length).expect("an answer in time");
+        let mut body = vec![0; u32::from_be_bytes(length) as usize];
+        self.stream.read_exact(&mut body).expect("all of the answer");
+        wire::decode(&body).unwrap()
+    }
+
     /// The engine hangs up, whatever it still says before.
     fn expect_end(&mut self) {
         let mut buffer = [0; 65_536];
@@ -379,6 +387,140 @@ fn long_metadata_makes_shorter_pages() {
         after = next;
     }
     assert_eq!(count, 40);
+}
+
+#[test]
+fn metadata_that_is_set_is_seen_by_everybody_but_the_node() {
+    let house = House::for_workers();
+    let mut worker = house.worker();
+    let mut peer = house.connect();
+    peer.send(6, 0, r#"{"node_id":"n","metadata":{"v":1,"from":"node"}}"#);
+    let channel = peer.frame().channel_id;
+    let mut bus = house.bus();
+    bus.set_metadata("n", 0, r#"{"room":"blue","v":2}"#).unwrap();
+    house.engine.set_metadata("n", channel_of(&mut bus, "n"), r#"{"seat":7}"#).unwrap();
+    let text = r#"{"v":2,"from":"node","room":"blue","seat":7}"#;
+    assert_eq!(&*bus.node("n").unwrap().unwrap().metadata, text);
+    assert_eq!(&*house.engine.node("n").unwrap().metadata(), text);
+    peer.send(3, 0, "hello");
+    let told = worker.tell_until(|event| matches!(event, Event::Data { .. }));
+    assert!(matches!(&told.told.event, Event::Data { node, .. } if *node.metadata == *text));
+    // The node says something of its own again: that wins, and what it does not mention stays the host's.
+    peer.send(6, 0, r#"{"node_id":"n","metadata":{"v":3}}"#);
+    let answer = peer.frame();
+    assert_eq!((answer.frame_type, answer.channel_id), (6, channel));
+    assert_eq!(&*bus.node("n").unwrap().unwrap().metadata, r#"{"v":3,"room":"blue","seat":7}"#);
+    // Nothing but the two answers was sent to it.
+    peer.send(4, 0, "");
+    assert_eq!(peer.frame().frame_type, 5);
+    // Another registration begins anew.
+    let mut other = house.connect();
+    other.send(6, 0, r#"{"node_id":"n"}"#);
+    other.frame();
+    assert_eq!(&*bus.node("n").unwrap().unwrap().metadata, "[]");
+}
+
+fn channel_of(bus: &mut Bus, id: &str) -> u32 {
+    bus.node(id).unwrap().unwrap().channel_id
+}
+
+#[test]
+fn metadata_has_bounds_and_what_is_refused_changes_nothing() {
+    let house = House::in_process();
+    let mut peer = house.connect();
+    peer.send(6, 0, r#"{"node_id":"n","metadata":{"a":1}}"#);
+    peer.frame();
+    let mut bus = house.bus();
+    let channel = channel_of(&mut bus, "n");
+    for wrong in ["", "[]", "{}", "1", r#"{"a":"#] {
+        assert_eq!(kind(bus.set_metadata("n", 0, wrong)), ErrorKind::InvalidArgument, "{wrong}");
+    }
+    assert_eq!(kind(bus.set_metadata("nobody", 0, r#"{"a":2}"#)), ErrorKind::NotFound);
+    assert_eq!(kind(bus.set_metadata("n", channel + 1, r#"{"a":2}"#)), ErrorKind::NotFound);
+    let long = format!(r#"{{"b":"{}"}}"#, "x".repeat(64 << 10));
+    assert_eq!(kind(bus.set_metadata("n", 0, &long)), ErrorKind::Limit);
+    assert_eq!(&*bus.node("n").unwrap().unwrap().metadata, r#"{"a":1}"#);
+    // Together they are held to the same bound: the node is told, as for metadata that is too long by itself.
+    let half = "x".repeat(40 << 10);
+    bus.set_metadata("n", 0, &format!(r#"{{"b":"{half}"}}"#)).unwrap();
+    let before = bus.node("n").unwrap().unwrap().metadata;
+    peer.send(6, 0, &format!(r#"{{"node_id":"n","metadata":{{"c":"{half}"}}}}"#));
+    let answer = peer.frame();
+    assert!(answer.frame_type == 8 && answer.text().contains("Metadata too long"), "{answer:?}");
+    assert_eq!(bus.node("n").unwrap().unwrap().metadata, before);
+    bus.disconnect("n").unwrap();
+    assert_eq!(kind(bus.set_metadata("n", channel, r#"{"a":2}"#)), ErrorKind::NotFound);
+}
+
+#[test]
+fn nodes_are_found_by_their_metadata_page_by_page() {
+    let house = House::in_process();
+    let mut gateway = house.connect();
+    for number in 0..1200 {
+        let room = if number % 3 == 0 { "blue" } else { "red" };
+        gateway.send(6, 0, &format!(r#"{{"node_id":"n{number}","metadata":{{"room":"{room}","number":{number}}}}}"#));
+        gateway.frame();
+    }
+    let mut bus = house.bus();
+    bus.set_metadata("n1", 0, r#"{"room":"blue"}"#).unwrap();
+    let mut find = |pattern: Option<&str>, metadata: &str, limit: u32| {
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let (nodes, next) = bus.find_nodes(after, limit, pattern, None, metadata)?;
+            assert!(nodes.len() <= limit as usize);
+            found.extend(nodes.into_iter().map(|node| node.id.to_string()));
+            if next.is_none() {
+                return Ok(found);
+            }
+            after = next;
+        }
+    };
+    let blue = find(None, r#"{"room":"blue"}"#, 100).unwrap();
+    assert_eq!((blue.len(), blue.iter().collect::<HashSet<_>>().len()), (401, 401));
+    assert!(blue.contains(&"n1".into()) && !blue.contains(&"n2".into()));
+    assert_eq!(find(None, r#"{"room":"blue","number":3}"#, 100).unwrap(), ["n3"]);
+    assert_eq!(find(Some("n1"), r#"{"room":"blue"}"#, 100).unwrap(), ["n1"]);
+    assert_eq!(find(None, r#"{"none":null,"number":5.0}"#, 1).unwrap(), ["n5"]);
+    assert!(find(None, r#"{"room":"green"}"#, 100).unwrap().is_empty());
+    for wrong in ["", "{}", "[]", r#"{"room":["blue"]}"#] {
+        let refused: Result<Vec<String>, Error> = find(None, wrong, 100);
+        assert_eq!(kind(refused), ErrorKind::InvalidArgument, "{wrong}");
+    }
+}
+
+#[test]
+fn a_search_through_much_metadata_comes_in_pages_that_read_so_much_and_no_more() {
+    let house = House::in_process();
+    let mut gateway = house.connect();
+    let text = "x".repeat(60_000);
+    for number in 0..300 {
+        gateway.send(6, 0, &format!(r#"{{"node_id":"{number}","metadata":{{"text":"{text}"}}}}"#));
+        gateway.frame();
+    }
+    let mut bus = house.bus();
+    // 300 times 60 kB are more than 16 MiB.
+    let (nodes, next) = bus.find_nodes(None, 100, None, None, r#"{"room":"blue"}"#).unwrap();
+    assert!(nodes.is_empty() && next.is_some());
+    assert_eq!(bus.find_nodes(next, 100, None, None, r#"{"room":"blue"}"#).unwrap(), (Vec::new(), None));
+}
+
+#[test]
+fn a_request_that_the_engine_does_not_know_is_answered_and_the_connection_goes_on() {
+    let house = House::in_process();
+    let mut raw = house.raw();
+    raw.hello(wire::VERSION, Role::Client);
+    raw.greeting().unwrap();
+    let mut newer = frame(&Ask { id: 9, request: Request::Stats });
+    *newer.last_mut().unwrap() = wire::REQUESTS as u8;
+    raw.write(&newer);
+    raw.write(&frame(&Ask { id: 10, request: Request::Node { id: "nobody" } }));
+    let mut answers = Vec::new();
+    while answers.len() < 2 {
+        answers.push(raw.answer());
+    }
+    assert_eq!(answers[0].id, 9);
+    assert!(answers[0].result.as_ref().is_err_and(|fault| fault.kind == ErrorKind::Protocol as i32 && fault.message.contains("older")));
+    assert_eq!(answers[1], Answer { id: 10, result: Ok(Reply::Node(None)) });
 }
 
 #[test]
@@ -634,10 +776,10 @@ fn a_queue_that_stays_full_costs_the_timeout() {
 }
 
 #[test]
-fn a_name_becomes_two_paths_and_only_good_names_do() {
+fn a_name_becomes_paths_in_the_usual_folders_and_only_good_names_do() {
     let paths = bus::default_paths("a.b-c_1");
-    assert_eq!(paths[0], Path::new("/run/heartbus/a.b-c_1.sock"));
-    assert_eq!((paths.len(), paths[1].file_name().unwrap()), (2, "a.b-c_1.sock".as_ref()));
+    assert!(paths.contains(&PathBuf::from("/run/heartbus/a.b-c_1.sock")), "{paths:?}");
+    assert!(paths.contains(&format!("/tmp/heartbus-{}/a.b-c_1.sock", rustix::process::geteuid().as_raw()).into()), "{paths:?}");
     let long = "x".repeat(65);
     for name in ["", "a/b", "a b", "é", &long] {
         assert_eq!(kind(bus::path_to_bind(name)), ErrorKind::Config, "{name}");
@@ -648,12 +790,15 @@ fn a_name_becomes_two_paths_and_only_good_names_do() {
 }
 
 #[test]
-fn a_server_is_found_by_its_name() {
+fn a_server_is_found_by_its_name_and_by_a_similar_one_it_is_told_of() {
     let name = format!("test-{}", std::process::id());
     let path = bus::path_to_bind(&name).unwrap();
     assert!(bus::default_paths(&name).contains(&path));
     let engine = Engine::start(&config(&path), Inbox::new(InboxLimits::default()).unwrap()).unwrap();
     assert_eq!(Bus::find(&name, PATIENCE).unwrap().path(), path);
+    let error = Bus::find(&format!("{name}-other"), PATIENCE).err().unwrap();
+    // Others run their tests at the same time, and eight are told of.
+    assert!(error.message.contains(&path.display().to_string()) || error.message.matches(".sock").count() > 8, "{}", error.message);
     drop(engine);
     assert!(!path.exists());
 }
@@ -746,6 +891,127 @@ fn what_a_dead_server_left_behind_is_replaced_but_nothing_else() {
     );
 }
 
+/// Run by the test below as nobody: what a start and a check say of a folder that others own.
+#[test]
+fn as_a_server_of_another_user() {
+    let Some(path) = std::env::var_os("HEARTBUS_TEST_FOLDER") else { return };
+    let mut config = config(&Path::new(&path).join("server.sock"));
+    println!("folder> {}|{}", Engine::check(&config).unwrap_err().message, start_error(&config).message);
+    config.bus.as_mut().unwrap().path = Path::new(&path).join("own/server.sock");
+    config.bus.as_mut().unwrap().group = Some("0".into());
+    println!("group> {}|{}", Engine::check(&config).unwrap_err().message, start_error(&config).message);
+    println!("left> {}", fs::read_dir(Path::new(&path).join("own")).unwrap().count());
+}
+
+#[test]
+fn a_check_says_what_the_start_would_say_and_leaves_nothing_behind() {
+    let house = House::in_process();
+    let folder = Folder::new();
+    fs::write(folder.0.join("file"), "").unwrap();
+    let taken = house.path.clone();
+    let long = folder.0.join("x".repeat(100));
+    let paths = [taken, folder.0.join("file"), folder.0.join("file/server.sock"), folder.0.join("missing/server.sock"), long];
+    for path in paths {
+        let config = config(&path);
+        let error = Engine::check(&config).unwrap_err();
+        assert!(error.message.contains(&path.display().to_string()), "{error}");
+        assert_eq!(error, start_error(&config));
+    }
+    let mut unknown = config(&folder.socket());
+    unknown.bus.as_mut().unwrap().group = Some("nobody-has-this-group".into());
+    assert_eq!(Engine::check(&unknown).unwrap_err().message, "bus_group: there is no group nobody-has-this-group");
+    assert_eq!(Engine::check(&unknown).unwrap_err(), start_error(&unknown));
+    Engine::check(&config(&folder.socket())).unwrap();
+    assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1, "nothing but the file");
+
+    fs::create_dir(folder.0.join("own")).unwrap();
+    chown(folder.0.join("own"), Some(NOBODY), Some(NOBODY)).ok();
+    let Some(answers) = as_nobody("as_a_server_of_another_user", "HEARTBUS_TEST_FOLDER", &folder.0) else { return };
+    let both = |what: &str| answers[what].split_once('|').map(|(check, start)| (check.to_owned(), start.to_owned())).unwrap();
+    let refusal = format!("Cannot open the bus socket {}: Permission denied", folder.socket().display());
+    assert_eq!(both("folder"), (refusal.clone(), refusal));
+    let refusal = format!("bus_group: only root and members of group 0 can give {} to it", folder.0.join("own/server.sock").display());
+    assert_eq!(both("group"), (refusal.clone(), refusal));
+    assert_eq!(answers["left"], "0");
+}
+
+/// Names of Unix sockets, as the kernel knows them: those who clean folders ask it.
+fn names_in_use() -> HashSet<PathBuf> {
+    let table = fs::read_to_string("/proc/net/unix").unwrap();
+    table.lines().filter_map(|line| line.split(' ').next_back()).filter(|name| name.starts_with('/')).map(PathBuf::from).collect()
+}
+
+#[test]
+fn the_kernel_knows_the_socket_by_the_name_of_its_file() {
+    let folder = Folder::new();
+    let real = folder.0.canonicalize().unwrap();
+    std::os::unix::fs::symlink(&real, real.join("link")).unwrap();
+    let here = std::env::current_dir().unwrap();
+    let up: PathBuf = here.components().skip(1).map(|_| "..").collect();
+    let ways = [real.join("server.sock"), real.join("link/server.sock"), up.join(real.strip_prefix("/").unwrap()).join("server.sock")];
+    for path in ways {
+        let engine = Engine::start(&config(&path), Inbox::new(InboxLimits::default()).unwrap()).unwrap();
+        assert!(names_in_use().contains(&real.join("server.sock")), "{}", path.display());
+        Bus::connect(&path, PATIENCE).unwrap().stats().unwrap();
+        drop(engine);
+        assert!(!real.join("server.sock").exists());
+    }
+}
+
+fn wait_for(what: &str, condition: impl Fn() -> bool) {
+    let deadline = deadline();
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_socket_that_somebody_removed_is_made_again_and_nobody_is_cut_off() {
+    let house = House::for_workers();
+    let mut old = house.bus();
+    let mut worker = house.worker();
+    let folder = house.path.parent().unwrap().to_owned();
+    let moved = folder.with_extension("moved");
+    for whole_folder in [false, true] {
+        if whole_folder {
+            fs::rename(&folder, &moved).unwrap();
+            // A folder that is none of the usual ones is for whoever made it to make again.
+            assert!(Bus::connect(&house.path, PATIENCE).is_err());
+            fs::create_dir(&folder).unwrap();
+        } else {
+            fs::remove_file(&house.path).unwrap();
+        }
+        wait_for("the socket to be there again", || Bus::connect(&house.path, PATIENCE).is_ok());
+        assert_eq!(fs::metadata(&house.path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(names_in_use().contains(&house.path.canonicalize().unwrap()));
+        house.assert_well();
+        old.stats().expect("who was there stays");
+        drop(house.worker());
+        let peer = house.register("n");
+        worker.tell_until(|event| matches!(event, Event::Register { .. }));
+        drop(peer);
+        worker.tell_until(|event| matches!(event, Event::Left { .. }));
+    }
+    fs::remove_dir_all(&moved).unwrap();
+    house.engine.stop();
+    assert!(!house.path.exists(), "the new one is the server's own as well");
+}
+
+#[test]
+fn a_socket_that_another_server_has_taken_is_left_to_it_until_it_ends() {
+    let house = House::in_process();
+    fs::remove_file(&house.path).unwrap();
+    let other = UnixListener::bind(&house.path).unwrap();
+    let found = fs::metadata(&house.path).unwrap().created().unwrap();
+    // It tries to have its place back: whoever connects and says nothing is it.
+    drop(other.accept().unwrap());
+    drop(other.accept().unwrap());
+    assert_eq!(fs::metadata(&house.path).unwrap().created().unwrap(), found);
+    SockRef::from(&other).shutdown(Shutdown::Both).unwrap();
+    wait_for("the server to have its socket back", || Bus::connect(&house.path, PATIENCE).is_ok_and(|mut bus| bus.stats().is_ok()));
+}
+
 #[test]
 fn a_socket_file_that_is_another_servers_by_now_stays() {
     let house = House::in_process();
@@ -802,14 +1068,19 @@ const NOBODY: u32 = 65_534;
 
 /// Runs the test above as nobody; `None` where we are not root and cannot.
 fn ask_as_nobody(path: &Path) -> Option<HashMap<String, String>> {
+    as_nobody("as_another_user", "HEARTBUS_TEST_SOCKET", path)
+}
+
+/// Runs a test that says what it sees, as nobody; `None` where we are not root and cannot.
+fn as_nobody(test: &str, variable: &str, path: &Path) -> Option<HashMap<String, String>> {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: only root can be somebody else");
         return None;
     }
     // Not by its path: nobody may not have the right to go there.
     let output = Command::new("/proc/self/exe")
-        .args(["--exact", "as_another_user", "--nocapture"])
-        .env("HEARTBUS_TEST_SOCKET", path)
+        .args(["--exact", test, "--nocapture"])
+        .env(variable, path)
         .uid(NOBODY)
         .gid(NOBODY)
         .stdin(Stdio::null())
@@ -1593,6 +1864,51 @@ fn a_watched_channels_data_is_copied_to_whoever_watches_it() {
         })
         .sum();
     assert_eq!(told, 1);
+}
+
+#[test]
+fn the_engine_s_log_goes_to_one_of_the_workers_that_take_it() {
+    let house = House::for_workers();
+    let line = |text: &str| LogLine { level: LogLevel::Info, message: text.into(), context: r#""n":1"#.into() };
+    assert_eq!(house.engine.send_log(line("nobody")), Err(line("nobody")));
+    let mut plain = house.worker();
+    assert_eq!(house.engine.send_log(line("not asked for")), Err(line("not asked for")));
+    let (mut first, mut second) = (house.worker(), house.worker());
+    let next = |worker: &mut Worker| {
+        let deadline = deadline();
+        loop {
+            worker.attachment.drain(&mut worker.queue, 64).unwrap();
+            if let Some(line) = worker.attachment.log_line() {
+                return line.message;
+            }
+            assert!(Instant::now() < deadline, "waited in vain for a message");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    let send = |text: &str| {
+        let deadline = deadline();
+        while house.engine.send_log(line(text)).is_err() {
+            assert!(Instant::now() < deadline, "nobody takes messages");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    first.attachment.take_log().unwrap();
+    send("one");
+    assert_eq!(next(&mut first), "one");
+    second.attachment.take_log().unwrap();
+    send("two");
+    assert_eq!(next(&mut first), "two");
+    // It leaves, and the other one gets what comes from then on.
+    first.attachment.leave().unwrap();
+    first.tell_until_phase(Phase::Finished);
+    send("three");
+    assert_eq!(next(&mut second), "three");
+    drop(second);
+    house.until("the second to be gone", |stats| stats.dispatch.workers == 1);
+    assert_eq!(house.engine.send_log(line("nobody any more")), Err(line("nobody any more")));
+    assert_eq!(house.engine.take_back_log(), []);
+    plain.attachment.drain(&mut plain.queue, 64).unwrap();
+    assert_eq!(plain.attachment.log_line(), None);
 }
 
 #[test]

@@ -2,8 +2,9 @@
 //! version would let two releases misunderstand each other. The frames of batches are compared in `hub::batch`.
 
 use heartbus_core::wire::bus::{
-    Answer, Ask, ConnectionInfo, DurationsRecord, Fault, Hello, LENGTH_LEN, News, NodeInfo, Reply, Request, Role, StatsRecord, VERSION,
-    Welcome, Word, decode, parse_greeting, parse_hello, write_hello, write_message, write_news, write_refusal, write_welcome,
+    Answer, Ask, ConnectionInfo, DurationsRecord, Fault, Hello, LENGTH_LEN, LogLevel, LogLine, News, NodeInfo, REQUESTS, Reply, Request,
+    Role, StatsRecord, VERSION, Welcome, Word, decode, parse_greeting, parse_hello, unknown_request, write_hello, write_log, write_message,
+    write_news, write_refusal, write_welcome,
 };
 
 const VECTORS: &str = include_str!("../../tests/vectors/bus.txt");
@@ -126,13 +127,24 @@ fn requests() -> Vec<(&'static str, Request<'static>)> {
         ("SetHeartbeatTimeout 30000000 us", Request::SetHeartbeatTimeout { micros: 30_000_000 }),
         ("Connections: up to 10", Request::Connections { max: 10 }),
         ("CloseDoor", Request::CloseDoor),
+        ("SetMetadata of n1, channel 7: {\"room\":1}", Request::SetMetadata { node: "n1", channel: 7, members: r#"{"room":1}"# }),
+        (
+            "Find: 10 behind 5, ids a*, from 10.0.0.1, with {\"room\":1}",
+            Request::Find {
+                after: Some(5),
+                limit: 10,
+                id_pattern: Some("a*"),
+                ip: Some("10.0.0.1".parse().unwrap()),
+                metadata: r#"{"room":1}"#,
+            },
+        ),
     ];
     for (_, request) in &all {
         match request {
             Request::SendTo { .. } | Request::SendMany { .. } | Request::Broadcast { .. } | Request::Disconnect { .. } => {}
             Request::KeepAlive { .. } | Request::Node { .. } | Request::NodeOfChannel { .. } | Request::NodeOfConnection { .. } => {}
             Request::Page { .. } | Request::Stats | Request::HeartbeatTimeout | Request::SetHeartbeatTimeout { .. } => {}
-            Request::Connections { .. } | Request::CloseDoor => {}
+            Request::Connections { .. } | Request::CloseDoor | Request::SetMetadata { .. } | Request::Find { .. } => {}
         }
     }
     all
@@ -147,6 +159,23 @@ fn the_requests_are_those_of_the_vectors() {
         (format!("200: {meaning}"), bytes)
     });
     compare("request", written.collect());
+}
+
+#[test]
+fn a_request_that_came_later_is_known_as_such() {
+    let kinds: std::collections::BTreeSet<u32> = requests()
+        .into_iter()
+        .map(|(_, request)| {
+            let bytes = message(&Ask { id: 200, request });
+            assert_eq!(unknown_request(&bytes[LENGTH_LEN..]), None);
+            u32::from(bytes[LENGTH_LEN + 2])
+        })
+        .collect();
+    assert_eq!(kinds, (0..REQUESTS).collect());
+    let mut newer = message(&Ask { id: 200, request: Request::Stats });
+    newer[LENGTH_LEN + 2] = REQUESTS as u8;
+    assert_eq!(unknown_request(&newer[LENGTH_LEN..]), Some(200));
+    assert_eq!(unknown_request(b""), None);
 }
 
 #[test]
@@ -207,11 +236,12 @@ fn the_words_of_workers_are_those_of_the_vectors() {
         ("Watch channel 7", Word::Watch { channel: 7 }),
         ("Unwatch channel 7", Word::Unwatch { channel: 7 }),
         ("AcknowledgePart of batch 300: 2 done, 1 begun", Word::AcknowledgePart { batch: 300, done: 2, begun: 1 }),
+        ("TakeLog", Word::TakeLog),
     ];
     for (_, word) in &words {
         match word {
             Word::Ready { .. } | Word::Subscribe { .. } | Word::Acknowledge { .. } => {}
-            Word::Leave | Word::Watch { .. } | Word::Unwatch { .. } | Word::AcknowledgePart { .. } => {}
+            Word::Leave | Word::Watch { .. } | Word::Unwatch { .. } | Word::AcknowledgePart { .. } | Word::TakeLog => {}
         }
     }
     let written = words.into_iter().map(|(meaning, word)| {
@@ -229,7 +259,18 @@ fn the_news_without_events_are_those_of_the_vectors() {
         write_news(&mut bytes, news);
         bytes
     };
-    compare("news", vec![("Stopping".into(), news(News::Stopping)), ("Finished".into(), news(News::Finished))]);
+    let line = LogLine { level: LogLevel::Warning, message: "too slow".into(), context: r#""id":7"#.into() };
+    let mut log = Vec::new();
+    write_log(&mut log, &line);
+    assert_eq!(decode::<LogLine>(&log[LENGTH_LEN + 1..]), Ok(line));
+    compare(
+        "news",
+        vec![
+            ("Stopping".into(), news(News::Stopping)),
+            ("Finished".into(), news(News::Finished)),
+            ("Log, warning: too slow, \"id\":7".into(), log),
+        ],
+    );
 }
 
 #[test]

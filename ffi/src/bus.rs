@@ -159,6 +159,22 @@ pub unsafe extern "C" fn heartbus_bus_keep_alive(bus: *mut heartbus_bus, node_id
     guard(|| unsafe { text("node_id", node_id, node_id_len) }.and_then(|id| ask(bus, |bus| bus.keep_alive(id))))
 }
 
+/// Sets members of a node's metadata, as heartbus_server_set_metadata.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn heartbus_bus_set_metadata(
+    bus: *mut heartbus_bus,
+    node_id: *const c_char,
+    node_id_len: usize,
+    members: *const c_char,
+    members_len: usize,
+) -> heartbus_status {
+    guard(|| {
+        // SAFETY: the caller's texts, as the first page asks.
+        let (node_id, members) = unsafe { (text("node_id", node_id, node_id_len)?, text("members", members, members_len)?) };
+        ask(bus, |bus| bus.set_metadata(node_id, 0, members))
+    })
+}
+
 /// # Safety
 /// Where not NULL, `node` points to memory for a node.
 unsafe fn find(
@@ -230,30 +246,73 @@ pub unsafe extern "C" fn heartbus_bus_nodes(
     capacity: usize,
     count: *mut usize,
 ) -> heartbus_status {
-    guard(|| {
-        // SAFETY: the caller's texts, its number, its array and the place for the result, as the first page asks.
-        let (pattern, ip) = unsafe { (text("id_pattern", id_pattern, id_pattern_len)?, text("ip", ip, ip_len)?) };
-        // SAFETY: as above.
-        let (cursor, nodes, count) = unsafe { (inout("cursor", cursor)?, out_slice("nodes", nodes, capacity)?, out("count", count)?) };
-        let ip = match ip {
-            "" => None,
-            ip => Some(ip.parse::<IpAddr>().map_err(|_| invalid(format!("`{ip}` is no address")))?),
-        };
-        let limit = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
-        if limit == 0 {
-            return Err(invalid("capacity is 0"));
-        }
-        let pattern = (!pattern.is_empty()).then_some(pattern);
-        let (page, next) = ask(bus, |bus| bus.page((*cursor != 0).then_some(*cursor), limit, pattern, ip))?;
-        with_texts(|texts| {
-            for (target, node) in nodes.iter_mut().zip(&page) {
-                target.write(heartbus_node::new(node, texts));
-            }
-        });
-        *cursor = next.unwrap_or(0);
-        count.write(page.len().min(nodes.len()));
-        Ok(())
+    // SAFETY: as the caller promises us.
+    guard(|| unsafe { list(bus, (id_pattern, id_pattern_len), (ip, ip_len), None, cursor, nodes, capacity, count) })
+}
+
+/// As heartbus_bus_nodes, of nodes whose metadata has all members of a JSON object of 1 to 16 scalars. Numbers are equal by their
+/// values; null stands for a member that is null or not there.
+///
+/// HEARTBUS_INVALID_ARGUMENT when `metadata` is no such object.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn heartbus_bus_find_nodes(
+    bus: *mut heartbus_bus,
+    id_pattern: *const c_char,
+    id_pattern_len: usize,
+    ip: *const c_char,
+    ip_len: usize,
+    metadata: *const c_char,
+    metadata_len: usize,
+    cursor: *mut u64,
+    nodes: *mut heartbus_node,
+    capacity: usize,
+    count: *mut usize,
+) -> heartbus_status {
+    // SAFETY: as the caller promises us.
+    guard(|| unsafe {
+        let metadata = text("metadata", metadata, metadata_len)?;
+        list(bus, (id_pattern, id_pattern_len), (ip, ip_len), Some(metadata), cursor, nodes, capacity, count)
     })
+}
+
+/// # Safety
+/// The pointers are as the first page asks.
+#[expect(clippy::too_many_arguments, reason = "those of the functions above")]
+unsafe fn list(
+    bus: *const heartbus_bus,
+    (id_pattern, id_pattern_len): (*const c_char, usize),
+    (ip, ip_len): (*const c_char, usize),
+    metadata: Option<&str>,
+    cursor: *mut u64,
+    nodes: *mut heartbus_node,
+    capacity: usize,
+    count: *mut usize,
+) -> Result<(), Error> {
+    // SAFETY: the caller's texts, its number, its array and the place for the result, as the first page asks.
+    let (pattern, ip) = unsafe { (text("id_pattern", id_pattern, id_pattern_len)?, text("ip", ip, ip_len)?) };
+    // SAFETY: as above.
+    let (cursor, nodes, count) = unsafe { (inout("cursor", cursor)?, out_slice("nodes", nodes, capacity)?, out("count", count)?) };
+    let ip = match ip {
+        "" => None,
+        ip => Some(ip.parse::<IpAddr>().map_err(|_| invalid(format!("`{ip}` is no address")))?),
+    };
+    let limit = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
+    if limit == 0 {
+        return Err(invalid("capacity is 0"));
+    }
+    let (after, pattern) = ((*cursor != 0).then_some(*cursor), (!pattern.is_empty()).then_some(pattern));
+    let (page, next) = ask(bus, |bus| match metadata {
+        None => bus.page(after, limit, pattern, ip),
+        Some(metadata) => bus.find_nodes(after, limit, pattern, ip, metadata),
+    })?;
+    with_texts(|texts| {
+        for (target, node) in nodes.iter_mut().zip(&page) {
+            target.write(heartbus_node::new(node, texts));
+        }
+    });
+    *cursor = next.unwrap_or(0);
+    count.write(page.len().min(nodes.len()));
+    Ok(())
 }
 
 /// Lists open connections, as heartbus_server_connections; fewer where the answer would grow long.

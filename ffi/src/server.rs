@@ -255,6 +255,27 @@ pub unsafe extern "C" fn heartbus_server_keep_alive(
     })
 }
 
+/// Sets members of a node's metadata: `members` is the JSON text of an object. The node hears nothing of it. They stay as long as
+/// it is registered, unless it sends its own of the same name.
+///
+/// HEARTBUS_NOT_FOUND when no such node is online, HEARTBUS_INVALID_ARGUMENT when `members` is no JSON object with members,
+/// HEARTBUS_LIMIT when the node's metadata would be longer than 65,536 bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn heartbus_server_set_metadata(
+    server: *mut heartbus_server,
+    node_id: *const c_char,
+    node_id_len: usize,
+    members: *const c_char,
+    members_len: usize,
+) -> heartbus_status {
+    guard(|| {
+        let object = handle::get::<Server>(server)?;
+        // SAFETY: the caller's texts, as the first page asks.
+        let (node_id, members) = unsafe { (text("node_id", node_id, node_id_len)?, text("members", members, members_len)?) };
+        object.engine.set_metadata(node_id, 0, members)
+    })
+}
+
 /// The heartbeat timeout in force, in seconds.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn heartbus_server_heartbeat_timeout(server: *const heartbus_server, seconds: *mut f64) -> heartbus_status {

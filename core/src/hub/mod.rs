@@ -123,6 +123,9 @@ pub enum Refusal {
     OutboxFull,
     TooLong,
     NotUtf8,
+    /// What is to be set is no JSON object with members.
+    NotMetadata,
+    MetadataTooLong,
 }
 
 impl From<NotUtf8> for Refusal {
@@ -248,6 +251,20 @@ impl Hub {
     pub fn keep_alive(&self, id: &str, now: Now) -> Result<(), Refusal> {
         self.node(id).ok_or(Refusal::NoSuchNode)?.seen(now);
         Ok(())
+    }
+
+    /// Sets members of a node's metadata, of which the node hears nothing; they stay as long as it is registered, unless it sends
+    /// its own of that name. `channel_id` names one registration of the id, 0 whichever there is.
+    ///
+    /// # Errors
+    /// [`Refusal::NoSuchNode`], [`Refusal::NotMetadata`], [`Refusal::MetadataTooLong`].
+    pub fn set_metadata(&self, id: &str, channel_id: u32, members: &str) -> Result<(), Refusal> {
+        let node = self.node(id).filter(|node| channel_id == 0 || channel_id == node.channel_id()).ok_or(Refusal::NoSuchNode)?;
+        let mut gate = node.gate();
+        if !gate.is_open() {
+            return Err(Refusal::NoSuchNode);
+        }
+        gate.set_metadata(members).map_err(|_| Refusal::NotMetadata)?.map_err(|_| Refusal::MetadataTooLong)
     }
 
     pub fn next_connection_id(&self) -> u64 {

@@ -7,6 +7,7 @@ use super::Now;
 use super::event::Departure;
 use super::link::Link;
 pub use crate::wire::bus::NodeInfo;
+use crate::wire::metadata::{self, Merged, NotMetadata};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -31,8 +32,33 @@ pub struct Node {
     gate: Mutex<Metadata>,
 }
 
-/// Nothing where the node sent none, which costs it nothing then.
-type Metadata = Option<Box<Arc<str>>>;
+/// Nothing where there is none, which costs a node nothing then.
+type Metadata = Option<Box<Kept>>;
+
+struct Kept {
+    /// All of it, as JSON text.
+    text: Arc<str>,
+    /// The keys of what the host has set; none, mostly.
+    own: Option<Box<Vec<Box<str>>>>,
+}
+
+impl Kept {
+    fn new(text: Arc<str>) -> Box<Kept> {
+        Box::new(Kept { text, own: None })
+    }
+
+    fn merged(Merged { text, own }: Merged) -> Box<Kept> {
+        Box::new(Kept { text: text.into(), own: (!own.is_empty()).then(|| Box::new(own)) })
+    }
+
+    fn own(&self) -> &[Box<str>] {
+        self.own.as_deref().map_or(&[], Vec::as_slice)
+    }
+}
+
+/// The metadata would be longer than it may be.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) struct TooLong;
 
 /// Events of the node are told while this is held, so they reach the host in order.
 pub(super) struct Gate<'a> {
@@ -52,7 +78,7 @@ impl Node {
             link,
             messages: AtomicU64::new(0),
             last_message: AtomicU64::new(0),
-            gate: Mutex::new(metadata.map(Box::new)),
+            gate: Mutex::new(metadata.map(Kept::new)),
         }
     }
 
@@ -91,7 +117,7 @@ impl Node {
         Departure::ALL.into_iter().find(|how| *how as u8 + 1 == self.left.load(Ordering::Acquire))
     }
 
-    /// JSON text of the metadata, `[]` when the node sent none.
+    /// JSON text of the metadata, `[]` when there is none: what the node sent, and what the host has set.
     pub fn metadata(&self) -> Arc<str> {
         self.gate().metadata()
     }
@@ -160,11 +186,33 @@ impl Gate<'_> {
     }
 
     fn metadata(&self) -> Arc<str> {
-        self.metadata.as_deref().unwrap_or(&NO_METADATA).clone()
+        self.metadata.as_ref().map_or(&*NO_METADATA, |kept| &kept.text).clone()
     }
 
-    pub(super) fn set_metadata(&mut self, metadata: Option<Arc<str>>) {
-        *self.metadata = metadata.map(Box::new);
+    /// The node has sent its metadata anew.
+    pub(super) fn renew_metadata(&mut self, sent: Option<Arc<str>>) -> Result<(), TooLong> {
+        let kept = match self.metadata.as_deref() {
+            Some(kept) if !kept.own().is_empty() => {
+                Some(Kept::merged(metadata::renew(sent.as_deref().unwrap_or("[]"), &kept.text, kept.own())))
+            }
+            _ => sent.map(Kept::new),
+        };
+        self.keep(kept)
+    }
+
+    /// The host sets members, of which the node hears nothing.
+    pub(super) fn set_metadata(&mut self, members: &str) -> Result<Result<(), TooLong>, NotMetadata> {
+        let (text, own) = self.metadata.as_deref().map_or(("[]", &[][..]), |kept| (&*kept.text, kept.own()));
+        let merged = metadata::set(text, own, members)?;
+        Ok(self.keep(Some(Kept::merged(merged))))
+    }
+
+    fn keep(&mut self, kept: Metadata) -> Result<(), TooLong> {
+        if kept.as_ref().is_some_and(|kept| kept.text.len() > metadata::MAX_METADATA_LEN) {
+            return Err(TooLong);
+        }
+        *self.metadata = kept;
+        Ok(())
     }
 }
 

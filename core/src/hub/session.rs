@@ -11,6 +11,7 @@ use super::rate::{Bucket, RateLimitBy};
 use super::replies::Replies;
 use super::wheel::{Key, Wheel};
 use super::{Counters, Hub, Node, Now, Timer};
+use crate::wire::control::RegisterError;
 use crate::wire::{self, Decoded, Dialect, Frame, FrameError, FrameType, code, control};
 use std::sync::Arc;
 
@@ -324,7 +325,10 @@ impl Session {
         if let Some(node) = cx.hub.node(&id).filter(|node| Arc::ptr_eq(node.link(), &self.link)) {
             let mut gate = node.gate();
             if gate.is_open() {
-                gate.set_metadata(metadata);
+                if gate.renew_metadata(metadata).is_err() {
+                    drop(gate);
+                    return self.refuse(cx, RegisterError::MetadataTooLong.code(), &RegisterError::MetadataTooLong.to_string());
+                }
                 drop(gate);
                 node.seen(cx.now);
                 cx.replies.registered(&id, node.channel_id(), protocol, cx.now);

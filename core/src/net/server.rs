@@ -281,14 +281,18 @@ fn limits(config: &ServerConfig) -> Limits {
     }
 }
 
+/// A server that lets in no more than this has not the limit that anybody would want.
+const FEW_CONNECTIONS: usize = 1000;
+
 /// How many connections fit under the descriptor limit, raised as far as the system lets us.
 fn effective_max_connections(wanted: usize) -> usize {
     let Some(limit) = raise_descriptor_limit() else {
         return wanted;
     };
     let possible = limit.saturating_sub(SPARE_DESCRIPTORS).max(1);
-    // The default asks for a million, so most machines lower it; where hardly anybody gets in, that is worth a warning.
-    if possible < wanted.min(1000) {
+    // Nobody has asked for the default's million, which most machines lower.
+    let is_wanted = wanted != ServerConfig::default().max_connections;
+    if possible < wanted && (is_wanted || possible < FEW_CONNECTIONS) {
         tracing::warn!(max_connections = possible, descriptors = limit, "max_connections lowered to what the descriptor limit allows");
     } else if possible < wanted {
         tracing::info!(max_connections = possible, descriptors = limit, "max_connections lowered to what the descriptor limit allows");

@@ -151,6 +151,29 @@ pub enum Request<'a> {
     },
     /// [`Reply::Done`]
     CloseDoor,
+    /// [`Reply::Done`]: sets members of a node's metadata, by a JSON object. `channel` names one registration, 0 whichever there is.
+    SetMetadata {
+        node: &'a str,
+        channel: u32,
+        members: &'a str,
+    },
+    /// [`Reply::Page`], as [`Request::Page`], of nodes whose metadata has all members of this JSON object.
+    Find {
+        after: Option<u64>,
+        limit: u32,
+        id_pattern: Option<&'a str>,
+        ip: Option<IpAddr>,
+        metadata: &'a str,
+    },
+}
+
+/// Requests that there are: the number of one that came later is not below.
+pub const REQUESTS: u32 = 16;
+
+/// The number of a request that this release does not know, if that is what the frame is.
+pub fn unknown_request(frame: &[u8]) -> Option<u32> {
+    let ((id, kind), _) = postcard::take_from_bytes::<(u32, u32)>(frame).ok()?;
+    (kind >= REQUESTS).then_some(id)
 }
 
 /// Nodes of one request. A frame of nothing but short ids would grow manifold when it is read.
@@ -300,6 +323,25 @@ pub enum Word {
         done: u32,
         begun: u32,
     },
+    /// The engine's log messages, please: one of the workers that say so gets each of them.
+    TakeLog,
+}
+
+/// A message of the engine's log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLine {
+    pub level: LogLevel,
+    pub message: String,
+    /// The inside of a JSON object; often empty.
+    pub context: String,
+}
+
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LogLevel {
+    Error,
+    Warning,
+    Info,
+    Debug,
 }
 
 /// What a frame for a worker is: its first byte.
@@ -313,6 +355,8 @@ pub enum News {
     Stopping,
     /// Nothing more comes.
     Finished,
+    /// A message of the engine's log.
+    Log,
 }
 
 impl News {
@@ -322,11 +366,12 @@ impl News {
             News::Batch => 1,
             News::Stopping => 2,
             News::Finished => 3,
+            News::Log => 4,
         }
     }
 
     pub fn from_code(code: u8) -> Option<News> {
-        [News::Part, News::Batch, News::Stopping, News::Finished].into_iter().find(|news| news.code() == code)
+        [News::Part, News::Batch, News::Stopping, News::Finished, News::Log].into_iter().find(|news| news.code() == code)
     }
 }
 
@@ -451,6 +496,14 @@ pub fn write_message(out: &mut Vec<u8>, message: &impl Serialize) {
 /// Appends a frame that holds nothing but what it is.
 pub fn write_news(out: &mut Vec<u8>, news: News) {
     write_frame(out, |out| out.push(news.code()));
+}
+
+/// Appends a frame with a message of the engine's log.
+pub fn write_log(out: &mut Vec<u8>, line: &LogLine) {
+    write_frame(out, |out| {
+        out.push(News::Log.code());
+        out.extend_from_slice(&encode(line));
+    });
 }
 
 /// Reads a message that takes exactly these bytes.

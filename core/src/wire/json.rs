@@ -4,6 +4,7 @@
 //! Knows nothing of frames.
 
 use super::scan;
+use indexmap::IndexMap;
 use std::borrow::Cow;
 
 /// How many arrays and objects may be open at once. PHP's default depth of 512 counts the scalar inside as well.
@@ -85,6 +86,46 @@ pub(super) fn members<'a, const N: usize>(text: &'a [u8], keys: [&str; N]) -> Re
     .ok_or(NotAnObject)?;
     reader.skip_space();
     if reader.at == text.len() { Ok(found) } else { Err(NotAnObject) }
+}
+
+/// All members of an object with their values as they stand in the text, the last of several of one key in the place of the first;
+/// those of an array have their places as keys.
+pub(super) fn entries(text: &str) -> Result<IndexMap<Cow<'_, str>, &str>, NotAnObject> {
+    let mut reader = Reader { text: text.as_bytes(), at: 0 };
+    let mut found = IndexMap::new();
+    reader.skip_space();
+    let end = match reader.peek() {
+        Some(b'{') => b'}',
+        Some(b'[') => b']',
+        _ => return Err(NotAnObject),
+    };
+    reader.at += 1;
+    reader.skip_space();
+    if !reader.take(end) {
+        loop {
+            let (key, value) = reader.entry((end == b']').then(|| found.len())).ok_or(NotAnObject)?;
+            found.insert(key, value);
+            reader.skip_space();
+            if reader.take(end) {
+                break;
+            }
+            if !reader.take(b',') {
+                return Err(NotAnObject);
+            }
+            reader.skip_space();
+        }
+    }
+    reader.skip_space();
+    if reader.at == text.len() { Ok(found) } else { Err(NotAnObject) }
+}
+
+/// A text that is one value and nothing else.
+pub(super) fn only_value(text: &str) -> Option<Value<'_>> {
+    let mut reader = Reader { text: text.as_bytes(), at: 0 };
+    reader.skip_space();
+    let value = reader.value(0)?;
+    reader.skip_space();
+    (reader.at == text.len()).then_some(value)
 }
 
 /// The inside of a string that holds `{"timestamp":1700000000.25}` as encoders write it; `None` is no verdict. Most frames of all are
@@ -199,6 +240,23 @@ impl<'a> Reader<'a> {
             self.take(b',').then_some(())?;
             self.skip_space();
         }
+    }
+
+    /// A member of an object, or the element of an array at `place`: the key, and the text of the value.
+    fn entry(&mut self, place: Option<usize>) -> Option<(Cow<'a, str>, &'a str)> {
+        let key = match place {
+            Some(place) => place.to_string().into(),
+            None => {
+                let key = self.string()?.text();
+                self.skip_space();
+                self.take(b':').then_some(())?;
+                self.skip_space();
+                key
+            }
+        };
+        let start = self.at;
+        self.value(1)?;
+        Some((key, self.text_from(start)?))
     }
 
     fn literal(&mut self, word: &str, value: Value<'a>) -> Option<Value<'a>> {

@@ -7,6 +7,7 @@ pub mod bus;
 pub mod code;
 pub mod control;
 mod json;
+pub mod metadata;
 mod php_cast;
 pub mod php_json;
 mod scan;

@@ -5,6 +5,8 @@
 //! protocol, does not read, or sends half of something loses its own connection and nothing else.
 
 pub(crate) mod dispatcher;
+mod log;
+pub mod places;
 mod session;
 pub(crate) mod socket;
 mod worker;
@@ -15,8 +17,9 @@ use crate::hub::dispatch::WorkerId;
 use crate::hub::journal::Journal;
 use crate::wire::bus::{Reply, Request, Role, Welcome};
 use dispatcher::Dispatcher;
+pub(crate) use log::LogPost;
 use session::{Caller, End};
-use socket::BusSocket;
+use socket::{BusSocket, SocketFile};
 use socket2::SockRef;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -30,7 +33,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::Builder;
 use tokio::sync::{Notify, watch};
 use tokio::task::{LocalSet, spawn_local};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 /// Connections at the same time; one more is refused.
 const MAX_CALLERS: usize = 4096;
@@ -46,6 +49,12 @@ const FINISH_TIME: Duration = Duration::from_secs(2);
 
 /// How long whoever is told to go may take to read that.
 const GOODBYE_TIME: Duration = Duration::from_millis(100);
+
+/// How often is looked whether the socket's file is still there.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long it is not said again that the file cannot be made again.
+const SILENT_TIME: Duration = Duration::from_secs(60);
 
 /// How long accepting pauses when no descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -77,6 +86,7 @@ enum Stage {
 pub(crate) struct BusServer {
     stage: Arc<watch::Sender<Stage>>,
     callers: Arc<AtomicUsize>,
+    log: Arc<LogPost>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -96,7 +106,8 @@ impl BusServer {
             .map_err(|error| Error::new(ErrorKind::Io, format!("Cannot start the bus: {error}")))?;
         let stage = Arc::new(watch::Sender::new(Stage::Open));
         let callers = Arc::new(AtomicUsize::new(0));
-        let (hall_stage, hall_callers) = (stage.clone(), callers.clone());
+        let log = Arc::new(LogPost::default());
+        let (hall_stage, hall_callers, hall_log) = (stage.clone(), callers.clone(), log.clone());
         let thread = spawn_thread("heartbus-bus".to_owned(), move || {
             let hall = Hall {
                 frame_cap: desk.welcome(0).frame_cap,
@@ -108,6 +119,7 @@ impl BusServer {
                 journal: RefCell::new(Journal::new(0)),
                 callers: hall_callers,
                 stage: hall_stage,
+                log: hall_log,
                 buffered: Cell::new(0),
                 next_worker: Cell::new(1),
                 workers: RefCell::default(),
@@ -117,12 +129,17 @@ impl BusServer {
             // A request that takes long is not waited for.
             runtime.shutdown_background();
         })?;
-        Ok(BusServer { stage, callers, thread: Mutex::new(Some(thread)) })
+        Ok(BusServer { stage, callers, log, thread: Mutex::new(Some(thread)) })
     }
 
     /// Open connections.
     pub(crate) fn callers(&self) -> usize {
         self.callers.load(Ordering::Relaxed)
+    }
+
+    /// The messages for a worker that takes them.
+    pub(crate) fn log(&self) -> &LogPost {
+        &self.log
     }
 
     /// Tells the workers that the server is stopping.
@@ -164,6 +181,7 @@ struct Hall {
     journal: RefCell<Journal>,
     callers: Arc<AtomicUsize>,
     stage: Arc<watch::Sender<Stage>>,
+    log: Arc<LogPost>,
     /// Bytes of incomplete frames, in all sessions together.
     buffered: Cell<usize>,
     next_worker: Cell<WorkerId>,
@@ -175,19 +193,20 @@ struct Hall {
 
 impl Hall {
     async fn run(self: Rc<Hall>, socket: BusSocket) {
-        let (listener, file) = socket.into_parts();
-        let listener = match UnixListener::from_std(listener) {
+        let (listener, mut file) = socket.into_parts();
+        let mut listener = match UnixListener::from_std(listener) {
             Ok(listener) => listener,
             Err(error) => return tracing::error!(%error, "The bus socket cannot be listened on"),
         };
         if let Some(dispatcher) = self.dispatcher.clone() {
             spawn_local(self.clone().wake_workers(dispatcher));
+            spawn_local(self.clone().wake_log_taker());
         }
         let mut stage = self.stage.subscribe();
         tokio::select! {
             // The sender cannot be gone: it is in here.
             _ = stage.wait_for(|stage| *stage >= Stage::Finishing) => {}
-            () = self.accept(&listener) => {}
+            () = self.accept(&mut listener, &mut file) => {}
         }
         self.finish().await;
         self.journal.borrow_mut().tell_counts();
@@ -197,20 +216,52 @@ impl Hall {
         drop(file);
     }
 
-    async fn accept(self: &Rc<Hall>, listener: &UnixListener) {
+    async fn accept(self: &Rc<Hall>, listener: &mut UnixListener, file: &mut SocketFile) {
         let mut warned: Option<Instant> = None;
+        let mut told: Option<Instant> = None;
+        let mut look = interval(LOOK_INTERVAL);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            match listener.accept().await {
-                Ok((stream, _)) => drop(spawn_local(self.clone().receive(stream))),
-                Err(error) => {
-                    // Tried ten times per second, and told every ten seconds.
-                    if warned.is_none_or(|warned| warned.elapsed() > 100 * ACCEPT_PAUSE) {
-                        warned = Some(Instant::now());
-                        tracing::warn!(%error, "The bus socket accepts nobody for a moment");
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => drop(spawn_local(self.clone().receive(stream))),
+                    Err(error) => {
+                        // Tried ten times per second, and told every ten seconds.
+                        if warned.is_none_or(|warned| warned.elapsed() > 100 * ACCEPT_PAUSE) {
+                            warned = Some(Instant::now());
+                            tracing::warn!(%error, "The bus socket accepts nobody for a moment");
+                        }
+                        sleep(ACCEPT_PAUSE).await;
                     }
-                    sleep(ACCEPT_PAUSE).await;
-                }
+                },
+                _ = look.tick() => if !file.is_there() {
+                    self.open_again(listener, file, &mut told).await;
+                },
             }
+        }
+    }
+
+    /// Somebody has removed the file: nobody new would find us.
+    async fn open_again(self: &Rc<Hall>, listener: &mut UnixListener, file: &mut SocketFile, told: &mut Option<Instant>) {
+        let opened = file.make_again().and_then(|opened| {
+            UnixListener::from_std(opened).map_err(|error| Error::new(ErrorKind::Io, format!("Cannot listen on the bus socket: {error}")))
+        });
+        match opened {
+            Ok(opened) => {
+                let old = std::mem::replace(listener, opened);
+                // Who came in time is let in.
+                while let Ok(Ok((stream, _))) = timeout(Duration::ZERO, old.accept()).await {
+                    drop(spawn_local(self.clone().receive(stream)));
+                }
+                let _ = SockRef::from(&old).shutdown(Shutdown::Both);
+                *told = None;
+                tracing::warn!(path = %file.path().display(), "The bus socket was removed: it is there again");
+            }
+            Err(error) if told.is_none_or(|told| told.elapsed() >= SILENT_TIME) => {
+                *told = Some(Instant::now());
+                tracing::error!(%error, "The bus socket was removed and cannot be made again: no process finds this server");
+            }
+            Err(_) => {}
         }
     }
 
@@ -242,6 +293,15 @@ impl Hall {
                 if let Some(session) = self.workers.borrow().get(&worker) {
                     session.notify_one();
                 }
+            }
+        }
+    }
+
+    async fn wake_log_taker(self: Rc<Hall>) {
+        loop {
+            self.log.arrived.notified().await;
+            if let Some(session) = self.log.taker().and_then(|worker| self.workers.borrow().get(&worker).cloned()) {
+                session.notify_one();
             }
         }
     }

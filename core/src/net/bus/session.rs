@@ -211,10 +211,11 @@ impl Caller {
 
     async fn answer(&mut self, frame: BytesMut) -> Result<(), End> {
         let is_owner = self.is_owner();
-        // A block of its own: what was decoded is not kept while somebody waits for a thread.
-        let (id, answered) = {
-            let Ask { id, request } = wire::decode(&frame)?;
-            (id, (!takes_long(&request, frame.len())).then(|| self.hall.desk.answer(&request, is_owner)))
+        // What was decoded is not kept while somebody waits for a thread.
+        let (id, answered) = match wire::decode(&frame) {
+            Ok(Ask { id, request }) => (id, (!takes_long(&request, frame.len())).then(|| self.hall.desk.answer(&request, is_owner))),
+            // From a caller that is newer than we are: he can do without.
+            Err(broken) => (wire::unknown_request(&frame).ok_or(broken)?, Some(Err(unknown_request()))),
         };
         let result = match answered {
             Some(result) => result,
@@ -370,7 +371,11 @@ fn takes_long(request: &Request<'_>, bytes: usize) -> bool {
     match request {
         Request::SendMany { nodes, .. } if nodes.len() > FEW_NODES => true,
         Request::Page { limit, id_pattern: None, ip: None, .. } if *limit as usize <= SHORT_PAGE => bytes > SHORT_REQUEST,
-        Request::Broadcast { .. } | Request::Page { .. } | Request::NodeOfConnection { .. } | Request::Connections { .. } => true,
+        Request::Broadcast { .. }
+        | Request::Page { .. }
+        | Request::Find { .. }
+        | Request::NodeOfConnection { .. }
+        | Request::Connections { .. } => true,
         _ => bytes > SHORT_REQUEST,
     }
 }
@@ -380,6 +385,11 @@ fn answer_frame(desk: &dyn Desk, frame: &[u8], is_owner: bool) -> Result<wire::R
         Ok(Ask { request, .. }) => desk.answer(&request, is_owner),
         Err(broken) => Err(Error::new(ErrorKind::Protocol, broken.to_string())),
     }
+}
+
+fn unknown_request() -> Error {
+    let text = format!("The engine (Heartbus {}) does not know this request: it is older than who asks", env!("CARGO_PKG_VERSION"));
+    Error::new(ErrorKind::Protocol, text)
 }
 
 fn fault_of(error: Error) -> Fault {

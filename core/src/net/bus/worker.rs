@@ -84,6 +84,11 @@ async fn attend(caller: &mut Caller, place: &mut Place, wake: &Notify) -> Result
         {
             batches.write(&mut caller.output, &batch, hall.clock.now());
         }
+        while caller.backlog() < OUTPUT_BYTES
+            && let Some(line) = hall.log.next(worker)
+        {
+            wire::write_log(&mut caller.output, &line);
+        }
         hall.progress.notify_one();
         let now = *stage.borrow_and_update();
         if now != Stage::Open && !was_told {
@@ -124,6 +129,7 @@ impl Place {
             (Word::Leave, State::Attached | State::Gone) => self.state = State::Gone,
             (Word::Leave, _) => {
                 self.state = State::Leaving;
+                self.hall.log.remove_taker(worker);
                 self.dispatcher.with(|dispatch| dispatch.leave(worker));
             }
             (_, State::Attached | State::Gone) => return Err(Broken("it spoke before it was ready")),
@@ -148,6 +154,8 @@ impl Place {
                     tracing::warn!(worker, channel, "A worker watches no more channels");
                 }
             }
+            (Word::TakeLog, State::Leaving) => {}
+            (Word::TakeLog, _) => self.hall.log.add_taker(worker),
             (Word::Unwatch { channel }, _) => self.dispatcher.with(|dispatch| dispatch.unwatch(worker, channel)),
         }
         Ok(())
@@ -164,6 +172,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.hall.log.remove_taker(self.worker);
         self.hall.workers.borrow_mut().remove(&self.worker);
         self.dispatcher.with(|dispatch| dispatch.remove(self.worker));
         self.hall.progress.notify_one();
