@@ -1,7 +1,8 @@
-//! What a `HeartbeatServer` stands on: the engine in this process, or the one next door that this process is a worker of.
+//! What a `HeartbeatServer` stands on: the engine in this process, the one next door that this process is a worker of, or one
+//! that it only asks.
 //!
-//! Both answer the same questions. Next door an answer is one round trip over the bus socket, and a node is known by a
-//! copy of its record.
+//! All answer the same questions. Over the bus socket an answer is one round trip, and a node is known by a copy of its
+//! record.
 
 use heartbus_core::bus::{Attachment, Bus, Phase};
 use heartbus_core::engine::{Engine, Stats};
@@ -62,31 +63,53 @@ type Page = (Vec<Registration>, Option<u64>);
 pub enum Backend {
     Here(Box<Engine>),
     NextDoor(Box<NextDoor>),
+    /// Asked by a process that is none of the server's.
+    Elsewhere(Box<Line>),
 }
 
 /// The two connections of a worker.
 pub struct NextDoor {
     pub attachment: RefCell<Attachment>,
-    bus: RefCell<Bus>,
+    line: Line,
     /// What `start` subscribed to is known.
     pub is_ready: Cell<bool>,
-    /// Answered last: what is left to say once the engine is gone.
-    last: Cell<Stats>,
 }
 
 impl NextDoor {
     pub fn attach(path: &Path) -> Result<NextDoor, Error> {
         let attachment = RefCell::new(Attachment::attach(path, ANSWER_TIME)?);
-        let bus = RefCell::new(Bus::connect(path, ANSWER_TIME)?);
-        Ok(NextDoor { attachment, bus, is_ready: Cell::new(false), last: Cell::default() })
+        let line = Line { bus: RefCell::new(Bus::connect(path, ANSWER_TIME)?), last: Cell::default(), is_worker: true };
+        Ok(NextDoor { attachment, line, is_ready: Cell::new(false) })
     }
 
     pub fn phase(&self) -> Phase {
         self.attachment.borrow().phase()
     }
+}
+
+/// A connection that questions go over.
+pub struct Line {
+    bus: RefCell<Bus>,
+    /// Answered last: what is left to say once the engine is gone.
+    last: Cell<Stats>,
+    /// A worker's engine that is gone has nothing any more, and comes back; to others that would be a wrong answer.
+    is_worker: bool,
+}
+
+impl Line {
+    pub fn of_asker(bus: Bus) -> Line {
+        Line { bus: RefCell::new(bus), last: Cell::default(), is_worker: false }
+    }
+
+    fn ask<T>(&self, question: impl FnOnce(&mut Bus) -> Result<T, Error>) -> Result<T, Error> {
+        question(&mut self.bus.borrow_mut()).map_err(|error| match is_gone(&error) && !self.is_worker {
+            true => Error::new(ErrorKind::WrongProcess, format!("The server runs in other processes, and cannot be asked: {error}")),
+            false => error,
+        })
+    }
 
     fn stats(&self) -> Result<Stats, Error> {
-        match self.bus.borrow_mut().stats() {
+        match self.ask(Bus::stats) {
             Ok(answer) => self.last.set(answer.stats),
             Err(error) if is_gone(&error) => {}
             Err(error) => return Err(error),
@@ -95,7 +118,7 @@ impl NextDoor {
     }
 
     fn page(&self, after: Option<u64>, size: u32) -> Result<Page, Error> {
-        let (page, next) = self.bus.borrow_mut().page(after, size, None, None)?;
+        let (page, next) = self.ask(|bus| bus.page(after, size, None, None))?;
         Ok((page.into_iter().map(|info| Registration::NextDoor(Arc::new(info))).collect(), next))
     }
 
@@ -110,6 +133,12 @@ impl NextDoor {
             after = next;
         }
     }
+}
+
+/// Where questions go.
+enum Way<'a> {
+    Engine(&'a Engine),
+    Line(&'a Line),
 }
 
 /// There is no engine to ask, or it ends.
@@ -130,10 +159,19 @@ fn next_door(info: Option<NodeInfo>) -> Option<Registration> {
 }
 
 impl Backend {
+    fn way(&self) -> Way<'_> {
+        match self {
+            Backend::Here(engine) => Way::Engine(engine),
+            Backend::NextDoor(next_door) => Way::Line(&next_door.line),
+            Backend::Elsewhere(line) => Way::Line(line),
+        }
+    }
+
     pub fn is_own_process(&self) -> bool {
         match self {
             Backend::Here(engine) => engine.is_own_process(),
             Backend::NextDoor(worker) => worker.attachment.borrow().is_own_process(),
+            Backend::Elsewhere(line) => line.bus.borrow().is_own_process(),
         }
     }
 
@@ -141,88 +179,96 @@ impl Backend {
         match self {
             Backend::Here(engine) => engine.is_stopped(),
             Backend::NextDoor(worker) => matches!(worker.phase(), Phase::Finished | Phase::Lost),
+            Backend::Elsewhere(_) => false,
         }
     }
 
     pub fn send_to(&self, node_id: &str, data: &[u8], channel_id: u32) -> Result<(), Error> {
-        match self {
-            Backend::Here(engine) => engine.send_to(node_id, data, channel_id),
-            Backend::NextDoor(worker) => worker.bus.borrow_mut().send_to(node_id, data, channel_id),
+        match self.way() {
+            Way::Engine(engine) => engine.send_to(node_id, data, channel_id),
+            Way::Line(line) => line.ask(|bus| bus.send_to(node_id, data, channel_id)),
         }
     }
 
     pub fn broadcast(&self, data: &[u8]) -> Result<usize, Error> {
-        match self {
-            Backend::Here(engine) => engine.broadcast(data),
-            Backend::NextDoor(worker) => worker.bus.borrow_mut().broadcast(data),
+        match self.way() {
+            Way::Engine(engine) => engine.broadcast(data),
+            Way::Line(line) => line.ask(|bus| bus.broadcast(data)),
         }
     }
 
     pub fn disconnect(&self, node_id: &str) -> Result<(), Error> {
-        match self {
-            Backend::Here(engine) => engine.disconnect(node_id),
-            Backend::NextDoor(worker) => worker.bus.borrow_mut().disconnect(node_id),
+        match self.way() {
+            Way::Engine(engine) => engine.disconnect(node_id),
+            Way::Line(line) => line.ask(|bus| bus.disconnect(node_id)),
         }
     }
 
     pub fn keep_alive(&self, node_id: &str) -> Result<(), Error> {
-        match self {
-            Backend::Here(engine) => engine.keep_alive(node_id),
-            Backend::NextDoor(worker) => worker.bus.borrow_mut().keep_alive(node_id),
+        match self.way() {
+            Way::Engine(engine) => engine.keep_alive(node_id),
+            Way::Line(line) => line.ask(|bus| bus.keep_alive(node_id)),
+        }
+    }
+
+    pub fn set_metadata(&self, node_id: &str, channel_id: u32, members: &str) -> Result<(), Error> {
+        match self.way() {
+            Way::Engine(engine) => engine.set_metadata(node_id, channel_id, members),
+            Way::Line(line) => line.ask(|bus| bus.set_metadata(node_id, channel_id, members)),
         }
     }
 
     pub fn set_heartbeat_timeout(&self, timeout: Duration) -> Result<(), Error> {
-        match self {
-            Backend::Here(engine) => engine.set_heartbeat_timeout(timeout),
-            Backend::NextDoor(worker) => worker.bus.borrow_mut().set_heartbeat_timeout(timeout),
+        match self.way() {
+            Way::Engine(engine) => engine.set_heartbeat_timeout(timeout),
+            Way::Line(line) => line.ask(|bus| bus.set_heartbeat_timeout(timeout)),
         }
     }
 
     pub fn node(&self, node_id: &str) -> Result<Option<Registration>, Error> {
-        match self {
-            Backend::Here(engine) => Ok(engine.node(node_id).map(Registration::Here)),
-            Backend::NextDoor(worker) => or_default(worker.bus.borrow_mut().node(node_id).map(next_door)),
+        match self.way() {
+            Way::Engine(engine) => Ok(engine.node(node_id).map(Registration::Here)),
+            Way::Line(line) => or_default(line.ask(|bus| bus.node(node_id)).map(next_door)),
         }
     }
 
     pub fn node_of_channel(&self, channel_id: u32) -> Result<Option<Registration>, Error> {
-        match self {
-            Backend::Here(engine) => Ok(engine.node_of_channel(channel_id).map(Registration::Here)),
-            Backend::NextDoor(worker) => or_default(worker.bus.borrow_mut().node_of_channel(channel_id).map(next_door)),
+        match self.way() {
+            Way::Engine(engine) => Ok(engine.node_of_channel(channel_id).map(Registration::Here)),
+            Way::Line(line) => or_default(line.ask(|bus| bus.node_of_channel(channel_id)).map(next_door)),
         }
     }
 
     pub fn node_of_connection(&self, connection_id: u64) -> Result<Option<Registration>, Error> {
-        match self {
-            Backend::Here(engine) => Ok(engine.node_of_connection(connection_id).map(Registration::Here)),
-            Backend::NextDoor(worker) => or_default(worker.bus.borrow_mut().node_of_connection(connection_id).map(next_door)),
+        match self.way() {
+            Way::Engine(engine) => Ok(engine.node_of_connection(connection_id).map(Registration::Here)),
+            Way::Line(line) => or_default(line.ask(|bus| bus.node_of_connection(connection_id)).map(next_door)),
         }
     }
 
     pub fn nodes(&self) -> Result<Vec<Registration>, Error> {
-        match self {
-            Backend::Here(engine) => Ok(engine.nodes(usize::MAX).into_iter().map(Registration::Here).collect()),
-            Backend::NextDoor(worker) => or_default(worker.all_nodes()),
+        match self.way() {
+            Way::Engine(engine) => Ok(engine.nodes(usize::MAX).into_iter().map(Registration::Here).collect()),
+            Way::Line(line) => or_default(line.all_nodes()),
         }
     }
 
     pub fn page(&self, after: Option<u64>, size: u32) -> Result<Page, Error> {
-        match self {
-            Backend::Here(engine) => {
+        match self.way() {
+            Way::Engine(engine) => {
                 let (page, next) = engine.page(after, size as usize);
                 Ok((page.into_iter().map(Registration::Here).collect(), next))
             }
-            Backend::NextDoor(worker) => or_default(worker.page(after, size)),
+            Way::Line(line) => or_default(line.page(after, size)),
         }
     }
 
     /// What is known of a registration: at this moment where the engine is here, else when it was told.
     pub fn info<'a>(&self, about: &'a Registration) -> Cow<'a, NodeInfo> {
-        match (self, about) {
-            (Backend::Here(engine), Registration::Here(node)) => Cow::Owned(node.info(engine.now())),
+        match (self.way(), about) {
+            (Way::Engine(engine), Registration::Here(node)) => Cow::Owned(node.info(engine.now())),
             (_, Registration::NextDoor(info)) => Cow::Borrowed(&**info),
-            (Backend::NextDoor(_), Registration::Here(_)) => unreachable!("a worker knows no node but by its copies"),
+            (Way::Line(_), Registration::Here(_)) => unreachable!("a worker knows no node but by its copies"),
         }
     }
 
@@ -234,16 +280,16 @@ impl Backend {
     }
 
     pub fn stats(&self) -> Result<Stats, Error> {
-        match self {
-            Backend::Here(engine) => Ok(engine.stats()),
-            Backend::NextDoor(worker) => worker.stats(),
+        match self.way() {
+            Way::Engine(engine) => Ok(engine.stats()),
+            Way::Line(line) => line.stats(),
         }
     }
 
     pub fn timings(&self) -> Result<Timings, Error> {
-        match self {
-            Backend::Here(engine) => Ok(engine.timings()),
-            Backend::NextDoor(worker) => or_default(worker.bus.borrow_mut().stats().map(|answer| answer.timings)),
+        match self.way() {
+            Way::Engine(engine) => Ok(engine.timings()),
+            Way::Line(line) => or_default(line.ask(Bus::stats).map(|answer| answer.timings)),
         }
     }
 }

@@ -7,26 +7,26 @@
 use crate::arguments;
 use crate::classes::future;
 use crate::classes::waiting::{Suspension, Timer};
-use crate::config::Loop;
+use crate::config::{self, Loop};
 use crate::declare::Declare;
 use crate::exception;
 use crate::host::Host;
 use crate::info;
-use crate::node;
+use crate::live;
 use crate::php::{self, Call, Native, Outcome, Thrown, bytes, map, text, value};
 use crate::shim;
 use crate::statistics;
 use ext_php_rs::builders::ClassBuilder;
 use ext_php_rs::error::Result;
 use ext_php_rs::ffi::{zend_class_entry, zend_object_handlers, zend_string};
-use ext_php_rs::types::{ZendHashTable, Zval};
+use ext_php_rs::types::{ArrayKey, ZendHashTable, Zval};
 use heartbus_core::bus::{self, Reply, Request};
 use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::metrics;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::ptr;
 use std::rc::Rc;
 use std::sync::OnceLock;
@@ -44,7 +44,8 @@ const PAGE: i64 = 100;
 const MAX_PAGE: i64 = 1000;
 
 thread_local! {
-    static LINES: RefCell<HashMap<PathBuf, Rc<Line>>> = RefCell::default();
+    /// By what was asked for: a path, or the name of a server.
+    static LINES: RefCell<HashMap<String, Rc<Line>>> = RefCell::default();
 }
 
 /// A connection to one server.
@@ -84,6 +85,7 @@ pub fn register() -> Result<()> {
         .declare(r"node(string $nodeId): ?PfinalClub\AsyncioHeartbeat\Node\Node", find_node)
         .declare("nodes(array $filter = [], ?int $page = null, int $limit = 100): array", nodes)
         .declare("isOnline(string $nodeId): bool", is_online)
+        .declare("setMetadata(string $nodeId, array $metadata): bool", set_metadata)
         .declare("stats(): array", stats)
         .declare("metrics(): string", metrics_text)
         .declare("getSocket(): string", get_socket)
@@ -122,35 +124,31 @@ fn connect(call: &mut Call) -> Outcome {
 
 /// The connection that this process has, or a new one.
 fn line(socket: Option<String>, timeout: Duration) -> std::result::Result<Rc<Line>, Error> {
-    let paths = match &socket {
-        Some(path) if path.starts_with('/') => vec![PathBuf::from(path)],
-        // The name of a server.
-        Some(name) => {
-            bus::check_name(name)?;
-            bus::default_paths(name)
-        }
-        None => bus::default_paths(crate::heartbeat_server::WORKER),
-    };
+    let wanted = socket.unwrap_or_else(|| crate::heartbeat_server::WORKER.into());
+    let is_path = wanted.starts_with('/');
+    if !is_path {
+        bus::check_name(&wanted)?;
+    }
     let known = LINES.with_borrow_mut(|lines| {
         lines.retain(|_, line| line.bus.try_borrow().is_err() || line.bus.borrow().is_own_process());
-        paths.iter().find_map(|path| lines.get(path).cloned())
+        lines.get(&wanted).cloned()
     });
-    if let Some(line) = known {
+    // A server of that name which is gone may be found elsewhere by now.
+    if let Some(line) = known.filter(|line| is_path || line.stands()) {
         return Ok(line);
     }
-    let bus = match &socket {
-        Some(path) if path.starts_with('/') => bus::Bus::connect(Path::new(path), timeout),
-        name => bus::Bus::find(name.as_deref().unwrap_or(crate::heartbeat_server::WORKER), timeout),
-    }?;
-    let path = bus.path().to_owned();
-    let line = Rc::new(Line { bus: RefCell::new(bus), waiting: RefCell::default(), answers: RefCell::default() });
+    let found = if is_path { bus::Bus::connect(Path::new(&wanted), timeout) } else { bus::Bus::find(&wanted, timeout) }?;
     LINES.with_borrow_mut(|lines| {
+        // A server has one connection, whatever it is called; one that ended is made again by itself.
+        let same = lines.values().find(|line| line.bus.try_borrow().is_ok_and(|bus| bus.path() == found.path())).cloned();
+        let line =
+            same.unwrap_or_else(|| Rc::new(Line { bus: RefCell::new(found), waiting: RefCell::default(), answers: RefCell::default() }));
         if lines.len() >= MAX_LINES {
             lines.clear();
         }
-        lines.insert(path, line.clone());
-    });
-    Ok(line)
+        lines.insert(wanted, line.clone());
+        Ok(line)
+    })
 }
 
 fn send_to(call: &mut Call) -> Outcome {
@@ -223,10 +221,38 @@ fn node_of(call: &mut Call) -> Outcome<Option<bus::NodeInfo>> {
 
 fn find_node(call: &mut Call) -> Outcome {
     *call.result = match node_of(call)? {
-        Some(info) => node::create(&info)?,
+        Some(info) => live::node_of_bus(&call.held::<Bus>()?, &info)?,
         None => Zval::null(),
     };
     Ok(())
+}
+
+fn set_metadata(call: &mut Call) -> Outcome {
+    let (mut node_id, mut metadata) = (ptr::null_mut::<zend_string>(), ptr::null_mut::<Zval>());
+    arguments!(call, c"Sa", node_id, metadata)?;
+    let bus = call.held::<Bus>()?;
+    // SAFETY: an argument of this call.
+    let members = unsafe { metadata.as_ref() }.and_then(Zval::array).map_or_else(|| Ok("{}".into()), members_of)?;
+    let set = match std::str::from_utf8(bytes(node_id)) {
+        Ok(node) => match bus.set_metadata(node, 0, &members)? {
+            Err(error) if error.kind == ErrorKind::NotFound => false,
+            set => answered(set.map(|()| true))?,
+        },
+        Err(_) => false,
+    };
+    call.result.set_bool(set);
+    Ok(())
+}
+
+fn members_of(array: &ZendHashTable) -> Outcome<String> {
+    config::members(array.iter().map(|(key, member)| (key_of(&key), member.dereference())))
+}
+
+fn key_of(key: &ArrayKey) -> Zval {
+    match key {
+        ArrayKey::Long(number) => value(*number),
+        other => text(other.to_string()),
+    }
 }
 
 fn is_online(call: &mut Call) -> Outcome {
@@ -240,7 +266,7 @@ fn nodes(call: &mut Call) -> Outcome {
     arguments!(call, c"|azl", filter, page, limit)?;
     let bus = call.held::<Bus>()?;
     // SAFETY: an argument of this call, or null when it was left out.
-    let (pattern, ip) = unsafe { filter.as_ref() }.and_then(Zval::array).map_or(Ok((None, None)), read_filter)?;
+    let filter = unsafe { filter.as_ref() }.and_then(Zval::array).map_or_else(|| Ok(Filter::default()), read_filter)?;
     // SAFETY: as above.
     let after = match unsafe { page.as_ref() }.map(Zval::dereference).filter(|page| !page.is_null()) {
         None => None,
@@ -258,31 +284,49 @@ fn nodes(call: &mut Call) -> Outcome {
     if !(1..=MAX_PAGE).contains(&limit) {
         return Err(exception::invalid_argument(&format!("A page has 1 to {MAX_PAGE} nodes, not {limit}")));
     }
-    let request = Request::Page { after, limit: limit as u32, id_pattern: pattern.as_deref(), ip };
-    let Reply::Page { nodes, next } = answered(bus.ask(&request)?)? else {
-        return Err(exception::fail(ErrorKind::Protocol, "The engine gave another answer than it was asked for"));
+    let Filter { pattern, ip, metadata } = &filter;
+    let (id_pattern, ip, limit) = (pattern.as_deref(), *ip, limit as u32);
+    let request = match metadata {
+        None => Request::Page { after, limit, id_pattern, ip },
+        Some(metadata) => Request::Find { after, limit, id_pattern, ip, metadata },
     };
-    let nodes: Vec<Zval> = nodes.iter().map(node::create).collect::<Outcome<_>>()?;
+    let (found, next) = answered(bus.ask(&request)?.and_then(Reply::page))?;
+    let nodes = found.iter().map(|info| live::node_of_bus(&bus, info)).collect::<Outcome<Vec<Zval>>>()?;
     *call.result = map([("nodes", value(nodes)), ("next", next.map_or_else(Zval::null, |next| value(next as i64)))]);
     Ok(())
 }
 
-/// `id`: a pattern with `*` and `?`; `ip`: an address.
-fn read_filter(filter: &ZendHashTable) -> Outcome<(Option<String>, Option<IpAddr>)> {
-    let (mut pattern, mut ip) = (None, None);
-    for (key, given) in filter {
-        let text = given.dereference().string();
-        match (key.to_string().as_str(), text) {
-            ("id", Some(text)) => pattern = Some(text),
+/// Which nodes a page is to have.
+#[derive(Default)]
+struct Filter {
+    /// With `*` and `?`.
+    pattern: Option<String>,
+    ip: Option<IpAddr>,
+    /// Members that the metadata must have, as the text of a JSON object.
+    metadata: Option<String>,
+}
+
+fn read_filter(given: &ZendHashTable) -> Outcome<Filter> {
+    let mut filter = Filter::default();
+    for (key, given) in given {
+        let given = given.dereference();
+        match (key.to_string().as_str(), given.string()) {
+            ("id", Some(text)) => filter.pattern = Some(text),
             ("ip", Some(text)) => match text.parse() {
-                Ok(address) => ip = Some(address),
+                Ok(address) => filter.ip = Some(address),
                 Err(_) => return Err(exception::invalid_argument(&format!("The filter 'ip' is no IP address: {text}"))),
             },
             ("id" | "ip", None) => return Err(exception::invalid_argument(&format!("The filter '{key}' must be a string"))),
-            _ => return Err(exception::invalid_argument(&format!("Unknown filter: {key} (there are: id, ip)"))),
+            ("metadata", _) => match given.array() {
+                // No member is wanted: every node has that.
+                Some(members) if members.is_empty() => {}
+                Some(members) => filter.metadata = Some(members_of(members)?),
+                None => return Err(exception::invalid_argument("The filter 'metadata' must be an array")),
+            },
+            _ => return Err(exception::invalid_argument(&format!("Unknown filter: {key} (there are: id, ip, metadata)"))),
         }
     }
-    Ok((pattern, ip))
+    Ok(filter)
 }
 
 fn stats(call: &mut Call) -> Outcome {
@@ -341,6 +385,11 @@ fn found(answer: Answer) -> Outcome<Option<Reply>> {
 // ---- behaviour ----
 
 impl Bus {
+    /// Sets members of a node's metadata: of this registration, or of whichever there is.
+    pub fn set_metadata(&self, node: &str, channel: u32, members: &str) -> Outcome<std::result::Result<(), Error>> {
+        Ok(self.ask(&Request::SetMetadata { node, channel, members })?.and_then(Reply::done))
+    }
+
     fn ask(&self, request: &Request) -> Outcome<Answer> {
         let number = {
             let mut bus = self.line.bus.borrow_mut();
@@ -365,6 +414,17 @@ impl Bus {
 }
 
 impl Line {
+    /// Whether the connection is still there, as far as one can see.
+    fn stands(&self) -> bool {
+        let Ok(mut bus) = self.bus.try_borrow_mut() else { return true };
+        // Its end has arrived, maybe; what else has is for those who wait.
+        let _ = bus.receive();
+        let stands = bus.as_fd().is_some();
+        drop(bus);
+        self.let_others_look();
+        stands
+    }
+
     fn suspend_until(&self, number: u32, suspension: &Suspension, timeout: Duration) -> Outcome<Answer> {
         let host = Host::current();
         if !host.is_looping() {

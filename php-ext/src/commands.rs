@@ -1,13 +1,18 @@
 //! What Workerman's commands `status`, `connections`, `stop -g` and `reload -g` ask of the servers in a worker.
 
+use crate::arguments;
 use crate::backend::Backend;
 use crate::host::Host;
 use crate::php::{Call, Outcome, map, text, value};
 use ext_php_rs::types::{ZendHashTable, Zval};
+use std::cmp::Ordering;
 use std::rc::Rc;
 
 /// Rows that `connections` shows.
 const ROWS: usize = 1000;
+
+/// Connections that the log names.
+const SHOWN: usize = 5;
 
 /// Of this process: an engine next door is asked in its own.
 fn engines() -> impl Iterator<Item = Rc<Backend>> {
@@ -69,6 +74,41 @@ pub fn close_doors(_: &mut Call) -> Outcome {
         if let Backend::Here(engine) = &*engine {
             engine.close_door();
         }
+    }
+    Ok(())
+}
+
+/// How many seconds a graceful stop waits for those who stay; null: without end. Asked when it begins.
+pub fn patience(call: &mut Call) -> Outcome {
+    let servers = Host::current().running_servers();
+    let longest = servers.iter().map(|server| server.stop_timeout()).max_by(|one, other| match (one, other) {
+        (None, None) => Ordering::Equal,
+        (None, Some(_)) => Ordering::Greater,
+        (Some(_), None) => Ordering::Less,
+        (Some(one), Some(other)) => one.cmp(other),
+    });
+    *call.result = longest.flatten().map_or_else(Zval::null, |longest| value(longest.as_secs_f64()));
+    Ok(())
+}
+
+/// Says whom a graceful stop waits for: connections of the engine's, `own` ones of the application's in this process.
+pub fn waits(call: &mut Call) -> Outcome {
+    let (mut own, mut is_over) = (0i64, false);
+    arguments!(call, c"lb", own, is_over)?;
+    let (mut connections, mut some) = (0, Vec::new());
+    for engine in engines() {
+        let Backend::Here(engine) = &*engine else { continue };
+        connections += engine.stats().connections_active;
+        some.extend(engine.connections(SHOWN).into_iter().map(|found| {
+            let peer = found.peer.to_string();
+            found.first_node.map_or_else(|| peer.clone(), |node| format!("{node} ({peer})"))
+        }));
+    }
+    some.truncate(SHOWN);
+    let some = some.join(", ");
+    match is_over {
+        false => tracing::warn!(connections, own, some, "A graceful stop waits for connections"),
+        true => tracing::warn!(connections, own, some, "A graceful stop has waited long enough: these connections are closed"),
     }
     Ok(())
 }

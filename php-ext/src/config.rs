@@ -49,6 +49,9 @@ pub fn loop_names() -> String {
 /// More processes than this help nobody.
 const MAX_WORKERS: i64 = 256;
 
+/// What a graceful stop grants to those who stay: as long as service managers wait, more or less.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Longer times than this are all the same.
 const YEAR: f64 = 365.0 * 24.0 * 3600.0;
 
@@ -67,6 +70,11 @@ pub struct Server {
     pub bus: BusSocket,
     /// The group whose processes may use the bus socket as well.
     pub bus_group: Option<String>,
+    /// The user and the group of its processes, under Workerman.
+    pub user: Option<String>,
+    pub group: Option<String>,
+    /// How long a graceful stop waits for connections; none: without end.
+    pub stop_timeout: Option<Duration>,
     /// What a worker's full queue does with its oldest data; else it refuses the newest.
     pub drops_oldest: bool,
     pub engine: ServerConfig,
@@ -186,6 +194,8 @@ fn read_server(host: &str, port: i64, keys: &Keys) -> Checked<Server> {
     }
     let bus = keys.bus()?;
     let bus_group = keys.text("bus_group")?;
+    let (user, group) = (keys.text("user")?, keys.text("group")?);
+    let stop_timeout = keys.stop_timeout()?;
     let drops_oldest = keys.choice("inbox_policy", &[("reject", false), ("drop_oldest", true)])?.unwrap_or_default();
     let log = keys.log()?;
 
@@ -211,6 +221,9 @@ fn read_server(host: &str, port: i64, keys: &Keys) -> Checked<Server> {
         name,
         bus,
         bus_group,
+        user: user.filter(|name| !name.is_empty()),
+        group: group.filter(|name| !name.is_empty()),
+        stop_timeout,
         drops_oldest,
         engine: ServerConfig { rate_limit, ..engine },
         inbox,
@@ -268,6 +281,21 @@ pub fn metadata(array: &Zval) -> Outcome<String> {
     encode_metadata(array).map_err(thrown)
 }
 
+/// Members of metadata, by their keys, as the text of a JSON object. May run PHP code, as above.
+pub fn members<'a>(entries: impl IntoIterator<Item = (Zval, &'a Zval)>) -> Outcome<String> {
+    let mut text = String::from("{");
+    for (key, value) in entries {
+        let key = encode_metadata(&key).map_err(thrown)?;
+        // A number is the key of an array, and a text in JSON.
+        let key = if key.starts_with('"') { key } else { format!("\"{key}\"") };
+        let value = encode_metadata(value).map_err(thrown)?;
+        let comma = if text.len() > 1 { "," } else { "" };
+        text.push_str(&format!("{comma}{key}:{value}"));
+    }
+    text.push('}');
+    Ok(text)
+}
+
 fn encode_metadata(array: &Zval) -> Checked<String> {
     match json_encode(array)?.and_then(|json| json.string()) {
         Some(json) => Ok(json),
@@ -320,6 +348,14 @@ impl<'a> Keys<'a> {
                 Some(number) => Ok(Some(seconds(number))),
                 None => fault(format!("{key} must be a number of seconds greater than 0")),
             },
+        }
+    }
+
+    fn stop_timeout(&self) -> Checked<Option<Duration>> {
+        let Some(value) = self.value("stop_timeout") else { return Ok(Some(STOP_TIMEOUT)) };
+        match numeric(value).filter(|number| *number >= 0.0) {
+            Some(number) => Ok((number > 0.0).then(|| seconds(number))),
+            None => fault("stop_timeout must be a number of seconds, or 0 for no limit"),
         }
     }
 

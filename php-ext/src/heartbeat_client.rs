@@ -96,6 +96,8 @@ pub fn register() -> Result<()> {
         .declare("private static statistics(): array", commands::statistics)
         .declare("private static connections(): array", commands::connections)
         .declare("private static closeDoors(): void", commands::close_doors)
+        .declare("private static patience(): ?float", commands::patience)
+        .declare("private static waits(int $own, bool $isOver): void", commands::waits)
         .declare("private static stopServers(): void", commands::stop_servers)
         .registration(|class, arguments| {
             std::mem::forget(arguments);
@@ -345,6 +347,8 @@ pub fn host_closures() -> HostClosures {
         statistics: static_method("statistics"),
         connections: static_method("connections"),
         close_doors: static_method("closedoors"),
+        patience: static_method("patience"),
+        waits: static_method("waits"),
         stop: static_method("stopservers"),
     }
 }

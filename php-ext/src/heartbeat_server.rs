@@ -2,31 +2,23 @@
 
 use crate::arguments;
 use crate::backend::Backend;
-use crate::classes::invoke;
-use crate::config::{self, Loop};
+use crate::config;
 use crate::declare::Declare;
 use crate::exception;
-use crate::host::{Host, Source, Watcher};
+use crate::host::Host;
 use crate::live::Views;
-use crate::php::{self, Call, Callable, Native, Outcome, Thrown, bytes, map, object, text, value};
-use crate::shim;
+use crate::php::{self, Call, Callable, Native, Outcome, bytes, map, text, value};
 use crate::statistics;
 use crate::timers::Timers;
-use crate::workerman::{ServerClosures, WorkerClosures, Workerman};
 use ext_php_rs::builders::ClassBuilder;
 use ext_php_rs::error::Result;
-use ext_php_rs::ffi::{zend_class_entry, zend_object, zend_object_handlers, zend_string};
+use ext_php_rs::ffi::{zend_class_entry, zend_object_handlers, zend_string};
 use ext_php_rs::types::{ZendHashTable, Zval};
-use heartbus_core::bus;
-use heartbus_core::config::{BusConfig, ServerConfig};
-use heartbus_core::engine::Engine;
 use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::event::EventMask;
-use heartbus_core::hub::dispatch::DispatchLimits;
 use heartbus_core::inbox::Inbox;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
-use std::ffi::CStr;
 use std::path::PathBuf;
 use std::ptr;
 use std::rc::{Rc, Weak};
@@ -34,9 +26,17 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+mod elsewhere;
+pub mod log;
 mod socket;
+mod start;
+mod stop;
 mod telling;
+mod user;
 mod worker;
+
+pub use start::run_alone;
+pub use user::Identity;
 
 use telling::Pending;
 
@@ -44,18 +44,13 @@ const NAME: &str = r"PfinalClub\AsyncioHeartbeat\Server\HeartbeatServer";
 
 static CLASS: AtomicPtr<zend_class_entry> = AtomicPtr::new(ptr::null_mut());
 
+thread_local! {
+    /// Every server that the process knows.
+    static SERVERS: RefCell<Vec<Weak<Server>>> = const { RefCell::new(Vec::new()) };
+}
+
 /// Name of the worker that Workerman shows.
 pub const WORKER: &str = "HeartbeatServer";
-
-/// How long a stop goes on telling what had happened before it.
-const TELLING_TIME: Duration = Duration::from_secs(2);
-
-/// A worker waits for its engine to tell the clients as well, which takes up to 1.5 s. It stays under the 5 s after which
-/// Workerman kills.
-const WORKER_TELLING_TIME: Duration = Duration::from_millis(3800);
-
-/// A worker that is told to stop sees within this time that its engine stops too; else it goes alone.
-const PATIENCE: Duration = Duration::from_millis(500);
 
 /// What a script can subscribe to.
 #[derive(Copy, Clone, PartialEq)]
@@ -149,8 +144,20 @@ pub struct Server {
     retry_at: Cell<Option<Instant>>,
     /// The bus socket, once it is chosen: before Workerman forks, so that all its processes agree.
     bus_path: RefCell<Option<PathBuf>>,
-    /// Workerman's workers were made by `start()`, for this server alone.
-    owns_worker: Cell<bool>,
+    /// The process that made it, the one that made Workerman's workers for it, and the last one that had a part of it, as the
+    /// generations of `heartbus_generation`.
+    made_in: u32,
+    prepared_in: Cell<Option<u32>>,
+    serves_in: Cell<Option<u32>>,
+    /// Processes that Workerman runs for the callbacks.
+    php_workers: Cell<i64>,
+    /// Which of them this process is.
+    worker_id: Cell<i64>,
+    /// Where its engine is asked from processes that have no part of it.
+    remote: RefCell<Option<Rc<Backend>>>,
+    /// A worker without its engine.
+    absence: worker::Absence,
+    log_waiting: log::Waiting,
     /// What PHP holds of its nodes and channels.
     pub views: Views,
     /// Itself.
@@ -160,8 +167,9 @@ pub struct Server {
 pub fn register() -> Result<()> {
     ClassBuilder::new(NAME)
         .declare("__construct(string $host = '0.0.0.0', int $port = 9501, array $config = [])", construct)
-        .declare("start(): void", start)
-        .declare("stop(): void", stop)
+        .declare("start(): void", start::start)
+        .declare("prepare(): void", start::prepare)
+        .declare("stop(): void", stop::stop)
         .declare("on(string $event, callable $callback): void", on)
         .declare("every(float $seconds, callable $callback): int", every)
         .declare("cancel(int $timerId): bool", cancel)
@@ -175,12 +183,12 @@ pub fn register() -> Result<()> {
         .declare(r"getChannelScheduler(): PfinalClub\AsyncioHeartbeat\Channel\ChannelScheduler", get_channel_scheduler)
         .declare(r"onMessage(Workerman\Connection\TcpConnection $connection, string $data): void", on_message)
         .declare("event(): array", event)
-        .declare("private checkStart(): void", check_start)
-        .declare("private startWhole(): void", start_whole)
-        .declare("private startEngine(): void", start_engine)
-        .declare("private startWorker(): void", start_worker)
-        .declare("private stopHere(bool $leaves = false): void", stop_here)
-        .declare("private isBusy(): bool", is_busy)
+        .declare("workerId(): int", worker_id)
+        .declare("private checkStart(string $user = '', string $group = ''): bool", start::check_start)
+        .declare("private startEngine(): void", start::start_engine)
+        .declare("private startWorker(int $number): void", start::start_worker)
+        .declare("private stopHere(bool $leaves = false): void", stop::stop_here)
+        .declare("private isBusy(): bool", stop::is_busy)
         .registration(|class, arguments| {
             std::mem::forget(arguments);
             php::hold::<Server>(class);
@@ -234,146 +242,26 @@ fn construct(call: &mut Call) -> Outcome {
         leave_at: Cell::new(None),
         retry_at: Cell::new(None),
         bus_path: RefCell::default(),
-        owns_worker: Cell::new(false),
+        made_in: elsewhere::generation(),
+        prepared_in: Cell::new(None),
+        serves_in: Cell::new(None),
+        php_workers: Cell::new(0),
+        worker_id: Cell::new(0),
+        remote: RefCell::default(),
+        absence: worker::Absence::default(),
+        log_waiting: log::Waiting::default(),
         views: Views::default(),
         me: OnceCell::new(),
     };
     let server = Rc::new(server);
     let _ = server.me.set(Rc::downgrade(&server));
+    SERVERS.with_borrow_mut(|servers| {
+        servers.retain(|other| other.strong_count() > 0);
+        servers.push(Rc::downgrade(&server));
+    });
     // SAFETY: an object of our class.
     unsafe { php::set_held(call.this(), server) };
     Ok(())
-}
-
-fn start(call: &mut Call) -> Outcome {
-    arguments!(call, c"")?;
-    let (server, this) = (call.held::<Server>()?, call.this());
-    check_cli("HeartbeatServer::start()")?;
-    server.check_process()?;
-    let host = Host::current();
-    let event_loop = server.config.event_loop;
-    if host.is_looping() || event_loop == Loop::Manual || event_loop != Loop::Native && host.join_running_loop(event_loop)? {
-        return server.launch(&host, this);
-    }
-    if matches!(event_loop, Loop::Revolt | Loop::React) {
-        host.join_loop_to_come(event_loop)?;
-        return server.launch(&host, this);
-    }
-    if event_loop != Loop::Native && Workerman::exists(true)? {
-        return server.start_workerman(&host, this);
-    }
-    if event_loop == Loop::Workerman {
-        return Err(exception::fail(ErrorKind::Config, r"'loop' => 'workerman' needs Workerman: there is no class Workerman\Worker"));
-    }
-    host.run(|| server.launch(&host, this), &|| server.state.get() == State::Idle)
-}
-
-/// A server of this class that nobody has callbacks for, until a signal stops it.
-pub fn run_alone(arguments: [Zval; 3]) -> Outcome {
-    check_cli(r"Heartbus\Host::run()")?;
-    let mut server = Zval::new();
-    // SAFETY: the class is registered and can be instantiated.
-    unsafe { shim::object_init_ex(&raw mut server, CLASS.load(Ordering::Relaxed)) };
-    invoke(&server, c"__construct", arguments)?;
-    let this = server.object().map_or(ptr::null_mut(), |object| ptr::from_ref(object).cast_mut());
-    // SAFETY: an object of our class, and constructed.
-    let Some(server) = (unsafe { php::held::<Server>(this) }) else { return Err(Thrown) };
-    let host = Host::current();
-    host.check_not_inside(r"Heartbus\Host::run()")?;
-    host.run(|| server.launch(&host, this), &|| server.state.get() == State::Idle)
-}
-
-fn check_cli(call: &str) -> Outcome {
-    // SAFETY: asks PHP for its name of itself.
-    if unsafe { shim::heartbus_is_cli() } {
-        return Ok(());
-    }
-    // SAFETY: a text that lives as long as PHP.
-    let sapi = unsafe { CStr::from_ptr(shim::heartbus_sapi()) }.to_string_lossy();
-    Err(exception::fail(ErrorKind::Config, format!("{call} needs the PHP CLI; this is {sapi}")))
-}
-
-/// Throws when the server could not start now. It runs in Workerman's master: nothing may be left behind there, but the
-/// choice of the bus socket, which all its processes share.
-fn check_start(call: &mut Call) -> Outcome {
-    arguments!(call, c"")?;
-    let server = call.held::<Server>()?;
-    let check = || {
-        server.config.log.apply()?;
-        server.choose_bus_path(server.php_workers() > 0)?;
-        Engine::check(&server.config.engine)
-    };
-    check().map_err(|error| exception::raise(&error))
-}
-
-/// In the one worker of Workerman's that has everything.
-fn start_whole(call: &mut Call) -> Outcome {
-    arguments!(call, c"")?;
-    let (server, this) = (call.held::<Server>()?, call.this());
-    let host = Host::current();
-    host.be_watched_by(Watcher::Workerman)?;
-    server.launch(&host, this)
-}
-
-/// In the worker of Workerman's that has the engine.
-fn start_engine(call: &mut Call) -> Outcome {
-    arguments!(call, c"")?;
-    let (server, this) = (call.held::<Server>()?, call.this());
-    let host = Host::current();
-    host.be_watched_by(Watcher::Workerman)?;
-    server.launch_engine(&host, this)
-}
-
-/// In a worker of Workerman's that runs callbacks.
-fn start_worker(call: &mut Call) -> Outcome {
-    arguments!(call, c"")?;
-    let (server, this) = (call.held::<Server>()?, call.this());
-    let host = Host::current();
-    host.be_watched_by(Watcher::Workerman)?;
-    server.role.set(Role::Worker);
-    server.state.set(State::Away);
-    host.add_server(server.clone(), object(this));
-    server.look_for_engine(&host)
-}
-
-/// The end of a worker of Workerman's. One that `leaves` is replaced: its engine goes on.
-fn stop_here(call: &mut Call) -> Outcome {
-    let mut leaves = false;
-    arguments!(call, c"|b", leaves)?;
-    let server = call.held::<Server>()?;
-    let host = Host::current();
-    server.begin_stop(&host);
-    if leaves {
-        server.leave_at.set(Some(Instant::now()));
-    }
-    server.finish_stop(&host)
-}
-
-/// Whether a worker of Workerman's that stops gracefully has something to wait for: its engine has connections.
-fn is_busy(call: &mut Call) -> Outcome {
-    arguments!(call, c"")?;
-    let server = call.held::<Server>()?;
-    call.result.set_bool(server.state.get() == State::Running);
-    Ok(())
-}
-
-fn stop(call: &mut Call) -> Outcome {
-    arguments!(call, c"")?;
-    let server = call.held::<Server>()?;
-    server.check_process()?;
-    if server.state.get() != State::Running {
-        return Ok(());
-    }
-    let host = Host::current();
-    if server.owns_worker.get() && host.watcher() == Watcher::Workerman {
-        return host.workerman.stop_all();
-    }
-    server.begin_stop(&host);
-    if host.is_looping() || host.is_pumping() {
-        // Inside a callback: the loop tells the rest when the callback has returned.
-        return Ok(());
-    }
-    server.finish_stop(&host)
 }
 
 fn on(call: &mut Call) -> Outcome {
@@ -381,6 +269,7 @@ fn on(call: &mut Call) -> Outcome {
     arguments!(call, c"Sz", event, callback)?;
     let server = call.held::<Server>()?;
     let callback = Rc::new(Callable::new(callback, 2)?);
+    server.check_not_elsewhere("on()")?;
     let Some(place) = KINDS.iter().position(|(name, ..)| name.as_bytes() == bytes(event)) else {
         let known = KINDS.map(|(name, ..)| name).join(", ");
         return Err(exception::invalid_argument(&format!("Unknown event: {} (there are: {known})", String::from_utf8_lossy(bytes(event)))));
@@ -396,7 +285,7 @@ fn on(call: &mut Call) -> Outcome {
         (callbacks[place].replace(callback), other)
     };
     server.resubscribe();
-    Ok(())
+    server.make_workers_for_callbacks(call.this())
 }
 
 fn every(call: &mut Call) -> Outcome {
@@ -409,11 +298,14 @@ fn every(call: &mut Call) -> Outcome {
         return Err(exception::invalid_argument(&format!("every() needs a number of seconds greater than 0, {seconds} given")));
     }
     let id = server.timers.add(Duration::from_secs_f64(seconds), callback);
+    call.result.set_long(id);
     if server.state.get() == State::Running {
         server.run_timers(&Host::current());
+    } else if server.needs_timer_here() && !server.run_timer_here(id, call.this())? {
+        server.timers.cancel(id);
+        return Err(server.is_not_for("every()"));
     }
-    call.result.set_long(id);
-    Ok(())
+    server.make_workers_for_callbacks(call.this())
 }
 
 fn cancel(call: &mut Call) -> Outcome {
@@ -500,6 +392,16 @@ fn event(call: &mut Call) -> Outcome {
     Ok(())
 }
 
+/// Which of the PHP workers this process is: from 0 on, and the same for whoever replaces it.
+fn worker_id(call: &mut Call) -> Outcome {
+    arguments!(call, c"")?;
+    let server = call.held::<Server>()?;
+    server.check_process()?;
+    server.check_is_told("workerId()")?;
+    call.result.set_long(server.worker_id.get());
+    Ok(())
+}
+
 /// Before the start it is one that stands alone; from then on it shows the engine's nodes.
 fn get_node_manager(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
@@ -521,213 +423,8 @@ fn get_channel_scheduler(call: &mut Call) -> Outcome {
 // ---- behaviour ----
 
 impl Server {
-    /// Starts the engine, unless it runs already: `start()` after an exception goes on where the loop left off.
-    fn launch(self: &Rc<Self>, host: &Host, this: *mut zend_object) -> Outcome {
-        if self.state.get() != State::Idle {
-            return Ok(());
-        }
-        let begin = || {
-            if self.config.php_workers.is_some_and(|workers| workers > 1) {
-                return Err(Error::new(ErrorKind::Config, "'php_workers' => 2 or more needs Workerman, which runs the workers"));
-            }
-            self.config.log.apply()?;
-            host.watch_log()?;
-            let inbox = Inbox::new(self.config.inbox)?;
-            inbox.subscribe(self.subscriptions());
-            host.watch(inbox.as_fd())?;
-            let started = self.open_engine(|config| Engine::start(config, inbox.clone()));
-            if started.is_err() {
-                host.unwatch(inbox.as_fd());
-            }
-            self.engine.replace(Some(Rc::new(Backend::Here(Box::new(started?)))));
-            self.inbox.replace(Some(inbox));
-            Ok(())
-        };
-        begin().map_err(|error| exception::raise(&error))?;
-        self.role.set(Role::Whole);
-        host.add_server(self.clone(), object(this));
-        self.state.set(State::Running);
-        self.run_timers(host);
-        self.call(Start, [object(this)]).map(drop)
-    }
-
-    /// Starts the engine for workers next door.
-    fn launch_engine(self: &Rc<Self>, host: &Host, this: *mut zend_object) -> Outcome {
-        // What the workers subscribe to when they start is not known before. What happens until then waits for them.
-        let expected = if self.has(Start) { EventMask::ALL } else { self.subscriptions() };
-        let defaults = DispatchLimits::default();
-        let limits = DispatchLimits {
-            events: self.config.inbox.events,
-            bytes: self.config.inbox.bytes,
-            drop_oldest: self.config.drops_oldest,
-            ..defaults
-        };
-        let begin = || {
-            self.config.log.apply()?;
-            host.watch_log()?;
-            let engine = self.open_engine(|config| Engine::start_for_workers(config, limits, expected))?;
-            self.engine.replace(Some(Rc::new(Backend::Here(Box::new(engine)))));
-            Ok(())
-        };
-        begin().map_err(|error| exception::raise(&error))?;
-        self.role.set(Role::Engine);
-        host.add_server(self.clone(), object(this));
-        self.state.set(State::Running);
-        Ok(())
-    }
-
-    fn open_engine<T>(&self, start: impl Fn(&ServerConfig) -> std::result::Result<T, Error>) -> std::result::Result<T, Error> {
-        let mut config = self.config.engine.clone();
-        if let Some(timeout) = self.views.heartbeat_timeout() {
-            config.heartbeat_timeout = config::seconds(timeout);
-        }
-        loop {
-            config.bus =
-                self.choose_bus_path(false)?.map(|path| BusConfig { path, group: self.config.bus_group.clone(), name: self.name().into() });
-            let started = start(&config);
-            // Another server that was as quick as this one may have the socket by now.
-            let is_lost = config.bus.as_ref().is_some_and(|bus| self.may_choose_bus_path() && bus::is_taken(&bus.path));
-            if started.is_ok() || !is_lost || self.bus_path.take().is_none() {
-                return started;
-            }
-        }
-    }
-
-    /// The name of Workerman's workers, and of the bus socket.
-    fn name(&self) -> &str {
-        self.config.name.as_deref().unwrap_or(WORKER)
-    }
-
-    /// Lets Workerman run the engine, and the workers for the callbacks.
-    fn start_workerman(self: &Rc<Self>, host: &Host, this: *mut zend_object) -> Outcome {
-        self.owns_worker.set(true);
-        // SAFETY: the class is registered.
-        let class = unsafe { &*CLASS.load(Ordering::Relaxed) };
-        let method = |name| php::method_closure(class, this, name);
-        let workers = self.php_workers();
-        let start = method(if workers == 0 { "startwhole" } else { "startengine" });
-        // Nothing that a reload could replace runs beside the engine.
-        let is_reloadable = workers == 0 && self.has_code();
-        let closures = ServerClosures { check: method("checkstart"), start, stop: method("stophere") };
-        host.workerman.add_server(self.name(), &self.address(), is_reloadable, closures)?;
-        if workers > 0 {
-            let closures = WorkerClosures { start: method("startworker"), stop: method("stophere"), is_busy: method("isbusy") };
-            host.workerman.add_workers(&format!("{}-php", self.name()), workers, closures)?;
-        }
-        host.workerman.run_all(method("checkstart"))
-    }
-
     fn has_code(&self) -> bool {
         self.callbacks.borrow().iter().any(Option::is_some) || !self.timers.is_empty()
-    }
-
-    /// Processes that Workerman runs for the callbacks; 0 where these run beside the engine, or there are none.
-    fn php_workers(&self) -> i64 {
-        if self.has_code() { self.config.php_workers.unwrap_or(1) } else { 0 }
-    }
-
-    // ---- the end ----
-
-    /// Stops the engine: within 1.5 s every client was told. What is left to tell is in the inbox then. A worker goes when
-    /// its engine has told it everything.
-    pub fn begin_stop(&self, host: &Host) {
-        match (self.role.get(), self.state.get()) {
-            (Role::Worker, State::Away) => {
-                self.retry_at.set(None);
-                self.state.set(State::Idle);
-                drop(host.remove_server(self));
-                self.timers.rest();
-            }
-            (Role::Engine, State::Running) => {
-                self.stop_engine();
-                self.state.set(State::Idle);
-                drop(host.remove_server(self));
-            }
-            (role, State::Running) => {
-                let now = Instant::now();
-                self.stop_engine();
-                self.state.set(State::Stopping);
-                self.leave_at.set(Some(now + PATIENCE));
-                self.tell_until.set(Some(now + if role == Role::Worker { WORKER_TELLING_TIME } else { TELLING_TIME }));
-                host.ring();
-            }
-            _ => {}
-        }
-    }
-
-    /// Somebody is in a hurry: what is not told yet is dropped.
-    pub fn stop_telling(&self) {
-        self.tell_until.set(Some(Instant::now()));
-    }
-
-    /// Drops what could not be told in time, and says so.
-    fn give_up_telling(&self) {
-        let mut dropped = self.pending.take().len();
-        if let Some(inbox) = &*self.inbox.borrow() {
-            let mut rest = VecDeque::new();
-            while inbox.drain(&mut rest, 1024) > 0 {
-                dropped += rest.len();
-                rest.clear();
-            }
-        }
-        if dropped > 0 {
-            tracing::warn!(events = dropped, "The callbacks took too long for the stop: not all events were told");
-        }
-    }
-
-    pub fn finish_stop(&self, host: &Host) -> Outcome {
-        while self.state.get() == State::Stopping {
-            host.pump()?;
-            if self.role.get() == Role::Worker && self.state.get() == State::Stopping && self.pending() == 0 {
-                host.sleep(Some(Instant::now() + Duration::from_millis(5)))?;
-            }
-        }
-        host.leave_loop_when_idle()
-    }
-
-    /// What remains to be done when events were told.
-    pub fn settle(self: &Rc<Self>, host: &Host) -> Outcome<bool> {
-        let engine = self.engine.borrow().clone();
-        let Some(engine) = engine else { return if self.role.get() == Role::Worker { self.settle_worker(host) } else { Ok(false) } };
-        if self.role.get() == Role::Whole
-            && self.state.get() == State::Stopping
-            && self.tell_until.get().is_some_and(|until| until <= Instant::now())
-        {
-            self.give_up_telling();
-        }
-        if self.is_quiet() && self.views.are_channels_open() && self.views.sweep(self.coalesced(), &engine) {
-            self.views.wake()?;
-        }
-        match self.role.get() {
-            Role::Worker => self.settle_worker(host),
-            Role::Whole if self.state.get() == State::Stopping && self.is_quiet() => {
-                if self.views.close_departed(&engine) {
-                    self.views.wake()?;
-                }
-                self.come_to_rest(host)
-            }
-            _ => Ok(false),
-        }
-    }
-
-    /// The last step of stopping, once everything is told.
-    fn come_to_rest(&self, host: &Host) -> Outcome<bool> {
-        self.state.set(State::Idle);
-        if let Some(inbox) = &*self.inbox.borrow() {
-            host.unwatch(inbox.as_fd());
-        }
-        // The object may be held by nobody else.
-        let object = host.remove_server(self);
-        self.timers.rest();
-        match object {
-            Some(object) => self.call(Stop, [object]),
-            None => Ok(false),
-        }
-    }
-
-    /// Everything that happened so far was told.
-    fn is_quiet(&self) -> bool {
-        self.pending() == 0 && !self.may_have_more() && self.inbox.borrow().as_ref().is_none_or(|inbox| inbox.stats().queued_events == 0)
     }
 
     pub fn may_have_more(&self) -> bool {
@@ -736,23 +433,6 @@ impl Server {
 
     fn coalesced(&self) -> u64 {
         self.inbox.borrow().as_ref().map_or(self.coalesced.get(), |inbox| inbox.stats().coalesced)
-    }
-
-    fn stop_engine(&self) {
-        let engine = self.engine.borrow().clone();
-        if let Some(Backend::Here(engine)) = engine.as_deref() {
-            engine.stop();
-        }
-    }
-
-    /// The request ends: nothing calls into PHP any more.
-    pub fn shut_down(&self) {
-        self.give_back();
-        self.callbacks.take();
-        self.timers.clear();
-        self.views.clear();
-        self.stop_engine();
-        self.state.set(State::Idle);
     }
 
     fn run_timers(&self, host: &Host) {
@@ -764,6 +444,10 @@ impl Server {
     fn address(&self) -> String {
         let host = if self.host.contains(':') && !self.host.starts_with('[') { format!("[{}]", self.host) } else { self.host.clone() };
         format!("tcp://{host}:{}", self.port)
+    }
+
+    pub fn stop_timeout(&self) -> Option<Duration> {
+        self.config.stop_timeout
     }
 
     /// The last engine of this server.
@@ -797,8 +481,7 @@ impl Server {
 
     /// Asks the engine for something. None, and a word in the log, when it cannot be done.
     pub fn ask<T>(&self, question: impl FnOnce(&Backend) -> std::result::Result<T, Error>) -> Outcome<Option<T>> {
-        let engine = self.engine.borrow().clone();
-        let Some(engine) = engine else { return Ok(None) };
+        let Some(engine) = self.backend()? else { return Ok(None) };
         match question(&engine) {
             Ok(answer) => Ok(Some(answer)),
             Err(error) if matches!(error.kind, ErrorKind::WrongProcess | ErrorKind::Timeout) => Err(exception::raise(&error)),
@@ -817,8 +500,7 @@ impl Server {
     }
 
     fn stats(&self) -> Outcome<Zval> {
-        let engine = self.engine.borrow().clone();
-        let engine = engine.map(|engine| engine.stats()).transpose().map_err(|error| exception::raise(&error))?;
+        let engine = self.backend_if_started()?.map(|engine| engine.stats()).transpose().map_err(|error| exception::raise(&error))?;
         let stats = engine.unwrap_or_default();
         // While it runs: what the descriptor limit allows.
         let max_connections = if engine.is_some() { stats.max_connections as i64 } else { self.config.max_connections };

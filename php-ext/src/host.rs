@@ -7,14 +7,13 @@
 
 use crate::backend::Backend;
 use crate::bell::Bell;
-use crate::classes::logger;
 use crate::classes::start_fiber;
 use crate::config::Loop;
 use crate::exception;
 use crate::glue::Glue;
 use crate::guest::Guest;
 use crate::heartbeat_client::Fleet;
-use crate::heartbeat_server::Server;
+use crate::heartbeat_server::{Server, log as server_log};
 use crate::php::{Outcome, pending_exception};
 use crate::shim;
 use crate::signals::Signals;
@@ -451,15 +450,12 @@ impl Host {
     /// What waits for PHP's logger. That may be one of the user's own, and throw.
     fn hand_over_log(&self) -> Outcome {
         while let Some(entry) = crate::log::next_waiting() {
-            let level = match entry.level {
-                tracing::Level::ERROR => logger::Level::Error,
-                tracing::Level::WARN => logger::Level::Warning,
-                tracing::Level::INFO => logger::Level::Info,
-                _ => logger::Level::Debug,
-            };
-            let context = crate::php::json_decode(format!("{{{}}}", entry.context).as_bytes());
-            let context = if context.is_array() { context } else { Zval::new_array() };
-            logger::log_globally(level, crate::php::text(entry.message), context)?;
+            let servers = self.running_servers();
+            // Where workers run the callbacks, their logger is meant.
+            let left = servers.iter().try_fold(server_log::line_of(entry), |line, server| server.take_log(line, self));
+            if let Some(line) = left {
+                server_log::tell(&line)?;
+            }
         }
         Ok(())
     }

@@ -6,6 +6,7 @@
 //! clone is an ordinary object that shows nothing.
 
 use crate::backend::{Backend, Registration, RegistrationKey};
+use crate::bus::Bus;
 use crate::classes::{channel, channel_scheduler, heartbeat_monitor, node_manager};
 use crate::exception;
 use crate::heartbeat_server::Server;
@@ -15,6 +16,7 @@ use ext_php_rs::ffi::{std_object_handlers, zend_object, zend_object_handlers, ze
 use ext_php_rs::types::{ZendEmptyArray, Zval};
 use ext_php_rs::zend::run_handler;
 use heartbus_core::error::{Error, ErrorKind};
+use heartbus_core::hub::NodeInfo;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -32,9 +34,27 @@ enum Subject {
     Channel(Registration),
 }
 
-struct Bond {
-    server: Weak<Server>,
-    subject: Subject,
+/// What an object belongs to.
+enum Bond {
+    Server {
+        server: Weak<Server>,
+        subject: Subject,
+    },
+    /// A node that was looked up over a bus: this registration of it.
+    Bus {
+        bus: Rc<Bus>,
+        id: Arc<str>,
+        channel_id: u32,
+    },
+}
+
+impl Bond {
+    fn server(&self) -> Option<Rc<Server>> {
+        match self {
+            Bond::Server { server, .. } => server.upgrade(),
+            Bond::Bus { .. } => None,
+        }
+    }
 }
 
 /// Keys are addresses and numbers of ours: two look-ups for every event are noticed with the standard library's hasher,
@@ -80,19 +100,31 @@ fn handlers() -> &'static zend_object_handlers {
 }
 
 fn bind(object: &Zval, server: &Weak<Server>, subject: Subject) -> Outcome<*mut zend_object> {
+    tie(object, Bond::Server { server: server.clone(), subject })
+}
+
+fn tie(object: &Zval, bond: Bond) -> Outcome<*mut zend_object> {
     let object = object.object().map(|object| ptr::from_ref(object).cast_mut()).ok_or(Thrown)?;
     // SAFETY: a new object of a class with standard handlers.
     unsafe { (*object).handlers = handlers() };
-    BONDS.with_borrow_mut(|bonds| bonds.insert(object as usize, Bond { server: server.clone(), subject }));
+    BONDS.with_borrow_mut(|bonds| bonds.insert(object as usize, bond));
     Ok(object)
+}
+
+/// A node that was looked up over a bus: what is set of it goes there.
+pub fn node_of_bus(bus: &Rc<Bus>, info: &NodeInfo) -> Outcome<Zval> {
+    let node = node::create(info)?;
+    tie(&node, Bond::Bus { bus: bus.clone(), id: info.id.clone(), channel_id: info.channel_id })?;
+    Ok(node)
 }
 
 unsafe extern "C" fn free(object: *mut zend_object) {
     run_handler(AssertUnwindSafe(|| {
         let bond = BONDS.try_with(|bonds| bonds.borrow_mut().remove(&(object as usize))).ok().flatten();
-        let Some(bond) = bond else { return };
-        if let Some(server) = bond.server.upgrade() {
-            server.views.forget(object, &bond.subject, &server);
+        if let Some(Bond::Server { server, subject }) = bond
+            && let Some(server) = server.upgrade()
+        {
+            server.views.forget(object, &subject, &server);
         }
     }));
     // SAFETY: PHP frees an object once.
@@ -109,15 +141,15 @@ fn bond<T>(object: *mut zend_object, read: impl FnOnce(&Bond) -> Option<T>) -> O
 
 /// The engine behind a manager or a scheduler; none for one that stands alone, or whose server has not started yet.
 pub fn of(object: *mut zend_object) -> Outcome<Option<Live>> {
-    let Some(server) = bond(object, |bond| bond.server.upgrade()) else { return Ok(None) };
+    let Some(server) = bond(object, Bond::server) else { return Ok(None) };
     server.check_process()?;
-    Ok(server.engine().map(|engine| Live { server, engine }))
+    Ok(server.backend_if_started()?.map(|engine| Live { server, engine }))
 }
 
 /// The engine's channel that a `Channel` shows; none for one that stands alone.
 pub fn of_channel(object: *mut zend_object) -> Outcome<Option<View>> {
-    let found = bond(object, |bond| match &bond.subject {
-        Subject::Channel(node) => Some(View { server: bond.server.clone(), node: node.clone() }),
+    let found = bond(object, |bond| match bond {
+        Bond::Server { server, subject: Subject::Channel(node) } => Some(View { server: server.clone(), node: node.clone() }),
         _ => None,
     });
     if let Some(server) = found.as_ref().and_then(|view| view.server.upgrade()) {
@@ -128,18 +160,56 @@ pub fn of_channel(object: *mut zend_object) -> Outcome<Option<View>> {
 
 /// The server of a manager, started or not.
 fn server_of(manager: &Zval) -> Option<Rc<Server>> {
-    bond(manager.object().map(|object| ptr::from_ref(object).cast_mut())?, |bond| bond.server.upgrade())
+    bond(manager.object().map(|object| ptr::from_ref(object).cast_mut())?, Bond::server)
+}
+
+/// What is set of a node that an object shows is kept by its engine, for everybody to see.
+pub enum Shown {
+    OfServer(Rc<Server>, Registration),
+    OfBus(Rc<Bus>, Arc<str>, u32),
+}
+
+/// The node that an object shows; none for a plain value.
+pub fn node_shown(object: *mut zend_object) -> Option<Shown> {
+    bond(object, |bond| match bond {
+        Bond::Server { server, subject: Subject::Node(node) } => Some(Shown::OfServer(server.upgrade()?, node.clone())),
+        Bond::Bus { bus, id, channel_id } => Some(Shown::OfBus(bus.clone(), id.clone(), *channel_id)),
+        Bond::Server { .. } => None,
+    })
+}
+
+impl Shown {
+    /// Sets members of the node's metadata. A node that has left has nobody to show it to any more.
+    pub fn set_metadata(&self, object: *mut zend_object, members: &str) -> Outcome {
+        let set = match self {
+            Shown::OfServer(server, node) => {
+                let Some(engine) = server.backend()? else { return Ok(()) };
+                let set = engine.set_metadata(node.id(), node.channel_id(), members);
+                if set.is_ok() && matches!(&*engine, Backend::NextDoor(_)) {
+                    server.views.hold(object, node, server.last_batch());
+                }
+                set
+            }
+            Shown::OfBus(bus, id, channel_id) => bus.set_metadata(id, *channel_id, members)?,
+        };
+        match set {
+            Err(error) if !matches!(error.kind, ErrorKind::NotFound | ErrorKind::Closed | ErrorKind::Io) => Err(exception::raise(&error)),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// From now on a monitor is told which nodes of its manager's server time out.
-pub fn watch_timeouts(manager: &Zval, monitor: *mut zend_object) {
-    let Some(server) = server_of(manager) else { return };
+pub fn watch_timeouts(manager: &Zval, monitor: *mut zend_object) -> Outcome {
+    let Some(server) = server_of(manager) else { return Ok(()) };
+    server.check_is_told("HeartbeatMonitor::start()")?;
     let mut monitors = server.views.monitors.borrow_mut();
     if !monitors.iter().any(|known| is_object(known, monitor)) {
         monitors.push(php::object(monitor));
     }
     drop(monitors);
     server.resubscribe();
+    Ok(())
 }
 
 pub fn unwatch_timeouts(manager: &Zval, monitor: *mut zend_object) {
@@ -194,11 +264,13 @@ impl View {
     }
 
     /// Whoever receives from a channel wants what comes between two calls as well: the server holds it from now on.
-    pub fn keep(&self, channel: *mut zend_object) {
-        let Some(server) = self.server.upgrade().filter(|_| self.is_open() && !channel::closed(channel)) else { return };
+    pub fn keep(&self, channel: *mut zend_object) -> Outcome {
+        let Some(server) = self.server.upgrade().filter(|_| self.is_open() && !channel::closed(channel)) else { return Ok(()) };
+        server.check_is_told("Channel::recv()")?;
         if let Some(entry) = server.views.channels.borrow_mut().get_mut(&self.node.channel_id()).filter(|entry| entry.object == channel) {
             entry.kept.get_or_insert_with(|| php::object(channel));
         }
+        Ok(())
     }
 
     /// The channel is closed on this side.
@@ -216,7 +288,15 @@ struct NodeEntry {
     object: *mut zend_object,
     /// What the object's metadata was made of.
     metadata: Arc<str>,
+    /// A worker has changed it: the events up to this batch may have been described before.
+    ahead_until: u64,
 }
+
+/// Batches on their way to a worker that were described before it changed something.
+const BATCHES_AHEAD: u64 = 4;
+
+/// Nodes that a worker holds because it has changed them.
+const MAX_CHANGED: usize = 4096;
 
 struct ChannelEntry {
     object: *mut zend_object,
@@ -232,6 +312,8 @@ pub struct Views {
     nodes: RefCell<NumberMap<RegistrationKey, NodeEntry>>,
     /// By the id of the channel. Closed ones stay while PHP holds them.
     channels: RefCell<HashMap<u32, ChannelEntry>>,
+    /// Nodes that know better than the events on their way, and until which batch.
+    changed: RefCell<VecDeque<(u64, Zval)>>,
     /// Channels whose waiters have to be told something.
     to_wake: RefCell<VecDeque<Zval>>,
     /// `NodeManager` and `ChannelScheduler`, once somebody asked for them.
@@ -251,6 +333,7 @@ impl Views {
         visit(&self.scheduler.borrow());
         self.monitors.borrow().iter().for_each(&mut *visit);
         self.channels.borrow().values().filter_map(|entry| entry.kept.as_ref()).for_each(&mut *visit);
+        self.changed.borrow().iter().for_each(|(_, node)| visit(node));
         self.to_wake.borrow().iter().for_each(visit);
     }
 
@@ -277,28 +360,60 @@ impl Views {
         self.manager.borrow().object().map(|manager| node_manager::heartbeat_timeout(ptr::from_ref(manager).cast_mut()))
     }
 
-    /// The object of a registration, as the engine knows it at this moment.
-    pub fn node(&self, server: &Weak<Server>, engine: &Backend, about: &Registration) -> Outcome<Zval> {
+    /// The object of a registration, as the engine knows it at this moment, or as an event of that batch shows it.
+    pub fn node(&self, server: &Weak<Server>, engine: &Backend, about: &Registration, batch: Option<u64>) -> Outcome<Zval> {
         let info = engine.info(about);
         let key = about.key();
         let known = self.nodes.borrow_mut().get_mut(&key).map(|entry| {
-            let is_same = Arc::ptr_eq(&entry.metadata, &info.metadata) || entry.metadata == info.metadata;
-            entry.metadata.clone_from(&info.metadata);
+            let is_old = batch.is_some_and(|batch| batch <= entry.ahead_until);
+            let is_same = is_old || Arc::ptr_eq(&entry.metadata, &info.metadata) || entry.metadata == info.metadata;
+            if !is_old {
+                entry.metadata.clone_from(&info.metadata);
+            }
             (php::object(entry.object), entry.object, is_same)
         });
         if let Some((node, object, is_same)) = known {
-            // Metadata that PHP code changed stays until the node itself sends others.
             node::refresh(object, &info, !is_same);
             return Ok(node);
         }
         let node = node::create(&info)?;
         let object = bind(&node, server, Subject::Node(about.clone()))?;
-        self.nodes.borrow_mut().insert(key, NodeEntry { object, metadata: info.metadata.clone() });
+        self.nodes.borrow_mut().insert(key, NodeEntry { object, metadata: info.metadata.clone(), ahead_until: 0 });
         Ok(node)
     }
 
+    /// A worker has changed what the engine keeps of a node: events that are on their way show it as it was before.
+    fn hold(&self, object: *mut zend_object, node: &Registration, last_batch: u64) {
+        let until = last_batch + BATCHES_AHEAD;
+        let is_known =
+            self.nodes.borrow_mut().get_mut(&node.key()).filter(|entry| entry.object == object).map(|entry| entry.ahead_until = until);
+        let mut changed = self.changed.borrow_mut();
+        let is_held =
+            changed.back().is_some_and(|(batch, held)| *batch == until && held.object().is_some_and(|held| ptr::eq(held, object)));
+        if is_known.is_some() && !is_held {
+            changed.push_back((until, php::object(object)));
+        }
+        let forgotten = if changed.len() > MAX_CHANGED { changed.pop_front() } else { None };
+        drop(changed);
+        drop(forgotten);
+    }
+
+    /// Lets go of nodes of which all events up to this batch were told.
+    pub fn release(&self, batch: u64) {
+        loop {
+            let mut changed = self.changed.borrow_mut();
+            let is_told = changed.front().is_some_and(|(until, _)| *until < batch);
+            let node = if is_told { changed.pop_front() } else { None };
+            drop(changed);
+            // Dropped with no borrow held.
+            if node.is_none() {
+                return;
+            }
+        }
+    }
+
     /// The objects of many registrations, each brought up to date once.
-    pub fn nodes(&self, server: &Weak<Server>, engine: &Backend, about: Vec<&Registration>) -> Outcome<Vec<Zval>> {
+    pub fn nodes(&self, server: &Weak<Server>, engine: &Backend, about: Vec<&Registration>, batch: u64) -> Outcome<Vec<Zval>> {
         let mut known = NumberMap::<RegistrationKey, usize>::default();
         let mut objects: Vec<Zval> = Vec::with_capacity(about.len());
         let mut before = None;
@@ -308,7 +423,7 @@ impl Views {
             let same = if before == Some(key) { Some(place - 1) } else { known.get(&key).copied() };
             let object = match same {
                 Some(place) => objects[place].shallow_clone(),
-                None => self.node(server, engine, node)?,
+                None => self.node(server, engine, node, Some(batch))?,
             };
             if same.is_none() {
                 known.insert(key, place);
@@ -460,7 +575,7 @@ impl Views {
 
     pub fn clear(&self) {
         let kept: Vec<_> = self.channels.borrow_mut().values_mut().filter_map(|entry| entry.kept.take()).collect();
-        drop((kept, self.to_wake.take(), self.monitors.take()));
+        drop((kept, self.changed.take(), self.to_wake.take(), self.monitors.take()));
     }
 
     pub fn dropped(&self) -> u64 {
@@ -494,7 +609,7 @@ impl Live {
     }
 
     fn object(&self, node: &Registration) -> Outcome<Zval> {
-        self.server.views.node(self.server.weak(), &self.engine, node)
+        self.server.views.node(self.server.weak(), &self.engine, node, None)
     }
 
     // ---- nodes ----

@@ -7,6 +7,12 @@ use heartbus_core::metrics::{Measure, measures};
 
 pub use heartbus_core::metrics::Number;
 
+/// How long the oldest server of this process has run, its engine here or next door.
+pub fn uptime() -> Option<f64> {
+    let engines = Host::current().running();
+    engines.iter().filter_map(|(_, engine)| engine.stats().ok()).map(|stats| stats.uptime_seconds as f64).reduce(f64::max)
+}
+
 /// All servers that run in this process, added up; nothing where none runs.
 pub fn of_this_process() -> Vec<Measure> {
     let engines = Host::current().running();

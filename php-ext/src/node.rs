@@ -1,10 +1,12 @@
 //! `PfinalClub\AsyncioHeartbeat\Node\Node`: what is known of a node, as a PHP value. A plain value: the engine has its own
-//! record, of which an event hands PHP a copy.
+//! record, of which an event hands PHP a copy. Metadata that is set of such a copy goes to the engine.
 
 use crate::arguments;
 use crate::clock::microtime;
+use crate::config;
 use crate::declare::Declare;
 use crate::exception;
+use crate::live;
 use crate::php::{self, Call, Outcome, Thrown, map, string, text, value};
 use crate::shim;
 use crate::slots::{Property, Type};
@@ -230,6 +232,21 @@ fn set_metadata(call: &mut Call) -> Outcome {
     let this = call.this();
     if !METADATA.is_initialized(this) {
         METADATA.write(this, crate::php::value(ZendEmptyArray))?;
+    }
+    let mut kept;
+    if let Some(shown) = live::node_shown(this) {
+        // SAFETY: an argument of this call.
+        let given = unsafe { value.as_ref() }.map(Zval::dereference).ok_or(Thrown)?;
+        let members = config::members([(string(key), given)])?;
+        shown.set_metadata(this, &members)?;
+        if given.is_object() || given.is_array() {
+            // As everybody else will see it.
+            kept = php::json_decode(members.as_bytes())
+                .array()
+                .and_then(|set| set.values().next())
+                .map_or_else(Zval::null, Zval::shallow_clone);
+            value = &raw mut kept;
+        }
     }
     // SAFETY: the slot holds an array, because it is typed; C separates it before it changes it, and copies the value.
     unsafe { shim::heartbus_array_set(METADATA.slot(this), key, value) };

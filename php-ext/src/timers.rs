@@ -56,6 +56,15 @@ impl Timers {
         }
     }
 
+    /// Lets one that does not run yet run, beginning one interval from now.
+    pub fn run_one(&self, id: i64, now: Instant) {
+        if let Some(timer) = self.timers.borrow_mut().get_mut(&id).filter(|timer| timer.at.is_none()) {
+            let at = now + timer.interval;
+            timer.at = Some(at);
+            self.due.borrow_mut().insert((at, id));
+        }
+    }
+
     /// Stops all timers, without cancelling them.
     pub fn rest(&self) {
         self.due.borrow_mut().clear();

@@ -2,6 +2,7 @@
 
 use crate::classes::class_named;
 use crate::glue::Glue;
+use crate::heartbeat_server::Identity;
 use crate::php::{Outcome, text, value};
 use ext_php_rs::types::Zval;
 
@@ -28,15 +29,22 @@ impl Workerman {
     }
 
     /// A worker that listens on `address` by itself. Before it is forked, `check` throws when it could not start.
-    pub fn add_server(&self, name: &str, address: &str, is_reloadable: bool, closures: ServerClosures) -> Outcome {
+    pub fn add_server(&self, name: &str, address: &str, identity: &Identity, closures: ServerClosures) -> Outcome {
         let ServerClosures { check, start, stop } = closures;
-        self.0.call("server", [text(name), text(address), value(is_reloadable), check, start, stop]).map(drop)
+        let (user, group) = (text(&*identity.user), text(&*identity.group));
+        self.0.call("server", [text(name), user, group, text(address), check, start, stop]).map(drop)
     }
 
     /// Workers beside a server's, for its callbacks.
-    pub fn add_workers(&self, name: &str, count: i64, closures: WorkerClosures) -> Outcome {
+    pub fn add_workers(&self, name: &str, count: i64, identity: &Identity, closures: WorkerClosures) -> Outcome {
         let WorkerClosures { start, stop, is_busy } = closures;
-        self.0.call("workers", [text(name), value(count), start, stop, is_busy]).map(drop)
+        let (user, group) = (text(&*identity.user), text(&*identity.group));
+        self.0.call("workers", [text(name), user, group, value(count), start, stop, is_busy]).map(drop)
+    }
+
+    /// The command of this process starts Workerman.
+    pub fn is_starting(&self) -> Outcome<bool> {
+        Ok(self.0.call("starting", [])?.is_true())
     }
 
     /// Returns in no process, unless Workerman throws.
@@ -49,18 +57,20 @@ impl Workerman {
     }
 
     pub fn watch(&self, stream: Zval, closures: HostClosures) -> Outcome {
-        let HostClosures { ready, own, statistics, connections, close_doors, stop } = closures;
-        self.0.call("watch", [stream, ready, own, statistics, connections, close_doors, stop]).map(drop)
+        let HostClosures { ready, own, statistics, connections, close_doors, patience, waits, stop } = closures;
+        self.0.call("watch", [stream, ready, own, statistics, connections, close_doors, patience, waits, stop]).map(drop)
     }
 }
 
 pub struct ServerClosures {
+    /// With the user and the group that it would run as. It returns whether a reload replaces the worker.
     pub check: Zval,
     pub start: Zval,
     pub stop: Zval,
 }
 
 pub struct WorkerClosures {
+    /// With the number of the worker among them.
     pub start: Zval,
     /// With true when the worker is replaced and its server goes on.
     pub stop: Zval,
@@ -80,5 +90,10 @@ pub struct HostClosures {
     pub connections: Zval,
     /// No new connections.
     pub close_doors: Zval,
+    /// How many seconds a graceful stop waits; null: without end.
+    pub patience: Zval,
+    /// Says in the log whom a graceful stop waits for, with so many connections of the application's own; or that it does not
+    /// wait any longer.
+    pub waits: Zval,
     pub stop: Zval,
 }

@@ -167,6 +167,13 @@ namespace PfinalClub\AsyncioHeartbeat\Node
 
         public function markOnline(): void {}
 
+        /**
+         * Of a node of a running server, from a callback, a NodeManager or a Bus: the engine keeps it, as JSON, for every process to see, as
+         * long as the node is registered; the node itself is sent nothing. Of any other it is this object's.
+         *
+         * @throws \InvalidArgumentException when the value cannot be encoded as JSON
+         * @throws \Heartbus\Exception\LimitException when the node's metadata would be longer than 64 KiB
+         */
         public function setMetadata(string $key, mixed $value): void {}
 
         public function getMetadata(string $key, mixed $default = null): mixed {}
@@ -278,17 +285,8 @@ namespace PfinalClub\AsyncioHeartbeat\Server
     class HeartbeatServer
     {
         /**
-         * Keys of the PHP library: worker_count (4), heartbeat_timeout (30), heartbeat_check_interval, max_connections (1000000),
-         * protocol, enable_rate_limit, rate_limit_capacity, rate_limit_refill_rate, channel_max_queue_size.
-         * Keys of the engine: register_timeout (30), max_connections_per_ip, max_nodes_per_connection (10000), max_nodes
-         * (10000000), max_frame_bytes (10485760), outbox_bytes (1 MiB), slow_consumer ('close'|'drop'), slow_consumer_timeout (10), total_buffer_bytes
-         * (1 GiB), inbox_events (65536), inbox_bytes (64 MiB), rate_limit_by ('connection'|'ip'), whitelist, blacklist,
-         * loop ('auto'|'native'|'workerman'|'revolt'|'react'|'manual'), log ('stderr'|'logger'), log_level ('debug'|'info'|'warning'|'error'|'off'), log_file.
-         * Keys for other processes: php_workers (1: under Workerman, the processes that run the callbacks; 0: the engine's own),
-         * name ('HeartbeatServer'), bus (path of the bus socket, or false), bus_group, inbox_policy ('reject'|'drop_oldest').
-         *
-         * @param array<string, mixed> $config
-         * @throws \RuntimeException when the configuration is wrong
+         * @param array{heartbeat_timeout?: int|float, worker_count?: int, register_timeout?: int|float, max_connections?: int, max_connections_per_ip?: int, max_nodes_per_connection?: int, max_nodes?: int, max_frame_bytes?: int, outbox_bytes?: int, slow_consumer?: 'close'|'drop', slow_consumer_timeout?: int|float, total_buffer_bytes?: int, inbox_events?: int, inbox_bytes?: int, inbox_policy?: 'reject'|'drop_oldest', php_workers?: int, name?: string, bus?: string|false, bus_group?: string|int, user?: string|int, group?: string|int, stop_timeout?: int|float, enable_rate_limit?: bool, rate_limit_capacity?: int, rate_limit_refill_rate?: int|float, rate_limit_by?: 'connection'|'ip', max_requests_per_second?: int, whitelist?: list<string>, blacklist?: list<string>, loop?: 'auto'|'native'|'workerman'|'revolt'|'react'|'manual', log?: 'stderr'|'logger', log_level?: 'debug'|'info'|'warning'|'error'|'off', log_file?: string, stats_interval?: int|float, channel_max_queue_size?: int, heartbeat_check_interval?: int|float, protocol?: string} $config
+         * @throws \RuntimeException when the configuration is wrong; its previous one is an \InvalidArgumentException
          */
         public function __construct(string $host = '0.0.0.0', int $port = 9501, array $config = []) {}
 
@@ -296,12 +294,28 @@ namespace PfinalClub\AsyncioHeartbeat\Server
          * Starts the server and runs until it is stopped: on Workerman where it is installed, else on a loop of its own. Under
          * Workerman the engine has a process of its own, and the callbacks run in others, which a reload replaces.
          *
-         * @throws \Heartbus\Exception\IoException when the address cannot be listened on
-         * @throws \Heartbus\Exception\ConfigException outside of the PHP CLI; with several php_workers and no Workerman
+         * @throws \Heartbus\Exception\IoException when the address or the bus socket cannot be listened on
+         * @throws \Heartbus\Exception\ConfigException outside of the PHP CLI; with several php_workers, a user or a group, and no Workerman
+         * @throws \Heartbus\Exception\WrongProcessException in another worker of a script that has started it
+         * @throws \LogicException under Workerman, when other servers of the script wait to be started: see prepare()
          */
         public function start(): void {}
 
-        /** Tells every client that the server is shutting down, and closes. start() returns. */
+        /**
+         * Makes the server's workers of Workerman's without running them: Worker::runAll(), or start() of another server, runs all. Doing
+         * so again does nothing.
+         *
+         * @throws \LogicException when they run already, or 'loop' asks for another loop
+         * @throws \Heartbus\Exception\ConfigException without Workerman, or when there is no such user or group
+         */
+        public function prepare(): void {}
+
+        /**
+         * Tells every client that the server is shutting down, and closes. start() returns. Under Workerman it stops all of the script,
+         * from whichever of its workers.
+         *
+         * @throws \Heartbus\Exception\WrongProcessException when another process runs it that did not start it by Workerman
+         */
         public function stop(): void {}
 
         /**
@@ -316,6 +330,7 @@ namespace PfinalClub\AsyncioHeartbeat\Server
          *
          * @param 'connect'|'register'|'heartbeat'|'data'|'data.batch'|'unregister'|'timeout'|'replaced'|'disconnected'|'close'|'start'|'stop' $event
          * @throws \InvalidArgumentException when there is no such event
+         * @throws \Heartbus\Exception\WrongProcessException in another worker of the script: the server calls its own workers only
          */
         public function on(string $event, callable $callback): void {}
 
@@ -323,6 +338,7 @@ namespace PfinalClub\AsyncioHeartbeat\Server
          * Calls back every so many seconds, on the loop that runs. The result is for cancel().
          *
          * @param callable(): mixed $callback
+         * @throws \InvalidArgumentException when the number of seconds is not greater than 0
          */
         public function every(float $seconds, callable $callback): int {}
 
@@ -333,13 +349,26 @@ namespace PfinalClub\AsyncioHeartbeat\Server
          * Sends data to a node, on its main channel when the channel is 0. True when it is queued, which is no receipt: what waits is
          * lost when the connection ends. False when it is not online, its outbox is full, or the data cannot be sent: nothing is
          * queued then, and nothing else has changed.
+         *
+         * @throws \Heartbus\Exception\WrongProcessException after a fork, and in another worker of the script when the server's bus cannot be asked
+         * @throws \Heartbus\Exception\TimeoutException when an engine in another process does not answer
          */
         public function sendTo(string $nodeId, string $data, int $channelId = 0): bool {}
 
-        /** Sends data to every node. Returns for how many it was queued; nothing happens to the others. */
+        /**
+         * Sends data to every node. Returns for how many it was queued; nothing happens to the others.
+         *
+         * @throws \Heartbus\Exception\WrongProcessException after a fork, and in another worker of the script when the server's bus cannot be asked
+         * @throws \Heartbus\Exception\TimeoutException when an engine in another process does not answer
+         */
         public function broadcast(string $data): int {}
 
-        /** Takes a node off the bus; closes its connection unless it has other nodes. False when there is no such node. */
+        /**
+         * Takes a node off the bus; closes its connection unless it has other nodes. False when there is no such node.
+         *
+         * @throws \Heartbus\Exception\WrongProcessException after a fork, and in another worker of the script when the server's bus cannot be asked
+         * @throws \Heartbus\Exception\TimeoutException when an engine in another process does not answer
+         */
         public function disconnect(string $nodeId): bool {}
 
         /**
@@ -388,6 +417,13 @@ namespace PfinalClub\AsyncioHeartbeat\Server
          * @return array{}|array{sequence: int, redelivered: bool}
          */
         public function event(): array {}
+
+        /**
+         * Which of the PHP workers this process is: from 0 on, and the same for whoever replaces it. 0 where there are no others.
+         *
+         * @throws \Heartbus\Exception\WrongProcessException in a process that runs no callbacks of the server
+         */
+        public function workerId(): int {}
     }
 
     /** A bounded number of connections of Workerman's, by ids of its own. */
@@ -445,15 +481,7 @@ namespace PfinalClub\AsyncioHeartbeat\Client
     /** A client of a heartbeat server: registers, heartbeats, reconnects. All clients of a process share one thread. */
     class HeartbeatClient
     {
-        /**
-         * Keys of the PHP library: heartbeat_interval (10), auto_reconnect (true), reconnect_interval (5), max_reconnect_attempts
-         * (0: no limit), node_id, metadata. Keys of the engine: connect_timeout (5), outbox_bytes (1 MiB),
-         * protocol (2: any bytes where the server can; 1: the old wire), max_nodes (10,000, its first one included), heartbeat_all (true:
-         * heartbeats keep all nodes alive; false: the first alone, heartbeat() the others),
-         * loop ('auto'|'native'|'workerman'|'revolt'|'react'|'manual'), log, log_level, log_file.
-         *
-         * @param array<string, mixed> $config
-         */
+        /** @param array{node_id?: string, metadata?: array<mixed>, heartbeat_interval?: int|float, auto_reconnect?: bool, reconnect_interval?: int|float, max_reconnect_attempts?: int, connect_timeout?: int|float, outbox_bytes?: int, protocol?: 1|2, max_nodes?: int, heartbeat_all?: bool, loop?: 'auto'|'native'|'workerman'|'revolt'|'react'|'manual', log?: 'stderr'|'logger', log_level?: 'debug'|'info'|'warning'|'error'|'off', log_file?: string} $config */
         public function __construct(string $host = '127.0.0.1', int $port = 9501, array $config = []) {}
 
         /**
@@ -550,56 +578,133 @@ namespace Heartbus
     /**
      * A server of this machine from any PHP process: pages of PHP-FPM, queue workers, cron. The process has one connection for
      * each server, which outlives requests and is made again by itself. In a fiber under a loop calls suspend; elsewhere they
-     * block for one round trip.
+     * block for one round trip. Whatever a call throws of the engine's is a \Heartbus\Exception\HeartbusException.
      */
     final class Bus
     {
         /**
          * $socket is the path of a bus socket, or the name of a server; null: php.ini's heartbus.socket, else the server named
-         * HeartbeatServer, in /run/heartbus or in the user's own folder. No call takes longer than the timeout, in seconds.
+         * HeartbeatServer, in the folders that the README lists. No call takes longer than the timeout, in seconds.
          *
+         * @throws \Heartbus\Exception\ConfigException when no server can have that name
+         * @throws \InvalidArgumentException when the timeout is not from 0.001 to 3600
          * @throws \Heartbus\Exception\IoException when no server is there, or it does not let this user in
-         * @throws \Heartbus\Exception\TimeoutException when the server does not answer
-         * @throws \Heartbus\Exception\ProtocolException when the server speaks another version
+         * @throws \Heartbus\Exception\TimeoutException when it does not answer in time: it may still do what it was asked
+         * @throws \Heartbus\Exception\ClosedException when it hung up, or stopped, before it answered
+         * @throws \Heartbus\Exception\ProtocolException when it is of another release
          */
         public static function connect(?string $socket = null, float $timeout = 1.0): \Heartbus\Bus {}
 
         private function __construct() {}
 
-        /** Sends data to a node, on its main channel when the channel is 0. False when it is not online or has no room. */
+        /**
+         * Sends data to a node, on its main channel when the channel is 0. False when it is not online or has no room.
+         *
+         * @throws \InvalidArgumentException when the node speaks v1, which cannot carry what is not UTF-8
+         * @throws \Heartbus\Exception\IoException when no server is there, or it does not let this user in
+         * @throws \Heartbus\Exception\TimeoutException when it does not answer in time: it may still do what it was asked
+         * @throws \Heartbus\Exception\ClosedException when it hung up, or stopped, before it answered
+         * @throws \Heartbus\Exception\ProtocolException when it is of another release
+         */
         public function sendTo(string $nodeId, string $data, int $channelId = 0): bool {}
 
         /**
          * Sends data to these nodes. Returns for how many it was queued.
          *
          * @param array<string> $nodeIds
+         * @throws \InvalidArgumentException when none of them can be sent what is not UTF-8
+         * @throws \Heartbus\Exception\LimitException when they are more than 1,048,576
+         * @throws \Heartbus\Exception\IoException when no server is there, or it does not let this user in
+         * @throws \Heartbus\Exception\TimeoutException when it does not answer in time: it may still do what it was asked
+         * @throws \Heartbus\Exception\ClosedException when it hung up, or stopped, before it answered
+         * @throws \Heartbus\Exception\ProtocolException when it is of another release
          */
         public function sendToMany(array $nodeIds, string $data): int {}
 
-        /** Sends data to every node. Returns for how many it was queued. */
+        /**
+         * Sends data to every node. Returns for how many it was queued.
+         *
+         * @throws \InvalidArgumentException when none of them can be sent what is not UTF-8
+         * @throws \Heartbus\Exception\LimitException when it is longer than a frame may be
+         * @throws \Heartbus\Exception\IoException when no server is there, or it does not let this user in
+         * @throws \Heartbus\Exception\TimeoutException when it does not answer in time: it may still do what it was asked
+         * @throws \Heartbus\Exception\ClosedException when it hung up, or stopped, before it answered
+         * @throws \Heartbus\Exception\ProtocolException when it is of another release
+         */
         public function broadcast(string $data): int {}
 
-        /** Takes a node off the bus; closes its connection unless it has other nodes. False when there is no such node. */
+        /**
+         * Takes a node off the bus; closes its connection unless it has other nodes. False when there is no such node.
+         *
+         * @throws \Heartbus\Exception\IoException when no server is there, or it does not let this user in
+         * @throws \Heartbus\Exception\TimeoutException when it does not answer in time: it may still do what it was asked
+         * @throws \Heartbus\Exception\ClosedException when it hung up, or stopped, before it answered
+         * @throws \Heartbus\Exception\ProtocolException when it is of another release
+         */
         public function disconnect(string $nodeId): bool {}
 
-        /** A copy of what the server knows of a node; null when it is not online. */
+        /**
+         * A copy of what the server knows of a node; null when it is not online. What setMetadata() sets of it goes to the server.
+         *
+         * @throws \Heartbus\Exception\IoException when no server is there, or it does not let this user in
+         * @throws \Heartbus\Exception\TimeoutException when it does not answer in time: it may still do what it was asked
+         * @throws \Heartbus\Exception\ClosedException when it hung up, or stopped, before it answered
+         * @throws \Heartbus\Exception\ProtocolException when it is of another release
+         */
         public function node(string $nodeId): ?\PfinalClub\AsyncioHeartbeat\Node\Node {}
 
         /**
          * The nodes that are online, page by page: next is the $page of the next call, null after the last. A page has up to
-         * $limit nodes, 1000 at most.
+         * $limit nodes, 1000 at most; it may be short, even empty, with more to come.
          *
-         * @param array{id?: string, ip?: string} $filter id: a pattern with * and ?; ip: an address
+         * @param array{id?: string, ip?: string, metadata?: array<string, string|int|float|bool|null>} $filter id: a pattern with * and ?; ip: an address; metadata: up to 16 members that it must have
          * @return array{nodes: list<\PfinalClub\AsyncioHeartbeat\Node\Node>, next: ?int}
+         * @throws \InvalidArgumentException when the filter or the limit is wrong
+         * @throws \Heartbus\Exception\IoException when no server is there, or it does not let this user in
+         * @throws \Heartbus\Exception\TimeoutException when it does not answer in time: it may still do what it was asked
+         * @throws \Heartbus\Exception\ClosedException when it hung up, or stopped, before it answered
+         * @throws \Heartbus\Exception\ProtocolException when it is of another release
          */
         public function nodes(array $filter = [], ?int $page = null, int $limit = 100): array {}
 
+        /**
+         * @throws \Heartbus\Exception\IoException when no server is there, or it does not let this user in
+         * @throws \Heartbus\Exception\TimeoutException when it does not answer in time: it may still do what it was asked
+         * @throws \Heartbus\Exception\ClosedException when it hung up, or stopped, before it answered
+         * @throws \Heartbus\Exception\ProtocolException when it is of another release
+         */
         public function isOnline(string $nodeId): bool {}
 
-        /** @return array{server: array<string, int|string>, nodes: array<string, int>, channels: array<string, int>, connections: array<string, int|float>, engine: array<string, int>} */
+        /**
+         * Sets members of a node's metadata, for everybody to see but the node. False when it is not online.
+         *
+         * @param array<mixed> $metadata
+         * @throws \InvalidArgumentException when there are none, or they cannot be encoded as JSON
+         * @throws \Heartbus\Exception\LimitException when the node's metadata would be longer than 64 KiB
+         * @throws \Heartbus\Exception\IoException when no server is there, or it does not let this user in
+         * @throws \Heartbus\Exception\TimeoutException when it does not answer in time: it may still do what it was asked
+         * @throws \Heartbus\Exception\ClosedException when it hung up, or stopped, before it answered
+         * @throws \Heartbus\Exception\ProtocolException when it is of another release
+         */
+        public function setMetadata(string $nodeId, array $metadata): bool {}
+
+        /**
+         * @return array{server: array<string, int|string>, nodes: array<string, int>, channels: array<string, int>, connections: array<string, int|float>, engine: array<string, int>}
+         * @throws \Heartbus\Exception\IoException when no server is there, or it does not let this user in
+         * @throws \Heartbus\Exception\TimeoutException when it does not answer in time: it may still do what it was asked
+         * @throws \Heartbus\Exception\ClosedException when it hung up, or stopped, before it answered
+         * @throws \Heartbus\Exception\ProtocolException when it is of another release
+         */
         public function stats(): array {}
 
-        /** The numbers of the server as Prometheus text. */
+        /**
+         * The numbers of the server as Prometheus text.
+         *
+         * @throws \Heartbus\Exception\IoException when no server is there, or it does not let this user in
+         * @throws \Heartbus\Exception\TimeoutException when it does not answer in time: it may still do what it was asked
+         * @throws \Heartbus\Exception\ClosedException when it hung up, or stopped, before it answered
+         * @throws \Heartbus\Exception\ProtocolException when it is of another release
+         */
         public function metrics(): string {}
 
         /** The path of the bus socket. */
@@ -612,8 +717,8 @@ namespace Heartbus
         /**
          * Serves until a signal comes. Keys: host (0.0.0.0), port (9501), and those of HeartbeatServer.
          *
-         * @param array<string, mixed> $config
-         * @throws \Heartbus\Exception\IoException when the address cannot be listened on
+         * @param array{host?: string, port?: int, heartbeat_timeout?: int|float, worker_count?: int, register_timeout?: int|float, max_connections?: int, max_connections_per_ip?: int, max_nodes_per_connection?: int, max_nodes?: int, max_frame_bytes?: int, outbox_bytes?: int, slow_consumer?: 'close'|'drop', slow_consumer_timeout?: int|float, total_buffer_bytes?: int, inbox_events?: int, inbox_bytes?: int, inbox_policy?: 'reject'|'drop_oldest', php_workers?: int, name?: string, bus?: string|false, bus_group?: string|int, user?: string|int, group?: string|int, stop_timeout?: int|float, enable_rate_limit?: bool, rate_limit_capacity?: int, rate_limit_refill_rate?: int|float, rate_limit_by?: 'connection'|'ip', max_requests_per_second?: int, whitelist?: list<string>, blacklist?: list<string>, loop?: 'auto'|'native'|'workerman'|'revolt'|'react'|'manual', log?: 'stderr'|'logger', log_level?: 'debug'|'info'|'warning'|'error'|'off', log_file?: string, stats_interval?: int|float, channel_max_queue_size?: int, heartbeat_check_interval?: int|float, protocol?: string} $config
+         * @throws \Heartbus\Exception\IoException when the address or the bus socket cannot be listened on
          * @throws \RuntimeException when the configuration is wrong
          */
         public static function run(array $config = []): void {}
@@ -662,10 +767,18 @@ namespace PfinalClub\AsyncioHeartbeat\Channel
         /** As send(), but false when the channel is closed. A full queue can drop its oldest entry instead. */
         public function trySend(string $data, bool $dropOldest = false): bool {}
 
-        /** The next entry; waits for one for up to so many seconds, 0 without end. Null when the time is up or the channel closed. */
+        /**
+         * The next entry; waits for one for up to so many seconds, 0 without end. Null when the time is up or the channel closed.
+         *
+         * @throws \Heartbus\Exception\WrongProcessException for a server's channel in a process that runs no callbacks of the server
+         */
         public function recv(float $timeout = 0.0): mixed {}
 
-        /** A future of the next entry, null when the channel closes. pfinal-asyncio's own where that is installed, else \Heartbus\Future. */
+        /**
+         * A future of the next entry, null when the channel closes. pfinal-asyncio's own where that is installed, else \Heartbus\Future.
+         *
+         * @throws \Heartbus\Exception\WrongProcessException as recv()
+         */
         public function recvAsync(): \PfinalClub\Asyncio\Future {}
 
         /** For the receive queue: to whoever waits longest, else into the queue. False when it is full or closed. */
@@ -836,7 +949,7 @@ namespace PfinalClub\AsyncioHeartbeat\Utils
         /** @param array<string, scalar> $labels */
         public function observeHistogram(string $name, float $value, array $labels = []): void {}
 
-        /** Everything as Prometheus text. */
+        /** Everything as Prometheus text: the application's own, and what the engine of a server of this process counts, in PHP workers too. */
         public function export(): string {}
 
         public function exportJson(): string {}

@@ -312,7 +312,7 @@ fn resolve(waiter: &Zval, result: Zval) -> Outcome {
 /// What a server's channel has, or will have, must not end with the caller's variable.
 fn keep(channel: *mut zend_object) -> Outcome {
     if let Some(view) = live::of_channel(channel)? {
-        view.keep(channel);
+        view.keep(channel)?;
     }
     Ok(())
 }

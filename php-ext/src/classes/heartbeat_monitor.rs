@@ -69,7 +69,7 @@ fn start(call: &mut Call) -> Outcome {
         return Ok(());
     }
     RUNNING.set(this, value(true));
-    live::watch_timeouts(&manager, this);
+    live::watch_timeouts(&manager, this)?;
     schedule(this)
 }
 

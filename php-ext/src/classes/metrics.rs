@@ -269,11 +269,16 @@ impl Sample {
     }
 }
 
+/// The server's; where none runs, the object's own.
+fn uptime(metrics: *mut zend_object) -> f64 {
+    measures::uptime().unwrap_or_else(|| microtime() - START_TIME.float(metrics))
+}
+
 fn export(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
     let mut out = String::new();
-    let uptime = microtime() - START_TIME.float(this);
+    let uptime = uptime(this);
     let _ = writeln!(out, "# HELP {UPTIME} Server uptime in seconds\n# TYPE {UPTIME} gauge\n{UPTIME} {}", number(uptime));
     let mut names: HashSet<String> = HashSet::from([UPTIME.into()]);
     if DROPPED.int(this) > 0 {
@@ -429,7 +434,7 @@ fn export_json(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
     let data = map([
-        ("uptime", value(microtime() - START_TIME.float(this))),
+        ("uptime", value(uptime(this))),
         ("counters", families(this, COUNTERS)?),
         ("gauges", finite(Table::of(&mut families(this, GAUGES)?), b"value")?),
         ("histograms", finite(Table::of(&mut histograms(this)?), b"sum")?),

@@ -61,6 +61,7 @@ impl Source for Server {
             let mut events = VecDeque::new();
             // An engine that is gone shows in the phase.
             self.next_door(|next_door| next_door.attachment.borrow_mut().drain(&mut events, max));
+            self.views.release(self.last_batch());
             // What has been read already does not make the descriptor readable.
             self.may_have_more.set(events.len() == max);
             if self.may_have_more.get() {
@@ -129,18 +130,24 @@ impl Server {
         self.callbacks.borrow()[kind as usize].is_some()
     }
 
-    fn call_for_node<const N: usize>(&self, kind: Kind, about: &Registration, more: impl FnOnce(Zval) -> [Zval; N]) -> Outcome<bool> {
+    fn call_for_node<const N: usize>(
+        &self,
+        kind: Kind,
+        about: &Registration,
+        mark: Mark,
+        more: impl FnOnce(Zval) -> [Zval; N],
+    ) -> Outcome<bool> {
         let engine = self.engine.borrow().clone();
         match engine {
             // Making the object costs more than looking whether anybody wants it.
-            Some(engine) if self.has(kind) => self.call(kind, more(self.views.node(self.weak(), &engine, about)?)),
+            Some(engine) if self.has(kind) => self.call(kind, more(self.views.node(self.weak(), &engine, about, Some(mark.batch))?)),
             _ => Ok(false),
         }
     }
 
-    fn tell_monitors(&self, about: &Registration) -> Outcome<bool> {
+    fn tell_monitors(&self, about: &Registration, mark: Mark) -> Outcome<bool> {
         match self.engine().filter(|_| self.views.are_monitors_running()) {
-            Some(engine) => self.views.tell_monitors(&self.views.node(self.weak(), &engine, about)?),
+            Some(engine) => self.views.tell_monitors(&self.views.node(self.weak(), &engine, about, Some(mark.batch))?),
             None => Ok(false),
         }
     }
@@ -178,6 +185,11 @@ impl Server {
         }
     }
 
+    /// The last one of which an event has come.
+    pub fn last_batch(&self) -> u64 {
+        self.last_place.get().0
+    }
+
     /// The place of the next event of a batch.
     fn place_in(&self, batch: u64) -> u32 {
         let place = match self.last_place.get() {
@@ -208,13 +220,13 @@ impl Server {
                 let ip = text(peer.ip().to_canonical().to_string());
                 self.call(Connect, [ip, value(i64::from(peer.port())), value(connection_id as i64)])
             }
-            Event::Register { node, .. } => self.call_for_node(Register, &node, |node| [node]),
-            Event::Heartbeat { node, .. } => self.call_for_node(Heartbeat, &node, |node| [node]),
+            Event::Register { node, .. } => self.call_for_node(Register, &node, mark, |node| [node]),
+            Event::Heartbeat { node, .. } => self.call_for_node(Heartbeat, &node, mark, |node| [node]),
             Event::Data { ref node, channel_id, ref payload } => {
                 // Into the queue first, without running anything: whatever the callback does, the order stays.
                 let is_waited_for = self.views.receive(node, channel_id, payload, mark.sequence);
                 self.ring_for_waiters(host, is_waited_for);
-                let called = self.call_for_node(Data, node, |node| [node, text(payload), value(i64::from(channel_id))])?;
+                let called = self.call_for_node(Data, node, mark, |node| [node, text(payload), value(i64::from(channel_id))])?;
                 Ok(self.views.wake()? > 0 || called)
             }
             Event::Left { node, how, .. } => {
@@ -227,8 +239,8 @@ impl Server {
                 let is_waited_for = self.views.node_left(&node);
                 self.ring_for_waiters(host, is_waited_for);
                 // First those that never throw: whatever the server's own callback does, they are told.
-                let monitored = how == Departure::TimedOut && self.tell_monitors(&node)?;
-                let called = self.call_for_node(kind, &node, |node| [node])?;
+                let monitored = how == Departure::TimedOut && self.tell_monitors(&node, mark)?;
+                let called = self.call_for_node(kind, &node, mark, |node| [node])?;
                 Ok(self.views.wake()? > 0 || called || monitored)
             }
             Event::Close { connection_id, reason } => self.call(Close, [value(connection_id as i64), text(reason.as_str())]),
@@ -252,7 +264,8 @@ impl Server {
             payloads.push(text(payload));
             channels.push(value(i64::from(*channel_id)));
         }
-        let nodes = self.views.nodes(self.weak(), &engine, nodes)?;
+        let batch = messages.first().map_or(0, |first| first.mark.batch);
+        let nodes = self.views.nodes(self.weak(), &engine, nodes, batch)?;
         callback.call([nodes, payloads, channels].map(list))?;
         self.views.wake()?;
         Ok(true)

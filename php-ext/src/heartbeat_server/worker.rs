@@ -3,6 +3,7 @@
 //! Attaches, looks for an engine that is gone, and leaves politely. Which worker gets which event is the engine's business.
 
 use super::Kind::{Start, Stop};
+use super::elsewhere::another_server;
 use super::{Server, State};
 use crate::backend::{Backend, NextDoor};
 use crate::exception;
@@ -10,26 +11,65 @@ use crate::host::Host;
 use crate::php::Outcome;
 use heartbus_core::bus::{Attachment, Phase};
 use heartbus_core::error::{Error, ErrorKind};
+use std::cell::Cell;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// How often a worker looks for an engine that is not there.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
+/// How long an engine may be on its way before somebody is told that a worker misses it, and how often it is said again.
+const PATIENCE: Duration = Duration::from_secs(2);
+const SILENT_TIME: Duration = Duration::from_secs(30);
+
+/// A worker's time without its engine: since when, and when it was last told.
+#[derive(Default)]
+pub(super) struct Absence {
+    began: Cell<Option<Instant>>,
+    told: Cell<Option<Instant>>,
+}
+
+impl Absence {
+    fn goes_on(&self, path: &Path, error: &Error) {
+        let now = Instant::now();
+        let began = self.began.get().unwrap_or(now);
+        self.began.set(Some(began));
+        let is_due = self.told.get().map_or(now >= began + PATIENCE, |told| now >= told + SILENT_TIME);
+        if is_due {
+            self.told.set(Some(now));
+            let seconds = (now - began).as_secs();
+            tracing::error!(socket = %path.display(), %error, seconds, "A PHP worker cannot reach its engine: it is told nothing");
+        }
+    }
+
+    fn is_over(&self, path: &Path) {
+        self.began.set(None);
+        if self.told.take().is_some() {
+            tracing::warn!(socket = %path.display(), "A PHP worker has its engine again");
+        }
+    }
+}
+
 impl Server {
     /// Attaches to the engine, or tries again later.
     pub(super) fn look_for_engine(self: &Rc<Self>, host: &Host) -> Outcome {
         let path = self.bus_path.borrow().clone().unwrap_or_default();
-        let next_door = match NextDoor::attach(&path) {
+        let attached = NextDoor::attach(&path).and_then(|next_door| {
+            let port = next_door.attachment.borrow().welcome().listen.port();
+            if i64::from(port) == self.port { Ok(next_door) } else { Err(another_server(&path, port)) }
+        });
+        let next_door = match attached {
             Ok(next_door) => next_door,
             Err(error) if matches!(error.kind, ErrorKind::Io | ErrorKind::Closed | ErrorKind::Timeout) => {
-                tracing::debug!(%error, "The engine is not there yet");
+                self.absence.goes_on(&path, &error);
                 self.retry_at.set(Some(Instant::now() + RETRY_INTERVAL));
                 host.set_alarm();
                 return Ok(());
             }
             Err(error) => return Err(exception::raise(&error)),
         };
+        self.absence.is_over(&path);
         self.retry_at.set(None);
         self.finished_batch.set(None);
         self.seen.set(None);
@@ -48,6 +88,9 @@ impl Server {
         }
         self.say(|attachment| attachment.ready(self.subscriptions()));
         self.views.open_channels().into_iter().for_each(|channel_id| self.watch(channel_id));
+        if self.config.log.to_logger == Some(true) {
+            self.say(Attachment::take_log);
+        }
         told.map(drop)
     }
 
@@ -85,6 +128,7 @@ impl Server {
         self.finished_batch.set(None);
         self.seen.set(None);
         self.next_door(|next_door| host.unwatch(next_door.attachment.borrow().as_fd()));
+        self.views.release(u64::MAX);
         if self.views.close_all() {
             self.views.wake()?;
         }
@@ -93,6 +137,7 @@ impl Server {
 
     /// A step of a worker's. True when a callback ran.
     pub(super) fn settle_worker(self: &Rc<Self>, host: &Host) -> Outcome<bool> {
+        self.tell_log()?;
         if self.state.get() == State::Away {
             if self.retry_at.get().is_some_and(|at| at <= Instant::now()) {
                 self.look_for_engine(host)?;

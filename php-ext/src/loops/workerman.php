@@ -9,12 +9,37 @@ use Workerman\Events\EventInterface;
 use Workerman\Timer;
 use Workerman\Worker;
 
+// Words of the command line that begin something, `start` alone where nothing ran before.
+$has = static fn (string ...$words): bool => \array_intersect($words,
+    [...$_SERVER['argv'] ?? [], ...\explode(' ', \property_exists(Worker::class, 'command') ? Worker::$command : '')]) !== [];
+
+// A worker that replaces another is to run what is on disk by now. opcache looks there once per request at most, and all workers
+// are one request to it, begun when the master was; PHP itself remembers for two minutes where links led to.
+$began = \time();
+$refresh = static function () use ($began): void {
+    \clearstatcache(true);
+    if (!\function_exists('opcache_get_status') || !\function_exists('opcache_invalidate')) {
+        return;
+    }
+    // It remembers where links led to as well, unless it is told to look.
+    \ini_set('opcache.revalidate_path', '1');
+    // Warns where opcache.restrict_api keeps it from this script.
+    foreach (\array_keys(@\opcache_get_status(true)['scripts'] ?? []) as $file) {
+        $found = @\stat($file);
+        $isNew = $found === false || \max($found['mtime'], $found['ctime']) >= $began;
+        if ($isNew || \ini_get('opcache.validate_timestamps')) {
+            \opcache_invalidate($file, $isNew);
+        }
+    }
+};
+
 // One process for all of it: the engine has its own threads.
-$prepare = static function (Worker $worker, string $name, \Closure $start): void {
+$prepare = static function (Worker $worker, string $name, \Closure $start) use ($refresh): void {
     $worker->name = $name;
     $worker->count = 1;
-    $worker->onWorkerStart = static function () use ($start): void {
-        $start();
+    $worker->onWorkerStart = static function (Worker $worker) use ($start, $refresh): void {
+        $refresh();
+        $start($worker->id);
     };
     // Telling every client takes up to 1.5 s, and then the workers; Workerman kills 2 s after Ctrl-C, of which it waits one.
     Worker::$stopTimeout = \max(Worker::$stopTimeout, 5);
@@ -47,14 +72,16 @@ return [
     // A loop exists in worker processes only.
     'running' => static fn (): bool => Worker::$globalEvent !== null,
 
+    'starting' => static fn (): bool => $has('start', 'restart'),
+
     'worker' => static function (string $name, \Closure $start) use ($prepare): void {
-        $prepare(new Worker(), $name, $start);
+        $prepare(new Worker(), $name, static fn () => $start());
     },
 
     // Workerman calls listen() in the master once it knows that it starts, and in each worker. The engine listens in the
     // worker; the master only looks whether it will be able to, because a master that cannot listen ends.
-    'server' => static function (string $name, string $address, bool $isReloadable, \Closure $check, \Closure $start, \Closure $stop)
-        use ($prepare): void {
+    'server' => static function (string $name, string $user, string $group, string $address, \Closure $check, \Closure $start, \Closure $stop)
+        use ($prepare, $has): void {
         $worker = new class($address, $check) extends Worker {
             public function __construct(private string $address, private ?\Closure $check)
             {
@@ -65,7 +92,9 @@ return [
             {
                 $check = $this->check;
                 $this->check = null;
-                $check === null || $check();
+                if ($check !== null) {
+                    $this->reloadable = $check($this->user, $this->group);
+                }
             }
 
             public function getSocketName(): string
@@ -73,38 +102,19 @@ return [
                 return $this->address;
             }
         };
-        $prepare($worker, $name, $start);
-        $worker->reloadable = $isReloadable;
+        $prepare($worker, $name, static fn () => $start());
+        [$worker->user, $worker->group] = [$user, $group];
         $worker->onWorkerStop = static function () use ($stop): void {
             // A graceful stop waits for the connections first: see 'watch'.
             if (!Worker::getGracefulStop() || ConnectionInterface::$statistics['connection_count'] <= 0) {
                 $stop();
             }
         };
-    },
-
-    // Beside a server's worker, for its callbacks.
-    'workers' => static function (string $name, int $count, \Closure $start, \Closure $stop, \Closure $isBusy) use ($prepare, &$seat): void {
-        $worker = new Worker();
-        $prepare($worker, $name, static function () use ($start, $isBusy, &$seat): void {
-            $seat = (object) ['isBusy' => $isBusy, 'isReplaced' => false];
-            $start();
-        });
-        $worker->count = $count;
-        $worker->onWorkerStop = static function () use ($stop, &$seat): void {
-            if (!Worker::getGracefulStop() || ConnectionInterface::$statistics['connection_count'] <= 0) {
-                $stop($seat !== null && $seat->isReplaced);
-            }
-        };
-    },
-
-    // Only a Workerman that could not start returns. Version 5 has caught and logged the reason then.
-    'run' => static function (\Closure $check): void {
         // `start -d` ends in this process before the daemon looks, so the exit code is found out here. A server that runs
         // already is another matter: Workerman says so, and does not become a daemon.
-        if (\in_array('start', $_SERVER['argv'] ?? [], true)) {
+        if ($has('start')) {
             try {
-                $check();
+                $check($user, $group);
             } catch (\Throwable) {
                 $process = \getmypid();
                 \register_shutdown_function(static function () use ($process): void {
@@ -114,6 +124,26 @@ return [
                 });
             }
         }
+    },
+
+    // Beside a server's worker, for its callbacks.
+    'workers' => static function (string $name, string $user, string $group, int $count, \Closure $start, \Closure $stop, \Closure $isBusy)
+        use ($prepare, &$seat): void {
+        $worker = new Worker();
+        $prepare($worker, $name, static function (int $number) use ($start, $isBusy, &$seat): void {
+            $seat = (object) ['isBusy' => $isBusy, 'isReplaced' => false];
+            $start($number);
+        });
+        [$worker->count, $worker->user, $worker->group] = [$count, $user, $group];
+        $worker->onWorkerStop = static function () use ($stop, &$seat): void {
+            if (!Worker::getGracefulStop() || ConnectionInterface::$statistics['connection_count'] <= 0) {
+                $stop($seat !== null && $seat->isReplaced);
+            }
+        };
+    },
+
+    // Only a Workerman that could not start returns. Version 5 has caught and logged the reason then.
+    'run' => static function (\Closure $check): void {
         Worker::runAll();
         if (Worker::$globalEvent !== null) {
             exit(250); // A worker whose callback threw: version 5 has logged that.
@@ -127,8 +157,8 @@ return [
         \posix_kill(\posix_getppid(), SIGINT);
     },
 
-    'watch' => static function ($stream, \Closure $ready, \Closure $own, \Closure $statistics, \Closure $connections, \Closure $closeDoors, \Closure $stop)
-        use ($handle, $onSignal, $count, &$seat): void {
+    'watch' => static function ($stream, \Closure $ready, \Closure $own, \Closure $statistics, \Closure $connections, \Closure $closeDoors,
+        \Closure $patience, \Closure $waits, \Closure $stop) use ($handle, $onSignal, $count, &$seat): void {
         $loop = Worker::getEventLoop();
         if (\method_exists($loop, 'onReadable')) {
             $loop->onReadable($stream, $ready);
@@ -215,9 +245,10 @@ return [
         // What a graceful stop waits for: connections, or the server whose callbacks run here.
         $left = static fn (): int => $seat === null ? $statistics()['connection_count'] : (int) ($seat->isBusy)();
 
-        // `stop -g` and `reload -g`: Workerman waits while connections are counted. Nobody new comes in meanwhile.
+        // `stop -g` and `reload -g`: Workerman waits while connections are counted. Nobody new comes in meanwhile, and who stays
+        // too long is not waited for.
         $waitsFor = null;
-        $graceful = static function (int $signal) use ($handle, $left, $closeDoors, $stop, &$waitsFor): void {
+        $graceful = static function (int $signal) use ($handle, $left, $closeDoors, $patience, $waits, $stop, $seat, &$waitsFor): void {
             if ($waitsFor !== null) {
                 $handle($signal);
                 return;
@@ -234,12 +265,30 @@ return [
             $closeDoors();
             // However it ends now, with the last connection or by another signal.
             \register_shutdown_function($stop);
-            Timer::add(0.05, static function () use ($left, &$waitsFor): void {
+            $own = static function () use (&$waitsFor): int {
+                return \max(0, ConnectionInterface::$statistics['connection_count'] - $waitsFor);
+            };
+            // Where only callbacks run, the engine's process says whom it waits for.
+            $tell = static function (bool $isOver) use ($own, $waits, $seat, &$waitsFor): void {
+                if ($own() > 0 || $seat === null && $waitsFor > 0) {
+                    $waits($own(), $isOver);
+                }
+            };
+            $tell(false);
+            $began = \hrtime(true);
+            $longest = $patience();
+            $isOver = false;
+            Timer::add(0.05, static function () use ($handle, $left, $tell, $began, $longest, &$waitsFor, &$isOver): void {
                 $still = $left();
                 ConnectionInterface::$statistics['connection_count'] += $still - $waitsFor;
                 $waitsFor = $still;
                 if (ConnectionInterface::$statistics['connection_count'] <= 0) {
                     Worker::stopAll();
+                } elseif (!$isOver && $longest !== null && \hrtime(true) - $began >= $longest * 1e9) {
+                    $isOver = true;
+                    $tell(true);
+                    // Whoever is left is stopped as by a stop that is not graceful.
+                    $handle(SIGINT);
                 }
             });
         };

@@ -128,6 +128,7 @@ final class SignaturesTest extends TestCase
             'nodes(array $filter = [], ?int $page = null, int $limit = 100): array',
             'sendTo(string $nodeId, string $data, int $channelId = 0): bool',
             'sendToMany(array $nodeIds, string $data): int',
+            'setMetadata(string $nodeId, array $metadata): bool',
             'stats(): array',
         ], $signatures(\Heartbus\Bus::class));
         self::assertSame(['run(array $config = []): void static'], $signatures(\Heartbus\Host::class));

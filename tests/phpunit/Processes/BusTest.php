@@ -94,6 +94,58 @@ final class BusTest extends TestCase
         self::assertFalse($bus->disconnect("\xff"));
     }
 
+    public function test_metadata_is_set_over_the_bus_and_nodes_are_found_by_it(): void
+    {
+        $server = $this->serve();
+        $a = $server->node('a', ['from' => 'node']);
+        foreach (['b', 'c', 'd'] as $id) {
+            $server->node($id, ['floor' => 2]);
+        }
+        $bus = $this->bus();
+        self::assertTrue($bus->setMetadata('a', ['room' => 'blue', 'seat' => 7]));
+        self::assertTrue($bus->setMetadata('b', ['room' => 'blue']));
+        self::assertFalse($bus->setMetadata('nobody', ['room' => 'blue']));
+        self::assertFalse($bus->setMetadata("\xff", ['room' => 'blue']));
+        $expected = ['from' => 'node', 'room' => 'blue', 'seat' => 7];
+        self::assertSame($expected, $bus->node('a')->metadata);
+        self::assertSame($expected, $server->ask('return $server->getNodeManager()->getNode("a")->metadata;'));
+        $find = fn (array $metadata, array $more = []): array => array_merge(...$this->pages($bus, ['metadata' => $metadata] + $more, 1));
+        self::assertEqualsCanonicalizing(['a', 'b'], $find(['room' => 'blue']));
+        self::assertSame(['a'], $find(['room' => 'blue', 'seat' => 7.0]));
+        self::assertSame(['b'], $find(['room' => 'blue', 'floor' => 2], ['id' => '?', 'ip' => '127.0.0.1']));
+        self::assertEqualsCanonicalizing(['c', 'd'], $find(['room' => null]));
+        self::assertSame([], $find(['room' => 'red']));
+        self::assertEqualsCanonicalizing(['a', 'b', 'c', 'd'], $find([]));
+        // A node of the bus is a copy; what is set of it goes to the server, as long as it is the same registration.
+        $copy = $bus->node('c');
+        $copy->setMetadata('room', 'red');
+        $bus->nodes(['id' => 'd'])['nodes'][0]->setMetadata('room', 'red');
+        self::assertEqualsCanonicalizing(['c', 'd'], $find(['room' => 'red']));
+        $server->node('c');
+        $copy->setMetadata('room', 'green');
+        self::assertSame('green', $copy->getMetadata('room'), 'the copy is whoever\'s who holds it');
+        self::assertSame([], $bus->node('c')->metadata);
+        // The node is sent nothing.
+        $a->expectSilence();
+        foreach ([[[], \InvalidArgumentException::class], [['k' => INF], \InvalidArgumentException::class], [['k' => str_repeat('x', 70_000)], \Heartbus\Exception\LimitException::class]] as [$metadata, $class]) {
+            try {
+                $bus->setMetadata('a', $metadata);
+                self::fail('not refused');
+            } catch (\Exception $error) {
+                self::assertInstanceOf($class, $error);
+            }
+        }
+        self::assertSame($expected, $bus->node('a')->metadata);
+        foreach ([['metadata' => 'blue'], ['metadata' => ['room' => ['blue']]], ['metadata' => array_fill_keys(range('a', 'q'), 1)]] as $filter) {
+            try {
+                $bus->nodes($filter);
+                self::fail('not refused');
+            } catch (\InvalidArgumentException $error) {
+                self::assertStringContainsString('etadata', $error->getMessage());
+            }
+        }
+    }
+
     public function test_numbers_are_those_of_the_server(): void
     {
         $server = $this->serve(['name' => 'numbers']);
@@ -121,7 +173,7 @@ final class BusTest extends TestCase
             [fn () => Bus::connect($this->socket, 0.0), InvalidArgumentException::class, 'The timeout must be a number of seconds from 0.001 to 3600, 0 given'],
             [fn () => Bus::connect($this->socket, NAN), InvalidArgumentException::class, 'The timeout must be'],
             [fn () => Bus::connect('a name/with a slash'), ConfigException::class, 'The name of a server must have 1 to 64 letters'],
-            [fn () => $bus->nodes(['color' => 'red']), InvalidArgumentException::class, 'Unknown filter: color (there are: id, ip)'],
+            [fn () => $bus->nodes(['color' => 'red']), InvalidArgumentException::class, 'Unknown filter: color (there are: id, ip, metadata)'],
             [fn () => $bus->nodes(['ip' => 'red']), InvalidArgumentException::class, "The filter 'ip' is no IP address: red"],
             [fn () => $bus->nodes(['id' => 7]), InvalidArgumentException::class, "The filter 'id' must be a string"],
             [fn () => $bus->nodes([], null, 0), InvalidArgumentException::class, 'A page has 1 to 1000 nodes, not 0'],

@@ -2,7 +2,7 @@
 
 namespace Heartbus\Tests\Processes;
 
-use Heartbus\Tests\{Crowd, Frame, ServerApp, TestCase};
+use Heartbus\Tests\{Crowd, Frame, Peer, PhpProcess, Port, ServerApp, TestCase, Wait, WorkermanApp};
 
 /** `reload`: PHP workers are replaced beside an engine that goes on. */
 final class ReloadTest extends TestCase
@@ -127,5 +127,62 @@ final class ReloadTest extends TestCase
         $this->until(fn () => count($server->notes()) >= 100, 'they are told');
         self::assertSame(array_map('strval', range(1, 100)), array_column($server->notes(), 1));
         self::assertNotContains(true, array_column($server->notes(), 3));
+    }
+
+    /** @dataProvider cachedInstallations */
+    public function test_with_opcache_a_reload_runs_what_is_on_disk(string $workerman, string $checks, string $frequency): void
+    {
+        if (!extension_loaded('Zend OPcache')) {
+            self::markTestSkipped('PHP has no opcache here');
+        }
+        $app = WorkermanApp::make($workerman);
+        $port = Port::free();
+        mkdir("$app->folder/release1");
+        mkdir("$app->folder/release2");
+        foreach ([1, 2] as $release) {
+            file_put_contents("$app->folder/release$release/code.php", "<?php return 'release $release';");
+        }
+        symlink('release1', "$app->folder/current");
+        // Files are told from older ones by the second in which they came.
+        Wait::pass(1.1);
+        $app->write('handler.php', '<?php return fn (string $payload) => strtoupper($payload);');
+        // Old enough to be cached: opcache leaves files alone that are younger than two seconds.
+        touch("$app->folder/handler.php", time() - 60);
+        $app->write('server.php', "
+            \$server = new HeartbeatServer('127.0.0.1', $port, ['bus' => '$app->folder/bus.sock', 'worker_count' => 1]);
+            \$server->on('start', function (HeartbeatServer \$server) {
+                \$handler = require '$app->folder/handler.php';
+                \$release = require '$app->folder/current/code.php';
+                \$server->on('data', fn (Node \$node, string \$payload) => \$server->sendTo(\$node->id, \$handler(\$payload)));
+                say('start', isset(opcache_get_status()['scripts'][realpath('$app->folder/handler.php')]), \$release);
+            });
+            \$server->start();");
+        $process = PhpProcess::file('server.php', ['start'], ['cwd' => $app->folder, 'ini' => ['opcache.enable_cli=1', "opcache.validate_timestamps=$checks",
+            "opcache.revalidate_freq=$frequency", 'opcache.file_update_protection=0']]);
+        self::assertSame([true, 'release 1'], $process->next('start', 20));
+        $peer = Peer::served($port);
+        $peer->register('a');
+        self::assertSame('HELLO', $peer->send(Frame::DATA, 'hello')->expect(Frame::DATA)->payload);
+        foreach (['strrev' => 'olleh', 'ucfirst' => 'Hello', 'str_rot13' => 'uryyb'] as $function => $answer) {
+            $app->write('handler.php', "<?php return fn (string \$payload) => $function(\$payload);");
+            // As tools that keep times copy it.
+            touch("$app->folder/handler.php", time() - 60);
+            unlink("$app->folder/current");
+            symlink('release2', "$app->folder/current");
+            $app->command('server.php', 'reload');
+            self::assertSame('release 2', $process->next('start', 20)[1]);
+            self::assertSame($answer, $peer->send(Frame::DATA, 'hello')->expect(Frame::DATA)->payload);
+        }
+        $peer->beat();
+    }
+
+    public static function cachedInstallations(): array
+    {
+        $sets = [];
+        foreach (WorkermanApp::installations() as $name => [$folder]) {
+            $sets["$name, files are looked at seldom"] = [$folder, '1', '60'];
+            $sets["$name, files are never looked at"] = [$folder, '0', '2'];
+        }
+        return $sets;
     }
 }

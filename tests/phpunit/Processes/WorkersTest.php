@@ -395,4 +395,107 @@ final class WorkersTest extends TestCase
         $probe = @stream_socket_client("tcp://127.0.0.1:$port");
         return $probe && fclose($probe);
     }
+
+    /** @dataProvider \Heartbus\Tests\WorkermanApp::installationsAndWorkers */
+    public function test_what_a_callback_sets_of_a_node_every_worker_sees_and_the_next_callback_too(string $workerman, int $workers): void
+    {
+        // The library's FAQ builds rooms like this.
+        $server = ServerApp::start($workerman, ['php_workers' => $workers], '
+            $server->on("start", fn () => say("start", $server->workerId(), getmypid()));
+            $server->on("register", function (Node $node) use ($server) {
+                $server->getNodeManager()->getNode($node->id)->setMetadata("room", "blue");
+                $server->getNodeManager()->getNode($node->id);
+            });
+            // Maybe described before the room was set: it came with the registration.
+            $server->on("data", fn (Node $node, string $payload) => say("data", $payload, $node->getMetadata("room"), $node->getMetadata("from")));
+            function rooms(HeartbeatServer $server): array {
+                $found = [];
+                foreach ($server->getNodeManager()->getAllNodes() as $node) { $found[$node->id] = $node->getMetadata("room"); }
+                ksort($found);
+                return $found;
+            }
+            $server->every(0.05, fn () => say("rooms", $server->workerId(), rooms($server)));');
+        $ids = [];
+        for ($worker = 0; $worker < $workers; $worker++) {
+            [$ids[], $pids[]] = $server->next('start');
+        }
+        self::assertEqualsCanonicalizing(range(0, $workers - 1), $ids);
+        foreach (['a', 'b', 'c'] as $id) {
+            $peer = Peer::connect($server->port);
+            $peer->bytes(Frame::registration($id, ['from' => 'node']) . Frame::bytes(Frame::DATA, $id));
+            $peer->expect(Frame::REGISTER);
+            self::assertSame([$id, 'blue', 'node'], $server->next('data'));
+            $peer->expectSilence();
+        }
+        $expected = ['a' => 'blue', 'b' => 'blue', 'c' => 'blue'];
+        foreach ($ids as $id) {
+            $this->until(fn () => in_array([$id, $expected], $server->process->said('rooms'), true), "worker $id sees all rooms");
+        }
+        self::assertCount(3, $server->bus()->nodes(['metadata' => ['room' => 'blue']])['nodes']);
+        // The number stays with the place, whoever takes it.
+        $server->command('reload');
+        $after = [];
+        for ($worker = 0; $worker < $workers; $worker++) {
+            [$after[], $newcomers[]] = $server->next('start');
+        }
+        self::assertEqualsCanonicalizing($ids, $after);
+        self::assertSame([], array_intersect($pids, $newcomers));
+        self::assertSame('blue', $server->bus()->node('a')->getMetadata('room'), 'a reload loses nothing');
+    }
+
+    /** @dataProvider \Heartbus\Tests\WorkermanApp::installationsAndWorkers */
+    public function test_metrics_of_a_worker_are_the_engine_s(string $workerman, int $workers): void
+    {
+        $server = ServerApp::start($workerman, ['php_workers' => $workers], '
+            $server->every(0.05, fn () => say("metrics", PfinalClub\AsyncioHeartbeat\Utils\Metrics::getInstance()->export(),
+                json_decode(PfinalClub\AsyncioHeartbeat\Utils\Metrics::getInstance()->exportJson(), true)["uptime"]));');
+        $server->node('a')->beat();
+        $number = fn (string $text, string $name): float => (float) preg_replace("/.*^$name (\\S+)$.*/ms", '$1', $text);
+        // A worker that has just begun does not begin to count.
+        $this->until(fn () => $server->counter('uptime_seconds') >= 2, 'the engine has run for a while');
+        $server->command('reload');
+        $said = count($server->process->said('metrics'));
+        $this->until(fn () => count($server->process->said('metrics')) > $said + 10 * $workers, 'the new workers export theirs');
+        foreach (array_slice($server->process->said('metrics'), -$workers) as [$text, $uptime]) {
+            self::assertGreaterThanOrEqual(2, $number($text, 'heartbeat_uptime_seconds'));
+            self::assertLessThanOrEqual($server->counter('uptime_seconds'), $number($text, 'heartbeat_uptime_seconds'));
+            self::assertGreaterThanOrEqual(2, $uptime);
+            self::assertSame([1.0, 1.0, 1.0], array_map(fn (string $name) => $number($text, $name), ['heartbeat_nodes_online', 'heartbeat_received_total', 'heartbeat_connections_active']));
+        }
+    }
+
+    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
+    public function test_a_logger_that_is_set_in_the_start_event_gets_the_engine_s_messages_too(string $workerman): void
+    {
+        $server = ServerApp::start($workerman, ['log' => 'logger', 'php_workers' => 2], '
+            $server->on("start", function () {
+                PfinalClub\AsyncioHeartbeat\Utils\Logger::getInstance()->setLogger(new class {
+                    public function log($level, $message, array $context = []): void { say("log", getmypid(), $level, $message, $context); }
+                });
+                say("start", getmypid());
+            });');
+        $pids = [$server->next('start')[0], $server->next('start')[0]];
+        $lines = fn (string $message): array => array_values(array_filter($server->process->said('log'), fn (array $line) => $line[2] === $message));
+        // From before there was a worker, too.
+        $this->until(fn () => $lines('HeartbeatServer starting') !== [], 'the first message arrives');
+        $peer = $server->node('a');
+        $peer->send(99)->expectSilence();
+        $this->until(fn () => $lines('Unknown message type: 99') !== [], 'a warning arrives');
+        [[$pid, $level, , $context]] = $lines('Node registered');
+        self::assertContains($pid, $pids);
+        self::assertSame(['info', 'a'], [$level, $context['node_id']]);
+        self::assertSame('warning', $lines('Unknown message type: 99')[0][1]);
+        // Whatever happens while the workers are replaced goes to those who come.
+        $server->command('reload');
+        $server->node('b');
+        $newcomers = [$server->next('start')[0], $server->next('start')[0]];
+        $this->until(fn () => count($lines('Node registered')) === 2, 'nothing is lost');
+        $server->node('c');
+        $this->until(fn () => count($lines('Node registered')) === 3, 'it goes on');
+        self::assertContains($lines('Node registered')[2][0], $newcomers);
+        foreach (['HeartbeatServer starting', 'Unknown message type: 99'] as $message) {
+            self::assertCount(1, $lines($message), 'each message is logged once');
+        }
+        self::assertStringNotContainsString('Node registered', preg_replace('/^@.*$/m', '', $server->process->output()), 'and nowhere else');
+    }
 }

@@ -91,9 +91,41 @@ final class NodesTest extends TestCase
         self::assertSame([2, 'online', ['from' => 'node', 'own' => 1]], $server->ask('
             $node = $server->getNodeManager()->getNode("a"); return [$GLOBALS["held"]->heartbeatCount, $node->status, $node->metadata];'));
         $peer->register('a', ['from' => 'again']);
-        self::assertSame(['from' => 'again'], $server->ask('return $server->getNodeManager()->getNode("a")->metadata;'));
+        self::assertSame(['from' => 'again', 'own' => 1], $server->ask('return $server->getNodeManager()->getNode("a")->metadata;'));
         $server->ask('$GLOBALS["held"] = null;');
-        self::assertSame(['from' => 'again'], $server->ask('return $server->getNodeManager()->getNode("a")->metadata;'));
+        self::assertSame(['from' => 'again', 'own' => 1], $server->ask('return $server->getNodeManager()->getNode("a")->metadata;'));
+        // What the node says itself wins, key by key; of another connection's node nothing is left.
+        $peer->register('a', ['own' => 'mine']);
+        self::assertSame(['own' => 'mine'], $server->ask('return $server->getNodeManager()->getNode("a")->metadata;'));
+        $server->node('a', ['from' => 'elsewhere']);
+        self::assertSame(['from' => 'elsewhere'], $server->ask('return $server->getNodeManager()->getNode("a")->metadata;'));
+    }
+
+    public function test_metadata_that_is_set_is_what_json_makes_of_it_and_refused_beyond_its_bound(): void
+    {
+        $server = $this->server();
+        $peer = $server->node('a', ['from' => 'node']);
+        $set = fn (string $value): mixed => $server->ask("
+            \$node = \$server->getNodeManager()->getNode('a');
+            try { \$node->setMetadata('k', $value); } catch (Throwable \$e) { return [\$e::class, \$e->getMessage(), \$node->metadata]; }
+            return [\$node->getMetadata('k'), \$server->getNodeManager()->getNode('a')->getMetadata('k')];");
+        foreach (['"text"' => 'text', '17' => 17, '1.5' => 1.5, 'true' => true, 'null' => null, '[1, 2]' => [1, 2], '["a" => ["b" => "é/"]]' => ['a' => ['b' => 'é/']],
+            '(object) ["x" => 1]' => ['x' => 1], '[]' => []] as $code => $value) {
+            self::assertSame([$value, $value], $set($code), $code);
+        }
+        self::assertSame(['from' => 'node', 'k' => []], $server->ask('return $server->getNodeManager()->getNode("a")->metadata;'));
+        foreach (['INF', '"\\xff"', 'STDIN'] as $code) {
+            self::assertSame(['InvalidArgumentException', 'metadata cannot be encoded as JSON', ['from' => 'node', 'k' => []]], $set($code), $code);
+        }
+        self::assertSame(['Heartbus\Exception\LimitException', 'The metadata of a node must have at most 65536 bytes', ['from' => 'node', 'k' => []]],
+            $set('str_repeat("x", 65536)'));
+        // A node that is no server's keeps what it is given, and so does one that has left.
+        self::assertSame([true, 'gone', 'gone'], $server->ask('
+            $node = new Node("x", "ip", 1, 1); $node->setMetadata("stream", STDIN);
+            $held = $GLOBALS["held"] = $server->getNodeManager()->getNode("a"); $server->disconnect("a"); $held->setMetadata("k", "gone");
+            $copy = clone $held; $copy->setMetadata("k", "gone");
+            return [is_resource($node->getMetadata("stream")), $held->getMetadata("k"), $copy->getMetadata("k")];'));
+        $peer->expectClosed();
     }
 
     public function test_a_node_that_nobody_holds_costs_no_memory(): void

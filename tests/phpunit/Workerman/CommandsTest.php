@@ -207,6 +207,140 @@ final class CommandsTest extends TestCase
     }
 
     /** @dataProvider modes */
+    public function test_a_graceful_stop_ends_with_its_time_and_says_who_is_waited_for(string $workerman, int $phpWorkers): void
+    {
+        [$app, $port, $server] = $this->serve($workerman, $phpWorkers, '', ['stop_timeout' => '1.5']);
+        $stays = Peer::connect($port);
+        $stays->register('stays');
+        $command = $app->php('server.php', 'stop', '-g');
+        $says = fn (string $text): bool => str_contains($server->errors(), $text);
+        $this->until(fn () => $says('[WARNING] A graceful stop waits for connections {"connections":1,"own":0,"some":"stays (127.0.0.1:'), 'it says who is waited for');
+        $stays->beat();
+        self::assertTrue($command->isRunning());
+        self::assertFalse($says('has waited long enough'));
+        $stays->expectError(503, 'Server is shutting down');
+        $stays->expectClosed();
+        self::assertTrue($says('[WARNING] A graceful stop has waited long enough: these connections are closed {"connections":1,"own":0,"some":"stays ('));
+        self::assertSame(0, $command->exitCode(20));
+        self::assertSame(0, $server->exitCode(20));
+        self::assertSame([['stays']], $server->said('disconnected'), 'the callbacks are told');
+        self::assertCount(1, $server->said('stop'));
+    }
+
+    /** @dataProvider modes */
+    public function test_a_connection_that_a_worker_holds_to_others_does_not_hold_up_a_graceful_stop_for_ever(string $workerman, int $phpWorkers): void
+    {
+        $other = stream_socket_server('tcp://127.0.0.1:0');
+        $address = stream_socket_get_name($other, false);
+        [$app, , $server] = $this->serve($workerman, $phpWorkers, "
+            \$server->on('start', function () {
+                \$GLOBALS['connection'] = new Workerman\Connection\AsyncTcpConnection('tcp://$address');
+                \$GLOBALS['connection']->onConnect = fn () => say('connected');
+                \$GLOBALS['connection']->connect();
+            });", ['stop_timeout' => 1]);
+        $kept = stream_socket_accept($other);
+        $server->next('connected');
+        $command = $app->php('server.php', 'stop', '-g');
+        $this->until(fn () => str_contains($server->errors(), 'A graceful stop waits for connections {"connections":0,"own":1'), 'it says that it waits');
+        self::assertSame(0, $command->exitCode(30));
+        self::assertSame(0, $server->exitCode(20));
+        self::assertStringContainsString('A graceful stop has waited long enough', $server->errors());
+        fclose($kept);
+    }
+
+    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
+    public function test_zero_waits_without_end_and_wrong_times_are_refused(string $workerman): void
+    {
+        [$app, $port, $server] = $this->serve($workerman, 1, '', ['stop_timeout' => 0]);
+        $peer = Peer::connect($port);
+        $peer->register('a');
+        $command = $app->php('server.php', 'stop', '-g');
+        $this->until(fn () => !$this->listens($port), 'nobody is let in');
+        Wait::pass(2);
+        $peer->beat();
+        self::assertTrue($command->isRunning());
+        $peer->finish();
+        self::assertSame(0, $command->exitCode(20));
+        self::assertSame(0, $server->exitCode(20));
+        foreach ([-1, 'soon', NAN] as $wrong) {
+            try {
+                new \PfinalClub\AsyncioHeartbeat\Server\HeartbeatServer('127.0.0.1', 9501, ['stop_timeout' => $wrong]);
+                self::fail('not refused');
+            } catch (\RuntimeException $error) {
+                self::assertStringContainsString('stop_timeout must be a number of seconds, or 0 for no limit', $error->getMessage());
+            }
+        }
+    }
+
+    /** @dataProvider modes */
+    public function test_the_processes_of_a_server_are_the_user_s_and_the_group_s_that_it_names(string $workerman, int $phpWorkers): void
+    {
+        $this->needRoot();
+        [$nobody, $group] = [posix_getpwnam('nobody')['uid'], posix_getgrnam('www-data')['gid']];
+        foreach ([['user' => 'nobody', 'group' => 'www-data'], ['user' => $nobody, 'group' => (string) $group]] as $identity) {
+            $app = WorkermanApp::make($workerman);
+            // Others must be able to read the application, and the extension: theirs is loaded already.
+            chmod(dirname($app->folder), 0755);
+            chmod($app->folder, 0777);
+            $port = Port::free();
+            $config = $identity + ['php_workers' => $phpWorkers, 'worker_count' => 1, 'name' => 'heartbus-tests-' . getmypid()];
+            $app->write('server.php', sprintf('$server = new HeartbeatServer("127.0.0.1", %d, %s);
+                $server->on("start", fn () => say("start", posix_getuid(), posix_getgid()));
+                $server->on("data", fn (Node $node, string $payload) => $server->sendTo($node->id, strrev($payload)));
+                $server->start();', $port, var_export($config, true)));
+            $process = $app->php('server.php', 'start');
+            self::assertSame([$nobody, $group], $process->next('start', 20));
+            foreach ($app->workers() as $pid) {
+                self::assertMatchesRegularExpression("/^Uid:\t$nobody\t$nobody\t.*^Gid:\t$group\t$group\t/ms", file_get_contents("/proc/$pid/status"));
+            }
+            self::assertMatchesRegularExpression("/^Uid:\t0\t0\t.*^Gid:\t0\t0\t/ms", file_get_contents("/proc/{$app->master()}/status"), 'the master is still root');
+            $peer = Peer::served($port);
+            $peer->register('a');
+            self::assertSame('olleh', $peer->send(Frame::DATA, 'hello')->expect(Frame::DATA)->payload);
+            // Its socket is where that user may have it, and root finds it.
+            $socket = \Heartbus\Bus::connect($config['name'], 10.0)->getSocket();
+            self::assertSame($nobody, fileowner($socket));
+            $app->command('server.php', 'stop');
+            self::assertSame(0, $process->exitCode(20));
+            self::assertFileDoesNotExist($socket);
+        }
+    }
+
+    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
+    public function test_what_that_user_may_not_do_is_told_before_anything_starts(string $workerman): void
+    {
+        $this->needRoot();
+        $app = WorkermanApp::make($workerman);
+        chmod($app->folder, 0755);
+        $faults = [
+            [['user' => 'nobody-has-this-name'], 'user: there is no user nobody-has-this-name'],
+            [['group' => 'nobody-has-this-group'], 'group: there is no group nobody-has-this-group'],
+            [['user' => 'nobody', 'bus' => "$app->folder/bus.sock"], "Cannot open the bus socket $app->folder/bus.sock: Permission denied"],
+            [['user' => 'nobody', 'log_file' => "$app->folder/server.log"], 'Cannot open log_file'],
+            [['bus_group' => 'nobody-has-this-group'], 'bus_group: there is no group nobody-has-this-group'],
+            [['bus' => "$app->folder/missing/bus.sock"], "Cannot open the bus socket $app->folder/missing/bus.sock: No such file or directory"],
+        ];
+        foreach ($faults as [$config, $message]) {
+            $app->write('server.php', sprintf('$server = new HeartbeatServer("127.0.0.1", %d, %s); $server->on("start", fn () => say("start")); $server->start();',
+                Port::free(), var_export($config, true)));
+            $process = $app->php('server.php', 'start');
+            self::assertSame(255, $process->exitCode(20), $process->transcript());
+            $this->until(fn () => str_contains($process->output() . $process->errors(), $message), "'$message' is told");
+            self::assertSame([], $process->said('start'));
+        }
+        // Without Workerman nobody makes the processes.
+        $process = $this->script('try { (new HeartbeatServer("127.0.0.1", 1, ["user" => "nobody", "loop" => "native"]))->start(); } catch (Throwable $e) { say("refused", $e::class, $e->getMessage()); }');
+        self::assertSame(['Heartbus\Exception\ConfigException', "'user' and 'group' need Workerman, which makes the processes: this one is another user's"], $process->next('refused'));
+    }
+
+    private function needRoot(): void
+    {
+        if (posix_getuid() !== 0 || !posix_getpwnam('nobody') || !posix_getgrnam('www-data')) {
+            self::markTestSkipped('only root can be somebody else');
+        }
+    }
+
+    /** @dataProvider modes */
     public function test_a_graceful_stop_without_connections_ends_at_once(string $workerman, int $phpWorkers): void
     {
         [$app, , $server] = $this->serve($workerman, $phpWorkers);
@@ -377,11 +511,11 @@ final class CommandsTest extends TestCase
     }
 
     /** @return array{0: WorkermanApp, 1: int, 2: PhpProcess} the application, the port, and the ready master */
-    private function serve(string $workerman, int $phpWorkers, string $script = ''): array
+    private function serve(string $workerman, int $phpWorkers, string $script = '', array $config = []): array
     {
         $app = WorkermanApp::make($workerman);
         $port = Port::free();
-        $config = ['worker_count' => 2, 'php_workers' => $phpWorkers, 'bus' => "$app->folder/bus.sock"];
+        $config += ['worker_count' => 2, 'php_workers' => $phpWorkers, 'bus' => "$app->folder/bus.sock"];
         $app->write('server.php', sprintf("\$server = new HeartbeatServer('127.0.0.1', %d, %s);\n%s\n%s\nserve(\$server);", $port, var_export($config, true),
             self::EVENTS, $script));
         $process = $app->php('server.php', 'start');
