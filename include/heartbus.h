@@ -245,6 +245,22 @@ typedef enum {
   HEARTBUS_CLIENT_SEND_FAILED = 2,
 } heartbus_client_error;
 
+// The `cause` of HEARTBUS_EVENT_CLIENT_ERROR: why the socket failed. More may be added; `payload` says the same in words.
+typedef enum {
+  // Nobody listens there.
+  HEARTBUS_CAUSE_REFUSED = 1,
+  // The name of the host has no address, as far as the system can tell.
+  HEARTBUS_CAUSE_NO_SUCH_HOST = 2,
+  HEARTBUS_CAUSE_TIMED_OUT = 3,
+  // There is no way to the address.
+  HEARTBUS_CAUSE_UNREACHABLE = 4,
+  // The connection broke.
+  HEARTBUS_CAUSE_LOST = 5,
+  // The system has no descriptor, port or memory left.
+  HEARTBUS_CAUSE_EXHAUSTED = 6,
+  HEARTBUS_CAUSE_OTHER = 7,
+} heartbus_error_cause;
+
 // How important a log message is; the `code` of HEARTBUS_EVENT_LOG.
 typedef enum {
   HEARTBUS_LOG_DEBUG = 1,
