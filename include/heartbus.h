@@ -143,6 +143,10 @@ typedef enum {
   HEARTBUS_EVENT_DISCONNECTED = 8,
   // A connection is gone. connection_id; code is a heartbus_close_reason, text says it in words.
   HEARTBUS_EVENT_CLOSE = 9,
+  // As much waits for a node's connection as may (outbox_bytes), or a message for it was refused. The fields of a node.
+  HEARTBUS_EVENT_BUFFER_FULL = 10,
+  // Nothing waits any more, after HEARTBUS_EVENT_BUFFER_FULL. As above.
+  HEARTBUS_EVENT_BUFFER_DRAIN = 11,
   // A client is connected, and its REGISTER is on its way. client_id, as in all events of clients.
   HEARTBUS_EVENT_CLIENT_CONNECT = 101,
   // The server registered a node of the client. node_id, channel_id.
@@ -183,6 +187,8 @@ typedef enum {
   // UNREGISTER, TIMEOUT, REPLACED and DISCONNECTED.
   HEARTBUS_ON_LEFT = 16,
   HEARTBUS_ON_CLOSE = 32,
+  // BUFFER_FULL and BUFFER_DRAIN.
+  HEARTBUS_ON_BUFFER = 64,
 } heartbus_events;
 
 // The `code` of HEARTBUS_EVENT_CLOSE and HEARTBUS_EVENT_CLIENT_CLOSE: why the connection ended. Of a client's it is what its server
@@ -336,8 +342,10 @@ typedef struct {
   // False when it left just now.
   bool online;
   uint8_t reserved8[5];
+  // Bytes that wait to be written to its connection.
+  uint64_t bytes_waiting;
   // 0.
-  uint64_t reserved[4];
+  uint64_t reserved[3];
 } heartbus_node;
 
 // A connection as it is at this moment, registered or not.
@@ -391,8 +399,10 @@ typedef struct {
   // Frames of the server that were no use: not to be understood, a reply to what was never asked, or a text of which only the
   // beginning was kept.
   uint32_t frames_refused;
+  // Bytes that wait to be written.
+  uint64_t bytes_waiting;
   // 0.
-  uint64_t reserved[2];
+  uint64_t reserved[1];
 } heartbus_client;
 
 // A text of the caller, where there are several.

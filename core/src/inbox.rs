@@ -83,7 +83,9 @@ impl Inbox {
         queue.bytes -= freed;
         if queue.events.is_empty() && ready < max {
             let overflow = queue.overflow.len().min(max - ready);
-            into.extend(queue.overflow.drain(..overflow).map(|(_, event)| event));
+            // A departure may have taken the place of an earlier event of its node.
+            let fresh = queue.overflow.drain(..overflow).map(|(_, event)| event).filter(|event| !event.is_outdated());
+            into.extend(fresh);
         }
         if queue.is_empty() && queue.armed {
             queue.armed = false;

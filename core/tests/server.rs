@@ -5,7 +5,7 @@ mod support;
 use heartbus_core::config::{InboxLimits, RateLimit, RateLimitBy, ServerConfig, SlowConsumer};
 use heartbus_core::engine::Engine;
 use heartbus_core::error::ErrorKind;
-use heartbus_core::event::{CloseReason, Departure, Event, EventMask};
+use heartbus_core::event::{CloseReason, Departure, Event, EventMask, Fill};
 use socket2::{Domain, Socket, Type};
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -484,6 +484,35 @@ fn a_refused_push_to_one_node_of_a_gateway_takes_no_other_along() {
 }
 
 #[test]
+fn who_was_refused_is_told_that_the_outbox_is_full_and_that_it_is_empty_again_each_node_once() {
+    let config = ServerConfig { outbox_bytes: 64 * 1024, ..ServerConfig::default() };
+    let server = Fixture::start_with(config, InboxLimits::default(), EventMask::BUFFER);
+    let mut gateway = server.register("n0");
+    gateway.send(6, 0, r#"{"node_id":"n1"}"#);
+    gateway.frame();
+    for _ in 0..2 {
+        let mut sent = 0;
+        let told = || match server.event() {
+            Event::Buffer { node, fill, .. } => (node.id().to_string(), fill),
+            event => panic!("{event:?}"),
+        };
+        while server.engine.send_to("n0", &[b'x'; 10_000], 0).is_ok() {
+            sent += 1;
+        }
+        assert_eq!([told(), told()], [("n0".to_owned(), Fill::Full), ("n1".to_owned(), Fill::Full)]);
+        let waiting = server.engine.node("n1").unwrap().info(server.engine.now()).bytes_waiting;
+        assert!(waiting >= 64 * 1024, "{waiting}");
+        // Refused again, which is no news.
+        assert!(server.engine.send_to("n1", b"x", 0).is_err());
+        for _ in 0..sent {
+            gateway.frame();
+        }
+        assert_eq!([told(), told()], [("n0".to_owned(), Fill::Drained), ("n1".to_owned(), Fill::Drained)]);
+        assert_eq!(server.engine.node("n1").unwrap().info(server.engine.now()).bytes_waiting, 0);
+    }
+}
+
+#[test]
 fn messages_as_long_as_the_outbox_are_echoed_one_behind_the_other() {
     let server = Fixture::start(ServerConfig::default());
     let mut peer = server.register("echo");
@@ -619,6 +648,7 @@ fn events_of_a_node_come_in_order_and_it_leaves_exactly_once() {
             Event::Left { how: Departure::Disconnected, .. } => "disconnected",
             Event::Left { .. } => "left otherwise",
             Event::Close { .. } => "close",
+            Event::Buffer { .. } => "buffer",
             Event::Client { .. } => "client",
         });
     }

@@ -13,7 +13,7 @@ from ctypes import POINTER, Structure, byref, c_char_p, c_double, c_int, c_int32
 from dataclasses import dataclass
 
 ABI = 1  # HEARTBUS_ABI_VERSION of the header that this file was written after.
-ON_CONNECT, ON_REGISTER, ON_HEARTBEAT, ON_DATA, ON_LEFT, ON_CLOSE = 1, 2, 4, 8, 16, 32
+ON_CONNECT, ON_REGISTER, ON_HEARTBEAT, ON_DATA, ON_LEFT, ON_CLOSE, ON_BUFFER = 1, 2, 4, 8, 16, 32, 64
 CLOSED = 4  # heartbus_status
 
 library = ctypes.CDLL(os.environ.get("HEARTBUS_LIBRARY", f"libheartbus.so.{ABI}"))

@@ -84,8 +84,10 @@ pub struct heartbus_client {
     /// Frames of the server that were no use: not to be understood, a reply to what was never asked, or a text of which only the
     /// beginning was kept.
     pub frames_refused: u32,
+    /// Bytes that wait to be written.
+    pub bytes_waiting: u64,
     /// 0.
-    pub reserved: [u64; 2],
+    pub reserved: [u64; 1],
 }
 
 /// Starts a group without clients. `config` is JSON text (see the first page); NULL with length 0 means all defaults. Free
@@ -348,7 +350,8 @@ pub unsafe extern "C" fn heartbus_client_info(
                 nodes: stats.nodes as u64,
                 reads_paused: u32::try_from(stats.reads_paused).unwrap_or(u32::MAX),
                 frames_refused: u32::try_from(stats.frames_refused).unwrap_or(u32::MAX),
-                reserved: [0; 2],
+                bytes_waiting: stats.bytes_waiting,
+                reserved: [0; 1],
             });
         });
         Ok(())

@@ -2,7 +2,7 @@
 
 use crate::code;
 use bumpalo::Bump;
-use heartbus_core::event::{ClientEvent, Departure, Event, EventMask};
+use heartbus_core::event::{ClientEvent, Departure, Event, EventMask, Fill};
 use std::ffi::{CStr, c_char};
 use std::net::SocketAddr;
 use std::ptr;
@@ -29,6 +29,10 @@ pub enum heartbus_event_type {
     HEARTBUS_EVENT_DISCONNECTED = 8,
     /// A connection is gone. connection_id; code is a heartbus_close_reason, text says it in words.
     HEARTBUS_EVENT_CLOSE = 9,
+    /// As much waits for a node's connection as may (outbox_bytes), or a message for it was refused. The fields of a node.
+    HEARTBUS_EVENT_BUFFER_FULL = 10,
+    /// Nothing waits any more, after HEARTBUS_EVENT_BUFFER_FULL. As above.
+    HEARTBUS_EVENT_BUFFER_DRAIN = 11,
     /// A client is connected, and its REGISTER is on its way. client_id, as in all events of clients.
     HEARTBUS_EVENT_CLIENT_CONNECT = 101,
     /// The server registered a node of the client. node_id, channel_id.
@@ -73,6 +77,8 @@ pub enum heartbus_events {
     /// UNREGISTER, TIMEOUT, REPLACED and DISCONNECTED.
     HEARTBUS_ON_LEFT = 16,
     HEARTBUS_ON_CLOSE = 32,
+    /// BUFFER_FULL and BUFFER_DRAIN.
+    HEARTBUS_ON_BUFFER = 64,
 }
 use heartbus_events::*;
 
@@ -85,6 +91,7 @@ pub(crate) fn mask(events: u32) -> Option<EventMask> {
         (HEARTBUS_ON_DATA, EventMask::DATA),
         (HEARTBUS_ON_LEFT, EventMask::LEFT),
         (HEARTBUS_ON_CLOSE, EventMask::CLOSE),
+        (HEARTBUS_ON_BUFFER, EventMask::BUFFER),
     ];
     let mut unknown = events;
     let mut mask = EventMask::NONE;
@@ -193,6 +200,13 @@ pub(crate) fn translate(event: &Event, texts: &Bump) -> heartbus_event {
             };
             with_peer(of_node(r#type, node, *count, texts), node.peer(), texts)
         }
+        Event::Buffer { node, fill, count } => {
+            let r#type = match fill {
+                Fill::Full => HEARTBUS_EVENT_BUFFER_FULL,
+                Fill::Drained => HEARTBUS_EVENT_BUFFER_DRAIN,
+            };
+            of_node(r#type, node, *count, texts)
+        }
         Event::Close { connection_id, reason } => {
             let (text, text_len) = keep(texts, reason.as_str());
             let code = code::close_reason(*reason) as i32;
@@ -280,8 +294,19 @@ fn of_client(event: &ClientEvent, texts: &Bump) -> heartbus_event {
 /// this library does not know. Lives as long as the program.
 #[unsafe(no_mangle)]
 pub extern "C" fn heartbus_event_name(r#type: i32) -> *const c_char {
-    const SERVER: [&CStr; 9] =
-        [c"connect", c"register", c"heartbeat", c"data", c"unregister", c"timeout", c"replaced", c"disconnected", c"close"];
+    const SERVER: [&CStr; 11] = [
+        c"connect",
+        c"register",
+        c"heartbeat",
+        c"data",
+        c"unregister",
+        c"timeout",
+        c"replaced",
+        c"disconnected",
+        c"close",
+        c"buffer_full",
+        c"buffer_drain",
+    ];
     const CLIENT: [&CStr; 10] = [
         c"client_connect",
         c"client_register",
@@ -295,7 +320,7 @@ pub extern "C" fn heartbus_event_name(r#type: i32) -> *const c_char {
         c"client_node_lost",
     ];
     let name = match r#type {
-        1..=9 => SERVER[r#type as usize - 1],
+        1..=11 => SERVER[r#type as usize - 1],
         101..=110 => CLIENT[r#type as usize - 101],
         201 => c"log",
         _ => c"unknown",

@@ -37,8 +37,10 @@ pub struct heartbus_node {
     /// False when it left just now.
     pub online: bool,
     pub reserved8: [u8; 5],
+    /// Bytes that wait to be written to its connection.
+    pub bytes_waiting: u64,
     /// 0.
-    pub reserved: [u64; 4],
+    pub reserved: [u64; 3],
 }
 
 /// A connection as it is at this moment, registered or not.
@@ -86,7 +88,8 @@ impl heartbus_node {
             port: info.peer.port(),
             online: info.online,
             reserved8: [0; 5],
-            reserved: [0; 4],
+            bytes_waiting: info.bytes_waiting,
+            reserved: [0; 3],
         }
     }
 }

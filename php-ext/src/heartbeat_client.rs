@@ -304,6 +304,7 @@ fn get_stats(call: &mut Call) -> Outcome {
         ("nodes", value(stats.nodes as i64)),
         ("reads_paused", value(stats.reads_paused as i64)),
         ("frames_refused", value(stats.frames_refused as i64)),
+        ("bytes_waiting", value(stats.bytes_waiting as i64)),
     ]);
     Ok(())
 }

@@ -32,6 +32,7 @@ const ID: Property = Property::new(7, "id");
 const IP: Property = Property::new(8, "ip");
 const PORT: Property = Property::new(9, "port");
 const CONNECTION_ID: Property = Property::new(10, "connectionId");
+const BYTES_WAITING: Property = Property::new(11, "bytesWaiting");
 
 const ONLINE: &str = "online";
 const OFFLINE: &str = "offline";
@@ -64,6 +65,7 @@ pub fn register() -> Result<()> {
             IP.declare(class, Type::String, true, None);
             PORT.declare(class, Type::Int, true, None);
             CONNECTION_ID.declare(class, Type::Int, true, None);
+            BYTES_WAITING.declare(class, Type::Int, false, Some(value(0i64)));
             CLASS.store(class, Ordering::Relaxed);
         })
         .register()
@@ -116,6 +118,7 @@ pub fn refresh(object: *mut zend_object, info: &NodeInfo, with_metadata: bool) {
         STATUS.fill(object, text(status(info)));
     }
     TOTAL_MESSAGES.fill(object, value(info.total_messages as i64));
+    BYTES_WAITING.fill(object, value(info.bytes_waiting as i64));
     LAST_MESSAGE_TIME.fill(object, value(if info.last_message > 0.0 { info.last_message } else { info.created_at }));
     if with_metadata {
         METADATA.fill(object, metadata(&info.metadata));

@@ -150,6 +150,7 @@ namespace PfinalClub\AsyncioHeartbeat\Node
         public readonly string $ip;
         public readonly int $port;
         public readonly int $connectionId;
+        public int $bytesWaiting = 0;
 
         public function __construct(string $id, string $ip, int $port, int $connectionId) {}
 
@@ -535,7 +536,7 @@ namespace PfinalClub\AsyncioHeartbeat\Client
 
         public function getChannelId(): ?int {}
 
-        /** @return array{connected: bool, node_id: ?string, channel_id: ?int, messages_sent: int, messages_received: int, reconnect_attempts: int, uptime: float|int, channels: int, nodes: int} */
+        /** @return array{connected: bool, node_id: ?string, channel_id: ?int, messages_sent: int, messages_received: int, reconnect_attempts: int, uptime: float|int, channels: int, nodes: int, reads_paused: int, frames_refused: int, bytes_waiting: int} */
         public function getStats(): array {}
 
         /** Without a loop of others: drives all clients of this process until none is left or a stop signal comes. */

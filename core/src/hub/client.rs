@@ -205,6 +205,8 @@ pub struct ClientStats {
     pub reconnect_attempts: u32,
     /// Unix seconds of the last connect; kept afterwards.
     pub connected_at: Option<f64>,
+    /// Bytes that wait to be written.
+    pub bytes_waiting: u64,
 }
 
 impl ClientMachine {
@@ -308,6 +310,7 @@ impl ClientMachine {
             frames_refused: self.frames_refused,
             reconnect_attempts: self.attempts,
             connected_at: self.connected_at.map(|micros| micros as f64 / 1e6),
+            bytes_waiting: self.outbox.len() as u64,
         }
     }
 

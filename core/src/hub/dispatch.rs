@@ -382,6 +382,10 @@ impl Dispatch {
                 }
                 let Some(Waiting { mut told, lane, deaths: before, .. }) = receiver.queue.pop() else { break };
                 let kind = told.event.kind();
+                // A departure may have taken the place of an earlier event of its node.
+                if told.event.is_outdated() {
+                    continue;
+                }
                 if kind == EventMask::DATA {
                     self.waiting.events -= 1;
                     self.waiting.bytes -= len;
@@ -750,7 +754,11 @@ fn channel_of(event: &Event) -> Option<u32> {
 
 fn lane_of(event: &Event) -> u16 {
     let hash = match event {
-        Event::Register { node, .. } | Event::Heartbeat { node, .. } | Event::Data { node, .. } | Event::Left { node, .. } => {
+        Event::Register { node, .. }
+        | Event::Heartbeat { node, .. }
+        | Event::Data { node, .. }
+        | Event::Left { node, .. }
+        | Event::Buffer { node, .. } => {
             let mut hasher = DefaultHasher::new();
             hasher.write(node.id().as_bytes());
             hasher.finish()

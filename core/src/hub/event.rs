@@ -24,6 +24,10 @@ pub enum Event<N = Arc<Node>> {
     /// A node left: exactly one of these follows each [`Event::Register`]. `count` is above 1 when the host was so slow
     /// that earlier events of the same node id were put together with this one.
     Left { node: N, how: Departure, count: u32 },
+    /// As much waits for the connection of a node as may, or nothing any more. Each of its nodes is told [`Fill::Full`] when that
+    /// happens, or when a push was refused, and then [`Fill::Drained`] once all has gone out. `count` is above 1 when several
+    /// were put together for a slow host.
+    Buffer { node: N, fill: Fill, count: u32 },
     /// A connection is gone.
     Close { connection_id: u64, reason: CloseReason },
     /// Something happened to a client of this process.
@@ -38,6 +42,7 @@ impl<N> Event<N> {
             Event::Heartbeat { .. } => EventMask::HEARTBEAT,
             Event::Data { .. } => EventMask::DATA,
             Event::Left { .. } => EventMask::LEFT,
+            Event::Buffer { .. } => EventMask::BUFFER,
             Event::Close { .. } => EventMask::CLOSE,
             Event::Client { .. } => EventMask::CLIENT,
         }
@@ -60,9 +65,17 @@ impl<N> Event<N> {
             Event::Heartbeat { node, count } => Event::Heartbeat { node: map(node), count },
             Event::Data { node, channel_id, payload } => Event::Data { node: map(node), channel_id, payload },
             Event::Left { node, how, count } => Event::Left { node: map(node), how, count },
+            Event::Buffer { node, fill, count } => Event::Buffer { node: map(node), fill, count },
             Event::Close { connection_id, reason } => Event::Close { connection_id, reason },
             Event::Client { client_id, event } => Event::Client { client_id, event },
         }
+    }
+}
+
+impl Event {
+    /// It says nothing any more: its node has left since, which is told by another.
+    pub(crate) fn is_outdated(&self) -> bool {
+        matches!(self, Event::Buffer { node, .. } if !node.is_online())
     }
 }
 
@@ -81,6 +94,19 @@ pub enum Departure {
 
 impl Departure {
     pub const ALL: [Departure; 4] = [Departure::Unregistered, Departure::TimedOut, Departure::Replaced, Departure::Disconnected];
+}
+
+/// What waits for the connection of a node.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Fill {
+    /// As much as may: pushes are refused.
+    Full,
+    /// Nothing any more.
+    Drained,
+}
+
+impl Fill {
+    pub const ALL: [Fill; 2] = [Fill::Full, Fill::Drained];
 }
 
 /// Why a connection ended, as its server tells it, or as its client does.
@@ -307,7 +333,8 @@ impl EventMask {
     pub const LEFT: EventMask = EventMask(1 << 4);
     pub const CLOSE: EventMask = EventMask(1 << 5);
     pub const CLIENT: EventMask = EventMask(1 << 6);
-    pub const ALL: EventMask = EventMask((1 << 7) - 1);
+    pub const BUFFER: EventMask = EventMask(1 << 7);
+    pub const ALL: EventMask = EventMask((1 << 8) - 1);
 
     pub fn contains(self, other: EventMask) -> bool {
         self.0 & other.0 == other.0

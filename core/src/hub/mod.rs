@@ -379,6 +379,10 @@ impl Hub {
         match error {
             PushError::Full => {
                 self.data_out_refused.fetch_add(1, Ordering::Relaxed);
+                // Where it was told already, it is told as well when there is room again.
+                if self.host.wants(EventMask::BUFFER) && !node.is_told_full() {
+                    node.link().tell_full();
+                }
                 Err(Refusal::OutboxFull)
             }
             PushError::Closed => Err(Refusal::NoSuchNode),

@@ -4,13 +4,13 @@
 //! connection; whether the node is still there is behind the gate, which also orders the node's events.
 
 use super::Now;
-use super::event::Departure;
+use super::event::{Departure, Event, Fill, Host};
 use super::link::Link;
 pub use crate::wire::bus::NodeInfo;
 use crate::wire::metadata::{self, Merged, NotMetadata};
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 /// The metadata of all nodes that sent none.
@@ -23,6 +23,8 @@ pub struct Node {
     channel_id: u32,
     /// How it left, as a number; 0 while it is online. Written under the gate.
     left: AtomicU8,
+    /// The host was told that the outbox is full, and not yet that it is empty again. Written by the connection's thread.
+    is_told_full: AtomicBool,
     created: u64,
     last_seen: AtomicU64,
     /// Its own, less those for the whole connection that came before it. What is added to this are all of the connection's.
@@ -72,6 +74,7 @@ impl Node {
             id,
             channel_id,
             left: AtomicU8::new(0),
+            is_told_full: AtomicBool::new(false),
             created: now.mono,
             last_seen: AtomicU64::new(now.mono),
             heartbeats: AtomicU64::new(link.heartbeats().wrapping_neg()),
@@ -144,8 +147,13 @@ impl Node {
             total_messages: self.messages.load(Ordering::Relaxed),
             last_message: if last_message == 0 { 0.0 } else { now.unix_seconds_of(last_message) },
             created_at: now.unix_seconds_of(self.created),
+            bytes_waiting: self.link.queued() as u64,
             metadata,
         }
+    }
+
+    pub(super) fn is_told_full(&self) -> bool {
+        self.is_told_full.load(Ordering::Acquire)
     }
 
     pub(super) fn gate(&self) -> Gate<'_> {
@@ -167,6 +175,19 @@ impl Node {
     pub(super) fn message(&self, now: Now) {
         self.messages.store(self.messages.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         self.last_message.store(now.mono, Ordering::Relaxed);
+    }
+}
+
+/// Tells the host what waits for a node's connection, unless that is what it was told last.
+pub(super) fn tell_fill(node: &Arc<Node>, fill: Fill, host: &dyn Host) {
+    let is_full = fill == Fill::Full;
+    if node.is_told_full() == is_full {
+        return;
+    }
+    let gate = node.gate();
+    if gate.is_open() {
+        node.is_told_full.store(is_full, Ordering::Release);
+        host.push_state(Event::Buffer { node: node.clone(), fill, count: 1 });
     }
 }
 

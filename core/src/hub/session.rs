@@ -3,9 +3,10 @@
 //! Owns which nodes are registered here and the connection's deadlines. Pure: bytes and `now` come in, replies are
 //! written into the thread's buffer, and a verdict ([`Next`]) says how the shell goes on. It knows no socket.
 
-use super::event::{CloseReason, Departure, Event, EventMask};
+use super::event::{CloseReason, Departure, Event, EventMask, Fill};
 use super::journal::Journal;
 use super::link::{Eviction, Link};
+use super::node::tell_fill;
 use super::nodes::{Nodes, Registered};
 use super::rate::{Bucket, RateLimitBy};
 use super::replies::Replies;
@@ -178,6 +179,11 @@ impl Session {
             why => cx.replies.farewell(why),
         }
         self.after_leaving(eviction.why)
+    }
+
+    /// As much waits for the connection as may, or nothing any more: each of its nodes is told so, once.
+    pub fn tell_fill(&self, cx: &Context<'_>, fill: Fill) {
+        self.nodes.iter().for_each(|registered| tell_fill(&registered.node, fill, cx.hub.host()));
     }
 
     /// The connection is over: its nodes leave, its timers go.

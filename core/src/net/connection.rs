@@ -33,6 +33,8 @@ pub(super) struct Connection {
     pub(super) hangup: bool,
     /// On the thread's list of connections to go on with.
     pub(super) listed: bool,
+    /// The nodes were told that the outbox is full, and are to be told when it is empty.
+    pub(super) told_full: bool,
     /// Counted against the limits on connections (those refused at the door are not).
     pub(super) counted: bool,
 }
@@ -151,6 +153,7 @@ impl Connection {
             write_blocked: false,
             hangup: false,
             listed: false,
+            told_full: false,
             counted,
         }
     }

@@ -20,7 +20,7 @@ use super::connection::{Connection, Phase, Spare};
 use super::mailbox::{Mailbox, Pile};
 use super::relief::{self, Holder, Holdings};
 use super::server::{ConnectionInfo, Shared};
-use crate::hub::event::{CloseReason, EventMask};
+use crate::hub::event::{CloseReason, EventMask, Fill};
 use crate::hub::link::{Letter, Postbox, Wish};
 use crate::hub::replies::Replies;
 use crate::hub::session::Context;
@@ -391,9 +391,38 @@ impl IoThread {
     fn watch(&mut self, slot: usize) {
         let awake = self.awake();
         let Some(connection) = self.connections.get_mut(slot) else { return };
-        connection.link().set_full(connection.waiting() >= self.shared.hub.limits().outbox_bytes);
+        let waiting = connection.waiting();
+        let is_full = waiting >= self.shared.hub.limits().outbox_bytes;
+        connection.link().set_full(is_full);
+        if is_full && !connection.told_full {
+            self.tell_full(slot);
+        } else if waiting == 0 && connection.told_full {
+            self.tell_drained(slot);
+        }
+        let Some(connection) = self.connections.get_mut(slot) else { return };
         if let (Some(timeout), Phase::Open(_)) = (self.shared.slow_consumer_timeout, &connection.phase) {
             connection.watch(&mut self.work.wheel, self.work.now.mono + timeout, awake);
+        }
+    }
+
+    /// From now on the nodes of a connection are owed a word when nothing waits for it any more.
+    fn tell_full(&mut self, slot: usize) {
+        if self.shared.hub.host().wants(EventMask::BUFFER)
+            && let Some(connection @ Connection { phase: Phase::Open(_), .. }) = self.connections.get_mut(slot)
+        {
+            connection.told_full = true;
+            if let Phase::Open(session) = &connection.phase {
+                session.tell_fill(&self.work.context(), Fill::Full);
+            }
+        }
+    }
+
+    fn tell_drained(&mut self, slot: usize) {
+        if let Some(connection) = self.connections.get_mut(slot) {
+            connection.told_full = false;
+            if let Phase::Open(session) = &connection.phase {
+                session.tell_fill(&self.work.context(), Fill::Drained);
+            }
         }
     }
 
@@ -508,6 +537,12 @@ impl IoThread {
                 self.respond(slot, next);
             }
             (Wish::End(reason), _) => self.end(slot, reason),
+            (Wish::TellFull, _) => {
+                // First, so that a push that is refused from now on asks again.
+                connection.link().tells_full();
+                self.tell_full(slot);
+                self.watch(slot);
+            }
             (Wish::Resume, _) if connection.host_full => {
                 let next = connection.feed(&mut self.work.context(), &[]);
                 self.respond(slot, next);

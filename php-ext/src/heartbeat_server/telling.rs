@@ -12,7 +12,7 @@ use crate::backend::Registration;
 use crate::host::{Host, Source};
 use crate::php::{Outcome, list, text, value};
 use ext_php_rs::types::Zval;
-use heartbus_core::event::{Departure, Event};
+use heartbus_core::event::{Departure, Event, Fill};
 use std::collections::VecDeque;
 
 /// What one call of a `data.batch` callback gets: as many messages as wait, up to these bounds. A single longer message
@@ -242,6 +242,10 @@ impl Server {
                 let monitored = how == Departure::TimedOut && self.tell_monitors(&node, mark)?;
                 let called = self.call_for_node(kind, &node, mark, |node| [node])?;
                 Ok(self.views.wake()? > 0 || called || monitored)
+            }
+            Event::Buffer { node, fill, .. } => {
+                let kind = if fill == Fill::Full { BufferFull } else { BufferDrain };
+                self.call_for_node(kind, &node, mark, |node| [node])
             }
             Event::Close { connection_id, reason } => self.call(Close, [value(connection_id as i64), text(reason.as_str())]),
             Event::Client { .. } => Ok(false),

@@ -66,6 +66,7 @@ fn expected(batch: &Batch) -> Vec<String> {
                 Event::Data { node: info(node), channel_id: *channel_id, payload: payload.clone() }
             }
             Event::Left { node, how, count } => Event::Left { node: info(node), how: *how, count: *count },
+            Event::Buffer { node, fill, count } => Event::Buffer { node: info(node), fill: *fill, count: *count },
             Event::Close { connection_id, reason } => Event::Close { connection_id: *connection_id, reason: *reason },
             Event::Client { .. } => unreachable!(),
         };
@@ -85,6 +86,8 @@ fn one_of_each() -> Batch {
         Told { watched: true, ..told(5, data(&second, b"hi")) },
         told(6, Event::Left { node: first, how: Departure::TimedOut, count: 1 }),
         told(7, Event::Close { connection_id: 300, reason: CloseReason::HeartbeatTimeout }),
+        told(8, Event::Buffer { node: second.clone(), fill: Fill::Full, count: 1 }),
+        told(9, Event::Buffer { node: second, fill: Fill::Drained, count: 2 }),
     ];
     Batch { number: 9, events }
 }
