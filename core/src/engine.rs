@@ -4,6 +4,7 @@
 //! that started it.
 
 use crate::config::{ServerConfig, check_timeout};
+use crate::descriptor;
 use crate::desk::Counter;
 use crate::error::{Error, ErrorKind};
 use crate::event::EventMask;
@@ -81,6 +82,7 @@ impl Engine {
 
     fn start_with(config: &ServerConfig, events: Events) -> Result<Engine, Error> {
         config.validate()?;
+        descriptor::raise_limit();
         // Callers wait in its queue until the bus thread runs.
         let socket = config.bus.as_ref().map(BusSocket::bind).transpose()?;
         let host: Arc<dyn Host> = match &events {

@@ -8,6 +8,7 @@
 //! stands for. While such an overflow exists every state event goes through it, which keeps the order per node.
 
 use crate::config::InboxLimits;
+use crate::descriptor::lift;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, EventMask, Resume};
 use crate::hub::coalesce::{Key, put_together};
@@ -15,6 +16,7 @@ use crate::hub::event::{Host, Paused};
 use indexmap::IndexMap;
 use rustix::event::{EventfdFlags, eventfd};
 use std::collections::VecDeque;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -56,6 +58,8 @@ impl Inbox {
             return Err(Error::new(ErrorKind::Config, "The limits of the inbox must be at least 1"));
         }
         let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(io::Error::from)
+            .and_then(lift)
             .map_err(|error| Error::new(ErrorKind::Io, format!("Cannot create the inbox: {error}")))?;
         Ok(Arc::new(Inbox { limits, subscribed: AtomicU32::new(0), queue: Mutex::default(), fd }))
     }

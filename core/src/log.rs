@@ -4,6 +4,7 @@
 
 mod quota;
 
+use crate::descriptor::lift;
 use crate::error::{Error, ErrorKind};
 use crate::process;
 use crate::wire::php_json;
@@ -12,6 +13,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::VecDeque;
 use std::fmt::{Debug, Write};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -218,6 +220,8 @@ impl LogQueue {
     /// [`ErrorKind::Io`] when no descriptor is left.
     pub fn new(bound: usize) -> Result<LogQueue, Error> {
         let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(io::Error::from)
+            .and_then(lift)
             .map_err(|error| Error::new(ErrorKind::Io, format!("Cannot wait for log messages: {error}")))?;
         Ok(LogQueue { bound, waiting: Mutex::default(), fd })
     }
@@ -238,6 +242,16 @@ impl LogQueue {
             // Any number but 0 will do.
             let _ = rustix::io::write(&self.fd, &[1; 8]);
         }
+    }
+
+    /// Records that wait, and one more where some were dropped.
+    pub fn len(&self) -> usize {
+        let waiting = self.lock();
+        waiting.records.len() + usize::from(waiting.dropped > 0)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// The oldest record. Where some were dropped, a record that says so comes first.
@@ -349,6 +363,7 @@ mod tests {
     #[test]
     fn beyond_its_bound_the_oldest_are_dropped_and_that_is_said_first() {
         let queue = collected(|| (1..=5).for_each(|n| tracing::info!("{n}")));
+        assert_eq!(queue.len(), 4, "three, and what says that there were more");
         let mut messages: Vec<String> = std::iter::from_fn(|| queue.pop()).map(|record| record.message).collect();
         assert_eq!(messages.remove(0), "2 log messages were dropped: the logger is too slow for them");
         assert_eq!(messages, ["3", "4", "5"]);

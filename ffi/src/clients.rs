@@ -3,6 +3,7 @@
 use crate::event::{heartbus_event, keep};
 use crate::handle::{self, Object};
 use crate::lookup::with_texts;
+use crate::process::make_room;
 use crate::queue::Queue;
 use crate::raw::{bytes, out, out_slice, text};
 use crate::status::{guard, heartbus_status};
@@ -101,10 +102,13 @@ pub unsafe extern "C" fn heartbus_clients_start(
     guard(|| {
         // SAFETY: the caller's text and the place for the result, as the first page asks.
         let (config, target) = unsafe { (bytes("config", config, config_len)?, out("clients", clients)?) };
-        let inbox = Inbox::new(crate::config::clients(config)?)?;
+        let limits = crate::config::clients(config)?;
+        make_room();
+        let inbox = Inbox::new(limits)?;
         inbox.subscribe(EventMask::CLIENT);
-        let clients = client::Clients::start(inbox.clone())?;
-        target.write(handle::open(Arc::new(Group { clients, queue: Queue::new(inbox), members: Mutex::default() })));
+        let queue = Queue::new(inbox.clone())?;
+        let clients = client::Clients::start(inbox)?;
+        target.write(handle::open(Arc::new(Group { clients, queue, members: Mutex::default() })));
         Ok(())
     })
 }

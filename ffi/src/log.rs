@@ -141,7 +141,7 @@ pub unsafe extern "C" fn heartbus_log_start(level: i32, log: *mut *mut heartbus_
         if open.is_some() {
             return Err(invalid("The log of this process is open already"));
         }
-        let log = Arc::new(Log { queue: Queue::new(LogQueue::new(MAX_WAITING)?), filter });
+        let log = Arc::new(Log { queue: Queue::new(LogQueue::new(MAX_WAITING)?)?, filter });
         *open = Some(log.clone());
         drop(open);
         static INSTALLED: Once = Once::new();

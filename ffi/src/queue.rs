@@ -3,14 +3,16 @@
 use crate::event::{heartbus_event, translate};
 use crate::raw::invalid;
 use bumpalo::Bump;
+use heartbus_core::descriptor::lower;
 use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::event::Event;
 use heartbus_core::inbox::Inbox;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use std::collections::VecDeque;
+use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
 use std::time::{Duration, Instant};
@@ -44,6 +46,8 @@ impl Source for Arc<Inbox> {
 
 pub(crate) struct Queue<S: Source> {
     source: S,
+    /// The source's, for the program: it may call select() on it.
+    fd: OwnedFd,
     batch: Mutex<Batch<S::Item>>,
     /// Nothing more will be pushed.
     ended: AtomicBool,
@@ -56,9 +60,12 @@ struct Batch<I> {
 }
 
 impl<S: Source> Queue<S> {
-    pub(crate) fn new(source: S) -> Queue<S> {
+    /// # Errors
+    /// `Io` when no descriptor is left.
+    pub(crate) fn new(source: S) -> Result<Queue<S>, Error> {
+        let fd = lower(source.as_fd()).map_err(cannot_wait)?;
         let batch = Mutex::new(Batch { items: VecDeque::new(), texts: Bump::new() });
-        Queue { source, batch, ended: AtomicBool::new(false) }
+        Ok(Queue { source, fd, batch, ended: AtomicBool::new(false) })
     }
 
     pub(crate) fn source(&self) -> &S {
@@ -66,7 +73,7 @@ impl<S: Source> Queue<S> {
     }
 
     pub(crate) fn fd(&self) -> RawFd {
-        self.source.as_fd().as_raw_fd()
+        self.fd.as_raw_fd()
     }
 
     /// Fills `events` from the front and returns how many. 0 after `timeout_ms`, or when a signal arrived. `forget` sees
@@ -143,7 +150,11 @@ impl<S: Source> Queue<S> {
         match rustix::event::poll(&mut [PollFd::new(&fd, PollFlags::IN)], timeout.as_ref()) {
             Ok(_) => Ok(true),
             Err(Errno::INTR) => Ok(false),
-            Err(error) => Err(Error::new(ErrorKind::Io, format!("Cannot wait for events: {error}"))),
+            Err(error) => Err(cannot_wait(error.into())),
         }
     }
+}
+
+fn cannot_wait(error: io::Error) -> Error {
+    Error::new(ErrorKind::Io, format!("Cannot wait for events: {error}"))
 }

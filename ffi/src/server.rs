@@ -2,6 +2,7 @@
 
 use crate::event::{heartbus_event, mask};
 use crate::handle::{self, Object};
+use crate::process::make_room;
 use crate::queue::Queue;
 use crate::raw::{bytes, invalid, out, out_if_wanted, out_slice, text};
 use crate::status::{guard, heartbus_status};
@@ -76,10 +77,12 @@ pub unsafe extern "C" fn heartbus_server_start(
         let (config, server) = unsafe { (bytes("config", config, config_len)?, out("server", server)?) };
         let mask = mask(events).ok_or_else(|| invalid("events holds a bit that is no event"))?;
         let (config, limits) = crate::config::server(config)?;
+        make_room();
         let inbox = Inbox::new(limits)?;
         inbox.subscribe(mask);
-        let engine = Engine::start(&config, inbox.clone())?;
-        server.write(handle::open(Arc::new(Server { engine, queue: Queue::new(inbox), stopping: Mutex::default() })));
+        let queue = Queue::new(inbox.clone())?;
+        let engine = Engine::start(&config, inbox)?;
+        server.write(handle::open(Arc::new(Server { engine, queue, stopping: Mutex::default() })));
         Ok(())
     })
 }

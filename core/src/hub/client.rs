@@ -130,7 +130,8 @@ pub struct ClientMachine {
     registration: Option<Registration>,
     /// All nodes of a client that was given more than its first.
     others: Option<Box<Others>>,
-    connected_at: Option<u64>,
+    /// When it connected last.
+    connected: Option<Now>,
     messages_sent: u64,
     messages_received: u64,
     reads_paused: u64,
@@ -205,6 +206,8 @@ pub struct ClientStats {
     pub reconnect_attempts: u32,
     /// Unix seconds of the last connect; kept afterwards.
     pub connected_at: Option<f64>,
+    /// The same moment on the monotonic clock.
+    pub connected_mono: Option<u64>,
     /// Bytes that wait to be written.
     pub bytes_waiting: u64,
 }
@@ -231,7 +234,7 @@ impl ClientMachine {
             goaways: 0,
             registration: None,
             others: None,
-            connected_at: None,
+            connected: None,
             messages_sent: 0,
             messages_received: 0,
             reads_paused: 0,
@@ -309,7 +312,8 @@ impl ClientMachine {
             reads_paused: self.reads_paused,
             frames_refused: self.frames_refused,
             reconnect_attempts: self.attempts,
-            connected_at: self.connected_at.map(|micros| micros as f64 / 1e6),
+            connected_at: self.connected.map(|at| at.unix_seconds_of(at.mono)),
+            connected_mono: self.connected.map(|at| at.mono),
             bytes_waiting: self.outbox.len() as u64,
         }
     }
@@ -321,7 +325,7 @@ impl ClientMachine {
             return;
         }
         self.journal.connected(self.id, &self.settings.host, self.settings.port, now);
-        self.connected_at = Some(now.unix);
+        self.connected = Some(now);
         self.state = State::Open(Connection {
             since: now.mono,
             registered: false,

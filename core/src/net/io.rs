@@ -20,6 +20,7 @@ use super::connection::{Connection, Phase, Spare};
 use super::mailbox::{Mailbox, Pile};
 use super::relief::{self, Holder, Holdings};
 use super::server::{ConnectionInfo, Shared};
+use crate::descriptor::lift;
 use crate::hub::event::{CloseReason, EventMask, Fill};
 use crate::hub::link::{Letter, Postbox, Wish};
 use crate::hub::replies::Replies;
@@ -30,7 +31,7 @@ use crate::wire::Dialect;
 use mio::event::Event;
 use mio::net::TcpListener;
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Registry, Token};
+use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime};
 use slab::Slab;
 use socket2::SockRef;
@@ -42,7 +43,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const LISTENER: Token = Token(usize::MAX);
-pub(super) const WAKER: Token = Token(usize::MAX - 1);
+const WAKER: Token = Token(usize::MAX - 1);
 const TIMER: Token = Token(usize::MAX - 2);
 
 /// Events taken per pass; letters, ticks and connections that are not done with are looked after in between.
@@ -72,6 +73,22 @@ const MAX_RETURN_WINDOW: u64 = 60_000;
 const TIDY_TIME: u64 = 10_000_000;
 /// Connections refused at the door that may wait for their peer at the same time; more are closed at once.
 const MAX_ENDING_REFUSED: usize = 32;
+
+/// What a thread waits with. Made apart from it, because its descriptors keep their numbers to themselves.
+pub(super) struct Polling {
+    pub(super) poll: Poll,
+    pub(super) registry: Registry,
+    pub(super) waker: Waker,
+}
+
+impl Polling {
+    pub(super) fn new() -> io::Result<Polling> {
+        let poll = Poll::new()?;
+        let registry = poll.registry().try_clone()?;
+        let waker = Waker::new(&registry, WAKER)?;
+        Ok(Polling { poll, registry, waker })
+    }
+}
 
 pub(super) struct IoThread {
     shared: Arc<Shared>,
@@ -139,7 +156,7 @@ impl Work {
 
 /// A timer of the system that is ready at each tick of a wheel that is made now. It is read each time: only then it goes on.
 fn start_ticking(registry: &Registry) -> io::Result<OwnedFd> {
-    let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
+    let timer = lift(timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?)?;
     registry.register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
     let tick = Timespec { tv_sec: 0, tv_nsec: TICK as i64 * 1_000 };
     timerfd_settime(&timer, TimerfdTimerFlags::empty(), &Itimerspec { it_interval: tick, it_value: tick })?;
@@ -150,11 +167,10 @@ impl IoThread {
     pub(super) fn new(
         worker_id: usize,
         shared: Arc<Shared>,
-        poll: &Poll,
+        registry: Registry,
         mailbox: Arc<Mailbox>,
         mut listener: TcpListener,
     ) -> io::Result<IoThread> {
-        let registry = poll.registry().try_clone()?;
         registry.register(&mut listener, LISTENER, Interest::READABLE)?;
         let clock = shared.clock;
         let now = clock.now();
@@ -564,7 +580,7 @@ impl IoThread {
                 self.accept_ready = false;
                 return;
             };
-            match listener.accept() {
+            match listener.accept().and_then(|(socket, peer)| Ok((lift(socket)?, peer))) {
                 Ok((socket, peer)) => self.welcome(socket, peer),
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => {

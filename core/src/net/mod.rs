@@ -14,7 +14,6 @@ mod stats;
 
 use crate::error::{Error, ErrorKind};
 use crate::hub::Now;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use std::any::Any;
 use std::pin::pin;
@@ -77,19 +76,6 @@ async fn wait_at_most(time: Duration, condition: impl Future<Output = ()>) -> bo
         }
     }
     false
-}
-
-/// Raises the descriptor limit as far as the system lets us, and returns where it stands.
-fn raise_descriptor_limit() -> Option<usize> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
-    let limit = match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
-        Ok(()) => hard,
-        Err(error) => {
-            tracing::debug!(%error, "Cannot raise the descriptor limit");
-            soft
-        }
-    };
-    Some(usize::try_from(limit).unwrap_or(usize::MAX))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ pub(crate) mod socket;
 mod worker;
 
 use super::{Clock, spawn_thread, wait_at_most};
+use crate::descriptor;
 use crate::error::{Error, ErrorKind};
 use crate::hub::dispatch::WorkerId;
 use crate::hub::journal::Journal;
@@ -98,12 +99,10 @@ impl BusServer {
         dispatcher: Option<Arc<Dispatcher>>,
         clock: Clock,
     ) -> Result<BusServer, Error> {
-        let runtime = Builder::new_current_thread()
-            .enable_all()
-            .thread_name("heartbus-work")
-            .max_blocking_threads(WORK_THREADS)
-            .build()
-            .map_err(|error| Error::new(ErrorKind::Io, format!("Cannot start the bus: {error}")))?;
+        let mut runtime = Builder::new_current_thread();
+        runtime.enable_all().thread_name("heartbus-work").max_blocking_threads(WORK_THREADS);
+        let runtime =
+            descriptor::lifted(|| runtime.build()).map_err(|error| Error::new(ErrorKind::Io, format!("Cannot start the bus: {error}")))?;
         let stage = Arc::new(watch::Sender::new(Stage::Open));
         let callers = Arc::new(AtomicUsize::new(0));
         let log = Arc::new(LogPost::default());
@@ -169,6 +168,11 @@ fn move_to(stage: &watch::Sender<Stage>, next: Stage) {
     });
 }
 
+/// A stream belongs to the runtime only when it has its number.
+fn lifted<A>((stream, _): (UnixStream, A)) -> std::io::Result<UnixStream> {
+    UnixStream::from_std(descriptor::lift(stream.into_std()?)?)
+}
+
 /// What the sessions of the thread share.
 struct Hall {
     desk: Arc<dyn Desk>,
@@ -223,8 +227,8 @@ impl Hall {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => drop(spawn_local(self.clone().receive(stream))),
+                accepted = listener.accept() => match accepted.and_then(lifted) {
+                    Ok(stream) => drop(spawn_local(self.clone().receive(stream))),
                     Err(error) => {
                         // Tried ten times per second, and told every ten seconds.
                         if warned.is_none_or(|warned| warned.elapsed() > 100 * ACCEPT_PAUSE) {
@@ -250,8 +254,10 @@ impl Hall {
             Ok(opened) => {
                 let old = std::mem::replace(listener, opened);
                 // Who came in time is let in.
-                while let Ok(Ok((stream, _))) = timeout(Duration::ZERO, old.accept()).await {
-                    drop(spawn_local(self.clone().receive(stream)));
+                while let Ok(Ok(accepted)) = timeout(Duration::ZERO, old.accept()).await {
+                    if let Ok(stream) = lifted(accepted) {
+                        drop(spawn_local(self.clone().receive(stream)));
+                    }
                 }
                 let _ = SockRef::from(&old).shutdown(Shutdown::Both);
                 *told = None;

@@ -4,6 +4,7 @@
 //! thirty, and while one is being written nothing more is read. Does not know what a request does.
 
 use super::{Desk, GOODBYE_TIME, HELLO_TIME, Hall, Stage};
+use crate::descriptor::lift;
 use crate::error::{Error, ErrorKind};
 use crate::wire::bus::{self as wire, Answer, Ask, Broken, Fault, Hello, LENGTH_LEN, Request, Role, VERSION};
 use bytes::{Buf, BytesMut};
@@ -110,7 +111,7 @@ impl Caller {
     /// The process that connected, where the system can tell when it ends.
     pub(super) fn process(&self) -> Option<Process> {
         let pid = Pid::from_raw(self.pid?)?;
-        let process = pidfd_open(pid, PidfdFlags::NONBLOCK).ok()?;
+        let process = lift(pidfd_open(pid, PidfdFlags::NONBLOCK).ok()?).ok()?;
         // The replacement has the caller promise, outside what the compiler checks, that the descriptor stays open. It is
         // owned by what is made here.
         #[allow(deprecated)]
