@@ -22,6 +22,7 @@ mod live;
 mod log;
 mod measures;
 mod message;
+mod moments;
 mod node;
 mod php;
 mod shim;
