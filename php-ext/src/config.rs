@@ -244,6 +244,18 @@ pub fn client(config: &ZendHashTable) -> Outcome<Client> {
     read().map_err(thrown)
 }
 
+/// The part that says where its messages go; what is wrong in it is left out.
+pub fn log(config: &ZendHashTable) -> log::Settings {
+    Keys(config).log().unwrap_or_default()
+}
+
+/// Where no configuration has said anything about the log, php.ini does.
+pub fn settle_log() {
+    if log::is_untouched() {
+        let _ = log(&ZendHashTable::new()).apply();
+    }
+}
+
 /// What the engine is told of a client. May run PHP code: metadata may hold objects that encode themselves.
 pub fn client_engine(host: &str, port: i64, config: &ZendHashTable, node_id: Option<String>) -> Outcome<ClientConfig> {
     let keys = Keys(config);
@@ -410,7 +422,8 @@ impl<'a> Keys<'a> {
         // php.ini says where the log begins; then it stays where the last configuration put it.
         if log::is_untouched() {
             settings.to_logger = settings.to_logger.map_or_else(|| ini_choice("log", &TARGETS), |target| Ok(Some(target)))?;
-            settings.level = settings.level.map_or_else(|| ini_choice("log_level", &levels), |level| Ok(Some(level)))?;
+            let of_ini = || info::log_level().map(|text| pick("heartbus.log_level", Some(&text), &levels)).transpose();
+            settings.level = settings.level.map_or_else(of_ini, |level| Ok(Some(level)))?;
             settings.file = settings.file.or_else(|| info::setting("log_file"));
         }
         Ok(settings)

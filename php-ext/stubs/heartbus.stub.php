@@ -746,6 +746,8 @@ namespace Heartbus
         /** @param callable(self): mixed $callback */
         public function addDoneCallback(callable $callback): void {}
     }
+
+    function reopen_logs(): bool {}
 }
 
 namespace PfinalClub\AsyncioHeartbeat\Channel
