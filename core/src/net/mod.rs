@@ -16,7 +16,10 @@ use crate::error::{Error, ErrorKind};
 use crate::hub::Now;
 use nix::sys::signal::{SigSet, SigmaskHow};
 use std::any::Any;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::time::timeout;
@@ -63,6 +66,16 @@ pub fn spawn_thread(name: String, body: impl FnOnce() + Send + 'static) -> Resul
 fn in_words(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a word".to_owned())
+}
+
+/// Lets something run to its end, or until it panics: then, what the panic said.
+async fn survive<T>(work: impl Future<Output = T>) -> Result<T, String> {
+    let mut work = pin!(work);
+    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
+        Ok(progress) => progress.map(Ok),
+        Err(panic) => Poll::Ready(Err(in_words(&*panic))),
+    })
+    .await
 }
 
 /// Waits for so long at most, and says whether it was long enough. Counts slices, not the time: after the process was stopped

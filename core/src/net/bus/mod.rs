@@ -11,7 +11,7 @@ mod session;
 pub(crate) mod socket;
 mod worker;
 
-use super::{Clock, spawn_thread, wait_at_most};
+use super::{Clock, spawn_thread, survive, wait_at_most};
 use crate::descriptor;
 use crate::error::{Error, ErrorKind};
 use crate::hub::dispatch::WorkerId;
@@ -63,6 +63,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Threads for requests that take long. The events of workers do not wait for these.
 const WORK_THREADS: usize = 2;
 
+/// They stay.
+const FOREVER: Duration = Duration::from_secs(366 * 24 * 3600);
+
 /// Answers the requests.
 pub(crate) trait Desk: Send + Sync + 'static {
     /// `is_owner`: the caller is of the server's own user, or root.
@@ -100,9 +103,14 @@ impl BusServer {
         clock: Clock,
     ) -> Result<BusServer, Error> {
         let mut runtime = Builder::new_current_thread();
-        runtime.enable_all().thread_name("heartbus-work").max_blocking_threads(WORK_THREADS);
+        runtime.enable_all().thread_name("heartbus-work").max_blocking_threads(WORK_THREADS).thread_keep_alive(FOREVER);
         let runtime =
             descriptor::lifted(|| runtime.build()).map_err(|error| Error::new(ErrorKind::Io, format!("Cannot start the bus: {error}")))?;
+        // One of these is there from the start: where the system has no more of them, long requests wait for it. It inherits that
+        // it takes no signal.
+        let work = runtime.handle().clone();
+        let begun = spawn_thread("heartbus-work".to_owned(), move || drop(work.spawn_blocking(|| ())))?;
+        begun.join().map_err(|_| Error::new(ErrorKind::Io, "Cannot start the bus: the system has no thread left"))?;
         let stage = Arc::new(watch::Sender::new(Stage::Open));
         let callers = Arc::new(AtomicUsize::new(0));
         let log = Arc::new(LogPost::default());
@@ -203,14 +211,19 @@ impl Hall {
             Err(error) => return tracing::error!(%error, "The bus socket cannot be listened on"),
         };
         if let Some(dispatcher) = self.dispatcher.clone() {
-            spawn_local(self.clone().wake_workers(dispatcher));
-            spawn_local(self.clone().wake_log_taker());
+            let hall = self.clone();
+            spawn_local(self.clone().go_on("waking workers", move || hall.clone().wake_workers(dispatcher.clone())));
+            let hall = self.clone();
+            spawn_local(self.clone().go_on("waking the log's worker", move || hall.clone().wake_log_taker()));
         }
         let mut stage = self.stage.subscribe();
-        tokio::select! {
-            // The sender cannot be gone: it is in here.
-            _ = stage.wait_for(|stage| *stage >= Stage::Finishing) => {}
-            () = self.accept(&mut listener, &mut file) => {}
+        loop {
+            tokio::select! {
+                // The sender cannot be gone: it is in here.
+                _ = stage.wait_for(|stage| *stage >= Stage::Finishing) => break,
+                Err(why) = survive(self.accept(&mut listener, &mut file)) => self.failed("accepting", &why),
+            }
+            sleep(ACCEPT_PAUSE).await;
         }
         self.finish().await;
         self.journal.borrow_mut().tell_counts();
@@ -218,6 +231,18 @@ impl Hall {
         let _ = SockRef::from(&listener).shutdown(Shutdown::Both);
         // Not before the end: the name is taken as long as anything of the server is left.
         drop(file);
+    }
+
+    /// Does this for as long as the thread lives, whatever fails in it.
+    async fn go_on<F: Future<Output = ()>>(self: Rc<Hall>, what: &'static str, work: impl Fn() -> F) {
+        while let Err(why) = survive(work()).await {
+            self.failed(what, &why);
+            sleep(ACCEPT_PAUSE).await;
+        }
+    }
+
+    fn failed(&self, what: &str, why: &str) {
+        tracing::error!(what, "The bus failed in something, and goes on: {why}");
     }
 
     async fn accept(self: &Rc<Hall>, listener: &mut UnixListener, file: &mut SocketFile) {
@@ -271,7 +296,15 @@ impl Hall {
         }
     }
 
+    /// Whatever fails in there is the end of this caller alone.
     async fn receive(self: Rc<Hall>, stream: UnixStream) {
+        if let Err(why) = survive(self.clone().attend(stream)).await {
+            self.failed("serving a caller", &why);
+            self.progress.notify_one();
+        }
+    }
+
+    async fn attend(self: Rc<Hall>, stream: UnixStream) {
         let place = Place::take(self.callers.clone());
         let mut caller = Caller::new(stream, self.clone());
         let most = if caller.is_owner() { MAX_CALLERS + OWN_CALLERS } else { MAX_CALLERS };
