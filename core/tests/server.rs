@@ -3,7 +3,7 @@
 mod support;
 
 use heartbus_core::config::{InboxLimits, RateLimit, RateLimitBy, ServerConfig, SlowConsumer};
-use heartbus_core::engine::Engine;
+use heartbus_core::engine::{Engine, Stats};
 use heartbus_core::error::ErrorKind;
 use heartbus_core::event::{CloseReason, Departure, Event, EventMask, Fill};
 use socket2::{Domain, Socket, Type};
@@ -874,4 +874,55 @@ fn on_a_full_server_a_node_may_still_move_to_its_new_connection() {
     newer.send(6, 0, r#"{"node_id":"y"}"#);
     assert_eq!(newer.frame().text(), r#"{"message":"Too many nodes on this server","code":403}"#);
     assert_eq!(server.engine.stats().channels_active, 1);
+}
+
+#[test]
+fn whoever_wants_little_is_served_before_the_long_frames_of_others() {
+    const PEERS: u64 = 20;
+    let server = Fixture::start_with(ServerConfig { io_threads: 1, ..ServerConfig::default() }, InboxLimits::default(), EventMask::NONE);
+    let mut bystander = server.register("bystander");
+    let mut peers: Vec<Peer> = (0..PEERS).map(|n| server.register(&format!("n{n}"))).collect();
+    let long = frame(3, 0, &"[[],[]],".repeat(100_000));
+    let (most, last) = long.split_at(long.len() - 1);
+    let seen = |stats: &Stats| stats.counts.data_in;
+    // A busy machine may let all of them be read before the bystander gets to say anything, though not every time.
+    let is_served_between = (1..=10).any(|round| {
+        peers.iter_mut().for_each(|peer| peer.raw(most));
+        server.until("all but the last bytes", |stats| stats.buffered_bytes >= most.len() * peers.len());
+        peers.iter_mut().for_each(|peer| peer.raw(last));
+        bystander.send(4, 0, "");
+        assert_eq!(bystander.frame().frame_type, 5);
+        let before = seen(&server.engine.stats());
+        server.until("the long frames", |stats| seen(stats) == round * PEERS);
+        before < round * PEERS
+    });
+    assert!(is_served_between);
+}
+
+#[test]
+fn a_gateway_that_goes_while_others_talk_lets_each_of_its_nodes_leave_once() {
+    const NODES: u64 = 3_000;
+    let server = Fixture::start_with(ServerConfig { io_threads: 1, ..ServerConfig::default() }, InboxLimits::default(), EventMask::LEFT);
+    let mut bystander = server.register("bystander");
+    let mut gateway = server.connect();
+    let registers: Vec<u8> = (0..NODES).flat_map(|n| frame(6, 0, &format!(r#"{{"node_id":"n{n}"}}"#))).collect();
+    let mut reader = gateway.take();
+    let answers = std::thread::spawn(move || (0..NODES).for_each(|_| assert_eq!(reader.frame().frame_type, 6)));
+    gateway.raw(&registers);
+    answers.join().unwrap();
+    drop(gateway);
+    while server.engine.stats().nodes_online > 1 {
+        bystander.send(4, 0, "");
+        assert_eq!(bystander.frame().frame_type, 5);
+    }
+    let mut left: Vec<String> = (0..NODES)
+        .map(|_| match server.event() {
+            Event::Left { node, how: Departure::Disconnected, .. } => node.id().to_string(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    left.sort_unstable();
+    left.dedup();
+    assert_eq!(left.len() as u64, NODES);
+    server.until("the connection to be closed", |stats| stats.connections_active == 1);
 }

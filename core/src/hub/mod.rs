@@ -4,6 +4,7 @@
 //! the shell around it does the reading, the writing and the waiting.
 
 pub mod batch;
+pub mod budget;
 pub mod client;
 pub(crate) mod coalesce;
 pub mod counters;
@@ -23,13 +24,14 @@ pub mod replies;
 pub mod session;
 pub mod wheel;
 
+pub use budget::Budget;
 pub use counters::{Counters, Counts, Distribution, Timings};
 pub use event::{Departure, Event, EventMask, Host};
 pub use journal::Journal;
 pub use link::Link;
 pub use memory::Memory;
 pub use node::{Node, NodeInfo};
-pub use session::{Next, Session};
+pub use session::{Look, Next, Session};
 pub use wheel::Wheel;
 
 use crate::wire::{Dialect, FrameType, NotUtf8};

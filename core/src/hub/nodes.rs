@@ -123,17 +123,10 @@ impl Nodes {
         }
     }
 
-    /// All nodes in order, leaving none.
-    pub(super) fn take_all(&mut self) -> impl Iterator<Item = Registered> + use<> {
-        if self.is_empty() {
-            return None.into_iter().chain(None.into_iter().flatten());
-        }
-        let (one, many) = match std::mem::take(self) {
-            Nodes::None(_) => (None, None),
-            Nodes::One(one) => (Some(one), None),
-            Nodes::Many(list) => (None, Some(list.into_iter())),
-        };
-        one.into_iter().chain(many.into_iter().flatten())
+    /// Takes the node out that registered first.
+    pub(super) fn pop_first(&mut self) -> Option<Registered> {
+        let channel_id = self.first()?.channel_id;
+        self.remove(channel_id)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Registered> {
@@ -182,7 +175,8 @@ mod tests {
         assert!(nodes.remove(u32::MAX - 2).is_some() && nodes.remove(1).is_some() && nodes.remove(1).is_none());
         assert_eq!(channels(&nodes), [u32::MAX - 1, u32::MAX, 2, 7]);
         assert_eq!(nodes.first().unwrap().channel_id, u32::MAX - 1);
-        assert_eq!(nodes.take_all().count(), 4);
+        let rest: Vec<u32> = std::iter::from_fn(|| nodes.pop_first()).map(|registered| registered.channel_id).collect();
+        assert_eq!(rest, [u32::MAX - 1, u32::MAX, 2, 7]);
         assert!(nodes.is_empty());
     }
 
