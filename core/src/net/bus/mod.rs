@@ -133,8 +133,8 @@ impl BusServer {
                 progress: Notify::new(),
             };
             LocalSet::new().block_on(&runtime, Rc::new(hall).run(socket));
-            // A request that takes long is not waited for.
-            runtime.shutdown_background();
+            // A request that takes long is not waited for; the threads that have none end with this one.
+            runtime.shutdown_timeout(GOODBYE_TIME);
         })?;
         Ok(BusServer { stage, callers, log, thread: Mutex::new(Some(thread)) })
     }
