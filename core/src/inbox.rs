@@ -69,6 +69,12 @@ impl Inbox {
         self.fd.as_fd()
     }
 
+    /// Makes the descriptor readable until the next drain, whether events wait or not.
+    pub fn wake(&self) {
+        let mut queue = self.lock();
+        self.arm(&mut queue);
+    }
+
     /// Replaces the set of events that are queued. The default is none.
     pub fn subscribe(&self, kinds: EventMask) {
         self.subscribed.store(kinds.0, Ordering::Relaxed);

@@ -3,7 +3,7 @@
 use crate::code;
 use bumpalo::Bump;
 use heartbus_core::event::{ClientEvent, Departure, Event, EventMask, Fill};
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_void};
 use std::net::SocketAddr;
 use std::ptr;
 
@@ -39,7 +39,7 @@ pub enum heartbus_event_type {
     HEARTBUS_EVENT_CLIENT_REGISTER = 102,
     /// The server answered a heartbeat.
     HEARTBUS_EVENT_CLIENT_HEARTBEAT = 103,
-    /// The server sent data. payload, channel_id.
+    /// The server sent data. payload, channel_id; node_id is the client's node that the channel belongs to, NULL when it is none's.
     HEARTBUS_EVENT_CLIENT_DATA = 104,
     /// The server answered heartbus_client_ping.
     HEARTBUS_EVENT_CLIENT_PONG = 105,
@@ -51,7 +51,7 @@ pub enum heartbus_event_type {
     /// The connection is gone, or could not be made. code is a heartbus_close_reason, text says it in words; payload says more, where
     /// there is more: the server's words, or the system's. With auto_reconnect the client tries again by itself.
     HEARTBUS_EVENT_CLIENT_CLOSE = 108,
-    /// The client's last event: it will not connect again. Its id means nothing from the next poll on.
+    /// The client's last event: it will not connect again. Its client_id means nothing from the next poll on.
     HEARTBUS_EVENT_CLIENT_FINISHED = 109,
     /// The server refused to register a node, or took it away: it timed out, was replaced by a newer connection, or was
     /// disconnected. Only of a client with heartbus_client_add_node. node_id; channel_id, 0 when it was not registered; code (a
@@ -135,8 +135,11 @@ pub struct heartbus_event {
     /// Of HEARTBUS_EVENT_CLIENT_ERROR: a heartbus_error_cause.
     pub cause: i32,
     pub reserved32: u32,
-    /// 0. Later types of events put their fields here.
-    pub reserved: [u64; 1],
+    /// The pointer that the program attached to what the event is about, or NULL: to the node of a server's event; to the node that
+    /// a client's event names, when the client was given it by heartbus_client_add_node, else to the client; to the handle that a log
+    /// message is about. UNREGISTER, TIMEOUT, REPLACED, DISCONNECTED, CLIENT_NODE_LOST and CLIENT_FINISHED give it back: it is in no
+    /// later event.
+    pub user_data: *mut c_void,
 }
 
 impl heartbus_event {
@@ -161,7 +164,7 @@ impl heartbus_event {
             time: 0.0,
             cause: 0,
             reserved32: 0,
-            reserved: [0; 1],
+            user_data: ptr::null_mut(),
         }
     }
 }
@@ -242,12 +245,17 @@ fn of_client(event: &ClientEvent, texts: &Bump) -> heartbus_event {
             heartbus_event { node_id, node_id_len, channel_id: (*channel_id).into(), ..new(HEARTBUS_EVENT_CLIENT_REGISTER) }
         }
         ClientEvent::Heartbeat { count } => heartbus_event { count: *count, ..new(HEARTBUS_EVENT_CLIENT_HEARTBEAT) },
-        ClientEvent::Data { payload, channel_id } => heartbus_event {
-            channel_id: *channel_id,
-            payload: payload.as_ptr().cast(),
-            payload_len: payload.len(),
-            ..new(HEARTBUS_EVENT_CLIENT_DATA)
-        },
+        ClientEvent::Data { payload, channel_id, node_id } => {
+            let (node_id, node_id_len) = node_id.as_ref().map_or((ptr::null(), 0), |id| keep(texts, id));
+            heartbus_event {
+                node_id,
+                node_id_len,
+                channel_id: *channel_id,
+                payload: payload.as_ptr().cast(),
+                payload_len: payload.len(),
+                ..new(HEARTBUS_EVENT_CLIENT_DATA)
+            }
+        }
         ClientEvent::Pong => new(HEARTBUS_EVENT_CLIENT_PONG),
         ClientEvent::ServerError { raw, code, message } => {
             let (text, text_len) = keep(texts, message);

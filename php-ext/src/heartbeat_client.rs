@@ -509,7 +509,7 @@ impl Client {
             ClientEvent::Connect => self.call(Kind::Connect, || []),
             ClientEvent::Register { node_id, channel_id } => self.call(Kind::Register, || [text(&*node_id), value(i64::from(channel_id))]),
             ClientEvent::Heartbeat { .. } => self.call(Kind::Heartbeat, || []),
-            ClientEvent::Data { payload, channel_id } => self.call(Kind::Data, || [text(payload), value(channel_id)]),
+            ClientEvent::Data { payload, channel_id, node_id: _ } => self.call(Kind::Data, || [text(payload), value(channel_id)]),
             ClientEvent::Pong => self.call(Kind::Pong, || []),
             ClientEvent::ServerError { raw, .. } => self.call(Kind::ServerError, || {
                 let decoded = json_decode(&raw);

@@ -293,6 +293,17 @@ impl ClientMachine {
         self.registration.as_ref().map(|registration| &registration.node_id)
     }
 
+    /// The id that its first node asks for, as the events of that node carry it.
+    pub fn first_node(&self) -> &Arc<str> {
+        &self.node_id
+    }
+
+    /// The id of an added node, as its events carry it: the same `Arc` until the node is removed or lost, and another one when it is added
+    /// again.
+    pub fn added_node(&self, node_id: &str) -> Option<Arc<str>> {
+        self.others.as_ref()?.id_of(node_id).filter(|id| !Arc::ptr_eq(id, &self.node_id))
+    }
+
     pub fn channel_id(&self) -> Option<u32> {
         self.registration.as_ref().map(|registration| registration.channel_id)
     }
@@ -663,7 +674,7 @@ impl ClientMachine {
             FrameType::HEARTBEAT_RES => Some(ClientEvent::Heartbeat { count: 1 }),
             FrameType::DATA => {
                 let payload = frame.payload.to_bytes();
-                Some(ClientEvent::Data { payload, channel_id: frame.channel_id })
+                Some(ClientEvent::Data { payload, channel_id: frame.channel_id, node_id: self.node_of(frame.channel_id) })
             }
             FrameType::PONG => Some(ClientEvent::Pong),
             FrameType::GOAWAY => Some(self.apply_goaway(frame.payload.to_bytes(), now)),
@@ -806,6 +817,14 @@ impl ClientMachine {
         };
         // Channel 0 would mean the first node, or all of them.
         channel_id.filter(|id| *id != 0 && self.is_connected()).ok_or(Refusal::NotConnected)
+    }
+
+    /// Which of its nodes a channel belongs to. All that comes to a client with one node is that node's.
+    fn node_of(&self, channel_id: i64) -> Option<Arc<str>> {
+        match &self.others {
+            Some(others) => others.node_of(channel_id),
+            None => self.node_id().cloned(),
+        }
     }
 
     fn sign_off(&mut self, channel_id: Option<u32>) {

@@ -259,9 +259,11 @@ pub enum ClientEvent {
     Heartbeat {
         count: u32,
     },
+    /// `node_id` is the client's node that the channel belongs to; `None` when it is none's.
     Data {
         payload: Bytes,
         channel_id: i64,
+        node_id: Option<Arc<str>>,
     },
     Pong,
     /// The server sent ERROR. `raw` is its text as it came, unless it is longer than 64 KiB: then only `code` and `message` are

@@ -268,6 +268,18 @@ impl Client {
         }
     }
 
+    /// The id that its first node asks for, as the events of that node carry it: the same `Arc` each time, unless the server gave it
+    /// another name. `None` in another process.
+    pub fn first_node(&self) -> Option<Arc<str>> {
+        if self.is_own_process() { Some(self.shared.machine().first_node().clone()) } else { None }
+    }
+
+    /// The id of an added node, as its events carry it: the same `Arc` until the node is removed or lost, and another one when it is
+    /// added again. `None` when there is none.
+    pub fn added_node(&self, node_id: &str) -> Option<Arc<str>> {
+        if self.is_own_process() { self.shared.machine().added_node(node_id) } else { None }
+    }
+
     pub fn is_connected(&self) -> bool {
         self.is_own_process() && self.shared.machine().is_connected()
     }

@@ -14,6 +14,7 @@ mod stats;
 
 use crate::error::{Error, ErrorKind};
 use crate::hub::Now;
+use crate::log;
 use nix::sys::signal::{SigSet, SigmaskHow};
 use std::any::Any;
 use std::future::poll_fn;
@@ -54,7 +55,11 @@ impl Clock {
 pub fn spawn_thread(name: String, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Error> {
     // A thread inherits the mask of its creator, so blocking first leaves no moment at which a signal could land in it.
     let previous = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK);
-    let thread = std::thread::Builder::new().name(name).spawn(body);
+    let origin = log::origin();
+    let thread = std::thread::Builder::new().name(name).spawn(move || {
+        let _within = log::within(origin);
+        body();
+    });
     if let Ok(previous) = previous {
         // Restoring a mask that was just in force cannot fail.
         let _ = previous.thread_set_mask();
@@ -97,6 +102,14 @@ mod tests {
     use std::thread;
     use tokio::sync::Notify;
     use tokio::task::{LocalSet, spawn_local, yield_now};
+
+    #[test]
+    fn a_thread_has_the_origin_of_who_started_it() {
+        let within = log::within(7);
+        let thread = spawn_thread("inherits".to_owned(), || assert_eq!(log::origin(), 7)).unwrap();
+        drop(within);
+        thread.join().unwrap();
+    }
 
     #[test]
     fn time_for_which_the_process_was_stopped_is_nobodys_patience() {
