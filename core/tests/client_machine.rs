@@ -1265,8 +1265,10 @@ fn an_added_node_has_one_id_in_memory_until_it_is_removed_or_lost() {
     assert!(matches!(&told[..], [ClientEvent::Data { node_id: Some(told), .. }] if is_it(told)), "{told:?}");
     rig.close_and_wait();
     rig.machine.handle_connected(rig.now);
+    assert_eq!(registers(&mut rig), ["n1"]);
     reply(&mut rig, "n1", 9);
-    rig.written();
+    rig.events();
+    assert_eq!(registers(&mut rig), ["n2"]);
     reply(&mut rig, "n2", 10);
     assert!(rig.events().iter().any(|event| matches!(event, ClientEvent::Register { node_id, .. } if is_it(node_id))));
     assert!(is_it(&rig.machine.added_node("n2").unwrap()));

@@ -209,7 +209,7 @@ fn data_pings_and_errors_cross_in_both_directions() {
         &client,
         &[
             ClientEvent::Pong,
-            ClientEvent::Data { payload: "down".into(), channel_id: 7, node_id: Some("n1".into()) },
+            ClientEvent::Data { payload: "down".into(), channel_id: 7, node_id: client.node_id() },
             ClientEvent::ServerError { raw: "no json".into(), code: 0, message: String::new() },
         ],
     );
