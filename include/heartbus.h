@@ -52,8 +52,9 @@
  *             their handle. When a handle is stopped while a thread polls it, that thread gets what is left, and then
  *             HEARTBUS_CLOSED; when it is freed, HEARTBUS_CLOSED at once, and so does every other thread that polls it
  *             later (the one that freed it: HEARTBUS_INVALID_ARGUMENT). In order: stop, join the thread that polls, free.
- *             heartbus_wake makes a poll return for anything else. Threads are those of the system: where a language moves its own between them (Go), it holds
- *             on to one from a call that fails to heartbus_last_error, and from a lookup to the last use of its result.
+ *             heartbus_wake makes a poll return for anything else. Threads are those of the system: where a language moves its
+ *             own between them (Go), it holds on to one from a call that fails to heartbus_last_error, and from a lookup to the
+ *             last use of its result.
  * After stop  A server or group that was stopped is still a handle. What needs nobody who is gone works as before: _stop, _free,
  *             _fd, _port, _stats, _metrics, _count, heartbus_server_heartbeat_timeout, heartbus_user_data,
  *             heartbus_set_user_data, heartbus_wake and heartbus_log_start_for. _poll tells what is left, then it is

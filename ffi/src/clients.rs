@@ -37,10 +37,12 @@ struct Group {
 struct Member {
     client: Arc<client::Client>,
     user_data: UserData,
-    /// Of the client's added nodes, which are told apart by where their ids lie: a node that is added again is another one. None until
-    /// the client was given a node, and then its events may be about others than its first.
-    of_nodes: Option<Box<HashMap<usize, (Arc<str>, UserData)>>>,
+    /// None until the client was given a node: then its events may be about others than its first.
+    of_nodes: Option<Box<AddedNodes>>,
 }
+
+/// Told apart by where their ids lie: a node that is added again is another one.
+type AddedNodes = HashMap<usize, (Arc<str>, UserData)>;
 
 fn place_of(id: &Arc<str>) -> usize {
     Arc::as_ptr(id).addr()
