@@ -339,8 +339,6 @@ typedef struct {
   // message is about. UNREGISTER, TIMEOUT, REPLACED, DISCONNECTED, CLIENT_NODE_LOST and CLIENT_FINISHED give it back: it is in no
   // later event.
   void *user_data;
-  // 0. Later types of events put their fields here.
-  uint64_t reserved[1];
 } heartbus_event;
 
 // A node as it is at this moment. Times are seconds since 1970.
@@ -466,6 +464,9 @@ const char *heartbus_error_name(int32_t code);
 
 // The name of a heartbus_client_error, as heartbus_reason_name: "connect_failed".
 const char *heartbus_client_error_name(int32_t code);
+
+// The name of a heartbus_error_cause, as heartbus_reason_name: "refused", "no_such_host".
+const char *heartbus_cause_name(int32_t cause);
 
 // The name of an event's type without its prefix, in lower case: "register", "client_data"; "unknown" for a number that
 // this library does not know. Lives as long as the program.

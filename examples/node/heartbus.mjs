@@ -15,7 +15,7 @@ const event_type = koffi.struct('heartbus_event', {
     type: 'int', code: 'int32_t', connection_id: 'uint64_t', client_id: 'uint64_t', channel_id: 'int64_t',
     count: 'uint32_t', port: 'uint16_t', reserved16: 'uint16_t',
     node_id: 'void *', node_id_len: 'size_t', payload: 'void *', payload_len: 'size_t',
-    ip: 'void *', ip_len: 'size_t', text: 'void *', text_len: 'size_t', time: 'double', user_data: 'void *', reserved: 'uint64_t',
+    ip: 'void *', ip_len: 'size_t', text: 'void *', text_len: 'size_t', time: 'double', cause: 'int32_t', reserved32: 'uint32_t', user_data: 'void *',
 });
 const event_size = koffi.sizeof(event_type);
 

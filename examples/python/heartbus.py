@@ -26,8 +26,8 @@ class _Event(Structure):
         ("count", c_uint32), ("port", c_uint16), ("reserved16", c_uint16),
         # Pointers with lengths: c_char_p would stop at the first NUL.
         ("node_id", c_void_p), ("node_id_len", c_size_t), ("payload", c_void_p), ("payload_len", c_size_t),
-        ("ip", c_void_p), ("ip_len", c_size_t), ("text", c_void_p), ("text_len", c_size_t), ("time", c_double), ("user_data", c_void_p),
-        ("reserved", c_uint64),
+        ("ip", c_void_p), ("ip_len", c_size_t), ("text", c_void_p), ("text_len", c_size_t), ("time", c_double), ("cause", c_int32),
+        ("reserved32", c_uint32), ("user_data", c_void_p),
     ]  # fmt: skip
 
 
