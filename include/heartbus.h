@@ -368,7 +368,7 @@ typedef struct {
   // What heartbus_server_set_node_user_data attached; NULL when that is nothing, and over the bus socket.
   void *user_data;
   // 0.
-  uint64_t reserved[3];
+  uint64_t reserved[2];
 } heartbus_node;
 
 // A connection as it is at this moment, registered or not.
@@ -426,8 +426,6 @@ typedef struct {
   uint64_t bytes_waiting;
   // What heartbus_client_set_user_data attached to it; NULL when that is nothing.
   void *user_data;
-  // 0.
-  uint64_t reserved[1];
 } heartbus_client;
 
 // A text of the caller, where there are several.

@@ -6,7 +6,7 @@ import koffi from 'koffi';
 const ABI = 1; // HEARTBUS_ABI_VERSION of the header that this file was written after.
 const library = koffi.load(process.env.HEARTBUS_LIBRARY ?? `libheartbus.so.${ABI}`);
 
-export const ON = { CONNECT: 1, REGISTER: 2, HEARTBEAT: 4, DATA: 8, LEFT: 16, CLOSE: 32 };
+export const ON = { CONNECT: 1, REGISTER: 2, HEARTBEAT: 4, DATA: 8, LEFT: 16, CLOSE: 32, BUFFER: 64 };
 export const LOG = { DEBUG: 1, INFO: 2, WARNING: 3, ERROR: 4 };
 const CLOSED = 4; // heartbus_status
 
