@@ -80,8 +80,8 @@
  *             per core, never more than cores) | heartbeat_timeout 30 | register_timeout 30 | max_connections 1000000 |
  *             max_connections_per_ip 0 (no limit) | max_nodes 10000000 | max_nodes_per_connection 10000 |
  *             max_frame_bytes 10485760 | outbox_bytes 1048576, per connection: what its socket takes no more of |
- *             slow_consumer "close" or "drop": whether a connection that takes nothing of what waits for it stays | slow_consumer_timeout
- *             10, how long that may last | total_buffer_bytes 1073741824 | allow [] | deny [] (networks such as "10.0.0.0/8"; in
+ *             slow_consumer "close" or "drop": whether a connection that takes nothing of what waits for it stays |
+ *             slow_consumer_timeout 10, how long that may last | total_buffer_bytes 1073741824 | allow [] | deny [] (networks such as "10.0.0.0/8"; in
  *             PHP they are called whitelist and blacklist, which do as well) |
  *             rate_limit_capacity 100 | rate_limit_refill_rate 10, per second | rate_limit_by "connection" or "ip" |
  *             enable_rate_limit (false until one of the three before is set) | max_requests_per_second 0 (no limit; of
