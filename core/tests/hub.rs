@@ -1,14 +1,239 @@
 //! The hub without sockets or clocks: sessions driven frame by frame at times that the test chooses.
 
-#[path = "support/bus.rs"]
-mod bus;
-
-use bus::*;
-use heartbus_core::hub::event::CloseReason;
+use heartbus_core::hub::event::{CloseReason, Resume};
+use heartbus_core::hub::link::{Letter, Postbox, Wish};
 use heartbus_core::hub::rate::{RateLimit, RateLimitBy};
+use heartbus_core::hub::replies::Replies;
+use heartbus_core::hub::session::Context;
 use heartbus_core::hub::wheel::TICK;
+use heartbus_core::hub::{Counters, Departure, Event, EventMask, Host, Hub, Journal, Limits, Link, Next, Now, Session, Timer, Wheel};
+use heartbus_core::wire::{Decoded, v1};
 use proptest::prelude::*;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+
+const TIMEOUT: u64 = 3_000_000;
+const REGISTER_TIMEOUT: u64 = 2_000_000;
+
+/// Keeps who came and who left, per node id. Who hears that a node left does not find it any more.
+#[derive(Default)]
+struct Recorder {
+    events: Mutex<BTreeMap<String, Vec<&'static str>>>,
+    silent: bool,
+    hub: OnceLock<Weak<Hub>>,
+}
+
+impl Host for Recorder {
+    fn wants(&self, kinds: EventMask) -> bool {
+        !self.silent && (EventMask::REGISTER | EventMask::LEFT).contains(kinds)
+    }
+
+    fn push_data(&self, event: Event, _bytes: usize, _producer: Arc<dyn Resume>) -> Result<(), Event> {
+        Err(event)
+    }
+
+    fn push_state(&self, event: Event) {
+        let (node, word) = match event {
+            Event::Register { node, .. } => (node, "register"),
+            Event::Left { node, how, .. } => {
+                // The id of one that is replaced is about to be the next one's.
+                if let Some(hub) = self.hub.get().and_then(Weak::upgrade).filter(|_| how != Departure::Replaced) {
+                    assert!(hub.node(node.id()).is_none() && hub.node_of_channel(node.channel_id()).is_none());
+                    assert!(hub.node_of_connection(node.connection_id()).is_none_or(|other| other.id() != node.id()));
+                    assert_eq!(hub.page(None, 100).0.len(), hub.node_count().min(100));
+                }
+                (node, word(how))
+            }
+            _ => return,
+        };
+        self.events.lock().unwrap().entry(node.id().to_string()).or_default().push(word);
+    }
+
+    fn is_crowded(&self, _producer: Option<Arc<dyn Resume>>) -> bool {
+        false
+    }
+}
+
+fn word(how: Departure) -> &'static str {
+    match how {
+        Departure::Unregistered => "unregister",
+        Departure::TimedOut => "timeout",
+        Departure::Replaced => "replaced",
+        Departure::Disconnected => "disconnected",
+    }
+}
+
+/// Keeps the letters.
+#[derive(Default)]
+struct Pile(Mutex<Vec<Letter>>);
+
+impl Postbox for Pile {
+    fn post(&self, letter: Letter) {
+        self.0.lock().unwrap().push(letter);
+    }
+}
+
+/// One thread's worth of sessions, with a clock that the test turns.
+struct Bus {
+    hub: Arc<Hub>,
+    host: Arc<Recorder>,
+    counters: Counters,
+    wheel: Wheel<Timer>,
+    replies: Replies,
+    random: fastrand::Rng,
+    journal: Journal,
+    now: u64,
+    pile: Arc<Pile>,
+    sessions: HashMap<u32, Session>,
+    next_slot: u32,
+    touched: u64,
+}
+
+impl Bus {
+    fn new(silent: bool) -> Bus {
+        Bus::with_limits(silent, |_| {})
+    }
+
+    fn with_limits(silent: bool, change: impl FnOnce(&mut Limits)) -> Bus {
+        let host = Arc::new(Recorder { silent, ..Recorder::default() });
+        let mut limits = Limits {
+            heartbeat_timeout: TIMEOUT,
+            register_timeout: REGISTER_TIMEOUT,
+            max_nodes_per_connection: 10_000,
+            max_nodes: 2_000_000,
+            max_frame_bytes: 1 << 20,
+            ..Limits::default()
+        };
+        change(&mut limits);
+        let hub = Arc::new(Hub::new(limits, host.clone()));
+        host.hub.set(Arc::downgrade(&hub)).unwrap();
+        // A multiple of the tick, so that the wheel's ticks are the model's.
+        let now = 10 * TICK;
+        Bus {
+            hub,
+            host,
+            counters: Counters::default(),
+            wheel: Wheel::new(now),
+            replies: Replies::default(),
+            random: fastrand::Rng::with_seed(1),
+            journal: Journal::new(0),
+            now,
+            pile: Arc::default(),
+            sessions: HashMap::new(),
+            next_slot: 0,
+            touched: 0,
+        }
+    }
+
+    fn with<T>(&mut self, slot: u32, work: impl FnOnce(&mut Session, &mut Context<'_>) -> T) -> Option<T> {
+        let session = self.sessions.get_mut(&slot)?;
+        let mut cx = Context {
+            hub: &self.hub,
+            counters: &self.counters,
+            wheel: &mut self.wheel,
+            replies: &mut self.replies,
+            random: &mut self.random,
+            journal: &mut self.journal,
+            now: Now { mono: self.now, unix: self.now },
+        };
+        Some(work(session, &mut cx))
+    }
+
+    fn open(&mut self) -> u32 {
+        let slot = self.next_slot;
+        self.next_slot += 1;
+        let link = Arc::new(Link::new(u64::from(slot) + 1, ([127, 0, 0, 1], 1).into(), slot, self.pile.clone()));
+        let mut cx = Context {
+            hub: &self.hub,
+            counters: &self.counters,
+            wheel: &mut self.wheel,
+            replies: &mut self.replies,
+            random: &mut self.random,
+            journal: &mut self.journal,
+            now: Now { mono: self.now, unix: self.now },
+        };
+        let session = Session::open(link, &mut cx);
+        self.sessions.insert(slot, session);
+        slot
+    }
+
+    /// Feeds one frame, does what the session says, and returns the frames it answered with.
+    fn send(&mut self, slot: u32, frame_type: u8, channel_id: i64, payload: &str) -> Vec<(u8, i64, String)> {
+        let mut bytes = Vec::new();
+        v1::encode(frame_type, channel_id, payload.as_bytes(), &mut bytes).unwrap();
+        if let Some((consumed, next)) = self.with(slot, |session, cx| session.receive(cx, &bytes)) {
+            assert_eq!(consumed, bytes.len());
+            self.follow(slot, next);
+        }
+        let answers = self.answers();
+        self.open_mail();
+        answers
+    }
+
+    fn answers(&mut self) -> Vec<(u8, i64, String)> {
+        let mut answers = Vec::new();
+        let mut rest = self.replies.bytes();
+        while let Decoded::Frame { frame, len } = v1::decode(rest, u32::MAX) {
+            answers.push((frame.frame_type.0, frame.channel_id, String::from_utf8(frame.payload.bytes().into_owned()).unwrap()));
+            rest = &rest[len..];
+        }
+        assert!(rest.is_empty());
+        self.replies.clear();
+        answers
+    }
+
+    fn register(&mut self, slot: u32, id: &str) -> Vec<(u8, i64, String)> {
+        self.send(slot, 6, 0, &format!(r#"{{"node_id":"{id}"}}"#))
+    }
+
+    fn channel(&self, id: &str) -> i64 {
+        self.hub.node(id).map_or(-1, |node| node.channel_id().into())
+    }
+
+    fn follow(&mut self, slot: u32, next: Next) {
+        if let Next::Close(reason) = next {
+            self.close(slot, reason);
+        }
+    }
+
+    fn close(&mut self, slot: u32, reason: CloseReason) {
+        self.with(slot, |session, cx| session.close(cx, reason));
+        if let Some(session) = self.sessions.remove(&slot) {
+            session.link().close();
+        }
+    }
+
+    fn open_mail(&mut self) {
+        let letters = std::mem::take(&mut *self.pile.0.lock().unwrap());
+        for Letter { slot, wish, .. } in letters {
+            if let Wish::Evict(eviction) = wish
+                && let Some(next) = self.with(slot, |session, cx| session.evict(cx, eviction))
+            {
+                self.follow(slot, next);
+            }
+        }
+        self.replies.clear();
+    }
+
+    /// Turns the clock to the next tick and lets it fire.
+    fn tick(&mut self) {
+        self.now = (self.now / TICK + 1) * TICK;
+        while let Some((key, timer)) = self.wheel.pop(self.now) {
+            self.touched += 1;
+            let next = self.with(timer.slot, |session, cx| match timer.channel_id {
+                0 => session.register_timer(cx, false),
+                channel_id => session.node_timer(cx, key, channel_id, false),
+            });
+            self.follow(timer.slot, next.expect("timers go with their session"));
+        }
+        self.replies.clear();
+        self.open_mail();
+    }
+
+    fn online(&self) -> BTreeSet<String> {
+        self.hub.some_nodes(usize::MAX).iter().map(|node| node.id().to_string()).collect()
+    }
+}
 
 #[test]
 fn the_limit_of_all_connections_together_holds_beside_that_of_each_and_costs_nobody_his_own_tokens() {
@@ -65,6 +290,12 @@ fn a_million_nodes_time_out_in_the_first_tick_after_their_deadline_and_heartbeat
     assert_eq!(bus.hub.node_count() as u64, 1_000_000 - lost);
     // Per timeout period the wheel touches a node once, whatever the number of heartbeats.
     assert!(bus.touched <= 3 * 1_000_000, "{} touches", bus.touched);
+}
+
+fn frame(frame_type: u8, channel_id: i64, payload: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    v1::encode(frame_type, channel_id, payload.as_bytes(), &mut bytes).unwrap();
+    bytes
 }
 
 /// Walks the list page by page, with `between` called after each page.

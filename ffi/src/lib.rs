@@ -22,5 +22,4 @@ mod queue;
 mod raw;
 mod server;
 mod status;
-mod user_data;
 mod version;
