@@ -48,13 +48,17 @@ typedef enum {
   HEARTBUS_EVENT_DISCONNECTED = 8,
   // A connection is gone. connection_id; code is a heartbus_close_reason, text says it in words.
   HEARTBUS_EVENT_CLOSE = 9,
+  // As much waits for a node's connection as may (outbox_bytes), or a message for it was refused. The fields of a node.
+  HEARTBUS_EVENT_BUFFER_FULL = 10,
+  // Nothing waits any more, after HEARTBUS_EVENT_BUFFER_FULL. As above.
+  HEARTBUS_EVENT_BUFFER_DRAIN = 11,
   // A client is connected, and its REGISTER is on its way. client_id, as in all events of clients.
   HEARTBUS_EVENT_CLIENT_CONNECT = 101,
   // The server registered a node of the client. node_id, channel_id.
   HEARTBUS_EVENT_CLIENT_REGISTER = 102,
   // The server answered a heartbeat.
   HEARTBUS_EVENT_CLIENT_HEARTBEAT = 103,
-  // The server sent data. payload, channel_id.
+  // The server sent data. payload, channel_id; node_id is the client's node that the channel belongs to, NULL when it is none's.
   HEARTBUS_EVENT_CLIENT_DATA = 104,
   // The server answered heartbus_client_ping.
   HEARTBUS_EVENT_CLIENT_PONG = 105,
@@ -66,7 +70,7 @@ typedef enum {
   // The connection is gone, or could not be made. code is a heartbus_close_reason, text says it in words; payload says more, where
   // there is more: the server's words, or the system's. With auto_reconnect the client tries again by itself.
   HEARTBUS_EVENT_CLIENT_CLOSE = 108,
-  // The client's last event: it will not connect again. Its id means nothing from the next poll on.
+  // The client's last event: it will not connect again. Its client_id means nothing from the next poll on.
   HEARTBUS_EVENT_CLIENT_FINISHED = 109,
   // The server refused to register a node, or took it away: it timed out, was replaced by a newer connection, or was
   // disconnected. Only of a client with heartbus_client_add_node. node_id; channel_id, 0 when it was not registered; code (a
@@ -88,6 +92,8 @@ typedef enum {
   // UNREGISTER, TIMEOUT, REPLACED and DISCONNECTED.
   HEARTBUS_ON_LEFT = 16,
   HEARTBUS_ON_CLOSE = 32,
+  // BUFFER_FULL and BUFFER_DRAIN.
+  HEARTBUS_ON_BUFFER = 64,
 } heartbus_events;
 
 // The `code` of HEARTBUS_EVENT_CLOSE and HEARTBUS_EVENT_CLIENT_CLOSE: why the connection ended. Of a client's it is what its server
@@ -180,7 +186,7 @@ typedef struct heartbus_bus heartbus_bus;
 // A group of clients, driven by one thread and polled together. One client or tens of thousands.
 typedef struct heartbus_clients heartbus_clients;
 
-// The open log of the process.
+// An open log.
 typedef struct heartbus_log heartbus_log;
 
 // A running server.
@@ -215,8 +221,11 @@ typedef struct {
   // Of HEARTBUS_EVENT_CLIENT_ERROR: a heartbus_error_cause.
   int32_t cause;
   uint32_t reserved32;
-  // 0. Later types of events put their fields here.
-  uint64_t reserved[1];
+  // The pointer that the program attached to what the event is about, or NULL: to the node of a server's event; to the node that
+  // a client's event names, when the client was given it by heartbus_client_add_node, else to the client; to the handle that a log
+  // message is about. UNREGISTER, TIMEOUT, REPLACED, DISCONNECTED, CLIENT_NODE_LOST and CLIENT_FINISHED give it back: it is in no
+  // later event.
+  void *user_data;
 } heartbus_event;
 
 // A node as it is at this moment. Times are seconds since 1970.
@@ -241,8 +250,12 @@ typedef struct {
   // False when it left just now.
   bool online;
   uint8_t reserved8[5];
+  // Bytes that wait to be written to its connection.
+  uint64_t bytes_waiting;
+  // What heartbus_server_set_node_user_data attached; NULL when that is nothing, and over the bus socket.
+  void *user_data;
   // 0.
-  uint64_t reserved[4];
+  uint64_t reserved[2];
 } heartbus_node;
 
 // A connection as it is at this moment, registered or not.
@@ -296,8 +309,10 @@ typedef struct {
   // Frames of the server that were no use: not to be understood, a reply to what was never asked, or a text of which only the
   // beginning was kept.
   uint32_t frames_refused;
-  // 0.
-  uint64_t reserved[2];
+  // Bytes that wait to be written.
+  uint64_t bytes_waiting;
+  // What heartbus_client_set_user_data attached to it; NULL when that is nothing.
+  void *user_data;
 } heartbus_client;
 
 // A text of the caller, where there are several.
@@ -320,6 +335,19 @@ const char *heartbus_last_error(void);
 // The name of a status without its prefix: "OK", "NOT_FOUND"; "UNKNOWN" for a number that this library does not know.
 // Lives as long as the program.
 const char *heartbus_status_name(int32_t status);
+
+// The name of a heartbus_close_reason without its prefix, in lower case: "peer_closed", "slow_consumer"; "unknown" for a number that
+// this library does not know. Lives as long as the program. Names never change, unlike the words in `text`.
+const char *heartbus_reason_name(int32_t reason);
+
+// The name of a heartbus_error_code, as heartbus_reason_name: "node_timed_out", "rate_limited".
+const char *heartbus_error_name(int32_t code);
+
+// The name of a heartbus_client_error, as heartbus_reason_name: "connect_failed".
+const char *heartbus_client_error_name(int32_t code);
+
+// The name of a heartbus_error_cause, as heartbus_reason_name: "refused", "no_such_host".
+const char *heartbus_cause_name(int32_t cause);
 
 // The name of an event's type without its prefix, in lower case: "register", "client_data"; "unknown" for a number that
 // this library does not know. Lives as long as the program.
@@ -346,7 +374,10 @@ heartbus_status heartbus_server_check(const char *config,
 // within 1.5 s. Poll until HEARTBUS_CLOSED to learn what happened until then. Calling it again is harmless.
 heartbus_status heartbus_server_stop(heartbus_server *server);
 
-// Stops the server if it still runs, and ends its handle and everything that events point to. NULL is fine.
+// Stops the server if it still runs, and ends its handle; events that were not taken are dropped. A poll of another thread ends with
+// HEARTBUS_CLOSED at once. What events of this thread's last poll point to is gone; those of another thread's live on until that
+// thread polls again or ends. To lose no event: heartbus_server_stop, join the thread that polls until HEARTBUS_CLOSED, free. The
+// descriptor of heartbus_server_fd is closed, and its number soon another's: watch it no longer. NULL is fine.
 heartbus_status heartbus_server_free(heartbus_server *server);
 
 // The port that the server listens on: the real one, where the configuration said 0.
@@ -365,10 +396,11 @@ heartbus_status heartbus_server_subscribe(heartbus_server *server, uint32_t even
 
 // Takes up to `capacity` events into the caller's array and says how many in `count`. Waits for the first one for
 // `timeout_ms` milliseconds: 0 does not wait, -1 (or less) waits without end. `count` is 0 when the time is over, or when a
-// signal arrived while waiting. What the events point to is valid until the next poll of this server, or until it is freed.
+// signal arrived while waiting, or after heartbus_wake. What the events point to is valid until the next poll of this server, or
+// until this thread frees it.
 //
-// HEARTBUS_CLOSED when the server has stopped and every event was taken, HEARTBUS_INVALID_ARGUMENT when `capacity` is 0 or
-// another thread is polling.
+// HEARTBUS_CLOSED when the server has stopped and every event was taken, or when another thread has freed it,
+// HEARTBUS_INVALID_ARGUMENT when `capacity` is 0 or another thread is polling.
 heartbus_status heartbus_server_poll(heartbus_server *server,
                                      heartbus_event *events,
                                      size_t capacity,
@@ -493,7 +525,7 @@ heartbus_status heartbus_clients_start(const char *config,
 // until then. Calling it again is harmless.
 heartbus_status heartbus_clients_stop(heartbus_clients *clients);
 
-// Stops the clients if they still run, and ends their handle and everything that events point to. NULL is fine.
+// Stops the clients if they still run, and ends their handle, as heartbus_server_free. NULL is fine.
 heartbus_status heartbus_clients_free(heartbus_clients *clients);
 
 // A descriptor for all clients of the group, as heartbus_server_fd.
@@ -501,7 +533,7 @@ heartbus_status heartbus_clients_fd(const heartbus_clients *clients, int *fd);
 
 // Takes events of all clients of the group, as heartbus_server_poll.
 //
-// HEARTBUS_CLOSED when the clients were stopped and every event was taken.
+// HEARTBUS_CLOSED when the clients were stopped and every event was taken, or when another thread has freed them.
 heartbus_status heartbus_clients_poll(heartbus_clients *clients,
                                       heartbus_event *events,
                                       size_t capacity,
@@ -546,7 +578,7 @@ heartbus_status heartbus_client_add_node(heartbus_clients *clients,
                                          const char *metadata,
                                          size_t metadata_len);
 
-// Signs an added node off. Nothing more is told of it, but for what waits to be polled.
+// Signs an added node off. Nothing more is told of it, but for what waits to be polled; no event carries what was attached to it.
 //
 // HEARTBUS_NOT_FOUND when the client has no such node; HEARTBUS_INVALID_ARGUMENT for its first one, which stays as long as
 // the client.
@@ -589,21 +621,55 @@ heartbus_status heartbus_client_disconnect(heartbus_clients *clients, uint64_t c
 // HEARTBUS_NOT_FOUND when there is none with this number, or not any more.
 heartbus_status heartbus_client_info(const heartbus_clients *clients, uint64_t client_id, heartbus_client *client);
 
-// Opens the log of all servers and clients of this process, for messages of `level` (a heartbus_log_level) and above. Without
-// an open log messages go nowhere; the library never writes to stdout, stderr or a file. Up to 1,000 messages wait for poll;
-// beyond, the oldest are dropped, and a record says how many. Close it with heartbus_log_free.
+// Attaches a pointer of the program's to a client (`node_id` NULL with length 0, or that of its first node) or to a node that it was
+// given by heartbus_client_add_node. Their events carry it from now on as user_data; NULL takes it away. It comes back with
+// HEARTBUS_EVENT_CLIENT_FINISHED, that of an added node with HEARTBUS_EVENT_CLIENT_NODE_LOST, or when heartbus_client_remove_node
+// returns. What added nodes still have when their client is finished is in no event.
 //
-// HEARTBUS_INVALID_ARGUMENT when it is open already, or for a number that is no level.
+// HEARTBUS_NOT_FOUND when the client has no such node, also when HEARTBUS_EVENT_CLIENT_NODE_LOST waits to be polled: the pointer is
+// still the program's then.
+heartbus_status heartbus_client_set_user_data(heartbus_clients *clients,
+                                              uint64_t client_id,
+                                              const char *node_id,
+                                              size_t node_id_len,
+                                              void *user_data);
+
+// What heartbus_client_set_user_data has attached to this client or node; NULL when nothing is.
+//
+// HEARTBUS_NOT_FOUND as there.
+heartbus_status heartbus_client_user_data(const heartbus_clients *clients,
+                                          uint64_t client_id,
+                                          const char *node_id,
+                                          size_t node_id_len,
+                                          void **user_data);
+
+// The name of a heartbus_log_level, as heartbus_reason_name: "warning".
+const char *heartbus_log_level_name(int32_t level);
+
+// Opens a log of all servers and clients of this process, for messages of `level` (a heartbus_log_level) and above. There may be
+// several: each gets every message that it is for, whoever polls the others. Without an open log messages go nowhere; the library
+// never writes to stdout, stderr or a file. Up to 1,000 messages wait for poll; beyond, the oldest are dropped, and a record says how
+// many. Close it with heartbus_log_free.
+//
+// HEARTBUS_INVALID_ARGUMENT for a number that is no level, HEARTBUS_LIMIT when 64 are open.
 heartbus_status heartbus_log_start(int32_t level,
                                    heartbus_log **log);
 
-// Closes the log; messages that wait are dropped. NULL is fine.
+// As heartbus_log_start, of one handle alone: a server, a group of clients or a connection to the bus socket, with what its threads
+// and the calls with it have to say, from now on. It stays open when that handle is freed, and has nothing more then.
+heartbus_status heartbus_log_start_for(const void *handle,
+                                       int32_t level,
+                                       heartbus_log **log);
+
+// Closes a log, as heartbus_server_free a server; messages that wait are dropped. NULL is fine.
 heartbus_status heartbus_log_free(heartbus_log *log);
 
 // A descriptor that is readable while messages wait, as heartbus_server_fd.
 heartbus_status heartbus_log_fd(const heartbus_log *log, int *fd);
 
 // Takes log messages, as heartbus_server_poll takes events: each is a HEARTBUS_EVENT_LOG.
+//
+// HEARTBUS_CLOSED when another thread has closed it.
 heartbus_status heartbus_log_poll(heartbus_log *log,
                                   heartbus_event *events,
                                   size_t capacity,
@@ -716,3 +782,41 @@ heartbus_status heartbus_bus_set_heartbeat_timeout(heartbus_bus *bus, double sec
 
 // Makes the server accept no more connections, as heartbus_server_close_door.
 heartbus_status heartbus_bus_close_door(heartbus_bus *bus);
+
+// Attaches a pointer of the program's to a server, a group of clients, a log or a connection to the bus socket; NULL takes it away.
+// The library never follows it. Log messages about the handle carry it (see heartbus_event). It works until the handle is freed,
+// and nothing is told of it then.
+heartbus_status heartbus_set_user_data(void *handle,
+                                       void *user_data);
+
+// What heartbus_set_user_data has attached to this handle; NULL when nothing is.
+heartbus_status heartbus_user_data(const void *handle, void **user_data);
+
+// Makes a poll return: the one of another thread that waits at this moment, or else the next one, which then does not wait. It has
+// the events that are there, mostly none: then `count` is 0. Until then the descriptor is readable. Several of them before a poll are
+// like one. `handle` is a server, a group of clients or a log.
+//
+// HEARTBUS_INVALID_ARGUMENT for a connection to the bus socket, which is not polled.
+heartbus_status heartbus_wake(void *handle);
+
+// Attaches a pointer of the program's to a node, which its events and lookups carry from now on as user_data; NULL takes it away. It
+// belongs to this registration of the node: `channel_id` is the one that its events told, or 0 for whoever has the id at this moment.
+// The event of its departure (or, where that was put together with a newer event of the same id, that one) is the last that carries
+// it, and gives it back.
+//
+// HEARTBUS_NOT_FOUND when no such node is online or the channel is not its own, also when its departure waits to be polled: the
+// pointer is still the program's then. HEARTBUS_INVALID_ARGUMENT when the server does not tell HEARTBUS_ON_LEFT.
+heartbus_status heartbus_server_set_node_user_data(heartbus_server *server,
+                                                   const char *node_id,
+                                                   size_t node_id_len,
+                                                   int64_t channel_id,
+                                                   void *user_data);
+
+// What heartbus_server_set_node_user_data has attached to this node; NULL when nothing is.
+//
+// HEARTBUS_NOT_FOUND as there.
+heartbus_status heartbus_server_node_user_data(const heartbus_server *server,
+                                               const char *node_id,
+                                               size_t node_id_len,
+                                               int64_t channel_id,
+                                               void **user_data);

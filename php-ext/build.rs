@@ -3,8 +3,8 @@
 use std::process::Command;
 
 fn main() {
-    println!("cargo:rerun-if-changed=src/shim.c");
-    println!("cargo:rerun-if-changed=src/classes/state.c");
+    const SOURCES: [&str; 3] = ["src/shim.c", "src/time_limit.c", "src/classes/state.c"];
+    SOURCES.iter().for_each(|source| println!("cargo:rerun-if-changed={source}"));
     println!("cargo:rerun-if-env-changed=PHP_CONFIG");
     let php_config = std::env::var("PHP_CONFIG").unwrap_or_else(|_| "php-config".into());
     let output = Command::new(&php_config).arg("--includes").output();
@@ -16,5 +16,7 @@ fn main() {
         // PHP's own headers warn about unused parameters; ours should not.
         build.flag("-isystem").flag(include);
     }
-    build.file("src/shim.c").file("src/classes/state.c").warnings(true).extra_warnings(true).compile("heartbus_shim");
+    build.files(SOURCES).warnings(true).extra_warnings(true).compile("heartbus_shim");
+    // timer_create() was there before glibc 2.34 took it in.
+    println!("cargo:rustc-link-lib=rt");
 }

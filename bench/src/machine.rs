@@ -4,7 +4,7 @@ use heartbus_core::hub::event::Resume;
 use heartbus_core::hub::link::{Letter, Postbox};
 use heartbus_core::hub::replies::Replies;
 use heartbus_core::hub::session::Context;
-use heartbus_core::hub::{Counters, Event, EventMask, Host, Hub, Journal, Limits, Link, Next, Now, Session, Timer, Wheel};
+use heartbus_core::hub::{Budget, Counters, Event, EventMask, Host, Hub, Journal, Limits, Link, Look, Next, Now, Session, Timer, Wheel};
 use std::sync::Arc;
 
 const SECOND: u64 = 1_000_000;
@@ -43,6 +43,7 @@ pub struct Machine {
     journal: Journal,
     sessions: Vec<Option<Session>>,
     pub now: u64,
+    budget: Budget,
 }
 
 impl Default for Machine {
@@ -64,6 +65,7 @@ impl Default for Machine {
             journal: Journal::new(0),
             sessions: Vec::new(),
             now: SECOND,
+            budget: Budget::unlimited(),
         }
     }
 }
@@ -96,7 +98,11 @@ impl Machine {
                 continue;
             }
             let Some(mut session) = self.sessions[slot].take() else { continue };
-            let next = session.node_timer(&mut self.context(), key, timer.channel_id, false);
+            let mut next = session.node_timer(&mut self.context(), key, timer.channel_id, Look::NotYet);
+            if next == Next::Look {
+                // There is no socket: nobody has sent anything that was not read.
+                next = session.node_timer(&mut self.context(), key, timer.channel_id, Look::Empty);
+            }
             self.replies.clear();
             if let Next::Close(reason) = next {
                 session.close(&mut self.context(), reason);
@@ -116,6 +122,7 @@ impl Machine {
             random: &mut self.random,
             journal: &mut self.journal,
             now: Now { mono: self.now, unix: 1_700_000_000_000_000 + self.now },
+            budget: &mut self.budget,
         }
     }
 }

@@ -4,10 +4,12 @@
 //! that started it.
 
 use crate::config::{ServerConfig, check_timeout};
+use crate::descriptor;
 use crate::desk::Counter;
 use crate::error::{Error, ErrorKind};
 use crate::event::EventMask;
 use crate::hub::dispatch::{DispatchLimits, DispatchStats};
+use crate::hub::memory::Part;
 use crate::hub::{Host, Hub, Refusal, Timings};
 use crate::inbox::Inbox;
 use crate::net::bus::BusServer;
@@ -80,6 +82,7 @@ impl Engine {
 
     fn start_with(config: &ServerConfig, events: Events) -> Result<Engine, Error> {
         config.validate()?;
+        descriptor::raise_limit();
         // Callers wait in its queue until the bus thread runs.
         let socket = config.bus.as_ref().map(BusSocket::bind).transpose()?;
         let host: Arc<dyn Host> = match &events {
@@ -96,9 +99,8 @@ impl Engine {
                 Events::Workers(dispatcher) => Some(dispatcher.clone()),
             };
             let view = Engine { running: engine.running.clone(), is_the_hosts: false };
-            let shared = &engine.running.server.shared;
-            let (clock, memory) = (shared.clock, shared.hub.memory().clone());
-            let bus = BusServer::start(socket, Arc::new(Counter::new(view, config.name.clone())), dispatcher, clock, memory)?;
+            let clock = engine.running.server.shared.clock;
+            let bus = BusServer::start(socket, Arc::new(Counter::new(view, config.name.clone())), dispatcher, clock)?;
             engine.running.bus.get_or_init(|| bus);
         }
         Ok(engine)
@@ -243,7 +245,6 @@ impl Engine {
         }
         let server = self.server();
         let shared = &server.shared;
-        let memory = shared.hub.memory().stats();
         Stats {
             counts: server.counts(),
             uptime_seconds: (self.now().mono - self.running.started.mono) / 1_000_000,
@@ -252,8 +253,7 @@ impl Engine {
             connections_active: shared.connection_count(),
             max_connections: shared.max_connections,
             io_threads: server.io_threads(),
-            buffered_bytes: memory.input + memory.output,
-            memory,
+            buffered_bytes: shared.hub.memory().of(Part::Input) + shared.hub.memory().of(Part::Output),
             inbox: self.inbox().map(|inbox| inbox.stats()).unwrap_or_default(),
             dispatch: match &self.running.events {
                 Events::Inbox(_) => DispatchStats::default(),

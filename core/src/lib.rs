@@ -3,7 +3,7 @@
 //!
 //! Layers, top to bottom; imports go down only:
 //!
-//! - [`engine`], [`bus`], [`inbox`], [`event`], [`config`], [`error`], [`log`], [`metrics`], [`process`]: the face that every binding uses
+//! - [`engine`], [`bus`], [`inbox`], [`event`], [`config`], [`error`], [`log`], [`metrics`], [`process`], [`descriptor`]: the face that every binding uses
 //! - [`net`]: sockets, threads and clocks (tokio and mio live here and nowhere below)
 //! - [`hub`]: what the bus knows. Pure: the time is passed in
 //! - [`wire`]: bytes to frames and back. Pure
@@ -11,6 +11,7 @@
 
 pub mod bus;
 pub mod config;
+pub mod descriptor;
 mod desk;
 pub mod engine;
 pub mod error;

@@ -4,14 +4,18 @@
 
 mod quota;
 
+use crate::descriptor::lift;
 use crate::error::{Error, ErrorKind};
 use crate::process;
 use crate::wire::php_json;
 use quota::Quotas;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::time::{ClockId, clock_gettime};
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt::{Debug, Write};
+use std::io;
+use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -29,6 +33,36 @@ pub struct Record {
     pub context: String,
     /// Which client it is about, 0 when none.
     pub client_id: u64,
+    /// Which of the host's servers or groups of clients it is about, as [`within`] was told; 0 when nobody was.
+    pub origin: u64,
+}
+
+thread_local! {
+    static ORIGIN: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Messages of this thread carry this origin until the result is dropped, and so do those of the threads that are started meanwhile,
+/// all their life: a host with several servers can tell them apart.
+pub fn within(origin: u64) -> Within {
+    Within { before: ORIGIN.replace(origin), stays: PhantomData }
+}
+
+/// What the messages of this thread carry.
+pub fn origin() -> u64 {
+    ORIGIN.get()
+}
+
+/// Until this is dropped; on the thread that made it.
+#[must_use]
+pub struct Within {
+    before: u64,
+    stays: PhantomData<*const ()>,
+}
+
+impl Drop for Within {
+    fn drop(&mut self) {
+        ORIGIN.set(self.before);
+    }
 }
 
 /// Longest message, and longest text that belongs to one, in bytes: a stranger may have written it.
@@ -43,7 +77,14 @@ impl Record {
             Some(start) => format!("{start}..."),
             None => fields.message,
         };
-        Record { time: SystemTime::now(), level: *event.metadata().level(), message, context: fields.context, client_id: fields.client_id }
+        Record {
+            time: SystemTime::now(),
+            level: *event.metadata().level(),
+            message,
+            context: fields.context,
+            client_id: fields.client_id,
+            origin: origin(),
+        }
     }
 
     fn left_out((level, of, count): (Level, String, u64)) -> Record {
@@ -52,7 +93,7 @@ impl Record {
         fields.json(&of);
         fields.member("count");
         fields.context.push_str(&count.to_string());
-        Record { time: SystemTime::now(), level, message: "Log messages left out".into(), context: fields.context, client_id: 0 }
+        Record { time: SystemTime::now(), level, message: "Log messages left out".into(), context: fields.context, client_id: 0, origin: 0 }
     }
 
     /// What it is about, without what is special this time.
@@ -218,6 +259,8 @@ impl LogQueue {
     /// [`ErrorKind::Io`] when no descriptor is left.
     pub fn new(bound: usize) -> Result<LogQueue, Error> {
         let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(io::Error::from)
+            .and_then(lift)
             .map_err(|error| Error::new(ErrorKind::Io, format!("Cannot wait for log messages: {error}")))?;
         Ok(LogQueue { bound, waiting: Mutex::default(), fd })
     }
@@ -225,6 +268,12 @@ impl LogQueue {
     /// Readable while records wait.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    /// Makes the descriptor readable until it is emptied next, whether records wait or not.
+    pub fn wake(&self) {
+        let _waiting = self.lock();
+        self.make_readable();
     }
 
     pub fn push(&self, record: Record) {
@@ -235,9 +284,23 @@ impl LogQueue {
         }
         waiting.records.push_back(record);
         if waiting.records.len() == 1 {
-            // Any number but 0 will do.
-            let _ = rustix::io::write(&self.fd, &[1; 8]);
+            self.make_readable();
         }
+    }
+
+    /// Records that wait, and one more where some were dropped.
+    pub fn len(&self) -> usize {
+        let waiting = self.lock();
+        waiting.records.len() + usize::from(waiting.dropped > 0)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn make_readable(&self) {
+        // Any number but 0 will do, and what does not fit any more is readable already.
+        let _ = rustix::io::write(&self.fd, &[1; 8]);
     }
 
     /// The oldest record. Where some were dropped, a record that says so comes first.
@@ -246,7 +309,7 @@ impl LogQueue {
         let dropped = std::mem::take(&mut waiting.dropped);
         if dropped > 0 {
             let message = format!("{dropped} log messages were dropped: the logger is too slow for them");
-            return Some(Record { time: SystemTime::now(), level: Level::WARN, message, context: String::new(), client_id: 0 });
+            return Some(Record { time: SystemTime::now(), level: Level::WARN, message, context: String::new(), client_id: 0, origin: 0 });
         }
         let record = waiting.records.pop_front();
         if waiting.records.is_empty() {
@@ -344,11 +407,31 @@ mod tests {
         assert!(is_readable(&queue));
         queue.pop();
         assert!(!is_readable(&queue));
+        queue.wake();
+        assert!(is_readable(&queue));
+        assert_eq!((queue.pop(), is_readable(&queue)), (None, false));
+    }
+
+    #[test]
+    fn a_record_carries_the_origin_of_its_thread() {
+        let queue = collected(|| {
+            tracing::info!("none");
+            let outer = within(1);
+            {
+                let _inner = within(2);
+                tracing::info!("two");
+            }
+            tracing::info!("one");
+            drop(outer);
+        });
+        let origins: Vec<u64> = std::iter::from_fn(|| queue.pop()).map(|record| record.origin).collect();
+        assert_eq!((origins, origin()), (vec![0, 2, 1], 0));
     }
 
     #[test]
     fn beyond_its_bound_the_oldest_are_dropped_and_that_is_said_first() {
         let queue = collected(|| (1..=5).for_each(|n| tracing::info!("{n}")));
+        assert_eq!(queue.len(), 4, "three, and what says that there were more");
         let mut messages: Vec<String> = std::iter::from_fn(|| queue.pop()).map(|record| record.message).collect();
         assert_eq!(messages.remove(0), "2 log messages were dropped: the logger is too slow for them");
         assert_eq!(messages, ["3", "4", "5"]);

@@ -53,6 +53,7 @@ fn node() -> NodeInfo {
         total_messages: 1,
         last_message: 0.0,
         created_at: 1_700_000_000.25,
+        bytes_waiting: 5,
         metadata: "[]".into(),
     }
 }

@@ -143,8 +143,13 @@ fn v2_frame(frame_type: u8, channel_id: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// For the first node.
 fn data(payload: &str, channel_id: i64) -> ClientEvent {
-    ClientEvent::Data { payload: payload.to_owned().into(), channel_id }
+    data_for(Some("n1"), payload, channel_id)
+}
+
+fn data_for(node_id: Option<&str>, payload: &str, channel_id: i64) -> ClientEvent {
+    ClientEvent::Data { payload: payload.to_owned().into(), channel_id, node_id: node_id.map(Into::into) }
 }
 
 fn server_error(message: &str, code: i64) -> String {
@@ -915,7 +920,7 @@ fn both_dialects_are_read_frame_by_frame() {
     for byte in stream {
         rig.machine.handle_bytes(&[byte]);
     }
-    let binary = ClientEvent::Data { payload: b"\xfe"[..].into(), channel_id: 7 };
+    let binary = ClientEvent::Data { payload: b"\xfe"[..].into(), channel_id: 7, node_id: Some("n1".into()) };
     let beat = ClientEvent::Heartbeat { count: 1 };
     assert_eq!(rig.events(), [data("one", 7), binary, ClientEvent::Pong, beat.clone(), beat]);
     assert_eq!(rig.machine.stats().messages_received, 6);
@@ -1233,9 +1238,48 @@ fn an_added_node_registers_over_the_same_connection_and_sends_on_its_own_channel
     rig.machine.send_from("n1", b"d", rig.now).unwrap();
     assert_eq!(rig.written(), [(8, "a"), (8, "b"), (7, "c"), (7, "d")].map(|(channel_id, text)| (3, channel_id, text.to_owned())));
     rig.receive(3, 8, "for n2");
-    assert_eq!(rig.events(), [data("for n2", 8)]);
+    rig.receive(3, 7, "for n1");
+    rig.receive(3, 9, "for nobody");
+    assert_eq!(rig.events(), [data_for(Some("n2"), "for n2", 8), data("for n1", 7), data_for(None, "for nobody", 9)]);
     assert_eq!(rig.machine.send(b"x", 9, rig.now), Err(Refusal::NoSuchChannel));
     assert_eq!(rig.machine.send_from("n3", b"x", rig.now), Err(Refusal::NoSuchNode));
+}
+
+#[test]
+fn data_is_for_the_only_node_on_whichever_channel_and_for_none_before_it_is_registered() {
+    let mut rig = Rig::connected(settings());
+    rig.receive(3, 7, "early");
+    reply(&mut rig, "n1", 7);
+    rig.receive(3, 7, "own");
+    rig.receive(3, 0, "all");
+    assert_eq!(rig.events(), [data_for(None, "early", 7), register("n1", 7), data("own", 7), data("all", 0)]);
+}
+
+#[test]
+fn an_added_node_has_one_id_in_memory_until_it_is_removed_or_lost() {
+    let mut rig = gateway(settings(), &["n2"]);
+    let id = rig.machine.added_node("n2").unwrap();
+    let is_it = |other: &Arc<str>| Arc::ptr_eq(&id, other);
+    rig.receive(3, 8, "x");
+    let told = rig.events();
+    assert!(matches!(&told[..], [ClientEvent::Data { node_id: Some(told), .. }] if is_it(told)), "{told:?}");
+    rig.close_and_wait();
+    rig.machine.handle_connected(rig.now);
+    assert_eq!(registers(&mut rig), ["n1"]);
+    reply(&mut rig, "n1", 9);
+    rig.events();
+    assert_eq!(registers(&mut rig), ["n2"]);
+    reply(&mut rig, "n2", 10);
+    assert!(rig.events().iter().any(|event| matches!(event, ClientEvent::Register { node_id, .. } if is_it(node_id))));
+    assert!(is_it(&rig.machine.added_node("n2").unwrap()));
+    rig.receive(8, 10, &server_error("gone", 403));
+    let told = rig.events();
+    assert!(matches!(&told[..], [ClientEvent::NodeLost { node_id, .. }] if is_it(node_id)), "{told:?}");
+    assert_eq!(rig.machine.added_node("n2"), None);
+    rig.machine.add_node("n2", "[]").unwrap();
+    assert!(!is_it(&rig.machine.added_node("n2").unwrap()));
+    assert_eq!(rig.machine.added_node("n1"), None, "the first one was not added");
+    assert_eq!(**rig.machine.first_node(), *"n1");
 }
 
 #[test]

@@ -209,7 +209,7 @@ fn data_pings_and_errors_cross_in_both_directions() {
         &client,
         &[
             ClientEvent::Pong,
-            ClientEvent::Data { payload: "down".into(), channel_id: 7 },
+            ClientEvent::Data { payload: "down".into(), channel_id: 7, node_id: client.node_id() },
             ClientEvent::ServerError { raw: "no json".into(), code: 0, message: String::new() },
         ],
     );
@@ -554,7 +554,7 @@ fn a_full_inbox_stops_the_reading_but_not_the_life_of_a_client() {
     let writer = std::thread::spawn(move || writing.raw(&tail));
     for n in 0..written.div_ceil(one.len()) {
         match rig.event(&client) {
-            ClientEvent::Data { payload, channel_id: 7 } => assert_eq!(payload.len(), 1000),
+            ClientEvent::Data { payload, channel_id: 7, .. } => assert_eq!(payload.len(), 1000),
             other => panic!("{other:?} instead of message {n}"),
         }
     }
@@ -667,7 +667,7 @@ fn client_and_server_of_this_engine_understand_each_other() {
     };
     assert_eq!((&payload[..], arrived), ("hin é".as_bytes(), channel_id));
     server.engine.send_to("both", b"her", 0).unwrap();
-    rig.expect(&client, &[ClientEvent::Data { payload: "her".into(), channel_id: i64::from(channel_id) }]);
+    rig.expect(&client, &[ClientEvent::Data { payload: "her".into(), channel_id: i64::from(channel_id), node_id: Some("both".into()) }]);
     // The newest connection wins, and the older one does not fight for its id.
     let newer = rig.connect(config);
     let finished = loop {
@@ -815,8 +815,8 @@ fn a_thousand_nodes_live_over_one_connection_and_return_after_a_restart() {
         server.engine.send_to(id, id.as_bytes(), 0).unwrap();
     }
     for _ in 0..1_000 {
-        let ClientEvent::Data { payload, channel_id } = rig.event(&client) else { panic!("no data") };
-        assert_eq!(i64::from(channels[std::str::from_utf8(&payload).unwrap()]), channel_id);
+        let ClientEvent::Data { payload, channel_id, node_id } = rig.event(&client) else { panic!("no data") };
+        assert_eq!((i64::from(channels[std::str::from_utf8(&payload).unwrap()]), node_id.unwrap().as_bytes()), (channel_id, &payload[..]));
     }
     for id in &ids {
         client.send_from(id, id.as_bytes()).unwrap();

@@ -8,7 +8,7 @@ use heartbus_core::hub::event::Resume;
 use heartbus_core::hub::link::{Letter, Postbox};
 use heartbus_core::hub::replies::Replies;
 use heartbus_core::hub::session::Context;
-use heartbus_core::hub::{Counters, Event, EventMask, Host, Hub, Journal, Limits, Link, Now, Session, Timer, Wheel};
+use heartbus_core::hub::{Budget, Counters, Event, EventMask, Host, Hub, Journal, Limits, Link, Now, Session, Timer, Wheel};
 use heartbus_core::inbox::Inbox;
 use heartbus_core::wire::{self, Dialect, FrameType, v1};
 use std::collections::VecDeque;
@@ -44,6 +44,7 @@ struct Thread {
     random: fastrand::Rng,
     journal: Journal,
     now: u64,
+    budget: Budget,
 }
 
 impl Thread {
@@ -68,6 +69,7 @@ impl Thread {
             random: fastrand::Rng::with_seed(1),
             journal: Journal::new(0),
             now: 1_000_000,
+            budget: Budget::unlimited(),
         }
     }
 
@@ -80,6 +82,7 @@ impl Thread {
             random: &mut self.random,
             journal: &mut self.journal,
             now: Now { mono: self.now, unix: 1_700_000_000_000_000 + self.now },
+            budget: &mut self.budget,
         }
     }
 

@@ -33,7 +33,7 @@ fn drain(inbox: &Inbox, max: usize) -> Vec<Event> {
 }
 
 fn data(client_id: u64, len: usize) -> Event {
-    Event::Client { client_id, event: ClientEvent::Data { payload: Bytes::from(vec![0; len]), channel_id: 1 } }
+    Event::Client { client_id, event: ClientEvent::Data { payload: Bytes::from(vec![0; len]), channel_id: 1, node_id: None } }
 }
 
 fn closed() -> ClientEvent {
@@ -59,6 +59,25 @@ impl Resume for Producer {
 
 fn push_data(inbox: &Inbox, len: usize, producer: &Arc<Producer>) -> bool {
     inbox.push_data(data(1, len), len, producer.clone()).is_ok()
+}
+
+#[test]
+fn a_wake_makes_the_descriptor_readable_until_the_next_drain_and_hides_no_event() {
+    let inbox = inbox(10, 1_000);
+    inbox.wake();
+    inbox.wake();
+    assert!(is_readable(&inbox));
+    assert_eq!(drain(&inbox, 10).len(), 0);
+    assert!(!is_readable(&inbox));
+    inbox.push_state(close(1));
+    inbox.wake();
+    assert_eq!(drain(&inbox, 10).len(), 1);
+    assert!(!is_readable(&inbox));
+    inbox.wake();
+    inbox.push_state(close(2));
+    inbox.push_state(close(3));
+    assert_eq!(drain(&inbox, 1).len(), 1);
+    assert!(is_readable(&inbox), "one is left");
 }
 
 #[test]

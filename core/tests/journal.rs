@@ -5,7 +5,7 @@ use heartbus_core::hub::link::{Eviction, Letter, Postbox};
 use heartbus_core::hub::rate::{RateLimit, RateLimitBy};
 use heartbus_core::hub::replies::Replies;
 use heartbus_core::hub::session::Context;
-use heartbus_core::hub::{Counters, Event, EventMask, Host, Hub, Journal, Limits, Link, Next, Now, Session, Timer, Wheel};
+use heartbus_core::hub::{Budget, Counters, Event, EventMask, Host, Hub, Journal, Limits, Link, Look, Next, Now, Session, Timer, Wheel};
 use heartbus_core::wire::v1;
 use std::fmt::{Debug, Write};
 use std::sync::{Arc, LazyLock, Mutex};
@@ -106,6 +106,7 @@ struct Thread {
     random: fastrand::Rng,
     journal: Journal,
     now: u64,
+    budget: Budget,
 }
 
 impl Thread {
@@ -128,6 +129,7 @@ impl Thread {
             random: fastrand::Rng::with_seed(1),
             journal: Journal::new(4),
             now: SECOND,
+            budget: Budget::unlimited(),
         }
     }
 
@@ -140,6 +142,7 @@ impl Thread {
             random: &mut self.random,
             journal: &mut self.journal,
             now: now(self.now),
+            budget: &mut self.budget,
         }
     }
 
@@ -190,7 +193,7 @@ fn a_node_s_coming_and_each_way_of_going_is_one_line() {
         thread.now += TIMEOUT + SECOND / 2;
         let is_of_x = |timer: &Timer| timer.channel_id == x.channel_id();
         let (key, _) = std::iter::from_fn(|| thread.wheel.pop(thread.now)).find(|(_, timer)| is_of_x(timer)).unwrap();
-        b.node_timer(&mut thread.context(), key, x.channel_id(), false);
+        b.node_timer(&mut thread.context(), key, x.channel_id(), Look::Empty);
         thread.hub.disconnect("y", &thread.counters).unwrap();
         // The connection ends before it hears of the eviction.
         b.close(&mut thread.context(), heartbus_core::event::CloseReason::PeerClosed);

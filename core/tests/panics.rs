@@ -2,12 +2,15 @@
 
 mod support;
 
-use heartbus_core::config::{ClientConfig, InboxLimits, ServerConfig};
+use heartbus_core::bus::Bus;
+use heartbus_core::config::{BusConfig, ClientConfig, InboxLimits, ServerConfig};
 use heartbus_core::event::{ClientEvent, CloseReason, Event, EventMask};
 use heartbus_core::inbox::Inbox;
 use heartbus_core::net::client::Clients;
 use std::collections::VecDeque;
 use std::fmt::Debug;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -21,6 +24,9 @@ static FUSES: AtomicUsize = AtomicUsize::new(0);
 
 /// The same for lines of a server about the node "boom on the server".
 static SERVER_FUSES: AtomicUsize = AtomicUsize::new(0);
+
+/// The same for lines about callers of a bus that are hung up on.
+static BUS_FUSES: AtomicUsize = AtomicUsize::new(0);
 
 struct Mine;
 
@@ -51,6 +57,12 @@ impl Subscriber for Mine {
         let fuses = match &*reader.message {
             "Registration successful" => &FUSES,
             "Node registered" => &SERVER_FUSES,
+            text if text.starts_with("A caller of the bus was hung up on") => {
+                if BUS_FUSES.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+                    panic!("the log panicked");
+                }
+                return;
+            }
             _ => return,
         };
         let planted = if reader.message == "Node registered" { "boom on the server" } else { "boom" };
@@ -153,4 +165,32 @@ fn an_io_thread_that_panics_tells_the_end_of_its_connections_and_serves_those_wh
     }
     server.until("they leave as usual", |stats| stats.nodes_online == 0);
     server.engine.stop();
+}
+
+#[test]
+fn a_caller_of_the_bus_whose_session_panics_is_hung_up_on_alone() {
+    install();
+    let folder = std::env::temp_dir().join(format!("heartbus-panics-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("bus.sock");
+    let bus = BusConfig { path: path.clone(), group: None, name: "panics".into() };
+    let server = Fixture::start(ServerConfig { bus: Some(bus), ..ServerConfig::default() });
+    let mut neighbour = Bus::connect(&path, Duration::from_secs(20)).unwrap();
+    BUS_FUSES.store(1, Ordering::Relaxed);
+    let mut stranger = UnixStream::connect(&path).unwrap();
+    stranger.write_all(b"this is no hello of a caller").unwrap();
+    let mut rest = Vec::new();
+    // It ends, or is reset.
+    let _ = stranger.read_to_end(&mut rest);
+    let until = deadline();
+    while BUS_FUSES.load(Ordering::Relaxed) > 0 {
+        assert!(Instant::now() < until, "nothing panicked");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(neighbour.stats().unwrap().stats.nodes_online, 0);
+    assert!(Bus::connect(&path, Duration::from_secs(20)).unwrap().stats().is_ok());
+    drop(neighbour);
+    server.until("all callers to be gone", |stats| stats.bus_clients == 0);
+    server.engine.stop();
+    let _ = std::fs::remove_dir_all(folder);
 }

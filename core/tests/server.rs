@@ -3,9 +3,9 @@
 mod support;
 
 use heartbus_core::config::{InboxLimits, RateLimit, RateLimitBy, ServerConfig, SlowConsumer};
-use heartbus_core::engine::Engine;
+use heartbus_core::engine::{Engine, Stats};
 use heartbus_core::error::ErrorKind;
-use heartbus_core::event::{CloseReason, Departure, Event, EventMask};
+use heartbus_core::event::{CloseReason, Departure, Event, EventMask, Fill};
 use socket2::{Domain, Socket, Type};
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -484,6 +484,35 @@ fn a_refused_push_to_one_node_of_a_gateway_takes_no_other_along() {
 }
 
 #[test]
+fn who_was_refused_is_told_that_the_outbox_is_full_and_that_it_is_empty_again_each_node_once() {
+    let config = ServerConfig { outbox_bytes: 64 * 1024, ..ServerConfig::default() };
+    let server = Fixture::start_with(config, InboxLimits::default(), EventMask::BUFFER);
+    let mut gateway = server.register("n0");
+    gateway.send(6, 0, r#"{"node_id":"n1"}"#);
+    gateway.frame();
+    for _ in 0..2 {
+        let mut sent = 0;
+        let told = || match server.event() {
+            Event::Buffer { node, fill, .. } => (node.id().to_string(), fill),
+            event => panic!("{event:?}"),
+        };
+        while server.engine.send_to("n0", &[b'x'; 10_000], 0).is_ok() {
+            sent += 1;
+        }
+        assert_eq!([told(), told()], [("n0".to_owned(), Fill::Full), ("n1".to_owned(), Fill::Full)]);
+        let waiting = server.engine.node("n1").unwrap().info(server.engine.now()).bytes_waiting;
+        assert!(waiting >= 64 * 1024, "{waiting}");
+        // Refused again, which is no news.
+        assert!(server.engine.send_to("n1", b"x", 0).is_err());
+        for _ in 0..sent {
+            gateway.frame();
+        }
+        assert_eq!([told(), told()], [("n0".to_owned(), Fill::Drained), ("n1".to_owned(), Fill::Drained)]);
+        assert_eq!(server.engine.node("n1").unwrap().info(server.engine.now()).bytes_waiting, 0);
+    }
+}
+
+#[test]
 fn messages_as_long_as_the_outbox_are_echoed_one_behind_the_other() {
     let server = Fixture::start(ServerConfig::default());
     let mut peer = server.register("echo");
@@ -619,6 +648,7 @@ fn events_of_a_node_come_in_order_and_it_leaves_exactly_once() {
             Event::Left { how: Departure::Disconnected, .. } => "disconnected",
             Event::Left { .. } => "left otherwise",
             Event::Close { .. } => "close",
+            Event::Buffer { .. } => "buffer",
             Event::Client { .. } => "client",
         });
     }
@@ -844,4 +874,55 @@ fn on_a_full_server_a_node_may_still_move_to_its_new_connection() {
     newer.send(6, 0, r#"{"node_id":"y"}"#);
     assert_eq!(newer.frame().text(), r#"{"message":"Too many nodes on this server","code":403}"#);
     assert_eq!(server.engine.stats().channels_active, 1);
+}
+
+#[test]
+fn whoever_wants_little_is_served_before_the_long_frames_of_others() {
+    const PEERS: u64 = 20;
+    let server = Fixture::start_with(ServerConfig { io_threads: 1, ..ServerConfig::default() }, InboxLimits::default(), EventMask::NONE);
+    let mut bystander = server.register("bystander");
+    let mut peers: Vec<Peer> = (0..PEERS).map(|n| server.register(&format!("n{n}"))).collect();
+    let long = frame(3, 0, &"[[],[]],".repeat(100_000));
+    let (most, last) = long.split_at(long.len() - 1);
+    let seen = |stats: &Stats| stats.counts.data_in;
+    // A busy machine may let all of them be read before the bystander gets to say anything, though not every time.
+    let is_served_between = (1..=10).any(|round| {
+        peers.iter_mut().for_each(|peer| peer.raw(most));
+        server.until("all but the last bytes", |stats| stats.buffered_bytes >= most.len() * peers.len());
+        peers.iter_mut().for_each(|peer| peer.raw(last));
+        bystander.send(4, 0, "");
+        assert_eq!(bystander.frame().frame_type, 5);
+        let before = seen(&server.engine.stats());
+        server.until("the long frames", |stats| seen(stats) == round * PEERS);
+        before < round * PEERS
+    });
+    assert!(is_served_between);
+}
+
+#[test]
+fn a_gateway_that_goes_while_others_talk_lets_each_of_its_nodes_leave_once() {
+    const NODES: u64 = 3_000;
+    let server = Fixture::start_with(ServerConfig { io_threads: 1, ..ServerConfig::default() }, InboxLimits::default(), EventMask::LEFT);
+    let mut bystander = server.register("bystander");
+    let mut gateway = server.connect();
+    let registers: Vec<u8> = (0..NODES).flat_map(|n| frame(6, 0, &format!(r#"{{"node_id":"n{n}"}}"#))).collect();
+    let mut reader = gateway.take();
+    let answers = std::thread::spawn(move || (0..NODES).for_each(|_| assert_eq!(reader.frame().frame_type, 6)));
+    gateway.raw(&registers);
+    answers.join().unwrap();
+    drop(gateway);
+    while server.engine.stats().nodes_online > 1 {
+        bystander.send(4, 0, "");
+        assert_eq!(bystander.frame().frame_type, 5);
+    }
+    let mut left: Vec<String> = (0..NODES)
+        .map(|_| match server.event() {
+            Event::Left { node, how: Departure::Disconnected, .. } => node.id().to_string(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    left.sort_unstable();
+    left.dedup();
+    assert_eq!(left.len() as u64, NODES);
+    server.until("the connection to be closed", |stats| stats.connections_active == 1);
 }

@@ -19,13 +19,29 @@ static void stop(int signal) {
     stopping = 1;
 }
 
+/* What this program knows about a node. It is attached to the node, so that events lead to it without a search. */
+typedef struct {
+    size_t messages, bytes;
+} visitor;
+
 static void tell(heartbus_server *server, const heartbus_event *event) {
+    visitor *visitor = event->user_data;
     switch (event->type) {
     case HEARTBUS_EVENT_REGISTER:
         printf("+ %s from %s:%d, %.*s\n", event->node_id, event->ip, event->port, (int)event->payload_len, event->payload);
+        if (visitor) /* It left and came back so quickly that this is told as one. */
+            break;
+        visitor = calloc(1, sizeof *visitor);
+        /* A node that is gone already takes it no more. */
+        if (heartbus_server_set_node_user_data(server, event->node_id, event->node_id_len, event->channel_id, visitor) != HEARTBUS_OK)
+            free(visitor);
         break;
     case HEARTBUS_EVENT_DATA: {
         char answer[256];
+        if (visitor) {
+            visitor->messages++;
+            visitor->bytes += event->payload_len;
+        }
         int len = snprintf(answer, sizeof answer, "%s, I got %zu bytes", event->node_id, event->payload_len);
         printf("  %s says: %.*s\n", event->node_id, (int)event->payload_len, event->payload);
         if (heartbus_server_send(server, event->node_id, event->node_id_len, answer, (size_t)len, 0) != HEARTBUS_OK)
@@ -33,7 +49,11 @@ static void tell(heartbus_server *server, const heartbus_event *event) {
         break;
     }
     default: /* The four ways to leave; nothing else was asked for. */
-        printf("- %s: %s\n", event->node_id, heartbus_event_name(event->type));
+        printf("- %s: %s", event->node_id, heartbus_event_name(event->type));
+        if (visitor)
+            printf(", after %zu messages, %zu bytes", visitor->messages, visitor->bytes);
+        puts("");
+        free(visitor); /* It is in no later event. */
     }
 }
 

@@ -33,6 +33,10 @@ struct Event : heartbus_event {
     std::string_view data() const { return {payload ? payload : "", payload_len}; }
     std::string_view words() const { return {text ? text : "", text_len}; }
     std::string_view name() const { return heartbus_event_name(type); }
+    // Of HEARTBUS_EVENT_CLOSE.
+    std::string_view reason() const { return heartbus_reason_name(code); }
+    // What was attached to the node or client that it is about.
+    template <typename T> T *user() const { return static_cast<T *>(user_data); }
 };
 static_assert(sizeof(Event) == sizeof(heartbus_event), "an array of one is an array of the other");
 
@@ -63,6 +67,8 @@ public:
 
     H *get() const { return handle; }
     void stop() { check(Stop(handle)); }
+    // Makes a poll of another thread return.
+    void wake() { check(heartbus_wake(handle)); }
     int fd() const {
         int fd;
         check(Fd(handle, &fd));
@@ -103,6 +109,10 @@ public:
         return count;
     }
     void disconnect(std::string_view node) { check(heartbus_server_disconnect(handle, node.data(), node.size())); }
+    // Its events carry it, the one of its departure for the last time. Throws an Error with HEARTBUS_NOT_FOUND when it is gone already.
+    void attach(const Event &node, void *data) {
+        check(heartbus_server_set_node_user_data(handle, node.node_id, node.node_id_len, node.channel_id, data));
+    }
 };
 
 class Clients : public Handle<heartbus_clients, heartbus_clients_free, heartbus_clients_stop, heartbus_clients_fd, heartbus_clients_poll> {

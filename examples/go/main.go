@@ -11,6 +11,8 @@ import (
 
 func main() {
 	log.SetFlags(0)
+	messages, err := heartbus.StartLog(2)
+	must(err)
 	server, err := heartbus.StartServer(heartbus.Config{"host": "127.0.0.1", "port": 0},
 		heartbus.OnRegister|heartbus.OnData|heartbus.OnLeft)
 	must(err)
@@ -32,6 +34,8 @@ func main() {
 			case "unregister":
 				left = true
 			}
+		case event := <-messages.Events:
+			fmt.Printf("log: %s %s\n", event.Text, event.Payload)
 		case event := <-clients.Events:
 			fmt.Printf("client: %s %s\n", event.Name, event.Payload)
 			switch event.Name {
@@ -51,6 +55,7 @@ func main() {
 	}
 	must(clients.Close())
 	must(server.Close())
+	must(messages.Close())
 }
 
 func must(err error) {

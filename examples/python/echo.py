@@ -6,7 +6,7 @@ PYTHONPATH need not be set: heartbus.py lies beside this file. HEARTBUS_LIBRARY 
 import asyncio
 
 import heartbus
-from heartbus import ON_DATA, ON_LEFT, ON_REGISTER
+from heartbus import LOG_INFO, ON_DATA, ON_LEFT, ON_REGISTER
 
 
 async def serve(server, guests):
@@ -23,19 +23,18 @@ async def serve(server, guests):
 
 async def main():
     async with heartbus.Server({"host": "127.0.0.1", "port": 0}, ON_REGISTER | ON_DATA | ON_LEFT) as server, heartbus.Clients() as clients:
-        names = {clients.connect(port=server.port, node_id=name): name for name in ("ann", "ben", "cleo")}
-        serving = asyncio.create_task(serve(server, len(names)))
-        finished = 0
+        log = heartbus.Log(LOG_INFO, server)
+        running = {clients.connect(port=server.port, node_id=name) for name in ("ann", "ben", "cleo")}
+        serving = asyncio.create_task(serve(server, len(running)))
         async for event in clients:
-            name = names[event.client_id]
             if event.name == "client_register":
                 clients.send(event.client_id, b"hello")
             elif event.name == "client_data":
-                print(f"{name}: the server says {event.payload.decode()}")
+                print(f"{event.node_id}: the server says {event.payload.decode()}")
                 clients.disconnect(event.client_id)
             elif event.name == "client_finished":
-                finished += 1
-                if finished == len(names):
+                running.remove(event.client_id)
+                if not running:
                     break
         # The loop was never blocked: something else could have run all the time.
         await serving
@@ -43,6 +42,10 @@ async def main():
             server.send("nobody", b"?")
         except heartbus.Error as error:
             print(f"refused: {error.name}, {error}")
+    # The server has stopped; what it had to say until then is still there.
+    for event in log.poll():
+        print(f"log: {event.text} {event.payload.decode()}")
+    log.close()
 
 
 asyncio.run(main())

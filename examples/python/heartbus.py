@@ -13,7 +13,8 @@ from ctypes import POINTER, Structure, byref, c_char_p, c_double, c_int, c_int32
 from dataclasses import dataclass
 
 ABI = 1  # HEARTBUS_ABI_VERSION of the header that this file was written after.
-ON_CONNECT, ON_REGISTER, ON_HEARTBEAT, ON_DATA, ON_LEFT, ON_CLOSE = 1, 2, 4, 8, 16, 32
+ON_CONNECT, ON_REGISTER, ON_HEARTBEAT, ON_DATA, ON_LEFT, ON_CLOSE, ON_BUFFER = 1, 2, 4, 8, 16, 32, 64
+LOG_DEBUG, LOG_INFO, LOG_WARNING, LOG_ERROR = 1, 2, 3, 4
 CLOSED = 4  # heartbus_status
 
 library = ctypes.CDLL(os.environ.get("HEARTBUS_LIBRARY", f"libheartbus.so.{ABI}"))
@@ -25,7 +26,8 @@ class _Event(Structure):
         ("count", c_uint32), ("port", c_uint16), ("reserved16", c_uint16),
         # Pointers with lengths: c_char_p would stop at the first NUL.
         ("node_id", c_void_p), ("node_id_len", c_size_t), ("payload", c_void_p), ("payload_len", c_size_t),
-        ("ip", c_void_p), ("ip_len", c_size_t), ("text", c_void_p), ("text_len", c_size_t), ("time", c_double), ("reserved", c_uint64 * 2),
+        ("ip", c_void_p), ("ip_len", c_size_t), ("text", c_void_p), ("text_len", c_size_t), ("time", c_double), ("cause", c_int32),
+        ("reserved32", c_uint32), ("user_data", c_void_p),
     ]  # fmt: skip
 
 
@@ -41,6 +43,8 @@ for _name, _arguments, _result in [
     ("heartbus_last_error", [], c_char_p),
     ("heartbus_status_name", [c_int32], c_char_p),
     ("heartbus_event_name", [c_int32], c_char_p),
+    ("heartbus_reason_name", [c_int32], c_char_p),
+    ("heartbus_wake", [c_void_p], c_int),
     ("heartbus_server_start", [*_text, c_uint32, POINTER(c_void_p)], c_int),
     ("heartbus_server_free", [c_void_p], c_int),
     ("heartbus_server_fd", [c_void_p, POINTER(c_int)], c_int),
@@ -56,6 +60,11 @@ for _name, _arguments, _result in [
     ("heartbus_client_connect", [c_void_p, *_text, POINTER(c_uint64)], c_int),
     ("heartbus_client_send", [c_void_p, c_uint64, *_text, c_int64], c_int),
     ("heartbus_client_disconnect", [c_void_p, c_uint64], c_int),
+    ("heartbus_log_start", [c_int32, POINTER(c_void_p)], c_int),
+    ("heartbus_log_start_for", [c_void_p, c_int32, POINTER(c_void_p)], c_int),
+    ("heartbus_log_free", [c_void_p], c_int),
+    ("heartbus_log_fd", [c_void_p, POINTER(c_int)], c_int),
+    ("heartbus_log_poll", _poll, c_int),
 ]:
     _function = getattr(library, _name)
     _function.argtypes, _function.restype = _arguments, _result
@@ -93,6 +102,11 @@ class Event:
     channel_id: int
     count: int
 
+    @property
+    def reason(self):
+        """Of a "close": why the connection ended, by name."""
+        return library.heartbus_reason_name(self.code).decode()
+
 
 _names = {}
 
@@ -112,7 +126,7 @@ def _copy(event):
 
 
 class _Handle:
-    """What a server and a group of clients have in common."""
+    """What a server, a group of clients and a log have in common."""
 
     _kind = ""
 
@@ -134,6 +148,10 @@ class _Handle:
             return None
         _check(status)
         return [_copy(event) for event in self._events[: self._count.value]]
+
+    def wake(self):
+        """Makes a poll of another thread return, with what there is."""
+        _check(library.heartbus_wake(self._handle))
 
     def close(self):
         """Stops it. Takes up to 1.5 s; the interpreter's lock is free meanwhile."""
@@ -185,7 +203,6 @@ class Server(_Handle):
         _check(library.heartbus_server_broadcast(self._handle, payload, len(payload), byref(count)))
         return count.value
 
-
     def stats(self):
         stats, count = (_Stat * 256)(), c_size_t()
         _check(library.heartbus_server_stats(self._handle, stats, len(stats), byref(count)))
@@ -210,3 +227,16 @@ class Clients(_Handle):
 
     def disconnect(self, client_id):
         _check(library.heartbus_client_disconnect(self._handle, client_id))
+
+
+class Log(_Handle):
+    """Messages of one server or group of clients, or of all. Several do not take them away from each other."""
+
+    _kind = "log"
+
+    def __init__(self, level=LOG_INFO, of=None, batch=64):
+        super().__init__(batch)
+        if of is None:
+            _check(library.heartbus_log_start(level, byref(self._handle)))
+        else:
+            _check(library.heartbus_log_start_for(of._handle, level, byref(self._handle)))

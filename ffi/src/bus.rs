@@ -2,7 +2,7 @@
 //!
 //! Every call waits for its answer. What it returns is as the server's function of the same name returns it.
 
-use crate::handle::{self, Object};
+use crate::handle::{self, Object, Place};
 use crate::lookup::with_texts;
 use crate::nodes::{heartbus_connection, heartbus_node};
 use crate::numbers::{heartbus_stat, write_metrics, write_stats};
@@ -66,13 +66,15 @@ pub unsafe extern "C" fn heartbus_bus_connect(
         let (socket, target) = unsafe { (text("socket", socket, socket_len)?, out("bus", bus)?) };
         let timeout = Duration::try_from_secs_f64(timeout).ok().filter(|timeout| (0.001..=3600.0).contains(&timeout.as_secs_f64()));
         let timeout = timeout.ok_or_else(|| invalid("timeout must be a number of seconds from 0.001 to 3600"))?;
+        let place = Place::new();
+        let _within = place.within();
         let mut bus = match socket {
             "" => Bus::find(DEFAULT_NAME, timeout)?,
             path if path.starts_with('/') => Bus::connect(Path::new(path), timeout)?,
             name => Bus::find(name, timeout)?,
         };
         bus.welcome()?;
-        target.write(handle::open(Arc::new(Mutex::new(bus))));
+        target.write(place.open(Arc::new(Mutex::new(bus))));
         Ok(())
     })
 }

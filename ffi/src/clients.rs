@@ -1,18 +1,23 @@
 //! Clients for C: a group with one thread and one descriptor, in which each client is a number.
 
-use crate::event::{heartbus_event, keep};
-use crate::handle::{self, Object};
+use crate::event::{heartbus_event, keep, translate};
+use crate::handle::{self, Object, Place, Polled};
 use crate::lookup::with_texts;
-use crate::queue::Queue;
+use crate::process::make_room;
+use crate::queue::{Queue, Teller};
 use crate::raw::{bytes, out, out_slice, text};
 use crate::status::{guard, heartbus_status};
+use crate::user_data::UserData;
+use bumpalo::Bump;
 use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::event::{ClientEvent, Event, EventMask};
 use heartbus_core::inbox::Inbox;
 use heartbus_core::net::client;
-use std::collections::HashMap;
-use std::ffi::{c_char, c_int};
+use std::collections::{HashMap, VecDeque};
+use std::ffi::{c_char, c_int, c_void};
+use std::mem::MaybeUninit;
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A group of clients, driven by one thread and polled together. One client or tens of thousands.
@@ -22,36 +27,117 @@ pub struct heartbus_clients {
 
 struct Group {
     clients: client::Clients,
-    queue: Queue<Arc<Inbox>>,
+    queue: Arc<Queue<Arc<Inbox>>>,
     /// Those whose end the program has not seen yet.
-    members: Mutex<HashMap<u64, Arc<client::Client>>>,
+    members: Mutex<HashMap<u64, Member>>,
+    /// Nothing is asked of the clients any more.
+    stopped: AtomicBool,
+}
+
+struct Member {
+    client: Arc<client::Client>,
+    user_data: UserData,
+    /// None until the client was given a node: then its events may be about others than its first.
+    of_nodes: Option<Box<AddedNodes>>,
+}
+
+/// Told apart by where their ids lie: a node that is added again is another one.
+type AddedNodes = HashMap<usize, (Arc<str>, UserData)>;
+
+fn place_of(id: &Arc<str>) -> usize {
+    Arc::as_ptr(id).addr()
+}
+
+impl Member {
+    /// What an event of this client carries.
+    fn user_data_of(&mut self, event: &ClientEvent) -> UserData {
+        let (ClientEvent::Register { node_id, .. }
+        | ClientEvent::NodeLost { node_id, .. }
+        | ClientEvent::Data { node_id: Some(node_id), .. }) = event
+        else {
+            return self.user_data;
+        };
+        let Some(of_nodes) = &mut self.of_nodes else { return self.user_data };
+        let attached = match event {
+            ClientEvent::NodeLost { .. } => of_nodes.remove(&place_of(node_id)),
+            _ => of_nodes.get(&place_of(node_id)).cloned(),
+        };
+        match attached {
+            Some((_, user_data)) => user_data,
+            // Not asked where it makes no difference: the client answers under a lock.
+            None if !self.user_data.is_none() && self.is_first(node_id) => self.user_data,
+            None => UserData::NONE,
+        }
+    }
+
+    /// Under the id that it asks for, or that the server has given it.
+    fn is_first(&self, node_id: &str) -> bool {
+        let is_it = |id: Option<Arc<str>>| id.is_some_and(|id| *id == *node_id);
+        is_it(self.client.first_node()) || is_it(self.client.node_id())
+    }
+
+    /// Where the pointer of one of its nodes is kept; of the client itself, and so of its first node, without an id.
+    ///
+    /// # Errors
+    /// `NotFound` when the client has no such node.
+    fn find(&self, node_id: &str) -> Result<Option<Arc<str>>, Error> {
+        if node_id.is_empty() || self.is_first(node_id) {
+            return Ok(None);
+        }
+        let no_such_node = || Error::new(ErrorKind::NotFound, "The client has no such node");
+        self.client.added_node(node_id).map(Some).ok_or_else(no_such_node)
+    }
 }
 
 impl Object for Group {
     type Opaque = heartbus_clients;
     const NAME: &'static str = "clients";
+
+    fn polled(&self) -> Option<Arc<dyn Polled>> {
+        Some(self.queue.clone())
+    }
 }
 
-impl Group {
-    fn members(&self) -> MutexGuard<'_, HashMap<u64, Arc<client::Client>>> {
-        self.members.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn client(&self, client_id: u64) -> Result<Arc<client::Client>, Error> {
-        let client = self.members().get(&client_id).cloned();
-        client.ok_or_else(|| match self.queue.has_ended() {
-            true => Error::new(ErrorKind::Closed, "The clients are stopped"),
-            false => Error::new(ErrorKind::NotFound, format!("There is no client {client_id}")),
-        })
-    }
-
-    fn forget(&self, event: &Event) {
-        if let Event::Client { client_id, event: ClientEvent::Finished } = event {
-            self.members().remove(client_id);
+impl Teller<Event> for Group {
+    fn tell(&self, items: &VecDeque<Event>, texts: &Bump, events: &mut [MaybeUninit<heartbus_event>]) {
+        let mut members = self.members();
+        for (target, item) in events.iter_mut().zip(items) {
+            let user_data = match item {
+                Event::Client { client_id, event } => members.get_mut(client_id).map(|member| member.user_data_of(event)),
+                _ => None,
+            };
+            target.write(heartbus_event { user_data: user_data.unwrap_or(UserData::NONE).0, ..translate(item, texts) });
         }
     }
 
+    fn forget(&self, item: &Event) {
+        if let Event::Client { client_id, event: ClientEvent::Finished } = item {
+            self.members().remove(client_id);
+        }
+    }
+}
+
+impl Group {
+    fn members(&self) -> MutexGuard<'_, HashMap<u64, Member>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// # Errors
+    /// `Closed` once the group is stopped, whoever is asked for; `NotFound`.
+    fn member<R>(&self, client_id: u64, ask: impl FnOnce(&mut Member) -> Result<R, Error>) -> Result<R, Error> {
+        if self.stopped.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::Closed, "The clients are stopped"));
+        }
+        let no_such_client = || Error::new(ErrorKind::NotFound, format!("There is no client {client_id}"));
+        ask(self.members().get_mut(&client_id).ok_or_else(no_such_client)?)
+    }
+
+    fn client(&self, client_id: u64) -> Result<Arc<client::Client>, Error> {
+        self.member(client_id, |member| Ok(member.client.clone()))
+    }
+
     fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
         // A second caller returns no earlier than the first.
         self.clients.stop();
         self.queue.end();
@@ -84,8 +170,10 @@ pub struct heartbus_client {
     /// Frames of the server that were no use: not to be understood, a reply to what was never asked, or a text of which only the
     /// beginning was kept.
     pub frames_refused: u32,
-    /// 0.
-    pub reserved: [u64; 2],
+    /// Bytes that wait to be written.
+    pub bytes_waiting: u64,
+    /// What heartbus_client_set_user_data attached to it; NULL when that is nothing.
+    pub user_data: *mut c_void,
 }
 
 /// Starts a group without clients. `config` is JSON text (see the first page); NULL with length 0 means all defaults. Free
@@ -99,10 +187,16 @@ pub unsafe extern "C" fn heartbus_clients_start(
     guard(|| {
         // SAFETY: the caller's text and the place for the result, as the first page asks.
         let (config, target) = unsafe { (bytes("config", config, config_len)?, out("clients", clients)?) };
-        let inbox = Inbox::new(crate::config::clients(config)?)?;
+        let limits = crate::config::clients(config)?;
+        make_room();
+        let place = Place::new();
+        let _within = place.within();
+        let inbox = Inbox::new(limits)?;
         inbox.subscribe(EventMask::CLIENT);
-        let clients = client::Clients::start(inbox.clone())?;
-        target.write(handle::open(Arc::new(Group { clients, queue: Queue::new(inbox), members: Mutex::default() })));
+        let queue = Queue::new(inbox.clone())?;
+        let clients = client::Clients::start(inbox)?;
+        let (members, stopped) = (Mutex::default(), AtomicBool::new(false));
+        target.write(place.open(Arc::new(Group { clients, queue, members, stopped })));
         Ok(())
     })
 }
@@ -117,7 +211,7 @@ pub unsafe extern "C" fn heartbus_clients_stop(clients: *mut heartbus_clients) -
     })
 }
 
-/// Stops the clients if they still run, and ends their handle and everything that events point to. NULL is fine.
+/// Stops the clients if they still run, and ends their handle, as heartbus_server_free. NULL is fine.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn heartbus_clients_free(clients: *mut heartbus_clients) -> heartbus_status {
     guard(|| {
@@ -141,7 +235,7 @@ pub unsafe extern "C" fn heartbus_clients_fd(clients: *const heartbus_clients, f
 
 /// Takes events of all clients of the group, as heartbus_server_poll.
 ///
-/// HEARTBUS_CLOSED when the clients were stopped and every event was taken.
+/// HEARTBUS_CLOSED when the clients were stopped and every event was taken, or when another thread has freed them.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn heartbus_clients_poll(
     clients: *mut heartbus_clients,
@@ -151,10 +245,10 @@ pub unsafe extern "C" fn heartbus_clients_poll(
     count: *mut usize,
 ) -> heartbus_status {
     guard(|| {
-        let group = handle::get::<Group>(clients)?;
+        let group = handle::get_to_poll::<Group>(clients)?;
         // SAFETY: the caller's array and the place for the number, as the first page asks.
         let (events, count) = unsafe { (out_slice("events", events, capacity)?, out("count", count)?) };
-        count.write(group.queue.poll(events, timeout_ms, |event| group.forget(event))?);
+        count.write(group.queue.poll(&**group, events, timeout_ms)?);
         Ok(())
     })
 }
@@ -190,7 +284,7 @@ pub unsafe extern "C" fn heartbus_client_connect(
         let mut members = group.members();
         let client = group.clients.connect(config)?;
         client_id.write(client.id());
-        members.insert(client.id(), Arc::new(client));
+        members.insert(client.id(), Member { client: Arc::new(client), user_data: UserData::NONE, of_nodes: None });
         Ok(())
     })
 }
@@ -237,11 +331,15 @@ pub unsafe extern "C" fn heartbus_client_add_node(
         let group = handle::get::<Group>(clients)?;
         // SAFETY: the caller's texts, as the first page asks.
         let (node_id, metadata) = unsafe { (text("node_id", node_id, node_id_len)?, text("metadata", metadata, metadata_len)?) };
-        group.client(client_id)?.add_node(node_id, if metadata.is_empty() { "[]" } else { metadata })
+        group.member(client_id, |member| {
+            // Before its events come.
+            member.of_nodes.get_or_insert_default();
+            member.client.add_node(node_id, if metadata.is_empty() { "[]" } else { metadata })
+        })
     })
 }
 
-/// Signs an added node off. Nothing more is told of it, but for what waits to be polled.
+/// Signs an added node off. Nothing more is told of it, but for what waits to be polled; no event carries what was attached to it.
 ///
 /// HEARTBUS_NOT_FOUND when the client has no such node; HEARTBUS_INVALID_ARGUMENT for its first one, which stays as long as
 /// the client.
@@ -256,7 +354,14 @@ pub unsafe extern "C" fn heartbus_client_remove_node(
         let group = handle::get::<Group>(clients)?;
         // SAFETY: the caller's text, as the first page asks.
         let node_id = unsafe { text("node_id", node_id, node_id_len) }?;
-        group.client(client_id)?.remove_node(node_id)
+        group.member(client_id, |member| {
+            let id = member.client.added_node(node_id);
+            member.client.remove_node(node_id)?;
+            if let (Some(id), Some(of_nodes)) = (id, &mut member.of_nodes) {
+                of_nodes.remove(&place_of(&id));
+            }
+            Ok(())
+        })
     })
 }
 
@@ -331,7 +436,7 @@ pub unsafe extern "C" fn heartbus_client_info(
         let group = handle::get::<Group>(clients)?;
         // SAFETY: the place for the result, as the first page asks.
         let target = unsafe { out("client", client) }?;
-        let stats = group.client(client_id)?.stats();
+        let (stats, user_data) = group.member(client_id, |member| Ok((member.client.stats(), member.user_data)))?;
         with_texts(|texts| {
             let (node_id, node_id_len) = stats.node_id.map_or((ptr::null(), 0), |id| keep(texts, &id));
             target.write(heartbus_client {
@@ -348,9 +453,75 @@ pub unsafe extern "C" fn heartbus_client_info(
                 nodes: stats.nodes as u64,
                 reads_paused: u32::try_from(stats.reads_paused).unwrap_or(u32::MAX),
                 frames_refused: u32::try_from(stats.frames_refused).unwrap_or(u32::MAX),
-                reserved: [0; 2],
+                bytes_waiting: stats.bytes_waiting,
+                user_data: user_data.0,
             });
         });
+        Ok(())
+    })
+}
+
+/// Attaches a pointer of the program's to a client (`node_id` NULL with length 0, or that of its first node) or to a node that it was
+/// given by heartbus_client_add_node. Their events carry it from now on as user_data; NULL takes it away. It comes back with
+/// HEARTBUS_EVENT_CLIENT_FINISHED, that of an added node with HEARTBUS_EVENT_CLIENT_NODE_LOST, or when heartbus_client_remove_node
+/// returns. What added nodes still have when their client is finished is in no event.
+///
+/// HEARTBUS_NOT_FOUND when the client has no such node, also when HEARTBUS_EVENT_CLIENT_NODE_LOST waits to be polled: the pointer is
+/// still the program's then.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn heartbus_client_set_user_data(
+    clients: *mut heartbus_clients,
+    client_id: u64,
+    node_id: *const c_char,
+    node_id_len: usize,
+    user_data: *mut c_void,
+) -> heartbus_status {
+    guard(|| {
+        let group = handle::get::<Group>(clients)?;
+        // SAFETY: the caller's text, as the first page asks.
+        let node_id = unsafe { text("node_id", node_id, node_id_len) }?;
+        group.member(client_id, |member| {
+            let user_data = UserData(user_data);
+            match member.find(node_id)? {
+                None => member.user_data = user_data,
+                Some(id) => {
+                    let of_nodes = member.of_nodes.get_or_insert_default();
+                    if user_data.is_none() {
+                        of_nodes.remove(&place_of(&id));
+                    } else {
+                        of_nodes.insert(place_of(&id), (id, user_data));
+                    }
+                }
+            }
+            Ok(())
+        })
+    })
+}
+
+/// What heartbus_client_set_user_data has attached to this client or node; NULL when nothing is.
+///
+/// HEARTBUS_NOT_FOUND as there.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn heartbus_client_user_data(
+    clients: *const heartbus_clients,
+    client_id: u64,
+    node_id: *const c_char,
+    node_id_len: usize,
+    user_data: *mut *mut c_void,
+) -> heartbus_status {
+    guard(|| {
+        let group = handle::get::<Group>(clients)?;
+        // SAFETY: the caller's text and the place for the result, as the first page asks.
+        let (node_id, target) = unsafe { (text("node_id", node_id, node_id_len)?, out("user_data", user_data)?) };
+        let found = group.member(client_id, |member| {
+            Ok(match member.find(node_id)? {
+                None => member.user_data,
+                Some(id) => {
+                    member.of_nodes.as_ref().and_then(|of_nodes| of_nodes.get(&place_of(&id))).map_or(UserData::NONE, |found| found.1)
+                }
+            })
+        })?;
+        target.write(found.0);
         Ok(())
     })
 }

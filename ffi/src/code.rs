@@ -1,6 +1,7 @@
 //! The numbers that events carry in `code`.
 
 use heartbus_core::event::{CloseReason, ErrorCause};
+use std::ffi::{CStr, c_char};
 
 /// The `code` of HEARTBUS_EVENT_CLOSE and HEARTBUS_EVENT_CLIENT_CLOSE: why the connection ended. Of a client's it is what its server
 /// told, where that told something. More may be added; `text` says the same in words.
@@ -123,12 +124,118 @@ pub(crate) fn close_reason(reason: CloseReason) -> heartbus_close_reason {
     }
 }
 
+/// The name of a number; "unknown" for one that has none.
+pub(crate) fn name_in(names: &[(i32, &'static CStr)], number: i32) -> *const c_char {
+    names.iter().find(|(of, _)| *of == number).map_or(c"unknown", |(_, name)| *name).as_ptr()
+}
+
+/// The name of a heartbus_close_reason without its prefix, in lower case: "peer_closed", "slow_consumer"; "unknown" for a number that
+/// this library does not know. Lives as long as the program. Names never change, unlike the words in `text`.
+#[unsafe(no_mangle)]
+pub extern "C" fn heartbus_reason_name(reason: i32) -> *const c_char {
+    use heartbus_close_reason::*;
+    const NAMES: &[(i32, &CStr)] = &[
+        (HEARTBUS_CLOSE_PEER_CLOSED as i32, c"peer_closed"),
+        (HEARTBUS_CLOSE_IO_ERROR as i32, c"io_error"),
+        (HEARTBUS_CLOSE_BROKEN_STREAM as i32, c"broken_stream"),
+        (HEARTBUS_CLOSE_FRAME_TOO_LONG as i32, c"frame_too_long"),
+        (HEARTBUS_CLOSE_REGISTER_TIMEOUT as i32, c"register_timeout"),
+        (HEARTBUS_CLOSE_HEARTBEAT_TIMEOUT as i32, c"heartbeat_timeout"),
+        (HEARTBUS_CLOSE_REPLACED as i32, c"replaced"),
+        (HEARTBUS_CLOSE_KICKED as i32, c"kicked"),
+        (HEARTBUS_CLOSE_SLOW_CONSUMER as i32, c"slow_consumer"),
+        (HEARTBUS_CLOSE_SERVER_FULL as i32, c"server_full"),
+        (HEARTBUS_CLOSE_NOT_ALLOWED as i32, c"not_allowed"),
+        (HEARTBUS_CLOSE_SERVER_STOPPED as i32, c"server_stopped"),
+        (HEARTBUS_CLOSE_CONNECT_FAILED as i32, c"connect_failed"),
+        (HEARTBUS_CLOSE_REFUSED as i32, c"refused"),
+        (HEARTBUS_CLOSE_DISCONNECTED as i32, c"disconnected"),
+        (HEARTBUS_CLOSE_FAILED as i32, c"failed"),
+    ];
+    name_in(NAMES, reason)
+}
+
+/// The name of a heartbus_error_code, as heartbus_reason_name: "node_timed_out", "rate_limited".
+#[unsafe(no_mangle)]
+pub extern "C" fn heartbus_error_name(code: i32) -> *const c_char {
+    use heartbus_error_code::*;
+    const NAMES: &[(i32, &CStr)] = &[
+        (HEARTBUS_ERROR_INVALID_REQUEST as i32, c"invalid_request"),
+        (HEARTBUS_ERROR_NOT_AUTHENTICATED as i32, c"not_authenticated"),
+        (HEARTBUS_ERROR_NOT_ALLOWED as i32, c"not_allowed"),
+        (HEARTBUS_ERROR_NOT_FOUND as i32, c"not_found"),
+        (HEARTBUS_ERROR_NODE_TIMED_OUT as i32, c"node_timed_out"),
+        (HEARTBUS_ERROR_REPLACED as i32, c"replaced"),
+        (HEARTBUS_ERROR_FRAME_TOO_LONG as i32, c"frame_too_long"),
+        (HEARTBUS_ERROR_RATE_LIMITED as i32, c"rate_limited"),
+        (HEARTBUS_ERROR_FAILED as i32, c"failed"),
+        (HEARTBUS_ERROR_UNAVAILABLE as i32, c"unavailable"),
+    ];
+    name_in(NAMES, code)
+}
+
+/// The name of a heartbus_client_error, as heartbus_reason_name: "connect_failed".
+#[unsafe(no_mangle)]
+pub extern "C" fn heartbus_client_error_name(code: i32) -> *const c_char {
+    use heartbus_client_error::*;
+    const NAMES: &[(i32, &CStr)] =
+        &[(HEARTBUS_CLIENT_CONNECT_FAILED as i32, c"connect_failed"), (HEARTBUS_CLIENT_SEND_FAILED as i32, c"send_failed")];
+    name_in(NAMES, code)
+}
+
+/// The name of a heartbus_error_cause, as heartbus_reason_name: "refused", "no_such_host".
+#[unsafe(no_mangle)]
+pub extern "C" fn heartbus_cause_name(cause: i32) -> *const c_char {
+    use heartbus_error_cause::*;
+    const NAMES: &[(i32, &CStr)] = &[
+        (HEARTBUS_CAUSE_REFUSED as i32, c"refused"),
+        (HEARTBUS_CAUSE_NO_SUCH_HOST as i32, c"no_such_host"),
+        (HEARTBUS_CAUSE_TIMED_OUT as i32, c"timed_out"),
+        (HEARTBUS_CAUSE_UNREACHABLE as i32, c"unreachable"),
+        (HEARTBUS_CAUSE_LOST as i32, c"lost"),
+        (HEARTBUS_CAUSE_EXHAUSTED as i32, c"exhausted"),
+        (HEARTBUS_CAUSE_OTHER as i32, c"other"),
+    ];
+    name_in(NAMES, cause)
+}
+
 #[cfg(test)]
 mod tests {
     use super::heartbus_error_code::*;
-    use super::{close_reason, error_cause};
-    use heartbus_core::event::{CloseReason, ErrorCause};
+    use super::*;
+    use crate::event::heartbus_event_name;
+    use crate::log::heartbus_log_level_name;
+    use crate::status::heartbus_status_name;
     use heartbus_core::wire::code;
+    use std::fs;
+
+    /// Reads the list of all numbers, so that one which is added later is noticed.
+    #[test]
+    fn every_number_has_its_own_name() {
+        type Name = extern "C" fn(i32) -> *const c_char;
+        let tables: [(&str, &str, Name); 7] = [
+            ("heartbus_status", "HEARTBUS_", heartbus_status_name),
+            ("heartbus_event_type", "HEARTBUS_EVENT_", heartbus_event_name),
+            ("heartbus_close_reason", "HEARTBUS_CLOSE_", heartbus_reason_name),
+            ("heartbus_error_code", "HEARTBUS_ERROR_", heartbus_error_name),
+            ("heartbus_client_error", "HEARTBUS_CLIENT_", heartbus_client_error_name),
+            ("heartbus_error_cause", "HEARTBUS_CAUSE_", heartbus_cause_name),
+            ("heartbus_log_level", "HEARTBUS_LOG_", heartbus_log_level_name),
+        ];
+        let list = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/abi.txt")).unwrap();
+        for (table, prefix, name) in tables {
+            // SAFETY: names are NUL-terminated and live as long as the program.
+            let name = |number| unsafe { CStr::from_ptr(name(number)) }.to_str().unwrap();
+            let mut numbers = 0;
+            for line in list.lines().filter_map(|line| line.strip_prefix(&format!("enum {table}: {prefix}"))) {
+                let (member, number) = line.split_once(" = ").unwrap();
+                assert_eq!(name(number.parse().unwrap()).to_lowercase(), member.to_lowercase());
+                numbers += 1;
+            }
+            assert!(numbers > 1, "{table}");
+            assert_eq!(name(-1).to_lowercase(), "unknown");
+        }
+    }
 
     #[test]
     fn reasons_and_causes_have_the_numbers_of_their_order() {

@@ -25,7 +25,6 @@ struct ServerKeys {
     max_connections_per_ip: Option<usize>,
     max_nodes: Option<usize>,
     max_nodes_per_connection: Option<usize>,
-    max_metadata_bytes_per_connection: Option<usize>,
     max_frame_bytes: Option<u32>,
     outbox_bytes: Option<usize>,
     total_buffer_bytes: Option<usize>,
@@ -117,7 +116,6 @@ pub(crate) fn server(json: &[u8]) -> Result<(ServerConfig, InboxLimits), Error> 
         max_connections_per_ip: keys.max_connections_per_ip.unwrap_or(default.max_connections_per_ip),
         max_nodes: keys.max_nodes.unwrap_or(default.max_nodes),
         max_nodes_per_connection: keys.max_nodes_per_connection.unwrap_or(default.max_nodes_per_connection),
-        max_metadata_bytes_per_connection: keys.max_metadata_bytes_per_connection.unwrap_or(default.max_metadata_bytes_per_connection),
         max_frame_bytes: keys.max_frame_bytes.unwrap_or(default.max_frame_bytes),
         outbox_bytes: keys.outbox_bytes.unwrap_or(default.outbox_bytes),
         total_buffer_bytes: keys.total_buffer_bytes.unwrap_or(default.total_buffer_bytes),
@@ -252,8 +250,7 @@ mod tests {
     #[test]
     fn every_key_arrives() {
         let json = r#"{"host":"::1","port":0,"worker_count":2,"heartbeat_timeout":1.5,"register_timeout":2,"max_connections":3,
-            "max_connections_per_ip":4,"max_nodes":5,"max_nodes_per_connection":6,"max_metadata_bytes_per_connection":17,
-            "max_frame_bytes":7,"outbox_bytes":8,
+            "max_connections_per_ip":4,"max_nodes":5,"max_nodes_per_connection":6,"max_frame_bytes":7,"outbox_bytes":8,
             "total_buffer_bytes":9,"slow_consumer":"drop","slow_consumer_timeout":2.5,"enable_rate_limit":true,"rate_limit_capacity":10,
             "rate_limit_refill_rate":11,"rate_limit_by":"ip","max_requests_per_second":14,"allow":["10.0.0.0/8","::1"],"deny":["10.1.0.1"],
             "stats_interval":15,"bus":"/tmp/a/b.sock","bus_group":"g","inbox_events":12,"inbox_bytes":13}"#;
@@ -268,7 +265,6 @@ mod tests {
             max_connections_per_ip: 4,
             max_nodes: 5,
             max_nodes_per_connection: 6,
-            max_metadata_bytes_per_connection: 17,
             max_frame_bytes: 7,
             outbox_bytes: 8,
             total_buffer_bytes: 9,

@@ -2,8 +2,8 @@
 
 use crate::code;
 use bumpalo::Bump;
-use heartbus_core::event::{ClientEvent, Departure, Event, EventMask};
-use std::ffi::{CStr, c_char};
+use heartbus_core::event::{ClientEvent, Departure, Event, EventMask, Fill};
+use std::ffi::{CStr, c_char, c_void};
 use std::net::SocketAddr;
 use std::ptr;
 
@@ -29,13 +29,17 @@ pub enum heartbus_event_type {
     HEARTBUS_EVENT_DISCONNECTED = 8,
     /// A connection is gone. connection_id; code is a heartbus_close_reason, text says it in words.
     HEARTBUS_EVENT_CLOSE = 9,
+    /// As much waits for a node's connection as may (outbox_bytes), or a message for it was refused. The fields of a node.
+    HEARTBUS_EVENT_BUFFER_FULL = 10,
+    /// Nothing waits any more, after HEARTBUS_EVENT_BUFFER_FULL. As above.
+    HEARTBUS_EVENT_BUFFER_DRAIN = 11,
     /// A client is connected, and its REGISTER is on its way. client_id, as in all events of clients.
     HEARTBUS_EVENT_CLIENT_CONNECT = 101,
     /// The server registered a node of the client. node_id, channel_id.
     HEARTBUS_EVENT_CLIENT_REGISTER = 102,
     /// The server answered a heartbeat.
     HEARTBUS_EVENT_CLIENT_HEARTBEAT = 103,
-    /// The server sent data. payload, channel_id.
+    /// The server sent data. payload, channel_id; node_id is the client's node that the channel belongs to, NULL when it is none's.
     HEARTBUS_EVENT_CLIENT_DATA = 104,
     /// The server answered heartbus_client_ping.
     HEARTBUS_EVENT_CLIENT_PONG = 105,
@@ -47,7 +51,7 @@ pub enum heartbus_event_type {
     /// The connection is gone, or could not be made. code is a heartbus_close_reason, text says it in words; payload says more, where
     /// there is more: the server's words, or the system's. With auto_reconnect the client tries again by itself.
     HEARTBUS_EVENT_CLIENT_CLOSE = 108,
-    /// The client's last event: it will not connect again. Its id means nothing from the next poll on.
+    /// The client's last event: it will not connect again. Its client_id means nothing from the next poll on.
     HEARTBUS_EVENT_CLIENT_FINISHED = 109,
     /// The server refused to register a node, or took it away: it timed out, was replaced by a newer connection, or was
     /// disconnected. Only of a client with heartbus_client_add_node. node_id; channel_id, 0 when it was not registered; code (a
@@ -73,6 +77,8 @@ pub enum heartbus_events {
     /// UNREGISTER, TIMEOUT, REPLACED and DISCONNECTED.
     HEARTBUS_ON_LEFT = 16,
     HEARTBUS_ON_CLOSE = 32,
+    /// BUFFER_FULL and BUFFER_DRAIN.
+    HEARTBUS_ON_BUFFER = 64,
 }
 use heartbus_events::*;
 
@@ -85,6 +91,7 @@ pub(crate) fn mask(events: u32) -> Option<EventMask> {
         (HEARTBUS_ON_DATA, EventMask::DATA),
         (HEARTBUS_ON_LEFT, EventMask::LEFT),
         (HEARTBUS_ON_CLOSE, EventMask::CLOSE),
+        (HEARTBUS_ON_BUFFER, EventMask::BUFFER),
     ];
     let mut unknown = events;
     let mut mask = EventMask::NONE;
@@ -128,8 +135,11 @@ pub struct heartbus_event {
     /// Of HEARTBUS_EVENT_CLIENT_ERROR: a heartbus_error_cause.
     pub cause: i32,
     pub reserved32: u32,
-    /// 0. Later types of events put their fields here.
-    pub reserved: [u64; 1],
+    /// The pointer that the program attached to what the event is about, or NULL: to the node of a server's event; to the node that
+    /// a client's event names, when the client was given it by heartbus_client_add_node, else to the client; to the handle that a log
+    /// message is about. UNREGISTER, TIMEOUT, REPLACED, DISCONNECTED, CLIENT_NODE_LOST and CLIENT_FINISHED give it back: it is in no
+    /// later event.
+    pub user_data: *mut c_void,
 }
 
 impl heartbus_event {
@@ -154,7 +164,7 @@ impl heartbus_event {
             time: 0.0,
             cause: 0,
             reserved32: 0,
-            reserved: [0; 1],
+            user_data: ptr::null_mut(),
         }
     }
 }
@@ -193,6 +203,13 @@ pub(crate) fn translate(event: &Event, texts: &Bump) -> heartbus_event {
             };
             with_peer(of_node(r#type, node, *count, texts), node.peer(), texts)
         }
+        Event::Buffer { node, fill, count } => {
+            let r#type = match fill {
+                Fill::Full => HEARTBUS_EVENT_BUFFER_FULL,
+                Fill::Drained => HEARTBUS_EVENT_BUFFER_DRAIN,
+            };
+            of_node(r#type, node, *count, texts)
+        }
         Event::Close { connection_id, reason } => {
             let (text, text_len) = keep(texts, reason.as_str());
             let code = code::close_reason(*reason) as i32;
@@ -228,12 +245,17 @@ fn of_client(event: &ClientEvent, texts: &Bump) -> heartbus_event {
             heartbus_event { node_id, node_id_len, channel_id: (*channel_id).into(), ..new(HEARTBUS_EVENT_CLIENT_REGISTER) }
         }
         ClientEvent::Heartbeat { count } => heartbus_event { count: *count, ..new(HEARTBUS_EVENT_CLIENT_HEARTBEAT) },
-        ClientEvent::Data { payload, channel_id } => heartbus_event {
-            channel_id: *channel_id,
-            payload: payload.as_ptr().cast(),
-            payload_len: payload.len(),
-            ..new(HEARTBUS_EVENT_CLIENT_DATA)
-        },
+        ClientEvent::Data { payload, channel_id, node_id } => {
+            let (node_id, node_id_len) = node_id.as_ref().map_or((ptr::null(), 0), |id| keep(texts, id));
+            heartbus_event {
+                node_id,
+                node_id_len,
+                channel_id: *channel_id,
+                payload: payload.as_ptr().cast(),
+                payload_len: payload.len(),
+                ..new(HEARTBUS_EVENT_CLIENT_DATA)
+            }
+        }
         ClientEvent::Pong => new(HEARTBUS_EVENT_CLIENT_PONG),
         ClientEvent::ServerError { raw, code, message } => {
             let (text, text_len) = keep(texts, message);
@@ -280,8 +302,19 @@ fn of_client(event: &ClientEvent, texts: &Bump) -> heartbus_event {
 /// this library does not know. Lives as long as the program.
 #[unsafe(no_mangle)]
 pub extern "C" fn heartbus_event_name(r#type: i32) -> *const c_char {
-    const SERVER: [&CStr; 9] =
-        [c"connect", c"register", c"heartbeat", c"data", c"unregister", c"timeout", c"replaced", c"disconnected", c"close"];
+    const SERVER: [&CStr; 11] = [
+        c"connect",
+        c"register",
+        c"heartbeat",
+        c"data",
+        c"unregister",
+        c"timeout",
+        c"replaced",
+        c"disconnected",
+        c"close",
+        c"buffer_full",
+        c"buffer_drain",
+    ];
     const CLIENT: [&CStr; 10] = [
         c"client_connect",
         c"client_register",
@@ -295,7 +328,7 @@ pub extern "C" fn heartbus_event_name(r#type: i32) -> *const c_char {
         c"client_node_lost",
     ];
     let name = match r#type {
-        1..=9 => SERVER[r#type as usize - 1],
+        1..=11 => SERVER[r#type as usize - 1],
         101..=110 => CLIENT[r#type as usize - 101],
         201 => c"log",
         _ => c"unknown",

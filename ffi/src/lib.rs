@@ -22,4 +22,5 @@ mod queue;
 mod raw;
 mod server;
 mod status;
+mod user_data;
 mod version;

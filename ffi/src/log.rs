@@ -1,15 +1,19 @@
-//! The engine's log messages for C: a queue that is polled like events. The log is the process's, not a server's.
+//! The engine's log messages for C: queues that are polled like events. There may be several, each with a level of its own, of all
+//! handles of the process or of one.
 
+use crate::code::name_in;
 use crate::event::{heartbus_event, heartbus_event_type, keep};
-use crate::handle::{self, Object};
+use crate::handle::{self, Object, Place, Polled};
 use crate::process::PerProcess;
-use crate::queue::{Queue, Source};
+use crate::queue::{Queue, Source, Teller};
 use crate::raw::{invalid, out, out_slice};
 use crate::status::{guard, heartbus_status};
 use bumpalo::Bump;
-use heartbus_core::log::{LogQueue, Record, records};
+use heartbus_core::error::{Error, ErrorKind};
+use heartbus_core::log::{self, LogQueue, Record, records};
 use std::collections::VecDeque;
-use std::ffi::c_int;
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::mem::MaybeUninit;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::UNIX_EPOCH;
@@ -20,7 +24,10 @@ use tracing::{Event, Level, Metadata, Subscriber};
 /// Messages that may wait for the program; beyond, the oldest are dropped, which the next record says.
 const MAX_WAITING: usize = 1000;
 
-/// The open log of the process.
+/// Open logs of a process: each message is looked at for each of them.
+const MAX_OPEN: usize = 64;
+
+/// An open log.
 pub struct heartbus_log {
     _opaque: [u8; 0],
 }
@@ -36,14 +43,47 @@ pub enum heartbus_log_level {
 }
 use heartbus_log_level::*;
 
+/// The name of a heartbus_log_level, as heartbus_reason_name: "warning".
+#[unsafe(no_mangle)]
+pub extern "C" fn heartbus_log_level_name(level: i32) -> *const c_char {
+    const NAMES: &[(i32, &CStr)] = &[
+        (HEARTBUS_LOG_DEBUG as i32, c"debug"),
+        (HEARTBUS_LOG_INFO as i32, c"info"),
+        (HEARTBUS_LOG_WARNING as i32, c"warning"),
+        (HEARTBUS_LOG_ERROR as i32, c"error"),
+    ];
+    name_in(NAMES, level)
+}
+
 struct Log {
-    queue: Queue<LogQueue>,
+    queue: Arc<Queue<LogQueue>>,
     filter: LevelFilter,
+    /// Messages of this origin, or of all.
+    of: Option<u64>,
 }
 
 impl Object for Log {
     type Opaque = heartbus_log;
     const NAME: &'static str = "log";
+
+    fn polled(&self) -> Option<Arc<dyn Polled>> {
+        Some(self.queue.clone())
+    }
+}
+
+impl Log {
+    /// Without an origin it concerns the whole process, as how many messages were left out does.
+    fn wants(&self, level: Level, origin: u64) -> bool {
+        level <= self.filter && self.of.is_none_or(|of| of == origin || origin == 0)
+    }
+}
+
+impl Teller<Record> for Log {
+    fn tell(&self, items: &VecDeque<Record>, texts: &Bump, events: &mut [MaybeUninit<heartbus_event>]) {
+        for (target, record) in events.iter_mut().zip(items) {
+            target.write(heartbus_event { user_data: handle::user_data_of(record.origin), ..translate(record, texts) });
+        }
+    }
 }
 
 impl Source for LogQueue {
@@ -59,54 +99,66 @@ impl Source for LogQueue {
         into.len() - before
     }
 
-    fn translate(record: &Record, texts: &Bump) -> heartbus_event {
-        let level = match record.level {
-            Level::ERROR => HEARTBUS_LOG_ERROR,
-            Level::WARN => HEARTBUS_LOG_WARNING,
-            Level::INFO => HEARTBUS_LOG_INFO,
-            _ => HEARTBUS_LOG_DEBUG,
-        };
-        let (text, text_len) = keep(texts, &record.message);
-        let (payload, payload_len) = keep(texts, &format!("{{{}}}", record.context));
-        heartbus_event {
-            code: level as i32,
-            text,
-            text_len,
-            payload,
-            payload_len,
-            client_id: record.client_id,
-            time: record.time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
-            ..heartbus_event::new(heartbus_event_type::HEARTBUS_EVENT_LOG)
-        }
+    fn wake(&self) {
+        LogQueue::wake(self);
     }
 }
 
-/// The log of this process, while it is open.
-static OPEN: PerProcess<Mutex<Option<Arc<Log>>>> = PerProcess::new();
+fn translate(record: &Record, texts: &Bump) -> heartbus_event {
+    let level = match record.level {
+        Level::ERROR => HEARTBUS_LOG_ERROR,
+        Level::WARN => HEARTBUS_LOG_WARNING,
+        Level::INFO => HEARTBUS_LOG_INFO,
+        _ => HEARTBUS_LOG_DEBUG,
+    };
+    let (text, text_len) = keep(texts, &record.message);
+    let (payload, payload_len) = keep(texts, &format!("{{{}}}", record.context));
+    heartbus_event {
+        code: level as i32,
+        text,
+        text_len,
+        payload,
+        payload_len,
+        client_id: record.client_id,
+        time: record.time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
+        ..heartbus_event::new(heartbus_event_type::HEARTBUS_EVENT_LOG)
+    }
+}
 
-fn lock(open: &Mutex<Option<Arc<Log>>>) -> MutexGuard<'_, Option<Arc<Log>>> {
+/// The logs of this process that are open.
+static OPEN: PerProcess<Mutex<Arc<[Arc<Log>]>>> = PerProcess::new();
+
+fn lock(open: &Mutex<Arc<[Arc<Log>]>>) -> MutexGuard<'_, Arc<[Arc<Log>]>> {
     open.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn open_log() -> Option<Arc<Log>> {
-    lock(&OPEN.existing()?.value).clone()
+fn open_logs() -> Arc<[Arc<Log>]> {
+    OPEN.existing().map(|own| lock(&own.value).clone()).unwrap_or_default()
 }
 
-/// What the library's threads tell while they run, to whoever opened the log.
-struct ToOpenLog;
+/// What the library's threads tell while they run, to whoever opened a log.
+struct ToOpenLogs;
 
-impl Subscriber for ToOpenLog {
+impl Subscriber for ToOpenLogs {
+    // Asked once per kind of message, whoever it will be about.
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        open_log().is_some_and(|log| *metadata.level() <= log.filter)
+        open_logs().iter().any(|log| *metadata.level() <= log.filter)
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(open_log().map_or(LevelFilter::OFF, |log| log.filter))
+        Some(open_logs().iter().map(|log| log.filter).max().unwrap_or(LevelFilter::OFF))
     }
 
     fn event(&self, event: &Event<'_>) {
-        if let Some(log) = open_log() {
-            records(event).into_iter().for_each(|record| log.queue.source().push(record));
+        let (level, origin) = (*event.metadata().level(), log::origin());
+        let logs = open_logs();
+        // Asked first: what nobody wants counts for nothing.
+        if !logs.iter().any(|log| log.wants(level, origin)) {
+            return;
+        }
+        for record in records(event) {
+            let wanting = logs.iter().filter(|log| log.wants(record.level, record.origin));
+            wanting.for_each(|log| log.queue.source().push(record.clone()));
         }
     }
 
@@ -120,51 +172,70 @@ impl Subscriber for ToOpenLog {
     fn exit(&self, _: &Id) {}
 }
 
-/// Opens the log of all servers and clients of this process, for messages of `level` (a heartbus_log_level) and above. Without
-/// an open log messages go nowhere; the library never writes to stdout, stderr or a file. Up to 1,000 messages wait for poll;
-/// beyond, the oldest are dropped, and a record says how many. Close it with heartbus_log_free.
+/// # Errors
+/// `InvalidArgument` for a number that is no level, `Limit` when as many are open as may be, `Io` when no descriptor is left.
+fn open(level: i32, of: Option<u64>) -> Result<*mut heartbus_log, Error> {
+    let filter = match level {
+        1 => LevelFilter::DEBUG,
+        2 => LevelFilter::INFO,
+        3 => LevelFilter::WARN,
+        4 => LevelFilter::ERROR,
+        _ => return Err(invalid(format!("{level} is no heartbus_log_level"))),
+    };
+    let log = Arc::new(Log { queue: Queue::new(LogQueue::new(MAX_WAITING)?)?, filter, of });
+    let mut open = lock(&OPEN.current().value);
+    if open.len() == MAX_OPEN {
+        return Err(Error::new(ErrorKind::Limit, format!("{MAX_OPEN} logs of this process are open already")));
+    }
+    *open = open.iter().cloned().chain([log.clone()]).collect();
+    drop(open);
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        // Fails only when there is one already, which in a C program nobody can have brought.
+        let _ = tracing::subscriber::set_global_default(ToOpenLogs);
+    });
+    tracing::callsite::rebuild_interest_cache();
+    Ok(Place::new().open(log))
+}
+
+/// Opens a log of all servers and clients of this process, for messages of `level` (a heartbus_log_level) and above. There may be
+/// several: each gets every message that it is for, whoever polls the others. Without an open log messages go nowhere; the library
+/// never writes to stdout, stderr or a file. Up to 1,000 messages wait for poll; beyond, the oldest are dropped, and a record says how
+/// many. Close it with heartbus_log_free.
 ///
-/// HEARTBUS_INVALID_ARGUMENT when it is open already, or for a number that is no level.
+/// HEARTBUS_INVALID_ARGUMENT for a number that is no level, HEARTBUS_LIMIT when 64 are open.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn heartbus_log_start(level: i32, log: *mut *mut heartbus_log) -> heartbus_status {
     guard(|| {
         // SAFETY: the place for the result, as the first page asks.
         let target = unsafe { out("log", log) }?;
-        let filter = match level {
-            1 => LevelFilter::DEBUG,
-            2 => LevelFilter::INFO,
-            3 => LevelFilter::WARN,
-            4 => LevelFilter::ERROR,
-            _ => return Err(invalid(format!("{level} is no heartbus_log_level"))),
-        };
-        let mut open = lock(&OPEN.current().value);
-        if open.is_some() {
-            return Err(invalid("The log of this process is open already"));
-        }
-        let log = Arc::new(Log { queue: Queue::new(LogQueue::new(MAX_WAITING)?), filter });
-        *open = Some(log.clone());
-        drop(open);
-        static INSTALLED: Once = Once::new();
-        INSTALLED.call_once(|| {
-            // Fails only when there is one already, which in a C program nobody can have brought.
-            let _ = tracing::subscriber::set_global_default(ToOpenLog);
-        });
-        tracing::callsite::rebuild_interest_cache();
-        target.write(handle::open(log));
+        target.write(open(level, None)?);
         Ok(())
     })
 }
 
-/// Closes the log; messages that wait are dropped. NULL is fine.
+/// As heartbus_log_start, of one handle alone: a server, a group of clients or a connection to the bus socket, with what its threads
+/// and the calls with it have to say, from now on. It stays open when that handle is freed, and has nothing more then.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn heartbus_log_start_for(handle: *const c_void, level: i32, log: *mut *mut heartbus_log) -> heartbus_status {
+    guard(|| {
+        // SAFETY: the place for the result, as the first page asks.
+        let target = unsafe { out("log", log) }?;
+        target.write(open(level, Some(handle::origin(handle)?))?);
+        Ok(())
+    })
+}
+
+/// Closes a log, as heartbus_server_free a server; messages that wait are dropped. NULL is fine.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn heartbus_log_free(log: *mut heartbus_log) -> heartbus_status {
     guard(|| {
         if !log.is_null() {
             let log = handle::close::<Log>(log)?;
-            lock(&OPEN.current().value).take();
+            let mut open = lock(&OPEN.current().value);
+            *open = open.iter().filter(|other| !Arc::ptr_eq(other, &log)).cloned().collect();
+            drop(open);
             tracing::callsite::rebuild_interest_cache();
-            // A thread may be polling it.
-            log.queue.end();
         }
         Ok(())
     })
@@ -182,6 +253,8 @@ pub unsafe extern "C" fn heartbus_log_fd(log: *const heartbus_log, fd: *mut c_in
 }
 
 /// Takes log messages, as heartbus_server_poll takes events: each is a HEARTBUS_EVENT_LOG.
+///
+/// HEARTBUS_CLOSED when another thread has closed it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn heartbus_log_poll(
     log: *mut heartbus_log,
@@ -191,10 +264,10 @@ pub unsafe extern "C" fn heartbus_log_poll(
     count: *mut usize,
 ) -> heartbus_status {
     guard(|| {
-        let log = handle::get::<Log>(log)?;
+        let log = handle::get_to_poll::<Log>(log)?;
         // SAFETY: the caller's array and the place for the number, as the first page asks.
         let (events, count) = unsafe { (out_slice("events", events, capacity)?, out("count", count)?) };
-        count.write(log.queue.poll(events, timeout_ms, |_| ())?);
+        count.write(log.queue.poll(&**log, events, timeout_ms)?);
         Ok(())
     })
 }

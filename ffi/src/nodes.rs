@@ -9,7 +9,7 @@ use crate::status::{guard, heartbus_status};
 use bumpalo::Bump;
 use heartbus_core::engine::{ConnectionInfo, Engine, Node, NodeInfo};
 use heartbus_core::error::Error;
-use std::ffi::c_char;
+use std::ffi::{c_char, c_void};
 use std::ptr;
 use std::sync::Arc;
 
@@ -37,8 +37,12 @@ pub struct heartbus_node {
     /// False when it left just now.
     pub online: bool,
     pub reserved8: [u8; 5],
+    /// Bytes that wait to be written to its connection.
+    pub bytes_waiting: u64,
+    /// What heartbus_server_set_node_user_data attached; NULL when that is nothing, and over the bus socket.
+    pub user_data: *mut c_void,
     /// 0.
-    pub reserved: [u64; 4],
+    pub reserved: [u64; 2],
 }
 
 /// A connection as it is at this moment, registered or not.
@@ -86,7 +90,9 @@ impl heartbus_node {
             port: info.peer.port(),
             online: info.online,
             reserved8: [0; 5],
-            reserved: [0; 4],
+            bytes_waiting: info.bytes_waiting,
+            user_data: ptr::null_mut(),
+            reserved: [0; 2],
         }
     }
 }
@@ -128,7 +134,8 @@ unsafe fn find(
     let engine = object.running()?;
     let found = find(engine).ok_or_else(no_such_node)?;
     let info = found.info(engine.now());
-    with_texts(|texts| target.write(heartbus_node::new(&info, texts)));
+    let user_data = object.of_nodes.lock().get(&found).0;
+    with_texts(|texts| target.write(heartbus_node { user_data, ..heartbus_node::new(&info, texts) }));
     Ok(())
 }
 
@@ -202,9 +209,10 @@ pub unsafe extern "C" fn heartbus_server_nodes(
         }
         let (page, next) = engine.page((*cursor != 0).then_some(*cursor), nodes.len());
         let now = engine.now();
+        let attached = object.of_nodes.lock();
         with_texts(|texts| {
             for (target, node) in nodes.iter_mut().zip(&page) {
-                target.write(heartbus_node::new(&node.info(now), texts));
+                target.write(heartbus_node { user_data: attached.get(node).0, ..heartbus_node::new(&node.info(now), texts) });
             }
         });
         *cursor = next.unwrap_or(0);

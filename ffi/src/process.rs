@@ -1,8 +1,33 @@
-//! Statics that each process has for itself: a forked child gets new ones. A lock of the parent's may have been held while it
-//! forked, and nobody in the child would ever release it.
+//! What belongs to the process: its descriptors, and statics that each process has for itself. A forked child gets new ones: a lock of
+//! the parent's may have been held while it forked, and nobody in the child would ever release it.
 
+use heartbus_core::descriptor::{begin_fork, end_fork, raise_limit};
+use std::ffi::c_int;
 use std::ptr;
+use std::sync::Once;
 use std::sync::atomic::{AtomicPtr, Ordering};
+
+unsafe extern "C" {
+    fn pthread_atfork(prepare: extern "C" fn(), parent: extern "C" fn(), child: extern "C" fn()) -> c_int;
+}
+
+/// Before anything is started that needs descriptors.
+pub(crate) fn make_room() {
+    static FIRST: Once = Once::new();
+    FIRST.call_once(|| {
+        extern "C" fn before() {
+            begin_fork();
+        }
+        extern "C" fn after() {
+            end_fork();
+        }
+        // The usual one writes to number 2, whatever the program has there.
+        std::panic::set_hook(Box::new(|fault| tracing::error!("A fault in Heartbus: {fault}")));
+        // SAFETY: the functions take no lock that a signal handler or another fork could hold, and the library is never unloaded.
+        unsafe { pthread_atfork(before, after, after) };
+    });
+    raise_limit();
+}
 
 pub(crate) struct PerProcess<T: 'static>(AtomicPtr<Own<T>>);
 

@@ -1,29 +1,40 @@
 //! The events of one handle: waiting for them, taking a batch, and keeping the memory it points to until the next.
 
-use crate::event::{heartbus_event, translate};
+use crate::event::heartbus_event;
+use crate::handle::{self, Owner, Polled, Remains};
 use crate::raw::invalid;
 use bumpalo::Bump;
+use heartbus_core::descriptor::lower;
 use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::event::Event;
 use heartbus_core::inbox::Inbox;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use std::collections::VecDeque;
+use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 /// Where events come from.
-pub(crate) trait Source {
-    type Item;
+pub(crate) trait Source: Send + Sync + 'static {
+    type Item: Send + 'static;
     /// Readable while items wait. An eventfd.
     fn as_fd(&self) -> BorrowedFd<'_>;
     /// Moves up to `max` items to the back of `into` and returns their number. Never blocks.
     fn drain(&self, into: &mut VecDeque<Self::Item>, max: usize) -> usize;
-    /// The item for C. It points into the item and into `texts`.
-    fn translate(item: &Self::Item, texts: &Bump) -> heartbus_event;
+    /// Makes the descriptor readable until the next drain, whether items wait or not.
+    fn wake(&self);
+}
+
+/// Who tells the items of a source to C.
+pub(crate) trait Teller<I> {
+    /// Writes each item to the same place of `events`, which has as many. Events point into the items and into `texts`.
+    fn tell(&self, items: &VecDeque<I>, texts: &Bump, events: &mut [MaybeUninit<heartbus_event>]);
+    /// The program has seen this one, and its memory goes now.
+    fn forget(&self, _item: &I) {}
 }
 
 impl Source for Arc<Inbox> {
@@ -37,28 +48,60 @@ impl Source for Arc<Inbox> {
         Inbox::drain(self, into, max)
     }
 
-    fn translate(item: &Event, texts: &Bump) -> heartbus_event {
-        translate(item, texts)
+    fn wake(&self) {
+        Inbox::wake(self);
     }
 }
 
 pub(crate) struct Queue<S: Source> {
     source: S,
-    batch: Mutex<Batch<S::Item>>,
+    /// The source's, for the program: it may call select() on it.
+    fd: OwnedFd,
+    /// May outlive the queue: see [`handle::close`].
+    batch: Arc<Mutex<Batch<S::Item>>>,
     /// Nothing more will be pushed.
     ended: AtomicBool,
+    /// Nothing more is returned.
+    discarded: AtomicBool,
+    /// The next poll returns at once.
+    woken: AtomicBool,
 }
 
 /// What the events of the last poll point to.
 struct Batch<I> {
     items: VecDeque<I>,
     texts: Bump,
+    /// The thread that polled them.
+    of: Owner,
+}
+
+impl<I> Batch<I> {
+    fn new() -> Batch<I> {
+        Batch { items: VecDeque::new(), texts: Bump::new(), of: Owner::default() }
+    }
+}
+
+impl<I: Send> Remains for Mutex<Batch<I>> {
+    fn release(&self, thread: u64) {
+        let mut batch = lock(self);
+        if batch.of.is_or_is_gone(thread) {
+            // Not only emptied: nothing will be taken into its memory again.
+            *batch = Batch::new();
+        }
+    }
+
+    fn is_held(&self) -> bool {
+        !lock(self).items.is_empty()
+    }
 }
 
 impl<S: Source> Queue<S> {
-    pub(crate) fn new(source: S) -> Queue<S> {
-        let batch = Mutex::new(Batch { items: VecDeque::new(), texts: Bump::new() });
-        Queue { source, batch, ended: AtomicBool::new(false) }
+    /// # Errors
+    /// `Io` when no descriptor is left.
+    pub(crate) fn new(source: S) -> Result<Arc<Queue<S>>, Error> {
+        let fd = lower(source.as_fd()).map_err(cannot_wait)?;
+        let flag = AtomicBool::default;
+        Ok(Arc::new(Queue { source, fd, batch: Arc::new(Mutex::new(Batch::new())), ended: flag(), discarded: flag(), woken: flag() }))
     }
 
     pub(crate) fn source(&self) -> &S {
@@ -66,32 +109,28 @@ impl<S: Source> Queue<S> {
     }
 
     pub(crate) fn fd(&self) -> RawFd {
-        self.source.as_fd().as_raw_fd()
+        self.fd.as_raw_fd()
     }
 
-    /// Fills `events` from the front and returns how many. 0 after `timeout_ms`, or when a signal arrived. `forget` sees
-    /// the events of the batch before, whose memory goes now.
+    /// Fills `events` from the front and returns how many. 0 after `timeout_ms`, or when a signal arrived, or after a wake.
     ///
     /// # Errors
-    /// `Closed` when the queue has ended and is empty; `InvalidArgument` while another thread polls.
+    /// `Closed` when the queue has ended and is empty, or its handle is freed; `InvalidArgument` while another thread polls.
     pub(crate) fn poll(
         &self,
+        teller: &impl Teller<S::Item>,
         events: &mut [MaybeUninit<heartbus_event>],
         timeout_ms: i32,
-        forget: impl Fn(&S::Item),
     ) -> Result<usize, Error> {
         if events.is_empty() {
             return Err(invalid("capacity is 0"));
         }
-        let mut batch = match self.batch.try_lock() {
-            Ok(batch) => batch,
-            Err(TryLockError::Poisoned(batch)) => batch.into_inner(),
-            Err(TryLockError::WouldBlock) => return Err(invalid("Another thread is polling this handle")),
-        };
+        let mut batch = self.begin()?;
         let batch = &mut *batch;
-        batch.items.iter().for_each(forget);
+        batch.items.iter().for_each(|item| teller.forget(item));
         batch.items.clear();
         batch.texts.reset();
+        batch.of = Owner::me();
         let deadline = u64::try_from(timeout_ms).ok().map(|ms| Instant::now() + Duration::from_millis(ms));
         loop {
             // Before draining: what was pushed before the end is then found by this drain.
@@ -101,18 +140,32 @@ impl<S: Source> Queue<S> {
             if self.has_ended() {
                 self.make_readable();
             }
+            // Whoever frees the handle waits for the batch after that: it finds there what this poll returns.
+            if self.discarded.load(Ordering::Acquire) {
+                *batch = Batch::new();
+                return Err(handle::closed());
+            }
+            let woken = self.woken.swap(false, Ordering::AcqRel);
             if count > 0 {
-                for (target, item) in events.iter_mut().zip(&batch.items) {
-                    target.write(S::translate(item, &batch.texts));
-                }
+                teller.tell(&batch.items, &batch.texts, &mut events[..count]);
                 return Ok(count);
             }
             if ended {
                 return Err(Error::new(ErrorKind::Closed, "Stopped, and every event was taken"));
             }
-            if !self.wait(deadline)? {
+            if woken || !self.wait(deadline)? {
                 return Ok(0);
             }
+        }
+    }
+
+    fn begin(&self) -> Result<MutexGuard<'_, Batch<S::Item>>, Error> {
+        match self.batch.try_lock() {
+            Ok(batch) => Ok(batch),
+            Err(TryLockError::Poisoned(batch)) => Ok(batch.into_inner()),
+            // Held by who frees the handle, or by a poll that is about to end for that.
+            Err(TryLockError::WouldBlock) if self.discarded.load(Ordering::Acquire) => Ok(lock(&self.batch)),
+            Err(TryLockError::WouldBlock) => Err(invalid("Another thread is polling this handle")),
         }
     }
 
@@ -143,7 +196,31 @@ impl<S: Source> Queue<S> {
         match rustix::event::poll(&mut [PollFd::new(&fd, PollFlags::IN)], timeout.as_ref()) {
             Ok(_) => Ok(true),
             Err(Errno::INTR) => Ok(false),
-            Err(error) => Err(Error::new(ErrorKind::Io, format!("Cannot wait for events: {error}"))),
+            Err(error) => Err(cannot_wait(error.into())),
         }
     }
+}
+
+fn cannot_wait(error: io::Error) -> Error {
+    Error::new(ErrorKind::Io, format!("Cannot wait for events: {error}"))
+}
+
+impl<S: Source> Polled for Queue<S> {
+    fn wake(&self) {
+        self.woken.store(true, Ordering::Release);
+        self.source.wake();
+    }
+
+    fn discard(&self) {
+        self.discarded.store(true, Ordering::Release);
+        self.end();
+    }
+
+    fn remains(&self) -> Arc<dyn Remains> {
+        self.batch.clone()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

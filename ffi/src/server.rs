@@ -1,14 +1,21 @@
 //! A server for C.
 
-use crate::event::{heartbus_event, mask};
-use crate::handle::{self, Object};
-use crate::queue::Queue;
+use crate::event::{heartbus_event, mask, translate};
+use crate::handle::{self, Object, Place, Polled};
+use crate::process::make_room;
+use crate::queue::{Queue, Teller};
 use crate::raw::{bytes, invalid, out, out_if_wanted, out_slice, text};
 use crate::status::{guard, heartbus_status};
+use crate::user_data::OfNodes;
+use bumpalo::Bump;
 use heartbus_core::engine::Engine;
 use heartbus_core::error::{Error, ErrorKind};
+use heartbus_core::event::{Event, EventMask};
+use heartbus_core::hub::Host;
 use heartbus_core::inbox::Inbox;
+use std::collections::VecDeque;
 use std::ffi::{c_char, c_int};
+use std::mem::MaybeUninit;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +26,8 @@ pub struct heartbus_server {
 
 pub(crate) struct Server {
     pub(crate) engine: Engine,
-    queue: Queue<Arc<Inbox>>,
+    queue: Arc<Queue<Arc<Inbox>>>,
+    pub(crate) of_nodes: OfNodes,
     /// Held while stopping, so that a second caller returns only when the server has stopped.
     stopping: Mutex<()>,
 }
@@ -27,6 +35,19 @@ pub(crate) struct Server {
 impl Object for Server {
     type Opaque = heartbus_server;
     const NAME: &'static str = "server";
+
+    fn polled(&self) -> Option<Arc<dyn Polled>> {
+        Some(self.queue.clone())
+    }
+}
+
+impl Teller<Event> for Server {
+    fn tell(&self, items: &VecDeque<Event>, texts: &Bump, events: &mut [MaybeUninit<heartbus_event>]) {
+        let mut attached = self.of_nodes.lock();
+        for (target, item) in events.iter_mut().zip(items) {
+            target.write(heartbus_event { user_data: attached.of(item).0, ..translate(item, texts) });
+        }
+    }
 }
 
 impl Server {
@@ -37,6 +58,23 @@ impl Server {
             return Err(Error::new(ErrorKind::Closed, "The server is stopped"));
         }
         Ok(&self.engine)
+    }
+
+    /// # Errors
+    /// `InvalidArgument` when it does not: then nobody would learn when a node is gone, and what was attached to it is free.
+    pub(crate) fn check_tells_departures(&self) -> Result<(), Error> {
+        if self.queue.source().wants(EventMask::LEFT) {
+            return Ok(());
+        }
+        Err(invalid("user_data of nodes is given back by the events of HEARTBUS_ON_LEFT, which this server does not tell"))
+    }
+
+    fn subscribe(&self, kinds: EventMask) {
+        let mut attached = self.of_nodes.lock();
+        if !self.queue.source().wants(EventMask::LEFT) {
+            attached.forget_departed();
+        }
+        self.queue.source().subscribe(kinds);
     }
 
     fn stop(&self) {
@@ -76,10 +114,14 @@ pub unsafe extern "C" fn heartbus_server_start(
         let (config, server) = unsafe { (bytes("config", config, config_len)?, out("server", server)?) };
         let mask = mask(events).ok_or_else(|| invalid("events holds a bit that is no event"))?;
         let (config, limits) = crate::config::server(config)?;
+        make_room();
+        let place = Place::new();
+        let _within = place.within();
         let inbox = Inbox::new(limits)?;
         inbox.subscribe(mask);
-        let engine = Engine::start(&config, inbox.clone())?;
-        server.write(handle::open(Arc::new(Server { engine, queue: Queue::new(inbox), stopping: Mutex::default() })));
+        let queue = Queue::new(inbox.clone())?;
+        let engine = Engine::start(&config, inbox)?;
+        server.write(place.open(Arc::new(Server { engine, queue, of_nodes: OfNodes::default(), stopping: Mutex::default() })));
         Ok(())
     })
 }
@@ -108,7 +150,10 @@ pub unsafe extern "C" fn heartbus_server_stop(server: *mut heartbus_server) -> h
     })
 }
 
-/// Stops the server if it still runs, and ends its handle and everything that events point to. NULL is fine.
+/// Stops the server if it still runs, and ends its handle; events that were not taken are dropped. A poll of another thread ends with
+/// HEARTBUS_CLOSED at once. What events of this thread's last poll point to is gone; those of another thread's live on until that
+/// thread polls again or ends. To lose no event: heartbus_server_stop, join the thread that polls until HEARTBUS_CLOSED, free. The
+/// descriptor of heartbus_server_fd is closed, and its number soon another's: watch it no longer. NULL is fine.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn heartbus_server_free(server: *mut heartbus_server) -> heartbus_status {
     guard(|| {
@@ -150,17 +195,20 @@ pub unsafe extern "C" fn heartbus_server_fd(server: *const heartbus_server, fd: 
 pub unsafe extern "C" fn heartbus_server_subscribe(server: *mut heartbus_server, events: u32) -> heartbus_status {
     guard(|| {
         let object = handle::get::<Server>(server)?;
-        object.queue.source().subscribe(mask(events).ok_or_else(|| invalid("events holds a bit that is no event"))?);
+        let mask = mask(events).ok_or_else(|| invalid("events holds a bit that is no event"))?;
+        object.running()?;
+        object.subscribe(mask);
         Ok(())
     })
 }
 
 /// Takes up to `capacity` events into the caller's array and says how many in `count`. Waits for the first one for
 /// `timeout_ms` milliseconds: 0 does not wait, -1 (or less) waits without end. `count` is 0 when the time is over, or when a
-/// signal arrived while waiting. What the events point to is valid until the next poll of this server, or until it is freed.
+/// signal arrived while waiting, or after heartbus_wake. What the events point to is valid until the next poll of this server, or
+/// until this thread frees it.
 ///
-/// HEARTBUS_CLOSED when the server has stopped and every event was taken, HEARTBUS_INVALID_ARGUMENT when `capacity` is 0 or
-/// another thread is polling.
+/// HEARTBUS_CLOSED when the server has stopped and every event was taken, or when another thread has freed it,
+/// HEARTBUS_INVALID_ARGUMENT when `capacity` is 0 or another thread is polling.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn heartbus_server_poll(
     server: *mut heartbus_server,
@@ -170,10 +218,10 @@ pub unsafe extern "C" fn heartbus_server_poll(
     count: *mut usize,
 ) -> heartbus_status {
     guard(|| {
-        let object = handle::get::<Server>(server)?;
+        let object = handle::get_to_poll::<Server>(server)?;
         // SAFETY: the caller's array and the place for the number, as the first page asks.
         let (events, count) = unsafe { (out_slice("events", events, capacity)?, out("count", count)?) };
-        count.write(object.queue.poll(events, timeout_ms, |_| ())?);
+        count.write(object.queue.poll(&**object, events, timeout_ms)?);
         Ok(())
     })
 }

@@ -14,14 +14,25 @@ fn repository() -> PathBuf {
 fn generate(change: impl FnOnce(&mut Config)) -> String {
     let ffi = repository().join("ffi");
     let mut config = Config::from_file(ffi.join("cbindgen.toml")).expect("cbindgen.toml");
+    config.after_includes = Some(version_macros());
     change(&mut config);
     let mut builder = Builder::new().with_config(config);
-    for source in ["version", "status", "code", "event", "server", "nodes", "numbers", "clients", "log", "bus"] {
+    for source in ["version", "status", "code", "event", "server", "nodes", "numbers", "clients", "log", "bus", "user_data"] {
         builder = builder.with_src(ffi.join("src").join(source).with_extension("rs"));
     }
     let mut header = Vec::new();
     builder.generate().expect("a header").write(&mut header);
     String::from_utf8(header).expect("UTF-8")
+}
+
+/// What a program was compiled with, where heartbus_version() is what it runs with.
+fn version_macros() -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    let [major, minor, patch] = [env!("CARGO_PKG_VERSION_MAJOR"), env!("CARGO_PKG_VERSION_MINOR"), env!("CARGO_PKG_VERSION_PATCH")];
+    format!(
+        "\n// The version of this header; heartbus_version() is that of the library.\n#define HEARTBUS_VERSION_MAJOR {major}\n\
+        #define HEARTBUS_VERSION_MINOR {minor}\n#define HEARTBUS_VERSION_PATCH {patch}\n#define HEARTBUS_VERSION_STRING \"{version}\""
+    )
 }
 
 fn compare(name: &str, generated: &str) {
@@ -51,6 +62,7 @@ fn heartbus_ffi_h_is_the_same_without_what_php_cannot_read() {
         config.cpp_compat = false;
         config.include_guard = None;
         config.sys_includes.clear();
+        config.after_includes = None;
         config.header = Some("/* heartbus.h for PHP's FFI::cdef(), which knows the standard types and no preprocessor. */".into());
     });
     // Its #define is one that FFI::cdef() would not see; heartbus_abi_version() tells the number.

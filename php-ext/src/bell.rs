@@ -3,11 +3,13 @@
 //!
 //! Other loops watch it; the extension's own loop sleeps on it.
 
+use heartbus_core::descriptor::{lift, lower, raise_limit};
 use heartbus_core::error::{Error, ErrorKind};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 use std::cell::Cell;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::time::Instant;
 
@@ -23,9 +25,12 @@ pub struct Bell {
 
 impl Bell {
     pub fn new() -> Result<Bell, Error> {
-        let watched = epoll::create(CreateFlags::CLOEXEC).map_err(no_descriptor)?;
-        let clapper = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(no_descriptor)?;
-        let alarm = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK).map_err(no_descriptor)?;
+        // It may come before the engine that it rings for, whose descriptors will be many.
+        raise_limit();
+        let lifted = |opened: rustix::io::Result<OwnedFd>| opened.map_err(io::Error::from).and_then(lift).map_err(no_descriptor);
+        let watched = lifted(epoll::create(CreateFlags::CLOEXEC))?;
+        let clapper = lifted(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK))?;
+        let alarm = lifted(timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK))?;
         let bell = Bell { watched, clapper, rung: Cell::new(false), alarm, wakes_at: Cell::new(None) };
         bell.watch(bell.clapper.as_fd())?;
         bell.watch(bell.alarm.as_fd())?;
@@ -50,7 +55,7 @@ impl Bell {
     }
 
     pub fn watch(&self, fd: BorrowedFd) -> Result<(), Error> {
-        epoll::add(&self.watched, fd, EventData::new_u64(0), EventFlags::IN).map_err(no_descriptor)
+        epoll::add(&self.watched, fd, EventData::new_u64(0), EventFlags::IN).map_err(|error| no_descriptor(error.into()))
     }
 
     pub fn unwatch(&self, fd: BorrowedFd) {
@@ -76,12 +81,12 @@ impl Bell {
         self.watched.as_raw_fd()
     }
 
-    /// Another descriptor of the same, for a PHP stream to own.
+    /// Another descriptor of the same, for a PHP stream to own: one that select() knows.
     pub fn duplicate(&self) -> Result<RawFd, Error> {
-        rustix::io::fcntl_dupfd_cloexec(&self.watched, 0).map(IntoRawFd::into_raw_fd).map_err(no_descriptor)
+        lower(&self.watched).map(IntoRawFd::into_raw_fd).map_err(no_descriptor)
     }
 }
 
-fn no_descriptor(error: rustix::io::Errno) -> Error {
+fn no_descriptor(error: io::Error) -> Error {
     Error::new(ErrorKind::Io, format!("Cannot wait for events: {error}"))
 }

@@ -479,6 +479,7 @@ impl Line {
         if let Some(fd) = self.bus.borrow().as_fd() {
             host.unwatch(fd);
             if let Err(error) = host.watch(fd) {
+                crate::config::settle_log();
                 tracing::warn!(%error, "Answers are seen late");
             }
         }

@@ -163,8 +163,6 @@ fn read_server(host: &str, port: i64, keys: &Keys) -> Checked<Server> {
         max_connections: size(max_connections),
         max_connections_per_ip: at_least("max_connections_per_ip", 0)?.unwrap_or(defaults.max_connections_per_ip),
         max_nodes_per_connection: at_least("max_nodes_per_connection", 1)?.unwrap_or(defaults.max_nodes_per_connection),
-        max_metadata_bytes_per_connection: at_least("max_metadata_bytes_per_connection", 1)?
-            .unwrap_or(defaults.max_metadata_bytes_per_connection),
         max_nodes: at_least("max_nodes", 1)?.unwrap_or(defaults.max_nodes),
         max_frame_bytes: keys.integer("max_frame_bytes", 1)?.map_or(defaults.max_frame_bytes, |n| u32::try_from(n).unwrap_or(u32::MAX)),
         outbox_bytes: at_least("outbox_bytes", 1)?.unwrap_or(defaults.outbox_bytes),
@@ -244,6 +242,18 @@ pub fn client(config: &ZendHashTable) -> Outcome<Client> {
     let keys = Keys(config);
     let read = || Ok(Client { event_loop: keys.event_loop()?, log: keys.log()? });
     read().map_err(thrown)
+}
+
+/// The part that says where its messages go; what is wrong in it is left out.
+pub fn log(config: &ZendHashTable) -> log::Settings {
+    Keys(config).log().unwrap_or_default()
+}
+
+/// Where no configuration has said anything about the log, php.ini does.
+pub fn settle_log() {
+    if log::is_untouched() {
+        let _ = log(&ZendHashTable::new()).apply();
+    }
 }
 
 /// What the engine is told of a client. May run PHP code: metadata may hold objects that encode themselves.
@@ -412,7 +422,8 @@ impl<'a> Keys<'a> {
         // php.ini says where the log begins; then it stays where the last configuration put it.
         if log::is_untouched() {
             settings.to_logger = settings.to_logger.map_or_else(|| ini_choice("log", &TARGETS), |target| Ok(Some(target)))?;
-            settings.level = settings.level.map_or_else(|| ini_choice("log_level", &levels), |level| Ok(Some(level)))?;
+            let of_ini = || info::log_level().map(|text| pick("heartbus.log_level", Some(&text), &levels)).transpose();
+            settings.level = settings.level.map_or_else(of_ini, |level| Ok(Some(level)))?;
             settings.file = settings.file.or_else(|| info::setting("log_file"));
         }
         Ok(settings)

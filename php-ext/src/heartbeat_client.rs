@@ -9,6 +9,7 @@ use crate::declare::Declare;
 use crate::exception;
 use crate::heartbeat_server::{get_event_stream, poll};
 use crate::host::{Host, Source, Watcher};
+use crate::moments;
 use crate::php::{self, Call, Callable, Native, Outcome, bytes, json_decode, map, object, text, value};
 use crate::workerman::{HostClosures, Workerman};
 use ext_php_rs::builders::ClassBuilder;
@@ -16,6 +17,7 @@ use ext_php_rs::error::Result;
 use ext_php_rs::ffi::{zend_class_entry, zend_object_handlers, zend_string};
 use ext_php_rs::types::{ZendHashTable, Zval};
 use heartbus_core::config::InboxLimits;
+use heartbus_core::descriptor::raise_limit;
 use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::event::{ClientEvent, Event, EventMask};
 use heartbus_core::inbox::Inbox;
@@ -62,9 +64,12 @@ pub struct Client {
     is_closed: Cell<bool>,
     /// `connect()` was called meanwhile: to do when it turns out that the engine's client does not come back.
     wants_again: Cell<bool>,
+    has_settled_log: Cell<bool>,
     engine: RefCell<Option<Rc<Engine>>>,
     /// Of the engine's clients before this one: `connect()` after `disconnect()` makes another.
     before: RefCell<ClientStats>,
+    /// How far the wall clock was ahead of the monotonic one when they were taken.
+    ahead_before: Cell<f64>,
     /// Which nodes it carries besides its first, with their metadata, until they are removed or told as lost: before there is an
     /// engine's client, and for the next one.
     nodes: RefCell<BTreeMap<String, String>>,
@@ -136,8 +141,10 @@ fn construct(call: &mut Call) -> Outcome {
         is_finished: Cell::new(false),
         is_closed: Cell::new(false),
         wants_again: Cell::new(false),
+        has_settled_log: Cell::new(false),
         engine: RefCell::default(),
         before: RefCell::default(),
+        ahead_before: Cell::default(),
         nodes: RefCell::default(),
     };
     // SAFETY: an object of our class.
@@ -304,6 +311,7 @@ fn get_stats(call: &mut Call) -> Outcome {
         ("nodes", value(stats.nodes as i64)),
         ("reads_paused", value(stats.reads_paused as i64)),
         ("frames_refused", value(stats.frames_refused as i64)),
+        ("bytes_waiting", value(stats.bytes_waiting as i64)),
     ]);
     Ok(())
 }
@@ -368,6 +376,8 @@ pub fn start(host: &Host, object: &Zval) -> Outcome {
     let node_id = stats.node_id.as_ref().map(|id| id.to_string());
     let settings = config::client(client.settings())?;
     let config = config::client_engine(&client.host, client.port, client.settings(), node_id)?;
+    raise_limit();
+    client.has_settled_log.set(true);
     settings.log.apply().and_then(|()| host.watch_log()).map_err(|error| exception::raise(&error))?;
     let fleet = host.fleet()?;
     let engine = fleet.clients.connect(config).map_err(|error| exception::raise(&error))?;
@@ -378,6 +388,7 @@ pub fn start(host: &Host, object: &Zval) -> Outcome {
     }
     fleet.members.borrow_mut().insert(engine.id(), object.shallow_clone());
     *client.before.borrow_mut() = stats;
+    client.ahead_before.set(moments::ahead());
     *client.engine.borrow_mut() = Some(Rc::new(engine));
     client.is_finished.set(false);
     client.is_closed.set(false);
@@ -395,6 +406,14 @@ impl Client {
         self.config.array().expect("PHP checked that it is an array")
     }
 
+    /// Before there is something to say: the client's settings of the log hold from its first word on. A wrong one is told by
+    /// `connect()`.
+    fn settle_log(&self) {
+        if !self.has_settled_log.replace(true) {
+            let _ = config::log(self.settings()).apply();
+        }
+    }
+
     /// Connected, connecting, or between two attempts.
     fn is_live(&self) -> bool {
         !self.is_finished.get() && self.engine.borrow().as_ref().is_some_and(|engine| engine.is_own_process())
@@ -410,7 +429,7 @@ impl Client {
             messages_received: stats.messages_received + before.messages_received,
             reads_paused: stats.reads_paused + before.reads_paused,
             frames_refused: stats.frames_refused + before.frames_refused,
-            connected_at: stats.connected_at.or(before.connected_at),
+            connected_at: stats.connected_at.or_else(|| Some(before.connected_at? - self.ahead_before.get() + moments::ahead())),
             ..stats
         }
     }
@@ -418,7 +437,7 @@ impl Client {
     fn command(&self, verb: &str, command: impl FnOnce(&Engine) -> std::result::Result<(), Error>) -> Outcome<bool> {
         let engine = self.engine.borrow().clone();
         let Some(engine) = engine else {
-            crate::log::install();
+            self.settle_log();
             tracing::error!("Cannot {verb}: Not connected to server");
             return Ok(false);
         };
@@ -447,7 +466,7 @@ impl Client {
             // It waits for the next `connect()`.
             Err(ErrorKind::Closed) if self.nodes.borrow().len() + 1 < config::client_nodes(self.settings())? => {}
             Err(ErrorKind::Closed | ErrorKind::Limit) => {
-                crate::log::install();
+                self.settle_log();
                 tracing::error!("Cannot add node: The client has as many nodes as it may");
                 return Ok(false);
             }
@@ -490,7 +509,7 @@ impl Client {
             ClientEvent::Connect => self.call(Kind::Connect, || []),
             ClientEvent::Register { node_id, channel_id } => self.call(Kind::Register, || [text(&*node_id), value(i64::from(channel_id))]),
             ClientEvent::Heartbeat { .. } => self.call(Kind::Heartbeat, || []),
-            ClientEvent::Data { payload, channel_id } => self.call(Kind::Data, || [text(payload), value(channel_id)]),
+            ClientEvent::Data { payload, channel_id, node_id: _ } => self.call(Kind::Data, || [text(payload), value(channel_id)]),
             ClientEvent::Pong => self.call(Kind::Pong, || []),
             ClientEvent::ServerError { raw, .. } => self.call(Kind::ServerError, || {
                 let decoded = json_decode(&raw);

@@ -65,13 +65,15 @@ enum Kind {
     Replaced,
     Disconnected,
     Close,
+    BufferFull,
+    BufferDrain,
     Start,
     Stop,
 }
 use Kind::*;
 
 /// The kinds by name, in the order of the enum, and what the inbox must be asked for.
-const KINDS: [(&str, Kind, EventMask); 12] = [
+const KINDS: [(&str, Kind, EventMask); 14] = [
     ("connect", Connect, EventMask::CONNECT),
     ("register", Register, EventMask::REGISTER),
     ("heartbeat", Heartbeat, EventMask::HEARTBEAT),
@@ -82,6 +84,8 @@ const KINDS: [(&str, Kind, EventMask); 12] = [
     ("replaced", Replaced, EventMask::LEFT),
     ("disconnected", Disconnected, EventMask::LEFT),
     ("close", Close, EventMask::CLOSE),
+    ("buffer.full", BufferFull, EventMask::BUFFER),
+    ("buffer.drain", BufferDrain, EventMask::BUFFER),
     ("start", Start, EventMask::NONE),
     ("stop", Stop, EventMask::NONE),
 ];

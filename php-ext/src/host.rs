@@ -21,7 +21,7 @@ use crate::workerman::Workerman;
 use ext_php_rs::types::Zval;
 use heartbus_core::error::{Error, ErrorKind};
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -87,6 +87,8 @@ pub struct Host {
     pumps: Cell<u32>,
     /// Called once each, by our own loop: the times and numbers, and the closures.
     alarms: RefCell<BTreeMap<(Instant, i64), Zval>>,
+    /// The times of the numbers.
+    alarm_times: RefCell<HashMap<i64, Instant>>,
     last_alarm: Cell<i64>,
     /// The descriptor of the log that the bell watches.
     watched_log: Cell<RawFd>,
@@ -133,6 +135,7 @@ impl Host {
             is_interrupted: Cell::new(false),
             pumps: Cell::new(0),
             alarms: RefCell::default(),
+            alarm_times: RefCell::default(),
             last_alarm: Cell::new(0),
             watched_log: Cell::new(-1),
             inherited: RefCell::new(inherited),
@@ -143,6 +146,13 @@ impl Host {
     pub fn shut_down() {
         crate::bus::end_request();
         heartbus_core::log::tell_left_out(true);
+        // SAFETY: PHP's thread.
+        unsafe { shim::heartbus_end_own_time_limit() };
+        Host::end();
+        crate::log::end_request();
+    }
+
+    fn end() {
         let Some(host) = HOST.with_borrow_mut(Option::take) else { return };
         host.signals.take();
         // Said explicitly and not left to drop: a fatal error may have jumped over frames that share these. Clients go
@@ -402,7 +412,13 @@ impl Host {
 
     fn tell_all(&self) -> Outcome<usize> {
         let visits = self.visits.get();
+        crate::log::follow_application();
+        // SAFETY: PHP's thread.
+        unsafe { shim::heartbus_own_time_limit() };
         self.hand_over_log()?;
+        if visits != self.visits.get() {
+            return Ok(0);
+        }
         let mut ran = 0;
         let mut is_quiet = true;
         for server in self.running_servers() {
@@ -447,14 +463,25 @@ impl Host {
         Ok(())
     }
 
-    /// What waits for PHP's logger. That may be one of the user's own, and throw.
+    /// What waits for PHP's logger by now, as much as a turn has time for: what it causes itself has the next turn. It may be one
+    /// of the user's own, and throw or suspend.
     fn hand_over_log(&self) -> Outcome {
-        while let Some(entry) = crate::log::next_waiting() {
-            let servers = self.running_servers();
-            // Where workers run the callbacks, their logger is meant.
-            let left = servers.iter().try_fold(server_log::line_of(entry), |line, server| server.take_log(line, self));
-            if let Some(line) = left {
-                server_log::tell(&line)?;
+        crate::log::forget_handing_over();
+        let waiting = crate::log::waiting().min(BATCH);
+        if waiting == 0 {
+            return Ok(());
+        }
+        let (visits, until) = (self.visits.get(), Instant::now() + BATCH_TIME);
+        for _ in 0..waiting {
+            crate::log::hand_over(|entry| {
+                let servers = self.running_servers();
+                // Where workers run the callbacks, their logger is meant.
+                let left = servers.iter().try_fold(server_log::line_of(entry), |line, server| server.take_log(line, self));
+                left.map_or(Ok(()), |line| server_log::tell(&line))
+            })?;
+            self.check_process()?;
+            if visits != self.visits.get() || Instant::now() >= until {
+                break;
             }
         }
         Ok(())
@@ -550,23 +577,23 @@ impl Host {
     pub fn alarm(&self, after: Duration, closure: Zval) -> i64 {
         let number = self.last_alarm.get() + 1;
         self.last_alarm.set(number);
-        self.alarms.borrow_mut().insert((Instant::now() + after, number), closure);
+        let at = Instant::now() + after;
+        self.alarms.borrow_mut().insert((at, number), closure);
+        self.alarm_times.borrow_mut().insert(number, at);
         self.set_alarm();
         number
     }
 
     pub fn cancel_alarm(&self, number: i64) {
-        let closure = {
-            let mut alarms = self.alarms.borrow_mut();
-            let place = alarms.keys().find(|(_, other)| *other == number).copied();
-            place.and_then(|place| alarms.remove(&place))
-        };
+        let at = self.alarm_times.borrow_mut().remove(&number);
+        let closure = at.and_then(|at| self.alarms.borrow_mut().remove(&(at, number)));
         drop(closure);
     }
 
     fn take_alarm(&self, now: Instant) -> Option<Zval> {
         let mut alarms = self.alarms.borrow_mut();
         let first = alarms.first_entry().filter(|entry| entry.key().0 <= now)?;
+        self.alarm_times.borrow_mut().remove(&first.key().1);
         Some(first.remove())
     }
 
@@ -594,6 +621,7 @@ impl Host {
     fn turn(&self, is_done: &dyn Fn() -> bool) -> Outcome {
         self.adopt_waiting()?;
         loop {
+            self.hear_signals()?;
             let ran = self.pump()? + self.tick()?;
             if self.obey_signals() {
                 continue;
@@ -606,6 +634,16 @@ impl Host {
             }
             self.check_process()?;
         }
+    }
+
+    /// Runs the application's own handlers of signals that came: there is no other loop here that would.
+    fn hear_signals(&self) -> Outcome {
+        if self.is_looping() {
+            // SAFETY: no borrow is held: handlers of the user's run here.
+            unsafe { shim::heartbus_dispatch_signals() };
+            pending_exception()?;
+        }
+        Ok(())
     }
 
     /// True when a stop signal came; every server begins to stop then.
@@ -631,6 +669,7 @@ impl Host {
     pub fn drive(&self, deadline: Option<Instant>, is_done: &mut dyn FnMut() -> bool) -> Outcome {
         self.adopt_waiting()?;
         while !is_done() {
+            self.hear_signals()?;
             let ran = self.pump()? + self.tick()?;
             if self.obey_signals() {
                 continue;
@@ -665,8 +704,8 @@ impl Host {
             i64::try_from(left).unwrap_or(i64::MAX)
         });
         let fd = self.bell.get().map_or(-1, Bell::fd);
-        // SAFETY: the descriptor is open, or there is none.
-        let woken = unsafe { shim::heartbus_wait(fd, nanoseconds) };
+        // SAFETY: the descriptor is open, or there is none. No borrow is held: handlers of the user's may run.
+        let woken = unsafe { shim::heartbus_wait(fd, nanoseconds, self.is_looping()) };
         if woken < 0 {
             // SAFETY: no borrow is held: handlers of the user's run here.
             unsafe { shim::heartbus_run_interrupts() };

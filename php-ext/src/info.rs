@@ -35,11 +35,20 @@ pub fn unregister(kind: i32, number: i32) {
 
 /// What php.ini, `-d` or `ini_set()` say of `heartbus.<key>`; none when that is empty.
 pub fn setting(key: &str) -> Option<String> {
+    given(key).filter(|text| !text.is_empty())
+}
+
+/// The same of `heartbus.log_level`: its `off` without quotes is an empty text, as PHP reads it.
+pub fn log_level() -> Option<String> {
+    given("log_level").map(|text| if text.is_empty() { "off".into() } else { text })
+}
+
+fn given(key: &str) -> Option<String> {
     let name = format!("heartbus.{key}");
     // SAFETY: on PHP's thread; the text is PHP's until somebody sets it anew, and copied before.
     let text = unsafe {
         let text = shim::heartbus_ini(name.as_ptr().cast(), name.len());
         if text.is_null() { return None } else { CStr::from_ptr(text) }
     };
-    Some(text.to_string_lossy().into_owned()).filter(|text| !text.is_empty())
+    Some(text.to_string_lossy().into_owned())
 }

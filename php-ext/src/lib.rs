@@ -22,6 +22,7 @@ mod live;
 mod log;
 mod measures;
 mod message;
+mod moments;
 mod node;
 mod php;
 mod shim;
@@ -47,10 +48,14 @@ pub fn get_module(module: ModuleBuilder) -> ModuleBuilder {
 
 extern "C" fn in_forked_child() {
     process::keep_id();
+    log::after_fork();
 }
 
 extern "C" fn start_module(kind: i32, number: i32) -> i32 {
     process::keep_id();
+    log::begin_process();
+    // The usual one writes to number 2, whatever that is by now.
+    std::panic::set_hook(Box::new(|fault| tracing::error!("A fault in Heartbus: {fault}")));
     // SAFETY: a process-wide registration, and this runs once per process.
     unsafe { shim::heartbus_watch_forks(in_forked_child) };
     info::register(kind, number);

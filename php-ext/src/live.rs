@@ -10,6 +10,7 @@ use crate::bus::Bus;
 use crate::classes::{channel, channel_scheduler, heartbeat_monitor, node_manager};
 use crate::exception;
 use crate::heartbeat_server::Server;
+use crate::moments;
 use crate::node;
 use crate::php::{self, Outcome, Thrown, map, text, value};
 use ext_php_rs::ffi::{std_object_handlers, zend_object, zend_object_handlers, zend_object_std_dtor};
@@ -92,11 +93,14 @@ thread_local! {
     static BONDS: RefCell<NumberMap<usize, Bond>> = RefCell::default();
 }
 
-/// PHP's own, except that we hear of the object's end. They also tell such an object from an ordinary one.
-fn handlers() -> &'static zend_object_handlers {
-    static HANDLERS: OnceLock<zend_object_handlers> = OnceLock::new();
+/// An object's own, except that we hear of its end. They also tell such an object from an ordinary one. The first are those of
+/// objects with moments.
+fn handlers() -> &'static [zend_object_handlers; 2] {
+    static HANDLERS: OnceLock<[zend_object_handlers; 2]> = OnceLock::new();
     // SAFETY: PHP's standard handlers are a constant.
-    HANDLERS.get_or_init(|| zend_object_handlers { free_obj: Some(free), ..unsafe { std_object_handlers } })
+    HANDLERS.get_or_init(|| {
+        [*moments::handlers(), unsafe { std_object_handlers }].map(|own| zend_object_handlers { free_obj: Some(free), ..own })
+    })
 }
 
 fn bind(object: &Zval, server: &Weak<Server>, subject: Subject) -> Outcome<*mut zend_object> {
@@ -105,8 +109,9 @@ fn bind(object: &Zval, server: &Weak<Server>, subject: Subject) -> Outcome<*mut 
 
 fn tie(object: &Zval, bond: Bond) -> Outcome<*mut zend_object> {
     let object = object.object().map(|object| ptr::from_ref(object).cast_mut()).ok_or(Thrown)?;
-    // SAFETY: a new object of a class with standard handlers.
-    unsafe { (*object).handlers = handlers() };
+    let [aging, standard] = handlers();
+    // SAFETY: a new object, with the handlers that its class gives it.
+    unsafe { (*object).handlers = if ptr::eq((*object).handlers, moments::handlers()) { aging } else { standard } };
     BONDS.with_borrow_mut(|bonds| bonds.insert(object as usize, bond));
     Ok(object)
 }
@@ -133,7 +138,7 @@ unsafe extern "C" fn free(object: *mut zend_object) {
 
 fn bond<T>(object: *mut zend_object, read: impl FnOnce(&Bond) -> Option<T>) -> Option<T> {
     // SAFETY: callers pass live objects.
-    if !ptr::eq(unsafe { (*object).handlers }, handlers()) {
+    if !handlers().iter().any(|ours| ptr::eq(unsafe { (*object).handlers }, ours)) {
         return None;
     }
     BONDS.with_borrow(|bonds| bonds.get(&(object as usize)).and_then(read))

@@ -1,23 +1,25 @@
-//! Where the engine's log messages go: one line each, in the format of the PHP library's logger, to stderr or a file; or to
-//! that logger itself, which is PHP's and gets them on PHP's thread.
+//! What becomes of the engine's log messages: one line each, in the format of the PHP library's logger, to stderr or a file; or
+//! handed to that logger itself, which is PHP's and gets them on PHP's thread.
 //!
-//! Lines are written with one system call and without a lock: a process forked off in the middle of one cannot hang. What
-//! waits for the logger is behind a lock, of which a forked child keeps away.
+//! Owns the settings and what waits for the logger, which is behind a lock, of which a forked child keeps away. Where lines go is
+//! [`target`]'s.
+
+mod target;
+mod zone;
 
 use crate::shim;
-use heartbus_core::error::{Error, ErrorKind};
+use heartbus_core::error::Error;
 use heartbus_core::log::{LogQueue, Record, records};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags, open};
-use std::os::fd::{BorrowedFd, IntoRawFd};
+use std::cell::Cell;
+use std::os::fd::BorrowedFd;
 use std::ptr;
 use std::sync::Once;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, Ordering};
 use tracing::level_filters::LevelFilter;
 use tracing::span::{self, Attributes, Id};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-const STDERR: i32 = 2;
+pub use target::{after_fork, end_request, reopen};
 
 /// Names of `log_level`, in ascending order. A place in this list is a level.
 pub const LEVELS: [&str; 5] = ["debug", "info", "warning", "error", "off"];
@@ -26,10 +28,23 @@ const FILTERS: [LevelFilter; 5] = [LevelFilter::DEBUG, LevelFilter::INFO, LevelF
 const UNSET: u8 = u8::MAX;
 
 static LEVEL: AtomicU8 = AtomicU8::new(UNSET);
-static TARGET: AtomicI32 = AtomicI32::new(STDERR);
-/// Messages that found the target full.
-static LOST: AtomicU64 = AtomicU64::new(0);
 static TOUCHED: AtomicBool = AtomicBool::new(false);
+
+thread_local! {
+    static IS_PHP: Cell<bool> = const { Cell::new(false) };
+    /// PHP's logger has a message in its hands.
+    static IS_HANDING_OVER: Cell<bool> = const { Cell::new(false) };
+}
+
+/// As the process starts, on the thread that runs PHP, in all processes that are forked off it as well.
+pub fn begin_process() {
+    IS_PHP.set(true);
+    target::remember_stderr();
+}
+
+fn on_php_thread() -> bool {
+    IS_PHP.get()
+}
 
 /// What a configuration says about the log. The log is the process's: the last server or client that starts decides.
 #[derive(Clone, Default)]
@@ -44,12 +59,9 @@ impl Settings {
         if let Some(level) = self.level {
             LEVEL.store(level, Ordering::Relaxed);
         }
-        if let Some(file) = &self.file {
-            let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC;
-            let opened = open(file.as_str(), flags, Mode::from_raw_mode(0o644));
-            let opened = opened.map_err(|error| Error::new(ErrorKind::Config, format!("Cannot open log_file {file}: {error}")))?;
-            // The old descriptor stays open: another thread may be writing to it.
-            TARGET.store(opened.into_raw_fd(), Ordering::Relaxed);
+        match &self.file {
+            Some(file) => target::choose(file)?,
+            None => target::settle(),
         }
         TOUCHED.store(true, Ordering::Relaxed);
         if let Some(to_logger) = self.to_logger {
@@ -70,8 +82,17 @@ pub fn is_untouched() -> bool {
     !TOUCHED.load(Ordering::Relaxed)
 }
 
+/// What the application has changed since: its time zone, and what it has as stderr. To be called now and then on PHP's thread.
+pub fn follow_application() {
+    if TOUCHED.load(Ordering::Relaxed) {
+        zone::follow();
+        target::settle();
+    }
+}
+
 /// Makes the messages of this process arrive somewhere.
-pub fn install() {
+fn install() {
+    zone::follow();
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
         // Fails only when there is one already.
@@ -87,28 +108,15 @@ fn write_line(record: &Record) {
         Level::INFO => "INFO",
         _ => "DEBUG",
     };
-    let time = chrono::DateTime::<chrono::Local>::from(*time).format("%Y-%m-%d %H:%M:%S");
-    let mut text = format!("[{time}] [{name}] {message}");
+    let stamp = format!("[{}]", zone::written(*time));
+    let mut line = format!("{stamp} [{name}] {message}");
     if !context.is_empty() {
-        text.push_str(" {");
-        text.push_str(context);
-        text.push('}');
+        line.push_str(" {");
+        line.push_str(context);
+        line.push('}');
     }
-    text.push('\n');
-    // SAFETY: descriptors of the log are never closed; that of stderr is the process's own.
-    let target = unsafe { BorrowedFd::borrow_raw(TARGET.load(Ordering::Relaxed)) };
-    // Nobody waits for whoever should read this: the engine's threads write here.
-    let mut wants = [PollFd::new(&target, PollFlags::OUT)];
-    if !poll(&mut wants, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0) {
-        LOST.fetch_add(1, Ordering::Relaxed);
-        return;
-    }
-    let lost = LOST.swap(0, Ordering::Relaxed);
-    if lost > 0 {
-        text = format!("[{time}] [WARNING] {lost} log messages were lost: nobody read them\n{text}");
-    }
-    // A log that cannot be written has nobody to tell.
-    let _ = rustix::io::write(target, text.as_bytes());
+    line.push('\n');
+    target::write(&line, &stamp);
 }
 
 /// Messages that may wait for PHP; beyond, the oldest are dropped and counted.
@@ -144,9 +152,24 @@ pub fn waiting_fd() -> Option<BorrowedFd<'static>> {
     Sink::current().map(|sink| sink.queue.as_fd())
 }
 
-/// The next message for PHP's logger.
-pub fn next_waiting() -> Option<Record> {
-    Sink::current()?.queue.pop()
+/// Messages that wait for PHP's logger.
+pub fn waiting() -> usize {
+    Sink::current().map_or(0, |sink| sink.queue.len())
+}
+
+/// Hands the next message to PHP's logger, if there is one. What PHP's thread has to say meanwhile is written as a line: a logger that
+/// sends its lines through the client or the server would otherwise be told of its own troubles without end.
+pub fn hand_over<E>(to_logger: impl FnOnce(Record) -> Result<(), E>) -> Result<(), E> {
+    let Some(record) = Sink::current().and_then(|sink| sink.queue.pop()) else { return Ok(()) };
+    IS_HANDING_OVER.set(true);
+    let done = to_logger(record);
+    IS_HANDING_OVER.set(false);
+    done
+}
+
+/// A logger that suspended its Fiber, or ended the script, is not waited for.
+pub fn forget_handing_over() {
+    IS_HANDING_OVER.set(false);
 }
 
 /// PHP's logger is gone, or wanted no more: what waits for it is written as if it had never been.
@@ -173,7 +196,7 @@ impl Subscriber for Log {
 
     fn event(&self, event: &Event<'_>) {
         for record in records(event) {
-            match Sink::current() {
+            match Sink::current().filter(|_| !IS_HANDING_OVER.get()) {
                 Some(sink) => sink.queue.push(record),
                 None => write_line(&record),
             }

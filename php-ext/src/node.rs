@@ -7,6 +7,7 @@ use crate::config;
 use crate::declare::Declare;
 use crate::exception;
 use crate::live;
+use crate::moments;
 use crate::php::{self, Call, Outcome, Thrown, map, string, text, value};
 use crate::shim;
 use crate::slots::{Property, Type};
@@ -32,6 +33,9 @@ const ID: Property = Property::new(7, "id");
 const IP: Property = Property::new(8, "ip");
 const PORT: Property = Property::new(9, "port");
 const CONNECTION_ID: Property = Property::new(10, "connectionId");
+const BYTES_WAITING: Property = Property::new(11, "bytesWaiting");
+
+const TIMES: [Property; 3] = [LAST_HEARTBEAT_TIME, CREATED_AT, LAST_MESSAGE_TIME];
 
 const ONLINE: &str = "online";
 const OFFLINE: &str = "offline";
@@ -64,6 +68,8 @@ pub fn register() -> Result<()> {
             IP.declare(class, Type::String, true, None);
             PORT.declare(class, Type::Int, true, None);
             CONNECTION_ID.declare(class, Type::Int, true, None);
+            BYTES_WAITING.declare(class, Type::Int, false, Some(value(0i64)));
+            moments::keep(class);
             CLASS.store(class, Ordering::Relaxed);
         })
         .register()
@@ -100,7 +106,6 @@ pub fn create(info: &NodeInfo) -> Outcome<Zval> {
     unsafe { shim::object_init_ex(&raw mut node, CLASS.load(Ordering::Relaxed)) };
     let object = node.object_mut().map(ptr::from_mut).ok_or(Thrown)?;
     refresh(object, info, true);
-    CREATED_AT.fill(object, value(info.created_at));
     ID.fill(object, text(&*info.id));
     IP.fill(object, ip(info));
     PORT.fill(object, value(i64::from(info.peer.port())));
@@ -110,16 +115,40 @@ pub fn create(info: &NodeInfo) -> Outcome<Zval> {
 
 /// Brings a copy of the engine's record up to date.
 pub fn refresh(object: *mut zend_object, info: &NodeInfo, with_metadata: bool) {
-    LAST_HEARTBEAT_TIME.fill(object, value(info.last_heartbeat));
+    // The engine tells its moments by the wall clock as it is now: when that was set, they are others.
+    let ahead = moments::ahead();
+    if !CREATED_AT.peek(object).is_some_and(|shown| (shown - info.created_at).abs() < 0.1) {
+        show(object, CREATED_AT, info.created_at, ahead);
+    }
+    show(object, LAST_HEARTBEAT_TIME, info.last_heartbeat, ahead);
     HEARTBEAT_COUNT.fill(object, value(info.heartbeat_count as i64));
     if !STATUS.holds(object, status(info)) {
         STATUS.fill(object, text(status(info)));
     }
     TOTAL_MESSAGES.fill(object, value(info.total_messages as i64));
+    BYTES_WAITING.fill(object, value(info.bytes_waiting as i64));
     LAST_MESSAGE_TIME.fill(object, value(if info.last_message > 0.0 { info.last_message } else { info.created_at }));
+    show(object, LAST_MESSAGE_TIME, if info.last_message > 0.0 { info.last_message } else { info.created_at }, ahead);
     if with_metadata {
         METADATA.fill(object, metadata(&info.metadata));
     }
+}
+
+/// Sets one of the three times.
+fn show(node: *mut zend_object, time: Property, moment: f64, ahead: f64) {
+    moments::note(node, place(time), moment, ahead);
+    time.fill(node, value(moment));
+}
+
+/// Sets one of the three times to now, as PHP code would write it.
+fn touch(node: *mut zend_object, time: Property) -> Outcome {
+    let now = microtime();
+    moments::note(node, place(time), now, moments::ahead());
+    time.write(node, value(now))
+}
+
+fn place(time: Property) -> usize {
+    TIMES.iter().position(|other| other.is_same(time)).unwrap_or_default()
 }
 
 /// `toArray()` of the engine's record, without an object.
@@ -173,8 +202,8 @@ fn construct(call: &mut Call) -> Outcome {
     IP.fill(this, string(ip));
     PORT.fill(this, value(port));
     CONNECTION_ID.fill(this, value(connection_id));
-    for time in [LAST_HEARTBEAT_TIME, CREATED_AT, LAST_MESSAGE_TIME] {
-        time.fill(this, value(microtime()));
+    for time in TIMES {
+        show(this, time, microtime(), moments::ahead());
     }
     Ok(())
 }
@@ -182,7 +211,7 @@ fn construct(call: &mut Call) -> Outcome {
 fn update_heartbeat(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
-    LAST_HEARTBEAT_TIME.write(this, value(microtime()))?;
+    touch(this, LAST_HEARTBEAT_TIME)?;
     HEARTBEAT_COUNT.write(this, value(HEARTBEAT_COUNT.int(this)? + 1))?;
     STATUS.write(this, text(ONLINE))
 }
@@ -190,7 +219,7 @@ fn update_heartbeat(call: &mut Call) -> Outcome {
 fn update_message(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
-    LAST_MESSAGE_TIME.write(this, value(microtime()))?;
+    touch(this, LAST_MESSAGE_TIME)?;
     TOTAL_MESSAGES.write(this, value(TOTAL_MESSAGES.int(this)? + 1))
 }
 
@@ -311,7 +340,8 @@ fn get_summary(call: &mut Call) -> Outcome {
 }
 
 fn since(node: *mut zend_object, time: Property) -> Outcome<f64> {
-    Ok(microtime() - time.float(node)?)
+    let shown = time.float(node)?;
+    Ok(moments::since(node, place(time), shown))
 }
 
 fn string_bytes(value: &Zval) -> &[u8] {

@@ -5,6 +5,7 @@
 #include "php.h"
 #include "php_ini.h"
 #include "SAPI.h"
+#include "ext/date/php_date.h"
 #include "ext/json/php_json.h"
 #include "ext/spl/spl_exceptions.h"
 #include "zend_closures.h"
@@ -48,7 +49,7 @@ void heartbus_declare_property(zend_class_entry *ce, const char *name, size_t le
 PHP_INI_BEGIN()
 	PHP_INI_ENTRY("heartbus.log", "stderr", PHP_INI_ALL, NULL)
 	PHP_INI_ENTRY("heartbus.log_file", "", PHP_INI_ALL, NULL)
-	PHP_INI_ENTRY("heartbus.log_level", "", PHP_INI_ALL, NULL)
+	PHP_INI_ENTRY("heartbus.log_level", NULL, PHP_INI_ALL, NULL)
 	PHP_INI_ENTRY("heartbus.socket", "", PHP_INI_ALL, NULL)
 	PHP_INI_ENTRY("heartbus.loop", "auto", PHP_INI_ALL, NULL)
 PHP_INI_END()
@@ -284,6 +285,57 @@ bool heartbus_run_source(const char *source, size_t len, const char *name, zval 
 	return EG(exception) == NULL;
 }
 
+/* ---- what the log asks ---- */
+
+static bool is_stream_of(zval *value, int number)
+{
+	php_stream *stream;
+	int fd = -1;
+	ZVAL_DEREF(value);
+	if (Z_TYPE_P(value) != IS_RESOURCE) {
+		return false;
+	}
+	/* Without a name it says nothing about a stream that is closed. */
+	stream = zend_fetch_resource2_ex(value, NULL, php_file_le_stream(), php_file_le_pstream());
+	return stream && php_stream_cast(stream, PHP_STREAM_AS_FD_FOR_SELECT | PHP_STREAM_CAST_INTERNAL, (void **) &fd, 0) == SUCCESS && fd == number;
+}
+
+/* Whether the script has number 2 as its stderr: in the constant STDERR, or in $STDERR, in which scripts open another one.
+   1: yes, 0: no, -1: it was given no such constant, and nothing of the kind is known. */
+int heartbus_has_stderr(void)
+{
+	zval *constant = zend_get_constant_str(ZEND_STRL("STDERR"));
+	zval *variable = zend_hash_str_find_ind(&EG(symbol_table), ZEND_STRL("STDERR"));
+	if ((constant && is_stream_of(constant, 2)) || (variable && is_stream_of(variable, 2))) {
+		return 1;
+	}
+	return constant ? 0 : -1;
+}
+
+/* A public static property of a class that is loaded: undefined where there is none of them. */
+void heartbus_static_property(const char *class_name, size_t class_len, const char *name, size_t len, zval *result)
+{
+	zend_string *wanted = zend_string_init(class_name, class_len, 0);
+	zend_class_entry *ce = zend_lookup_class_ex(wanted, NULL, ZEND_FETCH_CLASS_NO_AUTOLOAD);
+	zval *value = ce ? zend_read_static_property(ce, name, len, true) : NULL;
+	zend_string_release(wanted);
+	if (value) {
+		ZVAL_COPY_DEREF(result, value);
+	} else {
+		ZVAL_UNDEF(result);
+	}
+}
+
+/* The time zone that PHP's dates are in; NULL when there is none. */
+const char *heartbus_time_zone(void)
+{
+	timelib_tzinfo *zone = get_timezone_info();
+	return zone ? zone->name : NULL;
+}
+
+/* How far it is ahead of UTC at that moment, in seconds: as idate() asks, which passes false for local time. */
+int heartbus_time_zone_offset(int64_t unix_time) { return php_idate('Z', (time_t) unix_time, false); }
+
 /* ---- processes ---- */
 
 static unsigned generation;
@@ -316,13 +368,18 @@ static unsigned loop_generation;
 
 static void on_stop_signal(int number)
 {
-	if (generation != loop_generation) {
-		/* A child that a callback forked: nobody looks at the flag there. */
+	/* A hang-up does not insist: it comes along with other signals. */
+	bool insists = number != SIGHUP && stop_signal && stop_signal != SIGHUP;
+	/* In a child that a callback forked nobody looks at the flag. Here nobody has looked yet: a callback does not return, and
+	   whoever asks again means it. */
+	if (generation != loop_generation || insists) {
 		signal(number, SIG_DFL);
 		raise(number);
 		return;
 	}
-	stop_signal = number;
+	if (number != SIGHUP || !stop_signal) {
+		stop_signal = number;
+	}
 }
 
 typedef struct {
@@ -392,10 +449,24 @@ void heartbus_run_interrupts(void)
 	}
 }
 
+/* Runs the handlers of pcntl_signal() whose signals came, as pcntl_signal_dispatch() does: with all signals held back. */
+void heartbus_dispatch_signals(void)
+{
+	zend_function *dispatch = zend_hash_str_find_ptr(EG(function_table), ZEND_STRL("pcntl_signal_dispatch"));
+	zval result;
+	if (!dispatch) {
+		return;
+	}
+	ZVAL_UNDEF(&result);
+	zend_call_known_function(dispatch, NULL, NULL, &result, 0, NULL, NULL);
+	zval_ptr_dtor(&result);
+}
+
 /* Waits until `fd` (none: -1) is readable, `nanoseconds` (negative: for ever) have passed, or a signal came. A signal
-   that came just before is not missed: from the check on they are held back until ppoll lets them in.
-   1: readable, 0: time is up, -1: a signal came. */
-int heartbus_wait(int fd, int64_t nanoseconds)
+   that came just before is not missed: from the check on they are held back until ppoll lets them in. With `dispatch`, the
+   handlers of pcntl_signal() run then as well: pcntl tells nobody that some wait.
+   1: readable, 0: time is up, -1: a signal came, or a handler threw. */
+int heartbus_wait(int fd, int64_t nanoseconds, bool dispatch)
 {
 	sigset_t all, before;
 	struct pollfd poll = {.fd = fd, .events = POLLIN, .revents = 0};
@@ -403,7 +474,10 @@ int heartbus_wait(int fd, int64_t nanoseconds)
 	int ready = -1;
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	if (!stop_signal && !FLAG_IS_SET(EG(vm_interrupt))) {
+	if (dispatch) {
+		heartbus_dispatch_signals();
+	}
+	if (!EG(exception) && !stop_signal && !FLAG_IS_SET(EG(vm_interrupt))) {
 		ready = ppoll(&poll, 1, nanoseconds < 0 ? NULL : &timeout, &before);
 	}
 	pthread_sigmask(SIG_SETMASK, &before, NULL);

@@ -56,7 +56,15 @@ unsafe extern "C" {
     pub fn heartbus_signals_give_back(signals: *mut c_void);
     pub fn heartbus_signals_next() -> c_int;
     pub fn heartbus_run_interrupts();
-    pub fn heartbus_wait(fd: c_int, nanoseconds: i64) -> c_int;
+    pub fn heartbus_dispatch_signals();
+    pub fn heartbus_wait(fd: c_int, nanoseconds: i64, dispatch: bool) -> c_int;
+    pub fn heartbus_own_time_limit();
+    pub fn heartbus_end_own_time_limit();
+
+    pub fn heartbus_has_stderr() -> c_int;
+    pub fn heartbus_static_property(class: *const c_char, class_len: usize, name: *const c_char, len: usize, result: *mut zval);
+    pub fn heartbus_time_zone() -> *const c_char;
+    pub fn heartbus_time_zone_offset(unix_time: i64) -> c_int;
 
     pub fn heartbus_watch_forks(in_child: extern "C" fn());
     pub fn heartbus_generation() -> c_uint;

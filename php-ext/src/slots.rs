@@ -63,6 +63,16 @@ impl Property {
         unsafe { (*self.slot(object)).u1.type_info != 0 }
     }
 
+    pub fn is_same(self, other: Property) -> bool {
+        self.slot == other.slot
+    }
+
+    /// The float that it holds, without asking anybody.
+    pub fn peek(self, object: *mut zend_object) -> Option<f64> {
+        // SAFETY: the slot is one of the class's own.
+        unsafe { (*self.slot(object)).dereference() }.double()
+    }
+
     /// Whether it is this text.
     pub fn holds(self, object: *mut zend_object, text: &str) -> bool {
         // SAFETY: the slot is one of the class's own.

@@ -15,6 +15,8 @@ pub struct Timers {
     timers: RefCell<BTreeMap<i64, Timer>>,
     /// Those that run, the next one first.
     due: RefCell<BTreeSet<(Instant, i64)>>,
+    /// Those that do not.
+    resting: RefCell<BTreeSet<i64>>,
 }
 
 struct Timer {
@@ -29,6 +31,7 @@ impl Timers {
         let id = self.last_id.get() + 1;
         self.last_id.set(id);
         self.timers.borrow_mut().insert(id, Timer { interval, callback, at: None });
+        self.resting.borrow_mut().insert(id);
         id
     }
 
@@ -39,8 +42,10 @@ impl Timers {
     /// Whether there was such a timer.
     pub fn cancel(&self, id: i64) -> bool {
         let timer = self.timers.borrow_mut().remove(&id);
-        if let Some(at) = timer.as_ref().and_then(|timer| timer.at) {
-            self.due.borrow_mut().remove(&(at, id));
+        match timer.as_ref().map(|timer| timer.at) {
+            Some(Some(at)) => drop(self.due.borrow_mut().remove(&(at, id))),
+            Some(None) => drop(self.resting.borrow_mut().remove(&id)),
+            None => {}
         }
         timer.is_some()
         // The callback is dropped here, with no borrow held: that may run PHP code.
@@ -48,11 +53,13 @@ impl Timers {
 
     /// Lets those that do not run yet run, beginning one interval from now.
     pub fn run(&self, now: Instant) {
-        let mut due = self.due.borrow_mut();
-        for (id, timer) in self.timers.borrow_mut().iter_mut().filter(|(_, timer)| timer.at.is_none()) {
-            let at = now + timer.interval;
-            timer.at = Some(at);
-            due.insert((at, *id));
+        let (mut timers, mut due) = (self.timers.borrow_mut(), self.due.borrow_mut());
+        for id in self.resting.take() {
+            if let Some(timer) = timers.get_mut(&id) {
+                let at = now + timer.interval;
+                timer.at = Some(at);
+                due.insert((at, id));
+            }
         }
     }
 
@@ -67,8 +74,10 @@ impl Timers {
 
     /// Stops all timers, without cancelling them.
     pub fn rest(&self) {
-        self.due.borrow_mut().clear();
-        self.timers.borrow_mut().values_mut().for_each(|timer| timer.at = None);
+        self.due.take();
+        let mut timers = self.timers.borrow_mut();
+        timers.values_mut().for_each(|timer| timer.at = None);
+        self.resting.replace(timers.keys().copied().collect());
     }
 
     pub fn len(&self) -> usize {
@@ -101,6 +110,7 @@ impl Timers {
     /// Drops every timer. Nothing calls into PHP for it afterwards.
     pub fn clear(&self) {
         self.due.take();
+        self.resting.take();
         drop(self.timers.take());
     }
 }

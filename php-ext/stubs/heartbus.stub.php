@@ -150,6 +150,7 @@ namespace PfinalClub\AsyncioHeartbeat\Node
         public readonly string $ip;
         public readonly int $port;
         public readonly int $connectionId;
+        public int $bytesWaiting = 0;
 
         public function __construct(string $id, string $ip, int $port, int $connectionId) {}
 
@@ -285,7 +286,7 @@ namespace PfinalClub\AsyncioHeartbeat\Server
     class HeartbeatServer
     {
         /**
-         * @param array{heartbeat_timeout?: int|float, worker_count?: int, register_timeout?: int|float, max_connections?: int, max_connections_per_ip?: int, max_nodes_per_connection?: int, max_metadata_bytes_per_connection?: int, max_nodes?: int, max_frame_bytes?: int, outbox_bytes?: int, slow_consumer?: 'close'|'drop', slow_consumer_timeout?: int|float, total_buffer_bytes?: int, inbox_events?: int, inbox_bytes?: int, inbox_policy?: 'reject'|'drop_oldest', php_workers?: int, name?: string, bus?: string|false, bus_group?: string|int, user?: string|int, group?: string|int, stop_timeout?: int|float, enable_rate_limit?: bool, rate_limit_capacity?: int, rate_limit_refill_rate?: int|float, rate_limit_by?: 'connection'|'ip', max_requests_per_second?: int, whitelist?: list<string>, blacklist?: list<string>, loop?: 'auto'|'native'|'workerman'|'revolt'|'react'|'manual', log?: 'stderr'|'logger', log_level?: 'debug'|'info'|'warning'|'error'|'off', log_file?: string, stats_interval?: int|float, channel_max_queue_size?: int, heartbeat_check_interval?: int|float, protocol?: string} $config
+         * @param array{heartbeat_timeout?: int|float, worker_count?: int, register_timeout?: int|float, max_connections?: int, max_connections_per_ip?: int, max_nodes_per_connection?: int, max_nodes?: int, max_frame_bytes?: int, outbox_bytes?: int, slow_consumer?: 'close'|'drop', slow_consumer_timeout?: int|float, total_buffer_bytes?: int, inbox_events?: int, inbox_bytes?: int, inbox_policy?: 'reject'|'drop_oldest', php_workers?: int, name?: string, bus?: string|false, bus_group?: string|int, user?: string|int, group?: string|int, stop_timeout?: int|float, enable_rate_limit?: bool, rate_limit_capacity?: int, rate_limit_refill_rate?: int|float, rate_limit_by?: 'connection'|'ip', max_requests_per_second?: int, whitelist?: list<string>, blacklist?: list<string>, loop?: 'auto'|'native'|'workerman'|'revolt'|'react'|'manual', log?: 'stderr'|'logger', log_level?: 'debug'|'info'|'warning'|'error'|'off', log_file?: string, stats_interval?: int|float, channel_max_queue_size?: int, heartbeat_check_interval?: int|float, protocol?: string} $config
          * @throws \RuntimeException when the configuration is wrong; its previous one is an \InvalidArgumentException
          */
         public function __construct(string $host = '0.0.0.0', int $port = 9501, array $config = []) {}
@@ -535,7 +536,7 @@ namespace PfinalClub\AsyncioHeartbeat\Client
 
         public function getChannelId(): ?int {}
 
-        /** @return array{connected: bool, node_id: ?string, channel_id: ?int, messages_sent: int, messages_received: int, reconnect_attempts: int, uptime: float|int, channels: int, nodes: int} */
+        /** @return array{connected: bool, node_id: ?string, channel_id: ?int, messages_sent: int, messages_received: int, reconnect_attempts: int, uptime: float|int, channels: int, nodes: int, reads_paused: int, frames_refused: int, bytes_waiting: int} */
         public function getStats(): array {}
 
         /** Without a loop of others: drives all clients of this process until none is left or a stop signal comes. */
@@ -745,6 +746,8 @@ namespace Heartbus
         /** @param callable(self): mixed $callback */
         public function addDoneCallback(callable $callback): void {}
     }
+
+    function reopen_logs(): bool {}
 }
 
 namespace PfinalClub\AsyncioHeartbeat\Channel

@@ -6,7 +6,7 @@
 //! its place in that order from then on, so a frame is read from the front to the back and costs each node once.
 
 use super::dispatch::{Batch, Told};
-use super::event::{CloseReason, Departure, Event};
+use super::event::{CloseReason, Departure, Event, Fill};
 use super::{Node, NodeInfo, Now};
 use crate::wire::bus::{Broken, News, write_frame};
 use bytes::{Buf, Bytes};
@@ -23,6 +23,7 @@ const HEARTBEAT: u8 = 3;
 const DATA: u8 = 4;
 const LEFT: u8 = 5;
 const CLOSE: u8 = 6;
+const BUFFER: u8 = 7;
 const KIND: u8 = 0x3f;
 const WATCHED: u8 = 0x40;
 const REDELIVERED: u8 = 0x80;
@@ -94,6 +95,12 @@ impl BatchWriter {
                 head(LEFT);
                 self.node(out, node, now);
                 out.push(place(&Departure::ALL, how));
+                out.extend_from_slice(&count.to_be_bytes());
+            }
+            Event::Buffer { node, fill, count } => {
+                head(BUFFER);
+                self.node(out, node, now);
+                out.push(place(&Fill::ALL, fill));
                 out.extend_from_slice(&count.to_be_bytes());
             }
             Event::Close { connection_id, reason } => {
@@ -187,6 +194,7 @@ impl BatchReader {
             DATA => Event::Data { node: self.node()?, channel_id: self.u32()?, payload: self.long()? },
             LEFT => Event::Left { node: self.node()?, how: self.one_of(&Departure::ALL)?, count: self.u32()? },
             CLOSE => Event::Close { connection_id: self.u64()?, reason: self.one_of(&CloseReason::ALL)? },
+            BUFFER => Event::Buffer { node: self.node()?, fill: self.one_of(&Fill::ALL)?, count: self.u32()? },
             _ => return Err(Broken("an unknown event")),
         };
         Ok(Told { sequence, redelivered: head & REDELIVERED != 0, watched: head & WATCHED != 0, event })
@@ -213,6 +221,7 @@ impl BatchReader {
             total_messages: self.u64()?,
             last_message: f64::from_bits(self.u64()?),
             created_at: f64::from_bits(self.u64()?),
+            bytes_waiting: self.u64()?,
             metadata: self.metadata()?,
         };
         let node = Arc::new(node);
@@ -297,6 +306,7 @@ fn write_node(out: &mut Vec<u8>, node: &NodeInfo) {
     out.extend_from_slice(&node.total_messages.to_be_bytes());
     out.extend_from_slice(&node.last_message.to_bits().to_be_bytes());
     out.extend_from_slice(&node.created_at.to_bits().to_be_bytes());
+    out.extend_from_slice(&node.bytes_waiting.to_be_bytes());
     write_long(out, node.metadata.as_bytes());
 }
 

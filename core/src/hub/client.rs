@@ -130,7 +130,8 @@ pub struct ClientMachine {
     registration: Option<Registration>,
     /// All nodes of a client that was given more than its first.
     others: Option<Box<Others>>,
-    connected_at: Option<u64>,
+    /// When it connected last.
+    connected: Option<Now>,
     messages_sent: u64,
     messages_received: u64,
     reads_paused: u64,
@@ -205,6 +206,10 @@ pub struct ClientStats {
     pub reconnect_attempts: u32,
     /// Unix seconds of the last connect; kept afterwards.
     pub connected_at: Option<f64>,
+    /// The same moment on the monotonic clock.
+    pub connected_mono: Option<u64>,
+    /// Bytes that wait to be written.
+    pub bytes_waiting: u64,
 }
 
 impl ClientMachine {
@@ -229,7 +234,7 @@ impl ClientMachine {
             goaways: 0,
             registration: None,
             others: None,
-            connected_at: None,
+            connected: None,
             messages_sent: 0,
             messages_received: 0,
             reads_paused: 0,
@@ -288,6 +293,17 @@ impl ClientMachine {
         self.registration.as_ref().map(|registration| &registration.node_id)
     }
 
+    /// The id that its first node asks for, as the events of that node carry it.
+    pub fn first_node(&self) -> &Arc<str> {
+        &self.node_id
+    }
+
+    /// The id of an added node, as its events carry it: the same `Arc` until the node is removed or lost, and another one when it is added
+    /// again.
+    pub fn added_node(&self, node_id: &str) -> Option<Arc<str>> {
+        self.others.as_ref()?.id_of(node_id).filter(|id| !Arc::ptr_eq(id, &self.node_id))
+    }
+
     pub fn channel_id(&self) -> Option<u32> {
         self.registration.as_ref().map(|registration| registration.channel_id)
     }
@@ -307,7 +323,9 @@ impl ClientMachine {
             reads_paused: self.reads_paused,
             frames_refused: self.frames_refused,
             reconnect_attempts: self.attempts,
-            connected_at: self.connected_at.map(|micros| micros as f64 / 1e6),
+            connected_at: self.connected.map(|at| at.unix_seconds_of(at.mono)),
+            connected_mono: self.connected.map(|at| at.mono),
+            bytes_waiting: self.outbox.len() as u64,
         }
     }
 
@@ -318,7 +336,7 @@ impl ClientMachine {
             return;
         }
         self.journal.connected(self.id, &self.settings.host, self.settings.port, now);
-        self.connected_at = Some(now.unix);
+        self.connected = Some(now);
         self.state = State::Open(Connection {
             since: now.mono,
             registered: false,
@@ -656,7 +674,7 @@ impl ClientMachine {
             FrameType::HEARTBEAT_RES => Some(ClientEvent::Heartbeat { count: 1 }),
             FrameType::DATA => {
                 let payload = frame.payload.to_bytes();
-                Some(ClientEvent::Data { payload, channel_id: frame.channel_id })
+                Some(ClientEvent::Data { payload, channel_id: frame.channel_id, node_id: self.node_of(frame.channel_id) })
             }
             FrameType::PONG => Some(ClientEvent::Pong),
             FrameType::GOAWAY => Some(self.apply_goaway(frame.payload.to_bytes(), now)),
@@ -799,6 +817,14 @@ impl ClientMachine {
         };
         // Channel 0 would mean the first node, or all of them.
         channel_id.filter(|id| *id != 0 && self.is_connected()).ok_or(Refusal::NotConnected)
+    }
+
+    /// Which of its nodes a channel belongs to. All that comes to a client with one node is that node's.
+    fn node_of(&self, channel_id: i64) -> Option<Arc<str>> {
+        match &self.others {
+            Some(others) => others.node_of(channel_id),
+            None => self.node_id().cloned(),
+        }
     }
 
     fn sign_off(&mut self, channel_id: Option<u32>) {

@@ -10,6 +10,8 @@ use std::sync::Arc;
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Key {
     Node(Arc<str>),
+    /// Apart from its node's others, none of which it stands for.
+    Buffer(Arc<str>),
     Connection(u64),
     Client(u64, Discriminant<ClientEvent>),
     ClientNode(u64, Arc<str>),
@@ -22,6 +24,7 @@ impl Key {
             Event::Register { node, .. } | Event::Heartbeat { node, .. } | Event::Left { node, .. } | Event::Data { node, .. } => {
                 Key::Node(node.id().clone())
             }
+            Event::Buffer { node, .. } => Key::Buffer(node.id().clone()),
             Event::Client { client_id, event: ClientEvent::Register { node_id, .. } | ClientEvent::NodeLost { node_id, .. } } => {
                 Key::ClientNode(*client_id, node_id.clone())
             }
@@ -43,7 +46,10 @@ pub(crate) fn put_together(waiting: &Event, mut newer: Event) -> Event {
             }
             *count = count.saturating_add(before);
         }
-        Event::Register { count, .. } | Event::Left { count, .. } | Event::Client { event: ClientEvent::Heartbeat { count }, .. } => {
+        Event::Register { count, .. }
+        | Event::Left { count, .. }
+        | Event::Buffer { count, .. }
+        | Event::Client { event: ClientEvent::Heartbeat { count }, .. } => {
             *count = count.saturating_add(before);
         }
         _ => {}
@@ -56,6 +62,7 @@ fn count(event: &Event) -> u32 {
         Event::Register { count, .. }
         | Event::Heartbeat { count, .. }
         | Event::Left { count, .. }
+        | Event::Buffer { count, .. }
         | Event::Client { event: ClientEvent::Heartbeat { count }, .. } => *count,
         _ => 1,
     }

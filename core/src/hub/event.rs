@@ -2,8 +2,7 @@
 //!
 //! Owns the event types. Does not know queues, descriptors or languages: a [`Host`] takes the events.
 
-use super::memory::Memory;
-use super::node::Held;
+use super::Node;
 use crate::wire::code;
 use bytes::Bytes;
 use std::fmt;
@@ -12,7 +11,7 @@ use std::sync::Arc;
 
 /// `N` is what says which node it is: the node itself inside the engine, a copy of what is known about it elsewhere.
 #[derive(Clone, Debug)]
-pub enum Event<N = Held> {
+pub enum Event<N = Arc<Node>> {
     /// A connection was accepted; nobody registered on it yet.
     Connect { connection_id: u64, peer: SocketAddr },
     /// A node came online. Registering an id again on its own connection updates its metadata and is not told again.
@@ -25,6 +24,10 @@ pub enum Event<N = Held> {
     /// A node left: exactly one of these follows each [`Event::Register`]. `count` is above 1 when the host was so slow
     /// that earlier events of the same node id were put together with this one.
     Left { node: N, how: Departure, count: u32 },
+    /// As much waits for the connection of a node as may, or nothing any more. Each of its nodes is told [`Fill::Full`] when that
+    /// happens, or when a push was refused, and then [`Fill::Drained`] once all has gone out. `count` is above 1 when several
+    /// were put together for a slow host.
+    Buffer { node: N, fill: Fill, count: u32 },
     /// A connection is gone.
     Close { connection_id: u64, reason: CloseReason },
     /// Something happened to a client of this process.
@@ -39,6 +42,7 @@ impl<N> Event<N> {
             Event::Heartbeat { .. } => EventMask::HEARTBEAT,
             Event::Data { .. } => EventMask::DATA,
             Event::Left { .. } => EventMask::LEFT,
+            Event::Buffer { .. } => EventMask::BUFFER,
             Event::Close { .. } => EventMask::CLOSE,
             Event::Client { .. } => EventMask::CLIENT,
         }
@@ -53,16 +57,6 @@ impl<N> Event<N> {
         }
     }
 
-    /// The node that it is about.
-    pub fn node(&self) -> Option<&N> {
-        match self {
-            Event::Register { node, .. } | Event::Heartbeat { node, .. } | Event::Data { node, .. } | Event::Left { node, .. } => {
-                Some(node)
-            }
-            Event::Connect { .. } | Event::Close { .. } | Event::Client { .. } => None,
-        }
-    }
-
     /// The same event about a node known otherwise.
     pub fn map_node<M>(self, map: impl FnOnce(N) -> M) -> Event<M> {
         match self {
@@ -71,6 +65,7 @@ impl<N> Event<N> {
             Event::Heartbeat { node, count } => Event::Heartbeat { node: map(node), count },
             Event::Data { node, channel_id, payload } => Event::Data { node: map(node), channel_id, payload },
             Event::Left { node, how, count } => Event::Left { node: map(node), how, count },
+            Event::Buffer { node, fill, count } => Event::Buffer { node: map(node), fill, count },
             Event::Close { connection_id, reason } => Event::Close { connection_id, reason },
             Event::Client { client_id, event } => Event::Client { client_id, event },
         }
@@ -78,9 +73,9 @@ impl<N> Event<N> {
 }
 
 impl Event {
-    /// What the texts of its node take in memory.
-    pub(crate) fn node_bytes(&self) -> usize {
-        self.node().map_or(0, |node| node.bytes())
+    /// It says nothing any more: its node has left since, which is told by another.
+    pub(crate) fn is_outdated(&self) -> bool {
+        matches!(self, Event::Buffer { node, .. } if !node.is_online())
     }
 }
 
@@ -99,6 +94,19 @@ pub enum Departure {
 
 impl Departure {
     pub const ALL: [Departure; 4] = [Departure::Unregistered, Departure::TimedOut, Departure::Replaced, Departure::Disconnected];
+}
+
+/// What waits for the connection of a node.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Fill {
+    /// As much as may: pushes are refused.
+    Full,
+    /// Nothing any more.
+    Drained,
+}
+
+impl Fill {
+    pub const ALL: [Fill; 2] = [Fill::Full, Fill::Drained];
 }
 
 /// Why a connection ended, as its server tells it, or as its client does.
@@ -251,9 +259,11 @@ pub enum ClientEvent {
     Heartbeat {
         count: u32,
     },
+    /// `node_id` is the client's node that the channel belongs to; `None` when it is none's.
     Data {
         payload: Bytes,
         channel_id: i64,
+        node_id: Option<Arc<str>>,
     },
     Pong,
     /// The server sent ERROR. `raw` is its text as it came, unless it is longer than 64 KiB: then only `code` and `message` are
@@ -325,7 +335,8 @@ impl EventMask {
     pub const LEFT: EventMask = EventMask(1 << 4);
     pub const CLOSE: EventMask = EventMask(1 << 5);
     pub const CLIENT: EventMask = EventMask(1 << 6);
-    pub const ALL: EventMask = EventMask((1 << 7) - 1);
+    pub const BUFFER: EventMask = EventMask(1 << 7);
+    pub const ALL: EventMask = EventMask((1 << 8) - 1);
 
     pub fn contains(self, other: EventMask) -> bool {
         self.0 & other.0 == other.0
@@ -379,9 +390,6 @@ impl Paused {
 
 /// Takes the events of the bus. All methods may be called from every thread and return at once.
 pub trait Host: Send + Sync {
-    /// Told once, at the start, where the server counts what it keeps: what waits here is a part of it.
-    fn attach(&self, _memory: &Arc<Memory>) {}
-
     fn wants(&self, kinds: EventMask) -> bool;
 
     /// Takes a data event, or hands it back when there is no room: the producer must then stop reading and try the same

@@ -29,6 +29,8 @@ pub enum Wish {
     End(CloseReason),
     /// The host has room again: go on reading.
     Resume,
+    /// A push was refused: the host is told of it, and once there is room again.
+    TellFull,
 }
 
 /// Takes letters to the thread that owns a connection, in the order in which they were posted.
@@ -73,6 +75,8 @@ const V2: u8 = 2;
 const ENDING: u8 = 4;
 /// The socket has refused as much as may wait for it.
 const FULL: u8 = 8;
+/// [`Wish::TellFull`] is on its way.
+const TELLING: u8 = 16;
 
 /// A node has to leave its connection because of something that happened elsewhere.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -199,6 +203,18 @@ impl Link {
         } else if self.has(FULL) {
             self.flags.fetch_and(!FULL, Ordering::AcqRel);
         }
+    }
+
+    /// The host wants to know when there is room again after a push that was refused.
+    pub(super) fn tell_full(&self) {
+        if self.flags.fetch_or(TELLING, Ordering::AcqRel) & TELLING == 0 {
+            self.post(Wish::TellFull);
+        }
+    }
+
+    /// The letter about it has come.
+    pub fn tells_full(&self) {
+        self.flags.fetch_and(!TELLING, Ordering::AcqRel);
     }
 
     pub fn evict(&self, channel_id: u32, why: CloseReason) {

@@ -3,17 +3,18 @@
 //! Owns which nodes are registered here and the connection's deadlines. Pure: bytes and `now` come in, replies are
 //! written into the thread's buffer, and a verdict ([`Next`]) says how the shell goes on. It knows no socket.
 
-use super::event::{CloseReason, Departure, Event, EventMask};
+use super::budget::{self, Budget};
+use super::event::{CloseReason, Departure, Event, EventMask, Fill};
 use super::journal::Journal;
 use super::link::{Eviction, Link};
-use super::node::metadata_bytes;
+use super::node::tell_fill;
 use super::nodes::{Nodes, Registered};
 use super::rate::{Bucket, RateLimitBy};
 use super::replies::Replies;
 use super::wheel::{Key, Wheel};
-use super::{Counters, Hub, Node, Now, Timer, TooMuch};
+use super::{Counters, Hub, Node, Now, Timer};
 use crate::wire::control::RegisterError;
-use crate::wire::{self, Decoded, Dialect, Frame, FrameError, FrameType, code, control};
+use crate::wire::{self, Decoded, Dialect, Frame, FrameError, FrameType, Front, code, control};
 use std::sync::Arc;
 
 /// What a session works with, lent to it by its thread for one call.
@@ -24,11 +25,11 @@ pub struct Context<'a> {
     pub replies: &'a mut Replies,
     pub random: &'a mut fastrand::Rng,
     pub journal: &'a mut Journal,
+    /// Frames count from when they were read: this is the time at which that was.
     pub now: Now,
+    /// What is left of the connection's turn.
+    pub budget: &'a mut Budget,
 }
-
-const TOO_MUCH_ON_CONNECTION: &str = "Too much metadata on this connection";
-const TOO_MUCH_ON_SERVER: &str = "Too much metadata on this server";
 
 /// How the shell goes on with a connection.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -36,9 +37,31 @@ pub enum Next {
     Continue,
     /// The host has no room: stop reading, keep what was not consumed, and come back with it after `resume`.
     Wait,
+    /// The turn is used up: keep what was not consumed, and come back with it in a later one.
+    Again,
+    /// What is next is a long frame: keep it, and come back with it in the turn of a long frame ([`Budget::long`]).
+    Later,
+    /// Somebody is silent, as far as was read: look at the socket, then ask again with what was found there.
+    Look,
     /// Write the replies, then end the connection.
     Close(CloseReason),
 }
+
+/// What a look at the socket of a silent peer found.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Nobody looked yet.
+    NotYet,
+    /// We do not read it: its silence is ours.
+    Stopped,
+    /// There is more than was read so far.
+    Unread,
+    /// Nothing that was not read.
+    Empty,
+}
+
+/// Who could not be judged because not everything was read is looked at again after this part of its timeout.
+const UNREAD_PART: u64 = 16;
 
 pub struct Session {
     link: Arc<Link>,
@@ -68,55 +91,44 @@ impl Session {
         self.nodes.len()
     }
 
-    /// What ids and metadata of its nodes take in memory.
-    pub fn node_bytes(&self) -> usize {
-        let (ids, metadata) = self.nodes.sent_bytes();
-        ids + metadata
-    }
-
     /// The node that registered first among those that are still here.
     pub fn first_node(&self) -> Option<&Arc<Node>> {
         self.nodes.first().map(|registered| &registered.node)
     }
 
-    /// Handles the whole frames at the start of `input` and returns how many bytes they took.
+    /// Handles the whole frames at the start of `input` and returns how many bytes they took: as many frames as the turn
+    /// allows.
     pub fn receive(&mut self, cx: &mut Context<'_>, input: &[u8]) -> (usize, Next) {
         let mut consumed = 0;
         loop {
-            let (dialect, decoded) = wire::decode(&input[consumed..], cx.hub.limits().max_frame_bytes);
+            let (dialect, front) = wire::front(&input[consumed..], cx.hub.limits().max_frame_bytes);
+            let whole = match front {
+                Front::Incomplete => return (consumed, Next::Continue),
+                Front::Broken { error } => return (input.len(), self.lose(cx, error)),
+                Front::Whole(whole) => whole,
+            };
+            let len = whole.len();
+            if cx.budget.is_used_up() {
+                return (consumed, Next::Again);
+            }
+            if !cx.budget.admits(len) {
+                return (consumed, Next::Later);
+            }
+            cx.budget.spend(budget::FRAME + budget::BYTE * len as u64);
             // A request is answered in its own dialect.
             cx.replies.speak(dialect);
-            let (len, next) = match decoded {
-                Decoded::Incomplete => return (consumed, Next::Continue),
-                Decoded::Broken { error } => {
-                    cx.replies.speak(self.link.dialect());
-                    cx.journal.failed(&error, &self.link, cx.now);
-                    cx.replies.error(error.code(), &error.answer(), 0);
-                    let reason = if let FrameError::TooLong(_) = error {
-                        cx.counters.frames_too_long.up();
-                        CloseReason::FrameTooLong
-                    } else {
-                        cx.counters.invalid_magic.up();
-                        CloseReason::BrokenStream
-                    };
-                    return (input.len(), Next::Close(reason));
+            // Who may not send does not have it looked into either.
+            let next = if self.may_send(cx) {
+                match whole.decode() {
+                    Decoded::Frame { frame, .. } => self.frame(cx, frame),
+                    Decoded::Invalid { error, .. } | Decoded::Broken { error } => self.skip(cx, error),
+                    Decoded::Incomplete => Next::Continue,
                 }
-                Decoded::Invalid { len, .. } | Decoded::Frame { len, .. } if !self.may_send(cx) => {
-                    cx.counters.rate_limited.up();
-                    cx.journal.rate_limited(self.link.peer().ip(), cx.now);
-                    cx.replies.error(code::RATE_LIMITED, code::RATE_LIMITED_TEXT, 0);
-                    (len, Next::Continue)
-                }
-                Decoded::Invalid { error, len } => {
-                    cx.counters.invalid_payloads.up();
-                    cx.journal.failed(&error, &self.link, cx.now);
-                    cx.replies.error(error.code(), &error.answer(), 0);
-                    (len, Next::Continue)
-                }
-                Decoded::Frame { frame, len } => (len, self.frame(cx, frame)),
+            } else {
+                self.limit_rate(cx)
             };
-            if next == Next::Wait {
-                // The same frame comes again after the wait, and pays then.
+            if matches!(next, Next::Wait | Next::Again) {
+                // The same frame comes again, and pays then.
                 self.put_back(cx);
                 return (consumed, next);
             }
@@ -129,18 +141,62 @@ impl Session {
         }
     }
 
-    /// A node's timer fired. `reading_stopped` says that we stopped reading this connection ourselves: its silence is ours.
-    pub fn node_timer(&mut self, cx: &mut Context<'_>, timer: Key, channel_id: u32, reading_stopped: bool) -> Next {
+    /// The stream is lost.
+    fn lose(&self, cx: &mut Context<'_>, error: FrameError) -> Next {
+        cx.replies.speak(self.link.dialect());
+        cx.journal.failed(&error, &self.link, cx.now);
+        cx.replies.error(error.code(), &error.answer(), 0);
+        if let FrameError::TooLong(_) = error {
+            cx.counters.frames_too_long.up();
+            Next::Close(CloseReason::FrameTooLong)
+        } else {
+            cx.counters.invalid_magic.up();
+            Next::Close(CloseReason::BrokenStream)
+        }
+    }
+
+    /// A frame is not what it should be, and the stream goes on.
+    fn skip(&self, cx: &mut Context<'_>, error: FrameError) -> Next {
+        cx.counters.invalid_payloads.up();
+        cx.journal.failed(&error, &self.link, cx.now);
+        cx.replies.error(error.code(), &error.answer(), 0);
+        Next::Continue
+    }
+
+    fn limit_rate(&self, cx: &mut Context<'_>) -> Next {
+        cx.counters.rate_limited.up();
+        cx.journal.rate_limited(self.link.peer().ip(), cx.now);
+        cx.replies.error(code::RATE_LIMITED, code::RATE_LIMITED_TEXT, 0);
+        Next::Continue
+    }
+
+    /// A node's timer fired. It is silent only when `look` says that its connection's socket was looked at since.
+    pub fn node_timer(&mut self, cx: &mut Context<'_>, timer: Key, channel_id: u32, look: Look) -> Next {
         let timeout = cx.hub.heartbeat_timeout();
         let alive_until = |seen: u64| (cx.now.mono <= seen + timeout).then_some(seen + timeout);
         // A heartbeat for all nodes of the connection answers for each without a look at it: there may be a million.
-        let deadline = if reading_stopped { Some(cx.now.mono + timeout) } else { alive_until(self.link.last_seen()) };
-        let node = || self.nodes.get(channel_id).map(|registered| &registered.node);
-        if let Some(deadline) = deadline.or_else(|| alive_until(node()?.last_seen())) {
+        let seen = alive_until(self.link.last_seen());
+        if let (Some(deadline), Look::NotYet) = (seen, look) {
             cx.wheel.rearm(timer, deadline);
             return Next::Continue;
         }
-        if node().is_some_and(|node| !cx.hub.leave(node, Departure::TimedOut, cx.counters)) {
+        let Some(registered) = self.nodes.get(channel_id).filter(|registered| registered.timer == timer) else {
+            // What the look read was that it leaves.
+            return Next::Continue;
+        };
+        let seen = seen.or_else(|| alive_until(registered.node.last_seen()));
+        let deadline = match look {
+            _ if seen.is_some() => seen,
+            Look::NotYet => return Next::Look,
+            Look::Stopped => Some(cx.now.mono + timeout),
+            Look::Unread => Some(cx.now.mono + timeout / UNREAD_PART),
+            Look::Empty => None,
+        };
+        if let Some(deadline) = deadline {
+            cx.wheel.rearm(timer, deadline);
+            return Next::Continue;
+        }
+        if !cx.hub.leave(&registered.node, Departure::TimedOut, cx.counters) {
             // It left elsewhere at this moment. The eviction that is under way says why.
             cx.wheel.rearm(timer, cx.now.mono + timeout);
             return Next::Continue;
@@ -159,18 +215,33 @@ impl Session {
         Next::Continue
     }
 
-    /// The connection's own timer fired: nobody registered in time. The shell re-arms it where reading was stopped.
-    pub fn register_timer(&mut self, cx: &mut Context<'_>, reading_stopped: bool) -> Next {
-        let Some(timer) = self.nodes.idle_timer().and_then(Option::take) else {
+    /// A node's timer fired while its connection's nodes leave one by one: it is not judged any more.
+    pub fn postpone(&self, cx: &mut Context<'_>, timer: Key, channel_id: u32) {
+        if self.nodes.get(channel_id).is_some_and(|registered| registered.timer == timer) {
+            cx.wheel.rearm(timer, cx.now.mono + cx.hub.heartbeat_timeout());
+        }
+    }
+
+    /// The connection's own timer fired: nobody registered in time, unless `look` says that not everything was read.
+    pub fn register_timer(&mut self, cx: &mut Context<'_>, timer: Key, look: Look) -> Next {
+        let timeout = cx.hub.limits().register_timeout;
+        let idle = self.nodes.idle_timer().filter(|idle| **idle == Some(timer) && cx.wheel.has_fired(timer));
+        let Some(idle) = idle else {
+            // Somebody registered since it fired.
             return Next::Continue;
         };
-        cx.wheel.remove(timer);
-        if reading_stopped {
-            self.await_register(cx);
-            return Next::Continue;
+        match look {
+            Look::NotYet => return Next::Look,
+            Look::Stopped => cx.wheel.rearm(timer, cx.now.mono + timeout),
+            Look::Unread => cx.wheel.rearm(timer, cx.now.mono + timeout / UNREAD_PART),
+            Look::Empty => {
+                *idle = None;
+                cx.wheel.remove(timer);
+                cx.counters.register_timeouts.up();
+                return Next::Close(CloseReason::RegisterTimeout);
+            }
         }
-        cx.counters.register_timeouts.up();
-        Next::Close(CloseReason::RegisterTimeout)
+        Next::Continue
     }
 
     /// One of our nodes left because of something that happened elsewhere.
@@ -190,10 +261,15 @@ impl Session {
         self.after_leaving(eviction.why)
     }
 
-    /// The connection is over: its nodes leave, its timers go.
-    pub fn close(&mut self, cx: &mut Context<'_>, reason: CloseReason) {
-        for Registered { node, timer, .. } in self.nodes.take_all() {
-            leave(cx, &node, timer, Departure::Disconnected);
+    /// As much waits for the connection as may, or nothing any more: each of its nodes is told so, once.
+    pub fn tell_fill(&self, cx: &Context<'_>, fill: Fill) {
+        self.nodes.iter().for_each(|registered| tell_fill(&registered.node, fill, cx.hub.host()));
+    }
+
+    /// The connection is over: its nodes leave, its timers go. [`Next::Again`] while there are more nodes than the turn allows.
+    pub fn close(&mut self, cx: &mut Context<'_>, reason: CloseReason) -> Next {
+        if !self.let_leave(cx, Departure::Disconnected) {
+            return Next::Again;
         }
         if let Some(timer) = self.nodes.idle_timer().and_then(Option::take) {
             cx.wheel.remove(timer);
@@ -201,6 +277,19 @@ impl Session {
         if cx.hub.host().wants(EventMask::CLOSE) {
             cx.hub.host().push_state(Event::Close { connection_id: self.link.connection_id(), reason });
         }
+        Next::Continue
+    }
+
+    /// Lets the nodes leave in order, as many as the turn allows: one at least. True when none is left.
+    fn let_leave(&mut self, cx: &mut Context<'_>, how: Departure) -> bool {
+        while let Some(Registered { node, timer, .. }) = self.nodes.pop_first() {
+            leave(cx, &node, timer, how);
+            cx.budget.spend(budget::DEPARTURE);
+            if cx.budget.is_used_up() {
+                break;
+            }
+        }
+        self.nodes.is_empty()
     }
 
     #[inline]
@@ -300,7 +389,7 @@ impl Session {
             if gate.is_open() {
                 let payload = frame.payload.to_bytes();
                 let bytes = payload.len();
-                let event = Event::Data { node: node.into(), channel_id: node.channel_id(), payload };
+                let event = Event::Data { node: node.clone(), channel_id: node.channel_id(), payload };
                 if cx.hub.host().push_data(event, bytes, self.link.clone()).is_err() {
                     cx.counters.reads_paused_by_host.up();
                     return Next::Wait;
@@ -326,33 +415,21 @@ impl Session {
             return Next::Wait;
         }
         cx.counters.registers.up();
+        cx.budget.spend(budget::REGISTRATION);
         let protocol = request.protocol.clamp(1, control::NEWEST_PROTOCOL);
         if protocol > 1 {
             self.link.agree_on_v2();
         }
-        let metadata: Option<Arc<str>> = request.metadata.filter(|text| **text != *"[]").map(Arc::from);
+        let metadata = request.metadata.filter(|text| **text != *"[]").map(Arc::from);
         let id: Arc<str> = request.node_id.unwrap_or_else(|| node_id(cx)).into();
-        let bytes = metadata_bytes(metadata.as_deref());
-        let (_, all) = self.nodes.sent_bytes();
         if let Some(node) = cx.hub.node(&id).filter(|node| Arc::ptr_eq(node.link(), &self.link)) {
             let mut gate = node.gate();
             if gate.is_open() {
-                let before = gate.sent_bytes();
-                let refusal = if has_too_much(cx, all, bytes, before) {
-                    Some(TOO_MUCH_ON_CONNECTION)
-                } else {
-                    (!cx.hub.has_room_for(bytes, before)).then_some(TOO_MUCH_ON_SERVER)
-                };
-                if let Some(text) = refusal {
-                    drop(gate);
-                    return self.refuse_metadata(cx, text);
-                }
-                if gate.renew_metadata(metadata, cx.hub.memory()).is_err() {
+                if gate.renew_metadata(metadata).is_err() {
                     drop(gate);
                     return self.refuse(cx, RegisterError::MetadataTooLong.code(), &RegisterError::MetadataTooLong.to_string());
                 }
                 drop(gate);
-                self.nodes.change_metadata(before, bytes);
                 node.seen(cx.now);
                 cx.replies.registered(&id, node.channel_id(), protocol, cx.now);
                 return Next::Continue;
@@ -361,13 +438,8 @@ impl Session {
         if self.nodes.len() >= cx.hub.limits().max_nodes_per_connection {
             return self.refuse(cx, code::NOT_ALLOWED, "Too many nodes on this connection");
         }
-        if has_too_much(cx, all, bytes, 0) {
-            return self.refuse_metadata(cx, TOO_MUCH_ON_CONNECTION);
-        }
-        let node = match cx.hub.register(id, &self.link, metadata, cx.counters, cx.now) {
-            Ok(node) => node,
-            Err(TooMuch::Nodes) => return self.refuse(cx, code::NOT_ALLOWED, "Too many nodes on this server"),
-            Err(TooMuch::Bytes) => return self.refuse_metadata(cx, TOO_MUCH_ON_SERVER),
+        let Some(node) = cx.hub.register(id, &self.link, metadata, cx.counters, cx.now) else {
+            return self.refuse(cx, code::NOT_ALLOWED, "Too many nodes on this server");
         };
         cx.replies.registered(node.id(), node.channel_id(), protocol, cx.now);
         cx.journal.node_registered(&node, cx.now);
@@ -381,23 +453,19 @@ impl Session {
     }
 
     fn unregister(&mut self, cx: &mut Context<'_>, channel_id: i64) -> Next {
+        if channel_id == 0 && !self.let_leave(cx, Departure::Unregistered) {
+            // The same frame goes on with the others.
+            return Next::Again;
+        }
         cx.counters.unregisters.up();
-        if channel_id == 0 {
-            for Registered { node, timer, .. } in self.nodes.take_all() {
-                leave(cx, &node, timer, Departure::Unregistered);
-            }
-        } else if let Some(Registered { node, timer, .. }) = u32::try_from(channel_id).ok().and_then(|id| self.nodes.remove(id)) {
+        if let Some(Registered { node, timer, .. }) = u32::try_from(channel_id).ok().and_then(|id| self.nodes.remove(id)) {
             leave(cx, &node, timer, Departure::Unregistered);
+            cx.budget.spend(budget::DEPARTURE);
         }
         if self.nodes.is_empty() {
             self.await_register(cx);
         }
         Next::Continue
-    }
-
-    fn refuse_metadata(&self, cx: &mut Context<'_>, text: &str) -> Next {
-        cx.counters.metadata_refused.up();
-        self.refuse(cx, code::NOT_ALLOWED, text)
     }
 
     fn refuse(&self, cx: &mut Context<'_>, code: u16, text: &str) -> Next {
@@ -425,11 +493,6 @@ impl Session {
     }
 }
 
-/// Whether a connection whose nodes have sent `all` bytes of metadata may not have so many more, less what was there `before`.
-fn has_too_much(cx: &Context<'_>, all: usize, bytes: usize, before: usize) -> bool {
-    bytes > before && all + bytes - before > cx.hub.limits().max_metadata_bytes_per_connection
-}
-
 /// Unless it left elsewhere at this moment; then it is only forgotten here.
 fn leave(cx: &mut Context<'_>, node: &Arc<Node>, timer: Key, how: Departure) {
     cx.wheel.remove(timer);
@@ -440,7 +503,7 @@ fn leave(cx: &mut Context<'_>, node: &Arc<Node>, timer: Key, how: Departure) {
 fn tell_heartbeat(cx: &Context<'_>, node: &Arc<Node>) {
     let gate = node.gate();
     if gate.is_open() {
-        cx.hub.host().push_state(Event::Heartbeat { node: node.into(), count: 1 });
+        cx.hub.host().push_state(Event::Heartbeat { node: node.clone(), count: 1 });
     }
 }
 

@@ -113,6 +113,11 @@ impl<T: Copy> Wheel<T> {
         }
     }
 
+    /// Whether an entry has fired and was not put back since.
+    pub fn has_fired(&self, key: Key) -> bool {
+        self.entries[key.index() as usize].due == FIRED
+    }
+
     /// Takes an entry out, whether it has fired or not.
     pub fn remove(&mut self, key: Key) -> T {
         let index = key.index();

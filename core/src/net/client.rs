@@ -10,8 +10,9 @@ mod dial;
 mod task;
 
 use super::resolve::Resolver;
-use super::{Clock, raise_descriptor_limit, spawn_thread, wait_at_most};
+use super::{Clock, spawn_thread, wait_at_most};
 use crate::config::{ClientConfig, check_node_id};
+use crate::descriptor;
 use crate::error::{Error, ErrorKind};
 use crate::event::{ClientEvent, Event, EventMask, Resume};
 use crate::hub::client::{ClientJournal, ClientMachine, Refusal, Settings, SocketEnd};
@@ -82,10 +83,8 @@ impl Clients {
     /// [`ErrorKind::Io`] when the system has no descriptor or thread left: those that look host names up are all started here.
     pub fn start(inbox: Arc<Inbox>) -> Result<Clients, Error> {
         // Each client needs a descriptor, and the usual soft limit of 1,024 is meant for programs that call select().
-        raise_descriptor_limit();
-        let runtime = Builder::new_current_thread()
-            .enable_all()
-            .build()
+        descriptor::raise_limit();
+        let runtime = descriptor::lifted(|| Builder::new_current_thread().enable_all().build())
             .map_err(|error| Error::new(ErrorKind::Io, format!("Cannot start the clients: {error}")))?;
         let fleet = Arc::new(Fleet {
             inbox,
@@ -269,6 +268,18 @@ impl Client {
         }
     }
 
+    /// The id that its first node asks for, as the events of that node carry it: the same `Arc` each time, unless the server gave it
+    /// another name. `None` in another process.
+    pub fn first_node(&self) -> Option<Arc<str>> {
+        if self.is_own_process() { Some(self.shared.machine().first_node().clone()) } else { None }
+    }
+
+    /// The id of an added node, as its events carry it: the same `Arc` until the node is removed or lost, and another one when it is
+    /// added again. `None` when there is none.
+    pub fn added_node(&self, node_id: &str) -> Option<Arc<str>> {
+        if self.is_own_process() { self.shared.machine().added_node(node_id) } else { None }
+    }
+
     pub fn is_connected(&self) -> bool {
         self.is_own_process() && self.shared.machine().is_connected()
     }
@@ -283,9 +294,15 @@ impl Client {
         self.stats().channel_id
     }
 
-    /// All zero in another process than the client's own.
+    /// All zero in another process than the client's own. The moment of the last connect is told by the wall clock as it is now: how
+    /// long ago it is does not depend on whether that was set meanwhile.
     pub fn stats(&self) -> ClientStats {
-        if self.is_own_process() { self.shared.machine().stats() } else { ClientStats::default() }
+        if !self.is_own_process() {
+            return ClientStats::default();
+        }
+        let stats = self.shared.machine().stats();
+        let now = self.shared.fleet.clock.now();
+        ClientStats { connected_at: stats.connected_mono.map(|mono| now.unix_seconds_of(mono)), ..stats }
     }
 
     /// The client belongs to this process, not to one that was forked off it.

@@ -3,11 +3,12 @@
 //! Owns reading into frames and writing out. Does not know other connections or when it is called: [`super::io`] does.
 
 use super::outbox::{Outbox, SMALL, USUAL_QUEUE};
+use crate::hub::event::CloseReason;
 use crate::hub::frame::Frame;
 use crate::hub::memory::{Memory, Part};
 use crate::hub::session::Context;
 use crate::hub::wheel::Key;
-use crate::hub::{Hub, Link, Next, Session, Timer, Wheel};
+use crate::hub::{Hub, Link, Look, Next, Session, Timer, Wheel};
 use crate::wire::{self, Dialect};
 use mio::net::TcpStream;
 use rustix::io::Errno;
@@ -31,8 +32,14 @@ pub(super) struct Connection {
     pub(super) write_blocked: bool,
     /// The peer closed its side, as an event said; reading ends at zero, not at the first short read.
     pub(super) hangup: bool,
-    /// On the thread's list of connections to go on with.
+    /// On one of the thread's lists of connections to go on with.
     pub(super) listed: bool,
+    /// The nodes were told that the outbox is full, and are to be told when it is empty.
+    pub(super) told_full: bool,
+    /// Whole frames are kept whose turn has not come.
+    pub(super) unfinished: bool,
+    /// What the last look of this part of a tick found, if there was one.
+    pub(super) look: Look,
     /// Counted against the limits on connections (those refused at the door are not).
     pub(super) counted: bool,
 }
@@ -40,8 +47,10 @@ pub(super) struct Connection {
 /// Bytes that are kept. A connection that idles has none.
 #[derive(Default)]
 struct Rest {
-    /// The start of a frame whose rest has not come yet, or frames that the host had no room for.
+    /// The start of a frame whose rest has not come yet, or frames that the host had no room for, or whose turn has not come.
     partial: Vec<u8>,
+    /// So many bytes in front of that are done with.
+    done: usize,
     outbox: Outbox,
     /// When the peer last took something that had waited, in monotonic microseconds.
     took_at: u64,
@@ -69,6 +78,7 @@ impl Rest {
     /// Keeps more behind what is kept. Of a frame whose length is known no more is allocated than it has, of others what they are.
     fn keep(&mut self, input: &[u8]) {
         let partial = &mut self.partial;
+        partial.drain(..std::mem::take(&mut self.done));
         let needed = partial.len() + input.len();
         if needed > partial.capacity() {
             let doubled = (2 * partial.capacity()).min(wire::frame_len(partial).unwrap_or(0));
@@ -77,13 +87,14 @@ impl Rest {
         partial.extend_from_slice(input);
     }
 
-    /// Forgets the first bytes of what is kept, and gives back what the rest does not need.
+    /// Forgets the first bytes of what is kept, and gives back what the rest does not need. Each byte is moved about once by that,
+    /// however many pieces the others go in.
     fn forget(&mut self, consumed: usize) {
-        let left = self.partial.len() - consumed;
-        if consumed > 0 && left < self.partial.capacity() / 2 {
-            self.partial = self.partial[consumed..].to_vec();
-        } else {
-            self.partial.drain(..consumed);
+        self.done += consumed;
+        let left = self.partial.len() - self.done;
+        if self.done > 0 && left < self.partial.capacity() / 2 {
+            self.partial = self.partial[self.done..].to_vec();
+            self.done = 0;
         }
     }
 }
@@ -114,6 +125,7 @@ impl Spare {
     fn put_back(&mut self, mut rest: Box<Rest>) {
         if self.rests.len() < MAX_SPARE && rest.outbox.queue_capacity() <= USUAL_QUEUE {
             rest.partial = Vec::new();
+            rest.done = 0;
             self.rests.push(rest);
         }
     }
@@ -121,6 +133,8 @@ impl Spare {
 
 pub(super) enum Phase {
     Open(Session),
+    /// It is over, and its nodes leave, some in each turn.
+    Leaving(Box<Leaving>),
     /// The last frames are being written; then the peer is given until the timer to close its side, because closing
     /// with unread bytes in the socket would take the last frames away from it.
     Ending {
@@ -129,10 +143,16 @@ pub(super) enum Phase {
     },
 }
 
+pub(super) struct Leaving {
+    pub(super) session: Session,
+    pub(super) why: CloseReason,
+}
+
 impl Phase {
     fn link(&self) -> &Arc<Link> {
         match self {
             Phase::Open(session) => session.link(),
+            Phase::Leaving(leaving) => leaving.session.link(),
             Phase::Ending { link, .. } => link,
         }
     }
@@ -151,6 +171,9 @@ impl Connection {
             write_blocked: false,
             hangup: false,
             listed: false,
+            told_full: false,
+            unfinished: false,
+            look: Look::NotYet,
             counted,
         }
     }
@@ -163,11 +186,9 @@ impl Connection {
         self.host_full || self.peer_slow
     }
 
-    /// Whether the silence here is of our own making. A peer that does not read what it asked for is excused only as long
-    /// as it takes some of it within `timeout`; after a late tick, who has more to read than was read is excused as well.
-    pub(super) fn is_excused(&self, now: u64, timeout: u64, is_late: bool) -> bool {
-        let takes = || self.rest.as_ref().is_some_and(|rest| now <= rest.took_at + timeout);
-        self.host_full || self.peer_slow && takes() || is_late && self.listed
+    /// A peer that does not read what it asked for has taken some of it within `timeout`.
+    pub(super) fn takes_replies(&self, now: u64, timeout: u64) -> bool {
+        self.rest.as_ref().is_some_and(|rest| now <= rest.took_at + timeout)
     }
 
     /// The peer has taken something that had waited, or is asked to from now on.
@@ -179,8 +200,7 @@ impl Connection {
 
     /// The memory that is free when this connection is gone.
     pub(super) fn alone(&self) -> usize {
-        let nodes = if let Phase::Open(session) = &self.phase { session.node_bytes() } else { 0 };
-        nodes + self.rest.as_ref().map_or(0, |rest| rest.counted_in + rest.outbox.alone())
+        self.rest.as_ref().map_or(0, |rest| rest.counted_in + rest.outbox.alone())
     }
 
     /// Bytes that the peer could take, if it read.
@@ -214,7 +234,7 @@ impl Connection {
     }
 
     pub(super) fn partial_len(&self) -> usize {
-        self.rest.as_ref().map_or(0, |rest| rest.partial.len())
+        self.rest.as_ref().map_or(0, |rest| rest.partial.len() - rest.done)
     }
 
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -235,8 +255,10 @@ impl Connection {
         };
         let next = match &mut self.rest {
             Some(rest) if !rest.partial.is_empty() => {
-                rest.keep(input);
-                let (consumed, next) = session.receive(cx, &rest.partial);
+                if !input.is_empty() {
+                    rest.keep(input);
+                }
+                let (consumed, next) = session.receive(cx, &rest.partial[rest.done..]);
                 rest.forget(consumed);
                 next
             }
@@ -249,6 +271,7 @@ impl Connection {
             }
         };
         self.host_full = next == Next::Wait;
+        self.unfinished = matches!(next, Next::Again | Next::Later);
         if let Some(rest) = &mut self.rest {
             rest.count(cx.hub.memory());
             if rest.is_empty() {
@@ -377,7 +400,7 @@ mod tests {
     use crate::hub::frame::Body;
     use crate::hub::link::{Letter, Postbox};
     use crate::hub::replies::Replies;
-    use crate::hub::{Counters, Journal, Now};
+    use crate::hub::{Budget, Counters, Journal, Now};
     use crate::inbox::Inbox;
     use crate::wire::{FrameType, v2};
     use allocation_counter::measure;
@@ -440,16 +463,23 @@ mod tests {
         Frame::new(dialect, FrameType::DATA, 7, Body::encode(dialect, payload, hub.memory()).unwrap())
     }
 
-    struct Thread(Wheel<Timer>, Replies, Journal, Counters, fastrand::Rng);
+    struct Thread(Wheel<Timer>, Replies, Journal, Counters, fastrand::Rng, Budget);
 
     impl Thread {
         fn new() -> Thread {
-            Thread(Wheel::new(1), Replies::default(), Journal::new(0), Counters::default(), fastrand::Rng::with_seed(1))
+            Thread(
+                Wheel::new(1),
+                Replies::default(),
+                Journal::new(0),
+                Counters::default(),
+                fastrand::Rng::with_seed(1),
+                Budget::unlimited(),
+            )
         }
 
         fn context<'a>(&'a mut self, hub: &'a Hub) -> Context<'a> {
-            let Thread(wheel, replies, journal, counters, random) = self;
-            Context { hub, counters, wheel, replies, random, journal, now: Now { mono: 1, unix: 1 } }
+            let Thread(wheel, replies, journal, counters, random, budget) = self;
+            Context { hub, counters, wheel, replies, random, journal, now: Now { mono: 1, unix: 1 }, budget }
         }
     }
 

@@ -9,31 +9,38 @@
 //!
 //! Connections that are ready together are read together and then answered together, up to 32 of them.
 //!
+//! A pass gives each connection that has something to say one turn, of bounded work ([`crate::hub::budget`]). Whoever is not done by
+//! then goes on the `ready` list, which gets what time the pass has left; and whose next frame is a long one waits on a list
+//! of its own, for the end of a pass, when everybody else has had a turn. So nobody waits for longer than a pass takes.
+//!
 //! mio is edge-triggered. Two rules follow. A read ends at the first short read, unless an event said that the peer
 //! closed: then it ends at zero, because data and FIN in one event come with one edge. And whoever stops earlier than that
-//! goes on the `ready` list.
+//! goes on one of the lists.
 
 mod failure;
+mod tick;
 
 use super::Clock;
-use super::connection::{Connection, Phase, Spare};
+use super::connection::{Connection, Leaving, Phase, Spare};
 use super::mailbox::{Mailbox, Pile};
 use super::relief::{self, Holder, Holdings};
 use super::server::{ConnectionInfo, Shared};
-use crate::hub::event::{CloseReason, EventMask};
+use crate::descriptor::lift;
+use crate::hub::event::{CloseReason, EventMask, Fill};
 use crate::hub::link::{Letter, Postbox, Wish};
 use crate::hub::replies::Replies;
 use crate::hub::session::Context;
-use crate::hub::wheel::{Key, TICK};
-use crate::hub::{Counters, Journal, Link, Next, Now, Session, Timer, Wheel};
+use crate::hub::wheel::TICK;
+use crate::hub::{Budget, Counters, Journal, Link, Next, Now, Session, Timer, Wheel};
 use crate::wire::Dialect;
 use mio::event::Event;
 use mio::net::TcpListener;
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Registry, Token};
+use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime};
 use slab::Slab;
 use socket2::SockRef;
+use std::collections::VecDeque;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::num::NonZeroU64;
@@ -42,19 +49,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const LISTENER: Token = Token(usize::MAX);
-pub(super) const WAKER: Token = Token(usize::MAX - 1);
+const WAKER: Token = Token(usize::MAX - 1);
 const TIMER: Token = Token(usize::MAX - 2);
 
 /// Events taken per pass; letters, ticks and connections that are not done with are looked after in between.
 const EVENTS_PER_PASS: usize = 1024;
-/// Reads of one connection per pass: a busy one does not starve the others.
-const READS_PER_PASS: usize = 4;
+/// For how long a pass goes on with connections that have had their turn, and as long again with long frames, in microseconds. One
+/// of each has its turn however long the pass has been.
+const GOING_ON_TIME: u64 = 5_000;
 /// Connections that are read one behind the other before they are answered one behind the other: the code of the kernel's
 /// receiving side, and of the session, is still in the processor's cache for the next one, and so is that of its sending side.
 const ANSWERED_TOGETHER: usize = 32;
 const ACCEPTS_PER_PASS: usize = 256;
 /// Letters opened per pass: a broadcast to all connections does not hold up the reading.
-const LETTERS_PER_PASS: usize = 1024;
+const LETTERS_PER_PASS: usize = 512;
 const READ_BUFFER: usize = 64 * 1024;
 
 /// How long a connection that is ending waits for its peer, in microseconds.
@@ -73,6 +81,22 @@ const TIDY_TIME: u64 = 10_000_000;
 /// Connections refused at the door that may wait for their peer at the same time; more are closed at once.
 const MAX_ENDING_REFUSED: usize = 32;
 
+/// What a thread waits with. Made apart from it, because its descriptors keep their numbers to themselves.
+pub(super) struct Polling {
+    pub(super) poll: Poll,
+    pub(super) registry: Registry,
+    pub(super) waker: Waker,
+}
+
+impl Polling {
+    pub(super) fn new() -> io::Result<Polling> {
+        let poll = Poll::new()?;
+        let registry = poll.registry().try_clone()?;
+        let waker = Waker::new(&registry, WAKER)?;
+        Ok(Polling { poll, registry, waker })
+    }
+}
+
 pub(super) struct IoThread {
     shared: Arc<Shared>,
     mailbox: Arc<Mailbox>,
@@ -87,8 +111,10 @@ pub(super) struct IoThread {
     timer: OwnedFd,
     connections: Slab<Connection>,
     ending_refused: usize,
-    /// Connections to go on with although no event will come for them.
-    ready: Vec<usize>,
+    /// Connections to go on with although no event will come for them,
+    ready: VecDeque<usize>,
+    /// and those of them whose next frame is a long one.
+    long: VecDeque<usize>,
     /// Taken out of the mailbox, not yet opened.
     letters: Pile,
     spare: Spare,
@@ -107,8 +133,9 @@ pub(super) struct IoThread {
     answered: u64,
     /// How long this thread did not look at its sockets, because the process was stopped or had no processor, in microseconds.
     asleep: u64,
-    /// The tick in progress comes late: whoever has more to read than the passes before it took is not silent.
-    is_late: bool,
+    last_tick: u64,
+    /// Connections whose sockets this part of a tick has looked at.
+    looked_at: Vec<usize>,
     done: bool,
 }
 
@@ -121,9 +148,17 @@ struct Work {
     random: fastrand::Rng,
     journal: Journal,
     now: Now,
+    budget: Budget,
 }
 
 impl Work {
+    /// Reads the clock, the monotonic one alone: the other one is as far ahead of it as at the beginning of the pass.
+    fn look_at_clock(&mut self) {
+        let mono = self.shared.clock.mono();
+        self.now.unix += mono - self.now.mono;
+        self.now.mono = mono;
+    }
+
     fn context(&mut self) -> Context<'_> {
         Context {
             hub: &self.shared.hub,
@@ -133,13 +168,23 @@ impl Work {
             random: &mut self.random,
             journal: &mut self.journal,
             now: self.now,
+            budget: &mut self.budget,
         }
     }
 }
 
+/// Where a connection's turn left off.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Left {
+    /// All that its socket had was read and handled, or it is not read any more.
+    Nothing,
+    /// There is more.
+    More,
+}
+
 /// A timer of the system that is ready at each tick of a wheel that is made now. It is read each time: only then it goes on.
 fn start_ticking(registry: &Registry) -> io::Result<OwnedFd> {
-    let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
+    let timer = lift(timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?)?;
     registry.register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
     let tick = Timespec { tv_sec: 0, tv_nsec: TICK as i64 * 1_000 };
     timerfd_settime(&timer, TimerfdTimerFlags::empty(), &Itimerspec { it_interval: tick, it_value: tick })?;
@@ -150,11 +195,10 @@ impl IoThread {
     pub(super) fn new(
         worker_id: usize,
         shared: Arc<Shared>,
-        poll: &Poll,
+        registry: Registry,
         mailbox: Arc<Mailbox>,
         mut listener: TcpListener,
     ) -> io::Result<IoThread> {
-        let registry = poll.registry().try_clone()?;
         registry.register(&mut listener, LISTENER, Interest::READABLE)?;
         let clock = shared.clock;
         let now = clock.now();
@@ -170,6 +214,7 @@ impl IoThread {
                 random: fastrand::Rng::new(),
                 journal: Journal::new(worker_id),
                 now,
+                budget: Budget::of(0),
             },
             shared,
             mailbox,
@@ -183,7 +228,8 @@ impl IoThread {
             timer,
             connections: Slab::new(),
             ending_refused: 0,
-            ready: Vec::new(),
+            ready: VecDeque::new(),
+            long: VecDeque::new(),
             letters: Pile::default(),
             spare: Spare::default(),
             unanswered: Vec::with_capacity(ANSWERED_TOGETHER),
@@ -194,7 +240,8 @@ impl IoThread {
             next_stats: (worker_id == 0).then_some(first_stats),
             answered: 0,
             asleep: 0,
-            is_late: false,
+            looked_at: Vec::new(),
+            last_tick: now.mono,
             done: false,
         })
     }
@@ -202,35 +249,18 @@ impl IoThread {
     /// Works until the server stops.
     fn work(&mut self, poll: &mut Poll) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_PER_PASS);
-        let mut last_tick = self.work.now.mono;
         while !self.done {
             let wait = (self.tick_due || self.has_work()).then_some(Duration::ZERO);
             self.pass(poll, &mut events, wait)?;
-            if std::mem::take(&mut self.tick_due) {
-                // How many ticks there were does not matter, nor does a read that finds none.
-                let _ = rustix::io::read(&self.timer, &mut [0; 8]);
-                if self.work.now.mono > last_tick + 3 * TICK {
-                    self.is_late = true;
-                    self.asleep += self.work.now.mono - last_tick - TICK;
-                    // The process was stopped, or starved. What arrived meanwhile is read before anybody's silence is
-                    // judged: poll hands out what is ready in turn, so this many passes reach every connection.
-                    for _ in 0..=self.connections.len() / EVENTS_PER_PASS + 1 {
-                        self.pass(poll, &mut events, Some(Duration::ZERO))?;
-                        if events.is_empty() && !self.has_work() {
-                            break;
-                        }
-                    }
-                }
-                self.tick();
-                self.is_late = false;
-                last_tick = self.work.now.mono;
+            if self.tick_due {
+                self.tick_due = !self.tick();
             }
         }
         Ok(())
     }
 
     fn has_work(&self) -> bool {
-        !self.ready.is_empty() || self.mail || self.accept_ready && !self.accept_paused
+        !self.ready.is_empty() || !self.long.is_empty() || self.mail || self.accept_ready && !self.accept_paused
     }
 
     /// Waits for something to do, for so long or until there is, and does it.
@@ -240,25 +270,22 @@ impl IoThread {
             _ => {}
         }
         self.work.now = self.clock.now();
+        let begun = self.work.now.mono;
         let (messages, heartbeats) = (self.work.counters.messages_in.get(), self.work.counters.heartbeats.get());
+        let share = Budget::share(events.iter().count());
         for event in events.iter() {
             match event.token() {
                 LISTENER => self.accept_ready = true,
                 WAKER => self.mail = true,
                 TIMER => self.tick_due = true,
-                Token(slot) => self.on_event(slot, event),
+                Token(slot) => self.on_event(slot, event, &share),
             }
         }
-        for slot in std::mem::take(&mut self.ready) {
-            if let Some(connection) = self.connections.get_mut(slot) {
-                connection.listed = false;
-                self.read(slot);
-            }
-        }
+        self.go_on();
         self.answer();
         if let Some(messages) = NonZeroU64::new(self.work.counters.messages_in.get() - messages) {
             // One look at the clock for everything that this pass read.
-            let micros = self.clock.mono().saturating_sub(self.work.now.mono);
+            let micros = self.clock.mono().saturating_sub(begun);
             self.work.counters.message_durations.observe(micros / messages, messages.get());
             self.work.counters.heartbeat_durations.observe(micros, self.work.counters.heartbeats.get() - heartbeats);
         }
@@ -272,7 +299,7 @@ impl IoThread {
         Ok(())
     }
 
-    fn on_event(&mut self, slot: usize, event: &Event) {
+    fn on_event(&mut self, slot: usize, event: &Event, share: &Budget) {
         let Some(connection) = self.connections.get_mut(slot) else {
             return;
         };
@@ -281,51 +308,113 @@ impl IoThread {
             connection.write_blocked = false;
             self.flush(slot);
         }
-        if event.is_readable() || event.is_read_closed() || event.is_error() {
-            self.read(slot);
+        // Who is on a list has its turn when that comes.
+        let is_listed = self.connections.get(slot).is_none_or(|connection| connection.listed);
+        if !is_listed && (event.is_readable() || event.is_read_closed() || event.is_error()) {
+            self.turn(slot, share.clone());
         }
     }
 
-    fn read(&mut self, slot: usize) {
-        for _ in 0..READS_PER_PASS {
-            let Some(connection) = self.connections.get_mut(slot) else {
-                return;
-            };
-            if connection.is_reading_stopped() {
-                return;
+    /// Gives those their turn who were not done in an earlier pass: each one at most, and as many as there is time for.
+    fn go_on(&mut self) {
+        if self.ready.is_empty() && self.long.is_empty() {
+            return;
+        }
+        self.work.look_at_clock();
+        let begun = self.work.now.mono;
+        for _ in 0..self.ready.len() {
+            let Some(slot) = self.ready.pop_front() else { break };
+            self.turn_of_listed(slot, Budget::share(1));
+            if self.work.now.mono > begun + GOING_ON_TIME {
+                break;
             }
-            match connection.read(&mut self.buffer) {
-                Ok(0) => return self.end(slot, CloseReason::PeerClosed),
-                Ok(count) => {
-                    self.work.counters.bytes_in.add(count as u64);
-                    connection.bytes_in += count as u64;
-                    let next = connection.feed(&mut self.work.context(), &self.buffer[..count]);
-                    let done = count < self.buffer.len() && !connection.hangup;
-                    self.unanswered.push((slot, self.work.replies.bytes().len()));
-                    if !done || next != Next::Continue || self.has_enough_to_answer() {
-                        self.answer();
+        }
+        let begun = self.work.now.mono;
+        for _ in 0..self.long.len() {
+            let Some(slot) = self.long.pop_front() else { break };
+            self.turn_of_listed(slot, Budget::long());
+            self.work.look_at_clock();
+            if self.work.now.mono > begun + GOING_ON_TIME {
+                break;
+            }
+        }
+    }
+
+    fn turn_of_listed(&mut self, slot: usize, budget: Budget) {
+        // It may be gone, and another one in its slot.
+        if let Some(connection) = self.connections.get_mut(slot).filter(|connection| connection.listed) {
+            connection.listed = false;
+            self.turn(slot, budget);
+        }
+    }
+
+    /// Lets a connection say as much as its budget allows: what was kept of it first, then what its socket has.
+    fn turn(&mut self, slot: usize, budget: Budget) -> Left {
+        self.work.budget = budget;
+        loop {
+            let Some(connection) = self.connections.get_mut(slot) else {
+                return Left::Nothing;
+            };
+            if matches!(connection.phase, Phase::Leaving(_)) {
+                return self.leave(slot);
+            }
+            if connection.is_reading_stopped() {
+                return Left::Nothing;
+            }
+            let mut is_drained = false;
+            let next = if connection.unfinished {
+                self.work.look_at_clock();
+                connection.feed(&mut self.work.context(), &[])
+            } else {
+                match connection.read(&mut self.buffer) {
+                    Ok(0) => {
+                        self.end(slot, CloseReason::PeerClosed);
+                        return Left::Nothing;
                     }
-                    if let Next::Close(reason) = next {
-                        self.end(slot, reason);
+                    Ok(count) => {
+                        // After the read: whatever came until now counts as heard now, and nothing that comes later does.
+                        self.work.look_at_clock();
+                        self.work.budget.spend_read(count);
+                        self.work.counters.bytes_in.add(count as u64);
+                        connection.bytes_in += count as u64;
+                        is_drained = count < self.buffer.len() && !connection.hangup;
+                        connection.feed(&mut self.work.context(), &self.buffer[..count])
                     }
-                    if done {
-                        return;
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Left::Nothing,
+                    Err(_) => {
+                        self.end(slot, CloseReason::IoError);
+                        return Left::Nothing;
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(_) => return self.end(slot, CloseReason::IoError),
+            };
+            self.note_replies(slot);
+            if !is_drained || next != Next::Continue || self.has_enough_to_answer() {
+                self.answer();
+            }
+            match next {
+                Next::Continue if is_drained => return Left::Nothing,
+                Next::Continue if !self.work.budget.is_used_up() => {}
+                Next::Continue | Next::Again | Next::Later | Next::Look => {
+                    self.list(slot, next == Next::Later);
+                    return Left::More;
+                }
+                Next::Wait => return Left::Nothing,
+                Next::Close(reason) => {
+                    self.end(slot, reason);
+                    return Left::Nothing;
+                }
             }
         }
-        self.list(slot);
     }
 
-    /// Goes on with a connection in the next pass.
-    fn list(&mut self, slot: usize) {
+    /// Goes on with a connection in the next pass, or when a long frame has its turn.
+    fn list(&mut self, slot: usize, is_long: bool) {
         if let Some(connection) = self.connections.get_mut(slot)
             && !connection.listed
         {
             connection.listed = true;
-            self.ready.push(slot);
+            let list = if is_long { &mut self.long } else { &mut self.ready };
+            list.push_back(slot);
         }
     }
 
@@ -363,9 +452,18 @@ impl IoThread {
         }
     }
 
+    /// What was added to the thread's buffer since the last time is for this connection.
+    fn note_replies(&mut self, slot: usize) {
+        let end = self.work.replies.bytes().len();
+        match self.unanswered.last_mut() {
+            Some((last, until)) if *last == slot => *until = end,
+            _ => self.unanswered.push((slot, end)),
+        }
+    }
+
     /// Writes the replies that a session made, then does what it said.
     fn respond(&mut self, slot: usize, next: Next) {
-        self.unanswered.push((slot, self.work.replies.bytes().len()));
+        self.note_replies(slot);
         self.answer();
         if let Next::Close(reason) = next {
             self.end(slot, reason);
@@ -391,9 +489,38 @@ impl IoThread {
     fn watch(&mut self, slot: usize) {
         let awake = self.awake();
         let Some(connection) = self.connections.get_mut(slot) else { return };
-        connection.link().set_full(connection.waiting() >= self.shared.hub.limits().outbox_bytes);
+        let waiting = connection.waiting();
+        let is_full = waiting >= self.shared.hub.limits().outbox_bytes;
+        connection.link().set_full(is_full);
+        if is_full && !connection.told_full {
+            self.tell_full(slot);
+        } else if waiting == 0 && connection.told_full {
+            self.tell_drained(slot);
+        }
+        let Some(connection) = self.connections.get_mut(slot) else { return };
         if let (Some(timeout), Phase::Open(_)) = (self.shared.slow_consumer_timeout, &connection.phase) {
             connection.watch(&mut self.work.wheel, self.work.now.mono + timeout, awake);
+        }
+    }
+
+    /// From now on the nodes of a connection are owed a word when nothing waits for it any more.
+    fn tell_full(&mut self, slot: usize) {
+        if self.shared.hub.host().wants(EventMask::BUFFER)
+            && let Some(connection @ Connection { phase: Phase::Open(_), .. }) = self.connections.get_mut(slot)
+        {
+            connection.told_full = true;
+            if let Phase::Open(session) = &connection.phase {
+                session.tell_fill(&self.work.context(), Fill::Full);
+            }
+        }
+    }
+
+    fn tell_drained(&mut self, slot: usize) {
+        if let Some(connection) = self.connections.get_mut(slot) {
+            connection.told_full = false;
+            if let Phase::Open(session) = &connection.phase {
+                session.tell_fill(&self.work.context(), Fill::Drained);
+            }
         }
     }
 
@@ -424,7 +551,7 @@ impl IoThread {
             connection.shut_down_writing();
         }
         if resumes {
-            self.list(slot);
+            self.list(slot, false);
         }
         self.watch(slot);
     }
@@ -464,7 +591,7 @@ impl IoThread {
     fn list_connections(&self, max: usize) -> Vec<ConnectionInfo> {
         let open = self.connections.iter().filter_map(|(_, connection)| match &connection.phase {
             Phase::Open(session) => Some((connection, session)),
-            Phase::Ending { .. } => None,
+            Phase::Leaving(_) | Phase::Ending { .. } => None,
         });
         open.take(max)
             .map(|(connection, session)| ConnectionInfo {
@@ -508,10 +635,16 @@ impl IoThread {
                 self.respond(slot, next);
             }
             (Wish::End(reason), _) => self.end(slot, reason),
+            (Wish::TellFull, _) => {
+                // First, so that a push that is refused from now on asks again.
+                connection.link().tells_full();
+                self.tell_full(slot);
+                self.watch(slot);
+            }
             (Wish::Resume, _) if connection.host_full => {
-                let next = connection.feed(&mut self.work.context(), &[]);
-                self.respond(slot, next);
-                self.list(slot);
+                connection.host_full = false;
+                connection.unfinished = true;
+                self.list(slot, false);
             }
             _ => {}
         }
@@ -529,7 +662,7 @@ impl IoThread {
                 self.accept_ready = false;
                 return;
             };
-            match listener.accept() {
+            match listener.accept().and_then(|(socket, peer)| Ok((lift(socket)?, peer))) {
                 Ok((socket, peer)) => self.welcome(socket, peer),
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => {
@@ -607,14 +740,14 @@ impl IoThread {
         };
         connection.hangup |= reason == CloseReason::PeerClosed;
         let may_still_read = reason == CloseReason::PeerClosed && connection.has_backlog();
-        let session = match &mut connection.phase {
-            Phase::Open(session) => session,
+        match &connection.phase {
+            Phase::Open(_) => {}
+            Phase::Leaving(_) => return,
             // It closed its side only, and may still read: the last write or the timer ends it.
             Phase::Ending { .. } if may_still_read => return,
             // The peer has closed its side, or the socket is broken: nothing to wait for.
             Phase::Ending { .. } => return self.drop_connection(slot),
-        };
-        session.close(&mut self.work.context(), reason);
+        }
         if reason == CloseReason::SlowConsumer {
             self.work.counters.slow_consumers.up();
         }
@@ -623,7 +756,28 @@ impl IoThread {
             self.work.journal.incomplete(self.work.now);
         }
         self.work.counters.truncated_bytes.add(truncated);
-        connection.link().close();
+        let link = connection.link().clone();
+        link.close();
+        connection.host_full = false;
+        connection.peer_slow = false;
+        let ending = Phase::Ending { link, timer: None };
+        if let Phase::Open(session) = std::mem::replace(&mut connection.phase, ending) {
+            connection.phase = Phase::Leaving(Box::new(Leaving { session, why: reason }));
+            self.work.budget = Budget::share(1);
+            self.leave(slot);
+        }
+    }
+
+    /// Lets nodes of a connection that is over leave, as many as the turn allows. The last one out shuts the door.
+    fn leave(&mut self, slot: usize) -> Left {
+        let Some(connection) = self.connections.get_mut(slot) else { return Left::Nothing };
+        let Phase::Leaving(leaving) = &mut connection.phase else { return Left::Nothing };
+        let reason = leaving.why;
+        if leaving.session.close(&mut self.work.context(), reason) == Next::Again {
+            self.list(slot, false);
+            return Left::More;
+        }
+        connection.phase = Phase::Ending { link: connection.link().clone(), timer: None };
         if let Ok(written) = connection.flush(&self.shared.hub, &mut self.spare, &mut self.work.wheel) {
             self.work.counters.bytes_out.add(written);
         }
@@ -633,23 +787,31 @@ impl IoThread {
             _ => false,
         };
         if is_over {
-            return self.drop_connection(slot);
+            self.drop_connection(slot);
+            return Left::Nothing;
         }
-        let timer = self.work.wheel.insert(self.work.now.mono + ENDING_TIME, Timer { slot: slot as u32, channel_id: 0 });
-        connection.phase = Phase::Ending { link: connection.link().clone(), timer: Some(timer) };
-        connection.host_full = false;
-        connection.peer_slow = false;
+        let key = self.work.wheel.insert(self.work.now.mono + ENDING_TIME, Timer { slot: slot as u32, channel_id: 0 });
+        if let Phase::Ending { timer, .. } = &mut connection.phase {
+            *timer = Some(key);
+        }
         if !connection.has_backlog() {
             connection.shut_down_writing();
         }
         // What the peer sent already has had its event: it is read, and thrown away, in the next pass.
-        self.list(slot);
+        self.list(slot, false);
+        Left::More
     }
 
     fn drop_connection(&mut self, slot: usize) {
         let mut connection = self.connections.remove(slot);
-        if let Phase::Ending { timer: Some(timer), .. } = connection.phase {
-            self.work.wheel.remove(timer);
+        match &mut connection.phase {
+            Phase::Ending { timer: Some(timer), .. } => drop(self.work.wheel.remove(*timer)),
+            Phase::Leaving(leaving) => {
+                // The server stops, and nobody comes back to it.
+                self.work.budget = Budget::unlimited();
+                leaving.session.close(&mut self.work.context(), leaving.why);
+            }
+            _ => {}
         }
         connection.release(&self.shared.hub, &mut self.work.wheel);
         if !connection.hangup {
@@ -661,96 +823,6 @@ impl IoThread {
             self.work.counters.connections_closed.up();
         } else {
             self.ending_refused -= 1;
-        }
-    }
-
-    /// Judges by the time at which the sockets were last looked at: a reading of the clock here could count a stop of the
-    /// process as the silence of its peers.
-    fn tick(&mut self) {
-        // What was sent to a node goes out before its time is up. And a lost wake-up would show here at the latest.
-        self.open_mail();
-        // Nodes of one connection that are found silent one behind the other cost one write together.
-        let mut addressee = None;
-        while let Some((key, timer)) = self.work.wheel.pop(self.work.now.mono) {
-            let slot = timer.slot as usize;
-            if let Some(before) = addressee.replace(slot)
-                && (before != slot || self.work.replies.bytes().len() >= READ_BUFFER)
-            {
-                self.respond(before, Next::Continue);
-            }
-            if timer.channel_id == 0 {
-                self.connection_timer(slot, key);
-            } else {
-                self.node_timer(slot, key, timer.channel_id);
-            }
-        }
-        if let Some(slot) = addressee {
-            self.respond(slot, Next::Continue);
-        }
-        if self.accept_paused {
-            self.accept_paused = false;
-            self.accept();
-        }
-        if self.work.now.mono >= self.next_tidy {
-            self.next_tidy = self.work.now.mono + TIDY_TIME;
-            self.shared.hub.tidy(self.work.now);
-        }
-        if self.next_stats.is_some_and(|next| self.work.now.mono >= next) {
-            self.next_stats = Some(self.work.now.mono + self.shared.stats_interval);
-            self.shared.log_stats();
-        }
-        self.work.journal.tell_left_out(self.work.now);
-        crate::log::tell_left_out(false);
-        let is_over = |since: u64| self.connections.is_empty() || self.work.now.mono > since + STOPPING_TIME;
-        if self.is_stopping && self.stopping_since.is_some_and(is_over) {
-            self.finish();
-        }
-    }
-
-    /// What the node's connection is told of it stays in the reply buffer, unless the connection ends.
-    fn node_timer(&mut self, slot: usize, timer: Key, channel_id: u32) {
-        let Some(connection) = self.connections.get_mut(slot) else {
-            return;
-        };
-        let stopped = connection.is_excused(self.work.now.mono, self.shared.hub.heartbeat_timeout(), self.is_late);
-        if let Phase::Open(session) = &mut connection.phase {
-            let next = session.node_timer(&mut self.work.context(), timer, channel_id, stopped);
-            if next != Next::Continue {
-                self.respond(slot, next);
-            }
-        }
-    }
-
-    fn connection_timer(&mut self, slot: usize, timer: Key) {
-        let Some(connection) = self.connections.get_mut(slot) else {
-            return;
-        };
-        if connection.stuck_since(timer).is_some() {
-            return self.outbox_timer(slot, timer);
-        }
-        let stopped = connection.is_excused(self.work.now.mono, self.shared.hub.limits().register_timeout, self.is_late);
-        match &mut connection.phase {
-            Phase::Open(session) => {
-                let next = session.register_timer(&mut self.work.context(), stopped);
-                self.respond(slot, next);
-            }
-            Phase::Ending { .. } => self.drop_connection(slot),
-        }
-    }
-
-    /// Whoever takes nothing of what waits for it has to go. The socket is asked once more: it tells of a little room in it only
-    /// where it has much.
-    fn outbox_timer(&mut self, slot: usize, timer: Key) {
-        self.respond(slot, Next::Continue);
-        if let Some(connection) = self.connections.get_mut(slot) {
-            connection.write_blocked = false;
-        }
-        self.flush(slot);
-        let since = self.connections.get(slot).and_then(|connection| connection.stuck_since(timer));
-        let (Some(since), Some(timeout)) = (since, self.shared.slow_consumer_timeout) else { return };
-        match timeout.saturating_sub(self.awake() - since) {
-            0 => self.end(slot, CloseReason::SlowConsumer),
-            left => self.work.wheel.rearm(timer, self.work.now.mono + left),
         }
     }
 
@@ -767,7 +839,7 @@ impl IoThread {
             self.answered = number;
             chosen.extend(relief.answer(number, self.holdings(), memory));
         }
-        for Holder { bytes, who: link } in chosen {
+        for Holder { bytes, link } in chosen {
             self.work.journal.closed_for_memory(&link, bytes, self.work.now);
             let slot = link.slot() as usize;
             if self.connections.get(slot).is_some_and(|found| Arc::ptr_eq(found.link(), &link)) {
@@ -779,12 +851,12 @@ impl IoThread {
     }
 
     fn holdings(&self) -> Holdings {
-        let all: Vec<Holder<usize>> =
-            self.connections.iter().map(|(slot, connection)| Holder { bytes: connection.alone(), who: slot }).collect();
+        let holder = |connection: &Connection| Holder { bytes: connection.alone(), link: connection.link().clone() };
+        let all: Vec<Holder> =
+            self.connections.iter().map(|(_, connection)| holder(connection)).filter(|holder| holder.bytes > 0).collect();
         let bytes = all.iter().map(|holder| holder.bytes).sum();
-        let most = relief::choose(all, relief::to_free(bytes, self.shared.hub.memory()));
-        let link = |slot: usize| self.connections[slot].link().clone();
-        Holdings { bytes, most: most.into_iter().map(|Holder { bytes, who }| Holder { bytes, who: link(who) }).collect() }
+        let wanted = relief::to_free(bytes, self.shared.hub.memory());
+        Holdings { bytes, most: relief::choose(all, wanted) }
     }
 
     /// Lets in who knocked already, and nobody after them.

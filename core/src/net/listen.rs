@@ -1,5 +1,6 @@
 //! Listening sockets: names to addresses, one socket per I/O thread on one port, clear refusals.
 
+use crate::descriptor::{lift, off_the_standard_streams};
 use crate::error::{Error, ErrorKind, reason};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
@@ -11,7 +12,7 @@ const BACKLOG: i32 = 65_535;
 /// Binds `count` sockets to one port; the kernel spreads new connections over them.
 pub(super) fn bind(host: &str, port: u16, count: usize) -> Result<Vec<std::net::TcpListener>, Error> {
     let address = probe(host, port)?;
-    (0..count).map(|_| listen(open(address, true)?)).collect::<io::Result<_>>().map_err(|error| refuse(host, port, &error))
+    (0..count).map(|_| listen(lift(open(address, true)?)?)).collect::<io::Result<_>>().map_err(|error| refuse(host, port, &error))
 }
 
 /// The address that the name stands for and that can be listened on now.
@@ -36,7 +37,7 @@ fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
     match bare.parse::<IpAddr>() {
         Ok(ip) => Ok(vec![SocketAddr::new(ip, port)]),
-        Err(_) => Ok((bare, port).to_socket_addrs()?.collect()),
+        Err(_) => off_the_standard_streams(|| Ok((bare, port).to_socket_addrs()?.collect())),
     }
 }
 

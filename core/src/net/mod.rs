@@ -14,10 +14,13 @@ mod stats;
 
 use crate::error::{Error, ErrorKind};
 use crate::hub::Now;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use crate::log;
 use nix::sys::signal::{SigSet, SigmaskHow};
 use std::any::Any;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::time::timeout;
@@ -52,7 +55,11 @@ impl Clock {
 pub fn spawn_thread(name: String, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Error> {
     // A thread inherits the mask of its creator, so blocking first leaves no moment at which a signal could land in it.
     let previous = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK);
-    let thread = std::thread::Builder::new().name(name).spawn(body);
+    let origin = log::origin();
+    let thread = std::thread::Builder::new().name(name).spawn(move || {
+        let _within = log::within(origin);
+        body();
+    });
     if let Ok(previous) = previous {
         // Restoring a mask that was just in force cannot fail.
         let _ = previous.thread_set_mask();
@@ -64,6 +71,16 @@ pub fn spawn_thread(name: String, body: impl FnOnce() + Send + 'static) -> Resul
 fn in_words(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a word".to_owned())
+}
+
+/// Lets something run to its end, or until it panics: then, what the panic said.
+async fn survive<T>(work: impl Future<Output = T>) -> Result<T, String> {
+    let mut work = pin!(work);
+    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
+        Ok(progress) => progress.map(Ok),
+        Err(panic) => Poll::Ready(Err(in_words(&*panic))),
+    })
+    .await
 }
 
 /// Waits for so long at most, and says whether it was long enough. Counts slices, not the time: after the process was stopped
@@ -79,25 +96,20 @@ async fn wait_at_most(time: Duration, condition: impl Future<Output = ()>) -> bo
     false
 }
 
-/// Raises the descriptor limit as far as the system lets us, and returns where it stands.
-fn raise_descriptor_limit() -> Option<usize> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
-    let limit = match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
-        Ok(()) => hard,
-        Err(error) => {
-            tracing::debug!(%error, "Cannot raise the descriptor limit");
-            soft
-        }
-    };
-    Some(usize::try_from(limit).unwrap_or(usize::MAX))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::thread;
     use tokio::sync::Notify;
     use tokio::task::{LocalSet, spawn_local, yield_now};
+
+    #[test]
+    fn a_thread_has_the_origin_of_who_started_it() {
+        let within = log::within(7);
+        let thread = spawn_thread("inherits".to_owned(), || assert_eq!(log::origin(), 7)).unwrap();
+        drop(within);
+        thread.join().unwrap();
+    }
 
     #[test]
     fn time_for_which_the_process_was_stopped_is_nobodys_patience() {

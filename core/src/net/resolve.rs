@@ -5,6 +5,7 @@
 //! others come while all are busy, and go again.
 
 use super::{Clock, spawn_thread};
+use crate::descriptor::off_the_standard_streams;
 use crate::error::Error;
 use crate::hub::lookups::{Answer, Lookups, MAX_RUNNING};
 use std::collections::HashMap;
@@ -74,7 +75,7 @@ impl Resolver {
     /// # Errors
     /// [`crate::error::ErrorKind::Io`] when the system has no thread left. None is left running then.
     pub(super) fn start() -> Result<Resolver, Error> {
-        Resolver::with(Box::new(|name| Ok((name, 0).to_socket_addrs()?.collect())))
+        Resolver::with(Box::new(|name| off_the_standard_streams(|| Ok((name, 0).to_socket_addrs()?.collect()))))
     }
 
     fn with(look_up: Box<LookUp>) -> Result<Resolver, Error> {

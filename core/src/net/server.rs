@@ -2,12 +2,13 @@
 //!
 //! Owns the limits that hold across threads: connections in total and per address, allow and deny lists.
 
-use super::io::{IoThread, WAKER};
+use super::io::{IoThread, Polling};
 use super::mailbox::{Listing, Mailbox};
 use super::relief::Relief;
 use super::stats::{self, Connections};
-use super::{Clock, listen, raise_descriptor_limit, spawn_thread};
+use super::{Clock, listen, spawn_thread};
 use crate::config::{ServerConfig, SlowConsumer};
+use crate::descriptor;
 use crate::error::{Error, ErrorKind};
 use crate::hub::event::CloseReason;
 use crate::hub::{Counters, Counts, Host, Hub, Limits, Now, Timings};
@@ -149,14 +150,9 @@ impl Server {
         let cannot_start = |error: io::Error| Error::new(ErrorKind::Io, format!("Cannot start the server: {error}"));
         let local_addr = listeners[0].local_addr().map_err(cannot_start)?;
         let hub = Hub::new(limits(config), host);
-        let mut polls = Vec::new();
-        let mut mailboxes = Vec::new();
-        for _ in 0..threads {
-            let poll = mio::Poll::new().map_err(cannot_start)?;
-            let waker = mio::Waker::new(poll.registry(), WAKER).map_err(cannot_start)?;
-            mailboxes.push(Arc::new(Mailbox::new(waker, hub.memory().clone())));
-            polls.push(poll);
-        }
+        let polls = descriptor::lifted(|| (0..threads).map(|_| Polling::new()).collect::<io::Result<Vec<_>>>()).map_err(cannot_start)?;
+        let apart = |Polling { poll, registry, waker }| ((poll, registry), Arc::new(Mailbox::new(waker, hub.memory().clone())));
+        let (polls, mailboxes): (Vec<_>, Vec<_>) = polls.into_iter().map(apart).unzip();
         let shared = Arc::new(Shared {
             hub,
             relief: Relief::new(mailboxes.clone()),
@@ -177,8 +173,8 @@ impl Server {
         });
         tracing::info!(host = config.host, port = local_addr.port(), workers = threads, protocol = "tcp", "HeartbeatServer starting");
         let mut server = Server { shared, local_addr, mailboxes, threads: Mutex::default() };
-        for (index, (listener, poll)) in listeners.into_iter().zip(polls).enumerate() {
-            if let Err(error) = server.start_thread(index, listener, poll, cannot_start) {
+        for (index, (listener, (poll, registry))) in listeners.into_iter().zip(polls).enumerate() {
+            if let Err(error) = server.start_thread(index, listener, poll, registry, cannot_start) {
                 server.stop();
                 return Err(error);
             }
@@ -191,10 +187,11 @@ impl Server {
         index: usize,
         listener: std::net::TcpListener,
         poll: mio::Poll,
+        registry: mio::Registry,
         cannot_start: impl Fn(io::Error) -> Error,
     ) -> Result<(), Error> {
         let listener = mio::net::TcpListener::from_std(listener);
-        let io = IoThread::new(index, self.shared.clone(), &poll, self.mailboxes[index].clone(), listener).map_err(&cannot_start)?;
+        let io = IoThread::new(index, self.shared.clone(), registry, self.mailboxes[index].clone(), listener).map_err(&cannot_start)?;
         let thread = spawn_thread(format!("heartbus-io-{index}"), move || io.run(poll))?;
         self.threads.get_mut().unwrap_or_else(PoisonError::into_inner).push(thread);
         Ok(())
@@ -273,7 +270,6 @@ fn limits(config: &ServerConfig) -> Limits {
         register_timeout: micros(config.register_timeout),
         max_nodes_per_connection: config.max_nodes_per_connection,
         max_nodes: config.max_nodes,
-        max_metadata_bytes_per_connection: config.max_metadata_bytes_per_connection,
         max_frame_bytes: config.max_frame_bytes,
         outbox_bytes: config.outbox_bytes,
         total_buffer_bytes: config.total_buffer_bytes,
@@ -287,7 +283,7 @@ const FEW_CONNECTIONS: usize = 1000;
 
 /// How many connections fit under the descriptor limit, raised as far as the system lets us.
 fn effective_max_connections(wanted: usize) -> usize {
-    let Some(limit) = raise_descriptor_limit() else {
+    let Some(limit) = descriptor::raise_limit() else {
         return wanted;
     };
     let possible = limit.saturating_sub(SPARE_DESCRIPTORS).max(1);

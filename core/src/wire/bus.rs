@@ -15,7 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// The version of everything behind the hellos. The two sides must have the same.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 const MAGIC: [u8; 4] = *b"HBUS";
 const HELLO_LEN: usize = 4 + 2 + 1 + 4 + 1;
@@ -259,6 +259,8 @@ pub struct NodeInfo {
     /// 0 before the first message.
     pub last_message: f64,
     pub created_at: f64,
+    /// Bytes that wait to be written to its connection.
+    pub bytes_waiting: u64,
     /// JSON text, `[]` when the node sent none.
     pub metadata: Arc<str>,
 }

@@ -44,7 +44,58 @@ impl Dialect {
     }
 }
 
-/// The first frame in `input`, and the dialect it is in. What is in neither counts as v1.
+/// What the header at the front of a byte stream says.
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub enum Front<'a> {
+    /// Not a whole frame yet: keep the bytes, read more.
+    Incomplete,
+    /// A frame is there to its last byte, and was not looked into.
+    Whole(Whole<'a>),
+    /// The stream is lost: nothing after this point can be read.
+    Broken { error: FrameError },
+}
+
+/// All bytes of one frame.
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub struct Whole<'a> {
+    dialect: Dialect,
+    bytes: &'a [u8],
+}
+
+impl<'a> Whole<'a> {
+    pub fn dialect(self) -> Dialect {
+        self.dialect
+    }
+
+    /// Header included.
+    #[allow(clippy::len_without_is_empty, reason = "no frame is empty")]
+    #[inline]
+    pub fn len(self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Looks into it: the work of this grows with its length.
+    #[inline]
+    pub fn decode(self) -> Decoded<'a> {
+        match self.dialect {
+            Dialect::V1 => v1::decode_whole(self.bytes),
+            Dialect::V2 => v2::decode_whole(self.bytes),
+        }
+    }
+}
+
+/// The first frame in `input`, by its header alone, and the dialect it is in. What is in neither counts as v1. A body over
+/// `max_body` is refused as soon as the header says so.
+#[inline]
+pub fn front(input: &[u8], max_body: u32) -> (Dialect, Front<'_>) {
+    if input.starts_with(&v2::MAGIC.to_be_bytes()) {
+        (Dialect::V2, v2::front(input, max_body))
+    } else {
+        (Dialect::V1, v1::front(input, max_body))
+    }
+}
+
+/// The first frame in `input`, and the dialect it is in.
 #[inline]
 pub fn decode(input: &[u8], max_body: u32) -> (Dialect, Decoded<'_>) {
     if input.starts_with(&v2::MAGIC.to_be_bytes()) {
@@ -62,6 +113,17 @@ pub fn frame_len(input: &[u8]) -> Option<usize> {
     match v1::package_len(input) {
         v1::PackageLen::Total(len) => usize::try_from(len).ok(),
         _ => None,
+    }
+}
+
+impl<'a> Front<'a> {
+    #[inline(always)]
+    fn decode(self) -> Decoded<'a> {
+        match self {
+            Front::Incomplete => Decoded::Incomplete,
+            Front::Whole(whole) => whole.decode(),
+            Front::Broken { error } => Decoded::Broken { error },
+        }
     }
 }
 

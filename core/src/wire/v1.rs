@@ -4,7 +4,7 @@
 
 use super::json;
 use super::php_cast::PhpString;
-use super::{Decoded, Frame, FrameError, FrameType, HEADER_LEN, NotUtf8, Payload, Repr, php_cast, php_json};
+use super::{Decoded, Dialect, Frame, FrameError, FrameType, Front, HEADER_LEN, NotUtf8, Payload, Repr, Whole, php_cast, php_json};
 use bytes::BufMut;
 
 pub const MAGIC: u16 = 0xab12;
@@ -14,20 +14,31 @@ const AFTER: &[u8] = b",\"payload\":";
 
 /// The first frame in `input`. A body over `max_body` is refused as soon as the header says so.
 pub fn decode(input: &[u8], max_body: u32) -> Decoded<'_> {
-    let Some((magic, frame_type, body_len)) = header(input) else { return Decoded::Incomplete };
+    front(input, max_body).decode()
+}
+
+#[inline(always)]
+pub(super) fn front(input: &[u8], max_body: u32) -> Front<'_> {
+    let Some((magic, _, body_len)) = header(input) else { return Front::Incomplete };
     if magic != MAGIC {
-        return Decoded::Broken { error: FrameError::BadMagic(magic) };
+        return Front::Broken { error: FrameError::BadMagic(magic) };
     }
     if body_len > max_body {
-        return Decoded::Broken { error: FrameError::TooLong(body_len) };
+        return Front::Broken { error: FrameError::TooLong(body_len) };
     }
-    let len = HEADER_LEN + body_len as usize;
-    match input.get(HEADER_LEN..len).map(envelope) {
-        None => Decoded::Incomplete,
-        Some(None) => Decoded::Invalid { error: FrameError::BadPayload, len },
-        Some(Some((channel_id, payload))) => {
-            Decoded::Frame { frame: Frame { frame_type: FrameType(frame_type), channel_id, payload }, len }
-        }
+    match input.get(..HEADER_LEN + body_len as usize) {
+        None => Front::Incomplete,
+        Some(bytes) => Front::Whole(Whole { dialect: Dialect::V1, bytes }),
+    }
+}
+
+#[inline(always)]
+pub(super) fn decode_whole(frame: &[u8]) -> Decoded<'_> {
+    let len = frame.len();
+    let Some((&[_, _, frame_type, ..], body)) = frame.split_first_chunk::<HEADER_LEN>() else { return Decoded::Incomplete };
+    match envelope(body) {
+        None => Decoded::Invalid { error: FrameError::BadPayload, len },
+        Some((channel_id, payload)) => Decoded::Frame { frame: Frame { frame_type: FrameType(frame_type), channel_id, payload }, len },
     }
 }
 

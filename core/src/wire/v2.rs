@@ -2,7 +2,7 @@
 //!
 //! Owns the frame; what stands inside a control frame's payload is the business of `control`, as in v1.
 
-use super::{Decoded, Frame, FrameError, FrameType, Payload};
+use super::{Decoded, Dialect, Frame, FrameError, FrameType, Front, Payload, Whole};
 use bytes::BufMut;
 
 pub const MAGIC: u16 = 0xab13;
@@ -15,19 +15,32 @@ const CHANNEL: std::ops::Range<usize> = 8..12;
 
 /// The first frame in `input`. A payload over `max_body` is refused as soon as the header says so.
 pub fn decode(input: &[u8], max_body: u32) -> Decoded<'_> {
-    let Some(&[m0, m1, frame_type, flags, l0, l1, l2, l3, c0, c1, c2, c3]) = input.first_chunk::<HEADER_LEN>() else {
-        return Decoded::Incomplete;
-    };
+    front(input, max_body).decode()
+}
+
+#[inline(always)]
+pub(super) fn front(input: &[u8], max_body: u32) -> Front<'_> {
+    let Some(&[m0, m1, _, _, l0, l1, l2, l3, ..]) = input.first_chunk::<HEADER_LEN>() else { return Front::Incomplete };
     let magic = u16::from_be_bytes([m0, m1]);
     if magic != MAGIC {
-        return Decoded::Broken { error: FrameError::BadMagic(magic) };
+        return Front::Broken { error: FrameError::BadMagic(magic) };
     }
     let body_len = u32::from_be_bytes([l0, l1, l2, l3]);
     if body_len > max_body {
-        return Decoded::Broken { error: FrameError::TooLong(body_len) };
+        return Front::Broken { error: FrameError::TooLong(body_len) };
     }
-    let len = HEADER_LEN + body_len as usize;
-    let Some(payload) = input.get(HEADER_LEN..len) else { return Decoded::Incomplete };
+    match input.get(..HEADER_LEN + body_len as usize) {
+        None => Front::Incomplete,
+        Some(bytes) => Front::Whole(Whole { dialect: Dialect::V2, bytes }),
+    }
+}
+
+#[inline(always)]
+pub(super) fn decode_whole(frame: &[u8]) -> Decoded<'_> {
+    let len = frame.len();
+    let Some((&[_, _, frame_type, flags, _, _, _, _, c0, c1, c2, c3], payload)) = frame.split_first_chunk::<HEADER_LEN>() else {
+        return Decoded::Incomplete;
+    };
     if flags != 0 {
         return Decoded::Invalid { error: FrameError::BadFlags(flags), len };
     }

@@ -78,8 +78,11 @@ func (c Config) bytes() ([]byte, error) {
 
 const batch = 64
 
-// listen polls on a thread of its own until the handle is stopped, and closes the channel then.
+// listen polls on a thread of its own until the handle is stopped or freed, and closes the channel then. It stays on its thread: when
+// another one frees the handle, what a poll returned is kept for the thread that polled.
 func listen(poll func(events *C.heartbus_event, count *C.size_t) C.heartbus_status, into chan<- Event) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	defer close(into)
 	events := (*[batch]C.heartbus_event)(C.calloc(batch, C.sizeof_heartbus_event))
 	count := (*C.size_t)(C.calloc(1, C.sizeof_size_t))
@@ -106,6 +109,33 @@ func copyOf(event *C.heartbus_event) Event {
 		ChannelID:    int64(event.channel_id),
 		Count:        int(event.count),
 	}
+}
+
+// Log tells messages of the library. Several of them do not take messages away from each other.
+type Log struct {
+	Events <-chan Event
+	handle *C.heartbus_log
+}
+
+// StartLog opens a log of all servers and clients, for messages of a level (C's heartbus_log_level: 1 debug to 4 error) and above.
+func StartLog(level int) (*Log, error) {
+	var handle *C.heartbus_log
+	if err := call(func() C.heartbus_status { return C.heartbus_log_start(C.int32_t(level), &handle) }); err != nil {
+		return nil, err
+	}
+	told := make(chan Event, batch)
+	go listen(func(events *C.heartbus_event, count *C.size_t) C.heartbus_status {
+		return C.heartbus_log_poll(handle, events, batch, -1, count)
+	}, told)
+	return &Log{told, handle}, nil
+}
+
+// Close ends the log. What is left of its Events is thrown away.
+func (l *Log) Close() error {
+	err := call(func() C.heartbus_status { return C.heartbus_log_free(l.handle) })
+	for range l.Events {
+	}
+	return err
 }
 
 // Server is a running server. Its Events must be received, or its nodes will have to wait.

@@ -10,6 +10,7 @@ use crate::clock::microtime;
 use crate::declare::Declare;
 use crate::exception;
 use crate::live::{self, Sent};
+use crate::moments;
 use crate::php::{self, Call, Outcome, Thrown, map, string, value};
 use crate::shim;
 use crate::slots::{Property, Type};
@@ -65,6 +66,7 @@ pub fn register() -> Result<()> {
             ID.declare(class, Type::Int, true, None);
             NODE_ID.declare(class, Type::String, true, None);
             MAX_QUEUE_SIZE.declare(class, "int", None);
+            moments::keep(class);
             CLASS.store(class, Ordering::Relaxed);
         })
         .register()
@@ -88,7 +90,7 @@ fn fill(channel: *mut zend_object, id: i64, node_id: Zval, max_queue_size: i64) 
     ID.fill(channel, value(id));
     NODE_ID.fill(channel, node_id);
     MAX_QUEUE_SIZE.set(channel, value(max_queue_size));
-    CREATED_AT.set(channel, value(microtime()));
+    set_created_at(channel, microtime());
 }
 
 pub fn id(channel: *mut zend_object) -> Outcome<i64> {
@@ -104,6 +106,7 @@ pub fn closed(channel: *mut zend_object) -> bool {
 }
 
 pub fn set_created_at(channel: *mut zend_object, created_at: f64) {
+    moments::note(channel, 0, created_at, moments::ahead());
     CREATED_AT.set(channel, value(created_at));
 }
 
@@ -185,7 +188,7 @@ pub fn stats(channel: *mut zend_object) -> Outcome<Zval> {
         ("send_count", value(SEND_COUNT.int(channel))),
         ("recv_count", value(RECV_COUNT.int(channel))),
         ("created_at", value(created_at)),
-        ("lifetime", value(microtime() - created_at)),
+        ("lifetime", value(moments::since(channel, 0, created_at))),
     ]))
 }
 

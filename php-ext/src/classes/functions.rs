@@ -1,4 +1,4 @@
-//! The PHP library's global functions.
+//! The PHP library's global functions, and `Heartbus\reopen_logs()`.
 
 use super::logger::{self, Level};
 use super::metrics;
@@ -24,6 +24,7 @@ pub fn add(module: ModuleBuilder) -> ModuleBuilder {
         .function(function("hb_memory_usage(): array", memory))
         .function(function("hb_generate_node_id(string $prefix = 'node'): string", generate_node_id))
         .function(function("hb_benchmark(callable $callback, int $iterations = 1): array", benchmark))
+        .function(function(r"Heartbus\reopen_logs(): bool", reopen_logs))
 }
 
 fn log(call: &mut Call) -> Outcome {
@@ -32,6 +33,13 @@ fn log(call: &mut Call) -> Outcome {
     // SAFETY: an argument of this call, or null when it was left out.
     let context = unsafe { context.as_ref() }.map_or_else(|| value(ZendEmptyArray), |context| context.dereference().shallow_clone());
     logger::log_globally(Level::named(php::bytes(level)), php::string(message), context)
+}
+
+/// For whoever rotates logs. False when the engine's lines go nowhere, or still to the old file.
+fn reopen_logs(call: &mut Call) -> Outcome {
+    arguments!(call, c"")?;
+    call.result.set_bool(crate::log::reopen());
+    Ok(())
 }
 
 fn format_bytes(call: &mut Call) -> Outcome {

@@ -4,7 +4,7 @@
 
 use super::state::{self, Field, Table, bytes, items};
 use crate::arguments;
-use crate::clock::microtime;
+use crate::clock::{microtime, monotonic};
 use crate::declare::Declare;
 use crate::measures::{self, Number};
 use crate::php::{self, Call, Outcome, Thrown, map, text, value};
@@ -80,14 +80,14 @@ pub fn instance() -> Outcome<Zval> {
         // SAFETY: the class is registered and can be instantiated.
         unsafe { shim::object_init_ex(&raw mut metrics, class) };
         let object = metrics.object_mut().map(ptr::from_mut).ok_or(Thrown)?;
-        START_TIME.set(object, value(microtime()));
+        START_TIME.set(object, value(monotonic()));
         Ok(metrics)
     })
 }
 
 fn construct(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
-    START_TIME.set(call.this(), value(microtime()));
+    START_TIME.set(call.this(), value(monotonic()));
     Ok(())
 }
 
@@ -271,7 +271,7 @@ impl Sample {
 
 /// The server's; where none runs, the object's own.
 fn uptime(metrics: *mut zend_object) -> f64 {
-    measures::uptime().unwrap_or_else(|| microtime() - START_TIME.float(metrics))
+    measures::uptime().unwrap_or_else(|| monotonic() - START_TIME.float(metrics))
 }
 
 fn export(call: &mut Call) -> Outcome {
@@ -468,6 +468,6 @@ fn reset(call: &mut Call) -> Outcome {
     }
     SERIES.set(this, value(0i64));
     DROPPED.set(this, value(0i64));
-    START_TIME.set(this, value(microtime()));
+    START_TIME.set(this, value(monotonic()));
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use super::state::{Field, Table, bytes, to_string};
 use crate::arguments;
-use crate::clock::microtime;
+use crate::clock::monotonic;
 use crate::declare::Declare;
 use crate::php::{self, Call, Outcome, map, value};
 use ext_php_rs::builders::ClassBuilder;
@@ -102,7 +102,7 @@ fn fill(limiter: *mut zend_object, bucket: Table, now: f64) {
 fn allow(call: &mut Call) -> Outcome {
     let (mut key, mut wanted) = (ptr::null_mut::<zend_string>(), 1i64);
     arguments!(call, c"S|l", key, wanted)?;
-    let (this, now) = (call.this(), microtime());
+    let (this, now) = (call.this(), monotonic());
     CAPACITY.require(this)?;
     let bucket = BUCKETS.table(this).open(php::bytes(key));
     if bucket.is_empty() {
@@ -112,8 +112,9 @@ fn allow(call: &mut Call) -> Outcome {
     let more = (now - last_refill(bucket)) * REFILL_RATE.float(this);
     if more > 0.0 {
         tokens = tokens.refilled(more, CAPACITY.int(this));
-        bucket.set(LAST_REFILL, value(now));
     }
+    // Also one from another machine, where more time had passed.
+    bucket.set(LAST_REFILL, value(now));
     let allowed = tokens.float() >= wanted as f64;
     bucket.set(TOKENS, if allowed { tokens.minus(wanted) } else { tokens }.zval());
     call.result.set_bool(allowed);
@@ -130,7 +131,7 @@ fn reset(call: &mut Call) -> Outcome {
     let this = call.this();
     let buckets = BUCKETS.table(this);
     if buckets.get(php::bytes(key)).is_some() {
-        fill(this, buckets.open(php::bytes(key)), microtime());
+        fill(this, buckets.open(php::bytes(key)), monotonic());
     }
     Ok(())
 }
@@ -151,7 +152,7 @@ fn get_tokens(call: &mut Call) -> Outcome {
         None => capacity as f64,
         Some(_) => {
             let bucket = buckets.open(php::bytes(key));
-            let more = (microtime() - last_refill(bucket)) * REFILL_RATE.float(this);
+            let more = (monotonic() - last_refill(bucket)).max(0.0) * REFILL_RATE.float(this);
             Tokens::of(bucket.get(TOKENS)).refilled(more, capacity).float()
         }
     };
@@ -162,7 +163,7 @@ fn get_tokens(call: &mut Call) -> Outcome {
 fn cleanup(call: &mut Call) -> Outcome {
     let mut ttl = 300f64;
     arguments!(call, c"|d", ttl)?;
-    let (buckets, now) = (BUCKETS.table(call.this()), microtime());
+    let (buckets, now) = (BUCKETS.table(call.this()), monotonic());
     let mut cleaned = 0;
     for (key, mut bucket) in buckets.entries() {
         if bucket.is_array() && now - last_refill(Table::of(&mut bucket)) > ttl {

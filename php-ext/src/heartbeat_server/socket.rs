@@ -17,7 +17,7 @@ impl Server {
     /// first have their port in it.
     pub(super) fn names(&self) -> Vec<String> {
         let name = self.name().to_owned();
-        if self.may_choose_bus_path() { vec![format!("{name}-{}", self.port), name] } else { vec![name] }
+        if self.may_choose_bus_path() { vec![name.clone(), format!("{name}-{}", self.port)] } else { vec![name] }
     }
 
     /// The other servers that this process knows.
@@ -36,34 +36,33 @@ impl Server {
         if let Some(path) = &*self.bus_path.borrow() {
             return Ok(Some(path.clone()));
         }
-        let path = match &self.config.bus {
+        let candidates = match &self.config.bus {
             BusSocket::None if is_needed => {
                 return Err(Error::new(ErrorKind::Config, "'bus' => false leaves no way to PHP workers: it needs 'php_workers' => 0"));
             }
             BusSocket::None => return Ok(None),
-            BusSocket::At(path) => Ok(path.clone()),
-            BusSocket::Default => bus::path_to_bind(self.name()).and_then(|path| {
-                let is_free = !self.may_choose_bus_path() || !self.is_taken(&path);
-                if is_free { Ok(path) } else { bus::path_to_bind(&format!("{}-{}", self.name(), self.port)) }
-            }),
+            BusSocket::At(path) => vec![Ok(path.clone())],
+            BusSocket::Default => self.names().iter().map(|name| bus::path_to_bind(name)).collect(),
         };
-        let may_go_without = self.may_choose_bus_path() && !is_needed;
-        match path {
-            Ok(path) if !self.is_taken(&path) => {
-                self.warn_of_namesakes(&path);
-                self.bus_path.replace(Some(path.clone()));
-                Ok(Some(path))
+        let mut refusal = None;
+        for candidate in candidates {
+            match candidate {
+                Ok(path) if !self.is_taken(&path) => {
+                    self.warn_of_namesakes(&path);
+                    self.bus_path.replace(Some(path.clone()));
+                    return Ok(Some(path));
+                }
+                Ok(path) => refusal = Some(Error::new(ErrorKind::Io, format!("{} is in use by another server", path.display()))),
+                Err(error) => refusal = Some(error),
             }
-            Ok(path) if may_go_without => {
-                tracing::warn!(path = %path.display(), "No bus socket: another server has it");
-                Ok(None)
-            }
-            Ok(path) => Err(Error::new(ErrorKind::Io, format!("{} is in use by another server", path.display()))),
-            Err(error) if may_go_without => {
+        }
+        match refusal {
+            Some(error) if is_needed || !self.may_choose_bus_path() => Err(error),
+            Some(error) => {
                 tracing::warn!(%error, "No bus socket");
                 Ok(None)
             }
-            Err(error) => Err(error),
+            None => Ok(None),
         }
     }
 

@@ -17,6 +17,7 @@ use ext_php_rs::ffi::{zend_object, zend_string};
 use ext_php_rs::types::Zval;
 use heartbus_core::bus;
 use heartbus_core::config::{BusConfig, ServerConfig};
+use heartbus_core::descriptor::raise_limit;
 use heartbus_core::engine::Engine;
 use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::event::EventMask;
@@ -166,6 +167,7 @@ impl Server {
                 return Err(Error::new(ErrorKind::Config, "'php_workers' => 2 or more needs Workerman, which runs the workers"));
             }
             self.identity()?.check_is_ours()?;
+            raise_limit();
             self.config.log.apply()?;
             host.watch_log()?;
             let inbox = Inbox::new(self.config.inbox)?;
@@ -199,6 +201,7 @@ impl Server {
             ..defaults
         };
         let begin = || {
+            raise_limit();
             self.config.log.apply()?;
             host.watch_log()?;
             // Where the workers will look was said before they were forked.

@@ -12,7 +12,7 @@ use crate::backend::Registration;
 use crate::host::{Host, Source};
 use crate::php::{Outcome, list, text, value};
 use ext_php_rs::types::Zval;
-use heartbus_core::event::{Departure, Event};
+use heartbus_core::event::{Departure, Event, Fill};
 use std::collections::VecDeque;
 
 /// What one call of a `data.batch` callback gets: as many messages as wait, up to these bounds. A single longer message
@@ -53,7 +53,7 @@ impl Source for Server {
             let first = self.sequence.get() + 1;
             self.sequence.set(self.sequence.get() + events.len() as u64);
             pending.extend(events.into_iter().zip(first..).map(|(event, sequence)| Pending {
-                event: event.map_node(|node| Registration::Here(node.into_node())),
+                event: event.map_node(Registration::Here),
                 watched: false,
                 mark: Mark { sequence, redelivered: false, batch: 0, place: 0, is_last: false },
             }));
@@ -242,6 +242,10 @@ impl Server {
                 let monitored = how == Departure::TimedOut && self.tell_monitors(&node, mark)?;
                 let called = self.call_for_node(kind, &node, mark, |node| [node])?;
                 Ok(self.views.wake()? > 0 || called || monitored)
+            }
+            Event::Buffer { node, fill, .. } => {
+                let kind = if fill == Fill::Full { BufferFull } else { BufferDrain };
+                self.call_for_node(kind, &node, mark, |node| [node])
             }
             Event::Close { connection_id, reason } => self.call(Close, [value(connection_id as i64), text(reason.as_str())]),
             Event::Client { .. } => Ok(false),

@@ -249,6 +249,7 @@ return [
         // too long is not waited for.
         $waitsFor = null;
         $graceful = static function (int $signal) use ($handle, $left, $closeDoors, $patience, $waits, $stop, $seat, &$waitsFor): void {
+            \Heartbus\reopen_logs();
             if ($waitsFor !== null) {
                 $handle($signal);
                 return;
@@ -295,6 +296,11 @@ return [
         $onSignal(SIGQUIT, $graceful);
         if ($seat === null) {
             $onSignal(SIGUSR2, $graceful);
+            // `reload`: Workerman opens its own files anew as well.
+            $onSignal(SIGUSR1, static function (int $signal) use ($handle): void {
+                \Heartbus\reopen_logs();
+                $handle($signal);
+            });
             return;
         }
 

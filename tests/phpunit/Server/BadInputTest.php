@@ -182,6 +182,20 @@ final class BadInputTest extends TestCase
         self::assertSame(0, $server->counter('slow_consumers'));
     }
 
+    public function test_a_full_buffer_is_told_and_so_is_an_empty_one(): void
+    {
+        $server = $this->server(['outbox_bytes' => 100_000], 'say_events($server, "buffer.full", "buffer.drain");');
+        $peer = $server->node('a');
+        $sent = $server->ask('for ($i = 0; $server->sendTo("a", str_repeat("x", 10000)); $i++); return $i;');
+        self::assertSame(['a'], $server->next('buffer.full'));
+        self::assertGreaterThanOrEqual(100_000, $server->ask('return $server->getNodeManager()->getNode("a")->bytesWaiting;'));
+        for ($i = 0; $i < $sent; $i++) {
+            $peer->expect(Frame::DATA);
+        }
+        self::assertSame(['a'], $server->next('buffer.drain'));
+        self::assertSame(0, $server->ask('return $server->getNodeManager()->getNode("a")->bytesWaiting;'));
+    }
+
     public function test_with_the_drop_policy_a_slow_reader_stays_and_misses_messages(): void
     {
         $server = $this->server(['slow_consumer' => 'drop', 'slow_consumer_timeout' => 0.1, 'outbox_bytes' => 100_000]);

@@ -51,6 +51,41 @@ final class TimersTest extends TestCase
         self::assertNull($server->ask('$server->cancel(123456);'));
     }
 
+    public function test_forty_thousand_timers_of_a_running_server_are_as_cheap_as_the_first_ones(): void
+    {
+        $server = $this->server();
+        self::assertTakesLessThan(1.0, fn (): float => $server->ask('
+            $cpu = fn () => ($used = getrusage())["ru_utime.tv_sec"] + $used["ru_stime.tv_sec"] + ($used["ru_utime.tv_usec"] + $used["ru_stime.tv_usec"]) / 1e6;
+            $before = $cpu();
+            for ($i = 0; $i < 40000; $i++) { $ids[] = $server->every(1000, fn () => null); }
+            array_map($server->cancel(...), $ids);
+            return $cpu() - $before;', 60));
+    }
+
+    public function test_timers_set_before_the_start_and_after_it_run_and_those_of_a_stopped_server_rest(): void
+    {
+        $process = $this->script(sprintf('
+            $server = new HeartbeatServer("127.0.0.1", %d, ["loop" => "manual", "bus" => false]);
+            $cancelled = $server->every(0.01, fn () => say("cancelled"));
+            $server->every(0.01, fn () => say("before"));
+            $server->cancel($cancelled);
+            for ($round = 0; $round < 2; $round++) {
+                $server->start();
+                $server->every(0.01, fn () => say("round $round"));
+                for ($told = 0; $told < 20; $told += $server->poll(1.0));
+                $server->stop();
+                say("stopped");
+                $server->poll(0.1);
+            }', \Heartbus\Tests\Port::free()));
+        self::assertSame(0, $process->exitCode(20), $process->transcript());
+        $said = array_column($process->history(), 0);
+        $rounds = array_chunk($said, (int) array_search('stopped', $said) + 1);
+        self::assertSame(['before', 'round 0', 'stopped'], array_values(array_unique($rounds[0])));
+        $second = array_slice($said, count($rounds[0]));
+        self::assertEqualsCanonicalizing(['before', 'round 0', 'round 1', 'stopped'], array_values(array_unique($second)));
+        self::assertSame('stopped', end($said), 'nothing fires once it has stopped');
+    }
+
     public function test_an_interval_must_be_positive(): void
     {
         $process = $this->script('

@@ -2,7 +2,7 @@
 
 namespace Heartbus\Tests\Views;
 
-use Heartbus\Tests\{Frame, Library, PhpProcess, Port, TestCase, WorkermanApp};
+use Heartbus\Tests\{Frame, Library, PhpProcess, Port, TestCase, WallClock, WorkermanApp};
 
 /** 'log' => 'logger': the engine's messages arrive in Utils\Logger, on PHP's thread. */
 final class LoggerTest extends TestCase
@@ -250,6 +250,84 @@ final class LoggerTest extends TestCase
         self::assertSame([], $server->ask('return PfinalClub\AsyncioHeartbeat\Utils\Logger::getInstance()->getBuffer();'));
         $this->expectExceptionMessage("log must be one of 'stderr', 'logger'");
         new \PfinalClub\AsyncioHeartbeat\Server\HeartbeatServer('127.0.0.1', 9501, ['log' => 'nowhere']);
+    }
+
+    public function test_a_logger_that_sends_its_lines_through_the_client_is_not_told_of_its_own_troubles(): void
+    {
+        $process = $this->script(Library::autoload('PSR-3') . '
+            $client = new HeartbeatClient("127.0.0.1", 1, ["log" => "logger", "reconnect_interval" => 60]);
+            PfinalClub\AsyncioHeartbeat\Utils\Logger::getInstance()->setLogger(new class($client) extends Psr\Log\AbstractLogger {
+                public function __construct(private HeartbeatClient $client) {}
+                public function log($level, string|Stringable $message, array $context = []): void { say("log", (string) $message); $this->client->send((string) $message); }
+            });
+            $client->connect();
+            for ($i = 0; $i < 5; $i++) { HeartbeatClient::poll(0.1); }
+            say("returned");');
+        self::assertSame(0, $process->exitCode(20), $process->transcript());
+        $process->next('returned');
+        $messages = array_column($process->said('log'), 0);
+        self::assertNotSame([], preg_grep('/^Connection error/', $messages));
+        self::assertSame([], preg_grep('/^Cannot send/', $messages));
+        // They are lines instead, one for each that could not be sent.
+        self::assertSame(count($messages), substr_count($process->errors(), '[ERROR] Cannot send: Not connected to server'), $process->transcript());
+    }
+
+    public function test_a_slow_logger_with_much_to_read_leaves_the_others_their_turns(): void
+    {
+        $server = $this->server(['log' => 'logger', 'log_level' => 'info', 'worker_count' => 1], '
+            PfinalClub\AsyncioHeartbeat\Utils\Logger::getInstance()->setLogger(new class {
+                public function log($level, $message, array $context = []): void { usleep(1000); say("log"); }
+            });
+            $server->every(0.01, fn () => say("timer"));');
+        $peer = $server->connect();
+        $peer->bytes(str_repeat(Frame::registration('a') . Frame::bytes(Frame::UNREGISTER), 300));
+        $this->until(fn () => count($server->process->said('log')) >= 600, 'all is handed over', 30);
+        $said = array_column($server->process->history(), 0);
+        $logged = array_keys($said, 'log');
+        $between = array_slice($said, $logged[100], $logged[500] - $logged[100]);
+        self::assertGreaterThan(10, count(array_keys($between, 'timer')));
+    }
+
+    public function test_the_times_of_lines_are_those_of_php_s_time_zone(): void
+    {
+        $server = $this->server(['worker_count' => 1], 'date_default_timezone_set("Asia/Shanghai");');
+        // The line of an engine thread, and of PHP's.
+        $lines = function (string $text) use ($server): array {
+            $server->connect()->send(99)->expectSilence();
+            $server->ask('return $server->sendTo("a", "\xFF");');
+            preg_match_all("/^\[(.*)\] \[[A-Z]+\] $text/m", $server->process->errors(), $found);
+            return $found[1];
+        };
+        $peers[] = $server->node('a');
+        foreach (['Asia/Shanghai', 'America/St_Johns', 'UTC'] as $name) {
+            $server->ask("date_default_timezone_set('$name');");
+            // The engine hears of it in the next turn of the loop.
+            $server->ask('return null;');
+            foreach (['Unknown message type', 'Failed to send data'] as $text) {
+                $before = time();
+                $told = $lines($text);
+                $moment = \DateTimeImmutable::createFromFormat('Y-m-d H:i:s', end($told), new \DateTimeZone($name))->getTimestamp();
+                self::assertGreaterThanOrEqual($before - 1, $moment, "$text in $name");
+                self::assertLessThanOrEqual(time(), $moment, "$text in $name");
+            }
+        }
+    }
+
+    public function test_in_a_zone_with_summer_time_the_hour_is_right_all_year(): void
+    {
+        $clock = WallClock::make();
+        $server = $this->server(['worker_count' => 1], 'date_default_timezone_set("Europe/Berlin");', ['env' => $clock->environment()]);
+        $seen = [];
+        foreach ([0, 90, 180, 270, 390, -100] as $days) {
+            $clock->set($days * 86400);
+            $before = $server->ask('return date("Y-m-d H:i:s");');
+            $server->connect()->send(99)->expectSilence();
+            $after = $server->ask('return date("Y-m-d H:i:s");');
+            preg_match_all('/^\[(.*)\] \[WARNING\] Unknown message type/m', $server->process->errors(), $found);
+            self::assertTrue($before <= end($found[1]) && end($found[1]) <= $after, "$days days from now: $before, " . end($found[1]) . ", $after");
+            $seen[] = $server->ask('return date("I");');
+        }
+        self::assertSame(['0', '1'], array_values(array_unique([min($seen), max($seen)])), 'in both halves of the year');
     }
 
     public function test_a_logger_that_is_too_slow_loses_the_oldest_and_is_told_how_many(): void

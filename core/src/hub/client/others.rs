@@ -105,6 +105,10 @@ impl Others {
         u32::try_from(channel_id).is_ok_and(|id| self.channels.contains_key(&id))
     }
 
+    pub(super) fn id_of(&self, node_id: &str) -> Option<Arc<str>> {
+        self.nodes.get_key_value(node_id).map(|(id, _)| id.clone())
+    }
+
     /// `Some(None)`: there is such a node, but it is not registered at this moment.
     pub(super) fn channel_of(&self, node_id: &str) -> Option<Option<u32>> {
         self.nodes.get(node_id).map(|node| match node.state {

@@ -11,9 +11,9 @@ mod session;
 pub(crate) mod socket;
 mod worker;
 
-use super::{Clock, spawn_thread, wait_at_most};
+use super::{Clock, spawn_thread, survive, wait_at_most};
+use crate::descriptor;
 use crate::error::{Error, ErrorKind};
-use crate::hub::Memory;
 use crate::hub::dispatch::WorkerId;
 use crate::hub::journal::Journal;
 use crate::wire::bus::{Reply, Request, Role, Welcome};
@@ -63,6 +63,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Threads for requests that take long. The events of workers do not wait for these.
 const WORK_THREADS: usize = 2;
 
+/// They stay.
+const FOREVER: Duration = Duration::from_secs(366 * 24 * 3600);
+
 /// Answers the requests.
 pub(crate) trait Desk: Send + Sync + 'static {
     /// `is_owner`: the caller is of the server's own user, or root.
@@ -92,21 +95,22 @@ pub(crate) struct BusServer {
 }
 
 impl BusServer {
-    /// `clock`: the server's, which the times of its nodes are read on; `memory`: where it counts what it keeps. Without a
-    /// dispatcher workers are refused.
+    /// `clock`: the server's, which the times of its nodes are read on. Without a dispatcher workers are refused.
     pub(crate) fn start(
         socket: BusSocket,
         desk: Arc<dyn Desk>,
         dispatcher: Option<Arc<Dispatcher>>,
         clock: Clock,
-        memory: Arc<Memory>,
     ) -> Result<BusServer, Error> {
-        let runtime = Builder::new_current_thread()
-            .enable_all()
-            .thread_name("heartbus-work")
-            .max_blocking_threads(WORK_THREADS)
-            .build()
-            .map_err(|error| Error::new(ErrorKind::Io, format!("Cannot start the bus: {error}")))?;
+        let mut runtime = Builder::new_current_thread();
+        runtime.enable_all().thread_name("heartbus-work").max_blocking_threads(WORK_THREADS).thread_keep_alive(FOREVER);
+        let runtime =
+            descriptor::lifted(|| runtime.build()).map_err(|error| Error::new(ErrorKind::Io, format!("Cannot start the bus: {error}")))?;
+        // One of these is there from the start: where the system has no more of them, long requests wait for it. It inherits that
+        // it takes no signal.
+        let work = runtime.handle().clone();
+        let begun = spawn_thread("heartbus-work".to_owned(), move || drop(work.spawn_blocking(|| ())))?;
+        begun.join().map_err(|_| Error::new(ErrorKind::Io, "Cannot start the bus: the system has no thread left"))?;
         let stage = Arc::new(watch::Sender::new(Stage::Open));
         let callers = Arc::new(AtomicUsize::new(0));
         let log = Arc::new(LogPost::default());
@@ -123,14 +127,14 @@ impl BusServer {
                 callers: hall_callers,
                 stage: hall_stage,
                 log: hall_log,
-                memory,
+                buffered: Cell::new(0),
                 next_worker: Cell::new(1),
                 workers: RefCell::default(),
                 progress: Notify::new(),
             };
             LocalSet::new().block_on(&runtime, Rc::new(hall).run(socket));
-            // A request that takes long is not waited for.
-            runtime.shutdown_background();
+            // A request that takes long is not waited for; the threads that have none end with this one.
+            runtime.shutdown_timeout(GOODBYE_TIME);
         })?;
         Ok(BusServer { stage, callers, log, thread: Mutex::new(Some(thread)) })
     }
@@ -172,6 +176,11 @@ fn move_to(stage: &watch::Sender<Stage>, next: Stage) {
     });
 }
 
+/// A stream belongs to the runtime only when it has its number.
+fn lifted<A>((stream, _): (UnixStream, A)) -> std::io::Result<UnixStream> {
+    UnixStream::from_std(descriptor::lift(stream.into_std()?)?)
+}
+
 /// What the sessions of the thread share.
 struct Hall {
     desk: Arc<dyn Desk>,
@@ -185,7 +194,8 @@ struct Hall {
     callers: Arc<AtomicUsize>,
     stage: Arc<watch::Sender<Stage>>,
     log: Arc<LogPost>,
-    memory: Arc<Memory>,
+    /// Bytes of incomplete frames, in all sessions together.
+    buffered: Cell<usize>,
     next_worker: Cell<WorkerId>,
     /// How to wake a worker's session.
     workers: RefCell<HashMap<WorkerId, Rc<Notify>>>,
@@ -201,14 +211,19 @@ impl Hall {
             Err(error) => return tracing::error!(%error, "The bus socket cannot be listened on"),
         };
         if let Some(dispatcher) = self.dispatcher.clone() {
-            spawn_local(self.clone().wake_workers(dispatcher));
-            spawn_local(self.clone().wake_log_taker());
+            let hall = self.clone();
+            spawn_local(self.clone().go_on("waking workers", move || hall.clone().wake_workers(dispatcher.clone())));
+            let hall = self.clone();
+            spawn_local(self.clone().go_on("waking the log's worker", move || hall.clone().wake_log_taker()));
         }
         let mut stage = self.stage.subscribe();
-        tokio::select! {
-            // The sender cannot be gone: it is in here.
-            _ = stage.wait_for(|stage| *stage >= Stage::Finishing) => {}
-            () = self.accept(&mut listener, &mut file) => {}
+        loop {
+            tokio::select! {
+                // The sender cannot be gone: it is in here.
+                _ = stage.wait_for(|stage| *stage >= Stage::Finishing) => break,
+                Err(why) = survive(self.accept(&mut listener, &mut file)) => self.failed("accepting", &why),
+            }
+            sleep(ACCEPT_PAUSE).await;
         }
         self.finish().await;
         self.journal.borrow_mut().tell_counts();
@@ -218,6 +233,18 @@ impl Hall {
         drop(file);
     }
 
+    /// Does this for as long as the thread lives, whatever fails in it.
+    async fn go_on<F: Future<Output = ()>>(self: Rc<Hall>, what: &'static str, work: impl Fn() -> F) {
+        while let Err(why) = survive(work()).await {
+            self.failed(what, &why);
+            sleep(ACCEPT_PAUSE).await;
+        }
+    }
+
+    fn failed(&self, what: &str, why: &str) {
+        tracing::error!(what, "The bus failed in something, and goes on: {why}");
+    }
+
     async fn accept(self: &Rc<Hall>, listener: &mut UnixListener, file: &mut SocketFile) {
         let mut warned: Option<Instant> = None;
         let mut told: Option<Instant> = None;
@@ -225,8 +252,8 @@ impl Hall {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => drop(spawn_local(self.clone().receive(stream))),
+                accepted = listener.accept() => match accepted.and_then(lifted) {
+                    Ok(stream) => drop(spawn_local(self.clone().receive(stream))),
                     Err(error) => {
                         // Tried ten times per second, and told every ten seconds.
                         if warned.is_none_or(|warned| warned.elapsed() > 100 * ACCEPT_PAUSE) {
@@ -252,8 +279,10 @@ impl Hall {
             Ok(opened) => {
                 let old = std::mem::replace(listener, opened);
                 // Who came in time is let in.
-                while let Ok(Ok((stream, _))) = timeout(Duration::ZERO, old.accept()).await {
-                    drop(spawn_local(self.clone().receive(stream)));
+                while let Ok(Ok(accepted)) = timeout(Duration::ZERO, old.accept()).await {
+                    if let Ok(stream) = lifted(accepted) {
+                        drop(spawn_local(self.clone().receive(stream)));
+                    }
                 }
                 let _ = SockRef::from(&old).shutdown(Shutdown::Both);
                 *told = None;
@@ -267,7 +296,15 @@ impl Hall {
         }
     }
 
+    /// Whatever fails in there is the end of this caller alone.
     async fn receive(self: Rc<Hall>, stream: UnixStream) {
+        if let Err(why) = survive(self.clone().attend(stream)).await {
+            self.failed("serving a caller", &why);
+            self.progress.notify_one();
+        }
+    }
+
+    async fn attend(self: Rc<Hall>, stream: UnixStream) {
         let place = Place::take(self.callers.clone());
         let mut caller = Caller::new(stream, self.clone());
         let most = if caller.is_owner() { MAX_CALLERS + OWN_CALLERS } else { MAX_CALLERS };

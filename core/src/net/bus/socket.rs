@@ -4,6 +4,7 @@
 
 use super::places;
 use crate::config::BusConfig;
+use crate::descriptor::lift;
 use crate::error::{Error, ErrorKind, reason};
 use nix::unistd::Group;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
@@ -85,7 +86,7 @@ pub(crate) fn is_being_made(path: &Path) -> bool {
 
 /// Connects without waiting: where the queue of new connections is full, that is `WouldBlock`.
 pub(crate) fn connect(path: &Path) -> io::Result<UnixStream> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
+    let socket = lift(Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?)?;
     socket.connect(&SockAddr::unix(path)?)?;
     Ok(socket.into())
 }
@@ -140,7 +141,7 @@ impl SocketFile {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
+        let socket = lift(Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?)?;
         // What the file will be made with.
         rustix::fs::fchmod(&socket, Mode::empty())?;
         // By its final name: the kernel knows a socket by the name that it was bound to, and whoever cleans folders asks the

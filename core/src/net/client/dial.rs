@@ -1,11 +1,12 @@
 //! From a host name to a connected socket. Knows nothing of clients and frames.
 
+use crate::descriptor::lift;
 use crate::net::resolve::Resolver;
-use socket2::SockRef;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
 
 /// Connects to the first address of `host` that answers, within `limit` in total, which begins when the look-up of a name
@@ -32,7 +33,8 @@ pub(super) async fn connect(resolver: &Resolver, host: &str, port: u16, limit: D
 }
 
 async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(address).await?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+    let stream = TcpSocket::from_std_stream(lift(socket)?.into()).connect(address).await?;
     // Where nobody listens on a port of the ephemeral range, the system may pick the very same port for our side, and
     // the socket is connected to itself.
     if stream.local_addr()? == address {

@@ -7,7 +7,7 @@ use super::{Shared, dial};
 use crate::hub::Now;
 use crate::hub::client::{ClientMachine, Phase, SocketEnd};
 use crate::hub::event::ErrorCause;
-use crate::net::in_words;
+use crate::net::survive;
 use socket2::SockRef;
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -37,15 +37,7 @@ impl Shared {
     /// The whole life of a client.
     pub(super) async fn run(self: Arc<Self>) {
         loop {
-            let mut life = pin!(self.live());
-            let Some(why) = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| life.as_mut().poll(cx))) {
-                Ok(progress) => progress.map(|()| None),
-                Err(panic) => Poll::Ready(Some(in_words(&*panic))),
-            })
-            .await
-            else {
-                return;
-            };
+            let Err(why) = survive(self.live()).await else { return };
             tracing::error!(client_id = self.id, "The task of a client panicked: {why}");
             if catch_unwind(AssertUnwindSafe(|| self.with(|machine, now| machine.handle_failure(why, now)))).is_err() {
                 return self.give_up();

@@ -4,8 +4,8 @@
 //! those who come back. A thread that was gone would leave nodes behind that are online for ever, and peers that nobody answers.
 
 use super::{IoThread, Phase};
-use crate::hub::Wheel;
 use crate::hub::event::CloseReason;
+use crate::hub::{Budget, Wheel};
 use crate::net::in_words;
 use mio::Poll;
 use std::collections::HashSet;
@@ -40,6 +40,8 @@ impl IoThread {
     fn abandon(&mut self) {
         self.work.now = self.clock.now();
         self.ready.clear();
+        self.long.clear();
+        self.looked_at.clear();
         self.unanswered.clear();
         let slots: Vec<usize> = self.connections.iter().map(|(slot, _)| slot).collect();
         let mut gone = HashSet::new();
@@ -48,6 +50,7 @@ impl IoThread {
             let ended = catch_unwind(AssertUnwindSafe(|| {
                 let Some(connection) = self.connections.get_mut(slot) else { return };
                 if let Phase::Open(session) = &mut connection.phase {
+                    self.work.budget = Budget::unlimited();
                     session.close(&mut self.work.context(), CloseReason::Failed);
                 }
                 self.drop_connection(slot);

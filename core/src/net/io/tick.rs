@@ -1,0 +1,169 @@
+//! What an I/O thread does each tick: judge who is silent, and keep house.
+//!
+//! Owns the rule that nobody is silent before its own socket was looked at after its time was up. However late the tick
+//! comes, because the process was stopped or a pass took long, what the peer sent meanwhile is read first, and counts.
+//!
+//! A tick is done in parts of bounded work, with passes in between: a million nodes may be silent at once.
+
+use super::super::connection::{Connection, Phase};
+use super::{IoThread, Left, STOPPING_TIME, TIDY_TIME};
+use crate::hub::event::CloseReason;
+use crate::hub::session::Look;
+use crate::hub::wheel::{Key, TICK};
+use crate::hub::{Budget, Next, Now, budget};
+
+/// The work of one part of a tick.
+const PART: u64 = 5_000_000;
+
+impl IoThread {
+    /// A part of a tick; false while there is more to be done.
+    pub(super) fn tick(&mut self) -> bool {
+        // How many ticks there were does not matter, nor does a read that finds none.
+        let _ = rustix::io::read(&self.timer, &mut [0; 8]);
+        if self.work.now.mono > self.last_tick + 3 * TICK {
+            self.asleep += self.work.now.mono - self.last_tick - TICK;
+        }
+        // What was sent to a node goes out before its time is up. And a lost wake-up would show here at the latest.
+        self.open_mail();
+        self.work.look_at_clock();
+        let is_done = self.fire_timers();
+        if self.accept_paused {
+            self.accept_paused = false;
+            self.accept();
+        }
+        if self.work.now.mono >= self.next_tidy {
+            self.next_tidy = self.work.now.mono + TIDY_TIME;
+            self.shared.hub.tidy(self.work.now);
+        }
+        if self.next_stats.is_some_and(|next| self.work.now.mono >= next) {
+            self.next_stats = Some(self.work.now.mono + self.shared.stats_interval);
+            self.shared.log_stats();
+        }
+        self.work.journal.tell_left_out(self.work.now);
+        crate::log::tell_left_out(false);
+        let is_over = |since: u64| self.connections.is_empty() || self.work.now.mono > since + STOPPING_TIME;
+        if self.is_stopping && self.stopping_since.is_some_and(is_over) {
+            self.finish();
+        }
+        self.last_tick = self.work.now.mono;
+        is_done
+    }
+
+    fn fire_timers(&mut self) -> bool {
+        let mut part = Budget::of(PART);
+        // By this time, which is before any of the looks, all are judged: one that takes long does not make the next one's peer older.
+        let now = self.work.now;
+        let is_done = loop {
+            if part.is_used_up() {
+                break false;
+            }
+            let Some((key, timer)) = self.work.wheel.pop(now.mono) else { break true };
+            part.spend(budget::NODE);
+            let slot = timer.slot as usize;
+            if self.connections.get(slot).is_some_and(|connection| connection.stuck_since(key).is_some()) {
+                self.work.now = now;
+                self.outbox_timer(slot, key);
+                continue;
+            }
+            let mut next = self.judge(slot, key, timer.channel_id, Look::NotYet, now);
+            if next == Next::Look {
+                part.spend(budget::DEPARTURE);
+                let look = self.look(slot, timer.channel_id == 0, &mut part);
+                next = self.judge(slot, key, timer.channel_id, look, now);
+            }
+            // Nodes of one connection that are found silent one behind the other cost one write together.
+            if !self.work.replies.is_empty() {
+                self.note_replies(slot);
+                if self.has_enough_to_answer() {
+                    self.answer();
+                }
+            }
+            if let Next::Close(reason) = next {
+                self.end(slot, reason);
+            }
+        };
+        self.answer();
+        for slot in self.looked_at.drain(..) {
+            if let Some(connection) = self.connections.get_mut(slot) {
+                connection.look = Look::NotYet;
+            }
+        }
+        is_done
+    }
+
+    /// Asks about a timer that fired. What the connection is told stays in the reply buffer.
+    fn judge(&mut self, slot: usize, key: Key, channel_id: u32, look: Look, now: Now) -> Next {
+        self.work.now = now;
+        let Some(Connection { phase, .. }) = self.connections.get_mut(slot) else {
+            return Next::Continue;
+        };
+        match phase {
+            Phase::Open(session) if channel_id == 0 => session.register_timer(&mut self.work.context(), key, look),
+            Phase::Open(session) => session.node_timer(&mut self.work.context(), key, channel_id, look),
+            Phase::Leaving(leaving) => {
+                leaving.session.postpone(&mut self.work.context(), key, channel_id);
+                Next::Continue
+            }
+            Phase::Ending { timer, .. } => {
+                // Not one that was set by what was read at last.
+                if *timer == Some(key) && self.work.wheel.has_fired(key) {
+                    self.drop_connection(slot);
+                }
+                Next::Continue
+            }
+        }
+    }
+
+    /// Reads the socket of a connection on which somebody seems to be silent, once for all nodes that this part of a tick asks
+    /// about.
+    fn look(&mut self, slot: usize, is_register: bool, part: &mut Budget) -> Look {
+        let Some(connection) = self.connections.get_mut(slot) else { return Look::Empty };
+        if connection.look != Look::NotYet {
+            return connection.look;
+        }
+        if connection.peer_slow {
+            // It may have made room that no event has told yet.
+            connection.write_blocked = false;
+            self.flush(slot);
+        }
+        let timeout = if is_register { self.shared.hub.limits().register_timeout } else { self.shared.hub.heartbeat_timeout() };
+        let Some(connection) = self.connections.get_mut(slot) else { return Look::Empty };
+        let look = if connection.host_full || connection.peer_slow && connection.takes_replies(self.work.now.mono, timeout) {
+            Look::Stopped
+        } else if connection.peer_slow {
+            Look::Empty
+        } else {
+            part.spend(budget::READ);
+            match self.turn(slot, Budget::share(1)) {
+                Left::More => {
+                    part.spend(budget::TURN);
+                    Look::Unread
+                }
+                Left::Nothing => Look::Empty,
+            }
+        };
+        if let Some(connection) = self.connections.get_mut(slot) {
+            let look = if connection.host_full { Look::Stopped } else { look };
+            connection.look = look;
+            self.looked_at.push(slot);
+            return look;
+        }
+        look
+    }
+
+    /// Whoever takes nothing of what waits for it has to go. The socket is asked once more: it tells of a little room in it only
+    /// where it has much.
+    fn outbox_timer(&mut self, slot: usize, timer: Key) {
+        self.respond(slot, Next::Continue);
+        if let Some(connection) = self.connections.get_mut(slot) {
+            connection.write_blocked = false;
+        }
+        self.flush(slot);
+        let since = self.connections.get(slot).and_then(|connection| connection.stuck_since(timer));
+        let (Some(since), Some(timeout)) = (since, self.shared.slow_consumer_timeout) else { return };
+        match timeout.saturating_sub(self.awake().saturating_sub(since)) {
+            0 => self.end(slot, CloseReason::SlowConsumer),
+            left => self.work.wheel.rearm(timer, self.work.now.mono + left),
+        }
+    }
+}

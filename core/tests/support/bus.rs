@@ -1,0 +1,257 @@
+//! One thread's worth of sessions without sockets, with a clock that the test turns.
+
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use heartbus_core::hub::event::{CloseReason, Resume};
+use heartbus_core::hub::link::{Letter, Postbox, Wish};
+use heartbus_core::hub::replies::Replies;
+use heartbus_core::hub::session::Context;
+use heartbus_core::hub::wheel::TICK;
+use heartbus_core::hub::{
+    Budget, Counters, Departure, Event, EventMask, Host, Hub, Journal, Limits, Link, Look, Next, Now, Session, Timer, Wheel,
+};
+use heartbus_core::wire::{Decoded, v1};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+
+pub const TIMEOUT: u64 = 3_000_000;
+pub const REGISTER_TIMEOUT: u64 = 2_000_000;
+
+/// Keeps who came and who left, per node id. Who hears that a node left does not find it any more.
+#[derive(Default)]
+pub struct Recorder {
+    pub events: Mutex<BTreeMap<String, Vec<&'static str>>>,
+    silent: bool,
+    hub: OnceLock<Weak<Hub>>,
+    /// Whether there is room for data: nobody asks for it, while this is not set.
+    pub room: OnceLock<AtomicBool>,
+    /// Producers of data that wait for room.
+    pub paused: Mutex<Vec<Arc<dyn Resume>>>,
+}
+
+impl Host for Recorder {
+    fn wants(&self, kinds: EventMask) -> bool {
+        !self.silent && (EventMask::REGISTER | EventMask::LEFT).contains(kinds) || kinds == EventMask::DATA && self.room.get().is_some()
+    }
+
+    fn push_data(&self, event: Event, _bytes: usize, producer: Arc<dyn Resume>) -> Result<(), Event> {
+        if self.room.get().is_some_and(|room| room.load(Ordering::Relaxed)) {
+            return Ok(());
+        }
+        self.paused.lock().unwrap().push(producer);
+        Err(event)
+    }
+
+    fn push_state(&self, event: Event) {
+        let (node, word) = match event {
+            Event::Register { node, .. } => (node, "register"),
+            Event::Left { node, how, .. } => {
+                // The id of one that is replaced is about to be the next one's.
+                if let Some(hub) = self.hub.get().and_then(Weak::upgrade).filter(|_| how != Departure::Replaced) {
+                    assert!(hub.node(node.id()).is_none() && hub.node_of_channel(node.channel_id()).is_none());
+                    assert!(hub.node_of_connection(node.connection_id()).is_none_or(|other| other.id() != node.id()));
+                    assert_eq!(hub.page(None, 100).0.len(), hub.node_count().min(100));
+                }
+                (node, word(how))
+            }
+            _ => return,
+        };
+        self.events.lock().unwrap().entry(node.id().to_string()).or_default().push(word);
+    }
+
+    fn is_crowded(&self, _producer: Option<Arc<dyn Resume>>) -> bool {
+        false
+    }
+}
+
+pub fn word(how: Departure) -> &'static str {
+    match how {
+        Departure::Unregistered => "unregister",
+        Departure::TimedOut => "timeout",
+        Departure::Replaced => "replaced",
+        Departure::Disconnected => "disconnected",
+    }
+}
+
+/// Keeps the letters.
+#[derive(Default)]
+pub struct Pile(pub Mutex<Vec<Letter>>);
+
+impl Postbox for Pile {
+    fn post(&self, letter: Letter) {
+        self.0.lock().unwrap().push(letter);
+    }
+}
+
+/// One thread's worth of sessions, with a clock that the test turns.
+pub struct Bus {
+    pub hub: Arc<Hub>,
+    pub host: Arc<Recorder>,
+    pub counters: Counters,
+    pub wheel: Wheel<Timer>,
+    pub replies: Replies,
+    pub random: fastrand::Rng,
+    pub journal: Journal,
+    pub now: u64,
+    pub budget: Budget,
+    pub pile: Arc<Pile>,
+    pub sessions: HashMap<u32, Session>,
+    pub next_slot: u32,
+    pub touched: u64,
+}
+
+impl Bus {
+    pub fn new(silent: bool) -> Bus {
+        Bus::with_limits(silent, |_| {})
+    }
+
+    pub fn with_limits(silent: bool, change: impl FnOnce(&mut Limits)) -> Bus {
+        let host = Arc::new(Recorder { silent, ..Recorder::default() });
+        let mut limits = Limits {
+            heartbeat_timeout: TIMEOUT,
+            register_timeout: REGISTER_TIMEOUT,
+            max_nodes_per_connection: 10_000,
+            max_nodes: 2_000_000,
+            max_frame_bytes: 1 << 20,
+            ..Limits::default()
+        };
+        change(&mut limits);
+        let hub = Arc::new(Hub::new(limits, host.clone()));
+        host.hub.set(Arc::downgrade(&hub)).unwrap();
+        // A multiple of the tick, so that the wheel's ticks are the model's.
+        let now = 10 * TICK;
+        Bus {
+            hub,
+            host,
+            counters: Counters::default(),
+            wheel: Wheel::new(now),
+            replies: Replies::default(),
+            random: fastrand::Rng::with_seed(1),
+            journal: Journal::new(0),
+            now,
+            budget: Budget::unlimited(),
+            pile: Arc::default(),
+            sessions: HashMap::new(),
+            next_slot: 0,
+            touched: 0,
+        }
+    }
+
+    pub fn with<T>(&mut self, slot: u32, work: impl FnOnce(&mut Session, &mut Context<'_>) -> T) -> Option<T> {
+        let session = self.sessions.get_mut(&slot)?;
+        let mut cx = Context {
+            hub: &self.hub,
+            counters: &self.counters,
+            wheel: &mut self.wheel,
+            replies: &mut self.replies,
+            random: &mut self.random,
+            journal: &mut self.journal,
+            now: Now { mono: self.now, unix: self.now },
+            budget: &mut self.budget,
+        };
+        Some(work(session, &mut cx))
+    }
+
+    pub fn open(&mut self) -> u32 {
+        let slot = self.next_slot;
+        self.next_slot += 1;
+        let link = Arc::new(Link::new(u64::from(slot) + 1, ([127, 0, 0, 1], 1).into(), slot, self.pile.clone()));
+        let mut cx = Context {
+            hub: &self.hub,
+            counters: &self.counters,
+            wheel: &mut self.wheel,
+            replies: &mut self.replies,
+            random: &mut self.random,
+            journal: &mut self.journal,
+            now: Now { mono: self.now, unix: self.now },
+            budget: &mut self.budget,
+        };
+        let session = Session::open(link, &mut cx);
+        self.sessions.insert(slot, session);
+        slot
+    }
+
+    /// Feeds one frame, does what the session says, and returns the frames it answered with.
+    pub fn send(&mut self, slot: u32, frame_type: u8, channel_id: i64, payload: &str) -> Vec<(u8, i64, String)> {
+        let mut bytes = Vec::new();
+        v1::encode(frame_type, channel_id, payload.as_bytes(), &mut bytes).unwrap();
+        if let Some((consumed, next)) = self.with(slot, |session, cx| session.receive(cx, &bytes)) {
+            assert_eq!(consumed, bytes.len());
+            self.follow(slot, next);
+        }
+        let answers = self.answers();
+        self.open_mail();
+        answers
+    }
+
+    pub fn answers(&mut self) -> Vec<(u8, i64, String)> {
+        let mut answers = Vec::new();
+        let mut rest = self.replies.bytes();
+        while let Decoded::Frame { frame, len } = v1::decode(rest, u32::MAX) {
+            answers.push((frame.frame_type.0, frame.channel_id, String::from_utf8(frame.payload.bytes().into_owned()).unwrap()));
+            rest = &rest[len..];
+        }
+        assert!(rest.is_empty());
+        self.replies.clear();
+        answers
+    }
+
+    pub fn register(&mut self, slot: u32, id: &str) -> Vec<(u8, i64, String)> {
+        self.send(slot, 6, 0, &format!(r#"{{"node_id":"{id}"}}"#))
+    }
+
+    pub fn channel(&self, id: &str) -> i64 {
+        self.hub.node(id).map_or(-1, |node| node.channel_id().into())
+    }
+
+    pub fn follow(&mut self, slot: u32, next: Next) {
+        if let Next::Close(reason) = next {
+            self.close(slot, reason);
+        }
+    }
+
+    pub fn close(&mut self, slot: u32, reason: CloseReason) {
+        self.with(slot, |session, cx| session.close(cx, reason));
+        if let Some(session) = self.sessions.remove(&slot) {
+            session.link().close();
+        }
+    }
+
+    pub fn open_mail(&mut self) {
+        let letters = std::mem::take(&mut *self.pile.0.lock().unwrap());
+        for Letter { slot, wish, .. } in letters {
+            if let Wish::Evict(eviction) = wish
+                && let Some(next) = self.with(slot, |session, cx| session.evict(cx, eviction))
+            {
+                self.follow(slot, next);
+            }
+        }
+        self.replies.clear();
+    }
+
+    /// Turns the clock to the next tick and lets it fire.
+    pub fn tick(&mut self) {
+        self.now = (self.now / TICK + 1) * TICK;
+        while let Some((key, timer)) = self.wheel.pop(self.now) {
+            self.touched += 1;
+            let next = self.with(timer.slot, |session, cx| match timer.channel_id {
+                0 => session.register_timer(cx, key, Look::Empty),
+                channel_id => session.node_timer(cx, key, channel_id, Look::Empty),
+            });
+            self.follow(timer.slot, next.expect("timers go with their session"));
+        }
+        self.replies.clear();
+        self.open_mail();
+    }
+
+    pub fn online(&self) -> BTreeSet<String> {
+        self.hub.some_nodes(usize::MAX).iter().map(|node| node.id().to_string()).collect()
+    }
+}
+
+pub fn frame(frame_type: u8, channel_id: i64, payload: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    v1::encode(frame_type, channel_id, payload.as_bytes(), &mut bytes).unwrap();
+    bytes
+}

@@ -1,0 +1,198 @@
+//! Pointers of the program's: what it attaches to a handle, to a node of a server, and to a client or one of its nodes, and finds in
+//! their events. The library keeps them and never follows them.
+//!
+//! A pointer belongs to one registration of a node, and is given back once: with the event that tells its departure. They are kept
+//! here, beside the engine, so that a node without one costs nothing.
+
+use crate::handle;
+use crate::raw::{out, text};
+use crate::server::{Server, heartbus_server, no_such_channel, no_such_node};
+use crate::status::{guard, heartbus_status};
+use heartbus_core::engine::Node;
+use heartbus_core::error::Error;
+use heartbus_core::event::Event;
+use std::collections::HashMap;
+use std::ffi::{c_char, c_void};
+use std::ptr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A pointer of the program's.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct UserData(pub(crate) *mut c_void);
+
+// SAFETY: to the library it is a number: it is stored and given back, and never followed.
+unsafe impl Send for UserData {}
+
+impl UserData {
+    pub(crate) const NONE: UserData = UserData(ptr::null_mut());
+
+    pub(crate) fn is_none(self) -> bool {
+        self.0.is_null()
+    }
+}
+
+/// What is attached to the nodes of a server.
+#[derive(Default)]
+pub(crate) struct OfNodes(Mutex<Attached>);
+
+/// By id; registrations of one id follow one another, so there is rarely more than one of them.
+#[derive(Default)]
+pub(crate) struct Attached(HashMap<Arc<str>, Vec<(Arc<Node>, UserData)>>);
+
+impl OfNodes {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Attached> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Attached {
+    /// False when the node has left: nobody would ever get the pointer back.
+    fn set(&mut self, node: &Arc<Node>, user_data: UserData) -> bool {
+        // Asked under the lock: its leaving is told by a poll, which then finds what is attached here.
+        if !node.is_online() {
+            return false;
+        }
+        self.take(node);
+        if !user_data.is_none() {
+            self.0.entry(node.id().clone()).or_default().push((node.clone(), user_data));
+        }
+        true
+    }
+
+    pub(crate) fn get(&self, node: &Arc<Node>) -> UserData {
+        let attached = self.0.get(node.id()).and_then(|list| list.iter().find(|(to, _)| Arc::ptr_eq(to, node)));
+        attached.map_or(UserData::NONE, |(_, user_data)| *user_data)
+    }
+
+    fn take(&mut self, node: &Arc<Node>) -> UserData {
+        let Some(list) = self.0.get_mut(node.id()) else { return UserData::NONE };
+        let place = list.iter().position(|(to, _)| Arc::ptr_eq(to, node));
+        let user_data = place.map_or(UserData::NONE, |place| list.swap_remove(place).1);
+        if list.is_empty() {
+            self.0.remove(node.id());
+        }
+        user_data
+    }
+
+    /// What the event of a poll carries.
+    pub(crate) fn of(&mut self, event: &Event) -> UserData {
+        if self.0.is_empty() {
+            return UserData::NONE;
+        }
+        match event {
+            Event::Register { node, .. } => {
+                self.inherit(node);
+                self.get(node)
+            }
+            Event::Heartbeat { node, .. } | Event::Data { node, .. } | Event::Buffer { node, .. } => self.get(node),
+            Event::Left { node, .. } => {
+                self.inherit(node);
+                self.take(node)
+            }
+            Event::Connect { .. } | Event::Close { .. } | Event::Client { .. } => UserData::NONE,
+        }
+    }
+
+    /// An older registration of the id that left has told so by now, unless its leaving was put together with the event of this one,
+    /// which then gives back what it had.
+    fn inherit(&mut self, node: &Arc<Node>) {
+        let Some(list) = self.0.get_mut(node.id()) else { return };
+        let is_older = |other: &Arc<Node>| !other.is_online() && other.registered_at() < node.registered_at();
+        let Some(place) = list.iter().rposition(|(to, _)| is_older(to)) else { return };
+        let (_, user_data) = list.remove(place);
+        list.retain(|(to, _)| !is_older(to));
+        if !list.iter().any(|(to, _)| Arc::ptr_eq(to, node)) {
+            list.push((node.clone(), user_data));
+        }
+    }
+
+    /// Departures were not told for a while: nobody knows whose will be.
+    pub(crate) fn forget_departed(&mut self) {
+        self.0.retain(|_, list| {
+            list.retain(|(node, _)| node.is_online());
+            !list.is_empty()
+        });
+    }
+}
+
+/// Attaches a pointer of the program's to a server, a group of clients, a log or a connection to the bus socket; NULL takes it away.
+/// The library never follows it. Log messages about the handle carry it (see heartbus_event). It works until the handle is freed,
+/// and nothing is told of it then.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn heartbus_set_user_data(handle: *mut c_void, user_data: *mut c_void) -> heartbus_status {
+    guard(|| handle::set_user_data(handle, user_data))
+}
+
+/// What heartbus_set_user_data has attached to this handle; NULL when nothing is.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn heartbus_user_data(handle: *const c_void, user_data: *mut *mut c_void) -> heartbus_status {
+    guard(|| {
+        let found = handle::user_data(handle)?;
+        // SAFETY: the place for the result, as the first page asks.
+        unsafe { out("user_data", user_data) }?.write(found);
+        Ok(())
+    })
+}
+
+/// Makes a poll return: the one of another thread that waits at this moment, or else the next one, which then does not wait. It has
+/// the events that are there, mostly none: then `count` is 0. Until then the descriptor is readable. Several of them before a poll are
+/// like one. `handle` is a server, a group of clients or a log.
+///
+/// HEARTBUS_INVALID_ARGUMENT for a connection to the bus socket, which is not polled.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn heartbus_wake(handle: *mut c_void) -> heartbus_status {
+    guard(|| handle::wake(handle))
+}
+
+/// Attaches a pointer of the program's to a node, which its events and lookups carry from now on as user_data; NULL takes it away. It
+/// belongs to this registration of the node: `channel_id` is the one that its events told, or 0 for whoever has the id at this moment.
+/// The event of its departure (or, where that was put together with a newer event of the same id, that one) is the last that carries
+/// it, and gives it back.
+///
+/// HEARTBUS_NOT_FOUND when no such node is online or the channel is not its own, also when its departure waits to be polled: the
+/// pointer is still the program's then. HEARTBUS_INVALID_ARGUMENT when the server does not tell HEARTBUS_ON_LEFT.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn heartbus_server_set_node_user_data(
+    server: *mut heartbus_server,
+    node_id: *const c_char,
+    node_id_len: usize,
+    channel_id: i64,
+    user_data: *mut c_void,
+) -> heartbus_status {
+    guard(|| {
+        let object = handle::get::<Server>(server)?;
+        // SAFETY: the caller's text, as the first page asks.
+        let node = find(&object, unsafe { text("node_id", node_id, node_id_len) }?, channel_id)?;
+        object.check_tells_departures()?;
+        if object.of_nodes.lock().set(&node, UserData(user_data)) { Ok(()) } else { Err(no_such_node()) }
+    })
+}
+
+/// What heartbus_server_set_node_user_data has attached to this node; NULL when nothing is.
+///
+/// HEARTBUS_NOT_FOUND as there.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn heartbus_server_node_user_data(
+    server: *const heartbus_server,
+    node_id: *const c_char,
+    node_id_len: usize,
+    channel_id: i64,
+    user_data: *mut *mut c_void,
+) -> heartbus_status {
+    guard(|| {
+        let object = handle::get::<Server>(server)?;
+        // SAFETY: the caller's text and the place for the result, as the first page asks.
+        let (node_id, target) = unsafe { (text("node_id", node_id, node_id_len)?, out("user_data", user_data)?) };
+        let node = find(&object, node_id, channel_id)?;
+        target.write(object.of_nodes.lock().get(&node).0);
+        Ok(())
+    })
+}
+
+fn find(server: &Server, node_id: &str, channel_id: i64) -> Result<Arc<Node>, Error> {
+    let node = server.running()?.node(node_id).ok_or_else(no_such_node)?;
+    if channel_id != 0 && channel_id != i64::from(node.channel_id()) {
+        return Err(no_such_channel());
+    }
+    Ok(node)
+}
