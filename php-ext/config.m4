@@ -35,18 +35,11 @@ if test "$PHP_HEARTBUS" != "no"; then
   AC_MSG_RESULT([$HEARTBUS_RUST])
 
   dnl The bindings are made from PHP's headers, by libclang.
-  AC_MSG_CHECKING([for libclang])
-  HEARTBUS_LIBCLANG=no
-  for file in "$LIBCLANG_PATH" "$LIBCLANG_PATH"/libclang*.so* /usr/lib/llvm*/lib*/libclang*.so* /usr/lib/*/libclang*.so* \
-      /usr/lib*/libclang*.so* /usr/local/lib/libclang*.so*; do
-    if test -f "$file"; then
-      HEARTBUS_LIBCLANG="$file"
-      break
-    fi
-  done
+  AC_MSG_CHECKING([for libclang and its headers])
+  HEARTBUS_LIBCLANG=`sh "$abs_srcdir/libclang.sh"` || HEARTBUS_LIBCLANG=no
   AC_MSG_RESULT([$HEARTBUS_LIBCLANG])
   if test "$HEARTBUS_LIBCLANG" = "no"; then
-    AC_MSG_WARN([no libclang where it usually is: the build will fail unless LIBCLANG_PATH names its folder (Debian: apt-get install libclang-dev)])
+    AC_MSG_WARN([no libclang where it usually is, or not the headers that belong to it: the build will fail unless LIBCLANG_PATH names its folder (Debian: apt-get install libclang-dev)])
   fi
 
   dnl Cargo runs elsewhere: it needs absolute names.
