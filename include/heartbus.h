@@ -73,8 +73,8 @@
  *             which are 0 until then. New enum values may come, so a switch wants a default. See heartbus_abi_version.
  *
  * Configuration is JSON text, so that it can grow without a change of the interface: an object with the keys of the PHP
- * library and the engine's own. Unknown keys are refused. Times are seconds from 0.001 to a year, fractions allowed. null
- * means the default, which is shown.
+ * library and the engine's own. Unknown keys are refused. Times are seconds from 0.001 to a year, fractions allowed. Whole
+ * numbers may be written as 1e6 and 9777.0 too. null means the default, which is shown.
  *
  * Server      host "0.0.0.0" (IPv4, IPv6 or a name) | port 9501, 0 takes a free one | worker_count 0 (I/O threads; 0 is one
  *             per core, never more than cores) | heartbeat_timeout 30 | register_timeout 30 | max_connections 1000000 |

@@ -10,6 +10,7 @@ use crate::hub::batch::BatchReader;
 use crate::hub::dispatch::{Told, WorkerId};
 use crate::net::bus::{places, socket};
 use crate::process;
+use crate::text::printable;
 use crate::wire::bus::{self as wire, Answer, Ask, Broken, Fault, News, Role, Word};
 use bytes::{Buf, BytesMut};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -863,7 +864,8 @@ fn wait_for(fd: BorrowedFd<'_>, wanted: PollFlags, deadline: Instant) -> Result<
 
 fn error_of(fault: Fault) -> Error {
     let kind = ErrorKind::from_code(fault.kind).unwrap_or(ErrorKind::Internal);
-    Error { kind, message: fault.message }
+    // Programs print it, and whoever listens on a socket may have written it.
+    Error { kind, message: printable(&fault.message).into_owned() }
 }
 
 fn broken(broken: Broken) -> Error {

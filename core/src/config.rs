@@ -120,16 +120,15 @@ impl ServerConfig {
     /// # Errors
     /// [`ErrorKind::Config`] with a text that names the field and what it wants.
     pub fn validate(&self) -> Result<(), Error> {
-        let positive = [
+        for (name, value) in [
             ("max_connections", self.max_connections),
             ("max_nodes_per_connection", self.max_nodes_per_connection),
             ("max_nodes", self.max_nodes),
             ("max_frame_bytes", self.max_frame_bytes as usize),
             ("outbox_bytes", self.outbox_bytes),
             ("total_buffer_bytes", self.total_buffer_bytes),
-        ];
-        if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
-            return Err(Error::new(ErrorKind::Config, format!("{name} must be at least 1")));
+        ] {
+            check_count(name, value)?;
         }
         let times = [
             ("heartbeat_timeout", self.heartbeat_timeout),
@@ -141,8 +140,9 @@ impl ServerConfig {
             check_timeout(name, value)?;
         }
         if let Some(limit) = &self.rate_limit {
-            if limit.capacity == 0 || !limit.refill_per_second.is_finite() || limit.refill_per_second < 0.0 {
-                return Err(Error::new(ErrorKind::Config, "rate_limit needs a capacity of at least 1 and a refill rate of at least 0"));
+            check_count("rate_limit_capacity", limit.capacity as usize)?;
+            if !(0.0..=MOST as f64).contains(&limit.refill_per_second) {
+                return Err(Error::new(ErrorKind::Config, format!("rate_limit_refill_rate must be a number from 0 to {MOST}")));
             }
         }
         if let Some(bus) = &self.bus {
@@ -222,16 +222,10 @@ impl ClientConfig {
             ("connect_timeout", self.connect_timeout),
         ];
         for (name, value) in times {
-            if !(Duration::from_millis(1)..=YEAR).contains(&value) {
-                return Err(Error::new(ErrorKind::Config, format!("{name} must be between 1 ms and one year")));
-            }
+            check_timeout(name, value)?;
         }
-        if self.outbox_bytes == 0 {
-            return Err(Error::new(ErrorKind::Config, "outbox_bytes must be at least 1"));
-        }
-        if self.max_nodes == 0 {
-            return Err(Error::new(ErrorKind::Config, "max_nodes must be at least 1"));
-        }
+        check_count("outbox_bytes", self.outbox_bytes)?;
+        check_count("max_nodes", self.max_nodes)?;
         if !(1..=crate::wire::control::NEWEST_PROTOCOL).contains(&self.protocol) {
             return Err(Error::new(ErrorKind::Config, "protocol must be 1 or 2"));
         }
@@ -259,8 +253,20 @@ pub fn check_name(name: &str) -> Result<(), Error> {
     Err(Error::new(ErrorKind::Config, "The name of a server must have 1 to 64 letters, digits, dots, dashes or underscores"))
 }
 
+/// The largest number that a setting may be: JSON and floats carry whole numbers exactly up to here, and arithmetic with it
+/// stays far from overflow. As a limit it is as good as none.
+pub const MOST: u64 = 1 << 53;
+
+pub(crate) fn check_count(name: &str, value: usize) -> Result<(), Error> {
+    match value as u64 {
+        0 => Err(Error::new(ErrorKind::Config, format!("{name} must be at least 1"))),
+        1..=MOST => Ok(()),
+        _ => Err(Error::new(ErrorKind::Config, format!("{name} must be at most {MOST}"))),
+    }
+}
+
 /// Longest time that makes sense anywhere; keeps all arithmetic with deadlines far from overflow.
-const YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
+pub const YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
 
 pub(crate) fn check_timeout(name: &str, value: Duration) -> Result<(), Error> {
     if (Duration::from_millis(1)..=YEAR).contains(&value) {

@@ -7,7 +7,7 @@
 //! refused: events of one node (or connection, or client) are put together, the newest stays and says how many it
 //! stands for. While such an overflow exists every state event goes through it, which keeps the order per node.
 
-use crate::config::InboxLimits;
+use crate::config::{InboxLimits, check_count};
 use crate::descriptor::lift;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, EventMask, Resume};
@@ -52,11 +52,10 @@ pub struct InboxStats {
 
 impl Inbox {
     /// # Errors
-    /// [`ErrorKind::Config`] for a limit of 0, [`ErrorKind::Io`] when no descriptor is left.
+    /// [`ErrorKind::Config`] for a limit of 0 or beyond all measure, [`ErrorKind::Io`] when no descriptor is left.
     pub fn new(limits: InboxLimits) -> Result<Arc<Inbox>, Error> {
-        if limits.events == 0 || limits.bytes == 0 {
-            return Err(Error::new(ErrorKind::Config, "The limits of the inbox must be at least 1"));
-        }
+        check_count("inbox_events", limits.events)?;
+        check_count("inbox_bytes", limits.bytes)?;
         let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(io::Error::from)
             .and_then(lift)

@@ -3,7 +3,7 @@
 //!
 //! Layers, top to bottom; imports go down only:
 //!
-//! - [`engine`], [`bus`], [`inbox`], [`event`], [`config`], [`error`], [`log`], [`metrics`], [`process`], [`descriptor`]: the face that every binding uses
+//! - [`engine`], [`bus`], [`inbox`], [`event`], [`config`], [`error`], [`log`], [`metrics`], [`process`], [`descriptor`], [`text`]: the face that every binding uses
 //! - [`net`]: sockets, threads and clocks (tokio and mio live here and nowhere below)
 //! - [`hub`]: what the bus knows. Pure: the time is passed in
 //! - [`wire`]: bytes to frames and back. Pure
@@ -23,4 +23,5 @@ pub mod metrics;
 pub mod net;
 pub mod process;
 mod stats;
+pub mod text;
 pub mod wire;

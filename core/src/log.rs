@@ -7,6 +7,7 @@ mod quota;
 use crate::descriptor::lift;
 use crate::error::{Error, ErrorKind};
 use crate::process;
+use crate::text::printable;
 use crate::wire::php_json;
 use quota::Quotas;
 use rustix::event::{EventfdFlags, eventfd};
@@ -22,7 +23,7 @@ use std::time::SystemTime;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level};
 
-/// One log message.
+/// One log message. Nothing in it moves a cursor or begins a line, whoever wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// When it happened, which may be long before anybody reads of it.
@@ -77,6 +78,8 @@ impl Record {
             Some(start) => format!("{start}..."),
             None => fields.message,
         };
+        // A stranger may have written some of it.
+        let message = printable(&message).into_owned();
         Record {
             time: SystemTime::now(),
             level: *event.metadata().level(),
@@ -196,7 +199,8 @@ impl Fields {
             Some(start) => php_json::write_str(&mut quoted, &format!("{start}...")),
             None => php_json::write_str(&mut quoted, text),
         };
-        self.context.push_str(&String::from_utf8_lossy(&quoted));
+        // The one control character that JSON leaves as it is.
+        self.context.push_str(&String::from_utf8_lossy(&quoted).replace('\x7f', "\\u007f"));
     }
 
     fn number(&mut self, field: &Field, number: impl ToString) {
@@ -399,6 +403,16 @@ mod tests {
         assert_eq!((record.message, record.context), (kept.clone(), format!(r#""long":"{kept}""#)));
         let whole = "x".repeat(MAX_TEXT);
         assert_eq!(collected(|| tracing::info!("{whole}")).pop().unwrap().message, whole);
+    }
+
+    #[test]
+    fn what_a_stranger_wrote_begins_no_line_and_moves_no_cursor() {
+        let name = "n\r\n[ERROR] all is lost \u{1b}[2J\u{7f}\u{9b}31m\u{202e}";
+        let record = collected(|| tracing::info!(name, host = %name, debugged = ?name, "Hello {name}")).pop().unwrap();
+        assert_eq!(record.message, r"Hello n\r\n[ERROR] all is lost \u001b[2J\u007f\u009b31m\u202e");
+        let text = r#""n\r\n[ERROR] all is lost \u001b[2J\u007f\u009b31m\u202e""#;
+        assert!(record.context.starts_with(&format!(r#""name":{text},"host":{text},"debugged":"#)), "{}", record.context);
+        assert!(!record.context.contains(|character: char| character.is_control() || !character.is_ascii()), "{}", record.context);
     }
 
     #[test]

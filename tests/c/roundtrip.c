@@ -159,11 +159,11 @@ static void wrong_configuration(void) {
     heartbus_server *server = (heartbus_server *)&server, *before = server;
     check_refused(start_server("{\"port\":", 0, &server), HEARTBUS_CONFIG, "EOF", "a cut JSON text is refused");
     check_refused(start_server("[1]", 0, &server), HEARTBUS_CONFIG, "not a JSON object", "a list is refused");
-    check_refused(start_server("{\"prot\":9501}", 0, &server), HEARTBUS_CONFIG, "unknown field `prot`", "an unknown key is refused");
-    check_refused(start_server("{\"port\":\"x\"}", 0, &server), HEARTBUS_CONFIG, "port: invalid type", "a wrong type names its key");
-    check_refused(start_server("{\"max_connections\":0}", 0, &server), HEARTBUS_CONFIG, "max_connections must be at least 1",
+    check_refused(start_server("{\"prot\":9501}", 0, &server), HEARTBUS_CONFIG, "unknown key `prot`; did you mean `port`?", "an unknown key is refused");
+    check_refused(start_server("{\"port\":\"x\"}", 0, &server), HEARTBUS_CONFIG, "port must be a whole number from 0 to 65535, not \"x\"", "a wrong type names its key");
+    check_refused(start_server("{\"max_connections\":0}", 0, &server), HEARTBUS_CONFIG, "max_connections must be a whole number from 1",
                   "a value out of range is refused");
-    check_refused(start_server("{\"inbox_events\":0}", 0, &server), HEARTBUS_CONFIG, "inbox", "an inbox without room is refused");
+    check_refused(start_server("{\"inbox_events\":0}", 0, &server), HEARTBUS_CONFIG, "inbox_events must be a whole number from 1", "an inbox without room is refused");
     check_refused(start_server("{\"port\":0}", 1u << 31, &server), HEARTBUS_INVALID_ARGUMENT, "no event", "an unknown event is refused");
     check_refused(start_server("{\"host\":\"no-such-host.invalid\"}", 0, &server),
                   HEARTBUS_IO, "Cannot listen on", "a host nobody knows is refused");
@@ -171,12 +171,12 @@ static void wrong_configuration(void) {
                   HEARTBUS_INVALID_ARGUMENT, "config is NULL, but its length is 5", "NULL with a length is refused");
     check_refused(heartbus_server_start(TEXT("{}"), 0, NULL), HEARTBUS_INVALID_ARGUMENT, "server is NULL", "NULL for a result is refused");
     check_refused(heartbus_clients_start(TEXT("{\"port\":1}"), (heartbus_clients **)&server),
-                  HEARTBUS_CONFIG, "unknown field `port`", "a group of clients has keys of its own");
+                  HEARTBUS_CONFIG, "unknown key `port`", "a group of clients has keys of its own");
     check(server == before, "results are left alone by calls that fail");
 }
 
 static void a_server_starts(void) {
-    heartbus_status status = start_server("{\"host\":\"127.0.0.1\",\"port\":0,\"worker_count\":2,\"heartbeat_timeout\":3600}", EVERYTHING, &the_server.server);
+    heartbus_status status = start_server("{\"host\":\"127.0.0.1\",\"port\":0,\"worker_count\":2.0,\"heartbeat_timeout\":36e2}", EVERYTHING, &the_server.server);
     check(status == HEARTBUS_OK, "a server starts on a free port");
     check(heartbus_server_port(the_server.server, &port) == HEARTBUS_OK && port != 0, "it says which one");
     check(heartbus_server_fd(the_server.server, &the_server.fd) == HEARTBUS_OK && the_server.fd > 2, "it has a descriptor");
@@ -205,7 +205,7 @@ static void clients_register(void) {
     check(heartbus_clients_fd(the_clients.clients, &the_clients.fd) == HEARTBUS_OK, "it has a descriptor of its own");
     uint64_t untouched = 5;
     check_refused(connect_client("\"nodeid\":\"x\"", &untouched),
-                  HEARTBUS_CONFIG, "unknown field `nodeid`", "a client's unknown key is refused");
+                  HEARTBUS_CONFIG, "unknown key `nodeid`; did you mean `node_id`?", "a client's unknown key is refused");
     check_refused(connect_client("\"node_id\":\"\"", &untouched), HEARTBUS_CONFIG, "node_id", "an empty node id is refused");
     check_refused(connect_client("\"metadata\":7", &untouched), HEARTBUS_CONFIG, "metadata", "metadata that is a number is refused");
     check(untouched == 5, "and no client is numbered");
