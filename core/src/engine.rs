@@ -3,7 +3,7 @@
 //! Owns nothing but the running threads; decides nothing. Its methods may be called from any thread of the process
 //! that started it.
 
-use crate::config::{ServerConfig, check_timeout};
+use crate::config::{ServerConfig, check_count, check_timeout};
 use crate::descriptor;
 use crate::desk::Counter;
 use crate::error::{Error, ErrorKind};
@@ -74,8 +74,14 @@ impl Engine {
             return Err(Error::new(ErrorKind::Config, "Workers need a bus socket to attach to"));
         }
         let DispatchLimits { events, bytes, drop_oldest: _, batch_events, batch_bytes, batches_in_flight } = limits;
-        if [events, bytes, batch_events, batch_bytes, batches_in_flight].contains(&0) {
-            return Err(Error::new(ErrorKind::Config, "The limits of the workers must be at least 1"));
+        for (name, value) in [
+            ("inbox_events", events),
+            ("inbox_bytes", bytes),
+            ("batch_events", batch_events),
+            ("batch_bytes", batch_bytes),
+            ("batches_in_flight", batches_in_flight),
+        ] {
+            check_count(name, value)?;
         }
         Engine::start_with(config, Events::Workers(Arc::new(Dispatcher::new(limits, until_first_join))))
     }
@@ -116,7 +122,7 @@ impl Engine {
         if let Some(bus) = &config.bus {
             socket::check(bus)?;
         }
-        listen::probe(&config.host, config.port).map(drop)
+        listen::probe(&config.host, config.port)
     }
 
     /// The address that is listened on, with the real port.

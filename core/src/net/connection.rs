@@ -32,6 +32,8 @@ pub(super) struct Connection {
     pub(super) write_blocked: bool,
     /// The peer closed its side, as an event said; reading ends at zero, not at the first short read.
     pub(super) hangup: bool,
+    /// Urgent data came, as an event said; reading ends when nothing is left.
+    pub(super) urgent: bool,
     /// On one of the thread's lists of connections to go on with.
     pub(super) listed: bool,
     /// The nodes were told that the outbox is full, and are to be told when it is empty.
@@ -170,6 +172,7 @@ impl Connection {
             peer_slow: false,
             write_blocked: false,
             hangup: false,
+            urgent: false,
             listed: false,
             told_full: false,
             unfinished: false,

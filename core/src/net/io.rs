@@ -14,8 +14,8 @@
 //! of its own, for the end of a pass, when everybody else has had a turn. So nobody waits for longer than a pass takes.
 //!
 //! mio is edge-triggered. Two rules follow. A read ends at the first short read, unless an event said that the peer
-//! closed: then it ends at zero, because data and FIN in one event come with one edge. And whoever stops earlier than that
-//! goes on one of the lists.
+//! closed: then it ends at zero, because data and FIN in one event come with one edge; or that urgent data came, at whose mark
+//! the kernel cuts a read off: then it ends when nothing is left. And whoever stops earlier than that goes on one of the lists.
 
 mod failure;
 mod tick;
@@ -304,13 +304,14 @@ impl IoThread {
             return;
         };
         connection.hangup |= event.is_read_closed() || event.is_error();
+        connection.urgent |= event.is_priority();
         if event.is_writable() && connection.write_blocked {
             connection.write_blocked = false;
             self.flush(slot);
         }
         // Who is on a list has its turn when that comes.
         let is_listed = self.connections.get(slot).is_none_or(|connection| connection.listed);
-        if !is_listed && (event.is_readable() || event.is_read_closed() || event.is_error()) {
+        if !is_listed && (event.is_readable() || event.is_read_closed() || event.is_priority() || event.is_error()) {
             self.turn(slot, share.clone());
         }
     }
@@ -377,10 +378,13 @@ impl IoThread {
                         self.work.budget.spend_read(count);
                         self.work.counters.bytes_in.add(count as u64);
                         connection.bytes_in += count as u64;
-                        is_drained = count < self.buffer.len() && !connection.hangup;
+                        is_drained = count < self.buffer.len() && !connection.hangup && !connection.urgent;
                         connection.feed(&mut self.work.context(), &self.buffer[..count])
                     }
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Left::Nothing,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        connection.urgent = false;
+                        return Left::Nothing;
+                    }
                     Err(_) => {
                         self.end(slot, CloseReason::IoError);
                         return Left::Nothing;
@@ -698,7 +702,7 @@ impl IoThread {
         let slot = entry.key();
         let postbox: Arc<dyn Postbox> = self.mailbox.clone();
         let link = Arc::new(Link::new(self.shared.hub.next_connection_id(), peer, slot as u32, postbox));
-        if self.registry.register(&mut socket, Token(slot), Interest::READABLE | Interest::WRITABLE).is_err() {
+        if self.registry.register(&mut socket, Token(slot), Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY).is_err() {
             if admission.is_ok() {
                 self.shared.leave(peer.ip());
             }

@@ -1,4 +1,5 @@
-//! Listening sockets: names to addresses, one socket per I/O thread on one port, clear refusals.
+//! Listening sockets: names to addresses, one socket per I/O thread on one port, which no other server shares, clear
+//! refusals.
 
 use crate::descriptor::{lift, off_the_standard_streams};
 use crate::error::{Error, ErrorKind, reason};
@@ -9,23 +10,45 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 /// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 65_535;
 
-/// Binds `count` sockets to one port; the kernel spreads new connections over them.
+/// Binds `count` sockets to one port; the kernel spreads new connections over them. Of servers that ask for a port at the same
+/// time, in whichever processes and of whichever users, exactly one gets it.
 pub(super) fn bind(host: &str, port: u16, count: usize) -> Result<Vec<std::net::TcpListener>, Error> {
-    let address = probe(host, port)?;
-    (0..count).map(|_| listen(lift(open(address, true)?)?)).collect::<io::Result<_>>().map_err(|error| refuse(host, port, &error))
+    at_first_address(host, port, |address| share(address, count))
 }
 
-/// The address that the name stands for and that can be listened on now.
-pub(crate) fn probe(host: &str, port: u16) -> Result<SocketAddr, Error> {
+/// Whether the port could be listened on now. Does not listen itself: whoever starts in this moment would be refused by that.
+pub(crate) fn probe(host: &str, port: u16) -> Result<(), Error> {
+    at_first_address(host, port, |address| open(address).map(drop))
+}
+
+/// Does it with the first of the name's addresses where that is possible.
+fn at_first_address<T>(host: &str, port: u16, attempt: impl Fn(SocketAddr) -> io::Result<T>) -> Result<T, Error> {
     let mut refusal = io::Error::new(io::ErrorKind::NotFound, "host name has no address");
     for address in resolve(host, port).map_err(|error| refuse(host, port, &error))? {
-        // Without SO_REUSEPORT: with it, a port that another server already listens on would be shared in silence.
-        match open(address, false).and_then(|probe| probe.local_addr()) {
-            Ok(bound) => return Ok(bound.as_socket().unwrap_or(address)),
+        match attempt(address) {
+            Ok(done) => return Ok(done),
             Err(error) => refusal = error,
         }
     }
     Err(refuse(host, port, &refusal))
+}
+
+/// The first socket takes the port for itself alone: where two were bound, the kernel lets one of them listen. Then it lets
+/// others share the port, if they ask for that as they are bound. Ours do, and no server that is only starting does.
+fn share(address: SocketAddr, count: usize) -> io::Result<Vec<std::net::TcpListener>> {
+    let first = open(address)?;
+    first.listen(BACKLOG)?;
+    let address = first.local_addr()?.as_socket().unwrap_or(address);
+    first.set_reuse_port(true)?;
+    let mut listeners = vec![first];
+    for _ in 1..count {
+        let socket = prepare(address)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&SockAddr::from(address))?;
+        socket.listen(BACKLOG)?;
+        listeners.push(socket);
+    }
+    Ok(listeners.into_iter().map(Into::into).collect())
 }
 
 fn refuse(host: &str, port: u16, error: &io::Error) -> Error {
@@ -41,27 +64,40 @@ fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     }
 }
 
-fn open(address: SocketAddr, share_port: bool) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // Connections of a server that has just ended must not keep the port from its successor.
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(share_port)?;
+fn open(address: SocketAddr) -> io::Result<Socket> {
+    let socket = prepare(address)?;
     socket.bind(&SockAddr::from(address))?;
-    if !share_port {
-        // A port can be bound while another socket listens on it; only listening tells.
-        socket.listen(1)?;
-    }
     Ok(socket)
 }
 
-fn listen(socket: Socket) -> io::Result<std::net::TcpListener> {
-    socket.listen(BACKLOG)?;
-    socket.set_nonblocking(true)?;
-    // Accepted sockets inherit it: small frames leave at once, and no connection needs a system call of its own.
+fn prepare(address: SocketAddr) -> io::Result<Socket> {
+    let socket = lift(Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?)?;
+    // Connections of a server that has just ended must not keep the port from its successor.
+    socket.set_reuse_address(true)?;
+    // Accepted sockets inherit these, and no connection needs a system call of its own: small frames leave at once, and urgent
+    // data is data like any other, where the kernel would take a byte out of the stream.
     socket.set_tcp_nodelay(true)?;
-    Ok(socket.into())
+    socket.set_out_of_band_inline(true)?;
+    Ok(socket)
 }
 
 fn shown(host: &str, port: u16) -> String {
     if host.contains(':') && !host.starts_with('[') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpStream;
+
+    #[test]
+    fn every_socket_of_a_port_gets_its_share_of_the_connections_the_first_one_too() {
+        let listeners = bind("127.0.0.1", 0, 3).unwrap();
+        let address = listeners[0].local_addr().unwrap();
+        assert!(listeners.iter().all(|listener| listener.local_addr().unwrap() == address));
+        let _peers: Vec<_> = (0..300).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let shares: Vec<_> = listeners.iter().map(|listener| std::iter::from_fn(|| listener.accept().ok()).count()).collect();
+        // By chance no share is as small as this in a thousand years.
+        assert!(shares.iter().all(|share| *share > 30) && shares.iter().sum::<usize>() == 300, "{shares:?}");
+    }
 }

@@ -41,7 +41,10 @@ async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
         return Err(io::ErrorKind::ConnectionRefused.into());
     }
     stream.set_nodelay(true)?;
-    SockRef::from(&stream).set_keepalive(true)?;
+    let socket = SockRef::from(&stream);
+    socket.set_keepalive(true)?;
+    // Urgent data is data like any other; the kernel would take a byte out of the stream.
+    socket.set_out_of_band_inline(true)?;
     Ok(stream)
 }
 

@@ -121,7 +121,7 @@ impl Shared {
                 timer.as_mut().reset(Instant::now() + wait);
             }
             tokio::select! {
-                over = poll_fn(|cx| self.poll_read(cx, &mut reader)), if is_reading => {
+                over = poll_fn(|cx| self.poll_read_whole(cx, &mut reader)), if is_reading => {
                     if let Some(over) = over {
                         end = over;
                         break;
@@ -153,6 +153,14 @@ impl Shared {
             let result = ready!(Pin::new(reader).poll_read(cx, &mut read));
             Poll::Ready(self.take(result.map(|()| read.filled())))
         })
+    }
+
+    /// As `poll_read`, and once more where a frame is incomplete: at the mark of urgent data the kernel cuts a read off, and tells
+    /// nobody that there is more.
+    fn poll_read_whole(self: &Arc<Self>, cx: &mut Context<'_>, reader: &mut ReadHalf<'_>) -> Poll<Option<SocketEnd>> {
+        let over = ready!(self.poll_read(cx, reader));
+        let is_incomplete = || self.machine().has_part_of_a_frame();
+        Poll::Ready(over.or_else(|| if is_incomplete() { self.read_at_once(reader.as_ref()) } else { None }))
     }
 
     /// As `poll_read`, but asks the socket itself: after the process was stopped for a while, timers run before the
