@@ -13,6 +13,7 @@ use crate::exception;
 use crate::host::Host;
 use crate::info;
 use crate::live;
+use crate::numbers;
 use crate::php::{self, Call, Native, Outcome, Thrown, bytes, map, text, value};
 use crate::shim;
 use crate::statistics;
@@ -106,10 +107,7 @@ fn construct(_: &mut Call) -> Outcome {
 fn connect(call: &mut Call) -> Outcome {
     let (mut socket, mut timeout) = (ptr::null_mut::<zend_string>(), 1f64);
     arguments!(call, c"|S!d", socket, timeout)?;
-    if !(0.001..=3600.0).contains(&timeout) {
-        return Err(exception::invalid_argument(&format!("The timeout must be a number of seconds from 0.001 to 3600, {timeout} given")));
-    }
-    let timeout = Duration::from_secs_f64(timeout);
+    let timeout = numbers::seconds("The timeout", timeout, 0.001..=3600.0)?;
     let given = (!socket.is_null()).then(|| String::from_utf8_lossy(bytes(socket)).into_owned());
     let line = line(given.or_else(|| info::setting("socket")), timeout).map_err(|error| exception::raise(&error))?;
     let mut object = Zval::new();

@@ -1,17 +1,21 @@
 //! Reads configuration arrays: the keys, their checks and the texts that say what is wrong.
 //!
-//! The original's keys are checked in its order with its texts. Keys of our own follow. Unknown keys are accepted.
+//! The original's keys are checked in its order with its texts. Keys of our own follow. Unknown keys are accepted, and told.
 
 use crate::classes::channel::DEFAULT_QUEUE_SIZE;
 use crate::classes::is_host;
 use crate::exception;
 use crate::info;
 use crate::log;
+use crate::numbers::{LONGEST, SHORTEST, measured};
 use crate::php::{self, Outcome, Thrown, json_encode, numeric, type_name, weak_double, weak_long, weak_string};
 use ext_php_rs::types::{ZendHashTable, Zval};
 
 use heartbus_core::bus;
-use heartbus_core::config::{ClientConfig, InboxLimits, RateLimit, RateLimitBy, ServerConfig, SlowConsumer};
+use heartbus_core::config::{ClientConfig, InboxLimits, MOST, RateLimit, RateLimitBy, ServerConfig, SlowConsumer};
+use heartbus_core::text::{nearest, printable};
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -52,8 +56,71 @@ const MAX_WORKERS: i64 = 256;
 /// What a graceful stop grants to those who stay: as long as service managers wait, more or less.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Longer times than this are all the same.
-const YEAR: f64 = 365.0 * 24.0 * 3600.0;
+/// What a server's configuration array may have, and below a client's. Whoever reads a key writes it here: else it is told as unknown.
+const SERVER_KEYS: &[&str] = &[
+    "worker_count",
+    "heartbeat_timeout",
+    "heartbeat_check_interval",
+    "max_connections",
+    "protocol",
+    "enable_rate_limit",
+    "rate_limit_capacity",
+    "rate_limit_refill_rate",
+    "channel_max_queue_size",
+    "register_timeout",
+    "max_connections_per_ip",
+    "max_nodes_per_connection",
+    "max_nodes",
+    "max_frame_bytes",
+    "outbox_bytes",
+    "slow_consumer",
+    "slow_consumer_timeout",
+    "total_buffer_bytes",
+    "max_requests_per_second",
+    "whitelist",
+    "blacklist",
+    "stats_interval",
+    "rate_limit_by",
+    "inbox_events",
+    "inbox_bytes",
+    "inbox_policy",
+    "php_workers",
+    "name",
+    "bus",
+    "bus_group",
+    "user",
+    "group",
+    "stop_timeout",
+    "loop",
+    "log",
+    "log_level",
+    "log_file",
+];
+
+const CLIENT_KEYS: &[&str] = &[
+    "heartbeat_interval",
+    "auto_reconnect",
+    "reconnect_interval",
+    "max_reconnect_attempts",
+    "node_id",
+    "metadata",
+    "connect_timeout",
+    "outbox_bytes",
+    "protocol",
+    "max_nodes",
+    "heartbeat_all",
+    "loop",
+    "log",
+    "log_level",
+    "log_file",
+];
+
+/// Lines about unknown keys, of one process.
+const MOST_TOLD: usize = 100;
+
+thread_local! {
+    static TOLD: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
+}
 
 /// What a server is told.
 pub struct Server {
@@ -80,6 +147,8 @@ pub struct Server {
     pub engine: ServerConfig,
     pub inbox: InboxLimits,
     pub log: log::Settings,
+    /// What [`tell_unknown`] is to say when the log is where it shall be.
+    pub unknown: Vec<String>,
 }
 
 /// Where other processes of the machine reach the server.
@@ -110,7 +179,7 @@ impl From<Thrown> for Fault {
 
 /// Checks the arguments of a server's constructor; throws as the original does.
 pub fn server(host: &str, port: i64, config: &ZendHashTable) -> Outcome<Server> {
-    read_server(host, port, &Keys(config)).map_err(|fault| match fault {
+    read_server(host, port, &Keys { table: config, known: SERVER_KEYS }).map_err(|fault| match fault {
         Fault::Thrown => Thrown,
         Fault::Text(text) => {
             // The second becomes the previous of the first.
@@ -123,7 +192,7 @@ pub fn server(host: &str, port: i64, config: &ZendHashTable) -> Outcome<Server> 
 fn read_server(host: &str, port: i64, keys: &Keys) -> Checked<Server> {
     let worker_count = keys.required("worker_count", "int", 4.0, |value| value.long().map(|number| number as f64))?;
     let timeout = keys.required("heartbeat_timeout", "numeric", 30.0, numeric)?;
-    let given_interval = keys.0.get("heartbeat_check_interval").is_some();
+    let given_interval = keys.get("heartbeat_check_interval").is_some();
     let check_interval = keys.required("heartbeat_check_interval", "numeric", timeout / 3.0, numeric)?;
     if worker_count < 1.0 {
         return fault("worker_count must be >= 1");
@@ -134,6 +203,9 @@ fn read_server(host: &str, port: i64, keys: &Keys) -> Checked<Server> {
     if timeout < 1.0 || timeout.is_nan() {
         return fault("heartbeat_timeout must be >= 1 second");
     }
+    if timeout > LONGEST {
+        return fault(format!("heartbeat_timeout must be <= {LONGEST} seconds"));
+    }
     if given_interval {
         if check_interval < 1.0 || check_interval.is_nan() {
             return fault("heartbeat_check_interval must be >= 1 second");
@@ -142,13 +214,8 @@ fn read_server(host: &str, port: i64, keys: &Keys) -> Checked<Server> {
             return fault("heartbeat_check_interval should be less than heartbeat_timeout");
         }
     }
-    let max_connections = match keys.integer("max_connections", 1) {
-        Ok(number) => number.unwrap_or(1_000_000),
-        Err(_) => return fault("max_connections must be a positive integer"),
-    };
-    let Ok(channel_queue_size) = keys.integer("channel_max_queue_size", 1) else {
-        return fault("channel_max_queue_size must be a positive integer");
-    };
+    let max_connections = keys.positive("max_connections")?.unwrap_or(1_000_000);
+    let channel_queue_size = keys.positive("channel_max_queue_size")?;
 
     let defaults = ServerConfig::default();
     let limits = InboxLimits::default();
@@ -158,13 +225,14 @@ fn read_server(host: &str, port: i64, keys: &Keys) -> Checked<Server> {
         host: host.into(),
         port: u16::try_from(port).unwrap_or_default(),
         io_threads: worker_count as usize,
-        heartbeat_timeout: seconds(timeout),
+        heartbeat_timeout: measured(timeout),
         register_timeout: keys.seconds("register_timeout")?.unwrap_or(defaults.register_timeout),
-        max_connections: size(max_connections),
+        // Those who write PHP_INT_MAX want no limit.
+        max_connections: size(max_connections).min(MOST as usize),
         max_connections_per_ip: at_least("max_connections_per_ip", 0)?.unwrap_or(defaults.max_connections_per_ip),
         max_nodes_per_connection: at_least("max_nodes_per_connection", 1)?.unwrap_or(defaults.max_nodes_per_connection),
         max_nodes: at_least("max_nodes", 1)?.unwrap_or(defaults.max_nodes),
-        max_frame_bytes: keys.integer("max_frame_bytes", 1)?.map_or(defaults.max_frame_bytes, |n| u32::try_from(n).unwrap_or(u32::MAX)),
+        max_frame_bytes: keys.integer32("max_frame_bytes", 1)?.unwrap_or(defaults.max_frame_bytes),
         outbox_bytes: at_least("outbox_bytes", 1)?.unwrap_or(defaults.outbox_bytes),
         slow_consumer: keys
             .choice("slow_consumer", &[("close", SlowConsumer::Close), ("drop", SlowConsumer::Drop)])?
@@ -206,7 +274,7 @@ fn read_server(host: &str, port: i64, keys: &Keys) -> Checked<Server> {
         return fault(format!("Invalid port: {port}"));
     }
     // From here on the original's own classes complain, about types.
-    if keys.0.get("max_connections").is_some_and(|value| value.dereference().is_null()) {
+    if keys.get("max_connections").is_some_and(|value| value.dereference().is_null()) {
         return Err(type_fault(r"Server\ConnectionPool", 1, "maxConnections", "int", &Zval::null()));
     }
     let rate_limit = keys.rate_limit(by)?;
@@ -228,6 +296,7 @@ fn read_server(host: &str, port: i64, keys: &Keys) -> Checked<Server> {
         engine: ServerConfig { rate_limit, ..engine },
         inbox,
         log,
+        unknown: keys.unknown(CLIENT_KEYS, "a client"),
     })
 }
 
@@ -235,18 +304,20 @@ fn read_server(host: &str, port: i64, keys: &Keys) -> Checked<Server> {
 pub struct Client {
     pub event_loop: Loop,
     pub log: log::Settings,
+    /// As [`Server::unknown`].
+    pub unknown: Vec<String>,
 }
 
 /// The part of a client's configuration that decides where it runs.
 pub fn client(config: &ZendHashTable) -> Outcome<Client> {
-    let keys = Keys(config);
-    let read = || Ok(Client { event_loop: keys.event_loop()?, log: keys.log()? });
+    let keys = Keys { table: config, known: CLIENT_KEYS };
+    let read = || Ok(Client { event_loop: keys.event_loop()?, log: keys.log()?, unknown: keys.unknown(SERVER_KEYS, "a server") });
     read().map_err(thrown)
 }
 
 /// The part that says where its messages go; what is wrong in it is left out.
 pub fn log(config: &ZendHashTable) -> log::Settings {
-    Keys(config).log().unwrap_or_default()
+    Keys { table: config, known: CLIENT_KEYS }.log().unwrap_or_default()
 }
 
 /// Where no configuration has said anything about the log, php.ini does.
@@ -258,26 +329,24 @@ pub fn settle_log() {
 
 /// What the engine is told of a client. May run PHP code: metadata may hold objects that encode themselves.
 pub fn client_engine(host: &str, port: i64, config: &ZendHashTable, node_id: Option<String>) -> Outcome<ClientConfig> {
-    let keys = Keys(config);
+    let keys = Keys { table: config, known: CLIENT_KEYS };
     let read = || {
         let defaults = ClientConfig::default();
-        let attempts = keys.integer("max_reconnect_attempts", 0)?.unwrap_or_default();
         let outbox_bytes = keys.integer("outbox_bytes", 1)?.map_or(defaults.outbox_bytes, |n| usize::try_from(n).unwrap_or(usize::MAX));
-        let protocol = keys.integer("protocol", 1)?.map_or(defaults.protocol, |n| u32::try_from(n).unwrap_or(u32::MAX));
         Ok(ClientConfig {
             host: host.into(),
             port: u16::try_from(port).or_else(|_| fault(format!("Invalid port: {port}")))?,
             heartbeat_interval: keys.seconds("heartbeat_interval")?.unwrap_or(defaults.heartbeat_interval),
-            auto_reconnect: keys.0.get("auto_reconnect").is_none_or(Zval::coerce_to_bool),
+            auto_reconnect: keys.get("auto_reconnect").is_none_or(is_on),
             reconnect_interval: keys.seconds("reconnect_interval")?.unwrap_or(defaults.reconnect_interval),
-            max_reconnect_attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
+            max_reconnect_attempts: keys.integer32("max_reconnect_attempts", 0)?.unwrap_or_default(),
             node_id: keys.text("node_id")?.or(node_id),
             metadata: keys.metadata()?,
             connect_timeout: keys.seconds("connect_timeout")?.unwrap_or(defaults.connect_timeout),
             outbox_bytes,
-            protocol,
+            protocol: keys.integer32("protocol", 1)?.unwrap_or(defaults.protocol),
             max_nodes: keys.nodes_of_client()?,
-            heartbeat_all: keys.value("heartbeat_all").is_none_or(Zval::coerce_to_bool),
+            heartbeat_all: keys.value("heartbeat_all").is_none_or(is_on),
         })
     };
     read().map_err(thrown)
@@ -285,7 +354,17 @@ pub fn client_engine(host: &str, port: i64, config: &ZendHashTable, node_id: Opt
 
 /// How many nodes a client may carry, its first one included.
 pub fn client_nodes(config: &ZendHashTable) -> Outcome<usize> {
-    Keys(config).nodes_of_client().map_err(thrown)
+    Keys { table: config, known: CLIENT_KEYS }.nodes_of_client().map_err(thrown)
+}
+
+/// Says which keys have no effect, in the log: old code goes on, and a slip of the pen is seen. A thousand clients of one
+/// configuration say it once.
+pub fn tell_unknown(lines: &[String]) {
+    for line in lines {
+        if TOLD.with_borrow_mut(|told| told.len() < MOST_TOLD && told.insert(line.clone())) {
+            tracing::warn!("{line}");
+        }
+    }
 }
 
 /// A node's metadata as JSON text. May run PHP code: it may hold objects that encode themselves.
@@ -322,18 +401,42 @@ fn thrown(fault: Fault) -> Thrown {
     }
 }
 
-/// A configuration array.
-struct Keys<'a>(&'a ZendHashTable);
+/// A configuration array, and which keys it may have.
+struct Keys<'a> {
+    table: &'a ZendHashTable,
+    known: &'static [&'static str],
+}
 
 impl<'a> Keys<'a> {
+    /// As it is given; none when it is missing.
+    fn get(&self, key: &str) -> Option<&'a Zval> {
+        debug_assert!(self.known.contains(&key), "{key} is not in its table");
+        self.table.get(key)
+    }
+
     /// The value of a key; none when it is missing or null.
     fn value(&self, key: &str) -> Option<&'a Zval> {
-        self.0.get(key).map(Zval::dereference).filter(|value| !value.is_null())
+        self.get(key).map(Zval::dereference).filter(|value| !value.is_null())
+    }
+
+    /// Which keys have no effect, as lines for the log.
+    fn unknown(&self, of_others: &[&str], others: &str) -> Vec<String> {
+        let keys = self.table.iter().map(|(key, _)| key.to_string());
+        let unknown = keys.filter(|key| !self.known.contains(&key.as_str()));
+        let told = unknown.map(|key| {
+            let shown = printable(&key);
+            if of_others.contains(&key.as_str()) {
+                return format!("The configuration key '{shown}' is {others}'s and has no effect here");
+            }
+            let meant = nearest(&key, self.known.iter().copied()).map(|meant| format!("; did you mean '{meant}'?"));
+            format!("The configuration key '{shown}' is unknown and has no effect{}", meant.unwrap_or_default())
+        });
+        told.take(MOST_TOLD).collect()
     }
 
     /// One of the original's required keys, which have a default and only miss when they are null.
     fn required(&self, key: &str, kind: &str, default: f64, read: impl Fn(&Zval) -> Option<f64>) -> Checked<f64> {
-        let Some(value) = self.0.get(key).map(Zval::dereference) else { return Ok(default) };
+        let Some(value) = self.get(key).map(Zval::dereference) else { return Ok(default) };
         if value.is_null() {
             return fault(format!("Missing required config key: {key}"));
         }
@@ -343,30 +446,52 @@ impl<'a> Keys<'a> {
         }
     }
 
+    /// One of the original's, with its text.
+    fn positive(&self, key: &str) -> Checked<Option<i64>> {
+        match self.value(key).map(|value| value.long().filter(|number| *number >= 1)) {
+            Some(None) => fault(format!("{key} must be a positive integer")),
+            number => Ok(number.flatten()),
+        }
+    }
+
     fn integer(&self, key: &str, least: i64) -> Checked<Option<i64>> {
-        match self.value(key) {
-            None => Ok(None),
-            Some(value) => match value.long().filter(|number| *number >= least) {
-                Some(number) => Ok(Some(number)),
-                None => fault(format!("{key} must be an integer >= {least}")),
-            },
+        self.integer_up_to(key, least, MOST as i64)
+    }
+
+    fn integer32(&self, key: &str, least: i64) -> Checked<Option<u32>> {
+        let number = self.integer_up_to(key, least, u32::MAX.into())?;
+        Ok(number.and_then(|number| u32::try_from(number).ok()))
+    }
+
+    /// `1e6` is a float in PHP: one without a fraction is an integer here.
+    fn integer_up_to(&self, key: &str, least: i64, most: i64) -> Checked<Option<i64>> {
+        let Some(value) = self.value(key) else { return Ok(None) };
+        let whole = |number: f64| (number.fract() == 0.0).then_some(number as i64);
+        match value.long().or_else(|| value.double().and_then(whole)) {
+            Some(number) if number > most => fault(format!("{key} must be an integer <= {most}")),
+            Some(number) if number >= least => Ok(Some(number)),
+            _ => fault(format!("{key} must be an integer >= {least}")),
         }
     }
 
     fn seconds(&self, key: &str) -> Checked<Option<Duration>> {
-        match self.value(key) {
-            None => Ok(None),
-            Some(value) => match numeric(value).filter(|number| *number > 0.0) {
-                Some(number) => Ok(Some(seconds(number))),
-                None => fault(format!("{key} must be a number of seconds greater than 0")),
-            },
+        let Some(value) = self.value(key) else { return Ok(None) };
+        match numeric(value).filter(|number| *number > 0.0) {
+            None => fault(format!("{key} must be a number of seconds greater than 0")),
+            Some(number) if !(SHORTEST..=LONGEST).contains(&number) => {
+                fault(format!("{key} must be a number of seconds from {SHORTEST} to {LONGEST}"))
+            }
+            Some(number) => Ok(Some(measured(number))),
         }
     }
 
     fn stop_timeout(&self) -> Checked<Option<Duration>> {
         let Some(value) = self.value("stop_timeout") else { return Ok(Some(STOP_TIMEOUT)) };
-        match numeric(value).filter(|number| *number >= 0.0) {
-            Some(number) => Ok((number > 0.0).then(|| seconds(number))),
+        if numeric(value) == Some(0.0) {
+            return Ok(None);
+        }
+        match numeric(value).filter(|number| (SHORTEST..=LONGEST).contains(number)) {
+            Some(number) => Ok(Some(measured(number))),
             None => fault("stop_timeout must be a number of seconds, or 0 for no limit"),
         }
     }
@@ -394,7 +519,7 @@ impl<'a> Keys<'a> {
     fn bus(&self) -> Checked<BusSocket> {
         match self.value("bus") {
             None => Ok(BusSocket::Default),
-            Some(value) if value.is_false() => Ok(BusSocket::None),
+            Some(value) if as_bool(value) == Some(false) => Ok(BusSocket::None),
             Some(value) => match value.str().filter(|path| path.starts_with('/')) {
                 Some(path) => Ok(BusSocket::At(path.into())),
                 None => fault("bus must be the absolute path of a socket, or false"),
@@ -422,7 +547,9 @@ impl<'a> Keys<'a> {
         // php.ini says where the log begins; then it stays where the last configuration put it.
         if log::is_untouched() {
             settings.to_logger = settings.to_logger.map_or_else(|| ini_choice("log", &TARGETS), |target| Ok(Some(target)))?;
-            let of_ini = || info::log_level().map(|text| pick("heartbus.log_level", Some(&text), &levels)).transpose();
+            // A log that is off has no level, wherever it would go.
+            let text = info::log_level().or_else(|| info::is_empty("log").then(|| "off".to_owned()));
+            let of_ini = || text.map(|text| pick("heartbus.log_level", Some(&text), &levels)).transpose();
             settings.level = settings.level.map_or_else(of_ini, |level| Ok(Some(level)))?;
             settings.file = settings.file.or_else(|| info::setting("log_file"));
         }
@@ -431,8 +558,8 @@ impl<'a> Keys<'a> {
 
     /// Off unless one of its keys is set: the original's default silences everybody behind one NAT.
     fn rate_limit(&self, by: Option<RateLimitBy>) -> Checked<Option<RateLimit>> {
-        let enabled = self.0.get("enable_rate_limit").map(Zval::coerce_to_bool);
-        let (capacity, rate) = (self.0.get("rate_limit_capacity"), self.0.get("rate_limit_refill_rate"));
+        let enabled = self.get("enable_rate_limit").map(is_on);
+        let (capacity, rate) = (self.get("rate_limit_capacity"), self.get("rate_limit_refill_rate"));
         let is_set = enabled.is_some() || capacity.is_some() || rate.is_some() || by.is_some();
         if !is_set || enabled == Some(false) {
             return Ok(None);
@@ -451,7 +578,10 @@ impl<'a> Keys<'a> {
         if !refill.is_finite() || refill < 0.0 {
             return fault("rate_limit_refill_rate must be a number >= 0");
         }
-        let capacity = u32::try_from(limit).unwrap_or(u32::MAX);
+        if refill > MOST as f64 {
+            return fault(format!("rate_limit_refill_rate must be a number <= {MOST}"));
+        }
+        let Ok(capacity) = u32::try_from(limit) else { return fault(format!("rate_limit_capacity must be an integer <= {}", u32::MAX)) };
         Ok(Some(RateLimit { capacity, refill_per_second: refill, by: by.unwrap_or(RateLimitBy::Connection) }))
     }
 
@@ -469,12 +599,32 @@ impl<'a> Keys<'a> {
     }
 }
 
+/// Switches come from files and environments too, as texts: `'off'` is off there, although PHP takes it for true.
+fn is_on(value: &Zval) -> bool {
+    as_bool(value).unwrap_or_else(|| value.coerce_to_bool())
+}
+
+/// What PHP's filter for booleans understands; none for anything else.
+fn as_bool(value: &Zval) -> Option<bool> {
+    let value = value.dereference();
+    if let Some(number) = value.long() {
+        return [false, true].get(usize::try_from(number).ok()?).copied();
+    }
+    let Some(text) = value.str() else { return value.bool() };
+    let is_any_of = |words: &[&str]| words.iter().any(|word| text.trim_ascii().eq_ignore_ascii_case(word));
+    match text {
+        _ if is_any_of(&["1", "true", "on", "yes"]) => Some(true),
+        _ if is_any_of(&["0", "false", "off", "no", ""]) => Some(false),
+        _ => None,
+    }
+}
+
 fn ini_choice<T: Copy>(key: &str, choices: &[(&str, T)]) -> Checked<Option<T>> {
     info::setting(key).map(|text| pick(&format!("heartbus.{key}"), Some(&text), choices)).transpose()
 }
 
 fn pick<T: Copy>(key: &str, text: Option<&str>, choices: &[(&str, T)]) -> Checked<T> {
-    match choices.iter().find(|(name, _)| text == Some(name)) {
+    match choices.iter().find(|(name, _)| text.is_some_and(|text| text.eq_ignore_ascii_case(name))) {
         Some((_, choice)) => Ok(*choice),
         None => {
             let names: Vec<_> = choices.iter().map(|(name, _)| format!("'{name}'")).collect();
@@ -490,10 +640,6 @@ fn type_fault(class: &str, number: u32, parameter: &str, kind: &str, value: &Zva
         type_name(value.dereference(), false)
     ));
     Fault::Thrown
-}
-
-pub fn seconds(number: f64) -> Duration {
-    Duration::from_secs_f64(number.clamp(0.001, YEAR))
 }
 
 fn network<T: std::str::FromStr + From<IpAddr>>(text: &str) -> Option<T> {

@@ -8,6 +8,7 @@ use ext_php_rs::ffi::{zend_class_entry, zend_throw_exception};
 use ext_php_rs::flags::ClassFlags;
 use ext_php_rs::zend::{ClassEntry, ce};
 use heartbus_core::error::{Error, ErrorKind};
+use heartbus_core::text::printable;
 use std::ffi::CString;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -98,7 +99,8 @@ pub fn error(message: &str) -> Thrown {
 
 /// Throws; an exception that is already pending becomes the previous one of the new.
 fn throw(class: *mut zend_class_entry, message: &str, code: i64) -> Thrown {
-    let message = CString::new(message.replace('\0', "\\0")).unwrap_or_default();
+    // PHP prints it where nobody catches it, and some of it may come from outside.
+    let message = CString::new(&*printable(message)).unwrap_or_default();
     // SAFETY: the class is registered, and PHP copies the message.
     unsafe { zend_throw_exception(class, message.as_ptr(), code) };
     Thrown

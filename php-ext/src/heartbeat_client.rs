@@ -3,18 +3,18 @@
 
 use crate::arguments;
 use crate::clock::microtime;
-use crate::commands;
 use crate::config::{self, Loop};
 use crate::declare::Declare;
 use crate::exception;
 use crate::heartbeat_server::{get_event_stream, poll};
-use crate::host::{Host, Source, Watcher};
+use crate::host::{Host, Source};
 use crate::moments;
 use crate::php::{self, Call, Callable, Native, Outcome, bytes, json_decode, map, object, text, value};
-use crate::workerman::{HostClosures, Workerman};
+use crate::standalone::worker_start_closure;
+use crate::workerman::Workerman;
 use ext_php_rs::builders::ClassBuilder;
 use ext_php_rs::error::Result;
-use ext_php_rs::ffi::{zend_class_entry, zend_object_handlers, zend_string};
+use ext_php_rs::ffi::{zend_object_handlers, zend_string};
 use ext_php_rs::types::{ZendHashTable, Zval};
 use heartbus_core::config::InboxLimits;
 use heartbus_core::descriptor::raise_limit;
@@ -22,14 +22,12 @@ use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::event::{ClientEvent, Event, EventMask};
 use heartbus_core::inbox::Inbox;
 use heartbus_core::net::client::{Client as Engine, ClientStats, Clients};
+use heartbus_core::text::{nearest, printable};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ptr;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Arc, OnceLock};
-
-static CLASS: AtomicPtr<zend_class_entry> = AtomicPtr::new(ptr::null_mut());
 
 /// Name of the worker that Workerman shows.
 const WORKER: &str = "HeartbeatClient";
@@ -94,20 +92,9 @@ pub fn register() -> Result<()> {
         .declare("static run(): void", run)
         .declare("static poll(float $timeout = 0.0): int", poll)
         .declare("static getEventStream()", get_event_stream)
-        .declare("private static onWorkerStart(): void", on_worker_start)
-        .declare("private static onReadable(): void", on_readable)
-        .declare("private static turn(): void", turn)
-        .declare("private static own(): array", commands::own)
-        .declare("private static statistics(): array", commands::statistics)
-        .declare("private static connections(): array", commands::connections)
-        .declare("private static closeDoors(): void", commands::close_doors)
-        .declare("private static patience(): ?float", commands::patience)
-        .declare("private static waits(int $own, bool $isOver): void", commands::waits)
-        .declare("private static stopServers(): void", commands::stop_servers)
         .registration(|class, arguments| {
             std::mem::forget(arguments);
             php::hold::<Client>(class);
-            CLASS.store(class, Ordering::Relaxed);
         })
         .register()
 }
@@ -179,7 +166,7 @@ fn connect(call: &mut Call) -> Outcome {
     client.is_waiting.set(true);
     host.wait(this);
     if host.wants_client_worker() {
-        host.workerman.add_worker(WORKER, static_method("onworkerstart"))?;
+        host.workerman.add_worker(WORKER, worker_start_closure())?;
     }
     Ok(())
 }
@@ -267,10 +254,19 @@ fn on(call: &mut Call) -> Outcome {
     arguments!(call, c"Sz", event, callback)?;
     let client = call.held::<Client>()?;
     let callback = Rc::new(Callable::new(callback, 2)?);
-    // As in the original, an unknown name is accepted, and never fires.
     if let Some(place) = KINDS.iter().position(|name| name.as_bytes() == bytes(event)) {
         let _replaced = client.callbacks.borrow_mut()[place].replace(callback);
+        return Ok(());
     }
+    // As in the original, an unknown name is accepted, and never fires.
+    let given = String::from_utf8_lossy(bytes(event));
+    let meant = nearest(&given, KINDS).map(|meant| format!("; did you mean '{meant}'?"));
+    client.settle_log();
+    config::tell_unknown(&[format!(
+        "A client has no event '{}': its callback is never called{}",
+        printable(&given),
+        meant.unwrap_or_default()
+    )]);
     Ok(())
 }
 
@@ -323,49 +319,6 @@ fn run(call: &mut Call) -> Outcome {
     host.run(|| Ok(()), &|| !host.has_clients())
 }
 
-/// In the worker of the clients that were told to connect before there was a loop.
-fn on_worker_start(call: &mut Call) -> Outcome {
-    arguments!(call, c"")?;
-    let host = Host::current();
-    host.be_watched_by(Watcher::Workerman)?;
-    host.connect_waiting()
-}
-
-/// Called by another loop when the bell is readable, with whatever arguments it has.
-fn on_readable(_: &mut Call) -> Outcome {
-    Host::current().be_visited(&static_method("turn"))
-}
-
-/// In the fiber of a visit.
-fn turn(call: &mut Call) -> Outcome {
-    arguments!(call, c"")?;
-    Host::current().turn_once()
-}
-
-/// What another loop calls when the bell is readable.
-pub fn pump_closure() -> Zval {
-    static_method("onreadable")
-}
-
-/// What Workerman's commands call.
-pub fn host_closures() -> HostClosures {
-    HostClosures {
-        ready: pump_closure(),
-        own: static_method("own"),
-        statistics: static_method("statistics"),
-        connections: static_method("connections"),
-        close_doors: static_method("closedoors"),
-        patience: static_method("patience"),
-        waits: static_method("waits"),
-        stop: static_method("stopservers"),
-    }
-}
-
-fn static_method(name: &str) -> Zval {
-    // SAFETY: the class is registered.
-    php::method_closure(unsafe { &*CLASS.load(Ordering::Relaxed) }, ptr::null_mut(), name)
-}
-
 // ---- behaviour ----
 
 /// Starts a client's connection on the thread of all clients.
@@ -379,6 +332,7 @@ pub fn start(host: &Host, object: &Zval) -> Outcome {
     raise_limit();
     client.has_settled_log.set(true);
     settings.log.apply().and_then(|()| host.watch_log()).map_err(|error| exception::raise(&error))?;
+    config::tell_unknown(&settings.unknown);
     let fleet = host.fleet()?;
     let engine = fleet.clients.connect(config).map_err(|error| exception::raise(&error))?;
     for (node_id, metadata) in client.nodes.borrow().iter() {

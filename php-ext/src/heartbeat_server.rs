@@ -7,6 +7,7 @@ use crate::declare::Declare;
 use crate::exception;
 use crate::host::Host;
 use crate::live::Views;
+use crate::numbers::{self, LONGEST};
 use crate::php::{self, Call, Callable, Native, Outcome, bytes, map, text, value};
 use crate::statistics;
 use crate::timers::Timers;
@@ -17,6 +18,7 @@ use ext_php_rs::types::{ZendHashTable, Zval};
 use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::event::EventMask;
 use heartbus_core::inbox::Inbox;
+use heartbus_core::text::nearest;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -275,8 +277,10 @@ fn on(call: &mut Call) -> Outcome {
     let callback = Rc::new(Callable::new(callback, 2)?);
     server.check_not_elsewhere("on()")?;
     let Some(place) = KINDS.iter().position(|(name, ..)| name.as_bytes() == bytes(event)) else {
-        let known = KINDS.map(|(name, ..)| name).join(", ");
-        return Err(exception::invalid_argument(&format!("Unknown event: {} (there are: {known})", String::from_utf8_lossy(bytes(event)))));
+        let (given, names) = (String::from_utf8_lossy(bytes(event)), KINDS.map(|(name, ..)| name));
+        let meant = nearest(&given, names).map(|meant| format!("did you mean '{meant}'? "));
+        let text = format!("Unknown event: {given} ({}there are: {})", meant.unwrap_or_default(), names.join(", "));
+        return Err(exception::invalid_argument(&text));
     };
     let _replaced = {
         let mut callbacks = server.callbacks.borrow_mut();
@@ -298,10 +302,7 @@ fn every(call: &mut Call) -> Outcome {
     let server = call.held::<Server>()?;
     let callback = Rc::new(Callable::new(callback, 2)?);
     // A tick of one microsecond at least: a timer that is always due would starve everything else.
-    if !(1e-6..=1e9).contains(&seconds) {
-        return Err(exception::invalid_argument(&format!("every() needs a number of seconds greater than 0, {seconds} given")));
-    }
-    let id = server.timers.add(Duration::from_secs_f64(seconds), callback);
+    let id = server.timers.add(numbers::seconds("every(): seconds", seconds, 1e-6..=LONGEST)?, callback);
     call.result.set_long(id);
     if server.state.get() == State::Running {
         server.run_timers(&Host::current());
@@ -358,7 +359,7 @@ fn node_name<'a>(node_id: *const zend_string) -> std::result::Result<&'a str, Er
 pub fn poll(call: &mut Call) -> Outcome {
     let mut timeout = 0f64;
     arguments!(call, c"|d", timeout)?;
-    let timeout = Duration::try_from_secs_f64(timeout.min(1e9)).unwrap_or_default();
+    let timeout = numbers::seconds("poll(): timeout", timeout, 0.0..=LONGEST)?;
     call.result.set_long(Host::current().poll(timeout)? as i64);
     Ok(())
 }

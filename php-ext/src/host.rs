@@ -350,9 +350,9 @@ impl Host {
         let stream = self.stream()?;
         match watcher {
             Watcher::Nobody => {}
-            Watcher::Workerman => self.workerman.watch(stream, crate::heartbeat_client::host_closures())?,
-            Watcher::Revolt => self.revolt.watch(stream, crate::heartbeat_client::pump_closure())?,
-            Watcher::React => self.react.watch(stream, crate::heartbeat_client::pump_closure())?,
+            Watcher::Workerman => self.workerman.watch(stream, crate::standalone::host_closures())?,
+            Watcher::Revolt => self.revolt.watch(stream, crate::standalone::pump_closure())?,
+            Watcher::React => self.react.watch(stream, crate::standalone::pump_closure())?,
         }
         self.watcher.set(watcher);
         Ok(())

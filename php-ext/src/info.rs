@@ -43,6 +43,11 @@ pub fn log_level() -> Option<String> {
     given("log_level").map(|text| if text.is_empty() { "off".into() } else { text })
 }
 
+/// It is there and empty: in php.ini that is how `off`, `no`, `false` and `none` arrive.
+pub fn is_empty(key: &str) -> bool {
+    given(key).is_some_and(|text| text.is_empty())
+}
+
 fn given(key: &str) -> Option<String> {
     let name = format!("heartbus.{key}");
     // SAFETY: on PHP's thread; the text is PHP's until somebody sets it anew, and copied before.

@@ -24,6 +24,7 @@ mod measures;
 mod message;
 mod moments;
 mod node;
+mod numbers;
 mod php;
 mod shim;
 mod signals;

@@ -12,10 +12,12 @@ use crate::exception;
 use crate::heartbeat_server::Server;
 use crate::moments;
 use crate::node;
+use crate::numbers::{self, LONGEST, SHORTEST};
 use crate::php::{self, Outcome, Thrown, map, text, value};
 use ext_php_rs::ffi::{std_object_handlers, zend_object, zend_object_handlers, zend_object_std_dtor};
 use ext_php_rs::types::{ZendEmptyArray, Zval};
 use ext_php_rs::zend::run_handler;
+use heartbus_core::config::YEAR;
 use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::hub::NodeInfo;
 use std::cell::{Cell, RefCell};
@@ -706,7 +708,8 @@ impl Live {
     }
 
     pub fn set_heartbeat_timeout(&self, seconds: f64) -> Outcome {
-        match self.engine.set_heartbeat_timeout(crate::config::seconds(seconds)) {
+        let timeout = numbers::seconds("setHeartbeatTimeout(): timeout", seconds, SHORTEST..=LONGEST)?.min(YEAR);
+        match self.engine.set_heartbeat_timeout(timeout) {
             // A stopped server has nobody to time out.
             Err(error) if error.kind != ErrorKind::Closed => Err(exception::raise(&error)),
             _ => Ok(()),

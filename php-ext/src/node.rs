@@ -8,6 +8,7 @@ use crate::declare::Declare;
 use crate::exception;
 use crate::live;
 use crate::moments;
+use crate::numbers;
 use crate::php::{self, Call, Outcome, Thrown, map, string, text, value};
 use crate::shim;
 use crate::slots::{Property, Type};
@@ -226,6 +227,7 @@ fn update_message(call: &mut Call) -> Outcome {
 fn is_timeout(call: &mut Call) -> Outcome {
     let mut timeout = 0f64;
     arguments!(call, c"d", timeout)?;
+    numbers::finite("isTimeout(): timeoutSeconds", timeout)?;
     let silent = since(call.this(), LAST_HEARTBEAT_TIME)?;
     call.result.set_bool(silent > timeout);
     Ok(())

@@ -11,6 +11,7 @@ use crate::declare::Declare;
 use crate::exception;
 use crate::live::{self, Sent};
 use crate::moments;
+use crate::numbers::{self, LONGEST};
 use crate::php::{self, Call, Outcome, Thrown, map, string, value};
 use crate::shim;
 use crate::slots::{Property, Type};
@@ -330,6 +331,7 @@ fn take(channel: *mut zend_object) -> Option<Zval> {
 fn recv(call: &mut Call) -> Outcome {
     let mut timeout = 0f64;
     arguments!(call, c"|d", timeout)?;
+    let given = numbers::seconds("recv(): timeout", timeout, 0.0..=LONGEST)?;
     let this = call.this();
     MAX_QUEUE_SIZE.require(this)?;
     keep(this)?;
@@ -340,8 +342,8 @@ fn recv(call: &mut Call) -> Outcome {
     if closed(this) {
         return Ok(());
     }
-    // 0 is for ever, and so is a time that no clock reaches.
-    let timeout = (timeout > 0.0).then(|| Duration::try_from_secs_f64(timeout).unwrap_or(Duration::MAX));
+    // 0 is for ever.
+    let timeout = (timeout > 0.0).then_some(given);
     *call.result = match Suspension::here(timeout.is_some())? {
         Some(suspension) => wait(this, &suspension, timeout)?,
         None => waiting::block(timeout, || if closed(this) { Some(Zval::null()) } else { take(this) })?.unwrap_or_else(Zval::null),

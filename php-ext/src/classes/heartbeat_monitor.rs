@@ -7,6 +7,7 @@ use super::waiting::{Timer, call_in_fiber};
 use crate::arguments;
 use crate::declare::Declare;
 use crate::live;
+use crate::numbers::{self, LONGEST, SHORTEST};
 use crate::php::{self, Call, Callable, Outcome, map, value};
 use ext_php_rs::builders::ClassBuilder;
 use ext_php_rs::error::Result;
@@ -53,6 +54,7 @@ pub fn register() -> Result<()> {
 fn construct(call: &mut Call) -> Outcome {
     let (mut manager, class, mut interval) = (ptr::null_mut::<Zval>(), node_manager::class(), 10f64);
     call.parse(c"O|d", [(&raw mut manager).cast(), class.cast(), (&raw mut interval).cast()])?;
+    numbers::seconds("HeartbeatMonitor: checkInterval", interval, SHORTEST..=LONGEST)?;
     let this = call.this();
     // SAFETY: an argument of this call.
     NODE_MANAGER.set(this, unsafe { (*manager).dereference() }.shallow_clone());
@@ -141,6 +143,7 @@ fn clear_timeout_callbacks(call: &mut Call) -> Outcome {
 fn set_check_interval(call: &mut Call) -> Outcome {
     let mut interval = 0f64;
     arguments!(call, c"d", interval)?;
+    numbers::seconds("setCheckInterval(): interval", interval, SHORTEST..=LONGEST)?;
     CHECK_INTERVAL.set(call.this(), value(interval));
     Ok(())
 }

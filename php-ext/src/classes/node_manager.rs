@@ -10,6 +10,7 @@ use crate::exception;
 use crate::host::Host;
 use crate::live::{self, Live};
 use crate::node;
+use crate::numbers::{self, LONGEST};
 use crate::php::{self, Call, Outcome, Thrown, map, value};
 use crate::shim;
 use ext_php_rs::builders::ClassBuilder;
@@ -100,6 +101,7 @@ pub fn add_index(all: &mut Zval, id: i64, item: Zval) {
 fn construct(call: &mut Call) -> Outcome {
     let mut timeout = 30f64;
     arguments!(call, c"|d", timeout)?;
+    numbers::seconds("NodeManager: heartbeatTimeout", timeout, 0.0..=LONGEST)?;
     HEARTBEAT_TIMEOUT.set(call.this(), value(timeout));
     Ok(())
 }
@@ -434,6 +436,7 @@ fn get_stats_summary(call: &mut Call) -> Outcome {
 fn set_heartbeat_timeout(call: &mut Call) -> Outcome {
     let mut timeout = 0f64;
     arguments!(call, c"d", timeout)?;
+    numbers::seconds("setHeartbeatTimeout(): timeout", timeout, 0.0..=LONGEST)?;
     let this = call.this();
     if let Some(live) = live::of(this)? {
         live.set_heartbeat_timeout(timeout)?;

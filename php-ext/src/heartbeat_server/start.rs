@@ -10,13 +10,14 @@ use crate::classes::invoke;
 use crate::config::{self, Loop};
 use crate::exception;
 use crate::host::{Host, Watcher};
+use crate::numbers::{self, LONGEST, SHORTEST};
 use crate::php::{self, Call, Outcome, Thrown, bytes, object};
 use crate::shim;
 use crate::workerman::{ServerClosures, WorkerClosures, Workerman};
 use ext_php_rs::ffi::{zend_object, zend_string};
 use ext_php_rs::types::Zval;
 use heartbus_core::bus;
-use heartbus_core::config::{BusConfig, ServerConfig};
+use heartbus_core::config::{BusConfig, ServerConfig, YEAR};
 use heartbus_core::descriptor::raise_limit;
 use heartbus_core::engine::Engine;
 use heartbus_core::error::{Error, ErrorKind};
@@ -119,6 +120,7 @@ pub fn check_start(call: &mut Call) -> Outcome {
     let check = || {
         Identity::named(&name(user), &name(group))?.act_as(|| {
             server.config.log.apply()?;
+            config::tell_unknown(&server.config.unknown);
             // The address first: who is up already has both, and one reason is enough.
             Engine::check(&server.config.engine)?;
             let bus = server.choose_bus_path(server.runs_workers())?.map(|path| server.bus_config(path));
@@ -169,6 +171,7 @@ impl Server {
             self.identity()?.check_is_ours()?;
             raise_limit();
             self.config.log.apply()?;
+            config::tell_unknown(&self.config.unknown);
             host.watch_log()?;
             let inbox = Inbox::new(self.config.inbox)?;
             inbox.subscribe(self.subscriptions());
@@ -203,6 +206,7 @@ impl Server {
         let begin = || {
             raise_limit();
             self.config.log.apply()?;
+            config::tell_unknown(&self.config.unknown);
             host.watch_log()?;
             // Where the workers will look was said before they were forked.
             let engine = self.open_engine(false, |config| Engine::start_for_workers(config, limits, expected))?;
@@ -230,7 +234,7 @@ impl Server {
     ) -> std::result::Result<T, Error> {
         let mut config = self.config.engine.clone();
         if let Some(timeout) = self.views.heartbeat_timeout() {
-            config.heartbeat_timeout = config::seconds(timeout);
+            config.heartbeat_timeout = numbers::timeout("setHeartbeatTimeout(): timeout", timeout, SHORTEST..=LONGEST)?.min(YEAR);
         }
         loop {
             config.bus = self.choose_bus_path(!may_move)?.map(|path| self.bus_config(path));

@@ -103,6 +103,17 @@ final class ServerConfigTest extends TestCase
             'register_timeout 0' => ["register_timeout $seconds", ['register_timeout' => 0]],
             'slow_consumer_timeout -1' => ["slow_consumer_timeout $seconds", ['slow_consumer_timeout' => -1]],
             'stats_interval 0' => ["stats_interval $seconds", ['stats_interval' => 0]],
+            'stats_interval infinite' => ['stats_interval must be a number of seconds from 0.001 to 1000000000', ['stats_interval' => INF]],
+            'register_timeout beyond all measure' => ['register_timeout must be a number of seconds from 0.001 to 1000000000', ['register_timeout' => '1e300']],
+            'register_timeout too short to be measured' => ['register_timeout must be a number of seconds from 0.001 to 1000000000', ['register_timeout' => 1e-6]],
+            'heartbeat_timeout infinite' => ['heartbeat_timeout must be <= 1000000000 seconds', ['heartbeat_timeout' => INF]],
+            'heartbeat_timeout beyond all measure' => ['heartbeat_timeout must be <= 1000000000 seconds', ['heartbeat_timeout' => 1e300]],
+            'heartbeat_check_interval infinite' => ['heartbeat_check_interval should be less than heartbeat_timeout', ['heartbeat_check_interval' => INF]],
+            'rate_limit_refill_rate beyond all measure' => ['rate_limit_refill_rate must be a number <= 9007199254740992', ['rate_limit_refill_rate' => 1e300]],
+            'rate_limit_capacity beyond all measure' => ['rate_limit_capacity must be an integer <= 4294967295', ['rate_limit_capacity' => PHP_INT_MAX]],
+            'max_frame_bytes beyond all measure' => ['max_frame_bytes must be an integer <= 4294967295', ['max_frame_bytes' => 1 << 40]],
+            'max_nodes beyond all measure' => ['max_nodes must be an integer <= 9007199254740992', ['max_nodes' => PHP_INT_MAX]],
+            'inbox_events not a number' => ['inbox_events must be an integer >= 1', ['inbox_events' => NAN]],
             'stats_interval a word' => ["stats_interval $seconds", ['stats_interval' => 'hourly']],
         ];
     }

@@ -104,6 +104,25 @@ final class EveryLoopTest extends TestCase
     }
 
     /** @dataProvider \Heartbus\Tests\EventLoop::foreign */
+    public function test_the_stack_of_a_servers_callback_names_no_client(string $name): void
+    {
+        $port = Port::free();
+        $process = EventLoop::named($name)->run("inside(function () {
+            \$server = new HeartbeatServer('127.0.0.1', $port, ['worker_count' => 1]);" . '
+            $server->on("data", function () { say("stack", array_map(fn (array $frame) => ($frame["class"] ?? "") . "::" . $frame["function"], debug_backtrace(0))); });
+            $server->on("start", fn () => say("ready"));
+            $server->start();
+        });');
+        $process->next('ready');
+        $peer = Peer::connect($port);
+        $peer->register('a');
+        $peer->send(Frame::DATA, 'x');
+        [$stack] = $process->next('stack');
+        self::assertStringContainsString('{closure}', $stack[0]);
+        self::assertSame([], preg_grep('/Client/', $stack), implode("\n", $stack));
+    }
+
+    /** @dataProvider \Heartbus\Tests\EventLoop::foreign */
     public function test_a_callback_that_suspends_its_fiber_keeps_nobody_waiting_and_the_order_stays(string $name): void
     {
         $port = Port::free();
