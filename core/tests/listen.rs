@@ -53,8 +53,8 @@ fn of_servers_that_start_together_on_one_port_exactly_one_runs() {
 fn a_wildcard_of_either_family_and_an_address_of_its_own_are_one_port_too() {
     let held = hold_port("[::]:0".parse().unwrap());
     let port = held.local_addr().unwrap().as_socket().unwrap().port();
-    for round in 0..50 {
-        let (running, refused) = start_together(&["::", "0.0.0.0", "127.0.0.1", "::"], port);
+    for round in 0..100 {
+        let (running, refused) = start_together(&["::", "0.0.0.0", "::", "0.0.0.0", "127.0.0.1"], port);
         let addresses: Vec<_> = running.iter().map(Engine::local_addr).collect();
         assert_eq!(running.len(), 1, "round {round}: {addresses:?} run, {refused:?}");
     }
