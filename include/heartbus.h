@@ -79,6 +79,7 @@
  * Server      host "0.0.0.0" (IPv4, IPv6 or a name) | port 9501, 0 takes a free one | worker_count 0 (I/O threads; 0 is one
  *             per core, never more than cores) | heartbeat_timeout 30 | register_timeout 30 | max_connections 1000000 |
  *             max_connections_per_ip 0 (no limit) | max_nodes 10000000 | max_nodes_per_connection 10000 |
+ *             max_metadata_bytes_per_connection 16777216 |
  *             max_frame_bytes 10485760 | outbox_bytes 1048576, per connection: what its socket takes no more of |
  *             slow_consumer "close" or "drop": whether a connection that takes nothing of what waits for it stays |
  *             slow_consumer_timeout 10, how long that may last | total_buffer_bytes 1073741824 | allow [] | deny [] (networks such as "10.0.0.0/8"; in

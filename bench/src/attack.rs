@@ -320,7 +320,7 @@ fn sample(pid: u32, mut bus: Bus, over: &AtomicBool) -> Result<(u64, u64)> {
     while !over.load(Ordering::Relaxed) {
         memory = memory.max(proc::memory(pid));
         if let Ok(stats) = bus.stats() {
-            accounted = accounted.max(stats.stats.buffered_bytes as u64);
+            accounted = accounted.max(stats.stats.memory.total as u64);
         }
         sleep(Duration::from_millis(50));
     }

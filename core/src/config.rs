@@ -64,6 +64,8 @@ pub struct ServerConfig {
     pub max_nodes_per_connection: usize,
     /// Nodes in total; one more gets ERROR 403.
     pub max_nodes: usize,
+    /// Bytes of metadata of all nodes on one connection; more gets ERROR 403.
+    pub max_metadata_bytes_per_connection: usize,
     /// Longest frame body in bytes; a longer one gets ERROR 413 before anything of it is kept.
     pub max_frame_bytes: u32,
     /// Bytes that may wait to be written to one connection because its socket takes no more: beyond, pushes are refused. A single
@@ -101,6 +103,7 @@ impl Default for ServerConfig {
             max_connections_per_ip: 0,
             max_nodes_per_connection: 10_000,
             max_nodes: 10_000_000,
+            max_metadata_bytes_per_connection: 16 << 20,
             max_frame_bytes: crate::wire::MAX_BODY_LEN,
             outbox_bytes: 1 << 20,
             slow_consumer: SlowConsumer::Close,
@@ -124,6 +127,7 @@ impl ServerConfig {
             ("max_connections", self.max_connections),
             ("max_nodes_per_connection", self.max_nodes_per_connection),
             ("max_nodes", self.max_nodes),
+            ("max_metadata_bytes_per_connection", self.max_metadata_bytes_per_connection),
             ("max_frame_bytes", self.max_frame_bytes as usize),
             ("outbox_bytes", self.outbox_bytes),
             ("total_buffer_bytes", self.total_buffer_bytes),

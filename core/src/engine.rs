@@ -9,7 +9,6 @@ use crate::desk::Counter;
 use crate::error::{Error, ErrorKind};
 use crate::event::EventMask;
 use crate::hub::dispatch::{DispatchLimits, DispatchStats};
-use crate::hub::memory::Part;
 use crate::hub::{Host, Hub, Refusal, Timings};
 use crate::inbox::Inbox;
 use crate::net::bus::BusServer;
@@ -105,8 +104,9 @@ impl Engine {
                 Events::Workers(dispatcher) => Some(dispatcher.clone()),
             };
             let view = Engine { running: engine.running.clone(), is_the_hosts: false };
-            let clock = engine.running.server.shared.clock;
-            let bus = BusServer::start(socket, Arc::new(Counter::new(view, config.name.clone())), dispatcher, clock)?;
+            let shared = &engine.running.server.shared;
+            let (clock, memory) = (shared.clock, shared.hub.memory().clone());
+            let bus = BusServer::start(socket, Arc::new(Counter::new(view, config.name.clone())), dispatcher, clock, memory)?;
             engine.running.bus.get_or_init(|| bus);
         }
         Ok(engine)
@@ -251,6 +251,7 @@ impl Engine {
         }
         let server = self.server();
         let shared = &server.shared;
+        let memory = shared.hub.memory().stats();
         Stats {
             counts: server.counts(),
             uptime_seconds: (self.now().mono - self.running.started.mono) / 1_000_000,
@@ -259,7 +260,8 @@ impl Engine {
             connections_active: shared.connection_count(),
             max_connections: shared.max_connections,
             io_threads: server.io_threads(),
-            buffered_bytes: shared.hub.memory().of(Part::Input) + shared.hub.memory().of(Part::Output),
+            buffered_bytes: memory.input + memory.output,
+            memory,
             inbox: self.inbox().map(|inbox| inbox.stats()).unwrap_or_default(),
             dispatch: match &self.running.events {
                 Events::Inbox(_) => DispatchStats::default(),

@@ -6,13 +6,18 @@
 //! resumed when the queue is half empty, so that the pressure reaches the sender through TCP. A state event is never
 //! refused: events of one node (or connection, or client) are put together, the newest stays and says how many it
 //! stands for. While such an overflow exists every state event goes through it, which keeps the order per node.
+//!
+//! Events of nodes that have left keep these in memory, with their metadata. What that takes is bounded as payloads are: at half of
+//! the bound state events are put together, at the bound new registrations and data wait.
 
 use crate::config::{InboxLimits, check_count};
 use crate::descriptor::lift;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, EventMask, Resume};
+use crate::hub::Memory;
 use crate::hub::coalesce::{Key, put_together};
 use crate::hub::event::{Host, Paused};
+use crate::hub::memory::Part;
 use indexmap::IndexMap;
 use rustix::event::{EventfdFlags, eventfd};
 use std::collections::VecDeque;
@@ -20,6 +25,13 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What one drain hands out at most, in bytes of payloads and nodes; one longer event still comes alone. The host has this beside what
+/// waits.
+const DRAIN_BYTES: usize = 1 << 20;
+
+/// Room for so many is kept when the queue is empty.
+const USUAL_EVENTS: usize = 4096;
 
 pub struct Inbox {
     limits: InboxLimits,
@@ -30,6 +42,8 @@ pub struct Inbox {
 
 #[derive(Default)]
 struct Queue {
+    /// Where what waits is counted for the whole server; clients have none.
+    memory: Option<Arc<Memory>>,
     events: VecDeque<Event>,
     bytes: usize,
     overflow: IndexMap<Key, Event>,
@@ -79,29 +93,45 @@ impl Inbox {
         self.subscribed.store(kinds.0, Ordering::Relaxed);
     }
 
-    /// Moves up to `max` events to the back of `into` and returns their number. Never blocks.
+    /// Moves up to `max` events to the back of `into`, fewer where they are long, and returns their number. Never blocks.
     pub fn drain(&self, into: &mut VecDeque<Event>, max: usize) -> usize {
         let mut resumed = Vec::new();
         let mut queue = self.lock();
         let before = into.len();
-        let ready = queue.events.len().min(max);
-        for event in queue.events.drain(..ready) {
+        let weighs = queue.weighs_nodes();
+        let mut taken = 0;
+        while into.len() - before < max && taken < DRAIN_BYTES {
+            let Some(event) = queue.events.pop_front() else { break };
+            let bytes = event.payload_len();
+            queue.bytes -= bytes;
+            taken += bytes + if weighs { event.node_bytes() } else { 0 };
             into.push_back(event);
         }
-        let freed: usize = into.range(before..).map(Event::payload_len).sum();
-        queue.bytes -= freed;
-        if queue.events.is_empty() && ready < max {
-            let overflow = queue.overflow.len().min(max - ready);
+        if queue.events.is_empty() && !queue.overflow.is_empty() {
+            let weight = |event: &Event| if weighs { event.node_bytes() } else { 0 };
+            let room = max - (into.len() - before);
+            let fits = queue.overflow.values().take(room).take_while(|event| {
+                let fits = taken < DRAIN_BYTES;
+                taken += weight(event);
+                fits
+            });
+            let fits = fits.count();
             // A departure may have taken the place of an earlier event of its node.
-            let fresh = queue.overflow.drain(..overflow).map(|(_, event)| event).filter(|event| !event.is_outdated());
+            let fresh = queue.overflow.drain(..fits).map(|(_, event)| event).filter(|event| !event.is_outdated());
             into.extend(fresh);
         }
+        if queue.is_empty() {
+            queue.events.shrink_to(USUAL_EVENTS);
+            queue.overflow.shrink_to(USUAL_EVENTS);
+        }
+        queue.count();
         if queue.is_empty() && queue.armed {
             queue.armed = false;
             // Reading resets the counter; an error can only mean that it was 0 already.
             let _ = rustix::io::read(&self.fd, &mut [0u8; 8]);
         }
-        if queue.events.len() <= self.limits.events / 2 && queue.bytes <= self.limits.bytes / 2 && queue.overflow.is_empty() {
+        let is_half_empty = queue.events.len() <= self.limits.events / 2 && queue.bytes <= self.bound(&queue, Part::Events) / 2;
+        if is_half_empty && queue.overflow.is_empty() {
             resumed = queue.paused.take();
         }
         drop(queue);
@@ -140,11 +170,30 @@ impl Inbox {
         // One event larger than the whole byte bound still passes when nothing else waits; it could never pass otherwise.
         queue.overflow.is_empty()
             && queue.events.len() < self.limits.events
-            && (queue.bytes == 0 || queue.bytes + bytes <= self.limits.bytes)
+            && (queue.bytes == 0 || queue.bytes + bytes <= self.bound(queue, Part::Events))
+            && !self.holds_much(queue, 1)
+    }
+
+    /// In bytes, of payloads or of nodes that have left.
+    fn bound(&self, queue: &Queue, part: Part) -> usize {
+        queue.memory.as_ref().map_or(self.limits.bytes, |memory| self.limits.bytes.min(memory.share(part)))
+    }
+
+    /// Whether nodes that have left take the bound, or a `part`th of it. Where nothing waits here it is the host that has them, and will
+    /// not come to make room.
+    fn holds_much(&self, queue: &Queue, part: usize) -> bool {
+        match &queue.memory {
+            Some(memory) if !queue.is_empty() => memory.of(Part::Departed) > self.bound(queue, Part::Departed) / part,
+            _ => false,
+        }
     }
 }
 
 impl Host for Inbox {
+    fn attach(&self, memory: &Arc<Memory>) {
+        self.lock().memory = Some(memory.clone());
+    }
+
     fn wants(&self, kinds: EventMask) -> bool {
         self.subscribed.load(Ordering::Relaxed) & kinds.0 != 0
     }
@@ -157,6 +206,7 @@ impl Host for Inbox {
             return Err(event);
         }
         queue.bytes += bytes;
+        queue.count();
         queue.events.push_back(event);
         self.arm(&mut queue);
         Ok(())
@@ -164,7 +214,7 @@ impl Host for Inbox {
 
     fn push_state(&self, event: Event) {
         let mut queue = self.lock();
-        if queue.overflow.is_empty() && queue.events.len() < self.limits.events {
+        if queue.overflow.is_empty() && queue.events.len() < self.limits.events && !self.holds_much(&queue, 2) {
             // Texts that come with it; what is put together in the overflow has no more than one of each kind.
             queue.bytes += event.payload_len();
             queue.events.push_back(event);
@@ -193,7 +243,7 @@ impl Host for Inbox {
 
     fn is_crowded(&self, producer: Option<Arc<dyn Resume>>) -> bool {
         let mut queue = self.lock();
-        let crowded = queue.overflow.len() >= self.limits.events;
+        let crowded = queue.overflow.len() >= self.limits.events || self.holds_much(&queue, 1);
         if crowded {
             queue.pauses += 1;
             if let Some(producer) = producer {
@@ -207,5 +257,17 @@ impl Host for Inbox {
 impl Queue {
     fn is_empty(&self) -> bool {
         self.events.is_empty() && self.overflow.is_empty()
+    }
+
+    /// Payloads that wait, for the whole server.
+    fn count(&self) {
+        if let Some(memory) = &self.memory {
+            memory.set(Part::Events, self.bytes);
+        }
+    }
+
+    /// Whether nodes take so much memory that it matters how many are handed out: looking at each costs, under the lock.
+    fn weighs_nodes(&self) -> bool {
+        self.memory.as_ref().is_some_and(|memory| memory.of(Part::Nodes) + memory.of(Part::Departed) > memory.bound() / 64)
     }
 }

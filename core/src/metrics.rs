@@ -29,6 +29,8 @@ pub fn measures(stats: &Stats, timings: &Timings) -> Vec<Measure> {
     let counter = |name, number| Measure { name, label: None, number: Number::Counter(number) };
     let gauge = |name, number: usize| Measure { name, label: None, number: Number::Gauge(number as f64) };
     let of_type = |kind, number| Measure { name: "heartbeat_messages_total", label: Some(("type", kind)), number: Number::Counter(number) };
+    let memory =
+        |part, bytes: usize| Measure { name: "heartbeat_memory_bytes", label: Some(("part", part)), number: Number::Gauge(bytes as f64) };
     let histogram = |name, number| Measure { name, label: None, number: Number::Histogram(number) };
     let accepted = counts.connections_total.saturating_sub(counts.connections_rejected + counts.connections_denied);
     vec![
@@ -58,6 +60,12 @@ pub fn measures(stats: &Stats, timings: &Timings) -> Vec<Measure> {
         // The engine keeps no nodes that are offline.
         gauge("heartbeat_nodes_offline", 0),
         gauge("heartbeat_channels_active", stats.channels_active),
+        memory("input", stats.memory.input),
+        memory("output", stats.memory.output),
+        memory("nodes", stats.memory.nodes),
+        memory("events", stats.memory.events),
+        memory("departed", stats.memory.departed),
+        memory("bus", stats.memory.bus),
         histogram("heartbeat_message_duration_seconds", timings.messages),
         histogram("heartbeat_latency_seconds", timings.heartbeats),
     ]

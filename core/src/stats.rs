@@ -4,7 +4,7 @@
 
 use crate::hub::counters::Distribution;
 use crate::hub::dispatch::DispatchStats;
-use crate::hub::{Counts, Timings};
+use crate::hub::{Counts, MemoryStats, Timings};
 use crate::inbox::InboxStats;
 use crate::wire::bus::{DurationsRecord, StatsRecord};
 
@@ -21,8 +21,10 @@ pub struct Stats {
     /// The limit in force: the configured one, or what the descriptor limit allows.
     pub max_connections: usize,
     pub io_threads: usize,
-    /// Bytes that wait in all connections together.
+    /// Bytes that wait in all connections together: input and output of `memory`.
     pub buffered_bytes: usize,
+    /// What strangers make the server keep.
+    pub memory: MemoryStats,
     /// All zero where workers run the callbacks.
     pub inbox: InboxStats,
     /// All zero where no worker may attach.
@@ -79,6 +81,13 @@ impl Stats {
             ("dispatch_queued_bytes", &mut self.dispatch.queued_bytes),
             ("dispatch_in_flight_events", &mut self.dispatch.in_flight_events),
             ("bus_clients", &mut self.bus_clients),
+            ("memory_bytes", &mut self.memory.total),
+            ("memory_input_bytes", &mut self.memory.input),
+            ("memory_output_bytes", &mut self.memory.output),
+            ("memory_node_bytes", &mut self.memory.nodes),
+            ("memory_event_bytes", &mut self.memory.events),
+            ("memory_departed_bytes", &mut self.memory.departed),
+            ("memory_bus_bytes", &mut self.memory.bus),
         ];
         for (name, size) in sizes {
             let mut number = *size as u64;

@@ -49,6 +49,9 @@ const SERVER: &[Key<Server>] = &[
     key("max_connections_per_ip", "0", |server, json| into(&mut server.config.max_connections_per_ip, whole(json, 0, MOST))),
     key("max_nodes", "10000000", |server, json| into(&mut server.config.max_nodes, whole(json, 1, MOST))),
     key("max_nodes_per_connection", "10000", |server, json| into(&mut server.config.max_nodes_per_connection, whole(json, 1, MOST))),
+    key("max_metadata_bytes_per_connection", "16777216", |server, json| {
+        into(&mut server.config.max_metadata_bytes_per_connection, whole(json, 1, MOST))
+    }),
     key("max_frame_bytes", "10485760", |server, json| into(&mut server.config.max_frame_bytes, whole(json, 1, u32::MAX.into()))),
     key("outbox_bytes", "1048576", |server, json| into(&mut server.config.outbox_bytes, whole(json, 1, MOST))),
     key("slow_consumer", r#""close""#, |server, json| {
@@ -297,7 +300,8 @@ mod tests {
     #[test]
     fn every_key_arrives() {
         let json = r#"{"host":"::1","port":0,"worker_count":2,"heartbeat_timeout":1.5,"register_timeout":2,"max_connections":3,
-            "max_connections_per_ip":4,"max_nodes":5,"max_nodes_per_connection":6,"max_frame_bytes":7,"outbox_bytes":8,
+            "max_connections_per_ip":4,"max_nodes":5,"max_nodes_per_connection":6,"max_metadata_bytes_per_connection":17,
+            "max_frame_bytes":7,"outbox_bytes":8,
             "total_buffer_bytes":9,"slow_consumer":"drop","slow_consumer_timeout":2.5,"enable_rate_limit":true,"rate_limit_capacity":10,
             "rate_limit_refill_rate":11,"rate_limit_by":"ip","max_requests_per_second":14,"allow":["10.0.0.0/8","::1"],"deny":["10.1.0.1"],
             "stats_interval":15,"bus":"/tmp/a/b.sock","bus_group":"g","inbox_events":12,"inbox_bytes":13}"#;
@@ -312,6 +316,7 @@ mod tests {
             max_connections_per_ip: 4,
             max_nodes: 5,
             max_nodes_per_connection: 6,
+            max_metadata_bytes_per_connection: 17,
             max_frame_bytes: 7,
             outbox_bytes: 8,
             total_buffer_bytes: 9,

@@ -231,6 +231,8 @@ fn read_server(host: &str, port: i64, keys: &Keys) -> Checked<Server> {
         max_connections: size(max_connections).min(MOST as usize),
         max_connections_per_ip: at_least("max_connections_per_ip", 0)?.unwrap_or(defaults.max_connections_per_ip),
         max_nodes_per_connection: at_least("max_nodes_per_connection", 1)?.unwrap_or(defaults.max_nodes_per_connection),
+        max_metadata_bytes_per_connection: at_least("max_metadata_bytes_per_connection", 1)?
+            .unwrap_or(defaults.max_metadata_bytes_per_connection),
         max_nodes: at_least("max_nodes", 1)?.unwrap_or(defaults.max_nodes),
         max_frame_bytes: keys.integer32("max_frame_bytes", 1)?.unwrap_or(defaults.max_frame_bytes),
         outbox_bytes: at_least("outbox_bytes", 1)?.unwrap_or(defaults.outbox_bytes),

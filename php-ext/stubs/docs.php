@@ -8,7 +8,7 @@ $library = 'PfinalClub\AsyncioHeartbeat';
 $log = "log?: 'stderr'|'logger', log_level?: 'debug'|'info'|'warning'|'error'|'off', log_file?: string";
 $loop = "loop?: 'auto'|'native'|'workerman'|'revolt'|'react'|'manual'";
 $serverKeys = 'heartbeat_timeout?: int|float, worker_count?: int, register_timeout?: int|float, max_connections?: int, max_connections_per_ip?: int, '
-    . "max_nodes_per_connection?: int, max_nodes?: int, max_frame_bytes?: int, outbox_bytes?: int, slow_consumer?: 'close'|'drop', slow_consumer_timeout?: int|float, total_buffer_bytes?: int, "
+    . "max_nodes_per_connection?: int, max_metadata_bytes_per_connection?: int, max_nodes?: int, max_frame_bytes?: int, outbox_bytes?: int, slow_consumer?: 'close'|'drop', slow_consumer_timeout?: int|float, total_buffer_bytes?: int, "
     . "inbox_events?: int, inbox_bytes?: int, inbox_policy?: 'reject'|'drop_oldest', php_workers?: int, name?: string, bus?: string|false, bus_group?: string|int, "
     . 'user?: string|int, group?: string|int, stop_timeout?: int|float, enable_rate_limit?: bool, rate_limit_capacity?: int, rate_limit_refill_rate?: int|float, '
     . "rate_limit_by?: 'connection'|'ip', max_requests_per_second?: int, whitelist?: list<string>, blacklist?: list<string>, $loop, $log, "

@@ -148,6 +148,8 @@ counters! {
     registers,
     /// REGISTER frames refused: node id, metadata or limits.
     registers_refused,
+    /// REGISTER frames refused because ids and metadata would take too much memory, part of the registers refused.
+    metadata_refused,
     /// UNREGISTER frames.
     unregisters,
     /// Frames of a type the server does not know or that only servers send; no reply.

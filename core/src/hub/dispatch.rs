@@ -12,12 +12,15 @@
 //! [`crate::hub::coalesce`]. What was taken once is not lost any more: events of a worker that is gone go to the next one
 //! even where they find no room, so that all together may hold twice the bound of each. Only an event that three workers
 //! were gone over is given up, and counted.
+//!
+//! Events of nodes that have left keep these in memory. Where that is too much, says whoever calls; state events are put together
+//! then as at the bound.
 
-use super::Node;
 use super::coalesce::{Key, put_together};
 use super::event::{Event, EventMask};
+use super::node::{Held, Node};
 use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::Hasher;
 use std::sync::Arc;
 
@@ -58,7 +61,7 @@ impl Default for DispatchLimits {
 
 /// An event on its way to a worker.
 #[derive(Clone, Debug)]
-pub struct Told<N = Arc<Node>> {
+pub struct Told<N = Held> {
     /// 1, 2, 3... in the order of happening. Gaps are events that were refused, put together, or not subscribed.
     pub sequence: u64,
     /// A worker that is gone may have seen it.
@@ -112,6 +115,12 @@ pub struct Dispatch {
     ready: Vec<WorkerId>,
     /// Data that waits, for all workers together.
     waiting: Size,
+    /// Payloads that workers have in hand.
+    in_flight: usize,
+    /// Payload bytes that may wait for all workers together.
+    all_bytes: usize,
+    /// What events keep in memory beside their payloads is much.
+    is_heavy: bool,
     refused: u64,
     dropped: u64,
     coalesced: u64,
@@ -145,6 +154,8 @@ struct Worker {
 
 struct Flight {
     batch: Arc<Batch>,
+    /// Of its payloads.
+    bytes: usize,
     /// Workers that its one event was too much for.
     deaths: u8,
     /// Of its events, those that the worker may have seen: the first ones. All, unless it said otherwise.
@@ -200,6 +211,9 @@ impl Dispatch {
             sequence: 0,
             ready: Vec::new(),
             waiting: Size::default(),
+            in_flight: 0,
+            all_bytes: usize::MAX,
+            is_heavy: false,
             refused: 0,
             dropped: 0,
             coalesced: 0,
@@ -207,6 +221,33 @@ impl Dispatch {
             abandoned: 0,
             moved_lanes: 0,
         }
+    }
+
+    /// No more payload bytes wait than this, however many workers there are.
+    pub fn limit_bytes(&mut self, bytes: usize) {
+        self.all_bytes = bytes;
+        self.limits.bytes = self.limits.bytes.min(bytes).max(1);
+    }
+
+    /// Whether what events keep in memory beside their payloads is so much that they are to be put together.
+    pub fn set_heavy(&mut self, is_heavy: bool) {
+        self.is_heavy = is_heavy;
+    }
+
+    /// Payloads that wait, or are in workers' hands.
+    pub fn bytes(&self) -> usize {
+        self.waiting.bytes + self.in_flight
+    }
+
+    /// Nothing waits, and no worker has anything in hand.
+    pub fn is_idle(&self) -> bool {
+        self.everybody().all(|worker| worker.queue.len() + worker.held.len() + worker.flights.len() == 0)
+    }
+
+    /// A data event for which there is no room, whoever its worker would be.
+    pub fn refuse_data(&mut self) {
+        self.sequence += 1;
+        self.refused += 1;
     }
 
     /// The events that are worth pushing. While no worker is there, those that were wanted last.
@@ -272,6 +313,7 @@ impl Dispatch {
         self.give_away_lanes(worker);
         let mut moved = Vec::new();
         for (index, flight) in gone.flights.into_iter().enumerate() {
+            self.in_flight -= flight.bytes;
             let batch = Arc::unwrap_or_clone(flight.batch);
             let own = batch.events.into_iter().filter(|told| !told.watched);
             for (place, (mut told, lane)) in own.zip(flight.lanes).enumerate() {
@@ -345,7 +387,7 @@ impl Dispatch {
         }
         let is_blocked = self.lanes[usize::from(lane)].is_blocked();
         let worker = owner.and_then(|id| self.workers.get_mut(&id)).unwrap_or(&mut self.nobody);
-        let is_crowd = worker.size_of_state() >= self.limits.events;
+        let is_crowd = self.is_heavy || worker.size_of_state() >= self.limits.events;
         let queue = if is_blocked { &mut worker.held } else { &mut worker.queue };
         match queue.in_crowd(&told.event) {
             // In its place: no data of the same node was taken since.
@@ -368,6 +410,8 @@ impl Dispatch {
         let mut events = Vec::new();
         let mut lanes = Vec::new();
         let mut bytes = 0;
+        let mut in_flight = 0;
+        let mut described = Described::default();
         let mut deaths = 0;
         if !receiver.is_leaving && receiver.flights.len() < limits.batches_in_flight {
             let expected = receiver.queue.len().min(limits.batch_events);
@@ -376,8 +420,9 @@ impl Dispatch {
             while events.len() < limits.batch_events {
                 let Some(next) = receiver.queue.front() else { break };
                 let len = next.told.event.payload_len();
+                let len_of_batch = len + described.bytes(&next.told.event);
                 // One that a worker may have died of goes alone: if it was that one, no other suffers from it again.
-                if !events.is_empty() && (bytes + len > limits.batch_bytes || next.deaths > 0 || deaths > 0) {
+                if !events.is_empty() && (bytes + len_of_batch > limits.batch_bytes || next.deaths > 0 || deaths > 0) {
                     break;
                 }
                 let Some(Waiting { mut told, lane, deaths: before, .. }) = receiver.queue.pop() else { break };
@@ -409,8 +454,10 @@ impl Dispatch {
                     entry.in_flight += 1;
                     lanes.push(lane);
                 }
-                bytes += len;
+                bytes += len_of_batch;
+                in_flight += len;
                 deaths = before;
+                described.add(&told.event);
                 events.push(told);
             }
         }
@@ -420,7 +467,8 @@ impl Dispatch {
         }
         receiver.batches += 1;
         let batch = Arc::new(Batch { number: receiver.batches, events });
-        receiver.flights.push_back(Flight { batch: batch.clone(), lanes, deaths, begun: usize::MAX });
+        self.in_flight += in_flight;
+        receiver.flights.push_back(Flight { batch: batch.clone(), bytes: in_flight, lanes, deaths, begun: usize::MAX });
         Some(batch)
     }
 
@@ -433,6 +481,7 @@ impl Dispatch {
             return None;
         }
         let flight = sender.flights.pop_front()?;
+        self.in_flight -= flight.bytes;
         let mut is_free = false;
         for lane in flight.lanes {
             let lane = &mut self.lanes[usize::from(lane)];
@@ -526,7 +575,10 @@ impl Dispatch {
             return false;
         }
         let len = waiting.told.event.payload_len();
-        while !(worker.size_of_data().has_room(len, &self.limits) && self.waiting.is_below(&self.limits, most)) {
+        while !(worker.size_of_data().has_room(len, &self.limits)
+            && self.waiting.is_below(&self.limits, most)
+            && (self.waiting.bytes == 0 || self.waiting.bytes + len <= self.all_bytes))
+        {
             let oldest = if self.limits.drop_oldest { worker.pop_oldest_data() } else { None };
             let Some(oldest) = oldest else {
                 self.refused += 1;
@@ -608,6 +660,29 @@ impl Dispatch {
             self.waiting.events += events;
             self.waiting.bytes += bytes;
             wake(id, worker, &self.limits, &mut self.ready);
+        }
+    }
+}
+
+/// The heavy nodes that a batch describes, each of them once.
+#[derive(Default)]
+struct Described(HashSet<*const Node>);
+
+/// Below this a description is as good as nothing.
+const HEAVY: usize = 1024;
+
+impl Described {
+    /// What this event would add to the batch beside its payload.
+    fn bytes(&self, event: &Event) -> usize {
+        match event.node() {
+            Some(node) if node.bytes() > HEAVY && !self.0.contains(&Arc::as_ptr(node)) => node.bytes(),
+            _ => 0,
+        }
+    }
+
+    fn add(&mut self, event: &Event) {
+        if let Some(node) = event.node().filter(|node| node.bytes() > HEAVY) {
+            self.0.insert(Arc::as_ptr(node));
         }
     }
 }

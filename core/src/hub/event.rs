@@ -2,7 +2,8 @@
 //!
 //! Owns the event types. Does not know queues, descriptors or languages: a [`Host`] takes the events.
 
-use super::Node;
+use super::memory::Memory;
+use super::node::Held;
 use crate::wire::code;
 use bytes::Bytes;
 use std::fmt;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 
 /// `N` is what says which node it is: the node itself inside the engine, a copy of what is known about it elsewhere.
 #[derive(Clone, Debug)]
-pub enum Event<N = Arc<Node>> {
+pub enum Event<N = Held> {
     /// A connection was accepted; nobody registered on it yet.
     Connect { connection_id: u64, peer: SocketAddr },
     /// A node came online. Registering an id again on its own connection updates its metadata and is not told again.
@@ -57,6 +58,18 @@ impl<N> Event<N> {
         }
     }
 
+    /// The node that it is about.
+    pub fn node(&self) -> Option<&N> {
+        match self {
+            Event::Register { node, .. }
+            | Event::Heartbeat { node, .. }
+            | Event::Data { node, .. }
+            | Event::Left { node, .. }
+            | Event::Buffer { node, .. } => Some(node),
+            Event::Connect { .. } | Event::Close { .. } | Event::Client { .. } => None,
+        }
+    }
+
     /// The same event about a node known otherwise.
     pub fn map_node<M>(self, map: impl FnOnce(N) -> M) -> Event<M> {
         match self {
@@ -76,6 +89,11 @@ impl Event {
     /// It says nothing any more: its node has left since, which is told by another.
     pub(crate) fn is_outdated(&self) -> bool {
         matches!(self, Event::Buffer { node, .. } if !node.is_online())
+    }
+
+    /// What the texts of its node take in memory.
+    pub(crate) fn node_bytes(&self) -> usize {
+        self.node().map_or(0, |node| node.bytes())
     }
 }
 
@@ -390,6 +408,9 @@ impl Paused {
 
 /// Takes the events of the bus. All methods may be called from every thread and return at once.
 pub trait Host: Send + Sync {
+    /// Told once, at the start, where the server counts what it keeps: what waits here is a part of it.
+    fn attach(&self, _memory: &Arc<Memory>) {}
+
     fn wants(&self, kinds: EventMask) -> bool;
 
     /// Takes a data event, or hands it back when there is no room: the producer must then stop reading and try the same

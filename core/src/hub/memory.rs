@@ -26,6 +26,18 @@ impl Part {
     pub const ALL: [Part; 6] = [Part::Input, Part::Output, Part::Nodes, Part::Events, Part::Departed, Part::Bus];
 }
 
+/// The sums at one moment, each that of the [`Part`] of its name.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct MemoryStats {
+    pub total: usize,
+    pub input: usize,
+    pub output: usize,
+    pub nodes: usize,
+    pub events: usize,
+    pub departed: usize,
+    pub bus: usize,
+}
+
 #[derive(Debug)]
 pub struct Memory {
     bound: usize,
@@ -77,6 +89,18 @@ impl Memory {
 
     pub fn total(&self) -> usize {
         Part::ALL.into_iter().map(|part| self.of(part)).sum()
+    }
+
+    pub fn stats(&self) -> MemoryStats {
+        MemoryStats {
+            total: self.total(),
+            input: self.of(Part::Input),
+            output: self.of(Part::Output),
+            nodes: self.of(Part::Nodes),
+            events: self.of(Part::Events),
+            departed: self.of(Part::Departed),
+            bus: self.of(Part::Bus),
+        }
     }
 
     /// By how much all parts together are more than they may be.

@@ -29,7 +29,7 @@ pub use counters::{Counters, Counts, Distribution, Timings};
 pub use event::{Departure, Event, EventMask, Host};
 pub use journal::Journal;
 pub use link::Link;
-pub use memory::Memory;
+pub use memory::{Memory, MemoryStats};
 pub use node::{Node, NodeInfo};
 pub use session::{Look, Next, Session};
 pub use wheel::Wheel;
@@ -39,6 +39,7 @@ use directory::Directory;
 use event::CloseReason;
 use frame::{Body, Frame};
 use link::PushError;
+use memory::Part;
 use rate::{AddressBuckets, RateLimit, SharedBucket};
 use std::net::IpAddr;
 use std::ops::ControlFlow;
@@ -71,6 +72,7 @@ pub struct Limits {
     pub register_timeout: u64,
     pub max_nodes_per_connection: usize,
     pub max_nodes: usize,
+    pub max_metadata_bytes_per_connection: usize,
     pub max_frame_bytes: u32,
     pub outbox_bytes: usize,
     pub total_buffer_bytes: usize,
@@ -86,6 +88,7 @@ impl Default for Limits {
             register_timeout: 30_000_000,
             max_nodes_per_connection: 10_000,
             max_nodes: 10_000_000,
+            max_metadata_bytes_per_connection: 16 << 20,
             max_frame_bytes: crate::wire::MAX_BODY_LEN,
             outbox_bytes: 1 << 20,
             total_buffer_bytes: 1 << 30,
@@ -130,6 +133,14 @@ pub enum Refusal {
     MetadataTooLong,
 }
 
+/// Why the server takes no further node.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum TooMuch {
+    Nodes,
+    /// For their ids and metadata.
+    Bytes,
+}
+
 impl From<NotUtf8> for Refusal {
     fn from(_: NotUtf8) -> Refusal {
         Refusal::NotUtf8
@@ -156,9 +167,11 @@ pub struct Hub {
 impl Hub {
     pub fn new(limits: Limits, host: Arc<dyn Host>) -> Hub {
         let requests = SharedBucket::new(limits.max_requests_per_second);
+        let memory = Arc::new(Memory::new(limits.total_buffer_bytes));
+        host.attach(&memory);
         Hub {
             heartbeat_timeout: AtomicU64::new(limits.heartbeat_timeout),
-            memory: Arc::new(Memory::new(limits.total_buffer_bytes)),
+            memory,
             limits,
             host,
             nodes: Directory::default(),
@@ -266,7 +279,7 @@ impl Hub {
         if !gate.is_open() {
             return Err(Refusal::NoSuchNode);
         }
-        gate.set_metadata(members).map_err(|_| Refusal::NotMetadata)?.map_err(|_| Refusal::MetadataTooLong)
+        gate.set_metadata(members, &self.memory).map_err(|_| Refusal::NotMetadata)?.map_err(|_| Refusal::MetadataTooLong)
     }
 
     pub fn next_connection_id(&self) -> u64 {
@@ -400,41 +413,63 @@ impl Hub {
     }
 
     /// Brings a node online under a fresh channel id. A node of the same id on another connection is replaced: the newest
-    /// connection wins. `None` when the server holds as many nodes as it may.
-    fn register(&self, id: Arc<str>, link: &Arc<Link>, metadata: Option<Arc<str>>, counters: &Counters, now: Now) -> Option<Arc<Node>> {
+    /// connection wins.
+    ///
+    /// # Errors
+    /// The server holds as many nodes as it may, or as much for them.
+    fn register(
+        &self,
+        id: Arc<str>,
+        link: &Arc<Link>,
+        metadata: Option<Arc<str>>,
+        counters: &Counters,
+        now: Now,
+    ) -> Result<Arc<Node>, TooMuch> {
         let node = self.with_channel(|channel_id| Arc::new(Node::new(id.clone(), link.clone(), channel_id, metadata.clone(), now)));
         // The entry stays locked while both events are told: of two connections that fight for an id, each sees the
         // other's node either not at all or completely, and the host sees one order.
         let mut replaced = None;
+        let mut refusal = None;
         let admitted = self.nodes.insert(&node, |older| {
+            if !self.has_room_for(node.bytes(), older.map_or(0, |older| older.bytes())) {
+                refusal = Some(TooMuch::Bytes);
+                return false;
+            }
             let count = self.node_count.fetch_add(1, Ordering::Relaxed);
             match older {
                 // One comes as one goes: a full server must not keep a node from moving to its new connection.
                 Some(older) => replaced = self.tell_departure(older, Departure::Replaced, counters).then(|| older.clone()),
                 None if count >= self.limits.max_nodes => {
                     self.node_count.fetch_sub(1, Ordering::Relaxed);
+                    refusal = Some(TooMuch::Nodes);
                     return false;
                 }
                 None => {}
             }
+            self.memory.add(Part::Nodes, node.bytes());
             self.tell_arrival(&node);
             true
         });
-        if !admitted {
+        if let (false, Some(refusal)) = (admitted, refusal) {
             self.nodes.release_channel(&node);
-            return None;
+            return Err(refusal);
         }
         counters.nodes_registered.up();
         if let Some(older) = replaced {
             self.nodes.release_channel(&older);
             older.link().evict(older.channel_id(), CloseReason::Replaced);
         }
-        Some(node)
+        Ok(node)
+    }
+
+    /// Whether the server may keep this much for nodes, instead of `before`.
+    fn has_room_for(&self, bytes: usize, before: usize) -> bool {
+        bytes <= before || self.memory.of(Part::Nodes) + bytes - before <= self.memory.share(Part::Nodes)
     }
 
     fn tell_arrival(&self, node: &Arc<Node>) {
         if self.host.wants(EventMask::REGISTER) {
-            self.host.push_state(Event::Register { node: node.clone(), count: 1 });
+            self.host.push_state(Event::Register { node: node.into(), count: 1 });
         }
     }
 
@@ -451,7 +486,7 @@ impl Hub {
     /// Closes the gate behind a node and tells the host, once.
     fn tell_departure(&self, node: &Arc<Node>, how: Departure, counters: &Counters) -> bool {
         let gate = node.gate();
-        if !gate.close(how) {
+        if !gate.close(how, &self.memory) {
             return false;
         }
         // Counted before it is told: who hears of it finds it in the statistics.
@@ -463,7 +498,7 @@ impl Hub {
             Departure::Disconnected => counters.nodes_disconnected.up(),
         }
         if self.host.wants(EventMask::LEFT) {
-            self.host.push_state(Event::Left { node: node.clone(), how, count: 1 });
+            self.host.push_state(Event::Left { node: node.into(), how, count: 1 });
         }
         drop(gate);
         true

@@ -22,8 +22,28 @@ pub(super) enum Nodes {
     One(Registered),
     /// Sorted by channel ids as they count up from the first one's: they are given out in sequence, so this is the order of
     /// registration too, unless the ids of the whole server went round once while the first one stayed.
-    #[expect(clippy::box_collection, reason = "almost every connection has one node, and this is not to cost it anything")]
-    Many(Box<VecDeque<Registered>>),
+    Many(Box<Many>),
+}
+
+pub(super) struct Many {
+    list: VecDeque<Registered>,
+    /// What ids of all of them take, and the metadata that they have sent.
+    ids: usize,
+    metadata: usize,
+}
+
+impl Many {
+    fn add(&mut self, node: &Node) {
+        let (id, metadata) = node.sent_bytes();
+        self.ids += id;
+        self.metadata += metadata;
+    }
+
+    fn subtract(&mut self, node: &Node) {
+        let (id, metadata) = node.sent_bytes();
+        self.ids -= id;
+        self.metadata -= metadata;
+    }
 }
 
 impl Default for Nodes {
@@ -57,7 +77,7 @@ impl Nodes {
         match self {
             Nodes::None(_) => 0,
             Nodes::One(_) => 1,
-            Nodes::Many(list) => list.len(),
+            Nodes::Many(many) => many.list.len(),
         }
     }
 
@@ -70,7 +90,7 @@ impl Nodes {
         match self {
             Nodes::None(_) => None,
             Nodes::One(one) => Some(one),
-            Nodes::Many(list) => list.front(),
+            Nodes::Many(many) => many.list.front(),
         }
     }
 
@@ -78,7 +98,23 @@ impl Nodes {
         match self {
             Nodes::None(_) => None,
             Nodes::One(one) => (one.channel_id == channel_id).then_some(one),
-            Nodes::Many(list) => search(list, channel_id).ok().map(|place| &list[place]),
+            Nodes::Many(many) => search(&many.list, channel_id).ok().map(|place| &many.list[place]),
+        }
+    }
+
+    /// What their ids take in memory, and the metadata that they have sent.
+    pub(super) fn sent_bytes(&self) -> (usize, usize) {
+        match self {
+            Nodes::None(_) => (0, 0),
+            Nodes::One(one) => one.node.sent_bytes(),
+            Nodes::Many(many) => (many.ids, many.metadata),
+        }
+    }
+
+    /// The metadata of one of them is another now.
+    pub(super) fn change_metadata(&mut self, before: usize, after: usize) {
+        if let Nodes::Many(many) = self {
+            many.metadata = many.metadata + after - before;
         }
     }
 
@@ -94,11 +130,19 @@ impl Nodes {
     pub(super) fn insert(&mut self, registered: Registered) {
         match self {
             Nodes::None(_) => *self = Nodes::One(registered),
-            Nodes::One(first) => *self = Nodes::Many(Box::new(VecDeque::from([first.clone(), registered]))),
-            Nodes::Many(list) => {
+            Nodes::One(first) => {
+                let mut many = Many { list: VecDeque::with_capacity(2), ids: 0, metadata: 0 };
+                for registered in [first.clone(), registered] {
+                    many.add(&registered.node);
+                    many.list.push_back(registered);
+                }
+                *self = Nodes::Many(Box::new(many));
+            }
+            Nodes::Many(many) => {
                 // The end, but for ids that went round.
-                let place = search(list, registered.channel_id).unwrap_or_else(|place| place);
-                list.insert(place, registered);
+                let place = search(&many.list, registered.channel_id).unwrap_or_else(|place| place);
+                many.add(&registered.node);
+                many.list.insert(place, registered);
             }
         }
     }
@@ -111,14 +155,16 @@ impl Nodes {
                 *self = Nodes::default();
                 Some(one)
             }
-            Nodes::Many(list) => {
-                let removed = list.remove(search(list, channel_id).ok()?);
+            Nodes::Many(many) => {
+                let removed = many.list.remove(search(&many.list, channel_id).ok()?)?;
+                many.subtract(&removed.node);
+                let list = &mut many.list;
                 if list.is_empty() {
                     *self = Nodes::default();
                 } else if list.len() < list.capacity() / 4 {
                     list.shrink_to(list.len() * 2);
                 }
-                removed
+                Some(removed)
             }
         }
     }
@@ -133,7 +179,7 @@ impl Nodes {
         let (one, many) = match self {
             Nodes::None(_) => (None, None),
             Nodes::One(one) => (Some(one), None),
-            Nodes::Many(list) => (None, Some(list.iter())),
+            Nodes::Many(many) => (None, Some(many.list.iter())),
         };
         one.into_iter().chain(many.into_iter().flatten())
     }

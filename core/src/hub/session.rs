@@ -7,12 +7,12 @@ use super::budget::{self, Budget};
 use super::event::{CloseReason, Departure, Event, EventMask, Fill};
 use super::journal::Journal;
 use super::link::{Eviction, Link};
-use super::node::tell_fill;
+use super::node::{metadata_bytes, tell_fill};
 use super::nodes::{Nodes, Registered};
 use super::rate::{Bucket, RateLimitBy};
 use super::replies::Replies;
 use super::wheel::{Key, Wheel};
-use super::{Counters, Hub, Node, Now, Timer};
+use super::{Counters, Hub, Node, Now, Timer, TooMuch};
 use crate::wire::control::RegisterError;
 use crate::wire::{self, Decoded, Dialect, Frame, FrameError, FrameType, Front, code, control};
 use std::sync::Arc;
@@ -30,6 +30,9 @@ pub struct Context<'a> {
     /// What is left of the connection's turn.
     pub budget: &'a mut Budget,
 }
+
+const TOO_MUCH_ON_CONNECTION: &str = "Too much metadata on this connection";
+const TOO_MUCH_ON_SERVER: &str = "Too much metadata on this server";
 
 /// How the shell goes on with a connection.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -89,6 +92,12 @@ impl Session {
 
     pub fn node_count(&self) -> usize {
         self.nodes.len()
+    }
+
+    /// What ids and metadata of its nodes take in memory.
+    pub fn node_bytes(&self) -> usize {
+        let (ids, metadata) = self.nodes.sent_bytes();
+        ids + metadata
     }
 
     /// The node that registered first among those that are still here.
@@ -389,7 +398,7 @@ impl Session {
             if gate.is_open() {
                 let payload = frame.payload.to_bytes();
                 let bytes = payload.len();
-                let event = Event::Data { node: node.clone(), channel_id: node.channel_id(), payload };
+                let event = Event::Data { node: node.into(), channel_id: node.channel_id(), payload };
                 if cx.hub.host().push_data(event, bytes, self.link.clone()).is_err() {
                     cx.counters.reads_paused_by_host.up();
                     return Next::Wait;
@@ -420,16 +429,29 @@ impl Session {
         if protocol > 1 {
             self.link.agree_on_v2();
         }
-        let metadata = request.metadata.filter(|text| **text != *"[]").map(Arc::from);
+        let metadata: Option<Arc<str>> = request.metadata.filter(|text| **text != *"[]").map(Arc::from);
         let id: Arc<str> = request.node_id.unwrap_or_else(|| node_id(cx)).into();
+        let bytes = metadata_bytes(metadata.as_deref());
+        let (_, all) = self.nodes.sent_bytes();
         if let Some(node) = cx.hub.node(&id).filter(|node| Arc::ptr_eq(node.link(), &self.link)) {
             let mut gate = node.gate();
             if gate.is_open() {
-                if gate.renew_metadata(metadata).is_err() {
+                let before = gate.sent_bytes();
+                let refusal = if has_too_much(cx, all, bytes, before) {
+                    Some(TOO_MUCH_ON_CONNECTION)
+                } else {
+                    (!cx.hub.has_room_for(bytes, before)).then_some(TOO_MUCH_ON_SERVER)
+                };
+                if let Some(text) = refusal {
+                    drop(gate);
+                    return self.refuse_metadata(cx, text);
+                }
+                if gate.renew_metadata(metadata, cx.hub.memory()).is_err() {
                     drop(gate);
                     return self.refuse(cx, RegisterError::MetadataTooLong.code(), &RegisterError::MetadataTooLong.to_string());
                 }
                 drop(gate);
+                self.nodes.change_metadata(before, bytes);
                 node.seen(cx.now);
                 cx.replies.registered(&id, node.channel_id(), protocol, cx.now);
                 return Next::Continue;
@@ -438,8 +460,13 @@ impl Session {
         if self.nodes.len() >= cx.hub.limits().max_nodes_per_connection {
             return self.refuse(cx, code::NOT_ALLOWED, "Too many nodes on this connection");
         }
-        let Some(node) = cx.hub.register(id, &self.link, metadata, cx.counters, cx.now) else {
-            return self.refuse(cx, code::NOT_ALLOWED, "Too many nodes on this server");
+        if has_too_much(cx, all, bytes, 0) {
+            return self.refuse_metadata(cx, TOO_MUCH_ON_CONNECTION);
+        }
+        let node = match cx.hub.register(id, &self.link, metadata, cx.counters, cx.now) {
+            Ok(node) => node,
+            Err(TooMuch::Nodes) => return self.refuse(cx, code::NOT_ALLOWED, "Too many nodes on this server"),
+            Err(TooMuch::Bytes) => return self.refuse_metadata(cx, TOO_MUCH_ON_SERVER),
         };
         cx.replies.registered(node.id(), node.channel_id(), protocol, cx.now);
         cx.journal.node_registered(&node, cx.now);
@@ -468,6 +495,11 @@ impl Session {
         Next::Continue
     }
 
+    fn refuse_metadata(&self, cx: &mut Context<'_>, text: &str) -> Next {
+        cx.counters.metadata_refused.up();
+        self.refuse(cx, code::NOT_ALLOWED, text)
+    }
+
     fn refuse(&self, cx: &mut Context<'_>, code: u16, text: &str) -> Next {
         cx.counters.registers_refused.up();
         cx.journal.failed(&text, &self.link, cx.now);
@@ -493,6 +525,11 @@ impl Session {
     }
 }
 
+/// Whether a connection whose nodes have sent `all` bytes of metadata may not have so many more, less what was there `before`.
+fn has_too_much(cx: &Context<'_>, all: usize, bytes: usize, before: usize) -> bool {
+    bytes > before && all + bytes - before > cx.hub.limits().max_metadata_bytes_per_connection
+}
+
 /// Unless it left elsewhere at this moment; then it is only forgotten here.
 fn leave(cx: &mut Context<'_>, node: &Arc<Node>, timer: Key, how: Departure) {
     cx.wheel.remove(timer);
@@ -503,7 +540,7 @@ fn leave(cx: &mut Context<'_>, node: &Arc<Node>, timer: Key, how: Departure) {
 fn tell_heartbeat(cx: &Context<'_>, node: &Arc<Node>) {
     let gate = node.gate();
     if gate.is_open() {
-        cx.hub.host().push_state(Event::Heartbeat { node: node.clone(), count: 1 });
+        cx.hub.host().push_state(Event::Heartbeat { node: node.into(), count: 1 });
     }
 }
 

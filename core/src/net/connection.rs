@@ -203,7 +203,8 @@ impl Connection {
 
     /// The memory that is free when this connection is gone.
     pub(super) fn alone(&self) -> usize {
-        self.rest.as_ref().map_or(0, |rest| rest.counted_in + rest.outbox.alone())
+        let nodes = if let Phase::Open(session) = &self.phase { session.node_bytes() } else { 0 };
+        nodes + self.rest.as_ref().map_or(0, |rest| rest.counted_in + rest.outbox.alone())
     }
 
     /// Bytes that the peer could take, if it read.

@@ -843,7 +843,7 @@ impl IoThread {
             self.answered = number;
             chosen.extend(relief.answer(number, self.holdings(), memory));
         }
-        for Holder { bytes, link } in chosen {
+        for Holder { bytes, who: link } in chosen {
             self.work.journal.closed_for_memory(&link, bytes, self.work.now);
             let slot = link.slot() as usize;
             if self.connections.get(slot).is_some_and(|found| Arc::ptr_eq(found.link(), &link)) {
@@ -855,12 +855,12 @@ impl IoThread {
     }
 
     fn holdings(&self) -> Holdings {
-        let holder = |connection: &Connection| Holder { bytes: connection.alone(), link: connection.link().clone() };
-        let all: Vec<Holder> =
-            self.connections.iter().map(|(_, connection)| holder(connection)).filter(|holder| holder.bytes > 0).collect();
+        let all: Vec<Holder<usize>> =
+            self.connections.iter().map(|(slot, connection)| Holder { bytes: connection.alone(), who: slot }).collect();
         let bytes = all.iter().map(|holder| holder.bytes).sum();
-        let wanted = relief::to_free(bytes, self.shared.hub.memory());
-        Holdings { bytes, most: relief::choose(all, wanted) }
+        let most = relief::choose(all, relief::to_free(bytes, self.shared.hub.memory()));
+        let link = |slot: usize| self.connections[slot].link().clone();
+        Holdings { bytes, most: most.into_iter().map(|Holder { bytes, who }| Holder { bytes, who: link(who) }).collect() }
     }
 
     /// Lets in who knocked already, and nobody after them.

@@ -14,10 +14,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 const ROUND_TIME: u64 = 200_000;
 
 /// A connection, and the memory that is free when it is gone.
-#[derive(Clone)]
-pub(super) struct Holder {
+pub(super) struct Holder<C = Arc<Link>> {
     pub(super) bytes: usize,
-    pub(super) link: Arc<Link>,
+    pub(super) who: C,
 }
 
 /// What one thread says.
@@ -105,7 +104,7 @@ pub(super) fn to_free(bytes: usize, memory: &Memory) -> usize {
 }
 
 /// Those that hold most, as many as hold `wanted` together.
-pub(super) fn choose(mut holders: Vec<Holder>, wanted: usize) -> Vec<Holder> {
+pub(super) fn choose<C>(mut holders: Vec<Holder<C>>, wanted: usize) -> Vec<Holder<C>> {
     holders.sort_unstable_by_key(|holder| Reverse(holder.bytes));
     let mut freed = 0;
     let count = holders.iter().take_while(|holder| {
@@ -132,7 +131,7 @@ mod tests {
 
     fn holders(sizes: &[usize]) -> Vec<Holder> {
         let link = |id| Arc::new(Link::new(id, ([127, 0, 0, 1], 1).into(), 0, Arc::new(Nobody)));
-        (1..).zip(sizes).map(|(id, bytes)| Holder { bytes: *bytes, link: link(id) }).collect()
+        (1..).zip(sizes).map(|(id, bytes)| Holder { bytes: *bytes, who: link(id) }).collect()
     }
 
     fn holdings(sizes: &[usize]) -> Holdings {

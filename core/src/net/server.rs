@@ -270,6 +270,7 @@ fn limits(config: &ServerConfig) -> Limits {
         register_timeout: micros(config.register_timeout),
         max_nodes_per_connection: config.max_nodes_per_connection,
         max_nodes: config.max_nodes,
+        max_metadata_bytes_per_connection: config.max_metadata_bytes_per_connection,
         max_frame_bytes: config.max_frame_bytes,
         outbox_bytes: config.outbox_bytes,
         total_buffer_bytes: config.total_buffer_bytes,

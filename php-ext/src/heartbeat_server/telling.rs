@@ -53,7 +53,7 @@ impl Source for Server {
             let first = self.sequence.get() + 1;
             self.sequence.set(self.sequence.get() + events.len() as u64);
             pending.extend(events.into_iter().zip(first..).map(|(event, sequence)| Pending {
-                event: event.map_node(Registration::Here),
+                event: event.map_node(|node| Registration::Here(node.into_node())),
                 watched: false,
                 mark: Mark { sequence, redelivered: false, batch: 0, place: 0, is_last: false },
             }));

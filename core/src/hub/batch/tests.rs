@@ -22,7 +22,7 @@ fn told(sequence: u64, event: Event) -> Told {
 }
 
 fn data(node: &Arc<Node>, payload: &[u8]) -> Event {
-    Event::Data { node: node.clone(), channel_id: node.channel_id(), payload: Bytes::copy_from_slice(payload) }
+    Event::Data { node: node.into(), channel_id: node.channel_id(), payload: Bytes::copy_from_slice(payload) }
 }
 
 fn write(batch: &Batch) -> Vec<u8> {
@@ -80,14 +80,14 @@ fn one_of_each() -> Batch {
     let (first, second) = (node("n1", "10.0.0.1:5000", 7, "[]"), node("n2", "[::1]:5001", 8, r#"{"a":1}"#));
     let events = vec![
         told(1, Event::Connect { connection_id: 300, peer: "10.0.0.1:5000".parse().unwrap() }),
-        told(2, Event::Register { node: first.clone(), count: 1 }),
-        told(3, Event::Heartbeat { node: first.clone(), count: 2 }),
+        told(2, Event::Register { node: (&first).into(), count: 1 }),
+        told(3, Event::Heartbeat { node: (&first).into(), count: 2 }),
         Told { redelivered: true, ..told(4, data(&first, b"\xff\0")) },
         Told { watched: true, ..told(5, data(&second, b"hi")) },
-        told(6, Event::Left { node: first, how: Departure::TimedOut, count: 1 }),
+        told(6, Event::Left { node: first.into(), how: Departure::TimedOut, count: 1 }),
         told(7, Event::Close { connection_id: 300, reason: CloseReason::HeartbeatTimeout }),
-        told(8, Event::Buffer { node: second.clone(), fill: Fill::Full, count: 1 }),
-        told(9, Event::Buffer { node: second, fill: Fill::Drained, count: 2 }),
+        told(8, Event::Buffer { node: (&second).into(), fill: Fill::Full, count: 1 }),
+        told(9, Event::Buffer { node: second.into(), fill: Fill::Drained, count: 2 }),
     ];
     Batch { number: 9, events }
 }
@@ -110,7 +110,7 @@ fn a_batch_is_laid_out_as_the_vectors_say() {
 fn every_reason_and_departure_has_a_number_of_its_own() {
     let closes = CloseReason::ALL.map(|reason| Event::Close { connection_id: 1, reason });
     let gone = node("n", "10.0.0.1:1", 1, "[]");
-    let leaves = Departure::ALL.map(|how| Event::Left { node: gone.clone(), how, count: 1 });
+    let leaves = Departure::ALL.map(|how| Event::Left { node: (&gone).into(), how, count: 1 });
     let batch = Batch { number: 1, events: closes.into_iter().chain(leaves).map(|event| told(1, event)).collect() };
     assert_eq!(read(&write(&batch)), expected(&batch));
     assert_eq!(batch.events.iter().filter(|told| told.event.kind() == EventMask::CLOSE).count(), CloseReason::ALL.len());

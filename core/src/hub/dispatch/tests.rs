@@ -25,7 +25,7 @@ fn nodes(numbers: Range<u32>) -> Vec<Arc<Node>> {
 }
 
 fn data_of(node: &Arc<Node>, len: usize) -> Event {
-    Event::Data { node: node.clone(), channel_id: node.channel_id(), payload: Bytes::from(vec![0; len]) }
+    Event::Data { node: node.into(), channel_id: node.channel_id(), payload: Bytes::from(vec![0; len]) }
 }
 
 fn data(node: &Arc<Node>) -> Event {
@@ -33,11 +33,11 @@ fn data(node: &Arc<Node>) -> Event {
 }
 
 fn heartbeat(node: &Arc<Node>) -> Event {
-    Event::Heartbeat { node: node.clone(), count: 1 }
+    Event::Heartbeat { node: node.into(), count: 1 }
 }
 
 fn left(node: &Arc<Node>) -> Event {
-    Event::Left { node: node.clone(), how: Departure::Unregistered, count: 1 }
+    Event::Left { node: node.into(), how: Departure::Unregistered, count: 1 }
 }
 
 fn dispatch_with(limits: DispatchLimits) -> Dispatch {
@@ -359,7 +359,7 @@ fn at_the_bound_state_is_put_together_per_node_and_its_data_waits_outside() {
     dispatch.push_state(heartbeat(&nodes[0]));
     dispatch.push_state(heartbeat(&nodes[0]));
     assert!(!dispatch.is_crowded());
-    dispatch.push_state(Event::Register { node: nodes[1].clone(), count: 1 });
+    dispatch.push_state(Event::Register { node: (&nodes[1]).into(), count: 1 });
     dispatch.push_state(heartbeat(&nodes[1]));
     dispatch.push_state(heartbeat(&nodes[0]));
     assert!(dispatch.is_crowded());

@@ -3,9 +3,10 @@
 //! Owns the lock around [`Dispatch`], which decides everything, and those who wait for room in it.
 
 use crate::event::{Event, EventMask, Resume};
-use crate::hub::Host;
 use crate::hub::dispatch::{Dispatch, DispatchLimits, DispatchStats, WorkerId};
 use crate::hub::event::Paused;
+use crate::hub::memory::Part;
+use crate::hub::{Host, Memory};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
@@ -18,6 +19,8 @@ pub(crate) struct Dispatcher {
 }
 
 struct State {
+    /// Where what waits is counted for the whole server.
+    memory: Arc<Memory>,
     dispatch: Dispatch,
     ready: Vec<WorkerId>,
     paused: Paused,
@@ -28,7 +31,7 @@ impl Dispatcher {
         let dispatch = Dispatch::new(limits, until_first_join);
         Dispatcher {
             wants: AtomicU32::new(dispatch.wants().0),
-            state: Mutex::new(State { dispatch, ready: Vec::new(), paused: Paused::default() }),
+            state: Mutex::new(State { memory: Arc::new(Memory::new(usize::MAX)), dispatch, ready: Vec::new(), paused: Paused::default() }),
             bell: Notify::new(),
         }
     }
@@ -42,7 +45,7 @@ impl Dispatcher {
         let mut state = self.lock();
         let result = work(&mut state.dispatch);
         self.wants.store(state.dispatch.wants().0, Ordering::Relaxed);
-        let resumed = if state.paused.is_empty() || state.dispatch.is_crowded() { Vec::new() } else { state.paused.take() };
+        let resumed = if state.paused.is_empty() || state.is_crowded() { Vec::new() } else { state.paused.take() };
         self.ring(state);
         // Outside the lock: a resumed producer may push at once.
         for producer in resumed {
@@ -59,6 +62,7 @@ impl Dispatcher {
 
     /// A worker is named once until it has looked, so this rings no more often than it has to.
     fn ring(&self, mut state: MutexGuard<'_, State>) {
+        state.memory.set(Part::Events, state.dispatch.bytes());
         let more = state.dispatch.take_ready();
         if more.is_empty() {
             return;
@@ -73,7 +77,24 @@ impl Dispatcher {
     }
 }
 
+impl State {
+    /// Whether nodes that have left take their share of memory, or a `part`th of it. Where nothing waits it is not for events.
+    fn holds_much(&self, part: usize) -> bool {
+        self.memory.of(Part::Departed) > self.memory.share(Part::Departed) / part && !self.dispatch.is_idle()
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.dispatch.is_crowded() || self.holds_much(1)
+    }
+}
+
 impl Host for Dispatcher {
+    fn attach(&self, memory: &Arc<Memory>) {
+        let mut state = self.lock();
+        state.dispatch.limit_bytes(memory.share(Part::Events));
+        state.memory = memory.clone();
+    }
+
     fn wants(&self, kinds: EventMask) -> bool {
         self.wants.load(Ordering::Relaxed) & kinds.0 != 0
     }
@@ -82,20 +103,26 @@ impl Host for Dispatcher {
     /// is counted.
     fn push_data(&self, event: Event, _bytes: usize, _producer: Arc<dyn Resume>) -> Result<(), Event> {
         let mut state = self.lock();
-        state.dispatch.push_data(event);
+        if state.holds_much(1) {
+            state.dispatch.refuse_data();
+        } else {
+            state.dispatch.push_data(event);
+        }
         self.ring(state);
         Ok(())
     }
 
     fn push_state(&self, event: Event) {
         let mut state = self.lock();
+        let is_heavy = state.holds_much(2);
+        state.dispatch.set_heavy(is_heavy);
         state.dispatch.push_state(event);
         self.ring(state);
     }
 
     fn is_crowded(&self, producer: Option<Arc<dyn Resume>>) -> bool {
         let mut state = self.lock();
-        let is_crowded = state.dispatch.is_crowded();
+        let is_crowded = state.is_crowded();
         if is_crowded {
             if let Some(producer) = producer {
                 state.paused.push(producer);

@@ -14,6 +14,7 @@ mod worker;
 use super::{Clock, spawn_thread, survive, wait_at_most};
 use crate::descriptor;
 use crate::error::{Error, ErrorKind};
+use crate::hub::Memory;
 use crate::hub::dispatch::WorkerId;
 use crate::hub::journal::Journal;
 use crate::wire::bus::{Reply, Request, Role, Welcome};
@@ -95,12 +96,14 @@ pub(crate) struct BusServer {
 }
 
 impl BusServer {
-    /// `clock`: the server's, which the times of its nodes are read on. Without a dispatcher workers are refused.
+    /// `clock`: the server's, which the times of its nodes are read on; `memory`: where it counts what it keeps. Without a
+    /// dispatcher workers are refused.
     pub(crate) fn start(
         socket: BusSocket,
         desk: Arc<dyn Desk>,
         dispatcher: Option<Arc<Dispatcher>>,
         clock: Clock,
+        memory: Arc<Memory>,
     ) -> Result<BusServer, Error> {
         let mut runtime = Builder::new_current_thread();
         runtime.enable_all().thread_name("heartbus-work").max_blocking_threads(WORK_THREADS).thread_keep_alive(FOREVER);
@@ -127,7 +130,7 @@ impl BusServer {
                 callers: hall_callers,
                 stage: hall_stage,
                 log: hall_log,
-                buffered: Cell::new(0),
+                memory,
                 next_worker: Cell::new(1),
                 workers: RefCell::default(),
                 progress: Notify::new(),
@@ -194,8 +197,7 @@ struct Hall {
     callers: Arc<AtomicUsize>,
     stage: Arc<watch::Sender<Stage>>,
     log: Arc<LogPost>,
-    /// Bytes of incomplete frames, in all sessions together.
-    buffered: Cell<usize>,
+    memory: Arc<Memory>,
     next_worker: Cell<WorkerId>,
     /// How to wake a worker's session.
     workers: RefCell<HashMap<WorkerId, Rc<Notify>>>,

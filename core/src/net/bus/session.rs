@@ -1,11 +1,13 @@
 //! One connection to the bus socket: who it is, its frames, and the answers to a client.
 //!
 //! Owns the bytes that wait, both ways, and their bounds: a frame is whole within ten seconds, an answer is taken within
-//! thirty, and while one is being written nothing more is read. Does not know what a request does.
+//! thirty, and while one is being written nothing more is read. They are counted as long as the memory that they take; a
+//! caller that idles has none. Does not know what a request does.
 
 use super::{Desk, GOODBYE_TIME, HELLO_TIME, Hall, Stage};
 use crate::descriptor::lift;
 use crate::error::{Error, ErrorKind};
+use crate::hub::memory::Part;
 use crate::wire::bus::{self as wire, Answer, Ask, Broken, Fault, Hello, LENGTH_LEN, Request, Role, VERSION};
 use bytes::{Buf, BytesMut};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -43,8 +45,8 @@ const FEW_NODES: usize = 64;
 /// core.
 const SHORT_PAGE: usize = 100;
 
-/// What all incomplete frames, long requests and answers that are not read may hold together. A caller that does not fit in
-/// any more has to come back.
+/// What all incomplete frames, long requests and answers that are not read may hold together, or less where the server may hold
+/// less for this. A caller that does not fit in any more has to come back.
 const BUFFER_BYTES: usize = 256 << 20;
 
 /// Why a connection ends.
@@ -83,7 +85,10 @@ pub(super) struct Caller {
     uid: Option<u32>,
     pid: Option<i32>,
     input: BytesMut,
-    /// Bytes of this caller that are counted in the hall.
+    /// Of `input`, frames were taken: what is left shares their memory.
+    is_split: bool,
+    pub(super) is_worker: bool,
+    /// What this caller holds, as it is counted.
     counted: usize,
     /// When the frame that `input` begins with began.
     begun: Option<Instant>,
@@ -101,6 +106,8 @@ impl Caller {
             uid: credentials.map(|credentials| credentials.uid()),
             pid: credentials.and_then(|credentials| credentials.pid()),
             input: BytesMut::new(),
+            is_split: false,
+            is_worker: false,
             counted: 0,
             begun: None,
             output: Vec::new(),
@@ -202,6 +209,8 @@ impl Caller {
                 }
             }
             self.flush().await?;
+            self.output = Vec::new();
+            self.count(0)?;
             tokio::select! {
                 biased;
                 _ = stage.wait_for(|stage| *stage == Stage::Finished) => return Ok(()),
@@ -238,6 +247,10 @@ impl Caller {
     pub(super) fn frame(&mut self) -> Result<Option<BytesMut>, End> {
         let len = wire::frame_len(&self.input, self.hall.frame_cap)?;
         let Some(len) = len.filter(|len| self.input.len() >= *len) else {
+            if std::mem::take(&mut self.is_split) {
+                // The memory of the frames goes with them.
+                self.input = BytesMut::from(&self.input[..]);
+            }
             if self.input.is_empty() {
                 // An idle connection owns no memory.
                 self.input = BytesMut::new();
@@ -249,6 +262,7 @@ impl Caller {
             return Ok(None);
         };
         self.begun = None;
+        self.is_split = true;
         let mut frame = self.input.split_to(len);
         frame.advance(LENGTH_LEN);
         Ok(Some(frame))
@@ -271,8 +285,7 @@ impl Caller {
 
     /// Takes in what is there; false when nothing was.
     pub(super) fn try_fill(&mut self) -> Result<bool, End> {
-        // Room for a usual request, in one read.
-        self.input.reserve(READ_BYTES);
+        self.make_room();
         match self.stream.try_read_buf(&mut self.input) {
             Ok(0) => Err(End::Gone),
             Ok(_) => Ok(true),
@@ -280,11 +293,26 @@ impl Caller {
         }
     }
 
+    /// Makes room for a usual request, in one read. Of a frame that has begun no more than it is long, and no more at a time than
+    /// came before.
+    fn make_room(&mut self) {
+        let len = self.input.len();
+        // What is no frame is found out by whoever takes it.
+        let whole = wire::frame_len(&self.input, self.hall.frame_cap).ok().flatten();
+        let missing = whole.map_or(READ_BYTES, |whole| whole.saturating_sub(len).max(1));
+        if self.input.capacity() - len < missing.min(READ_BYTES) {
+            let mut input = BytesMut::with_capacity(len + missing.min(len.max(READ_BYTES)));
+            input.extend_from_slice(&self.input);
+            self.input = input;
+            self.is_split = false;
+        }
+    }
+
     /// Writes what waits. Nothing is read meanwhile.
     pub(super) async fn flush(&mut self) -> Result<(), End> {
         let deadline = Instant::now() + ANSWER_TIME;
         while !self.try_flush()? {
-            self.count(self.output.len())?;
+            self.count(0)?;
             timeout_at(deadline, self.stream.writable()).await.map_err(|_| End::Late("it does not read"))?.map_err(End::Lost)?;
         }
         Ok(())
@@ -331,14 +359,14 @@ impl Caller {
         let _ = timeout(GOODBYE_TIME, self.flush()).await;
     }
 
-    /// Counts what has come of the next frame, and `more` that is held. What waits for a worker is not held against it: that
-    /// has bounds of its own.
+    /// Counts what the caller holds, and `more`. What waits for a worker is not held against it: that has bounds of its own.
     fn count(&mut self, more: usize) -> Result<(), End> {
-        let held = self.input.len() + more;
-        let buffered = self.hall.buffered.get() - self.counted + held;
-        self.counted = held;
-        self.hall.buffered.set(buffered);
-        if buffered > BUFFER_BYTES && held > SHORT_REQUEST {
+        let asked = self.input.capacity() + more;
+        let held = asked + self.output.capacity();
+        let memory = &self.hall.memory;
+        memory.change(Part::Bus, std::mem::replace(&mut self.counted, held), held);
+        let against = if self.is_worker { asked } else { held };
+        if against > SHORT_REQUEST && memory.of(Part::Bus) > BUFFER_BYTES.min(memory.share(Part::Bus)) {
             return Err(End::Late("what waits for all callers together is too much"));
         }
         Ok(())
@@ -349,7 +377,7 @@ impl Drop for Caller {
     fn drop(&mut self) {
         // A process that was forked off this one may hold a copy of the descriptor.
         let _ = SockRef::from(&self.stream).shutdown(Shutdown::Both);
-        self.hall.buffered.set(self.hall.buffered.get() - self.counted);
+        self.hall.memory.remove(Part::Bus, self.counted);
     }
 }
 

@@ -44,6 +44,7 @@ pub(super) async fn serve(caller: &mut Caller, dispatcher: Arc<Dispatcher>) -> R
     let hall = caller.hall.clone();
     let worker = hall.next_worker.get();
     hall.next_worker.set(worker + 1);
+    caller.is_worker = true;
     let wake = Rc::new(Notify::new());
     hall.workers.borrow_mut().insert(worker, wake.clone());
     let mut place = Place { hall: hall.clone(), dispatcher, worker, state: State::Attached, has_refused_watch: false };
