@@ -491,9 +491,10 @@ fn nodes_are_found_by_their_metadata_page_by_page() {
 #[test]
 fn a_search_through_much_metadata_comes_in_pages_that_read_so_much_and_no_more() {
     let house = House::in_process();
-    let mut gateway = house.connect();
+    let mut gateways = [house.connect(), house.connect()];
     let text = "x".repeat(60_000);
     for number in 0..300 {
+        let gateway = &mut gateways[number % 2];
         gateway.send(6, 0, &format!(r#"{{"node_id":"{number}","metadata":{{"text":"{text}"}}}}"#));
         gateway.frame();
     }
@@ -1222,7 +1223,7 @@ fn garbage_ends_only_whoever_sent_it() {
         raw.expect_end();
     }
     let mut raw = house.raw();
-    raw.write(b"HBUS\x00\x01\x09\x00\x00\x00\x01\x00");
+    raw.write(b"HBUS\x00\x02\x09\x00\x00\x00\x01\x00");
     assert_eq!(raw.greeting().unwrap_err().message, "The engine does not know this role");
     other.heartbeat_timeout().unwrap();
     let _peer = house.register("n");

@@ -79,7 +79,7 @@ fn those_who_never_speak_the_v2_that_they_agreed_on_go_before_those_who_split_a_
             let _ = server.engine.send_to(&format!("n{n}"), &[0xff; 100_000], 0);
         }
     }
-    server.until("enough of them to be gone", |stats| stats.counts.slow_consumers >= 3 && stats.buffered_bytes <= 4 * MIB);
+    server.until("enough of them to be gone", |stats| stats.counts.slow_consumers >= 1 && stats.buffered_bytes <= 4 * MIB);
     split.iter_mut().for_each(|peer| finish(peer, &ping[10..]));
     let Stats { counts, nodes_online, connections_active, .. } = server.engine.stats();
     assert_eq!((counts.slow_consumers + nodes_online as u64, connections_active), (8, 20 + nodes_online));

@@ -101,7 +101,8 @@ fn a_client_whose_task_panics_tells_its_end_and_comes_back_and_its_neighbours_he
         ..ClientConfig::default()
     };
     let mut told: Vec<(u64, ClientEvent)> = Vec::new();
-    let until = |told: &mut Vec<(u64, ClientEvent)>, wanted: &dyn Fn(&[(u64, ClientEvent)]) -> bool| {
+    type Told = (u64, ClientEvent);
+    let until = |told: &mut Vec<Told>, wanted: &dyn Fn(&[Told]) -> bool| {
         let until = deadline();
         while !wanted(told) {
             let mut drained = VecDeque::new();

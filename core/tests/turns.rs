@@ -60,6 +60,16 @@ fn a_turn_ends_when_it_is_used_up_and_the_next_goes_on_with_the_same_frame() {
 }
 
 #[test]
+fn a_heartbeat_for_many_nodes_that_the_host_is_told_of_is_a_turn_by_itself() {
+    let mut bus = Bus::new(true);
+    let slot = gateway(&mut bus, 1_000);
+    bus.host.hears_heartbeats.store(true, Ordering::Relaxed);
+    let beats = frame(1, 0, "").repeat(3);
+    let (consumed, next) = receive(&mut bus, slot, &beats, Budget::share(1));
+    assert_eq!((consumed, next), (beats.len() / 3, Next::Again));
+}
+
+#[test]
 fn the_more_connections_are_ready_the_shorter_are_their_turns_down_to_a_least() {
     let mut bus = Bus::new(true);
     let slot = bus.open();

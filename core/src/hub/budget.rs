@@ -19,6 +19,8 @@ pub(super) const REGISTRATION: u64 = 5_000;
 pub const DEPARTURE: u64 = 2_000;
 /// A node that is looked at.
 pub const NODE: u64 = 100;
+/// An event of state that the host is told.
+pub(super) const EVENT: u64 = 200;
 /// One read of a socket.
 pub const READ: u64 = 2_000;
 

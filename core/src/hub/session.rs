@@ -366,6 +366,7 @@ impl Session {
             self.link.beat(cx.now.mono);
             if wanted {
                 self.nodes.iter().for_each(|registered| tell_heartbeat(cx, &registered.node));
+                cx.budget.spend(budget::EVENT * self.nodes.len() as u64);
             }
             0
         } else if let Some(Registered { node, .. }) = self.own(channel_id) {

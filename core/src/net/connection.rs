@@ -8,7 +8,7 @@ use crate::hub::frame::Frame;
 use crate::hub::memory::{Memory, Part};
 use crate::hub::session::Context;
 use crate::hub::wheel::Key;
-use crate::hub::{Hub, Link, Look, Next, Session, Timer, Wheel};
+use crate::hub::{Hub, Link, Next, Session, Timer, Wheel};
 use crate::wire::{self, Dialect};
 use mio::net::TcpStream;
 use rustix::io::Errno;
@@ -38,10 +38,6 @@ pub(super) struct Connection {
     pub(super) listed: bool,
     /// The nodes were told that the outbox is full, and are to be told when it is empty.
     pub(super) told_full: bool,
-    /// Whole frames are kept whose turn has not come.
-    pub(super) unfinished: bool,
-    /// What the last look of this part of a tick found, if there was one.
-    pub(super) look: Look,
     /// Counted against the limits on connections (those refused at the door are not).
     pub(super) counted: bool,
 }
@@ -53,6 +49,8 @@ struct Rest {
     partial: Vec<u8>,
     /// So many bytes in front of that are done with.
     done: usize,
+    /// What is kept may be whole frames, whose turn has not come.
+    is_unfinished: bool,
     outbox: Outbox,
     /// When the peer last took something that had waited, in monotonic microseconds.
     took_at: u64,
@@ -128,6 +126,7 @@ impl Spare {
         if self.rests.len() < MAX_SPARE && rest.outbox.queue_capacity() <= USUAL_QUEUE {
             rest.partial = Vec::new();
             rest.done = 0;
+            rest.is_unfinished = false;
             self.rests.push(rest);
         }
     }
@@ -175,8 +174,6 @@ impl Connection {
             urgent: false,
             listed: false,
             told_full: false,
-            unfinished: false,
-            look: Look::NotYet,
             counted,
         }
     }
@@ -275,14 +272,27 @@ impl Connection {
             }
         };
         self.host_full = next == Next::Wait;
-        self.unfinished = matches!(next, Next::Again | Next::Later);
         if let Some(rest) = &mut self.rest {
+            rest.is_unfinished = matches!(next, Next::Again | Next::Later);
             rest.count(cx.hub.memory());
             if rest.is_empty() {
                 self.rest = None;
             }
         }
         next
+    }
+
+    /// Whole frames may be kept, to go on with before anything is read.
+    pub(super) fn is_unfinished(&self) -> bool {
+        self.rest.as_ref().is_some_and(|rest| rest.is_unfinished)
+    }
+
+    /// The host has room again: what was kept for it comes before anything is read.
+    pub(super) fn resume(&mut self) {
+        self.host_full = false;
+        if let Some(rest) = &mut self.rest {
+            rest.is_unfinished = true;
+        }
     }
 
     /// Queues what another thread wants written; `flush` writes it.

@@ -31,7 +31,7 @@ use crate::hub::link::{Letter, Postbox, Wish};
 use crate::hub::replies::Replies;
 use crate::hub::session::Context;
 use crate::hub::wheel::TICK;
-use crate::hub::{Budget, Counters, Journal, Link, Next, Now, Session, Timer, Wheel};
+use crate::hub::{Budget, Counters, Journal, Link, Look, Next, Now, Session, Timer, Wheel};
 use crate::wire::Dialect;
 use mio::event::Event;
 use mio::net::TcpListener;
@@ -40,7 +40,7 @@ use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime};
 use slab::Slab;
 use socket2::SockRef;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::num::NonZeroU64;
@@ -134,8 +134,8 @@ pub(super) struct IoThread {
     /// How long this thread did not look at its sockets, because the process was stopped or had no processor, in microseconds.
     asleep: u64,
     last_tick: u64,
-    /// Connections whose sockets this part of a tick has looked at.
-    looked_at: Vec<usize>,
+    /// Connections whose sockets this part of a tick has looked at, and what was found.
+    looked_at: HashMap<usize, Look>,
     done: bool,
 }
 
@@ -240,7 +240,7 @@ impl IoThread {
             next_stats: (worker_id == 0).then_some(first_stats),
             answered: 0,
             asleep: 0,
-            looked_at: Vec::new(),
+            looked_at: HashMap::new(),
             last_tick: now.mono,
             done: false,
         })
@@ -363,7 +363,7 @@ impl IoThread {
                 return Left::Nothing;
             }
             let mut is_drained = false;
-            let next = if connection.unfinished {
+            let next = if connection.is_unfinished() {
                 self.work.look_at_clock();
                 connection.feed(&mut self.work.context(), &[])
             } else {
@@ -646,8 +646,7 @@ impl IoThread {
                 self.watch(slot);
             }
             (Wish::Resume, _) if connection.host_full => {
-                connection.host_full = false;
-                connection.unfinished = true;
+                connection.resume();
                 self.list(slot, false);
             }
             _ => {}

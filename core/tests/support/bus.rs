@@ -26,13 +26,17 @@ pub struct Recorder {
     hub: OnceLock<Weak<Hub>>,
     /// Whether there is room for data: nobody asks for it, while this is not set.
     pub room: OnceLock<AtomicBool>,
+    /// Asks for heartbeats, and keeps none.
+    pub hears_heartbeats: AtomicBool,
     /// Producers of data that wait for room.
     pub paused: Mutex<Vec<Arc<dyn Resume>>>,
 }
 
 impl Host for Recorder {
     fn wants(&self, kinds: EventMask) -> bool {
-        !self.silent && (EventMask::REGISTER | EventMask::LEFT).contains(kinds) || kinds == EventMask::DATA && self.room.get().is_some()
+        !self.silent && (EventMask::REGISTER | EventMask::LEFT).contains(kinds)
+            || kinds == EventMask::DATA && self.room.get().is_some()
+            || kinds == EventMask::HEARTBEAT && self.hears_heartbeats.load(Ordering::Relaxed)
     }
 
     fn push_data(&self, event: Event, _bytes: usize, producer: Arc<dyn Resume>) -> Result<(), Event> {

@@ -83,11 +83,7 @@ impl IoThread {
             }
         };
         self.answer();
-        for slot in self.looked_at.drain(..) {
-            if let Some(connection) = self.connections.get_mut(slot) {
-                connection.look = Look::NotYet;
-            }
-        }
+        self.looked_at.clear();
         is_done
     }
 
@@ -118,8 +114,8 @@ impl IoThread {
     /// about.
     fn look(&mut self, slot: usize, is_register: bool, part: &mut Budget) -> Look {
         let Some(connection) = self.connections.get_mut(slot) else { return Look::Empty };
-        if connection.look != Look::NotYet {
-            return connection.look;
+        if let Some(look) = self.looked_at.get(&slot) {
+            return *look;
         }
         if connection.peer_slow {
             // It may have made room that no event has told yet.
@@ -144,8 +140,7 @@ impl IoThread {
         };
         if let Some(connection) = self.connections.get_mut(slot) {
             let look = if connection.host_full { Look::Stopped } else { look };
-            connection.look = look;
-            self.looked_at.push(slot);
+            self.looked_at.insert(slot, look);
             return look;
         }
         look
