@@ -931,3 +931,23 @@ fn a_gateway_that_goes_while_others_talk_lets_each_of_its_nodes_leave_once() {
     assert_eq!(left.len() as u64, NODES);
     server.until("the connection to be closed", |stats| stats.connections_active == 1);
 }
+
+#[test]
+fn a_server_stops_while_a_peer_sends_more_than_its_turns_allow() {
+    let server = Fixture::start_with(ServerConfig::default(), InboxLimits::default(), EventMask::NONE);
+    let mut peer = server.register("busy");
+    let mut reader = peer.stream.try_clone().unwrap();
+    std::thread::spawn(move || while reader.read(&mut [0; 65_536]).is_ok_and(|count| count > 0) {});
+    std::thread::spawn(move || {
+        let beats = frame(1, 0, "").repeat(10_000);
+        while peer.stream.write_all(&beats).is_ok() {}
+    });
+    server.until("the flood", |stats| stats.counts.heartbeats > 20_000);
+    let (stopped, is_stopped) = std::sync::mpsc::sync_channel(1);
+    let engine = server.engine;
+    std::thread::spawn(move || {
+        engine.stop();
+        let _ = stopped.send(());
+    });
+    is_stopped.recv_timeout(Duration::from_secs(20)).expect("a stop that ends");
+}

@@ -252,6 +252,13 @@ impl Connection {
     /// `input` the session gets another look at what was kept.
     pub(super) fn feed(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Next {
         let Phase::Open(session) = &mut self.phase else {
+            // It is over. Nothing that it sends is looked at any more, nor what was kept of it.
+            if let Some(rest) = &mut self.rest {
+                rest.partial = Vec::new();
+                rest.done = 0;
+                rest.is_unfinished = false;
+                rest.count(cx.hub.memory());
+            }
             return Next::Continue;
         };
         let next = match &mut self.rest {

@@ -145,7 +145,7 @@ final class SignaturesTest extends TestCase
         self::assertEqualsCanonicalizing(['int $type', 'string $payload', 'int $channelId'], $properties(Message::class));
         self::assertEqualsCanonicalizing(['readonly string $id', 'readonly string $ip', 'readonly int $port', 'readonly int $connectionId',
             'float $lastHeartbeatTime', 'int $heartbeatCount', 'string $status', 'array $metadata', 'float $createdAt', 'int $totalMessages',
-            'float $lastMessageTime'], $properties(Node::class));
+            'float $lastMessageTime', 'int $bytesWaiting'], $properties(Node::class));
     }
 
     public function test_none_of_the_classes_is_final(): void

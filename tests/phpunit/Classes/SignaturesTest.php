@@ -11,6 +11,7 @@ final class SignaturesTest extends TestCase
 {
     private const BEYOND = [
         'Channel\MessageRouter' => ['matchRoute()' => '(string $key): ?int'],
+        'Node\Node' => ['$bytesWaiting' => 'int'],
         'Node\NodeManager' => ['iterateNodes()' => '(int $pageSize = 1000): Generator'],
         'Utils\Logger' => ['setLogger()' => '(?object $logger): void'],
     ];

@@ -52,7 +52,7 @@ final class DialectsTest extends TestCase
 
     public static function wrongProtocols(): array
     {
-        return ['0' => ['0'], '3' => ['3'], 'text' => ['"2"'], 'a float' => ['2.0'], 'a list' => ['[]']];
+        return ['0' => ['0'], '3' => ['3'], 'text' => ['"2"'], 'a float' => ['2.5'], 'a list' => ['[]']];
     }
 
     public function test_a_client_asks_for_v2_in_v1_and_speaks_it_once_the_server_agrees(): void
