@@ -263,7 +263,7 @@ static void a_client_carries_many_nodes(void) {
     uint64_t gateway;
     heartbus_client client;
     heartbus_node node;
-    check_refused(connect_client("\"max_nodes\":0", &gateway), HEARTBUS_CONFIG, "max_nodes must be at least 1", "a client without nodes is refused");
+    check_refused(connect_client("\"max_nodes\":0", &gateway), HEARTBUS_CONFIG, "max_nodes must be a whole number from 1", "a client without nodes is refused");
     check_refused(connect_client("\"heartbeat_all\":1", &gateway), HEARTBUS_CONFIG, "heartbeat_all", "and heartbeats for 1");
     check(connect_client("\"node_id\":\"gateway\",\"heartbeat_all\":false,\"max_nodes\":3", &gateway) == HEARTBUS_OK &&
               heartbus_client_add_node(clients, gateway, TEXT("fan"), NULL, 0) == HEARTBUS_OK &&
