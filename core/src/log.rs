@@ -11,15 +11,14 @@ use crate::text::printable;
 use crate::wire::php_json;
 use quota::Quotas;
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::time::{ClockId, clock_gettime};
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt::{Debug, Write};
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Instant, SystemTime};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level};
 
@@ -110,12 +109,13 @@ impl Record {
 
 /// Of all lines of the process.
 static QUOTAS: Quotas = Quotas::new();
+/// Their time begins with the first line.
+static BEGUN: OnceLock<Instant> = OnceLock::new();
 
 /// The counts of this process, and the time in microseconds that they are told.
 fn quotas() -> (&'static Quotas, u64) {
     QUOTAS.belong_to(process::id());
-    let now = clock_gettime(ClockId::Monotonic);
-    (&QUOTAS, now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1000)
+    (&QUOTAS, BEGUN.get_or_init(Instant::now).elapsed().as_micros() as u64)
 }
 
 /// What is to be written for an event: its record, unless its place in the code has written as much as it may in this second;
