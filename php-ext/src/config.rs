@@ -70,6 +70,7 @@ const SERVER_KEYS: &[&str] = &[
     "register_timeout",
     "max_connections_per_ip",
     "max_nodes_per_connection",
+    "max_metadata_bytes_per_connection",
     "max_nodes",
     "max_frame_bytes",
     "outbox_bytes",
