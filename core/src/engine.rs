@@ -366,6 +366,7 @@ fn refused(refusal: Refusal) -> Error {
         Refusal::NoSuchNode => Error::new(ErrorKind::NotFound, "No such node is online"),
         Refusal::NoSuchChannel => Error::new(ErrorKind::NotFound, "The channel is not one of the node's"),
         Refusal::OutboxFull => Error::new(ErrorKind::Limit, "The node's outbox is full"),
+        Refusal::ServerFull => Error::new(ErrorKind::Limit, "The server keeps as much for its connections as it may (total_buffer_bytes)"),
         Refusal::TooLong => Error::new(ErrorKind::Limit, "The message is longer than a frame may be"),
         Refusal::NotMetadata => Error::new(ErrorKind::InvalidArgument, "metadata must be a JSON object with members"),
         Refusal::MetadataTooLong => Error::new(

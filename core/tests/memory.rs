@@ -4,7 +4,8 @@ mod support;
 
 use heartbus_core::config::{InboxLimits, ServerConfig};
 use heartbus_core::engine::Stats;
-use heartbus_core::event::EventMask;
+use heartbus_core::error::ErrorKind;
+use heartbus_core::event::{Event, EventMask};
 use socket2::{Domain, Socket, Type};
 use std::net::TcpStream;
 use support::*;
@@ -74,15 +75,24 @@ fn those_who_never_speak_the_v2_that_they_agreed_on_go_before_those_who_split_a_
     let ping = frame(4, 0, "");
     split.iter_mut().for_each(|peer| peer.raw(&ping[..10]));
     server.until("the first parts to arrive", |stats| stats.buffered_bytes >= 20 * 10);
-    for n in 0..8 {
-        for _ in 0..9 {
-            let _ = server.engine.send_to(&format!("n{n}"), &[0xff; 100_000], 0);
+    // While the server keeps too much, until somebody is gone for it, it refuses pushes to all, and says that it is not their outbox.
+    let push = |id: &str| loop {
+        match server.engine.send_to(id, &[0xff; 100_000], 0) {
+            Err(error) if error.kind == ErrorKind::Limit => assert!(error.to_string().contains("total_buffer_bytes"), "{error}"),
+            result => break result.is_ok(),
         }
+        std::thread::yield_now();
+    };
+    for n in 0..8 {
+        let _ = (0..9).all(|_| push(&format!("n{n}")));
     }
-    server.until("enough of them to be gone", |stats| stats.counts.slow_consumers >= 1 && stats.buffered_bytes <= 4 * MIB);
+    // Eight times 900,000 bytes were taken: three times that are too much.
+    server.until("enough of them to be gone", |stats| stats.counts.slow_consumers >= 3 && stats.buffered_bytes <= 4 * MIB);
     split.iter_mut().for_each(|peer| finish(peer, &ping[10..]));
-    let Stats { counts, nodes_online, connections_active, .. } = server.engine.stats();
-    assert_eq!((counts.slow_consumers + nodes_online as u64, connections_active), (8, 20 + nodes_online));
+    server.until("all others to be there", |stats| {
+        let online = stats.nodes_online;
+        (stats.counts.slow_consumers + online as u64, stats.connections_active) == (8, 20 + online)
+    });
     // Whoever speaks it in the end gets what was held.
     let last = silent.iter_mut().zip(0..).find(|(_, n)| server.engine.node(&format!("n{n}")).is_some());
     let (last, _) = last.expect("not all of them had to go");
@@ -145,4 +155,85 @@ fn a_long_frame_that_was_read_leaves_no_memory_with_its_connection() {
         server.until("the frame to be read", |stats| stats.counts.messages_in == done && stats.buffered_bytes == done as usize);
     }
     assert_eq!(server.engine.stats().counts.slow_consumers, 0);
+}
+
+fn register(peer: &mut Peer, id: &str, metadata: usize) -> String {
+    peer.send_v2(6, 0, format!(r#"{{"node_id":"{id}","metadata":["{}"]}}"#, "a".repeat(metadata)).as_bytes());
+    let got = peer.frame();
+    if got.frame_type == 6 { "registered".to_owned() } else { got.text() }
+}
+
+#[test]
+fn metadata_above_the_bound_of_a_connection_is_refused_there_and_nowhere_else() {
+    let server = start(ServerConfig { max_metadata_bytes_per_connection: 100_000, ..ServerConfig::default() });
+    let (mut one, mut other) = (server.connect(), server.connect());
+    assert_eq!(register(&mut one, "a", 50_000), "registered");
+    let refusal = r#"{"message":"Too much metadata on this connection","code":403}"#;
+    assert_eq!(register(&mut one, "b", 50_000), refusal);
+    // In place of its own it is not too much; together with what another node has, it is.
+    assert_eq!(register(&mut one, "a", 60_000), "registered");
+    assert_eq!(register(&mut one, "b", 40_500), refusal);
+    assert_eq!(register(&mut one, "b", 39_000), "registered");
+    assert_eq!(register(&mut one, "b", 41_000), refusal);
+    assert_eq!(register(&mut other, "c", 60_000), "registered");
+    let Stats { counts, nodes_online, .. } = server.engine.stats();
+    assert_eq!((counts.metadata_refused, nodes_online), (3, 3));
+    // What a node had is free when it has left.
+    one.send_v2(7, server.engine.node("a").unwrap().channel_id(), b"");
+    assert_eq!(register(&mut one, "d", 50_000), "registered");
+}
+
+#[test]
+fn ids_and_metadata_of_all_nodes_together_have_a_bound_and_those_who_are_there_stay() {
+    const SHARE: usize = 3 * MIB / 8;
+    let server = start(ServerConfig { total_buffer_bytes: MIB, ..ServerConfig::default() });
+    let mut peers: Vec<Peer> = (0..10).map(|_| server.connect()).collect();
+    let answers: Vec<String> = peers.iter_mut().zip(0..).map(|(peer, n)| register(peer, &format!("n{n}"), 60_000)).collect();
+    let fit = SHARE / 60_000;
+    assert!(answers[..fit].iter().all(|answer| answer == "registered"), "{answers:?}");
+    assert!(answers[fit..].iter().all(|answer| answer == r#"{"message":"Too much metadata on this server","code":403}"#), "{answers:?}");
+    let Stats { counts, nodes_online, memory, .. } = server.engine.stats();
+    assert_eq!((counts.metadata_refused, nodes_online, counts.slow_consumers), (10 - fit as u64, fit, 0));
+    assert!((fit * 60_000..=SHARE).contains(&memory.nodes), "{}", memory.nodes);
+    drop(peers.remove(0));
+    server.until("one to leave", |stats| stats.nodes_online == fit - 1);
+    assert_eq!(register(&mut peers[8], "late", 60_000), "registered");
+    drop(peers);
+    server.until("nothing to be kept", |stats| stats.memory.nodes == 0);
+}
+
+#[test]
+fn a_node_that_comes_and_goes_while_the_host_sleeps_holds_a_bounded_memory_and_no_event_is_lost() {
+    const TIMES: u32 = 1_000;
+    let config = ServerConfig { total_buffer_bytes: 8 * MIB, ..ServerConfig::default() };
+    let server = Fixture::start_with(config, InboxLimits::default(), EventMask::REGISTER | EventMask::LEFT);
+    let mut peer = server.connect();
+    let mut writer = peer.take();
+    let round =
+        [v2_frame(6, 0, format!(r#"{{"node_id":"n","metadata":["{}"]}}"#, "a".repeat(60_000)).as_bytes()), v2_frame(7, 0, b"")].concat();
+    let writing = std::thread::spawn(move || (0..TIMES).for_each(|_| writer.raw(&round)));
+    // Far more than the bound: 60 MB.
+    let is_done = || server.engine.stats().counts.messages_in == 2 * u64::from(TIMES);
+    let (mut most, mut reads) = (0, 0);
+    let mut told = 0;
+    let deadline = deadline();
+    while told < 2 * TIMES {
+        most = most.max(server.engine.stats().memory.total);
+        // The host looks when nothing more would come, and else only now and then.
+        reads += 1;
+        if is_done() || server.engine.stats().inbox.pauses > 0 && reads % 50 == 0 {
+            match server.event() {
+                Event::Register { count, .. } | Event::Left { count, .. } => told += count,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(std::time::Instant::now() < deadline, "{told} told, {:#?}", server.engine.stats());
+    }
+    writing.join().unwrap();
+    assert_eq!(told, 2 * TIMES);
+    assert!(most < 2 * MIB, "{most}: a sixteenth of the bound, and what was read at once");
+    for _ in 0..TIMES {
+        assert_eq!(peer.frame().frame_type, 6);
+    }
+    server.until("nothing to be kept", |stats| stats.memory.total == 0);
 }

@@ -89,6 +89,8 @@ pub struct Eviction {
 pub enum PushError {
     /// The outbox has no room for it.
     Full,
+    /// The outbox would have, but the server has not: it keeps as much for all connections together as it may.
+    ServerFull,
     /// The connection is ending.
     Closed,
 }
@@ -185,14 +187,14 @@ impl Link {
             return Err(PushError::Full);
         }
         let len = frame.len();
-        let has_room = |queued: usize| queued + len <= limit.saturating_mul(BURST) && self.postbox.has_room();
-        let take = |queued: usize| (queued == 0 || has_room(queued)).then_some(queued + len);
+        let fits = |queued: usize| queued + len <= limit.saturating_mul(BURST);
+        let take = |queued: usize| (queued == 0 || fits(queued) && self.postbox.has_room()).then_some(queued + len);
         match self.queued.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
             Ok(_) => {
                 self.post(Wish::Write(frame));
                 Ok(())
             }
-            Err(_) => Err(PushError::Full),
+            Err(queued) => Err(if fits(queued) { PushError::ServerFull } else { PushError::Full }),
         }
     }
 
@@ -339,7 +341,8 @@ mod tests {
         let (link, pile) = link();
         pile.1.store(true, Ordering::Relaxed);
         push(&link, 12).unwrap();
-        assert_eq!(push(&link, 12), Err(PushError::Full));
+        assert_eq!(push(&link, 12), Err(PushError::ServerFull));
+        assert_eq!(push(&link, BURST * LIMIT), Err(PushError::Full));
         link.remove_queued(12);
         push(&link, 12).unwrap();
         assert_eq!(pile.take().len(), 2);

@@ -126,6 +126,8 @@ pub enum Refusal {
     /// The channel is not one of the node's.
     NoSuchChannel,
     OutboxFull,
+    /// As much is kept for all connections together as may be.
+    ServerFull,
     TooLong,
     NotUtf8,
     /// What is to be set is no JSON object with members.
@@ -392,13 +394,13 @@ impl Hub {
             return Ok(());
         };
         match error {
-            PushError::Full => {
+            PushError::Full | PushError::ServerFull => {
                 self.data_out_refused.fetch_add(1, Ordering::Relaxed);
                 // Where it was told already, it is told as well when there is room again.
                 if self.host.wants(EventMask::BUFFER) && !node.is_told_full() {
                     node.link().tell_full();
                 }
-                Err(Refusal::OutboxFull)
+                Err(if error == PushError::Full { Refusal::OutboxFull } else { Refusal::ServerFull })
             }
             PushError::Closed => Err(Refusal::NoSuchNode),
         }

@@ -56,8 +56,10 @@ struct Rest {
     took_at: u64,
     /// Runs while something waits, where a peer that takes nothing has to go;
     timer: Option<Key>,
-    /// and since when nothing was taken, in microseconds in which this thread was awake.
-    stuck_since: u64,
+    /// since when nothing was taken, in microseconds in which this thread was awake,
+    stuck_since: Option<u64>,
+    /// and since when frames are held for v2.
+    held_since: Option<u64>,
     /// What is counted of both.
     counted_in: usize,
     counted_out: usize,
@@ -127,6 +129,7 @@ impl Spare {
             rest.partial = Vec::new();
             rest.done = 0;
             rest.is_unfinished = false;
+            rest.held_since = None;
             self.rests.push(rest);
         }
     }
@@ -214,24 +217,35 @@ impl Connection {
         self.rest.as_ref().map_or(0, |rest| rest.outbox.len() + rest.outbox.held_len())
     }
 
-    /// Something waits for the socket, which is given until the timer to take some of it. `awake` is the time by which it is judged.
+    /// Something waits for the socket, which is given until the timer to take some of it, or for the peer to speak v2, which is given as
+    /// long. `awake` is the time by which they are judged.
     pub(super) fn watch(&mut self, wheel: &mut Wheel<Timer>, deadline: u64, awake: u64) {
         let slot = self.link().slot();
-        if let Some(rest) = self.rest.as_mut().filter(|rest| rest.outbox.has_backlog() && rest.timer.is_none()) {
+        let Some(rest) = &mut self.rest else { return };
+        if rest.outbox.held_len() == 0 {
+            rest.held_since = None;
+        } else {
+            rest.held_since.get_or_insert(awake);
+        }
+        if rest.outbox.has_backlog() {
+            rest.stuck_since.get_or_insert(awake);
+        }
+        if rest.timer.is_none() && !rest.outbox.is_empty() {
             rest.timer = Some(wheel.insert(deadline, Timer { slot, channel_id: 0 }));
-            rest.stuck_since = awake;
         }
     }
 
     pub(super) fn set_moved(&mut self, awake: u64) {
-        if let Some(rest) = &mut self.rest {
-            rest.stuck_since = awake;
+        if let Some(Rest { stuck_since: Some(since), .. }) = self.rest.as_deref_mut() {
+            *since = awake;
         }
     }
 
-    /// Since when the socket has taken nothing, if this is the timer for that.
+    /// Since when the socket has taken nothing of what waits for it, or the peer has not spoken the v2 that frames are held for, whichever
+    /// is longer ago; if this is the timer for that.
     pub(super) fn stuck_since(&self, timer: Key) -> Option<u64> {
-        self.rest.as_ref().filter(|rest| rest.timer == Some(timer)).map(|rest| rest.stuck_since)
+        let rest = self.rest.as_ref().filter(|rest| rest.timer == Some(timer))?;
+        rest.stuck_since.into_iter().chain(rest.held_since).min()
     }
 
     pub(super) fn partial_len(&self) -> usize {
@@ -253,12 +267,7 @@ impl Connection {
     pub(super) fn feed(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Next {
         let Phase::Open(session) = &mut self.phase else {
             // It is over. Nothing that it sends is looked at any more, nor what was kept of it.
-            if let Some(rest) = &mut self.rest {
-                rest.partial = Vec::new();
-                rest.done = 0;
-                rest.is_unfinished = false;
-                rest.count(cx.hub.memory());
-            }
+            self.forget_input(cx.hub);
             return Next::Continue;
         };
         let next = match &mut self.rest {
@@ -289,6 +298,31 @@ impl Connection {
         next
     }
 
+    fn forget_input(&mut self, hub: &Hub) {
+        if let Some(rest) = &mut self.rest {
+            rest.partial = Vec::new();
+            rest.done = 0;
+            rest.is_unfinished = false;
+            rest.count(hub.memory());
+        }
+    }
+
+    /// Keeps nothing but the rest of the frame that was begun, without which the peer could not read what comes behind it.
+    pub(super) fn drop_waiting(&mut self, hub: &Hub, wheel: &mut Wheel<Timer>) {
+        self.forget_input(hub);
+        if let Some(rest) = &mut self.rest {
+            if let Some(timer) = rest.timer.take() {
+                wheel.remove(timer);
+            }
+            let dropped = rest.outbox.drop_waiting();
+            rest.count(hub.memory());
+            if rest.is_empty() {
+                self.rest = None;
+            }
+            self.link().remove_queued(dropped);
+        }
+    }
+
     /// Whole frames may be kept, to go on with before anything is read.
     pub(super) fn is_unfinished(&self) -> bool {
         self.rest.as_ref().is_some_and(|rest| rest.is_unfinished)
@@ -317,17 +351,21 @@ impl Connection {
         }
     }
 
-    /// Writes replies, keeping what the socket does not take, behind what waits already.
+    /// Writes whole replies, keeping what the socket does not take.
     pub(super) fn write(&mut self, hub: &Hub, replies: &[u8]) -> io::Result<u64> {
         let mut written = 0;
-        if !self.has_backlog() && !self.write_blocked {
+        let may_write = !self.has_backlog() && !self.write_blocked;
+        if may_write {
             written = self.write_some(replies)?;
         }
         if written < replies.len() {
-            let left = &replies[written..];
-            self.link().add_queued(left.len());
+            self.link().add_queued(replies.len() - written);
             let rest = self.rest.get_or_insert_default();
-            rest.outbox.push_bytes(left);
+            if may_write {
+                rest.outbox.push_rest(replies, written);
+            } else {
+                rest.outbox.push_replies(replies);
+            }
             rest.count(hub.memory());
         }
         Ok(written as u64)
@@ -370,7 +408,10 @@ impl Connection {
                 Err(error) => return Err(error.into()),
             }
         }
-        if !rest.outbox.has_backlog()
+        if !rest.outbox.has_backlog() {
+            rest.stuck_since = None;
+        }
+        if rest.outbox.is_empty()
             && let Some(timer) = rest.timer.take()
         {
             wheel.remove(timer);
@@ -623,6 +664,45 @@ mod tests {
         }
         reader.join().unwrap().unwrap();
         assert!(wheel.is_empty() && connection.stuck_since(timer).is_none());
+    }
+
+    #[test]
+    fn the_time_in_which_v2_is_to_be_spoken_goes_on_whatever_the_socket_takes_meanwhile() {
+        let (mut connection, _peer, hub) = pair();
+        let (mut spare, mut wheel) = (Spare::default(), Wheel::new(1));
+        let held = frame(&hub, Dialect::V2, &[0; 500]);
+        connection.link().add_queued(held.len());
+        connection.enqueue(held, &mut spare);
+        connection.watch(&mut wheel, 10, 3);
+        connection.write(&hub, &vec![b'x'; 16 << 20]).unwrap();
+        connection.watch(&mut wheel, 10, 5);
+        connection.set_moved(7);
+        connection.watch(&mut wheel, 10, 8);
+        let (timer, _) = wheel.pop(u64::from(u32::MAX)).unwrap();
+        assert!(wheel.pop(u64::from(u32::MAX)).is_none());
+        assert_eq!(connection.stuck_since(timer), Some(3));
+        // It speaks v2 now, and takes nothing.
+        connection.rest.as_mut().unwrap().outbox.release_held();
+        connection.watch(&mut wheel, 10, 9);
+        assert_eq!(connection.stuck_since(timer), Some(7));
+        connection.release(&hub, &mut wheel);
+        assert!(wheel.is_empty());
+    }
+
+    #[test]
+    fn nothing_is_gone_on_with_that_came_before_the_end() {
+        let (mut connection, _peer, hub) = pair();
+        let mut thread = Thread::new();
+        open(&mut connection, &mut thread, &hub);
+        let mut beats = Vec::new();
+        (0..10_000).for_each(|_| v2::encode(FrameType::PING, 0, b"", &mut beats));
+        thread.5 = Budget::share(1);
+        assert_eq!(connection.feed(&mut thread.context(&hub), &beats), Next::Again);
+        assert!(connection.is_unfinished() && connection.partial_len() > 0);
+        connection.phase = Phase::Ending { link: connection.link().clone(), timer: None };
+        assert_eq!(connection.feed(&mut thread.context(&hub), &[]), Next::Continue);
+        assert!(!connection.is_unfinished());
+        assert_eq!((connection.partial_len(), kept(&connection, &hub).0), (0, 0));
     }
 
     #[test]

@@ -763,12 +763,31 @@ impl IoThread {
         link.close();
         connection.host_full = false;
         connection.peer_slow = false;
+        if reason == CloseReason::SlowConsumer {
+            self.say_farewell_only(slot, reason);
+        }
+        let Some(connection) = self.connections.get_mut(slot) else { return };
         let ending = Phase::Ending { link, timer: None };
         if let Phase::Open(session) = std::mem::replace(&mut connection.phase, ending) {
             connection.phase = Phase::Leaving(Box::new(Leaving { session, why: reason }));
             self.work.budget = Budget::share(1);
             self.leave(slot);
         }
+    }
+
+    /// Whatever waits for a peer that does not read is dropped, but for the rest of a frame that it has begun to read; it is told why
+    /// behind that.
+    fn say_farewell_only(&mut self, slot: usize, reason: CloseReason) {
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        connection.drop_waiting(&self.shared.hub, &mut self.work.wheel);
+        self.work.replies.speak(connection.link().dialect());
+        let begin = self.work.replies.bytes().len();
+        self.work.replies.farewell(reason);
+        // A socket that is broken is found to be so when the rest is written.
+        if let Ok(written) = connection.write(&self.shared.hub, &self.work.replies.bytes()[begin..]) {
+            self.work.counters.bytes_out.add(written);
+        }
+        self.work.replies.clear();
     }
 
     /// Lets nodes of a connection that is over leave, as many as the turn allows. The last one out shuts the door.
@@ -785,7 +804,7 @@ impl IoThread {
             self.work.counters.bytes_out.add(written);
         }
         let is_over = match reason {
-            CloseReason::IoError | CloseReason::SlowConsumer => true,
+            CloseReason::IoError => true,
             CloseReason::PeerClosed => !connection.has_backlog(),
             _ => false,
         };

@@ -1,10 +1,10 @@
-//! What waits to be written to one connection, in the order of sending.
+//! What waits to be written to one connection, in the order of sending; but answers to heartbeats stand in front.
 //!
 //! Owns how it is kept, so that what waits takes little more memory than its bytes, and how it is handed to the socket. Does not
 //! know when that is done, nor the bound on it, which is the link's.
 
 use crate::hub::frame::{Frame, MAX_HEAD};
-use crate::wire::Dialect;
+use crate::wire::{self, Dialect, FrameType};
 use bytes::BufMut;
 use mio::net::TcpStream;
 use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
@@ -31,6 +31,10 @@ pub(super) struct Outbox {
     len: usize,
     /// and those of the first piece that are.
     written: usize,
+    /// So many bytes at the front of the first piece are the end of a frame that was begun before it.
+    begun: usize,
+    /// So many pieces from the front on are not overtaken by answers to heartbeats: the last of them, if any, has such answers.
+    ahead: usize,
     /// From the first frame on that has to be in v2, until the peer speaks it.
     held: VecDeque<Piece>,
     held_len: usize,
@@ -48,6 +52,14 @@ impl Piece {
         match self {
             Piece::Frame(frame) => frame.len(),
             Piece::Bytes(bytes) => bytes.len(),
+        }
+    }
+
+    /// What it takes in memory, where it is bytes.
+    fn capacity(&self) -> usize {
+        match self {
+            Piece::Frame(_) => 0,
+            Piece::Bytes(bytes) => bytes.capacity(),
         }
     }
 }
@@ -78,7 +90,8 @@ impl Outbox {
         *(if is_held { &mut self.held_len } else { &mut self.len }) += frame.len();
         let queue = if is_held { &mut self.held } else { &mut self.pieces };
         if (waits || is_held) && frame.len() <= COPIED {
-            let chunk = chunk(queue, &mut self.bytes, frame.len());
+            let is_ahead = !is_held && self.ahead == queue.len();
+            let chunk = chunk(queue, is_ahead, &mut self.bytes, frame.len());
             frame.write_head(chunk);
             chunk.extend_from_slice(frame.body());
         } else {
@@ -86,12 +99,91 @@ impl Outbox {
         }
     }
 
-    /// Queues replies behind what waits already.
-    pub(super) fn push_bytes(&mut self, bytes: &[u8]) {
+    /// Queues whole replies. Answers to heartbeats go before everything that is not begun, whatever it is, and keep their order; all
+    /// others go behind what waits already.
+    pub(super) fn push_replies(&mut self, mut replies: &[u8]) {
+        while let Some(len) = wire::frame_len(replies) {
+            let (reply, rest) = replies.split_at(len.min(replies.len()));
+            if wire::frame_type(reply) == Some(FrameType::HEARTBEAT_RES) {
+                self.push_ahead(reply);
+            } else {
+                self.push_bytes(reply);
+            }
+            replies = rest;
+        }
+        self.push_bytes(replies);
+    }
+
+    /// Queues replies of which the socket has taken the first `written` bytes, when nothing else waits.
+    pub(super) fn push_rest(&mut self, replies: &[u8], written: usize) {
+        debug_assert!(self.pieces.is_empty(), "it was written, so nothing stood before it");
+        let end = boundary(replies, 0, written);
+        self.begun = end - written;
+        self.push_bytes(&replies[written..end]);
+        self.push_replies(&replies[end..]);
+    }
+
+    fn push_bytes(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() {
             self.len += bytes.len();
-            chunk(&mut self.pieces, &mut self.bytes, bytes.len()).extend_from_slice(bytes);
+            let is_ahead = self.ahead == self.pieces.len();
+            chunk(&mut self.pieces, is_ahead, &mut self.bytes, bytes.len()).extend_from_slice(bytes);
         }
+    }
+
+    fn push_ahead(&mut self, reply: &[u8]) {
+        self.len += reply.len();
+        let before = self.ahead.checked_sub(1).and_then(|last| self.pieces.get_mut(last));
+        if let Some(Piece::Bytes(bytes)) = before.filter(|piece| piece.len() + reply.len() <= CHUNK) {
+            extend(bytes, &mut self.bytes, reply.len());
+            bytes.extend_from_slice(reply);
+            return;
+        }
+        if self.ahead == 0 && self.cut() {
+            self.ahead = 1;
+        }
+        self.bytes += reply.len();
+        self.pieces.insert(self.ahead, Piece::Bytes(reply.to_vec()));
+        self.ahead += 1;
+    }
+
+    /// Makes what is left of the frame that was begun a piece by itself. False when none was.
+    fn cut(&mut self) -> bool {
+        match self.pieces.front_mut() {
+            Some(Piece::Frame(_)) => self.written > 0,
+            Some(Piece::Bytes(bytes)) => {
+                let end = boundary(bytes, self.begun, self.written);
+                if end == 0 {
+                    return false;
+                }
+                if end < bytes.len() {
+                    // What stays is copied as well: it is the rest of one short frame, in a piece that may be long.
+                    self.bytes -= bytes.capacity();
+                    let (first, rest) = (bytes[..end].to_vec(), bytes[end..].to_vec());
+                    self.bytes += first.capacity() + rest.capacity();
+                    *bytes = first;
+                    self.pieces.insert(1, Piece::Bytes(rest));
+                }
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Forgets everything but the rest of the frame that was begun: how many bytes that were, those held for v2 among them.
+    pub(super) fn drop_waiting(&mut self) -> usize {
+        let before = self.len + self.held_len;
+        let begun = self.cut();
+        self.pieces.truncate(usize::from(begun));
+        self.len = self.pieces.front().map_or(0, |piece| piece.len() - self.written);
+        if self.len == 0 {
+            self.pieces.clear();
+            (self.written, self.begun) = (0, 0);
+        }
+        self.pieces.shrink_to_fit();
+        self.bytes = self.pieces.iter().map(Piece::capacity).sum();
+        (self.held, self.held_len, self.ahead) = (VecDeque::new(), 0, 0);
+        before - self.len
     }
 
     /// The peer has spoken v2: what was held for that is queued now. False when there was none.
@@ -159,9 +251,9 @@ impl Outbox {
             }
             count -= left;
             self.written = 0;
-            if let Some(Piece::Bytes(bytes)) = self.pieces.pop_front() {
-                self.bytes -= bytes.capacity();
-            }
+            self.begun = 0;
+            self.ahead = self.ahead.saturating_sub(1);
+            self.bytes -= self.pieces.pop_front().map_or(0, |piece| piece.capacity());
         }
         let capacity = self.pieces.capacity();
         if capacity > USUAL_QUEUE && self.pieces.len() < capacity / 4 {
@@ -188,19 +280,32 @@ impl Outbox {
     }
 }
 
-/// The piece at the end that takes `more` bytes. `memory` is that of all of them.
-fn chunk<'a>(queue: &'a mut VecDeque<Piece>, memory: &mut usize, more: usize) -> &'a mut Vec<u8> {
+/// The piece at the end that takes `more` bytes; a new one where that is `closed`. `memory` is that of all of them.
+fn chunk<'a>(queue: &'a mut VecDeque<Piece>, closed: bool, memory: &mut usize, more: usize) -> &'a mut Vec<u8> {
     let fits = |piece: &Piece| matches!(piece, Piece::Bytes(bytes) if bytes.len() + more <= CHUNK);
-    if !queue.back().is_some_and(fits) {
+    if closed || !queue.back().is_some_and(fits) {
         queue.push_back(Piece::Bytes(Vec::new()));
     }
     let Some(Piece::Bytes(bytes)) = queue.back_mut() else { unreachable!("it was found or put there") };
+    extend(bytes, memory, more);
+    bytes
+}
+
+/// Makes room for `more` bytes.
+fn extend(bytes: &mut Vec<u8>, memory: &mut usize, more: usize) {
     let (len, before) = (bytes.len(), bytes.capacity());
     if len + more > before {
         bytes.reserve_exact((len + more).max(CHUNK.min(2 * before)) - len);
         *memory += bytes.capacity() - before;
     }
-    bytes
+}
+
+/// Where in whole frames, of which the first one begins at `at`, the first one begins that is not before `from`.
+fn boundary(frames: &[u8], mut at: usize, from: usize) -> usize {
+    while at < from {
+        at += wire::frame_len(&frames[at..]).unwrap_or(usize::MAX).min(frames.len() - at).max(1);
+    }
+    at
 }
 
 /// Head and body behind the first `skip` bytes.
@@ -273,6 +378,117 @@ mod tests {
             }
             assert_eq!(got, expected);
             assert_eq!((outbox.len(), outbox.bytes, memory.of(Part::Output)), (0, 0, 0));
+        }
+    }
+
+    /// What the peer is still to read.
+    fn contents(outbox: &Outbox) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for piece in &outbox.pieces {
+            match piece {
+                Piece::Frame(frame) => {
+                    frame.write_head(&mut bytes);
+                    bytes.extend_from_slice(frame.body());
+                }
+                Piece::Bytes(more) => bytes.extend_from_slice(more),
+            }
+        }
+        bytes.split_off(outbox.written)
+    }
+
+    fn reply(dialect: Dialect, frame_type: FrameType, number: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        wire::encode(dialect, frame_type, number as u32, number.to_string().repeat(number % 7).as_bytes(), &mut bytes).unwrap();
+        bytes
+    }
+
+    fn is_heartbeat(frame: &[u8]) -> bool {
+        wire::frame_type(frame) == Some(FrameType::HEARTBEAT_RES)
+    }
+
+    /// The model is a list of frames, of which the first may have been begun.
+    #[derive(Default)]
+    struct Model {
+        frames: VecDeque<Vec<u8>>,
+        written: usize,
+    }
+
+    impl Model {
+        fn push(&mut self, frame: Vec<u8>) {
+            let mut place = self.frames.len();
+            if is_heartbeat(&frame) {
+                let begun = usize::from(self.written > 0);
+                place = begun + self.frames.iter().skip(begun).take_while(|frame| is_heartbeat(frame)).count();
+            }
+            self.frames.insert(place, frame);
+        }
+
+        fn advance(&mut self, count: usize) {
+            self.written += count;
+            while let Some(first) = self.frames.front().filter(|first| first.len() <= self.written) {
+                self.written -= first.len();
+                self.frames.pop_front();
+            }
+        }
+
+        fn contents(&self) -> Vec<u8> {
+            self.frames.iter().flatten().skip(self.written).copied().collect()
+        }
+    }
+
+    #[test]
+    fn answers_to_heartbeats_stand_before_all_that_is_not_begun_and_everything_else_keeps_its_order() {
+        let memory = Arc::new(Memory::new(1));
+        let mut random = fastrand::Rng::with_seed(8);
+        for round in 0..300 {
+            let (mut outbox, mut model) = (Outbox::default(), Model::default());
+            let (many, longest) = (random.usize(1..20), [100, 400, 5000][round % 3]);
+            for number in 0..random.usize(1..200) {
+                let dialect = if random.bool() { Dialect::V1 } else { Dialect::V2 };
+                if random.u8(0..3) == 0 {
+                    let len = random.usize(0..longest);
+                    outbox.push(frame(&memory, dialect, len), true, random.bool());
+                    model.push(encoded(dialect, len));
+                } else {
+                    let types = [FrameType::HEARTBEAT_RES, FrameType::REGISTER, FrameType::PONG, FrameType::ERROR];
+                    let replies: Vec<_> =
+                        (0..random.usize(1..=many)).map(|n| reply(dialect, types[random.usize(0..4)], number + n)).collect();
+                    let bytes = replies.concat();
+                    if outbox.has_backlog() {
+                        outbox.push_replies(&bytes);
+                        replies.into_iter().for_each(|reply| model.push(reply));
+                    } else {
+                        let written = random.usize(0..bytes.len());
+                        outbox.push_rest(&bytes, written);
+                        model.frames.extend(replies);
+                        model.advance(written);
+                        // What was not begun then has its place as if it had come later.
+                        let begun = usize::from(model.written > 0).min(model.frames.len());
+                        let waiting = model.frames.split_off(begun);
+                        waiting.into_iter().for_each(|frame| model.push(frame));
+                    }
+                }
+                assert_eq!(contents(&outbox), model.contents());
+                let count = random.usize(0..=outbox.len().min(2 * longest));
+                outbox.advance(count);
+                model.advance(count);
+                assert_eq!(outbox.len(), model.contents().len());
+                let bytes: usize = outbox.pieces.iter().map(Piece::capacity).sum();
+                assert_eq!(outbox.bytes, bytes);
+            }
+            if random.bool() {
+                outbox.push(frame(&memory, Dialect::V2, 50), false, true);
+                let (before, begun) = (outbox.len() + 62, usize::from(model.written > 0));
+                model.frames.truncate(begun);
+                assert_eq!(outbox.drop_waiting(), before - model.contents().len());
+                assert_eq!(contents(&outbox), model.contents());
+                outbox.push_replies(&reply(Dialect::V2, FrameType::GOAWAY, 3));
+                model.push(reply(Dialect::V2, FrameType::GOAWAY, 3));
+                assert_eq!((contents(&outbox), outbox.held_len()), (model.contents(), 0));
+            }
+            outbox.advance(outbox.len());
+            drop(outbox);
+            assert_eq!(memory.of(Part::Output), 0);
         }
     }
 

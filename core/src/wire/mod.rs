@@ -116,6 +116,11 @@ pub fn frame_len(input: &[u8]) -> Option<usize> {
     }
 }
 
+/// The type of the frame that `input` begins with: it stands in the same place in both dialects.
+pub fn frame_type(input: &[u8]) -> Option<FrameType> {
+    input.get(2).map(|byte| FrameType(*byte))
+}
+
 impl<'a> Front<'a> {
     #[inline(always)]
     fn decode(self) -> Decoded<'a> {
