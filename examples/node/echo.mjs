@@ -1,6 +1,6 @@
 // A server and a client in one program: the client says hello, the server answers, both tell what they saw.
 //
-//     npm install koffi && node echo.mjs
+//     npm install && node echo.mjs
 import { Clients, HeartbusError, LOG, Log, ON, Server } from './heartbus.mjs';
 
 const server = new Server({ host: '127.0.0.1', port: 0 }, ON.REGISTER | ON.DATA | ON.LEFT);
