@@ -65,8 +65,12 @@
  * Fork        A handle belongs to the process that made it. In a forked child every use of it is HEARTBUS_WRONG_PROCESS, also
  *             freeing it, and the child may start servers and clients of its own. As a child shares the descriptors of its
  *             parent's connections, it should exec or end, or be forked before the first start.
- * Process     The first start raises the soft limit of descriptors to the hard one. A program may end without freeing
- *             anything: its connections are closed without a word. dlclose leaves the library where it is.
+ * Process     The first start raises the soft limit of descriptors to the hard one. The library's descriptors have numbers of
+ *             1,024 and above, where the limit allows such, so that select() in the program goes on whatever the number of
+ *             connections; those that _fd returns are below, as long as there are any. None of them is 0, 1 or 2, also where
+ *             the program has closed these. Nothing is ever written to the standard streams: what the library has to say is
+ *             in heartbus_last_error and in the logs of heartbus_log_start. A program may end without freeing anything: its
+ *             connections are closed without a word. dlclose leaves the library where it is.
  * Panics      A fault inside the library ends as HEARTBUS_INTERNAL, never as an unwinding through the caller's frames. Only
  *             memory that runs out ends the process.
  * Versions    Numbers of enums are assigned once. Structs do not grow: what later versions add is in their reserved fields,
