@@ -3,12 +3,13 @@
 //! Owns nothing but the running threads; decides nothing. Its methods may be called from any thread of the process
 //! that started it.
 
+mod answers;
+
 use crate::config::{ServerConfig, check_count, check_timeout};
 use crate::descriptor;
-use crate::desk::Counter;
 use crate::error::{Error, ErrorKind};
 use crate::event::EventMask;
-use crate::hub::dispatch::{DispatchLimits, DispatchStats};
+use crate::hub::dispatch::{DispatchLimits, DispatchStats, WorkerId};
 use crate::hub::{Host, Hub, Refusal, Timings};
 use crate::inbox::Inbox;
 use crate::net::bus::BusServer;
@@ -17,6 +18,7 @@ use crate::net::bus::socket::{self, BusSocket};
 use crate::net::listen;
 use crate::net::server::Server;
 use crate::process;
+use crate::wire::bus::{FRAME_CAP, Welcome};
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -25,6 +27,9 @@ pub use crate::hub::{Node, NodeInfo, Now};
 pub use crate::net::server::ConnectionInfo;
 pub use crate::stats::{BusStats, Stats};
 pub use crate::wire::bus::{LogLevel, LogLine};
+
+/// Room in a frame of the bus socket around the longest message.
+const FRAME_SPARE: u32 = 1 << 20;
 
 pub struct Engine {
     running: Arc<Running>,
@@ -103,10 +108,12 @@ impl Engine {
                 Events::Inbox(_) => None,
                 Events::Workers(dispatcher) => Some(dispatcher.clone()),
             };
-            let view = Engine { running: engine.running.clone(), is_the_hosts: false };
+            let (service, seen) = (Arc::new(engine.view()), engine.view());
+            let name = config.name.clone();
+            let introduce = Box::new(move |worker| seen.welcome(&name, worker));
             let shared = &engine.running.server.shared;
             let (clock, memory) = (shared.clock, shared.hub.memory().clone());
-            let bus = BusServer::start(socket, Arc::new(Counter::new(view, config.name.clone())), dispatcher, clock, memory)?;
+            let bus = BusServer::start(socket, service, introduce, dispatcher, clock, memory)?;
             engine.running.bus.get_or_init(|| bus);
         }
         Ok(engine)
@@ -320,19 +327,29 @@ impl Engine {
         self.running.process == process::id()
     }
 
-    /// In Unix microseconds.
-    pub(crate) fn started_at(&self) -> u64 {
-        self.running.started.unix
+    /// Another face of the same engine, which stops nothing when it is dropped.
+    fn view(&self) -> Engine {
+        Engine { running: self.running.clone(), is_the_hosts: false }
     }
 
-    /// Workers may attach.
-    pub(crate) fn takes_workers(&self) -> bool {
-        matches!(self.running.events, Events::Workers(_))
-    }
-
-    /// Longest message for a node, in bytes.
-    pub(crate) fn max_frame_bytes(&self) -> u32 {
-        self.server().shared.hub.limits().max_frame_bytes
+    /// What is said over the bus socket before anything is asked.
+    fn welcome(&self, name: &str, worker: WorkerId) -> Welcome {
+        let max_frame_bytes = self.server().shared.hub.limits().max_frame_bytes;
+        let stats = self.stats();
+        Welcome {
+            name: name.to_owned(),
+            package: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started_at: self.running.started.unix,
+            listen: self.local_addr(),
+            takes_workers: matches!(self.running.events, Events::Workers(_)),
+            worker,
+            frame_cap: FRAME_CAP.max(max_frame_bytes + FRAME_SPARE),
+            max_frame_bytes,
+            max_connections: stats.max_connections as u64,
+            io_threads: stats.io_threads as u32,
+            heartbeat_timeout: self.heartbeat_timeout().as_micros() as u64,
+        }
     }
 
     fn server(&self) -> &Server {

@@ -3,7 +3,7 @@
 //!
 //! Layers, top to bottom; imports go down only:
 //!
-//! - [`engine`], [`bus`], [`inbox`], [`event`], [`config`], [`error`], [`log`], [`metrics`], [`process`], [`descriptor`], [`text`]: the face that every binding uses
+//! - [`engine`], [`bus`], [`service`], [`inbox`], [`event`], [`config`], [`error`], [`log`], [`metrics`], [`process`], [`descriptor`], [`text`]: the face that every binding uses
 //! - [`net`]: sockets, threads and clocks (tokio and mio live here and nowhere below)
 //! - [`hub`]: what the bus knows. Pure: the time is passed in
 //! - [`wire`]: bytes to frames and back. Pure
@@ -12,7 +12,6 @@
 pub mod bus;
 pub mod config;
 pub mod descriptor;
-mod desk;
 pub mod engine;
 pub mod error;
 pub mod event;
@@ -22,6 +21,7 @@ pub mod log;
 pub mod metrics;
 pub mod net;
 pub mod process;
+pub mod service;
 mod stats;
 pub mod text;
 pub mod wire;

@@ -2,10 +2,12 @@
 //!
 //! Owns the list of their names. Does not know where the numbers come from.
 
+use crate::error::Error;
 use crate::hub::counters::Distribution;
 use crate::hub::dispatch::DispatchStats;
 use crate::hub::{Counts, MemoryStats, Timings};
 use crate::inbox::InboxStats;
+use crate::service::Reply;
 use crate::wire::bus::{DurationsRecord, StatsRecord};
 
 /// Where the server stands, in numbers that cost nothing to read.
@@ -102,6 +104,14 @@ impl BusStats {
         let numbers = self.stats.list().into_iter().map(|(name, number)| (name.into(), number)).collect();
         let durations = |sum: &Distribution| DurationsRecord { buckets: sum.buckets.to_vec(), micros: sum.micros };
         StatsRecord { numbers, messages: durations(&self.timings.messages), heartbeats: durations(&self.timings.heartbeats) }
+    }
+}
+
+impl Reply {
+    /// # Errors
+    /// As [`Reply::record`].
+    pub fn stats(self) -> Result<BusStats, Error> {
+        self.record().map(|record| BusStats::from(&record))
     }
 }
 

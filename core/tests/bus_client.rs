@@ -1,7 +1,7 @@
 //! A caller of the bus socket, against engines that do what real ones do rarely.
 
 use heartbus_core::bus::{Bus, Reply, Request, Welcome};
-use heartbus_core::wire::bus::{self as wire, Answer, Ask, FRAME_CAP};
+use heartbus_core::wire::bus::{self as wire, FRAME_CAP, RequestFrame, Response};
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -49,7 +49,7 @@ fn read_requests(stream: &mut UnixStream, count: usize) -> Vec<u32> {
             input.drain(..len);
         }
         while is_greeted && let Some((body, len)) = wire::frame(&input, FRAME_CAP).unwrap() {
-            ids.push(wire::decode::<Ask<'_>>(body).unwrap().id);
+            ids.push(wire::decode::<RequestFrame<'_>>(body).unwrap().id);
             input.drain(..len);
         }
     }
@@ -61,8 +61,8 @@ fn an_answer_that_came_with_the_welcome_is_found_behind_it() {
     let (path, engine) = engine("with-welcome", |mut stream| {
         let id = read_requests(&mut stream, 1)[0];
         let mut output = Vec::new();
-        wire::write_welcome(&mut output, &welcome());
-        wire::write_message(&mut output, &Answer { id, result: Ok(Reply::Done) });
+        wire::write_welcome(&mut output, wire::VERSION, &welcome());
+        wire::write_message(&mut output, &Response { id, result: Ok(Reply::Done) });
         stream.write_all(&output).unwrap();
         assert_eq!(stream.read(&mut [0]).unwrap(), 0, "nothing more is asked");
     });

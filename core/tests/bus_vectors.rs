@@ -2,9 +2,9 @@
 //! version would let two releases misunderstand each other. The frames of batches are compared in `hub::batch`.
 
 use heartbus_core::wire::bus::{
-    Answer, Ask, ConnectionInfo, DurationsRecord, Fault, Hello, LENGTH_LEN, LogLevel, LogLine, News, NodeInfo, REQUESTS, Reply, Request,
-    Role, StatsRecord, VERSION, Welcome, Word, decode, parse_greeting, parse_hello, unknown_request, write_hello, write_log, write_message,
-    write_news, write_refusal, write_welcome,
+    ConnectionInfo, DurationsRecord, Hello, LENGTH_LEN, LogLevel, LogLine, NodeInfo, RemoteError, Reply, Request, RequestFrame, Response,
+    Role, ServerMessage, StatsRecord, VERSION, Welcome, WorkerMessage, decode, parse_greeting, parse_hello, unknown_request, write_hello,
+    write_log, write_message, write_refusal, write_server_message, write_welcome,
 };
 
 const VECTORS: &str = include_str!("../../tests/vectors/bus.txt");
@@ -95,9 +95,9 @@ fn the_hellos_are_those_of_the_vectors() {
 
 #[test]
 fn the_greetings_are_those_of_the_vectors() {
-    let refusal = Fault { kind: 3, message: "both must run the same release".into() };
+    let refusal = RemoteError { kind: 3, message: "both must run the same release".into() };
     let (mut first, mut second) = (Vec::new(), Vec::new());
-    write_welcome(&mut first, &welcome());
+    write_welcome(&mut first, VERSION, &welcome());
     write_refusal(&mut second, &refusal);
     assert_eq!(parse_greeting(&first).unwrap().unwrap(), (Ok(welcome()), first.len()));
     assert_eq!(parse_greeting(&second).unwrap().unwrap(), (Err(refusal), second.len()));
@@ -153,10 +153,10 @@ fn requests() -> Vec<(&'static str, Request<'static>)> {
 
 #[test]
 fn the_requests_are_those_of_the_vectors() {
-    let asks = requests().into_iter().map(|(meaning, request)| (meaning, Ask { id: 200, request }));
+    let asks = requests().into_iter().map(|(meaning, request)| (meaning, RequestFrame { id: 200, request }));
     let written = asks.map(|(meaning, ask)| {
         let bytes = message(&ask);
-        assert_eq!(decode::<Ask<'_>>(&bytes[LENGTH_LEN..]), Ok(ask));
+        assert_eq!(decode::<RequestFrame<'_>>(&bytes[LENGTH_LEN..]), Ok(ask));
         (format!("200: {meaning}"), bytes)
     });
     compare("request", written.collect());
@@ -167,15 +167,16 @@ fn a_request_that_came_later_is_known_as_such() {
     let kinds: std::collections::BTreeSet<u32> = requests()
         .into_iter()
         .map(|(_, request)| {
-            let bytes = message(&Ask { id: 200, request });
+            let bytes = message(&RequestFrame { id: 200, request });
             assert_eq!(unknown_request(&bytes[LENGTH_LEN..]), None);
             u32::from(bytes[LENGTH_LEN + 2])
         })
         .collect();
-    assert_eq!(kinds, (0..REQUESTS).collect());
-    let mut newer = message(&Ask { id: 200, request: Request::Stats });
-    newer[LENGTH_LEN + 2] = REQUESTS as u8;
-    assert_eq!(unknown_request(&newer[LENGTH_LEN..]), Some(200));
+    let count = kinds.len() as u32;
+    assert_eq!(kinds, (0..count).collect(), "numbers without a gap");
+    let mut newer = message(&RequestFrame { id: 200, request: Request::Stats });
+    newer[LENGTH_LEN + 2] = count as u8;
+    assert_eq!(unknown_request(&newer[LENGTH_LEN..]), Some((200, count)));
     assert_eq!(unknown_request(b""), None);
 }
 
@@ -210,7 +211,7 @@ fn the_answers_are_those_of_the_vectors() {
             "Connections 300 at [::1]:5000, 1 node, first n1, in 1000, out 2000, waiting in 0, out 3".to_owned(),
             Ok(Reply::Connections(vec![connection])),
         ),
-        ("error 7: No such node is online".to_owned(), Err(Fault { kind: 7, message: "No such node is online".into() })),
+        ("error 7: No such node is online".to_owned(), Err(RemoteError { kind: 7, message: "No such node is online".into() })),
     ];
     for (_, reply) in &replies {
         match reply {
@@ -219,9 +220,9 @@ fn the_answers_are_those_of_the_vectors() {
         }
     }
     let written = replies.into_iter().map(|(meaning, result)| {
-        let answer = Answer { id: 200, result };
+        let answer = Response { id: 200, result };
         let bytes = message(&answer);
-        assert_eq!(decode::<Answer>(&bytes[LENGTH_LEN..]), Ok(answer));
+        assert_eq!(decode::<Response>(&bytes[LENGTH_LEN..]), Ok(answer));
         (format!("200: {meaning}"), bytes)
     });
     compare("answer", written.collect());
@@ -230,24 +231,28 @@ fn the_answers_are_those_of_the_vectors() {
 #[test]
 fn the_words_of_workers_are_those_of_the_vectors() {
     let words = vec![
-        ("Ready, data and left", Word::Ready { mask: 24 }),
-        ("Subscribe to nothing", Word::Subscribe { mask: 0 }),
-        ("Acknowledge batch 300", Word::Acknowledge { batch: 300 }),
-        ("Leave", Word::Leave),
-        ("Watch channel 7", Word::Watch { channel: 7 }),
-        ("Unwatch channel 7", Word::Unwatch { channel: 7 }),
-        ("AcknowledgePart of batch 300: 2 done, 1 begun", Word::AcknowledgePart { batch: 300, done: 2, begun: 1 }),
-        ("TakeLog", Word::TakeLog),
+        ("Ready, data and left", WorkerMessage::Ready { mask: 24 }),
+        ("Subscribe to nothing", WorkerMessage::Subscribe { mask: 0 }),
+        ("Acknowledge batch 300", WorkerMessage::Acknowledge { batch: 300 }),
+        ("Leave", WorkerMessage::Leave),
+        ("Watch channel 7", WorkerMessage::Watch { channel: 7 }),
+        ("Unwatch channel 7", WorkerMessage::Unwatch { channel: 7 }),
+        ("AcknowledgePart of batch 300: 2 done, 1 begun", WorkerMessage::AcknowledgePart { batch: 300, done: 2, begun: 1 }),
+        ("TakeLog", WorkerMessage::TakeLog),
     ];
     for (_, word) in &words {
         match word {
-            Word::Ready { .. } | Word::Subscribe { .. } | Word::Acknowledge { .. } => {}
-            Word::Leave | Word::Watch { .. } | Word::Unwatch { .. } | Word::AcknowledgePart { .. } | Word::TakeLog => {}
+            WorkerMessage::Ready { .. } | WorkerMessage::Subscribe { .. } | WorkerMessage::Acknowledge { .. } => {}
+            WorkerMessage::Leave
+            | WorkerMessage::Watch { .. }
+            | WorkerMessage::Unwatch { .. }
+            | WorkerMessage::AcknowledgePart { .. }
+            | WorkerMessage::TakeLog => {}
         }
     }
     let written = words.into_iter().map(|(meaning, word)| {
         let bytes = message(&word);
-        assert_eq!(decode::<Word>(&bytes[LENGTH_LEN..]), Ok(word));
+        assert_eq!(decode::<WorkerMessage>(&bytes[LENGTH_LEN..]), Ok(word));
         (meaning.to_owned(), bytes)
     });
     compare("word", written.collect());
@@ -257,7 +262,7 @@ fn the_words_of_workers_are_those_of_the_vectors() {
 fn the_news_without_events_are_those_of_the_vectors() {
     let news = |news| {
         let mut bytes = Vec::new();
-        write_news(&mut bytes, news);
+        write_server_message(&mut bytes, news);
         bytes
     };
     let line = LogLine { level: LogLevel::Warning, message: "too slow".into(), context: r#""id":7"#.into() };
@@ -267,8 +272,8 @@ fn the_news_without_events_are_those_of_the_vectors() {
     compare(
         "news",
         vec![
-            ("Stopping".into(), news(News::Stopping)),
-            ("Finished".into(), news(News::Finished)),
+            ("Stopping".into(), news(ServerMessage::Stopping)),
+            ("Finished".into(), news(ServerMessage::Finished)),
             ("Log, warning: too slow, \"id\":7".into(), log),
         ],
     );

@@ -8,7 +8,7 @@
 use super::dispatch::{Batch, Told};
 use super::event::{CloseReason, Departure, Event, Fill};
 use super::{Node, NodeInfo, Now};
-use crate::wire::bus::{Broken, News, write_frame};
+use crate::wire::bus::{DecodeError, ServerMessage, write_frame};
 use bytes::{Buf, Bytes};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -43,7 +43,7 @@ impl BatchWriter {
             self.places.clear();
             write_frame(out, |out| {
                 let start = out.len();
-                out.push(News::Part.code());
+                out.push(ServerMessage::Part.code());
                 out.extend_from_slice(&batch.number.to_be_bytes());
                 out.extend_from_slice(&[0; 4]);
                 let before = events.len();
@@ -55,7 +55,7 @@ impl BatchWriter {
                 let count = (before - events.len()) as u32;
                 out[start + 9..start + 13].copy_from_slice(&count.to_be_bytes());
                 if events.as_slice().is_empty() {
-                    out[start] = News::Batch.code();
+                    out[start] = ServerMessage::Batch.code();
                 }
             });
         }
@@ -138,20 +138,20 @@ impl BatchReader {
     ///
     /// # Errors
     /// It is no frame of a batch.
-    pub fn open(&mut self, mut body: Bytes) -> Result<(), Broken> {
+    pub fn open(&mut self, mut body: Bytes) -> Result<(), DecodeError> {
         if body.len() < 13 {
             return Err(CUT);
         }
-        self.is_last_frame = match News::from_code(body.get_u8()) {
-            Some(News::Part) => false,
-            Some(News::Batch) => true,
-            _ => return Err(Broken("no batch")),
+        self.is_last_frame = match ServerMessage::from_code(body.get_u8()) {
+            Some(ServerMessage::Part) => false,
+            Some(ServerMessage::Batch) => true,
+            _ => return Err(DecodeError("no batch")),
         };
         self.number = body.get_u64();
         self.left = body.get_u32();
         if self.left == 0 {
             // Nobody could acknowledge it after its last event.
-            return Err(Broken("a batch without events"));
+            return Err(DecodeError("a batch without events"));
         }
         self.nodes.clear();
         self.rest = body;
@@ -172,19 +172,19 @@ impl BatchReader {
     /// # Errors
     /// The frame is not what it should be; nothing more can be read.
     #[allow(clippy::should_implement_trait, reason = "it can fail")]
-    pub fn next(&mut self) -> Result<Option<Told<Arc<NodeInfo>>>, Broken> {
+    pub fn next(&mut self) -> Result<Option<Told<Arc<NodeInfo>>>, DecodeError> {
         if self.left == 0 {
             return Ok(None);
         }
         let told = self.event()?;
         self.left -= 1;
         if self.left == 0 && !self.rest.is_empty() {
-            return Err(Broken("bytes are left in a batch"));
+            return Err(DecodeError("bytes are left in a batch"));
         }
         Ok(Some(told))
     }
 
-    fn event(&mut self) -> Result<Told<Arc<NodeInfo>>, Broken> {
+    fn event(&mut self) -> Result<Told<Arc<NodeInfo>>, DecodeError> {
         let head = self.u8()?;
         let sequence = self.u64()?;
         let event = match head & KIND {
@@ -195,18 +195,18 @@ impl BatchReader {
             LEFT => Event::Left { node: self.node()?, how: self.one_of(&Departure::ALL)?, count: self.u32()? },
             CLOSE => Event::Close { connection_id: self.u64()?, reason: self.one_of(&CloseReason::ALL)? },
             BUFFER => Event::Buffer { node: self.node()?, fill: self.one_of(&Fill::ALL)?, count: self.u32()? },
-            _ => return Err(Broken("an unknown event")),
+            _ => return Err(DecodeError("an unknown event")),
         };
         Ok(Told { sequence, redelivered: head & REDELIVERED != 0, watched: head & WATCHED != 0, event })
     }
 
-    fn node(&mut self) -> Result<Arc<NodeInfo>, Broken> {
+    fn node(&mut self) -> Result<Arc<NodeInfo>, DecodeError> {
         let place = self.u32()? as usize;
         if let Some(node) = self.nodes.get(place) {
             return Ok(node.clone());
         }
         if place != self.nodes.len() {
-            return Err(Broken("a node that was not described"));
+            return Err(DecodeError("a node that was not described"));
         }
         let id_len = usize::from(self.u8()?);
         let id = self.text(id_len)?.into();
@@ -230,7 +230,7 @@ impl BatchReader {
     }
 
     /// Almost all nodes have none, which is kept once.
-    fn metadata(&mut self) -> Result<Arc<str>, Broken> {
+    fn metadata(&mut self) -> Result<Arc<str>, DecodeError> {
         let len = self.u32()? as usize;
         let text = self.text(len)?;
         if text == "[]" {
@@ -239,24 +239,24 @@ impl BatchReader {
         Ok(text.into())
     }
 
-    fn text(&mut self, len: usize) -> Result<String, Broken> {
+    fn text(&mut self, len: usize) -> Result<String, DecodeError> {
         let bytes = self.take(len)?;
-        std::str::from_utf8(&bytes).map(str::to_owned).map_err(|_| Broken("a text that is not UTF-8"))
+        std::str::from_utf8(&bytes).map(str::to_owned).map_err(|_| DecodeError("a text that is not UTF-8"))
     }
 
-    fn long(&mut self) -> Result<Bytes, Broken> {
+    fn long(&mut self) -> Result<Bytes, DecodeError> {
         let len = self.u32()? as usize;
         self.take(len)
     }
 
-    fn address(&mut self) -> Result<SocketAddr, Broken> {
+    fn address(&mut self) -> Result<SocketAddr, DecodeError> {
         let ip: IpAddr = match self.u8()? {
             4 => self.u32()?.to_be_bytes().into(),
             6 => {
                 let (high, low) = (self.u64()?, self.u64()?);
                 ((u128::from(high) << 64) | u128::from(low)).to_be_bytes().into()
             }
-            _ => return Err(Broken("an address of an unknown kind")),
+            _ => return Err(DecodeError("an address of an unknown kind")),
         };
         if self.rest.len() < 2 {
             return Err(CUT);
@@ -264,29 +264,29 @@ impl BatchReader {
         Ok(SocketAddr::new(ip, self.rest.get_u16()))
     }
 
-    fn one_of<T: Copy>(&mut self, all: &[T]) -> Result<T, Broken> {
+    fn one_of<T: Copy>(&mut self, all: &[T]) -> Result<T, DecodeError> {
         let code = self.u8()?;
-        all.get(usize::from(code).wrapping_sub(1)).copied().ok_or(Broken("an unknown reason"))
+        all.get(usize::from(code).wrapping_sub(1)).copied().ok_or(DecodeError("an unknown reason"))
     }
 
-    fn take(&mut self, len: usize) -> Result<Bytes, Broken> {
+    fn take(&mut self, len: usize) -> Result<Bytes, DecodeError> {
         if self.rest.len() < len { Err(CUT) } else { Ok(self.rest.split_to(len)) }
     }
 
-    fn u8(&mut self) -> Result<u8, Broken> {
+    fn u8(&mut self) -> Result<u8, DecodeError> {
         if self.rest.is_empty() { Err(CUT) } else { Ok(self.rest.get_u8()) }
     }
 
-    fn u32(&mut self) -> Result<u32, Broken> {
+    fn u32(&mut self) -> Result<u32, DecodeError> {
         if self.rest.len() < 4 { Err(CUT) } else { Ok(self.rest.get_u32()) }
     }
 
-    fn u64(&mut self) -> Result<u64, Broken> {
+    fn u64(&mut self) -> Result<u64, DecodeError> {
         if self.rest.len() < 8 { Err(CUT) } else { Ok(self.rest.get_u64()) }
     }
 }
 
-const CUT: Broken = Broken("a batch ends too early");
+const CUT: DecodeError = DecodeError("a batch ends too early");
 
 /// Numbers begin with 1: a 0 is a mistake.
 fn place<T: PartialEq>(all: &[T], wanted: &T) -> u8 {

@@ -2,7 +2,11 @@
 //!
 //! Owns the layout of everything but the events of a worker, which is the hub's (`hub::batch`). Does not know sockets,
 //! users or what a request does. `docs/PROTOCOL.md` describes the bytes for other languages, and
-//! `tests/vectors/bus.txt` pins them: whoever changes the layout raises [`VERSION`].
+//! `tests/vectors/bus.txt` pins them.
+//!
+//! Messages only grow: variants and fields are appended, and keep their numbers and places. What one side appended, the other skips
+//! ([`decode`]) or answers with an error ([`unknown_variant`]), so that processes and their engine need not be replaced in one
+//! moment. Any other change is a new [`MAJOR`].
 //!
 //! A caller opens with a [`Hello`], the engine with a greeting; both are laid out by hand and stay as they are in every
 //! version, so that two versions can refuse each other in words. Behind them come frames: a length, and so many bytes.
@@ -14,8 +18,42 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-/// The version of everything behind the hellos. The two sides must have the same.
-pub const VERSION: u16 = 2;
+/// The version of everything behind the hellos. Both sides must have the same.
+pub const MAJOR: u8 = 2;
+
+/// How often something was appended since then. The sides may differ: it is said, and the lower one counts.
+pub const MINOR: u8 = 0;
+
+pub const VERSION: Version = Version { major: MAJOR, minor: MINOR };
+
+/// A version as it stands in hellos: 16 bits, the minor number above the major one, where the first releases had a zero.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    pub major: u8,
+    pub minor: u8,
+}
+
+impl Version {
+    /// The version that these two speak with each other; `None`: they do not understand each other.
+    #[must_use]
+    pub fn common(self, other: Version) -> Option<Version> {
+        (self.major == other.major).then(|| Version { major: self.major, minor: self.minor.min(other.minor) })
+    }
+
+    fn to_bytes(self) -> [u8; 2] {
+        [self.minor, self.major]
+    }
+
+    fn from_bytes([minor, major]: [u8; 2]) -> Version {
+        Version { major, minor }
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
 
 const MAGIC: [u8; 4] = *b"HBUS";
 const HELLO_LEN: usize = 4 + 2 + 1 + 4 + 1;
@@ -33,9 +71,9 @@ pub const PAGE_BYTES: usize = 1 << 20;
 
 /// Why bytes are not what they should be. The connection is of no use any more.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub struct Broken(pub &'static str);
+pub struct DecodeError(pub &'static str);
 
-impl fmt::Display for Broken {
+impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0)
     }
@@ -52,7 +90,7 @@ pub enum Role {
 /// What a caller says first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
-    pub version: u16,
+    pub version: Version,
     /// `None`: a role that this version does not know.
     pub role: Option<Role>,
     pub pid: u32,
@@ -87,7 +125,7 @@ pub struct Welcome {
 }
 
 /// The engine's first words: its welcome, or why it refuses.
-pub type Greeting = Result<Welcome, Fault>;
+pub type Greeting = Result<Welcome, RemoteError>;
 
 /// What a client may ask. Texts and data are borrowed, from the caller or from the frame.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -167,13 +205,11 @@ pub enum Request<'a> {
     },
 }
 
-/// Requests that there are: the number of one that came later is not below.
-pub const REQUESTS: u32 = 16;
-
-/// The number of a request that this release does not know, if that is what the frame is.
-pub fn unknown_request(frame: &[u8]) -> Option<u32> {
-    let ((id, kind), _) = postcard::take_from_bytes::<(u32, u32)>(frame).ok()?;
-    (kind >= REQUESTS).then_some(id)
+impl Request<'_> {
+    /// Only the server's own user and root may ask it: it changes how the server runs.
+    pub fn is_for_owner(&self) -> bool {
+        matches!(self, Request::SetHeartbeatTimeout { .. } | Request::CloseDoor)
+    }
 }
 
 /// Nodes of one request. A frame of nothing but short ids would grow manifold when it is read.
@@ -210,7 +246,7 @@ fn as_bytes<S: Serializer>(data: &[u8], serializer: S) -> Result<S::Ok, S::Error
 
 /// A frame of a client: a request and the number that its answer will carry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ask<'a> {
+pub struct RequestFrame<'a> {
     pub id: u32,
     #[serde(borrow)]
     pub request: Request<'a>,
@@ -218,9 +254,9 @@ pub struct Ask<'a> {
 
 /// A frame for a client. Answers come in the order of the requests.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Answer {
+pub struct Response {
     pub id: u32,
-    pub result: Result<Reply, Fault>,
+    pub result: Result<Reply, RemoteError>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -240,7 +276,7 @@ pub enum Reply {
 
 /// Why a request failed: an error kind by its number, and its text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fault {
+pub struct RemoteError {
     pub kind: i32,
     pub message: String,
 }
@@ -296,7 +332,7 @@ pub struct DurationsRecord {
 
 /// A frame of a worker. None is answered.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Word {
+pub enum WorkerMessage {
     /// From now on events may come: the bits of an event mask.
     Ready {
         mask: u32,
@@ -309,7 +345,7 @@ pub enum Word {
     Acknowledge {
         batch: u64,
     },
-    /// No more batches, please; [`News::Finished`] follows when those on their way are acknowledged.
+    /// No more batches, please; [`ServerMessage::Finished`] follows when those on their way are acknowledged.
     Leave,
     /// Copies of the data that arrives on a channel, whichever worker gets the events of its node.
     Watch {
@@ -348,12 +384,12 @@ pub enum LogLevel {
 
 /// What a frame for a worker is: its first byte.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum News {
+pub enum ServerMessage {
     /// Events of a batch that goes on in the next frame.
     Part,
     /// The last events of a batch.
     Batch,
-    /// The server is stopping: more events come, then [`News::Finished`].
+    /// The server is stopping: more events come, then [`ServerMessage::Finished`].
     Stopping,
     /// Nothing more comes.
     Finished,
@@ -361,25 +397,29 @@ pub enum News {
     Log,
 }
 
-impl News {
+impl ServerMessage {
+    const ALL: [ServerMessage; 5] =
+        [ServerMessage::Part, ServerMessage::Batch, ServerMessage::Stopping, ServerMessage::Finished, ServerMessage::Log];
+
     pub fn code(self) -> u8 {
         match self {
-            News::Part => 0,
-            News::Batch => 1,
-            News::Stopping => 2,
-            News::Finished => 3,
-            News::Log => 4,
+            ServerMessage::Part => 0,
+            ServerMessage::Batch => 1,
+            ServerMessage::Stopping => 2,
+            ServerMessage::Finished => 3,
+            ServerMessage::Log => 4,
         }
     }
 
-    pub fn from_code(code: u8) -> Option<News> {
-        [News::Part, News::Batch, News::Stopping, News::Finished, News::Log].into_iter().find(|news| news.code() == code)
+    /// `None`: it came later, and is skipped.
+    pub fn from_code(code: u8) -> Option<ServerMessage> {
+        ServerMessage::ALL.into_iter().find(|message| message.code() == code)
     }
 }
 
-pub fn write_hello(out: &mut Vec<u8>, version: u16, role: Role, pid: u32, package: &str) {
+pub fn write_hello(out: &mut Vec<u8>, version: Version, role: Role, pid: u32, package: &str) {
     out.extend_from_slice(&MAGIC);
-    out.extend_from_slice(&version.to_be_bytes());
+    out.extend_from_slice(&version.to_bytes());
     out.push(match role {
         Role::Client => 0,
         Role::Worker => 1,
@@ -394,7 +434,7 @@ pub fn write_hello(out: &mut Vec<u8>, version: u16, role: Role, pid: u32, packag
 ///
 /// # Errors
 /// The caller speaks something else. Said as early as it can be known.
-pub fn parse_hello(input: &[u8]) -> Result<Option<(Hello, usize)>, Broken> {
+pub fn parse_hello(input: &[u8]) -> Result<Option<(Hello, usize)>, DecodeError> {
     check_magic(input)?;
     let Some(head) = input.get(..HELLO_LEN) else { return Ok(None) };
     let len = HELLO_LEN + usize::from(head[11]);
@@ -405,7 +445,7 @@ pub fn parse_hello(input: &[u8]) -> Result<Option<(Hello, usize)>, Broken> {
         _ => None,
     };
     let hello = Hello {
-        version: u16::from_be_bytes([head[4], head[5]]),
+        version: Version::from_bytes([head[4], head[5]]),
         role,
         pid: u32::from_be_bytes([head[7], head[8], head[9], head[10]]),
         package: String::from_utf8_lossy(package).into_owned(),
@@ -413,18 +453,19 @@ pub fn parse_hello(input: &[u8]) -> Result<Option<(Hello, usize)>, Broken> {
     Ok(Some((hello, len)))
 }
 
-pub fn write_welcome(out: &mut Vec<u8>, welcome: &Welcome) {
-    write_greeting(out, 0, &encode(welcome));
+/// `version`: the one that both speak.
+pub fn write_welcome(out: &mut Vec<u8>, version: Version, welcome: &Welcome) {
+    write_greeting(out, version, 0, &encode(welcome));
 }
 
 /// Says why the caller is not let in. Readable in every version.
-pub fn write_refusal(out: &mut Vec<u8>, refusal: &Fault) {
-    write_greeting(out, u8::try_from(refusal.kind).unwrap_or(u8::MAX), refusal.message.as_bytes());
+pub fn write_refusal(out: &mut Vec<u8>, refusal: &RemoteError) {
+    write_greeting(out, VERSION, u8::try_from(refusal.kind).unwrap_or(u8::MAX), refusal.message.as_bytes());
 }
 
-fn write_greeting(out: &mut Vec<u8>, status: u8, body: &[u8]) {
+fn write_greeting(out: &mut Vec<u8>, version: Version, status: u8, body: &[u8]) {
     out.extend_from_slice(&MAGIC);
-    out.extend_from_slice(&VERSION.to_be_bytes());
+    out.extend_from_slice(&version.to_bytes());
     out.push(status);
     out.extend_from_slice(&(body.len() as u32).to_be_bytes());
     out.extend_from_slice(body);
@@ -434,37 +475,37 @@ fn write_greeting(out: &mut Vec<u8>, status: u8, body: &[u8]) {
 ///
 /// # Errors
 /// The other side is no engine, or one that welcomed us in another version.
-pub fn parse_greeting(input: &[u8]) -> Result<Option<(Greeting, usize)>, Broken> {
+pub fn parse_greeting(input: &[u8]) -> Result<Option<(Greeting, usize)>, DecodeError> {
     check_magic(input)?;
     let Some(head) = input.get(..GREETING_LEN) else { return Ok(None) };
     let body_len = u32::from_be_bytes([head[7], head[8], head[9], head[10]]) as usize;
     if body_len > MAX_GREETING {
-        return Err(Broken("the greeting is too long"));
+        return Err(DecodeError("the greeting is too long"));
     }
     let len = GREETING_LEN + body_len;
     let Some(body) = input.get(GREETING_LEN..len) else { return Ok(None) };
     let greeting = match head[6] {
-        0 if head[4..6] == VERSION.to_be_bytes() => Ok(decode(body)?),
-        0 => return Err(Broken("the engine speaks another version")),
-        kind => Err(Fault { kind: kind.into(), message: String::from_utf8_lossy(body).into_owned() }),
+        0 if Version::from_bytes([head[4], head[5]]).common(VERSION).is_some() => Ok(decode(body)?),
+        0 => return Err(DecodeError("the engine speaks another version")),
+        kind => Err(RemoteError { kind: kind.into(), message: String::from_utf8_lossy(body).into_owned() }),
     };
     Ok(Some((greeting, len)))
 }
 
-fn check_magic(input: &[u8]) -> Result<(), Broken> {
+fn check_magic(input: &[u8]) -> Result<(), DecodeError> {
     let seen = input.len().min(MAGIC.len());
-    if input[..seen] == MAGIC[..seen] { Ok(()) } else { Err(Broken("no Heartbus speaks there")) }
+    if input[..seen] == MAGIC[..seen] { Ok(()) } else { Err(DecodeError("no Heartbus speaks there")) }
 }
 
 /// The length of the frame that `input` begins with, its own four bytes included; `None` while even that is incomplete.
 ///
 /// # Errors
 /// It is longer than `cap`, known before anything of it is kept.
-pub fn frame_len(input: &[u8], cap: u32) -> Result<Option<usize>, Broken> {
+pub fn frame_len(input: &[u8], cap: u32) -> Result<Option<usize>, DecodeError> {
     let Some(&length) = input.first_chunk::<LENGTH_LEN>() else { return Ok(None) };
     let length = u32::from_be_bytes(length);
     if length > cap {
-        return Err(Broken("a frame is longer than it may be"));
+        return Err(DecodeError("a frame is longer than it may be"));
     }
     Ok(Some(LENGTH_LEN + length as usize))
 }
@@ -473,7 +514,7 @@ pub fn frame_len(input: &[u8], cap: u32) -> Result<Option<usize>, Broken> {
 ///
 /// # Errors
 /// As [`frame_len`].
-pub fn frame(input: &[u8], cap: u32) -> Result<Option<(&[u8], usize)>, Broken> {
+pub fn frame(input: &[u8], cap: u32) -> Result<Option<(&[u8], usize)>, DecodeError> {
     let Some(len) = frame_len(input, cap)? else { return Ok(None) };
     Ok(input.get(LENGTH_LEN..len).map(|body| (body, len)))
 }
@@ -496,27 +537,66 @@ pub fn write_message(out: &mut Vec<u8>, message: &impl Serialize) {
 }
 
 /// Appends a frame that holds nothing but what it is.
-pub fn write_news(out: &mut Vec<u8>, news: News) {
+pub fn write_server_message(out: &mut Vec<u8>, news: ServerMessage) {
     write_frame(out, |out| out.push(news.code()));
 }
 
 /// Appends a frame with a message of the engine's log.
 pub fn write_log(out: &mut Vec<u8>, line: &LogLine) {
     write_frame(out, |out| {
-        out.push(News::Log.code());
+        out.push(ServerMessage::Log.code());
         out.extend_from_slice(&encode(line));
     });
 }
 
-/// Reads a message that takes exactly these bytes.
+/// Reads a message. What a newer side has appended to it is left alone.
 ///
 /// # Errors
-/// They are not such a message, or more than one.
-pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Broken> {
+/// The bytes are no such message.
+pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, DecodeError> {
     match postcard::take_from_bytes(bytes) {
-        Ok((message, [])) => Ok(message),
-        _ => Err(Broken("a message is not laid out as it should be")),
+        Ok((message, _appended)) => Ok(message),
+        Err(_) => Err(DecodeError("a message is not laid out as it should be")),
     }
+}
+
+/// The number of the request that this release does not know, and the request's own, if that is what the frame is.
+pub fn unknown_request(frame: &[u8]) -> Option<(u32, u32)> {
+    let (id, rest) = postcard::take_from_bytes::<u32>(frame).ok()?;
+    unknown_variant::<Request<'_>>(rest).map(|kind| (id, kind))
+}
+
+/// The number of a choice that this release does not know, if that is what stands there.
+pub fn unknown_variant<'a, T: Deserialize<'a>>(bytes: &[u8]) -> Option<u32> {
+    let (kind, _) = postcard::take_from_bytes::<u32>(bytes).ok()?;
+    (kind as usize >= variants::<T>()).then_some(kind)
+}
+
+/// How many variants an enum has: what its `Deserialize` says of itself.
+fn variants<'a, T: Deserialize<'a>>() -> usize {
+    struct Count(usize);
+
+    impl<'de> Deserializer<'de> for &mut Count {
+        type Error = serde::de::value::Error;
+
+        fn deserialize_enum<V: Visitor<'de>>(self, _: &str, variants: &'static [&'static str], _: V) -> Result<V::Value, Self::Error> {
+            self.0 = variants.len();
+            Err(Self::Error::custom("only counted"))
+        }
+
+        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+            Err(Self::Error::custom("no enum"))
+        }
+
+        serde::forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit unit_struct newtype_struct seq tuple
+            tuple_struct map struct identifier ignored_any
+        }
+    }
+
+    let mut count = Count(0);
+    let _ = T::deserialize(&mut count);
+    count.0
 }
 
 fn encode(message: &impl Serialize) -> Vec<u8> {

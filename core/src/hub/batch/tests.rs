@@ -156,13 +156,13 @@ fn a_frame_that_is_cut_or_goes_on_is_broken_and_nothing_worse() {
         let mut reader = BatchReader::default();
         reader.open(Bytes::copy_from_slice(bytes))?;
         while reader.next()?.is_some() {}
-        Ok::<(), Broken>(())
+        Ok::<(), DecodeError>(())
     };
     assert_eq!(try_to_read(body), Ok(()));
     for len in 0..body.len() {
         assert!(try_to_read(&body[..len]).is_err(), "cut at {len}");
     }
-    assert_eq!(try_to_read(&[body, &[0]].concat()), Err(Broken("bytes are left in a batch")));
+    assert_eq!(try_to_read(&[body, &[0]].concat()), Err(DecodeError("bytes are left in a batch")));
     // Whatever one byte is changed to, it is read or refused.
     for at in 0..body.len() {
         for change in [1, 0x80, 0xff] {
@@ -175,7 +175,7 @@ fn a_frame_that_is_cut_or_goes_on_is_broken_and_nothing_worse() {
 
 #[test]
 fn a_batch_of_nothing_is_refused() {
-    let mut empty = vec![News::Batch.code()];
+    let mut empty = vec![ServerMessage::Batch.code()];
     empty.extend([0; 12]);
-    assert_eq!(BatchReader::default().open(empty.into()), Err(Broken("a batch without events")));
+    assert_eq!(BatchReader::default().open(empty.into()), Err(DecodeError("a batch without events")));
 }

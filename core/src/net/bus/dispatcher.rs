@@ -13,12 +13,12 @@ use tokio::sync::Notify;
 
 pub(crate) struct Dispatcher {
     wants: AtomicU32,
-    state: Mutex<State>,
+    state: Mutex<DispatcherState>,
     /// Rung when a worker has something to send that had nothing before.
     bell: Notify,
 }
 
-struct State {
+struct DispatcherState {
     /// Where what waits is counted for the whole server.
     memory: Arc<Memory>,
     dispatch: Dispatch,
@@ -31,7 +31,12 @@ impl Dispatcher {
         let dispatch = Dispatch::new(limits, until_first_join);
         Dispatcher {
             wants: AtomicU32::new(dispatch.wants().0),
-            state: Mutex::new(State { memory: Arc::new(Memory::new(usize::MAX)), dispatch, ready: Vec::new(), paused: Paused::default() }),
+            state: Mutex::new(DispatcherState {
+                memory: Arc::new(Memory::new(usize::MAX)),
+                dispatch,
+                ready: Vec::new(),
+                paused: Paused::default(),
+            }),
             bell: Notify::new(),
         }
     }
@@ -61,7 +66,7 @@ impl Dispatcher {
     }
 
     /// A worker is named once until it has looked, so this rings no more often than it has to.
-    fn ring(&self, mut state: MutexGuard<'_, State>) {
+    fn ring(&self, mut state: MutexGuard<'_, DispatcherState>) {
         state.memory.set(Part::Events, state.dispatch.bytes());
         let more = state.dispatch.take_ready();
         if more.is_empty() {
@@ -72,12 +77,12 @@ impl Dispatcher {
         self.bell.notify_one();
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, DispatcherState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl DispatcherState {
     /// Whether nodes that have left take their share of memory, or a `part`th of it. Where nothing waits it is not for events.
     fn holds_much(&self, part: usize) -> bool {
         self.memory.of(Part::Departed) > self.memory.share(Part::Departed) / part && !self.dispatch.is_idle()

@@ -13,12 +13,12 @@ const MAX_WAITING: usize = 1000;
 
 #[derive(Default)]
 pub(crate) struct LogPost {
-    state: Mutex<State>,
+    state: Mutex<LogState>,
     pub(super) arrived: Notify,
 }
 
 #[derive(Default)]
-struct State {
+struct LogState {
     lines: VecDeque<LogLine>,
     lost: usize,
     /// Those who take messages: the one that came first gets them.
@@ -26,7 +26,7 @@ struct State {
 }
 
 impl LogPost {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, LogState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -79,7 +79,7 @@ impl LogPost {
     }
 }
 
-impl State {
+impl LogState {
     fn report_lost(&mut self) -> Option<LogLine> {
         let lost = std::mem::take(&mut self.lost);
         let message = format!("{lost} log messages were dropped: no PHP worker took them in time");

@@ -1,13 +1,13 @@
 //! The engine's side of the bus socket: one thread, `heartbus-bus`, that other processes of the machine talk to.
 //!
-//! Owns the listening socket, who may come in, and the end of it all. What a client's request does is the [`Desk`]'s
-//! business, one layer up; which worker gets which event is decided by the hub's dispatch. A caller that breaks the
+//! Owns the listening socket, who may come in, and the end of it all. What a client's request does is the
+//! [`Service`]'s business; which worker gets which event is decided by the hub's dispatch. A caller that breaks the
 //! protocol, does not read, or sends half of something loses its own connection and nothing else.
 
+mod connection;
 pub(crate) mod dispatcher;
 mod log;
 pub mod places;
-mod session;
 pub(crate) mod socket;
 mod worker;
 
@@ -17,10 +17,11 @@ use crate::error::{Error, ErrorKind};
 use crate::hub::Memory;
 use crate::hub::dispatch::WorkerId;
 use crate::hub::journal::Journal;
-use crate::wire::bus::{Reply, Request, Role, Welcome};
+use crate::service::Service;
+use crate::wire::bus::{Role, Welcome};
+use connection::{BusConnection, End};
 use dispatcher::Dispatcher;
 pub(crate) use log::LogPost;
-use session::{Caller, End};
 use socket::{BusSocket, SocketFile};
 use socket2::SockRef;
 use std::cell::{Cell, RefCell};
@@ -67,13 +68,8 @@ const WORK_THREADS: usize = 2;
 /// They stay.
 const FOREVER: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// Answers the requests.
-pub(crate) trait Desk: Send + Sync + 'static {
-    /// `is_owner`: the caller is of the server's own user, or root.
-    fn answer(&self, request: &Request<'_>, is_owner: bool) -> Result<Reply, Error>;
-
-    fn welcome(&self, worker: WorkerId) -> Welcome;
-}
+/// What the engine says of itself to a client (0) or a worker.
+pub(crate) type Introduce = Box<dyn Fn(WorkerId) -> Welcome + Send>;
 
 /// Where the thread stands. It only goes forward.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd)]
@@ -100,7 +96,8 @@ impl BusServer {
     /// dispatcher workers are refused.
     pub(crate) fn start(
         socket: BusSocket,
-        desk: Arc<dyn Desk>,
+        service: Arc<dyn Service>,
+        introduce: Introduce,
         dispatcher: Option<Arc<Dispatcher>>,
         clock: Clock,
         memory: Arc<Memory>,
@@ -117,25 +114,26 @@ impl BusServer {
         let stage = Arc::new(watch::Sender::new(Stage::Open));
         let callers = Arc::new(AtomicUsize::new(0));
         let log = Arc::new(LogPost::default());
-        let (hall_stage, hall_callers, hall_log) = (stage.clone(), callers.clone(), log.clone());
+        let (thread_stage, thread_callers, thread_log) = (stage.clone(), callers.clone(), log.clone());
         let thread = spawn_thread("heartbus-bus".to_owned(), move || {
-            let hall = Hall {
-                frame_cap: desk.welcome(0).frame_cap,
-                desk,
+            let shared = BusShared {
+                frame_cap: introduce(0).frame_cap,
+                service,
+                introduce,
                 dispatcher,
                 allows_group: socket.allows_group,
                 owner: rustix::process::geteuid().as_raw(),
                 clock,
                 journal: RefCell::new(Journal::new(0)),
-                callers: hall_callers,
-                stage: hall_stage,
-                log: hall_log,
+                callers: thread_callers,
+                stage: thread_stage,
+                log: thread_log,
                 memory,
                 next_worker: Cell::new(1),
                 workers: RefCell::default(),
                 progress: Notify::new(),
             };
-            LocalSet::new().block_on(&runtime, Rc::new(hall).run(socket));
+            LocalSet::new().block_on(&runtime, Rc::new(shared).run(socket));
             // A request that takes long is not waited for; the threads that have none end with this one.
             runtime.shutdown_timeout(GOODBYE_TIME);
         })?;
@@ -185,8 +183,9 @@ fn lifted<A>((stream, _): (UnixStream, A)) -> std::io::Result<UnixStream> {
 }
 
 /// What the sessions of the thread share.
-struct Hall {
-    desk: Arc<dyn Desk>,
+struct BusShared {
+    service: Arc<dyn Service>,
+    introduce: Introduce,
     dispatcher: Option<Arc<Dispatcher>>,
     allows_group: bool,
     /// The user that the server runs as.
@@ -205,18 +204,18 @@ struct Hall {
     progress: Notify,
 }
 
-impl Hall {
-    async fn run(self: Rc<Hall>, socket: BusSocket) {
+impl BusShared {
+    async fn run(self: Rc<BusShared>, socket: BusSocket) {
         let (listener, mut file) = socket.into_parts();
         let mut listener = match UnixListener::from_std(listener) {
             Ok(listener) => listener,
             Err(error) => return tracing::error!(%error, "The bus socket cannot be listened on"),
         };
         if let Some(dispatcher) = self.dispatcher.clone() {
-            let hall = self.clone();
-            spawn_local(self.clone().go_on("waking workers", move || hall.clone().wake_workers(dispatcher.clone())));
-            let hall = self.clone();
-            spawn_local(self.clone().go_on("waking the log's worker", move || hall.clone().wake_log_taker()));
+            let shared = self.clone();
+            spawn_local(self.clone().go_on("waking workers", move || shared.clone().wake_workers(dispatcher.clone())));
+            let shared = self.clone();
+            spawn_local(self.clone().go_on("waking the log's worker", move || shared.clone().wake_log_taker()));
         }
         let mut stage = self.stage.subscribe();
         loop {
@@ -236,7 +235,7 @@ impl Hall {
     }
 
     /// Does this for as long as the thread lives, whatever fails in it.
-    async fn go_on<F: Future<Output = ()>>(self: Rc<Hall>, what: &'static str, work: impl Fn() -> F) {
+    async fn go_on<F: Future<Output = ()>>(self: Rc<BusShared>, what: &'static str, work: impl Fn() -> F) {
         while let Err(why) = survive(work()).await {
             self.failed(what, &why);
             sleep(ACCEPT_PAUSE).await;
@@ -247,7 +246,7 @@ impl Hall {
         tracing::error!(what, "The bus failed in something, and goes on: {why}");
     }
 
-    async fn accept(self: &Rc<Hall>, listener: &mut UnixListener, file: &mut SocketFile) {
+    async fn accept(self: &Rc<BusShared>, listener: &mut UnixListener, file: &mut SocketFile) {
         let mut warned: Option<Instant> = None;
         let mut told: Option<Instant> = None;
         let mut look = interval(LOOK_INTERVAL);
@@ -273,7 +272,7 @@ impl Hall {
     }
 
     /// Somebody has removed the file: nobody new would find us.
-    async fn open_again(self: &Rc<Hall>, listener: &mut UnixListener, file: &mut SocketFile, told: &mut Option<Instant>) {
+    async fn open_again(self: &Rc<BusShared>, listener: &mut UnixListener, file: &mut SocketFile, told: &mut Option<Instant>) {
         let opened = file.make_again().and_then(|opened| {
             UnixListener::from_std(opened).map_err(|error| Error::new(ErrorKind::Io, format!("Cannot listen on the bus socket: {error}")))
         });
@@ -299,16 +298,16 @@ impl Hall {
     }
 
     /// Whatever fails in there is the end of this caller alone.
-    async fn receive(self: Rc<Hall>, stream: UnixStream) {
+    async fn receive(self: Rc<BusShared>, stream: UnixStream) {
         if let Err(why) = survive(self.clone().attend(stream)).await {
             self.failed("serving a caller", &why);
             self.progress.notify_one();
         }
     }
 
-    async fn attend(self: Rc<Hall>, stream: UnixStream) {
-        let place = Place::take(self.callers.clone());
-        let mut caller = Caller::new(stream, self.clone());
+    async fn attend(self: Rc<BusShared>, stream: UnixStream) {
+        let place = CallerPlace::take(self.callers.clone());
+        let mut caller = BusConnection::new(stream, self.clone());
         let most = if caller.is_owner() { MAX_CALLERS + OWN_CALLERS } else { MAX_CALLERS };
         let end = match caller.greet(place.number > most).await {
             Ok(Some(Role::Client)) => caller.serve().await,
@@ -328,7 +327,7 @@ impl Hall {
         self.progress.notify_one();
     }
 
-    async fn wake_workers(self: Rc<Hall>, dispatcher: Arc<Dispatcher>) {
+    async fn wake_workers(self: Rc<BusShared>, dispatcher: Arc<Dispatcher>) {
         loop {
             for worker in dispatcher.ready().await {
                 if let Some(session) = self.workers.borrow().get(&worker) {
@@ -338,7 +337,7 @@ impl Hall {
         }
     }
 
-    async fn wake_log_taker(self: Rc<Hall>) {
+    async fn wake_log_taker(self: Rc<BusShared>) {
         loop {
             self.log.arrived.notified().await;
             if let Some(session) = self.log.taker().and_then(|worker| self.workers.borrow().get(&worker).cloned()) {
@@ -374,20 +373,20 @@ impl Hall {
 }
 
 /// A caller's place among all, which is free again when this is dropped.
-struct Place {
+struct CallerPlace {
     callers: Arc<AtomicUsize>,
     /// With it there are so many.
     number: usize,
 }
 
-impl Place {
-    fn take(callers: Arc<AtomicUsize>) -> Place {
+impl CallerPlace {
+    fn take(callers: Arc<AtomicUsize>) -> CallerPlace {
         let number = callers.fetch_add(1, Ordering::Relaxed) + 1;
-        Place { callers, number }
+        CallerPlace { callers, number }
     }
 }
 
-impl Drop for Place {
+impl Drop for CallerPlace {
     fn drop(&mut self) {
         self.callers.fetch_sub(1, Ordering::Relaxed);
     }

@@ -4,11 +4,14 @@
 //! thirty, and while one is being written nothing more is read. They are counted as long as the memory that they take; a
 //! caller that idles has none. Does not know what a request does.
 
-use super::{Desk, GOODBYE_TIME, HELLO_TIME, Hall, Stage};
+use super::{BusShared, GOODBYE_TIME, HELLO_TIME, Stage};
 use crate::descriptor::lift;
 use crate::error::{Error, ErrorKind};
 use crate::hub::memory::Part;
-use crate::wire::bus::{self as wire, Answer, Ask, Broken, Fault, Hello, LENGTH_LEN, Request, Role, VERSION};
+use crate::service::Service;
+use crate::wire::bus::{
+    self as wire, DecodeError, Hello, LENGTH_LEN, RemoteError, Request, RequestFrame, Response, Role, VERSION, Version,
+};
 use bytes::{Buf, BytesMut};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use socket2::SockRef;
@@ -54,7 +57,7 @@ const BUFFER_BYTES: usize = 256 << 20;
 pub(super) enum End {
     /// The caller hung up.
     Gone,
-    Broken(Broken),
+    Invalid(DecodeError),
     Late(&'static str),
     Lost(io::Error),
 }
@@ -63,24 +66,24 @@ impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             End::Gone => f.write_str("it hung up"),
-            End::Broken(broken) => write!(f, "{broken}"),
+            End::Invalid(error) => write!(f, "{error}"),
             End::Late(what) => f.write_str(what),
             End::Lost(error) => write!(f, "{error}"),
         }
     }
 }
 
-impl From<Broken> for End {
-    fn from(broken: Broken) -> End {
-        End::Broken(broken)
+impl From<DecodeError> for End {
+    fn from(error: DecodeError) -> End {
+        End::Invalid(error)
     }
 }
 
 /// Readable when it has ended.
 pub(super) type Process = AsyncFd<OwnedFd>;
 
-pub(super) struct Caller {
-    pub(super) hall: Rc<Hall>,
+pub(super) struct BusConnection {
+    pub(super) shared: Rc<BusShared>,
     stream: UnixStream,
     uid: Option<u32>,
     pid: Option<i32>,
@@ -88,6 +91,8 @@ pub(super) struct Caller {
     /// Of `input`, frames were taken: what is left shares their memory.
     is_split: bool,
     pub(super) is_worker: bool,
+    /// What both sides speak, as far as they have said it.
+    pub(super) version: Version,
     /// What this caller holds, as it is counted.
     counted: usize,
     /// When the frame that `input` begins with began.
@@ -97,17 +102,18 @@ pub(super) struct Caller {
     written: usize,
 }
 
-impl Caller {
-    pub(super) fn new(stream: UnixStream, hall: Rc<Hall>) -> Caller {
+impl BusConnection {
+    pub(super) fn new(stream: UnixStream, shared: Rc<BusShared>) -> BusConnection {
         let credentials = stream.peer_cred().ok();
-        Caller {
-            hall,
+        BusConnection {
+            shared,
             stream,
             uid: credentials.map(|credentials| credentials.uid()),
             pid: credentials.and_then(|credentials| credentials.pid()),
             input: BytesMut::new(),
             is_split: false,
             is_worker: false,
+            version: VERSION,
             counted: 0,
             begun: None,
             output: Vec::new(),
@@ -127,14 +133,14 @@ impl Caller {
 
     /// Of the server's own user, or root.
     pub(super) fn is_owner(&self) -> bool {
-        self.uid.is_some_and(|uid| uid == self.hall.owner || uid == 0)
+        self.uid.is_some_and(|uid| uid == self.shared.owner || uid == 0)
     }
 
     /// Hears who it is, and lets it in or refuses it.
     pub(super) async fn greet(&mut self, is_full: bool) -> Result<Option<Role>, End> {
         let refusal = if is_full {
             Some(Error::new(ErrorKind::Limit, "The bus has all the callers it may have"))
-        } else if !self.is_owner() && !self.hall.allows_group {
+        } else if !self.is_owner() && !self.shared.allows_group {
             Some(Error::new(ErrorKind::Io, "The bus socket is open to the server's own user only (see bus_group)"))
         } else {
             None
@@ -148,7 +154,7 @@ impl Caller {
             Err(refusal) => self.refuse(refusal).await,
             Ok(role) => {
                 if role == Role::Client {
-                    wire::write_welcome(&mut self.output, &self.hall.desk.welcome(0));
+                    wire::write_welcome(&mut self.output, self.version, &(self.shared.introduce)(0));
                 }
                 Ok(Some(role))
             }
@@ -165,25 +171,26 @@ impl Caller {
         }
     }
 
-    fn check(&self, hello: &Hello) -> Result<Role, Error> {
-        if hello.version != VERSION {
+    fn check(&mut self, hello: &Hello) -> Result<Role, Error> {
+        let Some(version) = VERSION.common(hello.version) else {
             let text = format!(
                 "The engine (Heartbus {}) speaks version {VERSION} of the bus protocol, this process (Heartbus {}) version {}: \
-                 both must run the same release",
+                 the first numbers must be the same",
                 env!("CARGO_PKG_VERSION"),
                 hello.package,
                 hello.version
             );
             return Err(Error::new(ErrorKind::Protocol, text));
-        }
+        };
+        self.version = version;
         match hello.role {
             None => Err(Error::new(ErrorKind::Protocol, "The engine does not know this role")),
             Some(Role::Client) => Ok(Role::Client),
             Some(Role::Worker) if !self.is_owner() => Err(Error::new(ErrorKind::Io, "Workers must be of the same user as the server")),
-            Some(Role::Worker) if self.hall.dispatcher.is_none() => {
+            Some(Role::Worker) if self.shared.dispatcher.is_none() => {
                 Err(Error::new(ErrorKind::Closed, "This server runs its callbacks itself"))
             }
-            Some(Role::Worker) if *self.hall.stage.borrow() != Stage::Open => {
+            Some(Role::Worker) if *self.shared.stage.borrow() != Stage::Open => {
                 Err(Error::new(ErrorKind::Closed, "The server is shutting down"))
             }
             Some(Role::Worker) => Ok(Role::Worker),
@@ -191,15 +198,15 @@ impl Caller {
     }
 
     async fn refuse(&mut self, refusal: Error) -> Result<Option<Role>, End> {
-        self.hall.journal.borrow_mut().caller_refused(self, &refusal, self.hall.clock.now());
-        wire::write_refusal(&mut self.output, &fault_of(refusal));
+        self.shared.journal.borrow_mut().caller_refused(self, &refusal, self.shared.clock.now());
+        wire::write_refusal(&mut self.output, &remote_error(refusal));
         self.say_goodbye().await;
         Ok(None)
     }
 
     /// Answers a client until it hangs up, or the server is gone.
     pub(super) async fn serve(&mut self) -> Result<(), End> {
-        let mut stage = self.hall.stage.subscribe();
+        let mut stage = self.shared.stage.subscribe();
         loop {
             while let Some(frame) = self.frame()? {
                 self.answer(frame).await?;
@@ -220,12 +227,14 @@ impl Caller {
     }
 
     async fn answer(&mut self, frame: BytesMut) -> Result<(), End> {
-        let is_owner = self.is_owner();
         // What was decoded is not kept while somebody waits for a thread.
         let (id, answered) = match wire::decode(&frame) {
-            Ok(Ask { id, request }) => (id, (!takes_long(&request, frame.len())).then(|| self.hall.desk.answer(&request, is_owner))),
+            Ok(RequestFrame { id, request }) => (id, self.answer_at_once(&request, frame.len())),
             // From a caller that is newer than we are: he can do without.
-            Err(broken) => (wire::unknown_request(&frame).ok_or(broken)?, Some(Err(unknown_request()))),
+            Err(error) => {
+                let (id, number) = wire::unknown_request(&frame).ok_or(error)?;
+                (id, Some(Err(unknown_request(number))))
+            }
         };
         let result = match answered {
             Some(result) => result,
@@ -233,19 +242,27 @@ impl Caller {
                 // Those before it need not wait for it.
                 self.flush().await?;
                 self.count(frame.len())?;
-                let desk = self.hall.desk.clone();
-                spawn_blocking(move || answer_frame(&*desk, &frame, is_owner))
+                let service = self.shared.service.clone();
+                spawn_blocking(move || answer_frame(&*service, &frame))
                     .await
                     .unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "The engine could not finish the request")))
             }
         };
-        wire::write_message(&mut self.output, &Answer { id, result: result.map_err(fault_of) });
+        wire::write_message(&mut self.output, &Response { id, result: result.map_err(remote_error) });
         Ok(())
+    }
+
+    /// `None`: it takes long.
+    fn answer_at_once(&self, request: &Request<'_>, bytes: usize) -> Option<Result<wire::Reply, Error>> {
+        if request.is_for_owner() && !self.is_owner() {
+            return Some(Err(Error::new(ErrorKind::Io, "Only the server's own user may change how it runs")));
+        }
+        (!takes_long(request, bytes)).then(|| self.shared.service.ask(request))
     }
 
     /// The next whole frame, without its length.
     pub(super) fn frame(&mut self) -> Result<Option<BytesMut>, End> {
-        let len = wire::frame_len(&self.input, self.hall.frame_cap)?;
+        let len = wire::frame_len(&self.input, self.shared.frame_cap)?;
         let Some(len) = len.filter(|len| self.input.len() >= *len) else {
             if std::mem::take(&mut self.is_split) {
                 // The memory of the frames goes with them.
@@ -298,7 +315,7 @@ impl Caller {
     fn make_room(&mut self) {
         let len = self.input.len();
         // What is no frame is found out by whoever takes it.
-        let whole = wire::frame_len(&self.input, self.hall.frame_cap).ok().flatten();
+        let whole = wire::frame_len(&self.input, self.shared.frame_cap).ok().flatten();
         let missing = whole.map_or(READ_BYTES, |whole| whole.saturating_sub(len).max(1));
         if self.input.capacity() - len < missing.min(READ_BYTES) {
             let mut input = BytesMut::with_capacity(len + missing.min(len.max(READ_BYTES)));
@@ -363,7 +380,7 @@ impl Caller {
     fn count(&mut self, more: usize) -> Result<(), End> {
         let asked = self.input.capacity() + more;
         let held = asked + self.output.capacity();
-        let memory = &self.hall.memory;
+        let memory = &self.shared.memory;
         memory.change(Part::Bus, std::mem::replace(&mut self.counted, held), held);
         let against = if self.is_worker { asked } else { held };
         if against > SHORT_REQUEST && memory.of(Part::Bus) > BUFFER_BYTES.min(memory.share(Part::Bus)) {
@@ -373,15 +390,15 @@ impl Caller {
     }
 }
 
-impl Drop for Caller {
+impl Drop for BusConnection {
     fn drop(&mut self) {
         // A process that was forked off this one may hold a copy of the descriptor.
         let _ = SockRef::from(&self.stream).shutdown(Shutdown::Both);
-        self.hall.memory.remove(Part::Bus, self.counted);
+        self.shared.memory.remove(Part::Bus, self.counted);
     }
 }
 
-impl fmt::Display for Caller {
+impl fmt::Display for BusConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "pid {}, uid {}", self.pid.unwrap_or_default(), self.uid.map_or(-1, i64::from))
     }
@@ -409,18 +426,19 @@ fn takes_long(request: &Request<'_>, bytes: usize) -> bool {
     }
 }
 
-fn answer_frame(desk: &dyn Desk, frame: &[u8], is_owner: bool) -> Result<wire::Reply, Error> {
-    match wire::decode::<Ask<'_>>(frame) {
-        Ok(Ask { request, .. }) => desk.answer(&request, is_owner),
-        Err(broken) => Err(Error::new(ErrorKind::Protocol, broken.to_string())),
+fn answer_frame(service: &dyn Service, frame: &[u8]) -> Result<wire::Reply, Error> {
+    match wire::decode::<RequestFrame<'_>>(frame) {
+        Ok(RequestFrame { request, .. }) => service.ask(&request),
+        Err(error) => Err(Error::new(ErrorKind::Protocol, error.to_string())),
     }
 }
 
-fn unknown_request() -> Error {
-    let text = format!("The engine (Heartbus {}) does not know this request: it is older than who asks", env!("CARGO_PKG_VERSION"));
+fn unknown_request(number: u32) -> Error {
+    let package = env!("CARGO_PKG_VERSION");
+    let text = format!("The engine (Heartbus {package}) does not know this request (number {number}): it is older than who asks");
     Error::new(ErrorKind::Protocol, text)
 }
 
-fn fault_of(error: Error) -> Fault {
-    Fault { kind: error.kind as i32, message: error.message }
+fn remote_error(error: Error) -> RemoteError {
+    RemoteError { kind: error.kind as i32, message: error.message }
 }

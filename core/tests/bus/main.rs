@@ -1,0 +1,13 @@
+//! The bus socket over real sockets: every request and its refusal, workers that come, go, hang and die, and callers that
+//! do everything wrong.
+
+mod finding;
+mod house;
+mod requests;
+mod socket_file;
+#[path = "../support/mod.rs"]
+mod support;
+mod versions;
+mod who_may;
+mod workers;
+mod wrong_callers;
