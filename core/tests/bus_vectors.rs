@@ -1,5 +1,5 @@
 //! Pins every message of the bus socket to the bytes in `tests/vectors/bus.txt`: a layout that changes without a new
-//! version would let two releases misunderstand each other. The frames of batches are compared in `hub::batch`.
+//! major version would let two releases misunderstand each other. The frames of batches are compared in `hub::batch`.
 
 use heartbus_core::wire::bus::{
     ConnectionInfo, DurationsRecord, Hello, LENGTH_LEN, LogLevel, LogLine, NodeInfo, RemoteError, Reply, Request, RequestFrame, Response,

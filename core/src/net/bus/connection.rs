@@ -4,7 +4,7 @@
 //! thirty, and while one is being written nothing more is read. They are counted as long as the memory that they take; a
 //! caller that idles has none. Does not know what a request does.
 
-use super::{BusShared, GOODBYE_TIME, HELLO_TIME, Stage};
+use super::shared::{BusShared, GOODBYE_TIME, HELLO_TIME, Stage};
 use crate::descriptor::lift;
 use crate::error::{Error, ErrorKind};
 use crate::hub::memory::Part;

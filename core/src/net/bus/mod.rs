@@ -8,6 +8,7 @@ mod connection;
 pub(crate) mod dispatcher;
 mod log;
 pub mod places;
+mod shared;
 pub(crate) mod socket;
 mod worker;
 
@@ -15,17 +16,17 @@ use super::{Clock, spawn_thread, survive, wait_at_most};
 use crate::descriptor;
 use crate::error::{Error, ErrorKind};
 use crate::hub::Memory;
-use crate::hub::dispatch::WorkerId;
 use crate::hub::journal::Journal;
 use crate::service::Service;
-use crate::wire::bus::{Role, Welcome};
+use crate::wire::bus::Role;
 use connection::{BusConnection, End};
 use dispatcher::Dispatcher;
 pub(crate) use log::LogPost;
+pub(crate) use shared::Introduce;
+use shared::{BusShared, GOODBYE_TIME, Stage, move_to};
 use socket::{BusSocket, SocketFile};
 use socket2::SockRef;
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::net::Shutdown;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -44,14 +45,8 @@ const MAX_CALLERS: usize = 4096;
 /// Places beyond these for the server's own user, so that others cannot keep its workers out.
 const OWN_CALLERS: usize = 256;
 
-/// How long a caller may take to say who it is.
-const HELLO_TIME: Duration = Duration::from_secs(5);
-
 /// How long a stopping server waits for its workers to tell what is left.
 const FINISH_TIME: Duration = Duration::from_secs(2);
-
-/// How long whoever is told to go may take to read that.
-const GOODBYE_TIME: Duration = Duration::from_millis(100);
 
 /// How often is looked whether the socket's file is still there.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -67,21 +62,6 @@ const WORK_THREADS: usize = 2;
 
 /// They stay.
 const FOREVER: Duration = Duration::from_secs(366 * 24 * 3600);
-
-/// What the engine says of itself to a client (0) or a worker.
-pub(crate) type Introduce = Box<dyn Fn(WorkerId) -> Welcome + Send>;
-
-/// Where the thread stands. It only goes forward.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd)]
-enum Stage {
-    Open,
-    /// The server is stopping, its clients are being told.
-    Stopping,
-    /// No more events come. Workers tell what is left.
-    Finishing,
-    /// Everybody says goodbye.
-    Finished,
-}
 
 /// The running thread.
 pub(crate) struct BusServer {
@@ -167,41 +147,9 @@ impl BusServer {
     }
 }
 
-fn move_to(stage: &watch::Sender<Stage>, next: Stage) {
-    stage.send_if_modified(|stage| {
-        let is_later = next > *stage;
-        if is_later {
-            *stage = next;
-        }
-        is_later
-    });
-}
-
 /// A stream belongs to the runtime only when it has its number.
 fn lifted<A>((stream, _): (UnixStream, A)) -> std::io::Result<UnixStream> {
     UnixStream::from_std(descriptor::lift(stream.into_std()?)?)
-}
-
-/// What the sessions of the thread share.
-struct BusShared {
-    service: Arc<dyn Service>,
-    introduce: Introduce,
-    dispatcher: Option<Arc<Dispatcher>>,
-    allows_group: bool,
-    /// The user that the server runs as.
-    owner: u32,
-    frame_cap: u32,
-    clock: Clock,
-    journal: RefCell<Journal>,
-    callers: Arc<AtomicUsize>,
-    stage: Arc<watch::Sender<Stage>>,
-    log: Arc<LogPost>,
-    memory: Arc<Memory>,
-    next_worker: Cell<WorkerId>,
-    /// How to wake a worker's session.
-    workers: RefCell<HashMap<WorkerId, Rc<Notify>>>,
-    /// A worker has acknowledged something, found nothing more to send, or is gone.
-    progress: Notify,
 }
 
 impl BusShared {

@@ -5,7 +5,7 @@
 
 use super::connection::{BusConnection, End};
 use super::dispatcher::Dispatcher;
-use super::{BusShared, Stage};
+use super::shared::{BusShared, Stage};
 use crate::event::EventMask;
 use crate::hub::batch::BatchWriter;
 use crate::hub::dispatch::WorkerId;
