@@ -66,7 +66,11 @@ pub fn lower(fd: impl AsFd) -> io::Result<OwnedFd> {
 /// numbers below the engine's are taken. That is a matter of a millisecond, and no fork falls into it where the host says when it
 /// forks ([`begin_fork`]). Another thread that opens something at that moment gets a number of the engine's.
 pub fn lifted<T>(make: impl FnOnce() -> T) -> T {
-    let _turn = Turn::take();
+    lifted_in(&Turn::take(), make)
+}
+
+/// As [`lifted`], for who has the turn already.
+pub(crate) fn lifted_in<T>(_turn: &Turn, make: impl FnOnce() -> T) -> T {
     let _taken = take_below(FLOOR);
     make()
 }
@@ -110,12 +114,13 @@ fn tell_once(errno: Errno) {
 /// Somebody holds all the low numbers, or forks.
 static TURN: AtomicBool = AtomicBool::new(false);
 
-struct Turn;
+/// Nobody forks while it is there, where the host says when it does.
+pub(crate) struct Turn(());
 
 impl Turn {
-    fn take() -> Turn {
+    pub(crate) fn take() -> Turn {
         begin_fork();
-        Turn
+        Turn(())
     }
 }
 

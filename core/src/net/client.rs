@@ -1,6 +1,6 @@
-//! Clients of a bus: one thread that drives any number of them.
+//! Clients of a bus: any number of them, all on the thread of the engine's tasks.
 //!
-//! Owns the thread, and which clients there are. What a client says and when it reconnects is decided by the pure
+//! Owns which clients there are. What a client says and when it reconnects is decided by the pure
 //! [`ClientMachine`]; each client is one small task ([`task`]) that feeds it and does what it says.
 //!
 //! A client's machine sits behind a mutex that its task and the host share, so that `send` answers at once. Whoever
@@ -10,7 +10,8 @@ mod dial;
 mod task;
 
 use super::resolve::Resolver;
-use super::{Clock, spawn_thread, wait_at_most};
+use super::runtime::{Running, Runtime, as_of};
+use super::{Clock, survive, wait_at_most};
 use crate::config::{ClientConfig, check_node_id};
 use crate::descriptor;
 use crate::error::{Error, ErrorKind};
@@ -24,21 +25,20 @@ use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::runtime::{Builder, Handle};
 use tokio::sync::Notify;
+use tokio::task::{AbortHandle, yield_now};
 
 pub use crate::hub::client::ClientStats;
 
 /// How long `stop` waits for all clients. A client takes at most one second to flush, then it lingers.
 const STOP_TIME: Duration = Duration::from_millis(1300);
 
-/// Any number of clients, driven by one thread, telling one inbox.
+/// Any number of clients, telling one inbox.
 pub struct Clients {
     fleet: Arc<Fleet>,
-    runtime: Handle,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    runtime: Runtime,
+    running: Mutex<Option<Running>>,
 }
 
 /// A handle of one client. Dropping it disconnects politely.
@@ -46,12 +46,14 @@ pub struct Client {
     shared: Arc<Shared>,
 }
 
-/// What the clients of one thread share.
+/// What the clients of one inbox share.
 struct Fleet {
     inbox: Arc<Inbox>,
     clock: Clock,
-    /// The process that the thread belongs to.
+    /// The process that they belong to.
     process: u32,
+    /// Whose they are in the log.
+    origin: u64,
     random: RandomState,
     resolver: Resolver,
     journal: Arc<ClientJournal>,
@@ -62,8 +64,13 @@ struct Fleet {
 
 #[derive(Default)]
 struct Members {
-    clients: HashMap<u64, Arc<Shared>>,
+    clients: HashMap<u64, Member>,
     is_stopping: bool,
+}
+
+struct Member {
+    shared: Arc<Shared>,
+    task: AbortHandle,
 }
 
 /// What a client's task, its handle and the inbox share.
@@ -84,31 +91,28 @@ impl Clients {
     pub fn start(inbox: Arc<Inbox>) -> Result<Clients, Error> {
         // Each client needs a descriptor, and the usual soft limit of 1,024 is meant for programs that call select().
         descriptor::raise_limit();
-        let runtime = descriptor::lifted(|| Builder::new_current_thread().enable_all().build())
-            .map_err(|error| Error::new(ErrorKind::Io, format!("Cannot start the clients: {error}")))?;
+        let runtime = Runtime::share()?;
         let fleet = Arc::new(Fleet {
             inbox,
             clock: Clock::start(),
             process: crate::process::id(),
+            origin: crate::log::origin(),
             random: RandomState::new(),
             resolver: Resolver::start()?,
             journal: Arc::default(),
             members: Mutex::default(),
             changed: Notify::new(),
         });
-        let handle = runtime.handle().clone();
         let served = fleet.clone();
-        let thread = spawn_thread("heartbus-client".to_owned(), move || {
-            if catch_unwind(AssertUnwindSafe(|| runtime.block_on(served.wait_for_the_end()))).is_err() {
-                // Nobody may connect any more, for nothing would come of it.
-                served.members().is_stopping = true;
+        let running = runtime.run("the clients", move || async move {
+            if let Err(why) = survive(served.wait_for_the_end()).await {
+                tracing::error!("The end of the clients could not be waited for: {why}");
             }
-            drop(runtime);
-            served.end_the_rest();
+            served.end_the_rest().await;
             served.journal.tell_counts();
         });
-        let thread = thread.inspect_err(|_| fleet.resolver.stop())?;
-        Ok(Clients { fleet, runtime: handle, thread: Mutex::new(Some(thread)) })
+        let running = running.inspect_err(|_| fleet.resolver.stop())?;
+        Ok(Clients { fleet, runtime, running: Mutex::new(Some(running)) })
     }
 
     /// Starts a client. It connects in the background; its events carry the id of the handle.
@@ -137,8 +141,8 @@ impl Clients {
         if members.is_stopping {
             return Err(Error::new(ErrorKind::Closed, "The clients are stopped"));
         }
-        members.clients.insert(id, shared.clone());
-        self.runtime.spawn(shared.clone().run());
+        let task = self.runtime.handle().spawn(as_of(self.fleet.origin, shared.clone().run())).abort_handle();
+        members.clients.insert(id, Member { shared: shared.clone(), task });
         Ok(Client { shared })
     }
 
@@ -147,27 +151,25 @@ impl Clients {
         if self.fleet.is_own_process() { self.fleet.members().clients.len() } else { 0 }
     }
 
-    /// Disconnects all clients politely and ends the thread, within 1.5 s. What there is to tell of it is in the inbox
+    /// Disconnects all clients politely, within 1.5 s. What there is to tell of it is in the inbox
     /// afterwards. Calling it again is harmless.
     pub fn stop(&self) {
         if !self.fleet.is_own_process() {
             return;
         }
         // Held until the end, so that a second caller returns no earlier than the first.
-        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(running) = thread.take() else { return };
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(running) = running.take() else { return };
         let clients: Vec<_> = {
             let mut members = self.fleet.members();
             members.is_stopping = true;
-            members.clients.values().cloned().collect()
+            members.clients.values().map(|member| member.shared.clone()).collect()
         };
         for client in clients {
             client.disconnect();
         }
         self.fleet.changed.notify_one();
-        if running.join().is_err() {
-            tracing::error!("The thread of the clients had panicked");
-        }
+        running.wait();
         self.fleet.resolver.stop();
         crate::log::tell_left_out(true);
     }
@@ -184,7 +186,8 @@ impl Drop for Clients {
             self.stop();
         } else {
             // The thread does not exist here, and there is nothing to release of it.
-            std::mem::forget(self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take());
+            std::mem::forget(self.running.get_mut().unwrap_or_else(PoisonError::into_inner).take());
+            std::mem::forget(self.runtime.clone());
             std::mem::forget(self.fleet.clone());
         }
     }
@@ -364,10 +367,18 @@ impl Fleet {
         }
     }
 
-    /// Tells the end of clients whose tasks were cut off.
-    fn end_the_rest(&self) {
-        let rest = std::mem::take(&mut self.members().clients);
-        for client in rest.into_values() {
+    /// Cuts off the tasks of those that are left, and tells their end.
+    async fn end_the_rest(&self) {
+        let rest = {
+            let mut members = self.members();
+            // Nobody may connect any more, for nothing would come of it.
+            members.is_stopping = true;
+            std::mem::take(&mut members.clients)
+        };
+        rest.values().for_each(|member| member.task.abort());
+        // Their sockets are closed when they had a turn.
+        yield_now().await;
+        for Member { shared: client, .. } in rest.into_values() {
             let ended = catch_unwind(AssertUnwindSafe(|| {
                 client.with(|machine, now| {
                     machine.disconnect(now);

@@ -9,6 +9,7 @@ mod mailbox;
 mod outbox;
 mod relief;
 mod resolve;
+mod runtime;
 pub mod server;
 mod stats;
 
