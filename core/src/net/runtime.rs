@@ -88,6 +88,17 @@ impl Runtime {
         &self.thread.handle
     }
 
+    /// Has one of the threads for long requests there from now on: where the system has no more of them, long requests wait for it.
+    /// It inherits that it takes no signal.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] when the system has no thread left.
+    pub(super) fn keep_a_work_thread(&self) -> Result<(), Error> {
+        let handle = self.handle().clone();
+        let begun = spawn_thread("heartbus-work".to_owned(), move || drop(handle.spawn_blocking(|| ())))?;
+        begun.join().map_err(|_| Error::new(ErrorKind::Io, "The system has no thread left"))
+    }
+
     /// Begins a user's work: `make` runs on the thread, so what it makes needs not be sent there. Tasks that it spawns with
     /// `spawn_local` are its own, and end with it.
     ///

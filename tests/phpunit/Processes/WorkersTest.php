@@ -179,7 +179,7 @@ final class WorkersTest extends TestCase
     {
         $server = ServerApp::start($workerman, ['php_workers' => 2]);
         $threads = fn (int $pid): array => array_map(fn (string $file) => trim((string) @file_get_contents($file)), glob("/proc/$pid/task/*/comm"));
-        $this->until(fn () => array_diff(['heartbus-io-0', 'heartbus-bus'], $threads($server->engine())) === [], 'they have named themselves');
+        $this->until(fn () => array_diff(['heartbus-io-0', 'heartbus-rt'], $threads($server->engine())) === [], 'they have named themselves');
         foreach ([...$server->phpWorkers(), $server->app->master()] as $pid) {
             self::assertCount(1, $threads($pid));
         }

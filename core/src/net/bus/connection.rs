@@ -8,6 +8,7 @@ use super::shared::{BusShared, GOODBYE_TIME, HELLO_TIME, Stage};
 use crate::descriptor::lift;
 use crate::error::{Error, ErrorKind};
 use crate::hub::memory::Part;
+use crate::log;
 use crate::service::Service;
 use crate::wire::bus::{
     self as wire, DecodeError, Hello, LENGTH_LEN, RemoteError, Request, RequestFrame, Response, Role, VERSION, Version,
@@ -242,8 +243,12 @@ impl BusConnection {
                 // Those before it need not wait for it.
                 self.flush().await?;
                 self.count(frame.len())?;
-                let service = self.shared.service.clone();
-                spawn_blocking(move || answer_frame(&*service, &frame))
+                let (service, origin) = (self.shared.service.clone(), log::origin());
+                let answer = move || {
+                    let _within = log::within(origin);
+                    answer_frame(&*service, &frame)
+                };
+                spawn_blocking(answer)
                     .await
                     .unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "The engine could not finish the request")))
             }

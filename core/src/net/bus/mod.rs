@@ -1,4 +1,4 @@
-//! The engine's side of the bus socket: one thread, `heartbus-bus`, that other processes of the machine talk to.
+//! The engine's side of the bus socket, which other processes of the machine talk to: tasks on the engine's runtime.
 //!
 //! Owns the listening socket, who may come in, and the end of it all. What a client's request does is the
 //! [`Service`]'s business; which worker gets which event is decided by the hub's dispatch. A caller that breaks the
@@ -12,7 +12,8 @@ mod shared;
 pub(crate) mod socket;
 mod worker;
 
-use super::{Clock, spawn_thread, survive, wait_at_most};
+use super::runtime::{Running, Runtime};
+use super::{Clock, survive, wait_at_most};
 use crate::descriptor;
 use crate::error::{Error, ErrorKind};
 use crate::hub::Memory;
@@ -31,12 +32,10 @@ use std::net::Shutdown;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::runtime::Builder;
 use tokio::sync::{Notify, watch};
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::spawn_local;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 /// Connections at the same time; one more is refused.
@@ -57,18 +56,13 @@ const SILENT_TIME: Duration = Duration::from_secs(60);
 /// How long accepting pauses when no descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Threads for requests that take long. The events of workers do not wait for these.
-const WORK_THREADS: usize = 2;
-
-/// They stay.
-const FOREVER: Duration = Duration::from_secs(366 * 24 * 3600);
-
-/// The running thread.
+/// The running bus.
 pub(crate) struct BusServer {
     stage: Arc<watch::Sender<Stage>>,
     callers: Arc<AtomicUsize>,
     log: Arc<LogPost>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    /// The share in the runtime goes with it.
+    running: Mutex<Option<(Running, Runtime)>>,
 }
 
 impl BusServer {
@@ -82,20 +76,13 @@ impl BusServer {
         clock: Clock,
         memory: Arc<Memory>,
     ) -> Result<BusServer, Error> {
-        let mut runtime = Builder::new_current_thread();
-        runtime.enable_all().thread_name("heartbus-work").max_blocking_threads(WORK_THREADS).thread_keep_alive(FOREVER);
-        let runtime =
-            descriptor::lifted(|| runtime.build()).map_err(|error| Error::new(ErrorKind::Io, format!("Cannot start the bus: {error}")))?;
-        // One of these is there from the start: where the system has no more of them, long requests wait for it. It inherits that
-        // it takes no signal.
-        let work = runtime.handle().clone();
-        let begun = spawn_thread("heartbus-work".to_owned(), move || drop(work.spawn_blocking(|| ())))?;
-        begun.join().map_err(|_| Error::new(ErrorKind::Io, "Cannot start the bus: the system has no thread left"))?;
+        let runtime = Runtime::share()?;
+        runtime.keep_a_work_thread()?;
         let stage = Arc::new(watch::Sender::new(Stage::Open));
         let callers = Arc::new(AtomicUsize::new(0));
         let log = Arc::new(LogPost::default());
         let (thread_stage, thread_callers, thread_log) = (stage.clone(), callers.clone(), log.clone());
-        let thread = spawn_thread("heartbus-bus".to_owned(), move || {
+        let running = runtime.run("the bus", move || {
             let shared = BusShared {
                 frame_cap: introduce(0).frame_cap,
                 service,
@@ -113,11 +100,9 @@ impl BusServer {
                 workers: RefCell::default(),
                 progress: Notify::new(),
             };
-            LocalSet::new().block_on(&runtime, Rc::new(shared).run(socket));
-            // A request that takes long is not waited for; the threads that have none end with this one.
-            runtime.shutdown_timeout(GOODBYE_TIME);
+            Rc::new(shared).run(socket)
         })?;
-        Ok(BusServer { stage, callers, log, thread: Mutex::new(Some(thread)) })
+        Ok(BusServer { stage, callers, log, running: Mutex::new(Some((running, runtime))) })
     }
 
     /// Open connections.
@@ -135,15 +120,13 @@ impl BusServer {
         move_to(&self.stage, Stage::Stopping);
     }
 
-    /// No more events come: lets the workers tell what is left, closes all connections and ends the thread, within 2.2 s.
+    /// No more events come: lets the workers tell what is left, and closes all connections, within 2.2 s.
     pub(crate) fn finish(&self) {
         // Held until the end, so that a second caller returns no earlier than the first.
-        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(running) = thread.take() else { return };
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((work, _runtime)) = running.take() else { return };
         move_to(&self.stage, Stage::Finishing);
-        if running.join().is_err() {
-            tracing::error!("The thread of the bus had panicked");
-        }
+        work.wait();
     }
 }
 
