@@ -301,15 +301,18 @@ static bool is_stream_of(zval *value, int number)
 }
 
 /* Whether the script has number 2 as its stderr: in the constant STDERR, or in $STDERR, in which scripts open another one.
-   1: yes, 0: no, -1: it was given no such constant, and nothing of the kind is known. */
+   2: yes, the script has put it there, 1: yes, as PHP made it, 0: no, -1: it was given no such constant, and nothing of the kind is known. */
 int heartbus_has_stderr(void)
 {
 	zval *constant = zend_get_constant_str(ZEND_STRL("STDERR"));
 	zval *variable = zend_hash_str_find_ind(&EG(symbol_table), ZEND_STRL("STDERR"));
-	if ((constant && is_stream_of(constant, 2)) || (variable && is_stream_of(variable, 2))) {
-		return 1;
+	if (variable && is_stream_of(variable, 2)) {
+		return 2;
 	}
-	return constant ? 0 : -1;
+	if (constant) {
+		return is_stream_of(constant, 2);
+	}
+	return -1;
 }
 
 /* A public static property of a class that is loaded: undefined where there is none of them. */

@@ -13,7 +13,7 @@ use ext_php_rs::types::Zval;
 use heartbus_core::descriptor::lift;
 use heartbus_core::error::{Error, ErrorKind};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags, Stat, fstat, open, stat};
+use rustix::fs::{Mode, OFlags, Stat, fcntl_getfl, fstat, open, stat};
 use rustix::time::{ClockId, clock_gettime};
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -85,7 +85,9 @@ fn descriptor() -> Option<BorrowedFd<'static>> {
 
 /// As the process starts, before anything of the application's runs.
 pub fn remember_stderr() {
-    FIRST_STDERR.set(identity_of(standard(STDERR)));
+    // What can only be read has the number by chance: PHP has opened it, where there was no stderr.
+    let writable = fcntl_getfl(standard(STDERR)).is_ok_and(|flags| flags & OFlags::ACCMODE != OFlags::RDONLY);
+    FIRST_STDERR.set(identity_of(standard(STDERR)).filter(|_| writable));
 }
 
 /// The end of the request: PHP cannot be asked any more.
@@ -232,6 +234,10 @@ fn has_stderr() -> bool {
     let Some(second) = identity_of(standard(STDERR)) else { return false };
     // SAFETY: asks PHP, on its thread, while a request runs.
     match unsafe { shim::heartbus_has_stderr() } {
+        // The script has put it there.
+        2 => true,
+        // PHP has the constant also where the process began without one: then number 2 is whatever was opened since.
+        0 | 1 if FIRST_STDERR.get().is_none() => false,
         1 => true,
         // Both standard numbers lead to the same file: a daemon that has opened its log twice.
         0 => fstat(standard(STDOUT)).is_ok_and(|first| identity(&first) == second && !is_socket(&first)),
@@ -279,7 +285,8 @@ fn file(path: PathBuf) -> &'static Place {
 }
 
 fn open_file(path: &Path) -> io::Result<OwnedFd> {
-    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOCTTY;
+    // NONBLOCK: a pipe that nobody reads is refused, and keeps no thread waiting.
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
     lift(open(path, flags, Mode::from_raw_mode(0o644))?)
 }
 

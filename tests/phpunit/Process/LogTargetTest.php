@@ -83,19 +83,49 @@ final class LogTargetTest extends TestCase
         self::assertSame('', file_get_contents($file));
     }
 
-    public function test_without_a_stderr_from_the_beginning_lines_go_nowhere(): void
+    /** @dataProvider closedFromTheBeginning */
+    public function test_without_a_stderr_from_the_beginning_lines_go_nowhere(string $closed): void
     {
-        $file = PhpProcess::folder() . '/second.csv';
+        $folder = PhpProcess::folder();
+        // The first file of these that gets number 2 has it in PHP's eyes as STDERR, of which the constant is there all the same.
         $process = $this->script("
-            \$own = [fopen('$file', 'a'), fopen('$file', 'a'), fopen('$file', 'a')];
+            for (\$i = 0; \$i < 4; \$i++) { \$own[] = fopen('$folder/first.csv', 'a'); \$own[] = fopen('$folder/second.csv', 'a'); }
             \$client = new HeartbeatClient('127.0.0.1', 1, ['auto_reconnect' => false]);
             \$client->send('x');
             \$client->connect();
             HeartbeatClient::run();
-            say('done', (string) @readlink('/proc/self/fd/2'));", [], ['wrap' => ['bash', '-c', 'exec "$@" 2>&-', 'bash']]);
-        self::assertSame(0, $process->exitCode(), $process->transcript());
-        $process->next('done');
-        self::assertSame('', file_get_contents($file));
+            if ((\$child = pcntl_fork()) === 0) { (new HeartbeatClient('127.0.0.1', 1))->send('x'); exit(0); }
+            pcntl_waitpid(\$child, \$status);
+            file_put_contents('$folder/done', 'number 2 is ' . readlink('/proc/self/fd/2'));", [], ['wrap' => ['bash', '-c', "exec \"\$@\" $closed", 'bash']]);
+        self::assertSame(0, $process->exitCode());
+        self::assertStringStartsWith('number 2 is /', file_get_contents("$folder/done"));
+        self::assertSame(['', ''], [file_get_contents("$folder/first.csv"), file_get_contents("$folder/second.csv")]);
+    }
+
+    public static function closedFromTheBeginning(): array
+    {
+        $streams = ['2>&-', '1>&- 2>&-', '0<&- 2>&-', '0<&- 1>&- 2>&-'];
+        return array_combine($streams, array_map(fn (string $closed) => [$closed], $streams));
+    }
+
+    public function test_a_log_file_that_nobody_reads_or_that_is_none_is_refused_and_left_as_it_is(): void
+    {
+        $folder = PhpProcess::folder();
+        posix_mkfifo("$folder/pipe", 0600);
+        mkdir("$folder/folder");
+        file_put_contents("$folder/target", "what was there\n");
+        symlink("$folder/target", "$folder/link");
+        foreach (['pipe' => 'No such device or address', 'folder' => 'Is a directory'] as $name => $why) {
+            $process = $this->script("
+                try { (new HeartbeatServer('127.0.0.1', " . Port::free() . ", ['loop' => 'manual', 'bus' => false, 'log_file' => '$folder/$name']))->start(); }
+                catch (Heartbus\Exception\ConfigException \$e) { say('refused', \$e->getMessage()); }");
+            self::assertStringStartsWith("Cannot open log_file $folder/$name: $why", $process->next('refused')[0], 'at once, and without a reader');
+            self::assertSame(0, $process->exitCode());
+        }
+        $process = $this->script("(new HeartbeatClient('127.0.0.1', 1, ['log_file' => '$folder/link']))->send('x');");
+        self::assertSame(0, $process->exitCode());
+        self::assertMatchesRegularExpression('/^what was there\n\[.*Cannot send: Not connected to server\n$/', file_get_contents("$folder/target"), 'added to what a link leads to');
+        self::assertTrue(is_link("$folder/link") && is_dir("$folder/folder") && filetype("$folder/pipe") === 'fifo');
     }
 
     /** @dataProvider settings */
