@@ -33,8 +33,20 @@ $refresh = static function () use ($began): void {
     }
 };
 
+// The master counts its seconds with alarms while it stops, and ends with one that is still to come. PHP gives all signals their default
+// action back before it has ended: the alarm of such a moment would kill the master, and make a stop that went well look like a crash.
+$calm = static function (): void {
+    static $isDone = false;
+    $isDone || \register_shutdown_function(static function (): void {
+        // Workers have a loop for their seconds: an alarm is the application's there.
+        Worker::$globalEvent === null && \pcntl_alarm(0);
+    });
+    $isDone = true;
+};
+
 // One process for all of it: the engine has its own threads.
-$prepare = static function (Worker $worker, string $name, \Closure $start) use ($refresh): void {
+$prepare = static function (Worker $worker, string $name, \Closure $start) use ($refresh, $calm): void {
+    $calm();
     $worker->name = $name;
     $worker->count = 1;
     $worker->onWorkerStart = static function (Worker $worker) use ($start, $refresh): void {

@@ -455,6 +455,16 @@ final class CommandsTest extends TestCase
     }
 
     /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
+    public function test_an_alarm_that_is_still_to_come_does_not_kill_a_master_that_ends(string $workerman): void
+    {
+        // PHP waits for this command when signals have their default action again, longer than the second to Workerman's next alarm.
+        [, , $server] = $this->serve($workerman, 1, 'class Slow { public static $end; }
+            Worker::$onMasterStop = fn () => Slow::$end = popen("sleep 1.5", "r");');
+        $server->signal(SIGINT);
+        self::assertSame(0, $server->exitCode(20), $server->transcript());
+    }
+
+    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
     public function test_workerman_waits_five_seconds_before_it_kills_or_longer_where_it_was_told_to(string $workerman): void
     {
         foreach ([2 => 5, 5 => 5, 7 => 7] as $told => $waited) {

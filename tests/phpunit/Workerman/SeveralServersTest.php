@@ -41,7 +41,7 @@ final class SeveralServersTest extends TestCase
         foreach ($peers as $peer) {
             $peer->expectError(503, 'Server is shutting down');
         }
-        $this->until(fn () => !$process->isRunning(), 'the master ends', 20);
+        self::assertSame(0, $process->exitCode(20));
     }
 
     /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
