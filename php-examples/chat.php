@@ -155,14 +155,14 @@ final class Terminal
 
     public function note(string $text): void
     {
-        $this->show($this->isColourful ? "\033[2m" . self::printable($text) . "\033[0m" : self::printable($text));
+        $this->show($this->isColourful ? "\033[2m" . printable($text) . "\033[0m" : printable($text));
     }
 
     /** Something said, each person in a colour of their own. */
     public function message(string $from, string $how, string $text): void
     {
-        $name = $this->isColourful ? sprintf("\033[1;%dm%s\033[0m", 31 + crc32($from) % 6, self::printable($from)) : self::printable($from);
-        $this->show($name . self::printable("$how: $text"));
+        $name = $this->isColourful ? sprintf("\033[1;%dm%s\033[0m", 31 + crc32($from) % 6, printable($from)) : printable($from);
+        $this->show($name . printable("$how: $text"));
     }
 
     /** Gives the terminal back as it was. */
@@ -213,11 +213,5 @@ final class Terminal
     {
         preg_match('/.{0,70}$/su', $this->line, $end);
         echo "\r\033[?7l> ", $end[0] ?? '', "\033[K\033[?7h";
-    }
-
-    /** Without what could steer a terminal or turn its text around; lines stay lines. */
-    private static function printable(string $text): string
-    {
-        return preg_replace('/[^\P{Cc}\n]|[\x{202a}-\x{202e}\x{2066}-\x{2069}]/u', '', $text) ?? '';
     }
 }

@@ -119,7 +119,7 @@ final class Chat
 
     public function log(string $text): void
     {
-        $this->isQuiet || print(date('H:i:s ') . "$text\n");
+        $this->isQuiet || print(date('H:i:s ') . printable($text) . "\n");
     }
 
     // ---- commands ----

@@ -26,8 +26,8 @@ $client->on('register', function (string $nodeId, int $channelId) use ($client):
     $client->send('hello');
 });
 $client->on('heartbeat', fn () => print("heartbeat answered\n"));
-$client->on('data', fn (string $payload, int $channelId) => print("message on channel $channelId: $payload\n"));
-$client->on('server_error', fn (?array $error) => print("the server says: {$error['message']} ({$error['code']})\n"));
+$client->on('data', fn (string $payload, int $channelId) => print("message on channel $channelId: " . printable($payload) . "\n"));
+$client->on('server_error', fn (?array $error) => print('the server says: ' . printable("{$error['message']} ({$error['code']})") . "\n"));
 $client->on('close', fn () => print("connection closed\n"));
 $client->connect();
 HeartbeatClient::run();

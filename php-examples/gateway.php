@@ -53,7 +53,7 @@ $gateway->on('register', function (string $nodeId) use ($gateway, $size, &$isCom
     }
 });
 $gateway->on('node.lost', function (string $nodeId, int $channelId, int $code, string $message) use (&$wasLost): void {
-    echo "the server says: $message ($code)\n";
+    echo 'the server says: ' . printable($message) . " ($code)\n";
     $wasLost = $wasLost || $nodeId === SILENT;
 });
 $gateway->on('data', function () use (&$count): void {

@@ -92,6 +92,12 @@ final class StatusLine
     }
 }
 
+/** Without what could steer a terminal or turn its text around; lines stay lines. For whatever a stranger wrote. */
+function printable(string $text): string
+{
+    return preg_replace('/[^\P{Cc}\n]|[\x{61c}\x{200e}\x{200f}\x{2028}-\x{202e}\x{2066}-\x{2069}]/u', '', $text) ?? 'what is no UTF-8';
+}
+
 /** The first complaints in words, the rest as numbers. */
 function complain(string $text): void
 {

@@ -82,7 +82,7 @@ function everybody(Bus $bus): void
     do {
         ['nodes' => $nodes, 'next' => $page] = $bus->nodes(page: $page);
         foreach ($nodes as $node) {
-            echo "$node->id\t$node->ip\t$node->heartbeatCount heartbeats\n";
+            echo printable($node->id), "\t$node->ip\t$node->heartbeatCount heartbeats\n";
         }
     } while ($page !== null);
 }

@@ -19,6 +19,27 @@ static void stop(int signal) {
     stopping = 1;
 }
 
+/* Prints what a stranger wrote. What steers a terminal or turns its text around (control characters, the marks of direction) is shown
+ * in numbers. */
+static void show(const char *text, size_t len) {
+    static const char *const unseen[] = {"\xd8\x9c", "\xe2\x80\x8e", "\xe2\x80\x8f", "\xe2\x80\xa8", "\xe2\x80\xa9", "\xe2\x80\xaa", "\xe2\x80\xab",
+                                         "\xe2\x80\xac", "\xe2\x80\xad", "\xe2\x80\xae", "\xe2\x81\xa6", "\xe2\x81\xa7", "\xe2\x81\xa8", "\xe2\x81\xa9"};
+    for (size_t i = 0; i < len; i++) {
+        unsigned char byte = (unsigned char)text[i];
+        size_t hidden = byte < 0x20 || byte == 0x7f;
+        if (byte == 0xc2 && i + 1 < len && (unsigned char)text[i + 1] < 0xa0)
+            hidden = 2;
+        for (size_t k = 0; k < sizeof unseen / sizeof *unseen; k++)
+            if (strlen(unseen[k]) <= len - i && memcmp(text + i, unseen[k], strlen(unseen[k])) == 0)
+                hidden = strlen(unseen[k]);
+        if (!hidden)
+            putchar(byte);
+        for (size_t end = i + hidden; hidden && i < end; i++)
+            printf("\\x%02x", (unsigned char)text[i]);
+        i -= hidden > 0;
+    }
+}
+
 /* What this program knows about a node. It is attached to the node, so that events lead to it without a search. */
 typedef struct {
     size_t messages, bytes;
@@ -28,7 +49,11 @@ static void tell(heartbus_server *server, const heartbus_event *event) {
     visitor *visitor = event->user_data;
     switch (event->type) {
     case HEARTBUS_EVENT_REGISTER:
-        printf("+ %s from %s:%d, %.*s\n", event->node_id, event->ip, event->port, (int)event->payload_len, event->payload);
+        fputs("+ ", stdout);
+        show(event->node_id, event->node_id_len);
+        printf(" from %s:%d, ", event->ip, event->port);
+        show(event->payload, event->payload_len);
+        puts("");
         if (visitor) /* It left and came back so quickly that this is told as one. */
             break;
         visitor = calloc(1, sizeof *visitor);
@@ -37,19 +62,25 @@ static void tell(heartbus_server *server, const heartbus_event *event) {
             free(visitor);
         break;
     case HEARTBUS_EVENT_DATA: {
-        char answer[256];
+        char answer[320]; /* An id may have 255 bytes. */
         if (visitor) {
             visitor->messages++;
             visitor->bytes += event->payload_len;
         }
         int len = snprintf(answer, sizeof answer, "%s, I got %zu bytes", event->node_id, event->payload_len);
-        printf("  %s says: %.*s\n", event->node_id, (int)event->payload_len, event->payload);
+        fputs("  ", stdout);
+        show(event->node_id, event->node_id_len);
+        fputs(" says: ", stdout);
+        show(event->payload, event->payload_len);
+        puts("");
         if (heartbus_server_send(server, event->node_id, event->node_id_len, answer, (size_t)len, 0) != HEARTBUS_OK)
-            printf("! no answer for %s: %s\n", event->node_id, heartbus_last_error());
+            printf("! no answer: %s\n", heartbus_last_error());
         break;
     }
     default: /* The four ways to leave; nothing else was asked for. */
-        printf("- %s: %s", event->node_id, heartbus_event_name(event->type));
+        fputs("- ", stdout);
+        show(event->node_id, event->node_id_len);
+        printf(": %s", heartbus_event_name(event->type));
         if (visitor)
             printf(", after %zu messages, %zu bytes", visitor->messages, visitor->bytes);
         puts("");

@@ -12,6 +12,7 @@ use ext_php_rs::error::Result;
 use ext_php_rs::ffi::{zend_class_entry, zend_object, zend_string};
 use ext_php_rs::flags::ConstantFlags;
 use ext_php_rs::types::{ZendEmptyArray, Zval};
+use heartbus_core::text::printable;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -117,7 +118,11 @@ fn log(logger: *mut zend_object, level: Level, message: Zval, context: Zval) -> 
     let mut line = b"[".to_vec();
     line.extend_from_slice(bytes(&state::date("Y-m-d H:i:s")));
     line.extend_from_slice(format!("] [{}] ", level.name().to_uppercase()).as_bytes());
-    line.extend_from_slice(bytes(&message));
+    // One message is one line, whoever wrote a part of it. What is no UTF-8 may be a text in another encoding, and stays.
+    for chunk in bytes(&message).utf8_chunks() {
+        line.extend_from_slice(printable(chunk.valid()).as_bytes());
+        line.extend_from_slice(chunk.invalid());
+    }
     if items(&context).next().is_some() {
         let encoded = match php::json_encode(&context)? {
             Some(encoded) => encoded,

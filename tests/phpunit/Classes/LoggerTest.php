@@ -53,6 +53,25 @@ final class LoggerTest extends TestCase
         self::assertSame([], $logger->getBuffer());
     }
 
+    public function test_a_message_is_one_line_whoever_wrote_it_and_a_logger_gets_it_as_it_is(): void
+    {
+        $hostile = "node a\n[ERROR] forged\r\t\e[2J\u{9b}\u{202e}\0 é \xd6\xd0";
+        $shown = 'node a\n[ERROR] forged\r\t\u001b[2J\u009b\u202e\u0000 é ' . "\xd6\xd0";
+        $this->expectOutputRegex('/^' . self::STAMP . ' \[INFO\] ' . preg_quote($shown) . ' \{"id":"a\\\\n\\\\u202e"\}\n$/D');
+        $logger = Logger::getInstance();
+        $logger->setLogFile($this->file);
+        $logger->info($hostile, ['id' => "a\n\u{202e}"]);
+        self::assertSame(1, substr_count(file_get_contents($this->file), "\n"));
+        self::assertStringContainsString($shown, $logger->getBuffer()[0]);
+        $psr = new class {
+            public array $got = [];
+            public function log($level, $message, array $context = []): void { $this->got[] = $message; }
+        };
+        $logger->setLogger($psr);
+        $logger->info($hostile);
+        self::assertSame([$hostile], $psr->got);
+    }
+
     public function test_levels_and_the_switch(): void
     {
         $logger = Logger::getInstance();
