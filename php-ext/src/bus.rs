@@ -5,16 +5,17 @@
 //! of the same machine, and never longer than its timeout.
 
 use crate::arguments;
+use crate::bindings::{self, Directory};
 use crate::classes::future;
 use crate::classes::waiting::{Suspension, Timer};
 use crate::config::{self, Loop};
 use crate::declare::Declare;
 use crate::exception;
-use crate::host::Host;
-use crate::info;
-use crate::live;
-use crate::numbers;
+use crate::ini;
+use crate::node;
 use crate::php::{self, Call, Native, Outcome, Thrown, bytes, map, text, value};
+use crate::ranges;
+use crate::runtime::{Runtime, Source};
 use crate::shim;
 use crate::statistics;
 use ext_php_rs::builders::ClassBuilder;
@@ -107,9 +108,9 @@ fn construct(_: &mut Call) -> Outcome {
 fn connect(call: &mut Call) -> Outcome {
     let (mut socket, mut timeout) = (ptr::null_mut::<zend_string>(), 1f64);
     arguments!(call, c"|S!d", socket, timeout)?;
-    let timeout = numbers::seconds("The timeout", timeout, 0.001..=3600.0)?;
+    let timeout = ranges::seconds("The timeout", timeout, 0.001..=3600.0)?;
     let given = (!socket.is_null()).then(|| String::from_utf8_lossy(bytes(socket)).into_owned());
-    let line = line(given.or_else(|| info::setting("socket")), timeout).map_err(|error| exception::raise(&error))?;
+    let line = line(given.or_else(|| ini::setting("socket")), timeout).map_err(|error| exception::raise(&error))?;
     let mut object = Zval::new();
     // SAFETY: the class is registered; its objects hold nothing until the next line.
     unsafe { shim::object_init_ex(&raw mut object, CLASS.load(Ordering::Relaxed)) };
@@ -122,7 +123,7 @@ fn connect(call: &mut Call) -> Outcome {
 
 /// The connection that this process has, or a new one.
 fn line(socket: Option<String>, timeout: Duration) -> std::result::Result<Rc<Line>, Error> {
-    let wanted = socket.unwrap_or_else(|| crate::heartbeat_server::WORKER.into());
+    let wanted = socket.unwrap_or_else(|| config::DEFAULT_NAME.into());
     let is_path = wanted.starts_with('/');
     if !is_path {
         bus::check_name(&wanted)?;
@@ -219,7 +220,7 @@ fn node_of(call: &mut Call) -> Outcome<Option<bus::NodeInfo>> {
 
 fn find_node(call: &mut Call) -> Outcome {
     *call.result = match node_of(call)? {
-        Some(info) => live::node_of_bus(&call.held::<Bus>()?, &info)?,
+        Some(info) => node_object(&call.held::<Bus>()?, &info)?,
         None => Zval::null(),
     };
     Ok(())
@@ -232,7 +233,7 @@ fn set_metadata(call: &mut Call) -> Outcome {
     // SAFETY: an argument of this call.
     let members = unsafe { metadata.as_ref() }.and_then(Zval::array).map_or_else(|| Ok("{}".into()), members_of)?;
     let set = match std::str::from_utf8(bytes(node_id)) {
-        Ok(node) => match bus.set_metadata(node, 0, &members)? {
+        Ok(node) => match bus.set_members(node, 0, &members)? {
             Err(error) if error.kind == ErrorKind::NotFound => false,
             set => answered(set.map(|()| true))?,
         },
@@ -240,6 +241,19 @@ fn set_metadata(call: &mut Call) -> Outcome {
     };
     call.result.set_bool(set);
     Ok(())
+}
+
+/// What is set of it goes over this bus.
+fn node_object(bus: &Rc<Bus>, info: &bus::NodeInfo) -> Outcome<Zval> {
+    let object = node::create(info)?;
+    bindings::bind_found(&object, bus.clone(), info.id.clone(), info.channel_id)?;
+    Ok(object)
+}
+
+impl Directory for Bus {
+    fn set_metadata(&self, node_id: &str, channel_id: u32, members: &str) -> Outcome<std::result::Result<(), Error>> {
+        self.set_members(node_id, channel_id, members)
+    }
 }
 
 fn members_of(array: &ZendHashTable) -> Outcome<String> {
@@ -289,7 +303,7 @@ fn nodes(call: &mut Call) -> Outcome {
         Some(metadata) => Request::Find { after, limit, id_pattern, ip, metadata },
     };
     let (found, next) = answered(bus.ask(&request)?.and_then(Reply::page))?;
-    let nodes = found.iter().map(|info| live::node_of_bus(&bus, info)).collect::<Outcome<Vec<Zval>>>()?;
+    let nodes = found.iter().map(|info| node_object(&bus, info)).collect::<Outcome<Vec<Zval>>>()?;
     *call.result = map([("nodes", value(nodes)), ("next", next.map_or_else(Zval::null, |next| value(next as i64)))]);
     Ok(())
 }
@@ -384,7 +398,7 @@ fn found(answer: Answer) -> Outcome<Option<Reply>> {
 
 impl Bus {
     /// Sets members of a node's metadata: of this registration, or of whichever there is.
-    pub fn set_metadata(&self, node: &str, channel: u32, members: &str) -> Outcome<std::result::Result<(), Error>> {
+    fn set_members(&self, node: &str, channel: u32, members: &str) -> Outcome<std::result::Result<(), Error>> {
         Ok(self.ask(&Request::SetMetadata { node, channel, members })?.and_then(Reply::done))
     }
 
@@ -424,16 +438,16 @@ impl Line {
     }
 
     fn suspend_until(&self, number: u32, suspension: &Suspension, timeout: Duration) -> Outcome<Answer> {
-        let host = Host::current();
-        if !host.is_looping() {
-            host.join_running_loop(Loop::Auto)?;
+        let runtime = Runtime::current();
+        if !runtime.is_looping() {
+            runtime.join_running_loop(Loop::Auto)?;
         }
         let waiter = future::create()?;
         let future = waiter.object().map(|object| ptr::from_ref(object).cast_mut()).ok_or(Thrown)?;
         let timer = Timer::start(timeout.as_secs_f64(), future::expiry(future))?;
         future::resumes(future, suspension);
         self.waiting.borrow_mut().insert(number, waiter.shallow_clone());
-        self.be_heard(&host);
+        self.be_heard(&runtime);
         self.let_others_look();
         let mut suspended = Ok(());
         while suspended.is_ok() && !future::done(future) {
@@ -443,9 +457,9 @@ impl Line {
         let still_waiting = self.waiting.borrow_mut().remove(&number);
         drop(still_waiting);
         if self.waiting.borrow().is_empty() {
-            self.rest(&host);
+            self.rest(&runtime);
             // While an exception is on its way no PHP may run: the loop's next visit sees that nobody waits.
-            if suspended.is_ok() { host.leave_loop_when_idle()? } else { host.ring() }
+            if suspended.is_ok() { runtime.leave_loop_when_idle()? } else { runtime.wake_loop() }
         }
         if let Err(Thrown) = suspended {
             // Thrown into, or destroyed. A timer that is left fires for nothing.
@@ -468,24 +482,24 @@ impl Line {
     /// What was done on this connection may have taken in answers, or ended it: for these the descriptor does not tell again.
     fn let_others_look(&self) {
         if !self.waiting.borrow().is_empty() {
-            Host::current().ring();
+            Runtime::current().wake_loop();
         }
     }
 
     /// Lets the loop hear when an answer comes. The connection may be another than before.
-    fn be_heard(&self, host: &Host) {
+    fn be_heard(&self, runtime: &Runtime) {
         if let Some(fd) = self.bus.borrow().as_fd() {
-            host.unwatch(fd);
-            if let Err(error) = host.watch(fd) {
-                crate::config::settle_log();
+            runtime.unwatch(fd);
+            if let Err(error) = runtime.watch(fd) {
+                config::settle_log();
                 tracing::warn!(%error, "Answers are seen late");
             }
         }
     }
 
-    fn rest(&self, host: &Host) {
+    fn rest(&self, runtime: &Runtime) {
         if let Some(fd) = self.bus.borrow().as_fd() {
-            host.unwatch(fd);
+            runtime.unwatch(fd);
         }
     }
 
@@ -515,23 +529,30 @@ impl Line {
     }
 }
 
-/// Called by the host whenever something may have come.
-pub fn wake() -> Outcome<usize> {
-    let lines: Vec<_> = LINES.with_borrow(|lines| lines.values().filter(|line| !line.waiting.borrow().is_empty()).cloned().collect());
-    let mut woken = 0;
-    for line in lines {
-        woken += line.wake()?;
-    }
-    Ok(woken)
-}
+/// Those who wait for answers, as the loop of this process serves them.
+pub struct Answers;
 
-/// A fiber waits for an answer.
-pub fn is_waited_for() -> bool {
-    LINES.with_borrow(|lines| lines.values().any(|line| !line.waiting.borrow().is_empty()))
+impl Source for Answers {
+    fn wake(&self) -> Outcome<usize> {
+        let lines: Vec<_> = LINES.with_borrow(|lines| lines.values().filter(|line| !line.waiting.borrow().is_empty()).cloned().collect());
+        let mut woken = 0;
+        for line in lines {
+            woken += line.wake()?;
+        }
+        Ok(woken)
+    }
+
+    fn is_idle(&self) -> bool {
+        LINES.with_borrow(|lines| lines.values().all(|line| line.waiting.borrow().is_empty()))
+    }
+
+    fn shut_down(&self) {
+        end_request();
+    }
 }
 
 /// The end of a request: nobody waits any more. The connections stay, for the next one.
-pub fn end_request() {
+fn end_request() {
     let waiting: Vec<_> = LINES.with_borrow(|lines| {
         lines
             .values()

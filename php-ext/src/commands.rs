@@ -2,8 +2,10 @@
 
 use crate::arguments;
 use crate::backend::Backend;
-use crate::host::Host;
+use crate::heartbeat_client;
+use crate::heartbeat_server::running;
 use crate::php::{Call, Outcome, map, text, value};
+use crate::runtime::{Runtime, Source};
 use ext_php_rs::types::{ZendHashTable, Zval};
 use std::cmp::Ordering;
 use std::rc::Rc;
@@ -16,14 +18,15 @@ const SHOWN: usize = 5;
 
 /// Of this process: an engine next door is asked in its own.
 fn engines() -> impl Iterator<Item = Rc<Backend>> {
-    let engines = Host::current().running_servers().into_iter().filter_map(|server| server.engine());
+    let engines = running().into_iter().filter_map(|server| server.engine());
     engines.filter(|engine| matches!(&**engine, Backend::Here(_)))
 }
 
 /// What Workerman counts of its own beside its connections: outgoing ones, and timers.
 pub fn own(call: &mut Call) -> Outcome {
-    let host = Host::current();
-    *call.result = map([("connections", value(host.open_clients() as i64)), ("timers", value(host.timers() as i64))]);
+    let runtime = Runtime::current();
+    let timers: usize = runtime.servers().iter().map(|server| server.timers()).sum();
+    *call.result = map([("connections", value(heartbeat_client::connected(&runtime) as i64)), ("timers", value(timers as i64))]);
     Ok(())
 }
 
@@ -80,8 +83,7 @@ pub fn close_doors(_: &mut Call) -> Outcome {
 
 /// How many seconds a graceful stop waits for those who stay; null: without end. Asked when it begins.
 pub fn patience(call: &mut Call) -> Outcome {
-    let servers = Host::current().running_servers();
-    let longest = servers.iter().map(|server| server.stop_timeout()).max_by(|one, other| match (one, other) {
+    let longest = running().iter().map(|server| server.stop_timeout()).max_by(|one, other| match (one, other) {
         (None, None) => Ordering::Equal,
         (None, Some(_)) => Ordering::Greater,
         (Some(_), None) => Ordering::Less,
@@ -115,10 +117,10 @@ pub fn waits(call: &mut Call) -> Outcome {
 
 /// The end of the worker: every client is told, and every callback runs that has something to be told.
 pub fn stop_servers(_: &mut Call) -> Outcome {
-    let host = Host::current();
-    for server in host.running_servers() {
-        server.begin_stop(&host);
-        server.finish_stop(&host)?;
+    let runtime = Runtime::current();
+    for server in running() {
+        server.begin_stop(&runtime);
+        server.finish_stop(&runtime)?;
     }
     Ok(())
 }

@@ -2,13 +2,12 @@
 //!
 //! The original's keys are checked in its order with its texts. Keys of our own follow. Unknown keys are accepted, and told.
 
-use crate::classes::channel::DEFAULT_QUEUE_SIZE;
-use crate::classes::is_host;
+use crate::classes::config_validator::is_host;
 use crate::exception;
-use crate::info;
+use crate::ini;
 use crate::log;
-use crate::numbers::{LONGEST, SHORTEST, measured};
 use crate::php::{self, Outcome, Thrown, json_encode, numeric, type_name, weak_double, weak_long, weak_string};
+use crate::ranges::{LONGEST, SHORTEST, measured};
 use ext_php_rs::types::{ZendHashTable, Zval};
 
 use heartbus_core::bus;
@@ -49,6 +48,12 @@ const TARGETS: [(&str, bool); 2] = [("stderr", false), ("logger", true)];
 pub fn loop_names() -> String {
     LOOPS.map(|(name, _)| name).join(", ")
 }
+
+/// Of a server that has no name of its own: Workerman shows it, and the bus socket is called after it.
+pub const DEFAULT_NAME: &str = "HeartbeatServer";
+
+/// Messages that a channel's queues hold.
+pub const DEFAULT_QUEUE_SIZE: i64 = 1000;
 
 /// More processes than this help nobody.
 const MAX_WORKERS: i64 = 256;
@@ -551,10 +556,10 @@ impl<'a> Keys<'a> {
         if log::is_untouched() {
             settings.to_logger = settings.to_logger.map_or_else(|| ini_choice("log", &TARGETS), |target| Ok(Some(target)))?;
             // A log that is off has no level, wherever it would go.
-            let text = info::log_level().or_else(|| info::is_empty("log").then(|| "off".to_owned()));
+            let text = ini::log_level().or_else(|| ini::is_empty("log").then(|| "off".to_owned()));
             let of_ini = || text.map(|text| pick("heartbus.log_level", Some(&text), &levels)).transpose();
             settings.level = settings.level.map_or_else(of_ini, |level| Ok(Some(level)))?;
-            settings.file = settings.file.or_else(|| info::setting("log_file"));
+            settings.file = settings.file.or_else(|| ini::setting("log_file"));
         }
         Ok(settings)
     }
@@ -623,7 +628,7 @@ fn as_bool(value: &Zval) -> Option<bool> {
 }
 
 fn ini_choice<T: Copy>(key: &str, choices: &[(&str, T)]) -> Checked<Option<T>> {
-    info::setting(key).map(|text| pick(&format!("heartbus.{key}"), Some(&text), choices)).transpose()
+    ini::setting(key).map(|text| pick(&format!("heartbus.{key}"), Some(&text), choices)).transpose()
 }
 
 fn pick<T: Copy>(key: &str, text: Option<&str>, choices: &[(&str, T)]) -> Checked<T> {

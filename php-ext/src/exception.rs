@@ -1,17 +1,27 @@
 //! The exceptions of the extension, and the one place where an error of the engine becomes one.
 
-use crate::php::Thrown;
 use crate::shim;
 use ext_php_rs::builders::ClassBuilder;
 use ext_php_rs::error::Result;
 use ext_php_rs::ffi::{zend_class_entry, zend_throw_exception};
 use ext_php_rs::flags::ClassFlags;
-use ext_php_rs::zend::{ClassEntry, ce};
+use ext_php_rs::zend::{ClassEntry, ExecutorGlobals, ce};
 use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::text::printable;
 use std::ffi::CString;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
+
+/// A PHP exception (or an `exit()`) is pending: return to PHP as soon as possible.
+#[derive(Debug)]
+pub struct Thrown;
+
+pub type Outcome<T = ()> = std::result::Result<T, Thrown>;
+
+/// `Err` when an exception is pending.
+pub fn pending_exception() -> Outcome {
+    if ExecutorGlobals::has_exception() { Err(Thrown) } else { Ok(()) }
+}
 
 const NAMESPACE: &str = r"Heartbus\Exception";
 

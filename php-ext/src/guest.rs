@@ -1,10 +1,9 @@
 //! Loops of others that have no processes of their own: Revolt and ReactPHP. We are guests there: they watch our stream
 //! while a server or a client of this process lives, and end when nothing is left to wait for.
 
-use crate::classes::class_named;
 use crate::exception;
 use crate::glue::Glue;
-use crate::php::{Outcome, Thrown};
+use crate::php::{Outcome, Thrown, class_named};
 use ext_php_rs::types::Zval;
 use heartbus_core::error::ErrorKind;
 

@@ -2,15 +2,15 @@
 //! clients of this process.
 
 use crate::arguments;
+use crate::callbacks;
 use crate::clock::microtime;
 use crate::config::{self, Loop};
 use crate::declare::Declare;
 use crate::exception;
-use crate::heartbeat_server::{get_event_stream, poll};
-use crate::host::{Host, Source};
 use crate::moments;
 use crate::php::{self, Call, Callable, Native, Outcome, bytes, json_decode, map, object, text, value};
-use crate::standalone::worker_start_closure;
+use crate::polling::{get_event_stream, poll};
+use crate::runtime::{Runtime, Source, is_same};
 use crate::workerman::Workerman;
 use ext_php_rs::builders::ClassBuilder;
 use ext_php_rs::error::Result;
@@ -26,7 +26,7 @@ use heartbus_core::text::{nearest, printable};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ptr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::{Arc, OnceLock};
 
 /// Name of the worker that Workerman shows.
@@ -54,7 +54,7 @@ pub struct Client {
     port: i64,
     config: Zval,
     callbacks: RefCell<[Option<Rc<Callable>>; KINDS.len()]>,
-    /// Waits in the host for a loop.
+    /// Waits for a loop.
     is_waiting: Cell<bool>,
     /// The engine's client will not come back.
     is_finished: Cell<bool>,
@@ -147,26 +147,26 @@ fn connect(call: &mut Call) -> Outcome {
         client.wants_again.set(client.is_closed.get());
         return Ok(());
     }
-    let host = Host::current();
+    let runtime = Runtime::current();
     let event_loop = config::client(client.settings())?.event_loop;
-    if host.is_looping() || matches!(event_loop, Loop::Native | Loop::Manual) {
-        return start(&host, &this);
+    if runtime.is_looping() || matches!(event_loop, Loop::Native | Loop::Manual) {
+        return start(&runtime, &this);
     }
-    if host.join_running_loop(event_loop)? {
-        return start(&host, &this);
+    if runtime.join_running_loop(event_loop)? {
+        return start(&runtime, &this);
     }
     if matches!(event_loop, Loop::Revolt | Loop::React) || !Workerman::exists(true)? {
         if event_loop == Loop::Workerman {
             return Err(exception::fail(ErrorKind::Config, r"'loop' => 'workerman' needs Workerman: there is no class Workerman\Worker"));
         }
-        host.join_loop_to_come(event_loop)?;
-        return start(&host, &this);
+        runtime.join_loop_to_come(event_loop)?;
+        return start(&runtime, &this);
     }
     // Workerman is there and does not run yet: `Worker::runAll()` may follow, or `run()`.
     client.is_waiting.set(true);
-    host.wait(this);
-    if host.wants_client_worker() {
-        host.workerman.add_worker(WORKER, worker_start_closure())?;
+    runtime.wait(this, start);
+    if runtime.wants_client_worker() {
+        runtime.workerman.add_worker(WORKER, callbacks::worker_start())?;
     }
     Ok(())
 }
@@ -175,7 +175,7 @@ fn disconnect(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let client = call.held::<Client>()?;
     if client.is_waiting.replace(false) {
-        Host::current().stop_waiting(&object(call.this()));
+        Runtime::current().stop_waiting(&object(call.this()));
         return Ok(());
     }
     let engine = client.engine.borrow().clone();
@@ -314,15 +314,15 @@ fn get_stats(call: &mut Call) -> Outcome {
 
 fn run(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
-    let host = Host::current();
-    host.check_not_inside("HeartbeatClient::run()")?;
-    host.run(|| Ok(()), &|| !host.has_clients())
+    let runtime = Runtime::current();
+    runtime.check_not_inside("HeartbeatClient::run()")?;
+    runtime.run(|| Ok(()), &|| !runtime.has_clients())
 }
 
 // ---- behaviour ----
 
 /// Starts a client's connection on the thread of all clients.
-pub fn start(host: &Host, object: &Zval) -> Outcome {
+fn start(runtime: &Runtime, object: &Zval) -> Outcome {
     let Some(client) = client_of(object) else { return Ok(()) };
     client.is_waiting.set(false);
     let stats = client.stats();
@@ -331,9 +331,9 @@ pub fn start(host: &Host, object: &Zval) -> Outcome {
     let config = config::client_engine(&client.host, client.port, client.settings(), node_id)?;
     raise_limit();
     client.has_settled_log.set(true);
-    settings.log.apply().and_then(|()| host.watch_log()).map_err(|error| exception::raise(&error))?;
+    settings.log.apply().and_then(|()| runtime.watch_log()).map_err(|error| exception::raise(&error))?;
     config::tell_unknown(&settings.unknown);
-    let fleet = host.fleet()?;
+    let fleet = fleet(runtime)?;
     let engine = fleet.clients.connect(config).map_err(|error| exception::raise(&error))?;
     for (node_id, metadata) in client.nodes.borrow().iter() {
         if let Err(error) = engine.add_node(node_id, metadata) {
@@ -482,9 +482,9 @@ impl Client {
 }
 
 /// All clients of this process: one thread and one inbox.
-pub struct Fleet {
+struct Fleet {
     clients: Clients,
-    pub inbox: Arc<Inbox>,
+    inbox: Arc<Inbox>,
     pending: RefCell<VecDeque<Event>>,
     /// The PHP objects of the clients that are not finished, by the id of the engine's client. They live until then,
     /// as in the original: a script need not keep a client that has callbacks.
@@ -492,23 +492,19 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    pub fn start() -> std::result::Result<Fleet, Error> {
+    fn start() -> std::result::Result<Fleet, Error> {
         let inbox = Inbox::new(InboxLimits::default())?;
         inbox.subscribe(EventMask::CLIENT);
         let clients = Clients::start(inbox.clone())?;
         Ok(Fleet { clients, inbox, pending: RefCell::default(), members: RefCell::default() })
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.members.borrow().is_empty()
-    }
-
-    pub fn connected(&self) -> usize {
+    fn connected(&self) -> usize {
         self.members.borrow().values().filter_map(client_of).filter(|client| client.stats().connected).count()
     }
 
     /// A client of the engine's will not come back.
-    fn finish(&self, host: &Host, client_id: u64) -> Outcome {
+    fn finish(&self, runtime: &Runtime, client_id: u64) -> Outcome {
         // Dropped at the end, with no borrow held: it may be the last of its object.
         let object = self.members.borrow_mut().remove(&client_id);
         let Some((object, client)) = object.and_then(|object| client_of(&object).map(|client| (object, client))) else { return Ok(()) };
@@ -516,14 +512,40 @@ impl Fleet {
             return Ok(());
         }
         client.is_finished.set(true);
-        if client.wants_again.replace(false) { start(host, &object) } else { Ok(()) }
+        if client.wants_again.replace(false) { start(runtime, &object) } else { Ok(()) }
     }
+}
 
-    /// Every client says goodbye; nothing is told any more.
-    pub fn shut_down(&self) {
-        self.clients.stop();
-        drop(self.members.take());
+thread_local! {
+    /// The runtime has it, and ends it.
+    static FLEET: RefCell<Weak<Fleet>> = const { RefCell::new(Weak::new()) };
+}
+
+/// The fleet of this process, if there is one: a forked child has another than its parent.
+fn started_fleet(runtime: &Runtime) -> Option<Rc<Fleet>> {
+    let clients = runtime.clients()?;
+    FLEET.with_borrow(Weak::upgrade).filter(|fleet| is_same(&**fleet, &*clients))
+}
+
+/// Started by the first client that needs it.
+fn fleet(runtime: &Runtime) -> Outcome<Rc<Fleet>> {
+    if let Some(fleet) = started_fleet(runtime) {
+        return Ok(fleet);
     }
+    let start = || {
+        let fleet = Rc::new(Fleet::start()?);
+        runtime.watch(fleet.inbox.as_fd())?;
+        Ok(fleet)
+    };
+    let fleet = start().map_err(|error| exception::raise(&error))?;
+    FLEET.set(Rc::downgrade(&fleet));
+    runtime.set_clients(fleet.clone());
+    Ok(fleet)
+}
+
+/// Clients of this process that are connected.
+pub fn connected(runtime: &Runtime) -> usize {
+    started_fleet(runtime).map_or(0, |fleet| fleet.connected())
 }
 
 impl Source for Fleet {
@@ -536,11 +558,21 @@ impl Source for Fleet {
         Ok(())
     }
 
-    fn tell_next(&self, host: &Host) -> Outcome<bool> {
+    fn is_idle(&self) -> bool {
+        self.members.borrow().is_empty()
+    }
+
+    /// Every client says goodbye; nothing is told any more.
+    fn shut_down(&self) {
+        self.clients.stop();
+        drop(self.members.take());
+    }
+
+    fn tell_next(&self, runtime: &Runtime) -> Outcome<bool> {
         let event = self.pending.borrow_mut().pop_front();
         let Some(Event::Client { client_id, event }) = event else { return Ok(false) };
         if event == ClientEvent::Finished {
-            return self.finish(host, client_id).map(|()| false);
+            return self.finish(runtime, client_id).map(|()| false);
         }
         // Held while its callback runs, whatever that does.
         let object = self.members.borrow().get(&client_id).map(Zval::shallow_clone);

@@ -1,10 +1,9 @@
-//! What `php --ri heartbus` and `phpinfo()` show, and the settings of php.ini: what a configuration array does not say.
+//! What `php --ri heartbus` and `phpinfo()` show.
 
 use crate::config;
 use crate::shim;
 use ext_php_rs::zend::ModuleEntry;
 use ext_php_rs::{info_table_end, info_table_row, info_table_start};
-use std::ffi::CStr;
 
 pub extern "C" fn print(module: *mut ModuleEntry) {
     info_table_start!();
@@ -21,39 +20,4 @@ pub extern "C" fn print(module: *mut ModuleEntry) {
     info_table_end!();
     // SAFETY: PHP passes the module that it asks about.
     unsafe { shim::heartbus_display_ini(module) };
-}
-
-pub fn register(kind: i32, number: i32) {
-    // SAFETY: PHP is starting this module, and calls with its number.
-    unsafe { shim::heartbus_register_ini(kind, number) };
-}
-
-pub fn unregister(kind: i32, number: i32) {
-    // SAFETY: PHP is stopping this module, and calls with its number.
-    unsafe { shim::heartbus_unregister_ini(kind, number) };
-}
-
-/// What php.ini, `-d` or `ini_set()` say of `heartbus.<key>`; none when that is empty.
-pub fn setting(key: &str) -> Option<String> {
-    given(key).filter(|text| !text.is_empty())
-}
-
-/// The same of `heartbus.log_level`: its `off` without quotes is an empty text, as PHP reads it.
-pub fn log_level() -> Option<String> {
-    given("log_level").map(|text| if text.is_empty() { "off".into() } else { text })
-}
-
-/// It is there and empty: in php.ini that is how `off`, `no`, `false` and `none` arrive.
-pub fn is_empty(key: &str) -> bool {
-    given(key).is_some_and(|text| text.is_empty())
-}
-
-fn given(key: &str) -> Option<String> {
-    let name = format!("heartbus.{key}");
-    // SAFETY: on PHP's thread; the text is PHP's until somebody sets it anew, and copied before.
-    let text = unsafe {
-        let text = shim::heartbus_ini(name.as_ptr().cast(), name.len());
-        if text.is_null() { return None } else { CStr::from_ptr(text) }
-    };
-    Some(text.to_string_lossy().into_owned())
 }

@@ -2,9 +2,11 @@
 //!
 //! Loading it starts no thread and opens no descriptor. `start()` and `connect()` do.
 
+mod alarms;
 mod backend;
-mod bell;
+mod bindings;
 mod bus;
+mod callbacks;
 mod classes;
 mod clock;
 mod commands;
@@ -17,31 +19,37 @@ mod heartbeat_client;
 mod heartbeat_protocol;
 mod heartbeat_server;
 mod host;
+mod identity;
 mod info;
-mod live;
+mod ini;
 mod log;
 mod measures;
 mod message;
 mod moments;
 mod node;
-mod numbers;
+mod objects;
 mod php;
+mod polling;
+mod properties;
+mod ranges;
+mod running_server;
+mod runtime;
 mod shim;
 mod signals;
-mod slots;
-mod standalone;
 mod statistics;
 mod timers;
+mod wakeup;
 mod workerman;
 
 use ext_php_rs::prelude::*;
 use ext_php_rs::zend::run_handler;
 use heartbus_core::process;
+use runtime::{Runtime, Source};
 
 #[php_module]
 #[php(startup = start_module)]
 pub fn get_module(module: ModuleBuilder) -> ModuleBuilder {
-    classes::add_functions(module.name("heartbus"))
+    classes::functions::add(module.name("heartbus"))
         .info_function(info::print)
         .request_shutdown_function(end_request)
         .shutdown_function(stop_module)
@@ -59,15 +67,16 @@ extern "C" fn start_module(kind: i32, number: i32) -> i32 {
     std::panic::set_hook(Box::new(|fault| tracing::error!("A fault in Heartbus: {fault}")));
     // SAFETY: a process-wide registration, and this runs once per process.
     unsafe { shim::heartbus_watch_forks(in_forked_child) };
-    info::register(kind, number);
+    ini::register(kind, number);
+    runtime::serve_answers(&bus::Answers);
     let registered = exception::register()
         .and_then(|()| message::register())
         .and_then(|()| heartbeat_protocol::register())
         .and_then(|()| node::register())
-        .and_then(|()| heartbeat_server::register())
+        .and_then(|()| heartbeat_server::class::register())
         .and_then(|()| heartbeat_client::register())
         .and_then(|()| bus::register())
-        .and_then(|()| standalone::register())
+        .and_then(|()| host::register())
         .and_then(|()| classes::register());
     match registered {
         Ok(()) => 0,
@@ -79,11 +88,15 @@ extern "C" fn start_module(kind: i32, number: i32) -> i32 {
 }
 
 unsafe extern "C" fn stop_module(kind: i32, number: i32) -> i32 {
-    info::unregister(kind, number);
+    ini::unregister(kind, number);
     0
 }
 
 unsafe extern "C" fn end_request(_kind: i32, _number: i32) -> i32 {
-    run_handler(host::Host::shut_down);
+    run_handler(|| {
+        bus::Answers.shut_down();
+        Runtime::shut_down();
+        log::end_request();
+    });
     0
 }

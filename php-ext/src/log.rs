@@ -8,6 +8,7 @@ mod target;
 mod zone;
 
 use crate::shim;
+use heartbus_core::engine::{LogLevel, LogLine};
 use heartbus_core::error::Error;
 use heartbus_core::log::{LogQueue, Record, records};
 use std::cell::Cell;
@@ -19,7 +20,7 @@ use tracing::level_filters::LevelFilter;
 use tracing::span::{self, Attributes, Id};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-pub use target::{after_fork, end_request, reopen};
+pub use target::{after_fork, begin_process, end_request, reopen};
 
 /// Names of `log_level`, in ascending order. A place in this list is a level.
 pub const LEVELS: [&str; 5] = ["debug", "info", "warning", "error", "off"];
@@ -31,19 +32,8 @@ static LEVEL: AtomicU8 = AtomicU8::new(UNSET);
 static TOUCHED: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
-    static IS_PHP: Cell<bool> = const { Cell::new(false) };
     /// PHP's logger has a message in its hands.
     static IS_HANDING_OVER: Cell<bool> = const { Cell::new(false) };
-}
-
-/// As the process starts, on the thread that runs PHP, in all processes that are forked off it as well.
-pub fn begin_process() {
-    IS_PHP.set(true);
-    target::remember_stderr();
-}
-
-fn on_php_thread() -> bool {
-    IS_PHP.get()
 }
 
 /// What a configuration says about the log. The log is the process's: the last server or client that starts decides.
@@ -159,12 +149,22 @@ pub fn waiting() -> usize {
 
 /// Hands the next message to PHP's logger, if there is one. What PHP's thread has to say meanwhile is written as a line: a logger that
 /// sends its lines through the client or the server would otherwise be told of its own troubles without end.
-pub fn hand_over<E>(to_logger: impl FnOnce(Record) -> Result<(), E>) -> Result<(), E> {
+pub fn hand_over<E>(to_logger: impl FnOnce(LogLine) -> Result<(), E>) -> Result<(), E> {
     let Some(record) = Sink::current().and_then(|sink| sink.queue.pop()) else { return Ok(()) };
     IS_HANDING_OVER.set(true);
-    let done = to_logger(record);
+    let done = to_logger(line_of(record));
     IS_HANDING_OVER.set(false);
     done
+}
+
+fn line_of(record: Record) -> LogLine {
+    let level = match record.level {
+        Level::ERROR => LogLevel::Error,
+        Level::WARN => LogLevel::Warning,
+        Level::INFO => LogLevel::Info,
+        _ => LogLevel::Debug,
+    };
+    LogLine { level, message: record.message, context: record.context }
 }
 
 /// A logger that suspended its Fiber, or ended the script, is not waited for.

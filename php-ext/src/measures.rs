@@ -1,6 +1,6 @@
 //! What the servers of this process counted, as metrics. What PHP's channels hold is added to what the engine counts.
 
-use crate::host::Host;
+use crate::heartbeat_server::running_engines;
 use heartbus_core::engine::Stats;
 use heartbus_core::hub::Timings;
 use heartbus_core::metrics::{Measure, measures};
@@ -9,13 +9,13 @@ pub use heartbus_core::metrics::Number;
 
 /// How long the oldest server of this process has run, its engine here or next door.
 pub fn uptime() -> Option<f64> {
-    let engines = Host::current().running();
+    let engines = running_engines();
     engines.iter().filter_map(|(_, engine)| engine.stats().ok()).map(|stats| stats.uptime_seconds as f64).reduce(f64::max)
 }
 
 /// All servers that run in this process, added up; nothing where none runs.
 pub fn of_this_process() -> Vec<Measure> {
-    let engines = Host::current().running();
+    let engines = running_engines();
     if engines.is_empty() {
         return Vec::new();
     }
@@ -30,8 +30,8 @@ pub fn of_this_process() -> Vec<Measure> {
         sum.connections_active += stats.connections_active;
         timings.messages.add(&more.messages);
         timings.heartbeats.add(&more.heartbeats);
-        queued += server.views.queued();
-        dropped += server.views.dropped();
+        queued += server.objects.queued();
+        dropped += server.objects.dropped();
     }
     let ours = |name, number| Measure { name, label: None, number };
     let mut all = measures(&sum, &timings);

@@ -2,16 +2,16 @@
 //! record, of which an event hands PHP a copy. Metadata that is set of such a copy goes to the engine.
 
 use crate::arguments;
+use crate::bindings;
 use crate::clock::microtime;
 use crate::config;
 use crate::declare::Declare;
 use crate::exception;
-use crate::live;
 use crate::moments;
-use crate::numbers;
 use crate::php::{self, Call, Outcome, Thrown, map, string, text, value};
+use crate::properties::{Property, Type};
+use crate::ranges;
 use crate::shim;
-use crate::slots::{Property, Type};
 use ext_php_rs::builders::ClassBuilder;
 use ext_php_rs::error::Result;
 use ext_php_rs::ffi::{zend_class_entry, zend_object, zend_string};
@@ -227,7 +227,7 @@ fn update_message(call: &mut Call) -> Outcome {
 fn is_timeout(call: &mut Call) -> Outcome {
     let mut timeout = 0f64;
     arguments!(call, c"d", timeout)?;
-    numbers::finite("isTimeout(): timeoutSeconds", timeout)?;
+    ranges::finite("isTimeout(): timeoutSeconds", timeout)?;
     let silent = since(call.this(), LAST_HEARTBEAT_TIME)?;
     call.result.set_bool(silent > timeout);
     Ok(())
@@ -265,7 +265,7 @@ fn set_metadata(call: &mut Call) -> Outcome {
         METADATA.write(this, crate::php::value(ZendEmptyArray))?;
     }
     let mut kept;
-    if let Some(shown) = live::node_shown(this) {
+    if let Some(shown) = bindings::shown_node(this) {
         // SAFETY: an argument of this call.
         let given = unsafe { value.as_ref() }.map(Zval::dereference).ok_or(Thrown)?;
         let members = config::members([(string(key), given)])?;

@@ -1,15 +1,16 @@
 //! What the classes of the extension are made of: method calls with PHP's own argument parsing, callables, values, and
 //! objects that hold a Rust value. Knows PHP; knows nothing of Heartbus.
 
+use crate::exception;
 use crate::shim::{self, GcBuffer};
 use ext_php_rs::convert::IntoZval;
 use ext_php_rs::ffi::{
     ext_php_rs_zend_object_alloc, object_properties_init, std_object_handlers, zend_class_entry, zend_fcall_info_cache, zend_hash_update,
-    zend_object, zend_object_handlers, zend_object_std_dtor, zend_object_std_init, zend_std_get_properties, zend_string,
-    zend_string_init_interned, zval,
+    zend_lookup_class_ex, zend_object, zend_object_handlers, zend_object_std_dtor, zend_object_std_init, zend_std_get_properties,
+    zend_string, zend_string_init_interned, zval,
 };
 use ext_php_rs::types::{ZendHashTable, ZendStr, Zval};
-use ext_php_rs::zend::{ClassEntry, ExecuteData, ExecutorGlobals, run_handler};
+use ext_php_rs::zend::{ClassEntry, ExecuteData, run_handler};
 use std::ffi::{CStr, c_int, c_void};
 use std::mem::{MaybeUninit, offset_of};
 use std::panic::AssertUnwindSafe;
@@ -17,16 +18,7 @@ use std::ptr;
 use std::rc::Rc;
 use std::sync::OnceLock;
 
-/// A PHP exception (or an `exit()`) is pending: return to PHP as soon as possible.
-#[derive(Debug)]
-pub struct Thrown;
-
-pub type Outcome<T = ()> = Result<T, Thrown>;
-
-/// `Err` when an exception is pending.
-pub fn pending_exception() -> Outcome {
-    if ExecutorGlobals::has_exception() { Err(Thrown) } else { Ok(()) }
-}
+pub use crate::exception::{Outcome, Thrown, pending_exception};
 
 /// One call of a method of the extension.
 pub struct Call<'a> {
@@ -50,7 +42,7 @@ impl Call<'_> {
         let this = self.this();
         // SAFETY: methods of T's class are only called on objects that `create::<T>` made.
         let value = unsafe { held::<T>(this) };
-        value.ok_or_else(|| crate::exception::error("The parent constructor was not called"))
+        value.ok_or_else(|| exception::error("The parent constructor was not called"))
     }
 
     /// See [`arguments!`](crate::arguments).
@@ -221,7 +213,9 @@ impl Callable {
     pub fn new(value: *mut zval, number: u32) -> Outcome<Callable> {
         let mut callable = MaybeUninit::<Callable>::uninit();
         // SAFETY: `value` is an argument of the running call; a true result says that the callable is filled in.
-        unsafe { if shim::heartbus_callable_init(callable.as_mut_ptr(), value, number) { Ok(callable.assume_init()) } else { Err(Thrown) } }
+        unsafe {
+            if shim::heartbus_callable_init(callable.as_mut_ptr().cast(), value, number) { Ok(callable.assume_init()) } else { Err(Thrown) }
+        }
     }
 
     /// No lock, borrow or guard may be held here: the callee may throw, exit, suspend its fiber or free anything.
@@ -230,8 +224,9 @@ impl Callable {
         let callable = self.clone();
         let mut result = Zval::new();
         // SAFETY: C only reads the callable.
-        let calm =
-            unsafe { shim::heartbus_callable_call(Rc::as_ptr(&callable).cast_mut(), &raw mut result, N as u32, arguments.as_mut_ptr()) };
+        let calm = unsafe {
+            shim::heartbus_callable_call(Rc::as_ptr(&callable).cast_mut().cast(), &raw mut result, N as u32, arguments.as_mut_ptr())
+        };
         if calm { Ok(result) } else { Err(Thrown) }
     }
 
@@ -244,6 +239,49 @@ impl Callable {
 pub fn call<const N: usize>(closure: &Zval, arguments: [Zval; N]) -> Outcome<Zval> {
     let mut closure = closure.shallow_clone();
     Rc::new(Callable::new(&raw mut closure, 0)?).call(arguments)
+}
+
+/// Calls a public method by its name in lower case, as `$object->name()` would: a subclass may have its own.
+pub fn invoke<const N: usize>(object: &Zval, name: &'static CStr, mut arguments: [Zval; N]) -> Outcome<Zval> {
+    let object = object.object().map_or(ptr::null_mut(), |object| ptr::from_ref(object).cast_mut());
+    assert!(!object.is_null(), "methods are called on objects");
+    let mut result = Zval::new();
+    // SAFETY: C keeps the object alive during the call; the arguments are ours.
+    let calm =
+        unsafe { shim::heartbus_invoke(object, name.as_ptr(), name.count_bytes(), &raw mut result, N as u32, arguments.as_mut_ptr()) };
+    settled(calm, result)
+}
+
+/// What a call of PHP code has left.
+pub fn settled(calm: bool, result: Zval) -> Outcome<Zval> {
+    // SAFETY: 0 is the type of undefined values: what a call leaves that did not return.
+    let undefined = unsafe { result.u1.type_info } == 0;
+    match calm {
+        true => Ok(if undefined { Zval::null() } else { result }),
+        false => Err(Thrown),
+    }
+}
+
+/// A class by its name; with `autoload` PHP code may run to find it.
+pub fn class_named(name: &str, autoload: bool) -> Outcome<Option<*mut zend_class_entry>> {
+    /// `ZEND_FETCH_CLASS_NO_AUTOLOAD`
+    const NO_AUTOLOAD: u32 = 0x80;
+    let mut name = ZendStr::new(name, false);
+    // SAFETY: a class is looked up as `class_exists()` does.
+    let class = unsafe { zend_lookup_class_ex(&raw mut *name, ptr::null_mut(), if autoload { 0 } else { NO_AUTOLOAD }) };
+    pending_exception()?;
+    Ok((!class.is_null()).then_some(class))
+}
+
+/// Returns when the callback has returned, or suspended the Fiber that it gets for itself.
+pub fn start_fiber<const N: usize>(callback: &Zval, arguments: [Zval; N]) -> Outcome {
+    let mut fiber = Zval::new();
+    if let Some(class) = class_named("Fiber", false)? {
+        // SAFETY: a final class of PHP's own, constructed at once.
+        unsafe { shim::object_init_ex(&raw mut fiber, class) };
+    }
+    invoke(&fiber, c"__construct", [callback.shallow_clone()])?;
+    invoke(&fiber, c"start", arguments).map(drop)
 }
 
 /// A closure over a private method: the only way to hand it to PHP code. The name is in lower case.

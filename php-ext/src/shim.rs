@@ -1,6 +1,5 @@
 //! The Rust side of shim.c, and the functions of PHP itself that ext-php-rs does not declare. Declarations only.
 
-use crate::php::Callable;
 use ext_php_rs::ffi::{zend_class_entry, zend_module_entry, zend_object, zend_string, zval};
 use std::ffi::{c_char, c_int, c_uint, c_void};
 
@@ -32,8 +31,16 @@ unsafe extern "C" {
     pub fn heartbus_is_cli() -> bool;
     pub fn heartbus_sapi() -> *const c_char;
 
-    pub fn heartbus_callable_init(callable: *mut Callable, value: *mut zval, number: u32) -> bool;
-    pub fn heartbus_callable_call(callable: *mut Callable, result: *mut zval, count: u32, arguments: *mut zval) -> bool;
+    pub fn heartbus_callable_init(callable: *mut c_void, value: *mut zval, number: u32) -> bool;
+    pub fn heartbus_callable_call(callable: *mut c_void, result: *mut zval, count: u32, arguments: *mut zval) -> bool;
+    pub fn heartbus_invoke(
+        object: *mut zend_object,
+        name: *const c_char,
+        len: usize,
+        result: *mut zval,
+        count: u32,
+        arguments: *mut zval,
+    ) -> bool;
     pub fn heartbus_method_closure(result: *mut zval, ce: *mut zend_class_entry, object: *mut zend_object, name: *const c_char, len: usize);
 
     pub fn heartbus_share_string(string: *mut zend_string, value: *mut zval);

@@ -1,9 +1,8 @@
 //! Workerman as the extension sees it. What it takes of PHP is in `loops/workerman.php`.
 
-use crate::classes::class_named;
 use crate::glue::Glue;
-use crate::heartbeat_server::Identity;
-use crate::php::{Outcome, text, value};
+use crate::identity::Identity;
+use crate::php::{Outcome, class_named, text, value};
 use ext_php_rs::types::Zval;
 
 pub struct Workerman(Glue);

@@ -3,18 +3,19 @@
 //! The queues are arrays in private properties, so that a channel clones and serializes as the original's do.
 
 use super::future;
-use super::state::{self, Field, Table, invoke, items};
+use super::state::{self, Field, Table, items};
 use super::waiting::{self, Suspension, Timer};
 use crate::arguments;
+use crate::bindings::{Sent, shown_channel};
 use crate::clock::microtime;
+use crate::config::DEFAULT_QUEUE_SIZE;
 use crate::declare::Declare;
 use crate::exception;
-use crate::live::{self, Sent};
 use crate::moments;
-use crate::numbers::{self, LONGEST};
-use crate::php::{self, Call, Outcome, Thrown, map, string, value};
+use crate::php::{self, Call, Outcome, Thrown, invoke, map, string, value};
+use crate::properties::{Property, Type};
+use crate::ranges::{self, LONGEST};
 use crate::shim;
-use crate::slots::{Property, Type};
 use ext_php_rs::builders::ClassBuilder;
 use ext_php_rs::error::Result;
 use ext_php_rs::ffi::{zend_class_entry, zend_object, zend_string};
@@ -37,8 +38,6 @@ const CREATED_AT: Field = Field::new(6, c"createdAt");
 const ID: Property = Property::new(7, "id");
 const NODE_ID: Property = Property::new(8, "nodeId");
 const MAX_QUEUE_SIZE: Field = Field::new(9, c"maxQueueSize");
-
-pub const DEFAULT_QUEUE_SIZE: i64 = 1000;
 
 pub fn register() -> Result<()> {
     ClassBuilder::new(NAME)
@@ -162,7 +161,7 @@ fn give_back(channel: *mut zend_object, waiter: Zval) {
 
 /// Whether it takes anything: on a server's channel, whether its node is still there.
 fn shut_down(channel: *mut zend_object) -> Outcome<bool> {
-    Ok(closed(channel) || live::of_channel(channel)?.is_some_and(|view| !view.is_open()))
+    Ok(closed(channel) || shown_channel(channel)?.is_some_and(|shown| !shown.is_open()))
 }
 
 /// Resolves every waiter with null: runs PHP code.
@@ -233,8 +232,8 @@ fn try_send(call: &mut Call) -> Outcome {
 /// On a server's channel to its node, where what is on its way cannot be taken back for something newer; else into the
 /// queue.
 fn put(channel: *mut zend_object, data: *mut zend_string, drop_oldest: bool) -> Outcome<Sent> {
-    match live::of_channel(channel)? {
-        Some(view) => view.send(php::bytes(data)),
+    match shown_channel(channel)? {
+        Some(shown) => shown.send(php::bytes(data)),
         None if queue(channel, SEND_QUEUE, string(data), drop_oldest) => Ok(Sent::Yes),
         None => Ok(Sent::Refused),
     }
@@ -315,8 +314,8 @@ fn resolve(waiter: &Zval, result: Zval) -> Outcome {
 
 /// What a server's channel has, or will have, must not end with the caller's variable.
 fn keep(channel: *mut zend_object) -> Outcome {
-    if let Some(view) = live::of_channel(channel)? {
-        view.keep(channel)?;
+    if let Some(shown) = shown_channel(channel)? {
+        shown.keep(channel)?;
     }
     Ok(())
 }
@@ -331,7 +330,7 @@ fn take(channel: *mut zend_object) -> Option<Zval> {
 fn recv(call: &mut Call) -> Outcome {
     let mut timeout = 0f64;
     arguments!(call, c"|d", timeout)?;
-    let given = numbers::seconds("recv(): timeout", timeout, 0.0..=LONGEST)?;
+    let given = ranges::seconds("recv(): timeout", timeout, 0.0..=LONGEST)?;
     let this = call.this();
     MAX_QUEUE_SIZE.require(this)?;
     keep(this)?;
@@ -411,7 +410,7 @@ fn new_future() -> Outcome<Zval> {
     // Its functions are loaded when the application starts, its classes when they are first used.
     let is_installed = state::function_exists(r"pfinalclub\asyncio\sleep");
     for name in CLASSES {
-        if let Some(class) = state::class_named(name, is_installed)? {
+        if let Some(class) = php::class_named(name, is_installed)? {
             let mut future = Zval::new();
             // SAFETY: a class that PHP has just found; one that cannot be instantiated throws.
             unsafe { shim::object_init_ex(&raw mut future, class) };
@@ -447,8 +446,8 @@ fn close(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
     let _alive = php::object(this);
-    if let Some(view) = live::of_channel(this)? {
-        view.let_go(this);
+    if let Some(shown) = shown_channel(this)? {
+        shown.let_go(this);
     }
     shut(this)
 }

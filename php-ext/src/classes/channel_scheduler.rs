@@ -1,11 +1,12 @@
 //! `PfinalClub\AsyncioHeartbeat\Channel\ChannelScheduler`: the channels of an application, by their ids and by their nodes.
 
-use super::channel::{self, DEFAULT_QUEUE_SIZE};
-use super::state::{Field, Table, bytes, invoke, items};
+use super::channel;
+use super::state::{Field, Table, bytes, items};
 use crate::arguments;
+use crate::config::DEFAULT_QUEUE_SIZE;
 use crate::declare::Declare;
-use crate::live;
-use crate::php::{self, Call, Outcome, Thrown, map, string, value};
+use crate::php::{self, Call, Outcome, Thrown, invoke, map, string, value};
+use crate::running_server;
 use crate::shim;
 use ext_php_rs::builders::ClassBuilder;
 use ext_php_rs::error::Result;
@@ -66,7 +67,7 @@ fn create_channel(call: &mut Call) -> Outcome {
     let (mut node_id, mut max_queue_size) = (ptr::null_mut::<zend_string>(), DEFAULT_QUEUE_SIZE);
     arguments!(call, c"S|l", node_id, max_queue_size)?;
     let this = call.this();
-    if let Some(live) = live::of(this)? {
+    if let Some(live) = running_server::of(this)? {
         *call.result = live.create_channel(php::bytes(node_id), max_queue_size)?;
         return Ok(());
     }
@@ -84,7 +85,7 @@ fn get_channel(call: &mut Call) -> Outcome {
     let mut id = 0i64;
     arguments!(call, c"l", id)?;
     let this = call.this();
-    *call.result = match live::of(this)? {
+    *call.result = match running_server::of(this)? {
         Some(live) => live.channel(id)?,
         None => CHANNELS.table(this).get_index(id).unwrap_or_else(Zval::null),
     };
@@ -95,7 +96,7 @@ fn get_node_channels(call: &mut Call) -> Outcome {
     let mut node_id = ptr::null_mut::<zend_string>();
     arguments!(call, c"S", node_id)?;
     let this = call.this();
-    *call.result = match live::of(this)? {
+    *call.result = match running_server::of(this)? {
         Some(live) => live.node_channels(php::bytes(node_id))?,
         None => of_node(this, php::bytes(node_id)).unwrap_or_else(|| value(ZendEmptyArray)),
     };
@@ -118,7 +119,7 @@ fn close_channel(call: &mut Call) -> Outcome {
     let mut id = 0i64;
     arguments!(call, c"l", id)?;
     let this = call.this();
-    if let Some(live) = live::of(this)? {
+    if let Some(live) = running_server::of(this)? {
         return live.close_channel(id);
     }
     let channel = CHANNELS.table(this).get_index(id);
@@ -150,7 +151,7 @@ fn close_node_channels(call: &mut Call) -> Outcome {
     let mut node_id = ptr::null_mut::<zend_string>();
     arguments!(call, c"S", node_id)?;
     let this = call.this();
-    if let Some(live) = live::of(this)? {
+    if let Some(live) = running_server::of(this)? {
         return live.close_node_channels(php::bytes(node_id));
     }
     let Some(channels) = of_node(this, php::bytes(node_id)) else { return Ok(()) };
@@ -169,7 +170,7 @@ fn has_node_channels(call: &mut Call) -> Outcome {
     let mut node_id = ptr::null_mut::<zend_string>();
     arguments!(call, c"S", node_id)?;
     let this = call.this();
-    if let Some(live) = live::of(this)? {
+    if let Some(live) = running_server::of(this)? {
         call.result.set_bool(live.has_node(php::bytes(node_id))?);
         return Ok(());
     }
@@ -181,7 +182,7 @@ fn has_node_channels(call: &mut Call) -> Outcome {
 fn get_all_channels(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
-    *call.result = match live::of(this)? {
+    *call.result = match running_server::of(this)? {
         Some(live) => live.channels()?,
         None => CHANNELS.table(this).snapshot(),
     };
@@ -191,7 +192,7 @@ fn get_all_channels(call: &mut Call) -> Outcome {
 fn get_active_channel_count(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
-    let count = live::of(this)?.map_or_else(|| Ok(CHANNELS.table(this).len()), |live| live.channel_count())?;
+    let count = running_server::of(this)?.map_or_else(|| Ok(CHANNELS.table(this).len()), |live| live.channel_count())?;
     call.result.set_long(count);
     Ok(())
 }
@@ -199,7 +200,7 @@ fn get_active_channel_count(call: &mut Call) -> Outcome {
 fn get_active_node_count(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
-    let count = live::of(this)?.map_or_else(|| Ok(NODE_CHANNELS.table(this).len()), |live| live.node_count())?;
+    let count = running_server::of(this)?.map_or_else(|| Ok(NODE_CHANNELS.table(this).len()), |live| live.node_count())?;
     call.result.set_long(count);
     Ok(())
 }
@@ -207,7 +208,7 @@ fn get_active_node_count(call: &mut Call) -> Outcome {
 fn cleanup(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
-    if let Some(live) = live::of(this)? {
+    if let Some(live) = running_server::of(this)? {
         call.result.set_long(live.cleanup());
         return Ok(());
     }
@@ -225,7 +226,7 @@ fn cleanup(call: &mut Call) -> Outcome {
 fn get_stats(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
-    *call.result = match live::of(this)? {
+    *call.result = match running_server::of(this)? {
         Some(live) => live.channel_stats()?,
         None => stats(this)?,
     };
@@ -247,7 +248,7 @@ fn stats(scheduler: *mut zend_object) -> Outcome<Zval> {
 fn get_stats_summary(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
-    if let Some(live) = live::of(this)? {
+    if let Some(live) = running_server::of(this)? {
         *call.result = live.channel_summary()?;
         return Ok(());
     }

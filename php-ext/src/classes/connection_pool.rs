@@ -1,10 +1,10 @@
 //! `PfinalClub\AsyncioHeartbeat\Server\ConnectionPool`: a bounded number of Workerman's connections, by ids of its own.
 
-use super::state::{Field, catch_exception, invoke, items, require_instance, set_property};
+use super::state::{Field, catch_exception, items, require_instance, set_property};
 use crate::arguments;
 use crate::declare::Declare;
 use crate::exception;
-use crate::php::{Call, Outcome, map, value};
+use crate::php::{Call, Outcome, invoke, map, value};
 use ext_php_rs::builders::ClassBuilder;
 use ext_php_rs::error::Result;
 use ext_php_rs::types::{ZendEmptyArray, Zval};

@@ -2,13 +2,13 @@
 //! whichever event loop runs. The nodes of a server are checked by the engine, which tells the monitors of its manager.
 
 use super::node_manager;
-use super::state::{self, Field, catch_exception, invoke, items, log_throwable};
+use super::state::{self, Field, catch_exception, items, log_throwable};
 use super::waiting::{Timer, call_in_fiber};
 use crate::arguments;
 use crate::declare::Declare;
-use crate::live;
-use crate::numbers::{self, LONGEST, SHORTEST};
-use crate::php::{self, Call, Callable, Outcome, map, value};
+use crate::php::{self, Call, Callable, Outcome, invoke, map, value};
+use crate::ranges::{self, LONGEST, SHORTEST};
+use crate::running_server;
 use ext_php_rs::builders::ClassBuilder;
 use ext_php_rs::error::Result;
 use ext_php_rs::ffi::{zend_class_entry, zend_object};
@@ -54,7 +54,7 @@ pub fn register() -> Result<()> {
 fn construct(call: &mut Call) -> Outcome {
     let (mut manager, class, mut interval) = (ptr::null_mut::<Zval>(), node_manager::class(), 10f64);
     call.parse(c"O|d", [(&raw mut manager).cast(), class.cast(), (&raw mut interval).cast()])?;
-    numbers::seconds("HeartbeatMonitor: checkInterval", interval, SHORTEST..=LONGEST)?;
+    ranges::seconds("HeartbeatMonitor: checkInterval", interval, SHORTEST..=LONGEST)?;
     let this = call.this();
     // SAFETY: an argument of this call.
     NODE_MANAGER.set(this, unsafe { (*manager).dereference() }.shallow_clone());
@@ -71,7 +71,7 @@ fn start(call: &mut Call) -> Outcome {
         return Ok(());
     }
     RUNNING.set(this, value(true));
-    live::watch_timeouts(&manager, this)?;
+    running_server::watch_timeouts(&manager, this)?;
     schedule(this)
 }
 
@@ -87,7 +87,7 @@ fn stop(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
     RUNNING.set(this, value(false));
-    live::unwatch_timeouts(&NODE_MANAGER.get(this), this);
+    running_server::unwatch_timeouts(&NODE_MANAGER.get(this), this);
     let timer = TASK.get(this);
     TASK.set(this, Zval::null());
     Timer::cancel_saved(&timer)
@@ -143,7 +143,7 @@ fn clear_timeout_callbacks(call: &mut Call) -> Outcome {
 fn set_check_interval(call: &mut Call) -> Outcome {
     let mut interval = 0f64;
     arguments!(call, c"d", interval)?;
-    numbers::seconds("setCheckInterval(): interval", interval, SHORTEST..=LONGEST)?;
+    ranges::seconds("setCheckInterval(): interval", interval, SHORTEST..=LONGEST)?;
     CHECK_INTERVAL.set(call.this(), value(interval));
     Ok(())
 }

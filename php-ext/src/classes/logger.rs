@@ -1,17 +1,18 @@
 //! `PfinalClub\AsyncioHeartbeat\Utils\Logger`: lines to the output, to a file and to a buffer, or messages to a logger of
 //! the application's own.
 
-use super::state::{self, Field, bytes, invoke, items};
+use super::state::{self, Field, bytes, items};
 use crate::arguments;
 use crate::declare::Declare;
 use crate::exception;
-use crate::php::{self, Call, Outcome, Thrown, text, value};
+use crate::php::{self, Call, Outcome, Thrown, invoke, text, value};
 use crate::shim;
 use ext_php_rs::builders::ClassBuilder;
 use ext_php_rs::error::Result;
 use ext_php_rs::ffi::{zend_class_entry, zend_object, zend_string};
 use ext_php_rs::flags::ConstantFlags;
 use ext_php_rs::types::{ZendEmptyArray, Zval};
+use heartbus_core::engine::{LogLevel, LogLine};
 use heartbus_core::text::printable;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -109,6 +110,18 @@ pub fn log_globally(level: Level, message: Zval, context: Zval) -> Outcome {
     let logger = instance()?;
     let object = logger.object().map(|object| ptr::from_ref(object).cast_mut()).ok_or(Thrown)?;
     log(object, level, message, context)
+}
+
+/// Gives a message to PHP's logger of this process. It may be one of the user's own, and throw.
+pub fn log_line(line: &LogLine) -> Outcome {
+    let level = match line.level {
+        LogLevel::Error => Level::Error,
+        LogLevel::Warning => Level::Warning,
+        LogLevel::Info => Level::Info,
+        LogLevel::Debug => Level::Debug,
+    };
+    let context = php::json_decode(format!("{{{}}}", line.context).as_bytes());
+    log_globally(level, text(&line.message), if context.is_array() { context } else { Zval::new_array() })
 }
 
 fn log(logger: *mut zend_object, level: Level, message: Zval, context: Zval) -> Outcome {

@@ -1,11 +1,11 @@
 //! `PfinalClub\AsyncioHeartbeat\Channel\MessageRouter`: brings messages to channels, or to handlers of their types.
 
 use super::channel_scheduler;
-use super::state::{self, Field, bytes, catch_exception, invoke, items};
+use super::state::{self, Field, bytes, catch_exception, items};
 use crate::arguments;
 use crate::declare::Declare;
 use crate::message::{self, Fields};
-use crate::php::{self, Call, Callable, Outcome, map, value};
+use crate::php::{self, Call, Callable, Outcome, invoke, map, value};
 use ext_php_rs::builders::ClassBuilder;
 use ext_php_rs::error::Result;
 use ext_php_rs::ffi::{zend_object, zend_string};

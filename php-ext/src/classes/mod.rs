@@ -2,9 +2,9 @@
 
 pub mod channel;
 pub mod channel_scheduler;
-mod config_validator;
+pub mod config_validator;
 mod connection_pool;
-mod functions;
+pub mod functions;
 pub mod future;
 pub mod heartbeat_monitor;
 pub mod logger;
@@ -12,17 +12,12 @@ mod message_router;
 mod metrics;
 pub mod node_manager;
 mod rate_limiter;
-mod state;
+pub mod state;
 mod tcp_multiplex_client;
 mod tcp_multiplex_server;
 pub mod waiting;
 
 use ext_php_rs::error::Result;
-
-pub use config_validator::is_host;
-pub use functions::add as add_functions;
-pub use state::{class_named, invoke};
-pub use waiting::start_fiber;
 
 /// After `Message` and `Node`.
 pub fn register() -> Result<()> {

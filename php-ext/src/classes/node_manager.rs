@@ -3,15 +3,15 @@
 //! A connection leads to the node that it registered last, and only a node's own connection ends it: taking an id over
 //! from another connection, or another id on one connection, leaves no entry that leads to the wrong node.
 
-use super::state::{Field, Table, bytes, instance, invoke, items, to_string};
+use super::state::{Field, Table, bytes, instance, items, to_string};
 use crate::arguments;
 use crate::declare::Declare;
 use crate::exception;
-use crate::host::Host;
-use crate::live::{self, Live};
 use crate::node;
-use crate::numbers::{self, LONGEST};
-use crate::php::{self, Call, Outcome, Thrown, map, value};
+use crate::php::{self, Call, Outcome, Thrown, invoke, map, value};
+use crate::ranges::{self, LONGEST};
+use crate::running_server::{self, RunningServer};
+use crate::runtime::Runtime;
 use crate::shim;
 use ext_php_rs::builders::ClassBuilder;
 use ext_php_rs::error::Result;
@@ -89,19 +89,10 @@ pub fn heartbeat_timeout(manager: *mut zend_object) -> f64 {
     HEARTBEAT_TIMEOUT.float(manager)
 }
 
-/// `$nodes[$id] = $node`, with PHP's rules for ids that look like integers.
-pub fn add(nodes: &mut Zval, id: &[u8], node: Zval) {
-    Table::of(nodes).set(id, node);
-}
-
-pub fn add_index(all: &mut Zval, id: i64, item: Zval) {
-    Table::of(all).set_index(id, item);
-}
-
 fn construct(call: &mut Call) -> Outcome {
     let mut timeout = 30f64;
     arguments!(call, c"|d", timeout)?;
-    numbers::seconds("NodeManager: heartbeatTimeout", timeout, 0.0..=LONGEST)?;
+    ranges::seconds("NodeManager: heartbeatTimeout", timeout, 0.0..=LONGEST)?;
     HEARTBEAT_TIMEOUT.set(call.this(), value(timeout));
     Ok(())
 }
@@ -113,7 +104,7 @@ fn register(call: &mut Call) -> Outcome {
     let node = unsafe { (*node).dereference() };
     let (id, connection_id) = identity(node)?;
     let this = call.this();
-    if let Some(live) = live::of(this)? {
+    if let Some(live) = running_server::of(this)? {
         return live.register(bytes(&id), connection_id);
     }
     if let Some(before) = NODES.table(this).get(bytes(&id)) {
@@ -150,7 +141,7 @@ fn unregister(call: &mut Call) -> Outcome {
     let mut id = ptr::null_mut::<zend_string>();
     arguments!(call, c"S", id)?;
     let this = call.this();
-    if let Some(live) = live::of(this)? {
+    if let Some(live) = running_server::of(this)? {
         *call.result = live.unregister(php::bytes(id))?;
         return Ok(());
     }
@@ -167,7 +158,7 @@ fn unregister_by_connection(call: &mut Call) -> Outcome {
     let mut connection_id = 0i64;
     arguments!(call, c"l", connection_id)?;
     let this = call.this();
-    if let Some(live) = live::of(this)? {
+    if let Some(live) = running_server::of(this)? {
         *call.result = live.unregister_by_connection(connection_id)?;
         return Ok(());
     }
@@ -181,7 +172,7 @@ fn get_node(call: &mut Call) -> Outcome {
     let mut id = ptr::null_mut::<zend_string>();
     arguments!(call, c"S", id)?;
     let this = call.this();
-    *call.result = match live::of(this)? {
+    *call.result = match running_server::of(this)? {
         Some(live) => live.node(php::bytes(id))?,
         None => NODES.table(this).get(php::bytes(id)).unwrap_or_else(Zval::null),
     };
@@ -192,7 +183,7 @@ fn get_node_by_connection(call: &mut Call) -> Outcome {
     let mut connection_id = 0i64;
     arguments!(call, c"l", connection_id)?;
     let this = call.this();
-    if let Some(live) = live::of(this)? {
+    if let Some(live) = running_server::of(this)? {
         *call.result = live.node_by_connection(connection_id)?;
         return Ok(());
     }
@@ -205,26 +196,26 @@ fn has_node(call: &mut Call) -> Outcome {
     let mut id = ptr::null_mut::<zend_string>();
     arguments!(call, c"S", id)?;
     let this = call.this();
-    let found =
-        live::of(this)?.map_or_else(|| Ok(NODES.table(this).get(php::bytes(id)).is_some()), |live| live.has_node(php::bytes(id)))?;
+    let found = running_server::of(this)?
+        .map_or_else(|| Ok(NODES.table(this).get(php::bytes(id)).is_some()), |live| live.has_node(php::bytes(id)))?;
     call.result.set_bool(found);
     Ok(())
 }
 
 /// A server's node is kept alive by it as by a sign of life of its own; only heartbeats of its own are counted.
 fn update_heartbeat(call: &mut Call) -> Outcome {
-    update(call, c"updateheartbeat", Live::keep_alive)
+    update(call, c"updateheartbeat", RunningServer::keep_alive)
 }
 
 /// A server counts a node's messages itself.
 fn update_message(call: &mut Call) -> Outcome {
-    update(call, c"updatemessage", Live::has_node)
+    update(call, c"updatemessage", RunningServer::has_node)
 }
 
-fn update(call: &mut Call, method: &'static std::ffi::CStr, on_server: fn(&Live, &[u8]) -> Outcome<bool>) -> Outcome {
+fn update(call: &mut Call, method: &'static std::ffi::CStr, on_server: fn(&RunningServer, &[u8]) -> Outcome<bool>) -> Outcome {
     let mut id = ptr::null_mut::<zend_string>();
     arguments!(call, c"S", id)?;
-    if let Some(live) = live::of(call.this())? {
+    if let Some(live) = running_server::of(call.this())? {
         call.result.set_bool(on_server(&live, php::bytes(id))?);
         return Ok(());
     }
@@ -239,7 +230,7 @@ fn update(call: &mut Call, method: &'static std::ffi::CStr, on_server: fn(&Live,
 fn get_all_nodes(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
-    *call.result = match live::of(this)? {
+    *call.result = match running_server::of(this)? {
         Some(live) => live.nodes()?,
         None => NODES.table(this).snapshot(),
     };
@@ -257,7 +248,7 @@ fn get_offline_nodes(call: &mut Call) -> Outcome {
 }
 
 fn nodes_that_are(call: &mut Call, online: bool) -> Outcome {
-    if let Some(live) = live::of(call.this())? {
+    if let Some(live) = running_server::of(call.this())? {
         *call.result = if online { live.nodes()? } else { value(ZendEmptyArray) };
         return Ok(());
     }
@@ -280,7 +271,7 @@ fn iterate_nodes(call: &mut Call) -> Outcome {
     }
     // SAFETY: class entries of internal classes live as long as the process.
     let page = php::method_closure(unsafe { &*class() }, call.this(), "page");
-    *call.result = Host::current().pages.call("walk", [page, value(size)])?;
+    *call.result = Runtime::current().pages.call("walk", [page, value(size)])?;
     Ok(())
 }
 
@@ -288,7 +279,7 @@ fn page(call: &mut Call) -> Outcome {
     let (mut after, mut is_first, mut size) = (0i64, false, 0i64);
     arguments!(call, c"l!l", after, is_first, size)?;
     let this = call.this();
-    let page = match live::of(this)? {
+    let page = match running_server::of(this)? {
         Some(live) => live.page((!is_first).then_some(after), size.min(PAGE) as u32)?,
         None => [NODES.table(this).snapshot(), Zval::null()],
     };
@@ -309,7 +300,7 @@ fn check_timeout(call: &mut Call) -> Outcome {
     let this = call.this();
     let mut timed_out = value(ZendEmptyArray);
     HEARTBEAT_TIMEOUT.require(this)?;
-    if live::of(this)?.is_some() {
+    if running_server::of(this)?.is_some() {
         // The engine has done it already, and told whoever asked for `timeout`.
         *call.result = timed_out;
         return Ok(());
@@ -331,7 +322,7 @@ fn cleanup_offline(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let this = php::object(call.this());
     let mut cleaned = 0;
-    if live::of(call.this())?.is_some() {
+    if running_server::of(call.this())?.is_some() {
         // The engine keeps no nodes that are offline.
         call.result.set_long(0);
         return Ok(());
@@ -349,7 +340,7 @@ fn cleanup_offline(call: &mut Call) -> Outcome {
 fn get_node_count(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
-    let count = live::of(this)?.map_or_else(|| Ok(NODES.table(this).len()), |live| live.node_count())?;
+    let count = running_server::of(this)?.map_or_else(|| Ok(NODES.table(this).len()), |live| live.node_count())?;
     call.result.set_long(count);
     Ok(())
 }
@@ -365,7 +356,7 @@ fn get_offline_node_count(call: &mut Call) -> Outcome {
 }
 
 fn count_those(call: &mut Call, online: bool) -> Outcome {
-    if let Some(live) = live::of(call.this())? {
+    if let Some(live) = running_server::of(call.this())? {
         call.result.set_long(if online { live.node_count()? } else { 0 });
         return Ok(());
     }
@@ -381,7 +372,7 @@ fn count_those(call: &mut Call, online: bool) -> Outcome {
 fn get_stats(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
-    if let Some(live) = live::of(this)? {
+    if let Some(live) = running_server::of(this)? {
         *call.result = live.node_stats(true)?;
         return Ok(());
     }
@@ -408,7 +399,7 @@ fn both_counts(manager: *mut zend_object) -> Outcome<(Zval, Zval)> {
 fn get_stats_summary(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
-    if let Some(live) = live::of(this)? {
+    if let Some(live) = running_server::of(this)? {
         *call.result = live.node_stats(false)?;
         return Ok(());
     }
@@ -436,9 +427,9 @@ fn get_stats_summary(call: &mut Call) -> Outcome {
 fn set_heartbeat_timeout(call: &mut Call) -> Outcome {
     let mut timeout = 0f64;
     arguments!(call, c"d", timeout)?;
-    numbers::seconds("setHeartbeatTimeout(): timeout", timeout, 0.0..=LONGEST)?;
+    ranges::seconds("setHeartbeatTimeout(): timeout", timeout, 0.0..=LONGEST)?;
     let this = call.this();
-    if let Some(live) = live::of(this)? {
+    if let Some(live) = running_server::of(this)? {
         live.set_heartbeat_timeout(timeout)?;
     }
     HEARTBEAT_TIMEOUT.set(this, value(timeout));

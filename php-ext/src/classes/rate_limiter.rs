@@ -4,8 +4,8 @@ use super::state::{Field, Table, bytes, to_string};
 use crate::arguments;
 use crate::clock::monotonic;
 use crate::declare::Declare;
-use crate::numbers;
 use crate::php::{self, Call, Outcome, map, value};
+use crate::ranges;
 use ext_php_rs::builders::ClassBuilder;
 use ext_php_rs::error::Result;
 use ext_php_rs::ffi::{zend_object, zend_string};
@@ -89,7 +89,7 @@ impl Tokens {
 fn construct(call: &mut Call) -> Outcome {
     let (mut capacity, mut refill_rate) = (100i64, 10f64);
     arguments!(call, c"|ld", capacity, refill_rate)?;
-    numbers::finite("RateLimiter: refillRate", refill_rate)?;
+    ranges::finite("RateLimiter: refillRate", refill_rate)?;
     let this = call.this();
     CAPACITY.set(this, value(capacity));
     REFILL_RATE.set(this, value(refill_rate));
@@ -165,7 +165,7 @@ fn get_tokens(call: &mut Call) -> Outcome {
 fn cleanup(call: &mut Call) -> Outcome {
     let mut ttl = 300f64;
     arguments!(call, c"|d", ttl)?;
-    numbers::finite("cleanup(): ttl", ttl)?;
+    ranges::finite("cleanup(): ttl", ttl)?;
     let (buckets, now) = (BUCKETS.table(call.this()), monotonic());
     let mut cleaned = 0;
     for (key, mut bucket) in buckets.entries() {

@@ -3,8 +3,8 @@
 //! PHP itself then clones, serializes, compares, dumps and collects the objects as it does those of PHP code. Knows PHP;
 //! knows nothing of Heartbus. The C side is state.c.
 
-use crate::php::{Outcome, Thrown, pending_exception, text, value};
-use ext_php_rs::ffi::{zend_class_entry, zend_lookup_class_ex, zend_object, zend_std_read_property, zend_std_write_property, zval};
+use crate::php::{self, Outcome, Thrown, pending_exception, text, value};
+use ext_php_rs::ffi::{zend_class_entry, zend_object, zend_std_read_property, zend_std_write_property, zval};
 use ext_php_rs::types::{ArrayKey, ZendEmptyArray, ZendHashTable, ZendStr, Zval};
 use ext_php_rs::zend::ClassEntry;
 use std::ffi::{CStr, CString, c_char};
@@ -35,14 +35,6 @@ unsafe extern "C" {
     fn heartbus_queue_renumber(array: *mut zval);
     fn heartbus_queue_push(array: *mut zval, item: *mut zval);
     fn heartbus_queue_shift(array: *mut zval, item: *mut zval) -> bool;
-    fn heartbus_invoke(
-        object: *mut zend_object,
-        name: *const c_char,
-        len: usize,
-        result: *mut zval,
-        count: u32,
-        arguments: *mut zval,
-    ) -> bool;
     fn heartbus_call(name: *const c_char, len: usize, result: *mut zval, count: u32, arguments: *mut zval) -> bool;
     fn heartbus_function_exists(name: *const c_char, len: usize) -> bool;
     fn heartbus_has_method(object: *const zend_object, name: *const c_char, len: usize) -> bool;
@@ -332,31 +324,12 @@ pub fn set_property(object: &Zval, name: &str, mut value: Zval) -> Outcome {
     pending_exception()
 }
 
-/// Calls a public method by its name in lower case, as `$object->name()` would: a subclass may have its own.
-pub fn invoke<const N: usize>(object: &Zval, name: &'static CStr, mut arguments: [Zval; N]) -> Outcome<Zval> {
-    let object = object.object().map_or(ptr::null_mut(), |object| ptr::from_ref(object).cast_mut());
-    assert!(!object.is_null(), "methods are called on objects");
-    let mut result = Zval::new();
-    // SAFETY: C keeps the object alive during the call; the arguments are ours.
-    let calm = unsafe { heartbus_invoke(object, name.as_ptr(), name.count_bytes(), &raw mut result, N as u32, arguments.as_mut_ptr()) };
-    settled(calm, result)
-}
-
 /// Calls a function, or a static method as `Class::method`.
 pub fn call<const N: usize>(name: &str, mut arguments: [Zval; N]) -> Outcome<Zval> {
     let mut result = Zval::new();
     // SAFETY: C copies the name; the arguments are ours.
     let calm = unsafe { heartbus_call(name.as_ptr().cast(), name.len(), &raw mut result, N as u32, arguments.as_mut_ptr()) };
-    settled(calm, result)
-}
-
-fn settled(calm: bool, result: Zval) -> Outcome<Zval> {
-    // SAFETY: 0 is the type of undefined values: what a call leaves that did not return.
-    let undefined = unsafe { result.u1.type_info } == 0;
-    match calm {
-        true => Ok(if undefined { Zval::null() } else { result }),
-        false => Err(Thrown),
-    }
+    php::settled(calm, result)
 }
 
 /// By its name in lower case.
@@ -370,24 +343,13 @@ pub fn has_method(object: *mut zend_object, name: &str) -> bool {
     unsafe { heartbus_has_method(object, name.as_ptr().cast(), name.len()) }
 }
 
-/// A class by its name; with `autoload` PHP code may run to find it.
-pub fn class_named(name: &str, autoload: bool) -> Outcome<Option<*mut zend_class_entry>> {
-    /// `ZEND_FETCH_CLASS_NO_AUTOLOAD`
-    const NO_AUTOLOAD: u32 = 0x80;
-    let mut name = ZendStr::new(name, false);
-    // SAFETY: a class is looked up as `class_exists()` does.
-    let class = unsafe { zend_lookup_class_ex(&raw mut *name, ptr::null_mut(), if autoload { 0 } else { NO_AUTOLOAD }) };
-    pending_exception()?;
-    Ok((!class.is_null()).then_some(class))
-}
-
 /// An argument that must be an object of a class that PHP code defines. Throws PHP's own `TypeError`.
 pub fn require_instance(argument: *mut Zval, number: u32, class: &'static CStr) -> Outcome<Zval> {
     // SAFETY: an argument of the running call.
     let argument = unsafe { (*argument).dereference() };
     let name = class.to_str().unwrap_or_default();
     // An object of the class exists only when the class does: there is nothing to load.
-    if class_named(name, false)?.is_some_and(|class| instance(argument, class).is_some()) {
+    if php::class_named(name, false)?.is_some_and(|class| instance(argument, class).is_some()) {
         return Ok(argument.shallow_clone());
     }
     // SAFETY: PHP copies the texts.
@@ -469,7 +431,7 @@ pub fn json_lossy(value: &Zval, pretty: bool) -> Outcome<Zval> {
     // SAFETY: PHP only reads the value.
     let done = unsafe { heartbus_json_encode_lossy(ptr::from_ref(value).cast_mut(), pretty, &raw mut result) };
     pending_exception()?;
-    Ok(if done { result } else { crate::php::text("null") })
+    Ok(if done { result } else { text("null") })
 }
 
 /// `ksort($array)`

@@ -1,8 +1,9 @@
 //! `PfinalClub\AsyncioHeartbeat\Client\TcpMultiplexClient`: channels by ids that the application gives.
 
-use super::channel::{self, DEFAULT_QUEUE_SIZE};
+use super::channel;
 use super::state::Field;
 use crate::arguments;
+use crate::config::DEFAULT_QUEUE_SIZE;
 use crate::declare::Declare;
 use crate::php::{Call, Outcome, string, value};
 use ext_php_rs::builders::ClassBuilder;

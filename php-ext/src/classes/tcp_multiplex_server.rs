@@ -1,11 +1,11 @@
 //! `PfinalClub\AsyncioHeartbeat\Server\TcpMultiplexServer`: channels that belong to Workerman's connections.
 
 use super::channel_scheduler;
-use super::state::{Field, bytes, catch_exception, invoke, items, property, require_instance, to_string};
+use super::state::{Field, bytes, catch_exception, items, property, require_instance, to_string};
 use crate::arguments;
 use crate::declare::Declare;
 use crate::message;
-use crate::php::{Call, Outcome, map, string, value};
+use crate::php::{Call, Outcome, invoke, map, string, value};
 use ext_php_rs::builders::ClassBuilder;
 use ext_php_rs::error::Result;
 use ext_php_rs::ffi::zend_string;

@@ -1,9 +1,8 @@
 //! Waiting for something without an event loop of our own: what can be suspended here, and timers of whichever loop runs.
 
-use super::state::{self, call, class_named, invoke};
-use crate::host::Host;
-use crate::php::{self, Outcome, text, value};
-use crate::shim;
+use super::state::{self, call};
+use crate::php::{self, Outcome, class_named, invoke, start_fiber, text, value};
+use crate::runtime::Runtime;
 use ext_php_rs::types::Zval;
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,7 @@ fn is_loaded(class: &str) -> Outcome<bool> {
 }
 
 fn workerman_runs() -> Outcome<bool> {
-    Host::current().workerman.is_running()
+    Runtime::current().workerman.is_running()
 }
 
 fn revolt_runs() -> Outcome<bool> {
@@ -84,15 +83,15 @@ pub struct Timer {
 
 impl Timer {
     fn is_possible() -> Outcome<bool> {
-        Ok(Host::current().is_looping() || workerman_runs()? || is_loaded(REVOLT)? || is_loaded(REACT)?)
+        Ok(Runtime::current().is_looping() || workerman_runs()? || is_loaded(REVOLT)? || is_loaded(REACT)?)
     }
 
     /// None when there is no loop.
     pub fn start(seconds: f64, callback: Zval) -> Outcome<Option<Timer>> {
         let seconds = if seconds > 0.0 { seconds } else { 0.0 };
-        let host = Host::current();
-        let (cancel, id) = if host.is_looping() {
-            (OWN, value(host.alarm(Duration::try_from_secs_f64(seconds.min(1e9)).unwrap_or_default(), callback)))
+        let runtime = Runtime::current();
+        let (cancel, id) = if runtime.is_looping() {
+            (OWN, value(runtime.alarm(Duration::try_from_secs_f64(seconds.min(1e9)).unwrap_or_default(), callback)))
         } else if workerman_runs()? {
             // Workerman 4 takes 0 for a mistake.
             let arguments = [value(seconds.max(0.0001)), callback, Zval::new_array(), value(false)];
@@ -128,7 +127,7 @@ impl Timer {
 
 fn cancel(by: &str, id: &Zval) -> Outcome {
     if by == OWN {
-        Host::current().cancel_alarm(id.long().unwrap_or_default());
+        Runtime::current().cancel_alarm(id.long().unwrap_or_default());
         return Ok(());
     }
     call(by, [id.shallow_clone()]).map(drop)
@@ -142,24 +141,13 @@ pub fn call_in_fiber(callback: &Zval, argument: Zval) -> Outcome {
     start_fiber(callback, [argument])
 }
 
-/// Returns when the callback has returned, or suspended its fiber.
-pub fn start_fiber<const N: usize>(callback: &Zval, arguments: [Zval; N]) -> Outcome {
-    let mut fiber = Zval::new();
-    if let Some(class) = class_named("Fiber", false)? {
-        // SAFETY: a final class of PHP's own, constructed at once.
-        unsafe { shim::object_init_ex(&raw mut fiber, class) };
-    }
-    invoke(&fiber, c"__construct", [callback.shallow_clone()])?;
-    invoke(&fiber, c"start", arguments).map(drop)
-}
-
 /// Blocks until `ready` gives something or the time is up (none: never). The servers and clients of this process, and
 /// signals, go on meanwhile.
 pub fn block<T>(timeout: Option<Duration>, mut ready: impl FnMut() -> Option<T>) -> Outcome<Option<T>> {
     // A time that the clock cannot express is never up.
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let mut found = None;
-    Host::current().drive(deadline, &mut || {
+    Runtime::current().drive(deadline, &mut || {
         found = found.take().or_else(&mut ready);
         found.is_some()
     })?;

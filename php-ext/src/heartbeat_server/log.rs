@@ -1,18 +1,14 @@
 //! The engine's log messages where its callbacks run in other processes: PHP's loggers are set there, in the `start` event, so
 //! there the messages go.
 //!
-//! Owns the messages that wait for a worker to take them. What else becomes of a message is [`crate::log`]'s.
+//! What else becomes of a message is [`crate::log`]'s.
 
 use super::{Role, Server, State};
 use crate::backend::Backend;
-use crate::classes::logger::{self, Level};
-use crate::host::Host;
-use crate::php::{self, Outcome, text};
-use ext_php_rs::types::Zval;
-use heartbus_core::engine::{Engine, LogLevel, LogLine};
-use heartbus_core::log::Record;
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use crate::classes::logger::log_line;
+use crate::php::Outcome;
+use crate::runtime::Runtime;
+use heartbus_core::engine::{Engine, LogLine};
 use std::time::{Duration, Instant};
 
 /// How long messages wait for a worker: at the start, and while workers are replaced. Then this process logs them itself.
@@ -23,43 +19,13 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 const MAX_WAITING: usize = 1000;
 
-#[derive(Default)]
-pub(super) struct Waiting {
-    lines: RefCell<VecDeque<LogLine>>,
-    since: Cell<Option<Instant>>,
-    /// No worker came in time: until one does, nothing waits.
-    is_in_vain: Cell<bool>,
-}
-
-/// Gives a message to PHP's logger of this process. It may be one of the user's own, and throw.
-pub fn tell(line: &LogLine) -> Outcome {
-    let level = match line.level {
-        LogLevel::Error => Level::Error,
-        LogLevel::Warning => Level::Warning,
-        LogLevel::Info => Level::Info,
-        LogLevel::Debug => Level::Debug,
-    };
-    let context = php::json_decode(format!("{{{}}}", line.context).as_bytes());
-    logger::log_globally(level, text(&line.message), if context.is_array() { context } else { Zval::new_array() })
-}
-
-pub fn line_of(record: Record) -> LogLine {
-    let level = match record.level {
-        tracing::Level::ERROR => LogLevel::Error,
-        tracing::Level::WARN => LogLevel::Warning,
-        tracing::Level::INFO => LogLevel::Info,
-        _ => LogLevel::Debug,
-    };
-    LogLine { level, message: record.message, context: record.context }
-}
-
 impl Server {
     /// Takes a message that is for a worker's logger; gives back one that this process has to log itself.
-    pub fn take_log(&self, line: LogLine, host: &Host) -> Option<LogLine> {
+    pub(super) fn take_log_for_worker(&self, line: LogLine, runtime: &Runtime) -> Option<LogLine> {
         if self.role.get() != Role::Engine || self.state.get() != State::Running {
             return Some(line);
         }
-        let waiting = &self.log_waiting;
+        let waiting = &self.waiting_log;
         let line = match self.with_engine(|engine| if waiting.lines.borrow().is_empty() { engine.send_log(line) } else { Err(line) }) {
             Some(Err(line)) => line,
             _ => {
@@ -72,13 +38,13 @@ impl Server {
         }
         waiting.lines.borrow_mut().push_back(line);
         waiting.since.set(waiting.since.get().or_else(|| Some(Instant::now())));
-        self.look_again(host);
+        self.look_again(runtime);
         None
     }
 
-    fn look_again(&self, host: &Host) {
+    fn look_again(&self, runtime: &Runtime) {
         self.retry_at.set(Some(Instant::now() + LOOK_INTERVAL));
-        host.set_alarm();
+        runtime.set_alarm();
     }
 
     fn with_engine<T>(&self, ask: impl FnOnce(&Engine) -> T) -> Option<T> {
@@ -90,12 +56,12 @@ impl Server {
     }
 
     /// Sends what waits, as soon as a worker takes it; logs it here when none comes in time.
-    pub(super) fn settle_log(&self, host: &Host) -> Outcome {
+    pub(super) fn settle_log(&self, runtime: &Runtime) -> Outcome {
         if self.retry_at.get().is_none_or(|at| at > Instant::now()) {
             return Ok(());
         }
         self.retry_at.set(None);
-        let waiting = &self.log_waiting;
+        let waiting = &self.waiting_log;
         loop {
             let Some(line) = waiting.lines.borrow_mut().pop_front() else { break };
             if let Some(Err(line)) = self.with_engine(|engine| engine.send_log(line)) {
@@ -108,7 +74,7 @@ impl Server {
             return Ok(());
         }
         if waiting.since.get().is_some_and(|since| since.elapsed() < PATIENCE) {
-            self.look_again(host);
+            self.look_again(runtime);
             return Ok(());
         }
         waiting.is_in_vain.set(true);
@@ -117,16 +83,16 @@ impl Server {
 
     /// This process logs what no worker has got.
     pub(super) fn give_up_log(&self) -> Outcome {
-        self.log_waiting.since.set(None);
+        self.waiting_log.since.set(None);
         let mut lines = self.with_engine(Engine::take_back_log).unwrap_or_default();
-        lines.extend(self.log_waiting.lines.take());
-        lines.iter().try_for_each(tell)
+        lines.extend(self.waiting_log.lines.take());
+        lines.iter().try_for_each(log_line)
     }
 
     /// A worker's share of the engine's messages.
     pub(super) fn tell_log(&self) -> Outcome {
         while let Some(line) = self.next_door(|next_door| next_door.attachment.borrow_mut().log_line()).flatten() {
-            tell(&line)?;
+            log_line(&line)?;
         }
         Ok(())
     }

@@ -1,17 +1,17 @@
 //! How a server starts: in this process, or in processes that Workerman runs for it, alone or beside others.
 
 use super::Kind::Start;
-use super::elsewhere::generation;
-use super::user::Identity;
-use super::{CLASS, Role, Server, State, WORKER};
+use super::other_process::generation;
+use super::{CLASS, Role, Server, State};
 use crate::arguments;
 use crate::backend::Backend;
-use crate::classes::invoke;
+use crate::classes::node_manager;
 use crate::config::{self, Loop};
 use crate::exception;
-use crate::host::{Host, Watcher};
-use crate::numbers::{self, LONGEST, SHORTEST};
-use crate::php::{self, Call, Outcome, Thrown, bytes, object};
+use crate::identity::Identity;
+use crate::php::{self, Call, Outcome, Thrown, bytes, invoke, object};
+use crate::ranges::{self, LONGEST, SHORTEST};
+use crate::runtime::{Runtime, Watcher};
 use crate::shim;
 use crate::workerman::{ServerClosures, WorkerClosures, Workerman};
 use ext_php_rs::ffi::{zend_object, zend_string};
@@ -38,24 +38,24 @@ pub fn start(call: &mut Call) -> Outcome {
     check_cli("HeartbeatServer::start()")?;
     server.check_process()?;
     server.check_not_elsewhere("start()")?;
-    let host = Host::current();
+    let runtime = Runtime::current();
     let event_loop = server.config.event_loop;
-    if host.is_looping() || event_loop == Loop::Manual || event_loop != Loop::Native && host.join_running_loop(event_loop)? {
-        return server.launch(&host, this);
+    if runtime.is_looping() || event_loop == Loop::Manual || event_loop != Loop::Native && runtime.join_running_loop(event_loop)? {
+        return server.launch(&runtime, this);
     }
     if matches!(event_loop, Loop::Revolt | Loop::React) {
-        host.join_loop_to_come(event_loop)?;
-        return server.launch(&host, this);
+        runtime.join_loop_to_come(event_loop)?;
+        return server.launch(&runtime, this);
     }
     if event_loop != Loop::Native && Workerman::exists(true)? {
-        server.check_alone(&host)?;
-        server.make_workers(&host, this)?;
-        return host.workerman.run_all(server.method(this, "checkstart"));
+        server.check_alone(&runtime)?;
+        server.make_workers(&runtime, this)?;
+        return runtime.workerman.run_all(server.method(this, "checkstart"));
     }
     if event_loop == Loop::Workerman {
         return Err(needs_workerman("'loop' => 'workerman'"));
     }
-    host.run(|| server.launch(&host, this), &|| server.state.get() == State::Idle)
+    runtime.run(|| server.launch(&runtime, this), &|| server.state.get() == State::Idle)
 }
 
 /// Makes the workers that `Worker::runAll()` will start, with those of others.
@@ -65,8 +65,8 @@ pub fn prepare(call: &mut Call) -> Outcome {
     check_cli("HeartbeatServer::prepare()")?;
     server.check_process()?;
     server.check_not_elsewhere("prepare()")?;
-    let host = Host::current();
-    if server.state.get() != State::Idle || host.is_looping() || host.workerman.is_running()? {
+    let runtime = Runtime::current();
+    if server.state.get() != State::Idle || runtime.is_looping() || runtime.workerman.is_running()? {
         return Err(exception::logic_exception(
             "HeartbeatServer::prepare() makes workers for Worker::runAll(), which runs already: inside of a worker, start() is enough",
         ));
@@ -77,7 +77,7 @@ pub fn prepare(call: &mut Call) -> Outcome {
     if !Workerman::exists(true)? {
         return Err(needs_workerman("HeartbeatServer::prepare()"));
     }
-    server.make_workers(&host, this)
+    server.make_workers(&runtime, this)
 }
 
 fn needs_workerman(what: &str) -> Thrown {
@@ -94,9 +94,9 @@ pub fn run_alone(arguments: [Zval; 3]) -> Outcome {
     let this = server.object().map_or(ptr::null_mut(), |object| ptr::from_ref(object).cast_mut());
     // SAFETY: an object of our class, and constructed.
     let Some(server) = (unsafe { php::held::<Server>(this) }) else { return Err(Thrown) };
-    let host = Host::current();
-    host.check_not_inside(r"Heartbus\Host::run()")?;
-    host.run(|| server.launch(&host, this), &|| server.state.get() == State::Idle)
+    let runtime = Runtime::current();
+    runtime.check_not_inside(r"Heartbus\Host::run()")?;
+    runtime.run(|| server.launch(&runtime, this), &|| server.state.get() == State::Idle)
 }
 
 fn check_cli(call: &str) -> Outcome {
@@ -137,9 +137,9 @@ pub fn check_start(call: &mut Call) -> Outcome {
 pub fn start_engine(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let (server, this) = (call.held::<Server>()?, call.this());
-    let host = Host::current();
-    host.be_watched_by(Watcher::Workerman)?;
-    if server.runs_workers() { server.launch_engine(&host, this) } else { server.launch(&host, this) }
+    let runtime = Runtime::current();
+    runtime.be_watched_by(Watcher::Workerman)?;
+    if server.runs_workers() { server.launch_engine(&runtime, this) } else { server.launch(&runtime, this) }
 }
 
 /// In a worker of Workerman's that runs callbacks. `number`: which one of them, the same for whoever replaces it.
@@ -147,20 +147,20 @@ pub fn start_worker(call: &mut Call) -> Outcome {
     let mut number = 0i64;
     arguments!(call, c"l", number)?;
     let (server, this) = (call.held::<Server>()?, call.this());
-    let host = Host::current();
-    host.be_watched_by(Watcher::Workerman)?;
+    let runtime = Runtime::current();
+    runtime.be_watched_by(Watcher::Workerman)?;
     server.worker_id.set(number);
     server.serve_here(Role::Worker);
     server.state.set(State::Away);
-    host.add_server(server.clone(), object(this));
-    server.look_for_engine(&host)
+    runtime.add_server(server.clone(), object(this));
+    server.look_for_engine(&runtime)
 }
 
 // ---- behaviour ----
 
 impl Server {
     /// Starts the engine, unless it runs already: `start()` after an exception goes on where the loop left off.
-    fn launch(self: &Rc<Self>, host: &Host, this: *mut zend_object) -> Outcome {
+    fn launch(self: &Rc<Self>, runtime: &Runtime, this: *mut zend_object) -> Outcome {
         if self.state.get() != State::Idle {
             return Ok(());
         }
@@ -172,13 +172,13 @@ impl Server {
             raise_limit();
             self.config.log.apply()?;
             config::tell_unknown(&self.config.unknown);
-            host.watch_log()?;
+            runtime.watch_log()?;
             let inbox = Inbox::new(self.config.inbox)?;
             inbox.subscribe(self.subscriptions());
-            host.watch(inbox.as_fd())?;
+            runtime.watch(inbox.as_fd())?;
             let started = self.open_engine(true, |config| Engine::start(config, inbox.clone()));
             if started.is_err() {
-                host.unwatch(inbox.as_fd());
+                runtime.unwatch(inbox.as_fd());
             }
             self.engine.replace(Some(Rc::new(Backend::Here(Box::new(started?)))));
             self.inbox.replace(Some(inbox));
@@ -186,14 +186,14 @@ impl Server {
         };
         begin().map_err(|error| exception::raise(&error))?;
         self.serve_here(Role::Whole);
-        host.add_server(self.clone(), object(this));
+        runtime.add_server(self.clone(), object(this));
         self.state.set(State::Running);
-        self.run_timers(host);
+        self.run_timers(runtime);
         self.call(Start, [object(this)]).map(drop)
     }
 
     /// Starts the engine for workers next door.
-    fn launch_engine(self: &Rc<Self>, host: &Host, this: *mut zend_object) -> Outcome {
+    fn launch_engine(self: &Rc<Self>, runtime: &Runtime, this: *mut zend_object) -> Outcome {
         // What the workers subscribe to when they start is not known before. What happens until then waits for them.
         let expected = if self.has(Start) { EventMask::ALL } else { self.subscriptions() };
         let defaults = DispatchLimits::default();
@@ -207,7 +207,7 @@ impl Server {
             raise_limit();
             self.config.log.apply()?;
             config::tell_unknown(&self.config.unknown);
-            host.watch_log()?;
+            runtime.watch_log()?;
             // Where the workers will look was said before they were forked.
             let engine = self.open_engine(false, |config| Engine::start_for_workers(config, limits, expected))?;
             self.engine.replace(Some(Rc::new(Backend::Here(Box::new(engine)))));
@@ -215,7 +215,7 @@ impl Server {
         };
         begin().map_err(|error| exception::raise(&error))?;
         self.serve_here(Role::Engine);
-        host.add_server(self.clone(), object(this));
+        runtime.add_server(self.clone(), object(this));
         self.state.set(State::Running);
         Ok(())
     }
@@ -233,8 +233,8 @@ impl Server {
         start: impl Fn(&ServerConfig) -> std::result::Result<T, Error>,
     ) -> std::result::Result<T, Error> {
         let mut config = self.config.engine.clone();
-        if let Some(timeout) = self.views.heartbeat_timeout() {
-            config.heartbeat_timeout = numbers::timeout("setHeartbeatTimeout(): timeout", timeout, SHORTEST..=LONGEST)?.min(YEAR);
+        if let Some(timeout) = self.objects.made_manager().map(node_manager::heartbeat_timeout) {
+            config.heartbeat_timeout = ranges::timeout("setHeartbeatTimeout(): timeout", timeout, SHORTEST..=LONGEST)?.min(YEAR);
         }
         loop {
             config.bus = self.choose_bus_path(!may_move)?.map(|path| self.bus_config(path));
@@ -261,7 +261,7 @@ impl Server {
     }
 
     /// Makes Workerman's workers: for the engine, and for the callbacks. Once.
-    fn make_workers(self: &Rc<Self>, host: &Host, this: *mut zend_object) -> Outcome {
+    fn make_workers(self: &Rc<Self>, runtime: &Runtime, this: *mut zend_object) -> Outcome {
         if self.prepared_in.get().is_some() {
             return Ok(());
         }
@@ -271,8 +271,8 @@ impl Server {
         self.php_workers.set(php_workers);
         let method = |name| self.method(this, name);
         let closures = ServerClosures { check: method("checkstart"), start: method("startengine"), stop: method("stophere") };
-        host.workerman.add_server(self.name(), &self.address(), &identity, closures)?;
-        if php_workers > 0 { self.add_workers(host, this, php_workers, &identity) } else { Ok(()) }
+        runtime.workerman.add_server(self.name(), &self.address(), &identity, closures)?;
+        if php_workers > 0 { self.add_workers(runtime, this, php_workers, &identity) } else { Ok(()) }
     }
 
     /// Callbacks may be set after the workers were made: these then get theirs.
@@ -283,13 +283,13 @@ impl Server {
         }
         self.php_workers.set(wanted);
         let identity = self.identity().map_err(|error| exception::raise(&error))?;
-        self.add_workers(&Host::current(), this, wanted, &identity)
+        self.add_workers(&Runtime::current(), this, wanted, &identity)
     }
 
-    fn add_workers(&self, host: &Host, this: *mut zend_object, count: i64, identity: &Identity) -> Outcome {
+    fn add_workers(&self, runtime: &Runtime, this: *mut zend_object, count: i64, identity: &Identity) -> Outcome {
         let method = |name| self.method(this, name);
         let closures = WorkerClosures { start: method("startworker"), stop: method("stophere"), is_busy: method("isbusy") };
-        host.workerman.add_workers(&format!("{}-php", self.name()), count, identity, closures)
+        runtime.workerman.add_workers(&format!("{}-php", self.name()), count, identity, closures)
     }
 
     /// Processes for the callbacks; 0 where these are to run beside the engine, or there are none.
@@ -304,8 +304,8 @@ impl Server {
 
     /// Throws when other servers of this script were made and wait to be started: `start()` runs Workerman and does not return,
     /// so they never would be. Other commands than those that start do not concern them.
-    fn check_alone(&self, host: &Host) -> Outcome {
-        if self.prepared_in.get().is_some() || !host.workerman.is_starting()? {
+    fn check_alone(&self, runtime: &Runtime) -> Outcome {
+        if self.prepared_in.get().is_some() || !runtime.workerman.is_starting()? {
             return Ok(());
         }
         let forgotten = self.siblings().into_iter().find(|other| other.prepared_in.get().is_none() && other.state.get() == State::Idle);
@@ -319,6 +319,6 @@ impl Server {
 
     /// The name of Workerman's workers, and of the bus socket.
     pub(super) fn name(&self) -> &str {
-        self.config.name.as_deref().unwrap_or(WORKER)
+        self.config.name.as_deref().unwrap_or(config::DEFAULT_NAME)
     }
 }

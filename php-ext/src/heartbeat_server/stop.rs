@@ -4,8 +4,8 @@ use super::Kind::Stop;
 use super::{Role, Server, State};
 use crate::arguments;
 use crate::backend::Backend;
-use crate::host::{Host, Source, Watcher};
 use crate::php::{Call, Outcome};
+use crate::runtime::{Runtime, Source, Watcher};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -27,12 +27,12 @@ pub fn stop_here(call: &mut Call) -> Outcome {
     let mut leaves = false;
     arguments!(call, c"|b", leaves)?;
     let server = call.held::<Server>()?;
-    let host = Host::current();
-    server.begin_stop(&host);
+    let runtime = Runtime::current();
+    server.begin_stop(&runtime);
     if leaves {
         server.leave_at.set(Some(Instant::now()));
     }
-    server.finish_stop(&host)
+    server.finish_stop(&runtime)
 }
 
 /// Whether a worker of Workerman's that stops gracefully has something to wait for: its engine has connections.
@@ -47,26 +47,26 @@ pub fn stop(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let server = call.held::<Server>()?;
     server.check_process()?;
-    let host = Host::current();
+    let runtime = Runtime::current();
     if server.is_elsewhere() {
         // Whichever worker of the script this is: all of them have one master.
-        if server.prepared_in.get().is_some() && host.workerman.is_running()? {
-            return host.workerman.stop_all();
+        if server.prepared_in.get().is_some() && runtime.workerman.is_running()? {
+            return runtime.workerman.stop_all();
         }
         return if server.backend_if_started()?.is_some() { Err(server.is_not_for("stop()")) } else { Ok(()) };
     }
     if server.state.get() != State::Running {
         return Ok(());
     }
-    if server.prepared_in.get().is_some() && host.watcher() == Watcher::Workerman {
-        return host.workerman.stop_all();
+    if server.prepared_in.get().is_some() && runtime.watcher() == Watcher::Workerman {
+        return runtime.workerman.stop_all();
     }
-    server.begin_stop(&host);
-    if host.is_looping() || host.is_pumping() {
+    server.begin_stop(&runtime);
+    if runtime.is_looping() || runtime.is_pumping() {
         // Inside a callback: the loop tells the rest when the callback has returned.
         return Ok(());
     }
-    server.finish_stop(&host)
+    server.finish_stop(&runtime)
 }
 
 // ---- behaviour ----
@@ -74,19 +74,19 @@ pub fn stop(call: &mut Call) -> Outcome {
 impl Server {
     /// Stops the engine: within 1.5 s every client was told. What is left to tell is in the inbox then. A worker goes when
     /// its engine has told it everything.
-    pub fn begin_stop(&self, host: &Host) {
+    pub(super) fn begin_stop_of_server(&self, runtime: &Runtime) {
         match (self.role.get(), self.state.get()) {
             (Role::Worker, State::Away) => {
                 self.retry_at.set(None);
                 self.state.set(State::Idle);
-                drop(host.remove_server(self));
+                drop(runtime.remove_server(self));
                 self.timers.rest();
             }
             (Role::Engine, State::Running) => {
                 self.stop_engine();
                 self.state.set(State::Idle);
                 self.retry_at.set(None);
-                drop(host.remove_server(self));
+                drop(runtime.remove_server(self));
             }
             (role, State::Running) => {
                 let now = Instant::now();
@@ -94,20 +94,15 @@ impl Server {
                 self.state.set(State::Stopping);
                 self.leave_at.set(Some(now + PATIENCE));
                 self.tell_until.set(Some(now + if role == Role::Worker { WORKER_TELLING_TIME } else { TELLING_TIME }));
-                host.ring();
+                runtime.wake_loop();
             }
             _ => {}
         }
     }
 
-    /// Somebody is in a hurry: what is not told yet is dropped.
-    pub fn stop_telling(&self) {
-        self.tell_until.set(Some(Instant::now()));
-    }
-
     /// Drops what could not be told in time, and says so.
     fn give_up_telling(&self) {
-        let mut dropped = self.pending.take().len();
+        let mut dropped = self.delivery.borrow_mut().drop_pending();
         if let Some(inbox) = &*self.inbox.borrow() {
             let mut rest = VecDeque::new();
             while inbox.drain(&mut rest, 1024) > 0 {
@@ -120,53 +115,53 @@ impl Server {
         }
     }
 
-    pub fn finish_stop(&self, host: &Host) -> Outcome {
+    pub fn finish_stop(&self, runtime: &Runtime) -> Outcome {
         if self.role.get() == Role::Engine {
             self.give_up_log()?;
         }
         while self.state.get() == State::Stopping {
-            host.pump()?;
+            runtime.pump()?;
             if self.role.get() == Role::Worker && self.state.get() == State::Stopping && self.pending() == 0 {
-                host.sleep(Some(Instant::now() + Duration::from_millis(5)))?;
+                runtime.sleep(Some(Instant::now() + Duration::from_millis(5)))?;
             }
         }
-        host.leave_loop_when_idle()
+        runtime.leave_loop_when_idle()
     }
 
     /// What remains to be done when events were told.
-    pub fn settle(self: &Rc<Self>, host: &Host) -> Outcome<bool> {
+    pub(super) fn settle_server(self: &Rc<Self>, runtime: &Runtime) -> Outcome<bool> {
         let engine = self.engine.borrow().clone();
-        let Some(engine) = engine else { return if self.role.get() == Role::Worker { self.settle_worker(host) } else { Ok(false) } };
+        let Some(engine) = engine else { return if self.role.get() == Role::Worker { self.settle_worker(runtime) } else { Ok(false) } };
         if self.role.get() == Role::Whole
             && self.state.get() == State::Stopping
             && self.tell_until.get().is_some_and(|until| until <= Instant::now())
         {
             self.give_up_telling();
         }
-        if self.is_quiet() && self.views.are_channels_open() && self.views.sweep(self.coalesced(), &engine) {
-            self.views.wake()?;
+        if self.is_quiet() && self.objects.are_channels_open() && self.objects.sweep(self.coalesced(), &engine) {
+            self.objects.wake()?;
         }
         match self.role.get() {
-            Role::Engine => self.settle_log(host).map(|()| false),
-            Role::Worker => self.settle_worker(host),
+            Role::Engine => self.settle_log(runtime).map(|()| false),
+            Role::Worker => self.settle_worker(runtime),
             Role::Whole if self.state.get() == State::Stopping && self.is_quiet() => {
-                if self.views.close_departed(&engine) {
-                    self.views.wake()?;
+                if self.objects.close_departed(&engine) {
+                    self.objects.wake()?;
                 }
-                self.come_to_rest(host)
+                self.come_to_rest(runtime)
             }
             _ => Ok(false),
         }
     }
 
     /// The last step of stopping, once everything is told.
-    pub(super) fn come_to_rest(&self, host: &Host) -> Outcome<bool> {
+    pub(super) fn come_to_rest(&self, runtime: &Runtime) -> Outcome<bool> {
         self.state.set(State::Idle);
         if let Some(inbox) = &*self.inbox.borrow() {
-            host.unwatch(inbox.as_fd());
+            runtime.unwatch(inbox.as_fd());
         }
         // The object may be held by nobody else.
-        let object = host.remove_server(self);
+        let object = runtime.remove_server(self);
         self.timers.rest();
         match object {
             Some(object) => self.call(Stop, [object]),
@@ -187,11 +182,11 @@ impl Server {
     }
 
     /// The request ends: nothing calls into PHP any more.
-    pub fn shut_down(&self) {
+    pub(super) fn shut_down_server(&self) {
         self.give_back();
         self.callbacks.take();
         self.timers.clear();
-        self.views.clear();
+        self.objects.clear();
         self.stop_engine();
         self.state.set(State::Idle);
     }

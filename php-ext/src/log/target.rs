@@ -7,7 +7,6 @@
 //! Only PHP's thread looks for the place, because it has to ask PHP. No lock is held while a line is written: a process that is
 //! forked off in the middle of one cannot hang.
 
-use super::on_php_thread;
 use crate::shim;
 use ext_php_rs::types::Zval;
 use heartbus_core::descriptor::lift;
@@ -41,6 +40,7 @@ thread_local! {
     static CHOSEN: Cell<Option<&'static Place>> = const { Cell::new(None) };
     /// What number 2 was when PHP started.
     static FIRST_STDERR: Cell<Option<Identity>> = const { Cell::new(None) };
+    static IS_PHP: Cell<bool> = const { Cell::new(false) };
     /// PHP answers: its tables are there.
     static IN_REQUEST: Cell<bool> = const { Cell::new(true) };
 }
@@ -83,8 +83,9 @@ fn descriptor() -> Option<BorrowedFd<'static>> {
     (number >= 0).then(|| unsafe { BorrowedFd::borrow_raw(number) })
 }
 
-/// As the process starts, before anything of the application's runs.
-pub fn remember_stderr() {
+/// As the process starts, on the thread that runs PHP, before anything of the application's runs.
+pub fn begin_process() {
+    IS_PHP.set(true);
     // What can only be read has the number by chance: PHP has opened it, where there was no stderr.
     let writable = fcntl_getfl(standard(STDERR)).is_ok_and(|flags| flags & OFlags::ACCMODE != OFlags::RDONLY);
     FIRST_STDERR.set(identity_of(standard(STDERR)).filter(|_| writable));
@@ -202,7 +203,7 @@ pub fn write(line: &str, stamp: &str) {
 }
 
 fn look_if_possible() -> Option<&'static Place> {
-    if on_php_thread() {
+    if IS_PHP.get() {
         look();
     }
     place()

@@ -5,8 +5,8 @@ use super::Server;
 use crate::backend::{ANSWER_TIME, Backend, Line};
 use crate::config::BusSocket;
 use crate::exception;
-use crate::host::{Host, Watcher};
 use crate::php::{Outcome, object};
+use crate::runtime::{Runtime, Watcher};
 use crate::shim;
 use ext_php_rs::ffi::zend_object;
 use heartbus_core::bus::{self, Bus};
@@ -109,14 +109,15 @@ impl Server {
 
     /// Lets a timer run in a process that has no part of the server. False where no loop would run it.
     pub(super) fn run_timer_here(self: &Rc<Self>, id: i64, this: *mut zend_object) -> Outcome<bool> {
-        let host = Host::current();
-        let is_driven = host.is_looping() || host.watcher() != Watcher::Nobody || host.join_running_loop(self.config.event_loop)?;
+        let runtime = Runtime::current();
+        let is_driven =
+            runtime.is_looping() || runtime.watcher() != Watcher::Nobody || runtime.join_running_loop(self.config.event_loop)?;
         if is_driven {
-            if host.object_of(self).is_none() {
-                host.add_server(self.clone(), object(this));
+            if runtime.object_of(&**self).is_none() {
+                runtime.add_server(self.clone(), object(this));
             }
             self.timers.run_one(id, std::time::Instant::now());
-            host.set_alarm();
+            runtime.set_alarm();
         }
         Ok(is_driven)
     }

@@ -13,28 +13,28 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::time::Instant;
 
-pub struct Bell {
+pub struct Wakeup {
     watched: OwnedFd,
-    /// Readable while the bell is rung.
-    clapper: OwnedFd,
-    rung: Cell<bool>,
+    /// Readable from [`Wakeup::set`] to [`Wakeup::clear`].
+    event: OwnedFd,
+    is_set: Cell<bool>,
     /// Readable once a timer is due.
     alarm: OwnedFd,
     wakes_at: Cell<Option<Instant>>,
 }
 
-impl Bell {
-    pub fn new() -> Result<Bell, Error> {
-        // It may come before the engine that it rings for, whose descriptors will be many.
+impl Wakeup {
+    pub fn new() -> Result<Wakeup, Error> {
+        // It may come before the engine whose events it tells of, whose descriptors will be many.
         raise_limit();
         let lifted = |opened: rustix::io::Result<OwnedFd>| opened.map_err(io::Error::from).and_then(lift).map_err(no_descriptor);
         let watched = lifted(epoll::create(CreateFlags::CLOEXEC))?;
-        let clapper = lifted(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK))?;
+        let event = lifted(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK))?;
         let alarm = lifted(timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK))?;
-        let bell = Bell { watched, clapper, rung: Cell::new(false), alarm, wakes_at: Cell::new(None) };
-        bell.watch(bell.clapper.as_fd())?;
-        bell.watch(bell.alarm.as_fd())?;
-        Ok(bell)
+        let wakeup = Wakeup { watched, event, is_set: Cell::new(false), alarm, wakes_at: Cell::new(None) };
+        wakeup.watch(wakeup.event.as_fd())?;
+        wakeup.watch(wakeup.alarm.as_fd())?;
+        Ok(wakeup)
     }
 
     /// Readable from `at` on, until the next call.
@@ -63,17 +63,17 @@ impl Bell {
         let _ = epoll::delete(&self.watched, fd);
     }
 
-    /// Readable until [`Bell::silence`].
-    pub fn ring(&self) {
-        if !self.rung.replace(true) {
+    /// Readable until [`Wakeup::clear`].
+    pub fn set(&self) {
+        if !self.is_set.replace(true) {
             // Any number but 0 will do.
-            let _ = rustix::io::write(&self.clapper, &[1; 8]);
+            let _ = rustix::io::write(&self.event, &[1; 8]);
         }
     }
 
-    pub fn silence(&self) {
-        if self.rung.replace(false) {
-            let _ = rustix::io::read(&self.clapper, &mut [0; 8]);
+    pub fn clear(&self) {
+        if self.is_set.replace(false) {
+            let _ = rustix::io::read(&self.event, &mut [0; 8]);
         }
     }
 
