@@ -1,6 +1,6 @@
 //! The timers of a server: `every()` and `cancel()`.
 //!
-//! They run while the server runs, by whichever loop drives this process: the bell wakes it when one is due.
+//! They run while the server runs, by whichever loop drives this process: it is woken when one is due.
 
 use crate::php::Callable;
 use ext_php_rs::types::Zval;
