@@ -1,5 +1,6 @@
 //! Clients for C: a group with one thread and one descriptor, in which each client is a number.
 
+use crate::attached::UserData;
 use crate::event::{heartbus_event, keep, translate};
 use crate::handle::{self, Object, Place, Polled};
 use crate::lookup::with_texts;
@@ -7,7 +8,6 @@ use crate::process::make_room;
 use crate::queue::{Queue, Teller};
 use crate::raw::{bytes, out, out_slice, text};
 use crate::status::{guard, heartbus_status};
-use crate::user_data::UserData;
 use bumpalo::Bump;
 use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::event::{ClientEvent, Event, EventMask};

@@ -7,6 +7,7 @@
 #![allow(non_camel_case_types, reason = "the names are those of the C header")]
 #![allow(clippy::missing_safety_doc, reason = "what callers must keep is on the header's first page, once for all functions")]
 
+mod attached;
 mod bus;
 mod clients;
 mod code;

@@ -1,12 +1,12 @@
 //! A server for C.
 
+use crate::attached::OfNodes;
 use crate::event::{heartbus_event, mask, translate};
 use crate::handle::{self, Object, Place, Polled};
 use crate::process::make_room;
 use crate::queue::{Queue, Teller};
 use crate::raw::{bytes, invalid, out, out_if_wanted, out_slice, text};
 use crate::status::{guard, heartbus_status};
-use crate::user_data::OfNodes;
 use bumpalo::Bump;
 use heartbus_core::engine::Engine;
 use heartbus_core::error::{Error, ErrorKind};

@@ -1,119 +1,15 @@
 //! Pointers of the program's: what it attaches to a handle, to a node of a server, and to a client or one of its nodes, and finds in
 //! their events. The library keeps them and never follows them.
-//!
-//! A pointer belongs to one registration of a node, and is given back once: with the event that tells its departure. They are kept
-//! here, beside the engine, so that a node without one costs nothing.
 
+use crate::attached::UserData;
 use crate::handle;
 use crate::raw::{out, text};
 use crate::server::{Server, heartbus_server, no_such_channel, no_such_node};
 use crate::status::{guard, heartbus_status};
 use heartbus_core::engine::Node;
 use heartbus_core::error::Error;
-use heartbus_core::event::Event;
-use std::collections::HashMap;
 use std::ffi::{c_char, c_void};
-use std::ptr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// A pointer of the program's.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(crate) struct UserData(pub(crate) *mut c_void);
-
-// SAFETY: to the library it is a number: it is stored and given back, and never followed.
-unsafe impl Send for UserData {}
-
-impl UserData {
-    pub(crate) const NONE: UserData = UserData(ptr::null_mut());
-
-    pub(crate) fn is_none(self) -> bool {
-        self.0.is_null()
-    }
-}
-
-/// What is attached to the nodes of a server.
-#[derive(Default)]
-pub(crate) struct OfNodes(Mutex<Attached>);
-
-/// By id; registrations of one id follow one another, so there is rarely more than one of them.
-#[derive(Default)]
-pub(crate) struct Attached(HashMap<Arc<str>, Vec<(Arc<Node>, UserData)>>);
-
-impl OfNodes {
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Attached> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Attached {
-    /// False when the node has left: nobody would ever get the pointer back.
-    fn set(&mut self, node: &Arc<Node>, user_data: UserData) -> bool {
-        // Asked under the lock: its leaving is told by a poll, which then finds what is attached here.
-        if !node.is_online() {
-            return false;
-        }
-        self.take(node);
-        if !user_data.is_none() {
-            self.0.entry(node.id().clone()).or_default().push((node.clone(), user_data));
-        }
-        true
-    }
-
-    pub(crate) fn get(&self, node: &Arc<Node>) -> UserData {
-        let attached = self.0.get(node.id()).and_then(|list| list.iter().find(|(to, _)| Arc::ptr_eq(to, node)));
-        attached.map_or(UserData::NONE, |(_, user_data)| *user_data)
-    }
-
-    fn take(&mut self, node: &Arc<Node>) -> UserData {
-        let Some(list) = self.0.get_mut(node.id()) else { return UserData::NONE };
-        let place = list.iter().position(|(to, _)| Arc::ptr_eq(to, node));
-        let user_data = place.map_or(UserData::NONE, |place| list.swap_remove(place).1);
-        if list.is_empty() {
-            self.0.remove(node.id());
-        }
-        user_data
-    }
-
-    /// What the event of a poll carries.
-    pub(crate) fn of(&mut self, event: &Event) -> UserData {
-        if self.0.is_empty() {
-            return UserData::NONE;
-        }
-        match event {
-            Event::Register { node, .. } => {
-                self.inherit(node);
-                self.get(node)
-            }
-            Event::Heartbeat { node, .. } | Event::Data { node, .. } | Event::Buffer { node, .. } => self.get(node),
-            Event::Left { node, .. } => {
-                self.inherit(node);
-                self.take(node)
-            }
-            Event::Connect { .. } | Event::Close { .. } | Event::Client { .. } => UserData::NONE,
-        }
-    }
-
-    /// An older registration of the id that left has told so by now, unless its leaving was put together with the event of this one,
-    /// which then gives back what it had.
-    fn inherit(&mut self, node: &Arc<Node>) {
-        let Some(list) = self.0.get_mut(node.id()) else { return };
-        let is_older = |other: &Arc<Node>| !other.is_online() && other.registered_at() < node.registered_at();
-        let Some(place) = list.iter().rposition(|(to, _)| is_older(to)) else { return };
-        let (_, user_data) = list.remove(place);
-        list.retain(|(to, _)| !is_older(to));
-        if !list.iter().any(|(to, _)| Arc::ptr_eq(to, node)) {
-            list.push((node.clone(), user_data));
-        }
-    }
-
-    /// Departures were not told for a while: nobody knows whose will be.
-    pub(crate) fn forget_departed(&mut self) {
-        self.0.retain(|_, list| {
-            list.retain(|(node, _)| node.is_online());
-            !list.is_empty()
-        });
-    }
-}
+use std::sync::Arc;
 
 /// Attaches a pointer of the program's to a server, a group of clients, a log or a connection to the bus socket; NULL takes it away.
 /// The library never follows it. Log messages about the handle carry it (see heartbus_event). It works until the handle is freed,
