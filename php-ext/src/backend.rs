@@ -146,7 +146,7 @@ fn is_gone(error: &Error) -> bool {
     matches!(error.kind, ErrorKind::Closed | ErrorKind::Io)
 }
 
-/// No engine has no such thing.
+/// Where there is no engine to ask, there is none of what was asked for.
 fn or_default<T: Default>(answer: Result<T, Error>) -> Result<T, Error> {
     match answer {
         Err(error) if is_gone(&error) => Ok(T::default()),

@@ -34,7 +34,7 @@ const WORKER: &str = "HeartbeatClient";
 
 /// What a script can subscribe to.
 #[derive(Copy, Clone)]
-enum Kind {
+enum EventKind {
     Connect,
     Register,
     Heartbeat,
@@ -441,7 +441,7 @@ impl Client {
         Ok(self.nodes.borrow_mut().remove(node_id).is_some() || removed)
     }
 
-    fn call<const N: usize>(&self, kind: Kind, arguments: impl FnOnce() -> [Zval; N]) -> Outcome<bool> {
+    fn call<const N: usize>(&self, kind: EventKind, arguments: impl FnOnce() -> [Zval; N]) -> Outcome<bool> {
         let callback = self.callbacks.borrow()[kind as usize].clone();
         match callback {
             Some(callback) => callback.call(arguments()).map(|_| true),
@@ -460,21 +460,23 @@ impl Client {
             _ => {}
         }
         match event {
-            ClientEvent::Connect => self.call(Kind::Connect, || []),
-            ClientEvent::Register { node_id, channel_id } => self.call(Kind::Register, || [text(&*node_id), value(i64::from(channel_id))]),
-            ClientEvent::Heartbeat { .. } => self.call(Kind::Heartbeat, || []),
-            ClientEvent::Data { payload, channel_id, node_id: _ } => self.call(Kind::Data, || [text(payload), value(channel_id)]),
-            ClientEvent::Pong => self.call(Kind::Pong, || []),
-            ClientEvent::ServerError { raw, .. } => self.call(Kind::ServerError, || {
+            ClientEvent::Connect => self.call(EventKind::Connect, || []),
+            ClientEvent::Register { node_id, channel_id } => {
+                self.call(EventKind::Register, || [text(&*node_id), value(i64::from(channel_id))])
+            }
+            ClientEvent::Heartbeat { .. } => self.call(EventKind::Heartbeat, || []),
+            ClientEvent::Data { payload, channel_id, node_id: _ } => self.call(EventKind::Data, || [text(payload), value(channel_id)]),
+            ClientEvent::Pong => self.call(EventKind::Pong, || []),
+            ClientEvent::ServerError { raw, .. } => self.call(EventKind::ServerError, || {
                 let decoded = json_decode(&raw);
                 [if decoded.is_array() { decoded } else { Zval::null() }]
             }),
             ClientEvent::Error { code, message, cause } => {
-                self.call(Kind::Error, || [value(i64::from(code)), text(message), text(cause.as_str())])
+                self.call(EventKind::Error, || [value(i64::from(code)), text(message), text(cause.as_str())])
             }
-            ClientEvent::Close { reason, detail } => self.call(Kind::Close, || [text(reason.as_str()), text(detail)]),
+            ClientEvent::Close { reason, detail } => self.call(EventKind::Close, || [text(reason.as_str()), text(detail)]),
             ClientEvent::NodeLost { node_id, channel_id, code, message } => {
-                self.call(Kind::NodeLost, || [text(&*node_id), value(i64::from(channel_id)), value(code), text(message)])
+                self.call(EventKind::NodeLost, || [text(&*node_id), value(i64::from(channel_id)), value(code), text(message)])
             }
             ClientEvent::Finished => Ok(false),
         }

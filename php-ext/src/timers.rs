@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 #[derive(Default)]
 pub struct Timers {
     last_id: Cell<i64>,
-    timers: RefCell<BTreeMap<i64, Timer>>,
+    timers: RefCell<BTreeMap<i64, ServerTimer>>,
     /// Those that run, the next one first.
     due: RefCell<BTreeSet<(Instant, i64)>>,
     /// Those that do not.
     resting: RefCell<BTreeSet<i64>>,
 }
 
-struct Timer {
+struct ServerTimer {
     interval: Duration,
     callback: Rc<Callable>,
     /// When it fires next; none while the server does not run.
@@ -30,7 +30,7 @@ impl Timers {
     pub fn add(&self, interval: Duration, callback: Rc<Callable>) -> i64 {
         let id = self.last_id.get() + 1;
         self.last_id.set(id);
-        self.timers.borrow_mut().insert(id, Timer { interval, callback, at: None });
+        self.timers.borrow_mut().insert(id, ServerTimer { interval, callback, at: None });
         self.resting.borrow_mut().insert(id);
         id
     }

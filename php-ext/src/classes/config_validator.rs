@@ -22,7 +22,7 @@ pub fn register() -> Result<()> {
         .register()
 }
 
-type Checked<T = ()> = std::result::Result<T, String>;
+type Validated<T = ()> = std::result::Result<T, String>;
 
 fn validate_server_config(call: &mut Call) -> Outcome {
     validate(call, server)
@@ -32,7 +32,7 @@ fn validate_client_config(call: &mut Call) -> Outcome {
     validate(call, client)
 }
 
-fn validate(call: &mut Call, check: fn(&ZendHashTable) -> Checked) -> Outcome {
+fn validate(call: &mut Call, check: fn(&ZendHashTable) -> Validated) -> Outcome {
     let mut config = ptr::null_mut::<ZendHashTable>();
     arguments!(call, c"h", config)?;
     // SAFETY: an argument of this call; nothing here runs PHP code.
@@ -44,8 +44,8 @@ fn value_of<'a>(config: &'a ZendHashTable, key: &str) -> Option<&'a Zval> {
     config.get(key).map(Zval::dereference).filter(|value| !value.is_null())
 }
 
-fn server(config: &ZendHashTable) -> Checked {
-    let required = |key: &str, kind: &str| -> Checked<f64> {
+fn server(config: &ZendHashTable) -> Validated {
+    let required = |key: &str, kind: &str| -> Validated<f64> {
         let value = value_of(config, key).ok_or_else(|| format!("Missing required config key: {key}"))?;
         let number = if kind == "int" { value.long().map(|number| number as f64) } else { numeric(value) };
         number.ok_or_else(|| format!("Config key '{key}' must be of type {kind}, {} given", type_name(value, true)))
@@ -66,7 +66,7 @@ fn server(config: &ZendHashTable) -> Checked {
     first(faults)
 }
 
-fn client(config: &ZendHashTable) -> Checked {
+fn client(config: &ZendHashTable) -> Validated {
     let seconds =
         |key: &str| value_of(config, key).is_none_or(|value| numeric(value).is_some_and(|number| number >= 1.0 || number.is_nan()));
     let attempts = value_of(config, "max_reconnect_attempts").is_none_or(|value| value.long().is_some_and(|number| number >= 0));
@@ -79,7 +79,7 @@ fn client(config: &ZendHashTable) -> Checked {
     first(faults)
 }
 
-fn first<const N: usize>(faults: [(bool, &str); N]) -> Checked {
+fn first<const N: usize>(faults: [(bool, &str); N]) -> Validated {
     match faults.into_iter().find(|(wrong, _)| *wrong) {
         Some((_, text)) => Err(text.into()),
         None => Ok(()),

@@ -39,14 +39,14 @@ thread_local! {
     /// The file that a configuration has named.
     static CHOSEN: Cell<Option<&'static Place>> = const { Cell::new(None) };
     /// What number 2 was when PHP started.
-    static FIRST_STDERR: Cell<Option<Identity>> = const { Cell::new(None) };
+    static FIRST_STDERR: Cell<Option<FileIdentity>> = const { Cell::new(None) };
     static IS_PHP: Cell<bool> = const { Cell::new(false) };
     /// PHP answers: its tables are there.
     static IN_REQUEST: Cell<bool> = const { Cell::new(true) };
 }
 
 /// Device and number of a file.
-type Identity = (u64, u64);
+type FileIdentity = (u64, u64);
 
 static AT_STDERR: Place = Place::Stderr;
 static NOWHERE: Place = Place::Nowhere;
@@ -63,11 +63,11 @@ struct File {
     checked: AtomicI64,
 }
 
-fn identity(found: &Stat) -> Identity {
+fn identity(found: &Stat) -> FileIdentity {
     (found.st_dev, found.st_ino)
 }
 
-fn identity_of(fd: impl AsFd) -> Option<Identity> {
+fn identity_of(fd: impl AsFd) -> Option<FileIdentity> {
     fstat(fd).ok().map(|found| identity(&found))
 }
 
