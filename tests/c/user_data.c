@@ -1,11 +1,14 @@
 /*
  * What a program attaches to handles, nodes and clients, and which events carry it and give it back; logs of the process and of one
- * handle.
+ * handle; and which numbers are left to the program's own descriptors.
  */
 #define _POSIX_C_SOURCE 200809L
 
 #include "check.h"
 
+#include <fcntl.h>
+#include <stdbool.h>
+#include <sys/select.h>
 #include <unistd.h>
 
 static heartbus_server *server;
@@ -287,6 +290,33 @@ static void logs_do_not_compete(void) {
     stop();
 }
 
+/* Every number that is open now and was not then: in[] has one flag for each. */
+static void open_numbers(bool in[]) {
+    for (int fd = 0; fd < 4096; fd++)
+        in[fd] = fcntl(fd, F_GETFD) >= 0;
+}
+
+static void its_descriptors_leave_the_programs_numbers_alone(void) {
+    static bool before[4096], now[4096];
+    int watched[2] = {-1, -1}, low = 0, standard = dup(STDIN_FILENO);
+    close(STDIN_FILENO); /* The next number that anybody opens would be 0. */
+    open_numbers(before);
+    start("{\"port\":0,\"host\":\"127.0.0.1\"}", HEARTBUS_ON_REGISTER);
+    join("n");
+    server_tells(HEARTBUS_EVENT_REGISTER);
+    check(heartbus_server_fd(server, &watched[0]) == HEARTBUS_OK && heartbus_clients_fd(clients, &watched[1]) == HEARTBUS_OK, "both can be watched");
+    open_numbers(now);
+    for (int fd = 0; fd < 1024; fd++)
+        low += now[fd] && !before[fd] && fd != watched[0] && fd != watched[1];
+    check(low == 0 || sysconf(_SC_OPEN_MAX) <= FD_SETSIZE, "only what the program watches has a number that select() knows: %d others", low);
+    check(watched[0] > STDERR_FILENO && watched[1] > STDERR_FILENO && watched[0] < FD_SETSIZE && watched[1] < FD_SETSIZE,
+          "these can be given to select(), and are no standard stream: %d, %d", watched[0], watched[1]);
+    check(!now[STDIN_FILENO], "a standard stream that was closed stays closed");
+    stop();
+    dup2(standard, STDIN_FILENO);
+    close(standard);
+}
+
 int main(void) {
     int descriptors = entries("/proc/self/fd"), threads = entries("/proc/self/task");
     handles_have_a_pointer();
@@ -295,6 +325,7 @@ int main(void) {
     a_slow_program_gets_it_back();
     a_client_and_its_nodes_have_pointers();
     logs_do_not_compete();
+    its_descriptors_leave_the_programs_numbers_alone();
     check(entries("/proc/self/fd") == descriptors, "no descriptor is left behind");
     check(shrinks_to("/proc/self/task", threads), "and no thread");
     return summary();

@@ -97,6 +97,20 @@ fn what_a_dead_server_left_behind_is_replaced_but_nothing_else() {
     assert!(start_error(&config(&folder.socket())).message.contains("is no socket"));
     assert!(Engine::check(&config(&folder.socket())).is_err());
     assert_eq!(fs::read_to_string(folder.socket()).unwrap(), "precious");
+    // Nor is anything that a link leads to, or a link that leads nowhere.
+    let [target, link, dangling, own] = ["target", "link", "dangling", "folder"].map(|name| folder.0.join(name));
+    fs::write(&target, "precious").unwrap();
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    std::os::unix::fs::symlink(folder.0.join("nothing"), &dangling).unwrap();
+    fs::create_dir(&own).unwrap();
+    for path in [&target, &link, &dangling, &own] {
+        let kind = fs::symlink_metadata(path).unwrap().file_type();
+        let refusal = format!("{} is no socket: it is not replaced", path.display());
+        assert_eq!(start_error(&config(path)).message, refusal);
+        assert_eq!(Engine::check(&config(path)).unwrap_err().message, refusal);
+        assert_eq!(fs::symlink_metadata(path).unwrap().file_type(), kind);
+    }
+    assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
     let missing = folder.0.join("missing/server.sock");
     assert_eq!(
         start_error(&config(&missing)).message,

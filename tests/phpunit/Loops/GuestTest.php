@@ -268,7 +268,7 @@ final class GuestTest extends TestCase
     {
         $port = Port::free();
         $app = \Heartbus\Tests\WorkermanApp::make($workerman);
-        $app->write('server.php', Library::autoload('pfinal-asyncio') . '
+        $app->write('server.php', Library::autoload('pfinal-asyncio 3') . '
             use function PfinalClub\Asyncio\{sleep, create_task, await};
             use PfinalClub\Asyncio\Concurrency\CancellationScope;
             $server = new HeartbeatServer("127.0.0.1", ' . $port . ');
