@@ -376,33 +376,6 @@ typedef struct {
   uint64_t reserved[2];
 } heartbus_node;
 
-// A connection as it is at this moment, registered or not.
-typedef struct {
-  uint64_t connection_id;
-  uint64_t bytes_in;
-  uint64_t bytes_out;
-  // Bytes of a frame whose rest has not come, or that wait for poll.
-  uint64_t bytes_waiting_in;
-  uint64_t bytes_waiting_out;
-  // How many nodes it has.
-  uint64_t node_count;
-  // The first of them; NULL when there is none.
-  const char *node_id;
-  size_t node_id_len;
-  const char *ip;
-  size_t ip_len;
-  uint16_t port;
-  uint16_t reserved16[3];
-  // 0.
-  uint64_t reserved[4];
-} heartbus_connection;
-
-// A number with its name, such as "nodes_online". Names live as long as the program.
-typedef struct {
-  const char *name;
-  uint64_t value;
-} heartbus_stat;
-
 // A client as it is at this moment.
 typedef struct {
   uint64_t client_id;
@@ -438,6 +411,33 @@ typedef struct {
   const char *text;
   size_t len;
 } heartbus_text;
+
+// A connection as it is at this moment, registered or not.
+typedef struct {
+  uint64_t connection_id;
+  uint64_t bytes_in;
+  uint64_t bytes_out;
+  // Bytes of a frame whose rest has not come, or that wait for poll.
+  uint64_t bytes_waiting_in;
+  uint64_t bytes_waiting_out;
+  // How many nodes it has.
+  uint64_t node_count;
+  // The first of them; NULL when there is none.
+  const char *node_id;
+  size_t node_id_len;
+  const char *ip;
+  size_t ip_len;
+  uint16_t port;
+  uint16_t reserved16[3];
+  // 0.
+  uint64_t reserved[4];
+} heartbus_connection;
+
+// A number with its name, such as "nodes_online". Names live as long as the program.
+typedef struct {
+  const char *name;
+  uint64_t value;
+} heartbus_stat;
 
 #ifdef __cplusplus
 extern "C" {
@@ -529,76 +529,6 @@ heartbus_status heartbus_server_poll(heartbus_server *server,
                                      int32_t timeout_ms,
                                      size_t *count);
 
-// Sends data to a node, on its main channel when `channel_id` is 0. HEARTBUS_OK means that it is queued, not that anybody has
-// received it: what waits is lost when the connection ends. After any error nothing is queued and nothing else has changed.
-//
-// HEARTBUS_NOT_FOUND when no such node is online or the channel is not its own, HEARTBUS_LIMIT when its outbox is full or
-// the payload longer than a frame may be, HEARTBUS_INVALID_ARGUMENT when the payload is not UTF-8 and the node speaks the
-// protocol's version 1, which cannot carry it.
-heartbus_status heartbus_server_send(heartbus_server *server,
-                                     const char *node_id,
-                                     size_t node_id_len,
-                                     const char *payload,
-                                     size_t payload_len,
-                                     int64_t channel_id);
-
-// Sends data to every node that is online, and says for how many it was queued in `count`, which may be NULL. A node whose
-// outbox is full is not counted, and nothing happens to it.
-heartbus_status heartbus_server_broadcast(heartbus_server *server,
-                                          const char *payload,
-                                          size_t payload_len,
-                                          size_t *count);
-
-// Takes a node off the bus. Its connection is closed, unless it has other nodes.
-//
-// HEARTBUS_NOT_FOUND when no such node is online.
-heartbus_status heartbus_server_disconnect(heartbus_server *server, const char *node_id, size_t node_id_len);
-
-// Says that a node is alive, as a sign of life of its own would. No heartbeat is counted.
-//
-// HEARTBUS_NOT_FOUND when no such node is online.
-heartbus_status heartbus_server_keep_alive(heartbus_server *server, const char *node_id, size_t node_id_len);
-
-// Sets members of a node's metadata: `members` is the JSON text of an object. The node hears nothing of it. They stay as long as
-// it is registered, unless it sends its own of the same name.
-//
-// HEARTBUS_NOT_FOUND when no such node is online, HEARTBUS_INVALID_ARGUMENT when `members` is no JSON object with members,
-// HEARTBUS_LIMIT when the node's metadata would be longer than 65,536 bytes.
-heartbus_status heartbus_server_set_metadata(heartbus_server *server,
-                                             const char *node_id,
-                                             size_t node_id_len,
-                                             const char *members,
-                                             size_t members_len);
-
-// The heartbeat timeout in force, in seconds.
-heartbus_status heartbus_server_heartbeat_timeout(const heartbus_server *server, double *seconds);
-
-// Changes the heartbeat timeout: for nodes that register from now on, and for the others from their next check on, which the
-// old one decides.
-//
-// HEARTBUS_CONFIG for less than a millisecond or more than a year.
-heartbus_status heartbus_server_set_heartbeat_timeout(heartbus_server *server,
-                                                      double seconds);
-
-// Accepts no more connections: the port is free from now on. Open ones go on until they end or the server is stopped.
-heartbus_status heartbus_server_close_door(heartbus_server *server);
-
-// Looks a node up by its id. What `node` points to is valid until this thread's next lookup.
-//
-// HEARTBUS_NOT_FOUND when no such node is online.
-heartbus_status heartbus_server_node(const heartbus_server *server,
-                                     const char *node_id,
-                                     size_t node_id_len,
-                                     heartbus_node *node);
-
-// Looks up the node that a channel belongs to, as heartbus_server_node.
-heartbus_status heartbus_server_node_of_channel(const heartbus_server *server, int64_t channel_id, heartbus_node *node);
-
-// Looks up the node of a connection, of several the one that registered last, as heartbus_server_node. Looks at every node.
-heartbus_status heartbus_server_node_of_connection(const heartbus_server *server,
-                                                   uint64_t connection_id,
-                                                   heartbus_node *node);
-
 // Lists the nodes that are online, in pages of up to `capacity`; says in `count` how many this one has. `cursor` is 0 for the
 // first page, is moved on by each call, and is 0 again after the last:
 //
@@ -615,27 +545,6 @@ heartbus_status heartbus_server_nodes(const heartbus_server *server,
                                       heartbus_node *nodes,
                                       size_t capacity,
                                       size_t *count);
-
-// Lists up to `capacity` open connections, in no particular order, and says in `count` how many. Asks the I/O threads, which
-// takes at most half a second. What the connections point to is valid until this thread's next lookup.
-heartbus_status heartbus_server_connections(const heartbus_server *server,
-                                            heartbus_connection *connections,
-                                            size_t capacity,
-                                            size_t *count);
-
-// Writes up to `capacity` numbers into the caller's array, always in the same order, and says in `count` how many there are,
-// which may be more than fit. Counters run from the start of the server. Later versions add numbers, and keep the names of
-// those there are. Works after the server has stopped, too.
-heartbus_status heartbus_server_stats(const heartbus_server *server,
-                                      heartbus_stat *stats,
-                                      size_t capacity,
-                                      size_t *count);
-
-// The server's metrics under the names of the PHP library, as the text that Prometheus reads. Valid until this thread's next
-// lookup.
-heartbus_status heartbus_server_metrics(const heartbus_server *server,
-                                        const char **text,
-                                        size_t *text_len);
 
 // Starts a group without clients. `config` is JSON text (see the first page); NULL with length 0 means all defaults. Free
 // the group with heartbus_clients_free.
@@ -813,14 +722,6 @@ heartbus_status heartbus_bus_connect(const char *socket,
 // Closes the connection. NULL is fine.
 heartbus_status heartbus_bus_free(heartbus_bus *bus);
 
-// Sends data to a node, as heartbus_server_send.
-heartbus_status heartbus_bus_send(heartbus_bus *bus,
-                                  const char *node_id,
-                                  size_t node_id_len,
-                                  const char *payload,
-                                  size_t payload_len,
-                                  int64_t channel_id);
-
 // Sends data to several nodes on their main channels, and says for how many of them it was queued in `count`, which may be
 // NULL. Who is not online, or has no room, is not counted.
 heartbus_status heartbus_bus_send_many(heartbus_bus *bus,
@@ -829,31 +730,6 @@ heartbus_status heartbus_bus_send_many(heartbus_bus *bus,
                                        const char *payload,
                                        size_t payload_len,
                                        size_t *count);
-
-// Sends data to every node that is online, and says for how many it was queued in `count`, which may be NULL.
-heartbus_status heartbus_bus_broadcast(heartbus_bus *bus, const char *payload, size_t payload_len, size_t *count);
-
-// Takes a node off the bus, as heartbus_server_disconnect.
-heartbus_status heartbus_bus_disconnect(heartbus_bus *bus, const char *node_id, size_t node_id_len);
-
-// Says that a node is alive, as heartbus_server_keep_alive.
-heartbus_status heartbus_bus_keep_alive(heartbus_bus *bus, const char *node_id, size_t node_id_len);
-
-// Sets members of a node's metadata, as heartbus_server_set_metadata.
-heartbus_status heartbus_bus_set_metadata(heartbus_bus *bus,
-                                          const char *node_id,
-                                          size_t node_id_len,
-                                          const char *members,
-                                          size_t members_len);
-
-// Looks a node up by its id, as heartbus_server_node.
-heartbus_status heartbus_bus_node(heartbus_bus *bus, const char *node_id, size_t node_id_len, heartbus_node *node);
-
-// Looks up the node that a channel belongs to, as heartbus_server_node_of_channel.
-heartbus_status heartbus_bus_node_of_channel(heartbus_bus *bus, int64_t channel_id, heartbus_node *node);
-
-// Looks up the node of a connection, as heartbus_server_node_of_connection.
-heartbus_status heartbus_bus_node_of_connection(heartbus_bus *bus, uint64_t connection_id, heartbus_node *node);
 
 // Lists the nodes that are online in pages, as heartbus_server_nodes. With a pattern or an address only those that match:
 // `*` in the pattern stands for any text, `?` for one character; NULL with length 0 matches all. A page may be short, even
@@ -883,27 +759,6 @@ heartbus_status heartbus_bus_find_nodes(heartbus_bus *bus,
                                         heartbus_node *nodes,
                                         size_t capacity,
                                         size_t *count);
-
-// Lists open connections, as heartbus_server_connections; fewer where the answer would grow long.
-heartbus_status heartbus_bus_connections(heartbus_bus *bus,
-                                         heartbus_connection *connections,
-                                         size_t capacity,
-                                         size_t *count);
-
-// The server's numbers, as heartbus_server_stats. One that the server does not know is 0.
-heartbus_status heartbus_bus_stats(heartbus_bus *bus, heartbus_stat *stats, size_t capacity, size_t *count);
-
-// The server's metrics, as heartbus_server_metrics.
-heartbus_status heartbus_bus_metrics(heartbus_bus *bus, const char **text, size_t *text_len);
-
-// The heartbeat timeout in force, in seconds.
-heartbus_status heartbus_bus_heartbeat_timeout(heartbus_bus *bus, double *seconds);
-
-// Changes the heartbeat timeout, as heartbus_server_set_heartbeat_timeout.
-heartbus_status heartbus_bus_set_heartbeat_timeout(heartbus_bus *bus, double seconds);
-
-// Makes the server accept no more connections, as heartbus_server_close_door.
-heartbus_status heartbus_bus_close_door(heartbus_bus *bus);
 
 // Attaches a pointer of the program's to a server, a group of clients, a log or a connection to the bus socket; NULL takes it away.
 // The library never follows it. Log messages about the handle carry it (see heartbus_event). It works until the handle is freed,
@@ -942,6 +797,152 @@ heartbus_status heartbus_server_node_user_data(const heartbus_server *server,
                                                size_t node_id_len,
                                                int64_t channel_id,
                                                void **user_data);
+
+// Sends data to a node, on its main channel when `channel_id` is 0. HEARTBUS_OK means that it is queued, not that anybody has
+// received it: what waits is lost when the connection ends. After any error nothing is queued and nothing else has changed.
+//
+// HEARTBUS_NOT_FOUND when no such node is online or the channel is not its own, HEARTBUS_LIMIT when its outbox is full or
+// the payload longer than a frame may be, HEARTBUS_INVALID_ARGUMENT when the payload is not UTF-8 and the node speaks the
+// protocol's version 1, which cannot carry it.
+heartbus_status heartbus_server_send(heartbus_server *server,
+                                     const char *node_id,
+                                     size_t node_id_len,
+                                     const char *payload,
+                                     size_t payload_len,
+                                     int64_t channel_id);
+
+// As heartbus_server_send.
+heartbus_status heartbus_bus_send(heartbus_bus *bus,
+                                  const char *node_id,
+                                  size_t node_id_len,
+                                  const char *payload,
+                                  size_t payload_len,
+                                  int64_t channel_id);
+
+// Sends data to every node that is online, and says for how many it was queued in `count`, which may be NULL. A node whose
+// outbox is full is not counted, and nothing happens to it.
+heartbus_status heartbus_server_broadcast(heartbus_server *server,
+                                          const char *payload,
+                                          size_t payload_len,
+                                          size_t *count);
+
+// As heartbus_server_broadcast.
+heartbus_status heartbus_bus_broadcast(heartbus_bus *bus, const char *payload, size_t payload_len, size_t *count);
+
+// Takes a node off the bus. Its connection is closed, unless it has other nodes.
+//
+// HEARTBUS_NOT_FOUND when no such node is online.
+heartbus_status heartbus_server_disconnect(heartbus_server *server, const char *node_id, size_t node_id_len);
+
+// As heartbus_server_disconnect.
+heartbus_status heartbus_bus_disconnect(heartbus_bus *bus, const char *node_id, size_t node_id_len);
+
+// Says that a node is alive, as a sign of life of its own would. No heartbeat is counted.
+//
+// HEARTBUS_NOT_FOUND when no such node is online.
+heartbus_status heartbus_server_keep_alive(heartbus_server *server, const char *node_id, size_t node_id_len);
+
+// As heartbus_server_keep_alive.
+heartbus_status heartbus_bus_keep_alive(heartbus_bus *bus, const char *node_id, size_t node_id_len);
+
+// Sets members of a node's metadata: `members` is the JSON text of an object. The node hears nothing of it. They stay as long as
+// it is registered, unless it sends its own of the same name.
+//
+// HEARTBUS_NOT_FOUND when no such node is online, HEARTBUS_INVALID_ARGUMENT when `members` is no JSON object with members,
+// HEARTBUS_LIMIT when the node's metadata would be longer than 65,536 bytes.
+heartbus_status heartbus_server_set_metadata(heartbus_server *server,
+                                             const char *node_id,
+                                             size_t node_id_len,
+                                             const char *members,
+                                             size_t members_len);
+
+// As heartbus_server_set_metadata.
+heartbus_status heartbus_bus_set_metadata(heartbus_bus *bus,
+                                          const char *node_id,
+                                          size_t node_id_len,
+                                          const char *members,
+                                          size_t members_len);
+
+// The heartbeat timeout in force, in seconds.
+heartbus_status heartbus_server_heartbeat_timeout(const heartbus_server *server, double *seconds);
+
+// As heartbus_server_heartbeat_timeout.
+heartbus_status heartbus_bus_heartbeat_timeout(heartbus_bus *bus, double *seconds);
+
+// Changes the heartbeat timeout: for nodes that register from now on, and for the others from their next check on, which the
+// old one decides.
+//
+// HEARTBUS_CONFIG for less than a millisecond or more than a year.
+heartbus_status heartbus_server_set_heartbeat_timeout(heartbus_server *server,
+                                                      double seconds);
+
+// As heartbus_server_set_heartbeat_timeout.
+heartbus_status heartbus_bus_set_heartbeat_timeout(heartbus_bus *bus, double seconds);
+
+// Accepts no more connections: the port is free from now on. Open ones go on until they end or the server is stopped.
+heartbus_status heartbus_server_close_door(heartbus_server *server);
+
+// As heartbus_server_close_door.
+heartbus_status heartbus_bus_close_door(heartbus_bus *bus);
+
+// Looks a node up by its id. What `node` points to is valid until this thread's next lookup.
+//
+// HEARTBUS_NOT_FOUND when no such node is online.
+heartbus_status heartbus_server_node(const heartbus_server *server,
+                                     const char *node_id,
+                                     size_t node_id_len,
+                                     heartbus_node *node);
+
+// As heartbus_server_node.
+heartbus_status heartbus_bus_node(heartbus_bus *bus, const char *node_id, size_t node_id_len, heartbus_node *node);
+
+// Looks up the node that a channel belongs to, as heartbus_server_node.
+heartbus_status heartbus_server_node_of_channel(const heartbus_server *server, int64_t channel_id, heartbus_node *node);
+
+// As heartbus_server_node_of_channel.
+heartbus_status heartbus_bus_node_of_channel(heartbus_bus *bus, int64_t channel_id, heartbus_node *node);
+
+// Looks up the node of a connection, of several the one that registered last, as heartbus_server_node. Looks at every node.
+heartbus_status heartbus_server_node_of_connection(const heartbus_server *server,
+                                                   uint64_t connection_id,
+                                                   heartbus_node *node);
+
+// As heartbus_server_node_of_connection.
+heartbus_status heartbus_bus_node_of_connection(heartbus_bus *bus, uint64_t connection_id, heartbus_node *node);
+
+// Lists up to `capacity` open connections, in no particular order, and says in `count` how many. Asks the I/O threads, which
+// takes at most half a second. What the connections point to is valid until this thread's next lookup. Over the bus
+// socket fewer where the answer would grow long.
+heartbus_status heartbus_server_connections(const heartbus_server *server,
+                                            heartbus_connection *connections,
+                                            size_t capacity,
+                                            size_t *count);
+
+// As heartbus_server_connections.
+heartbus_status heartbus_bus_connections(heartbus_bus *bus,
+                                         heartbus_connection *connections,
+                                         size_t capacity,
+                                         size_t *count);
+
+// Writes up to `capacity` numbers into the caller's array, always in the same order, and says in `count` how many there are,
+// which may be more than fit. Counters run from the start of the server. Later versions add numbers, and keep the names of
+// those there are. Works after the server has stopped, too.
+heartbus_status heartbus_server_stats(const heartbus_server *server,
+                                      heartbus_stat *stats,
+                                      size_t capacity,
+                                      size_t *count);
+
+// As heartbus_server_stats.
+heartbus_status heartbus_bus_stats(heartbus_bus *bus, heartbus_stat *stats, size_t capacity, size_t *count);
+
+// The server's metrics under the names of the PHP library, as the text that Prometheus reads. Valid until this thread's next
+// lookup.
+heartbus_status heartbus_server_metrics(const heartbus_server *server,
+                                        const char **text,
+                                        size_t *text_len);
+
+// As heartbus_server_metrics.
+heartbus_status heartbus_bus_metrics(heartbus_bus *bus, const char **text, size_t *text_len);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -1,20 +1,19 @@
 //! The bus socket for C: asks the engine of another process of this machine, whichever language started it.
 //!
-//! Every call waits for its answer. What it returns is as the server's function of the same name returns it.
+//! Every call waits for its answer. What has a twin among the server's functions is in `calls.rs`; here is the rest.
 
 use crate::handle::{self, Object, Place};
 use crate::lookup::with_texts;
-use crate::nodes::{heartbus_connection, heartbus_node};
-use crate::numbers::{heartbus_stat, write_metrics, write_stats};
+use crate::nodes::heartbus_node;
 use crate::raw::{bytes, inout, invalid, out, out_if_wanted, out_slice, slice, text};
-use crate::server::{no_such_channel, no_such_node, timeout_of};
 use crate::status::{guard, heartbus_status};
-use heartbus_core::bus::{Bus, NodeInfo};
+use heartbus_core::bus::Bus;
 use heartbus_core::error::Error;
+use heartbus_core::service::{Request, Service};
 use std::ffi::c_char;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// What a server of PHP is called unless it says otherwise.
@@ -34,17 +33,11 @@ pub struct heartbus_text {
 }
 
 /// Calls of several threads take turns.
-type Line = Mutex<Bus>;
+pub(crate) type SharedBus = Mutex<Bus>;
 
-impl Object for Line {
+impl Object for SharedBus {
     type Opaque = heartbus_bus;
     const NAME: &'static str = "bus";
-}
-
-fn ask<R>(bus: *const heartbus_bus, question: impl FnOnce(&mut Bus) -> Result<R, Error>) -> Result<R, Error> {
-    let line = handle::get::<Line>(bus)?;
-    let mut line = line.lock().unwrap_or_else(PoisonError::into_inner);
-    question(&mut line)
 }
 
 /// Connects to the bus socket of a server on this machine. `socket` is its absolute path, or the name of the server, which is
@@ -82,25 +75,7 @@ pub unsafe extern "C" fn heartbus_bus_connect(
 /// Closes the connection. NULL is fine.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn heartbus_bus_free(bus: *mut heartbus_bus) -> heartbus_status {
-    guard(|| if bus.is_null() { Ok(()) } else { handle::close::<Line>(bus).map(drop) })
-}
-
-/// Sends data to a node, as heartbus_server_send.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_bus_send(
-    bus: *mut heartbus_bus,
-    node_id: *const c_char,
-    node_id_len: usize,
-    payload: *const c_char,
-    payload_len: usize,
-    channel_id: i64,
-) -> heartbus_status {
-    guard(|| {
-        // SAFETY: the caller's texts, as the first page asks.
-        let (node_id, payload) = unsafe { (text("node_id", node_id, node_id_len)?, bytes("payload", payload, payload_len)?) };
-        let channel_id = u32::try_from(channel_id).map_err(|_| no_such_channel())?;
-        ask(bus, |bus| bus.send_to(node_id, payload, channel_id))
-    })
+    guard(|| if bus.is_null() { Ok(()) } else { handle::close::<SharedBus>(bus).map(drop) })
 }
 
 /// Sends data to several nodes on their main channels, and says for how many of them it was queued in `count`, which may be
@@ -120,117 +95,12 @@ pub unsafe extern "C" fn heartbus_bus_send_many(
             let ids = slice("node_ids", node_ids, node_count)?.iter().map(|id| text("node_ids", id.text, id.len));
             (ids.collect::<Result<Vec<_>, _>>()?, bytes("payload", payload, payload_len)?, out_if_wanted("count", count)?)
         };
-        let queued = ask(bus, |bus| bus.send_many(&ids, payload))?;
+        let queued = handle::get::<SharedBus>(bus)?.ask(&Request::SendMany { nodes: ids, data: payload })?.count()?;
         if let Some(count) = count {
             count.write(queued);
         }
         Ok(())
     })
-}
-
-/// Sends data to every node that is online, and says for how many it was queued in `count`, which may be NULL.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_bus_broadcast(
-    bus: *mut heartbus_bus,
-    payload: *const c_char,
-    payload_len: usize,
-    count: *mut usize,
-) -> heartbus_status {
-    guard(|| {
-        // SAFETY: the caller's bytes and the place for the number, as the first page asks.
-        let (payload, count) = unsafe { (bytes("payload", payload, payload_len)?, out_if_wanted("count", count)?) };
-        let queued = ask(bus, |bus| bus.broadcast(payload))?;
-        if let Some(count) = count {
-            count.write(queued);
-        }
-        Ok(())
-    })
-}
-
-/// Takes a node off the bus, as heartbus_server_disconnect.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_bus_disconnect(bus: *mut heartbus_bus, node_id: *const c_char, node_id_len: usize) -> heartbus_status {
-    // SAFETY: the caller's text, as the first page asks.
-    guard(|| unsafe { text("node_id", node_id, node_id_len) }.and_then(|id| ask(bus, |bus| bus.disconnect(id))))
-}
-
-/// Says that a node is alive, as heartbus_server_keep_alive.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_bus_keep_alive(bus: *mut heartbus_bus, node_id: *const c_char, node_id_len: usize) -> heartbus_status {
-    // SAFETY: the caller's text, as the first page asks.
-    guard(|| unsafe { text("node_id", node_id, node_id_len) }.and_then(|id| ask(bus, |bus| bus.keep_alive(id))))
-}
-
-/// Sets members of a node's metadata, as heartbus_server_set_metadata.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_bus_set_metadata(
-    bus: *mut heartbus_bus,
-    node_id: *const c_char,
-    node_id_len: usize,
-    members: *const c_char,
-    members_len: usize,
-) -> heartbus_status {
-    guard(|| {
-        // SAFETY: the caller's texts, as the first page asks.
-        let (node_id, members) = unsafe { (text("node_id", node_id, node_id_len)?, text("members", members, members_len)?) };
-        ask(bus, |bus| bus.set_metadata(node_id, 0, members))
-    })
-}
-
-/// # Safety
-/// Where not NULL, `node` points to memory for a node.
-unsafe fn find(
-    bus: *const heartbus_bus,
-    node: *mut heartbus_node,
-    question: impl FnOnce(&mut Bus) -> Result<Option<NodeInfo>, Error>,
-) -> Result<(), Error> {
-    // SAFETY: the same promise.
-    let target = unsafe { out("node", node) }?;
-    let found = ask(bus, question)?.ok_or_else(no_such_node)?;
-    with_texts(|texts| target.write(heartbus_node::new(&found, texts)));
-    Ok(())
-}
-
-/// Looks a node up by its id, as heartbus_server_node.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_bus_node(
-    bus: *mut heartbus_bus,
-    node_id: *const c_char,
-    node_id_len: usize,
-    node: *mut heartbus_node,
-) -> heartbus_status {
-    guard(|| {
-        // SAFETY: the caller's text and the place for the result, as the first page asks.
-        unsafe {
-            let node_id = text("node_id", node_id, node_id_len)?;
-            find(bus, node, |bus| bus.node(node_id))
-        }
-    })
-}
-
-/// Looks up the node that a channel belongs to, as heartbus_server_node_of_channel.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_bus_node_of_channel(
-    bus: *mut heartbus_bus,
-    channel_id: i64,
-    node: *mut heartbus_node,
-) -> heartbus_status {
-    guard(|| {
-        let channel_id = u32::try_from(channel_id).map_err(|_| no_such_node())?;
-        // SAFETY: the place for the result, as the first page asks.
-        unsafe { find(bus, node, |bus| bus.node_of_channel(channel_id)) }
-    })
-}
-
-/// Looks up the node of a connection, as heartbus_server_node_of_connection.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_bus_node_of_connection(
-    bus: *mut heartbus_bus,
-    connection_id: u64,
-    node: *mut heartbus_node,
-) -> heartbus_status {
-    // SAFETY: the place for the result, as the first page asks.
-    guard(|| unsafe { find(bus, node, |bus| bus.node_of_connection(connection_id)) })
 }
 
 /// Lists the nodes that are online in pages, as heartbus_server_nodes. With a pattern or an address only those that match:
@@ -303,10 +173,11 @@ unsafe fn list(
         return Err(invalid("capacity is 0"));
     }
     let (after, pattern) = ((*cursor != 0).then_some(*cursor), (!pattern.is_empty()).then_some(pattern));
-    let (page, next) = ask(bus, |bus| match metadata {
-        None => bus.page(after, limit, pattern, ip),
-        Some(metadata) => bus.find_nodes(after, limit, pattern, ip, metadata),
-    })?;
+    let request = match metadata {
+        None => Request::Page { after, limit, id_pattern: pattern, ip },
+        Some(metadata) => Request::Find { after, limit, id_pattern: pattern, ip, metadata },
+    };
+    let (page, next) = handle::get::<SharedBus>(bus)?.ask(&request)?.page()?;
     with_texts(|texts| {
         for (target, node) in nodes.iter_mut().zip(&page) {
             target.write(heartbus_node::new(node, texts));
@@ -315,77 +186,4 @@ unsafe fn list(
     *cursor = next.unwrap_or(0);
     count.write(page.len().min(nodes.len()));
     Ok(())
-}
-
-/// Lists open connections, as heartbus_server_connections; fewer where the answer would grow long.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_bus_connections(
-    bus: *mut heartbus_bus,
-    connections: *mut heartbus_connection,
-    capacity: usize,
-    count: *mut usize,
-) -> heartbus_status {
-    guard(|| {
-        // SAFETY: the caller's array and the place for the result, as the first page asks.
-        let (connections, count) = unsafe { (out_slice("connections", connections, capacity)?, out("count", count)?) };
-        let found = ask(bus, |bus| bus.connections(u32::try_from(connections.len()).unwrap_or(u32::MAX)))?;
-        with_texts(|texts| {
-            for (target, info) in connections.iter_mut().zip(&found) {
-                target.write(heartbus_connection::new(info, texts));
-            }
-        });
-        count.write(found.len().min(connections.len()));
-        Ok(())
-    })
-}
-
-/// The server's numbers, as heartbus_server_stats. One that the server does not know is 0.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_bus_stats(
-    bus: *mut heartbus_bus,
-    stats: *mut heartbus_stat,
-    capacity: usize,
-    count: *mut usize,
-) -> heartbus_status {
-    guard(|| {
-        // SAFETY: the caller's array and the place for the number, as the first page asks.
-        let (stats, count) = unsafe { (out_slice("stats", stats, capacity)?, out("count", count)?) };
-        count.write(write_stats(ask(bus, Bus::stats)?.stats, stats));
-        Ok(())
-    })
-}
-
-/// The server's metrics, as heartbus_server_metrics.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_bus_metrics(bus: *mut heartbus_bus, text: *mut *const c_char, text_len: *mut usize) -> heartbus_status {
-    guard(|| {
-        // SAFETY: the places for the results, as the first page asks.
-        let (text, text_len) = unsafe { (out("text", text)?, out("text_len", text_len)?) };
-        let numbers = ask(bus, Bus::stats)?;
-        write_metrics(&numbers.stats, &numbers.timings, text, text_len);
-        Ok(())
-    })
-}
-
-/// The heartbeat timeout in force, in seconds.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_bus_heartbeat_timeout(bus: *mut heartbus_bus, seconds: *mut f64) -> heartbus_status {
-    guard(|| {
-        // SAFETY: the place for the result, as the first page asks.
-        let seconds = unsafe { out("seconds", seconds) }?;
-        seconds.write(ask(bus, Bus::heartbeat_timeout)?.as_secs_f64());
-        Ok(())
-    })
-}
-
-/// Changes the heartbeat timeout, as heartbus_server_set_heartbeat_timeout.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_bus_set_heartbeat_timeout(bus: *mut heartbus_bus, seconds: f64) -> heartbus_status {
-    guard(|| ask(bus, |bus| bus.set_heartbeat_timeout(timeout_of(seconds))))
-}
-
-/// Makes the server accept no more connections, as heartbus_server_close_door.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_bus_close_door(bus: *mut heartbus_bus) -> heartbus_status {
-    guard(|| ask(bus, Bus::close_door))
 }

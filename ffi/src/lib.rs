@@ -9,6 +9,7 @@
 
 mod attached;
 mod bus;
+mod calls;
 mod clients;
 mod code;
 mod config;

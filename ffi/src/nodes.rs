@@ -3,15 +3,13 @@
 use crate::event::keep;
 use crate::handle;
 use crate::lookup::with_texts;
-use crate::raw::{inout, out, out_slice, text};
-use crate::server::{Server, heartbus_server, no_such_node};
+use crate::raw::{inout, out, out_slice};
+use crate::server::{Server, heartbus_server};
 use crate::status::{guard, heartbus_status};
 use bumpalo::Bump;
-use heartbus_core::engine::{ConnectionInfo, Engine, Node, NodeInfo};
-use heartbus_core::error::Error;
+use heartbus_core::engine::{ConnectionInfo, NodeInfo};
 use std::ffi::{c_char, c_void};
 use std::ptr;
-use std::sync::Arc;
 
 /// A node as it is at this moment. Times are seconds since 1970.
 #[derive(Copy, Clone, Debug)]
@@ -119,67 +117,6 @@ impl heartbus_connection {
     }
 }
 
-/// Looks a node up with `find`, which is asked only while the server runs.
-///
-/// # Safety
-/// Where not NULL, `node` points to memory for a node.
-unsafe fn find(
-    server: *const heartbus_server,
-    node: *mut heartbus_node,
-    find: impl FnOnce(&Engine) -> Option<Arc<Node>>,
-) -> Result<(), Error> {
-    let object = handle::get::<Server>(server)?;
-    // SAFETY: the same promise.
-    let target = unsafe { out("node", node) }?;
-    let engine = object.running()?;
-    let found = find(engine).ok_or_else(no_such_node)?;
-    let info = found.info(engine.now());
-    let user_data = object.of_nodes.lock().get(&found).0;
-    with_texts(|texts| target.write(heartbus_node { user_data, ..heartbus_node::new(&info, texts) }));
-    Ok(())
-}
-
-/// Looks a node up by its id. What `node` points to is valid until this thread's next lookup.
-///
-/// HEARTBUS_NOT_FOUND when no such node is online.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_server_node(
-    server: *const heartbus_server,
-    node_id: *const c_char,
-    node_id_len: usize,
-    node: *mut heartbus_node,
-) -> heartbus_status {
-    guard(|| {
-        // SAFETY: the caller's text and the place for the result, as the first page asks.
-        unsafe {
-            let node_id = text("node_id", node_id, node_id_len)?;
-            find(server, node, |engine| engine.node(node_id))
-        }
-    })
-}
-
-/// Looks up the node that a channel belongs to, as heartbus_server_node.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_server_node_of_channel(
-    server: *const heartbus_server,
-    channel_id: i64,
-    node: *mut heartbus_node,
-) -> heartbus_status {
-    // SAFETY: the place for the result, as the first page asks.
-    guard(|| unsafe { find(server, node, |engine| engine.node_of_channel(u32::try_from(channel_id).ok()?)) })
-}
-
-/// Looks up the node of a connection, of several the one that registered last, as heartbus_server_node. Looks at every node.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_server_node_of_connection(
-    server: *const heartbus_server,
-    connection_id: u64,
-    node: *mut heartbus_node,
-) -> heartbus_status {
-    // SAFETY: the place for the result, as the first page asks.
-    guard(|| unsafe { find(server, node, |engine| engine.node_of_connection(connection_id)) })
-}
-
 /// Lists the nodes that are online, in pages of up to `capacity`; says in `count` how many this one has. `cursor` is 0 for the
 /// first page, is moved on by each call, and is 0 again after the last:
 ///
@@ -217,30 +154,6 @@ pub unsafe extern "C" fn heartbus_server_nodes(
         });
         *cursor = next.unwrap_or(0);
         count.write(page.len().min(nodes.len()));
-        Ok(())
-    })
-}
-
-/// Lists up to `capacity` open connections, in no particular order, and says in `count` how many. Asks the I/O threads, which
-/// takes at most half a second. What the connections point to is valid until this thread's next lookup.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_server_connections(
-    server: *const heartbus_server,
-    connections: *mut heartbus_connection,
-    capacity: usize,
-    count: *mut usize,
-) -> heartbus_status {
-    guard(|| {
-        let object = handle::get::<Server>(server)?;
-        // SAFETY: the caller's array and the place for the result, as the first page asks.
-        let (connections, count) = unsafe { (out_slice("connections", connections, capacity)?, out("count", count)?) };
-        let found = object.running()?.connections(connections.len());
-        with_texts(|texts| {
-            for (target, info) in connections.iter_mut().zip(&found) {
-                target.write(heartbus_connection::new(info, texts));
-            }
-        });
-        count.write(found.len());
         Ok(())
     })
 }

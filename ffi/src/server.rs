@@ -5,7 +5,7 @@ use crate::event::{heartbus_event, mask, translate};
 use crate::handle::{self, Object, Place, Polled};
 use crate::process::make_room;
 use crate::queue::{Queue, Teller};
-use crate::raw::{bytes, invalid, out, out_if_wanted, out_slice, text};
+use crate::raw::{bytes, invalid, out, out_slice};
 use crate::status::{guard, heartbus_status};
 use bumpalo::Bump;
 use heartbus_core::engine::Engine;
@@ -222,136 +222,6 @@ pub unsafe extern "C" fn heartbus_server_poll(
         // SAFETY: the caller's array and the place for the number, as the first page asks.
         let (events, count) = unsafe { (out_slice("events", events, capacity)?, out("count", count)?) };
         count.write(object.queue.poll(&**object, events, timeout_ms)?);
-        Ok(())
-    })
-}
-
-/// Sends data to a node, on its main channel when `channel_id` is 0. HEARTBUS_OK means that it is queued, not that anybody has
-/// received it: what waits is lost when the connection ends. After any error nothing is queued and nothing else has changed.
-///
-/// HEARTBUS_NOT_FOUND when no such node is online or the channel is not its own, HEARTBUS_LIMIT when its outbox is full or
-/// the payload longer than a frame may be, HEARTBUS_INVALID_ARGUMENT when the payload is not UTF-8 and the node speaks the
-/// protocol's version 1, which cannot carry it.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_server_send(
-    server: *mut heartbus_server,
-    node_id: *const c_char,
-    node_id_len: usize,
-    payload: *const c_char,
-    payload_len: usize,
-    channel_id: i64,
-) -> heartbus_status {
-    guard(|| {
-        let object = handle::get::<Server>(server)?;
-        // SAFETY: the caller's texts, as the first page asks.
-        let (node_id, payload) = unsafe { (text("node_id", node_id, node_id_len)?, bytes("payload", payload, payload_len)?) };
-        let channel_id = u32::try_from(channel_id).map_err(|_| no_such_channel())?;
-        object.engine.send_to(node_id, payload, channel_id)
-    })
-}
-
-/// Sends data to every node that is online, and says for how many it was queued in `count`, which may be NULL. A node whose
-/// outbox is full is not counted, and nothing happens to it.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_server_broadcast(
-    server: *mut heartbus_server,
-    payload: *const c_char,
-    payload_len: usize,
-    count: *mut usize,
-) -> heartbus_status {
-    guard(|| {
-        let object = handle::get::<Server>(server)?;
-        // SAFETY: the caller's bytes and the place for the number, as the first page asks.
-        let (payload, count) = unsafe { (bytes("payload", payload, payload_len)?, out_if_wanted("count", count)?) };
-        let queued = object.engine.broadcast(payload)?;
-        if let Some(count) = count {
-            count.write(queued);
-        }
-        Ok(())
-    })
-}
-
-/// Takes a node off the bus. Its connection is closed, unless it has other nodes.
-///
-/// HEARTBUS_NOT_FOUND when no such node is online.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_server_disconnect(
-    server: *mut heartbus_server,
-    node_id: *const c_char,
-    node_id_len: usize,
-) -> heartbus_status {
-    guard(|| {
-        let object = handle::get::<Server>(server)?;
-        // SAFETY: the caller's text, as the first page asks.
-        object.engine.disconnect(unsafe { text("node_id", node_id, node_id_len) }?)
-    })
-}
-
-/// Says that a node is alive, as a sign of life of its own would. No heartbeat is counted.
-///
-/// HEARTBUS_NOT_FOUND when no such node is online.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_server_keep_alive(
-    server: *mut heartbus_server,
-    node_id: *const c_char,
-    node_id_len: usize,
-) -> heartbus_status {
-    guard(|| {
-        let object = handle::get::<Server>(server)?;
-        // SAFETY: the caller's text, as the first page asks.
-        object.engine.keep_alive(unsafe { text("node_id", node_id, node_id_len) }?)
-    })
-}
-
-/// Sets members of a node's metadata: `members` is the JSON text of an object. The node hears nothing of it. They stay as long as
-/// it is registered, unless it sends its own of the same name.
-///
-/// HEARTBUS_NOT_FOUND when no such node is online, HEARTBUS_INVALID_ARGUMENT when `members` is no JSON object with members,
-/// HEARTBUS_LIMIT when the node's metadata would be longer than 65,536 bytes.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_server_set_metadata(
-    server: *mut heartbus_server,
-    node_id: *const c_char,
-    node_id_len: usize,
-    members: *const c_char,
-    members_len: usize,
-) -> heartbus_status {
-    guard(|| {
-        let object = handle::get::<Server>(server)?;
-        // SAFETY: the caller's texts, as the first page asks.
-        let (node_id, members) = unsafe { (text("node_id", node_id, node_id_len)?, text("members", members, members_len)?) };
-        object.engine.set_metadata(node_id, 0, members)
-    })
-}
-
-/// The heartbeat timeout in force, in seconds.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_server_heartbeat_timeout(server: *const heartbus_server, seconds: *mut f64) -> heartbus_status {
-    guard(|| {
-        let object = handle::get::<Server>(server)?;
-        // SAFETY: the place for the result, as the first page asks.
-        unsafe { out("seconds", seconds) }?.write(object.engine.heartbeat_timeout().as_secs_f64());
-        Ok(())
-    })
-}
-
-/// Changes the heartbeat timeout: for nodes that register from now on, and for the others from their next check on, which the
-/// old one decides.
-///
-/// HEARTBUS_CONFIG for less than a millisecond or more than a year.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_server_set_heartbeat_timeout(server: *mut heartbus_server, seconds: f64) -> heartbus_status {
-    guard(|| {
-        let object = handle::get::<Server>(server)?;
-        object.engine.set_heartbeat_timeout(timeout_of(seconds))
-    })
-}
-
-/// Accepts no more connections: the port is free from now on. Open ones go on until they end or the server is stopped.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_server_close_door(server: *mut heartbus_server) -> heartbus_status {
-    guard(|| {
-        handle::get::<Server>(server)?.running()?.close_door();
         Ok(())
     })
 }

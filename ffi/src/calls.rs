@@ -1,0 +1,252 @@
+//! What may be asked of a server, of this process or next door: one row for each pair of functions.
+//!
+//! Owns the functions that only ask, and how a reply becomes what C sees. The header is generated from these rows (`tests/header.rs`),
+//! so their form is fixed: texts for the header, the names, the parameters behind the handle; then the request, where the results go,
+//! and who writes them there. All pointers are checked before anything is asked.
+
+use crate::bus::{SharedBus, heartbus_bus};
+use crate::handle::{self, Object};
+use crate::lookup::with_texts;
+use crate::nodes::{heartbus_connection, heartbus_node};
+use crate::numbers::{heartbus_stat, write_metrics, write_stats};
+use crate::raw::{bytes, out, out_if_wanted, out_slice, text};
+use crate::server::{Server, heartbus_server, no_such_channel, no_such_node, timeout_of};
+use crate::status::{guard, heartbus_status};
+use crate::user_data::UserData;
+use heartbus_core::engine::{BusStats, ConnectionInfo, Node, NodeInfo};
+use heartbus_core::error::Error;
+use heartbus_core::service::{Reply, Request, Service};
+use std::ffi::c_char;
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+
+/// A handle that answers. Where an engine of this process has more to say, or says it without a copy, it does.
+trait Answering: Object {
+    fn ask(&self, request: &Request<'_>) -> Result<Reply, Error>;
+
+    fn node(&self, request: &Request<'_>) -> Result<(Option<NodeInfo>, UserData), Error> {
+        Ok((self.ask(request)?.node()?, UserData::NONE))
+    }
+
+    fn connections(&self, request: &Request<'_>, _capacity: usize) -> Result<Vec<ConnectionInfo>, Error> {
+        self.ask(request)?.connections()
+    }
+
+    fn stats(&self, request: &Request<'_>) -> Result<BusStats, Error> {
+        self.ask(request)?.stats()
+    }
+}
+
+impl Answering for SharedBus {
+    fn ask(&self, request: &Request<'_>) -> Result<Reply, Error> {
+        Service::ask(self, request)
+    }
+}
+
+impl Answering for Server {
+    fn ask(&self, request: &Request<'_>) -> Result<Reply, Error> {
+        match request {
+            // Known after the stop as well, or refused by the engine itself.
+            Request::HeartbeatTimeout | Request::SetHeartbeatTimeout { .. } => self.engine.ask(request),
+            _ => self.running()?.ask(request),
+        }
+    }
+
+    fn node(&self, request: &Request<'_>) -> Result<(Option<NodeInfo>, UserData), Error> {
+        let engine = self.running()?;
+        let found = match request {
+            Request::Node { id } => engine.node(id),
+            Request::NodeOfChannel { channel } => engine.node_of_channel(*channel),
+            Request::NodeOfConnection { connection } => engine.node_of_connection(*connection),
+            _ => return Ok((self.ask(request)?.node()?, UserData::NONE)),
+        };
+        let user_data = |node: &Arc<Node>| self.of_nodes.lock().get(node);
+        Ok((found.as_ref().map(|node| node.info(engine.now())), found.as_ref().map_or(UserData::NONE, user_data)))
+    }
+
+    fn connections(&self, _: &Request<'_>, capacity: usize) -> Result<Vec<ConnectionInfo>, Error> {
+        Ok(self.running()?.connections(capacity))
+    }
+
+    fn stats(&self, _: &Request<'_>) -> Result<BusStats, Error> {
+        Ok(BusStats { stats: self.engine.stats(), timings: self.engine.timings() })
+    }
+}
+
+/// Two functions for each row.
+macro_rules! calls {
+    ($(
+        $(#[$text:meta])*
+        *$mutability:tt $server:ident, $bus:ident($($parameter:ident: $kind:ty),*): $request:expr => $target:expr => $write:ident;
+    )*) => {$(
+        $(#[$text])*
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $server(server: *$mutability heartbus_server, $($parameter: $kind),*) -> heartbus_status {
+            guard(|| {
+                let asked = handle::get::<Server>(server)?;
+                // SAFETY: the caller's texts and the places for the results, as the first page asks.
+                #[allow(unused_unsafe, reason = "a row may have no pointers")]
+                let (request, target) = unsafe { ($request, $target) };
+                $write(&**asked, &request, target)
+            })
+        }
+
+        #[doc = concat!("As ", stringify!($server), ".")]
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $bus(bus: *mut heartbus_bus, $($parameter: $kind),*) -> heartbus_status {
+            guard(|| {
+                let asked = handle::get::<SharedBus>(bus)?;
+                // SAFETY: as above.
+                #[allow(unused_unsafe, reason = "as above")]
+                let (request, target) = unsafe { ($request, $target) };
+                $write(&**asked, &request, target)
+            })
+        }
+    )*};
+}
+
+calls! {
+    /// Sends data to a node, on its main channel when `channel_id` is 0. HEARTBUS_OK means that it is queued, not that anybody has
+    /// received it: what waits is lost when the connection ends. After any error nothing is queued and nothing else has changed.
+    ///
+    /// HEARTBUS_NOT_FOUND when no such node is online or the channel is not its own, HEARTBUS_LIMIT when its outbox is full or
+    /// the payload longer than a frame may be, HEARTBUS_INVALID_ARGUMENT when the payload is not UTF-8 and the node speaks the
+    /// protocol's version 1, which cannot carry it.
+    *mut heartbus_server_send, heartbus_bus_send(node_id: *const c_char, node_id_len: usize, payload: *const c_char, payload_len: usize, channel_id: i64):
+        {
+            let (node, data) = (text("node_id", node_id, node_id_len)?, bytes("payload", payload, payload_len)?);
+            Request::SendTo { node, data, channel: u32::try_from(channel_id).map_err(|_| no_such_channel())? }
+        } => () => done;
+
+    /// Sends data to every node that is online, and says for how many it was queued in `count`, which may be NULL. A node whose
+    /// outbox is full is not counted, and nothing happens to it.
+    *mut heartbus_server_broadcast, heartbus_bus_broadcast(payload: *const c_char, payload_len: usize, count: *mut usize):
+        Request::Broadcast { data: bytes("payload", payload, payload_len)? } => out_if_wanted("count", count)? => counted;
+
+    /// Takes a node off the bus. Its connection is closed, unless it has other nodes.
+    ///
+    /// HEARTBUS_NOT_FOUND when no such node is online.
+    *mut heartbus_server_disconnect, heartbus_bus_disconnect(node_id: *const c_char, node_id_len: usize):
+        Request::Disconnect { node: text("node_id", node_id, node_id_len)? } => () => done;
+
+    /// Says that a node is alive, as a sign of life of its own would. No heartbeat is counted.
+    ///
+    /// HEARTBUS_NOT_FOUND when no such node is online.
+    *mut heartbus_server_keep_alive, heartbus_bus_keep_alive(node_id: *const c_char, node_id_len: usize):
+        Request::KeepAlive { node: text("node_id", node_id, node_id_len)? } => () => done;
+
+    /// Sets members of a node's metadata: `members` is the JSON text of an object. The node hears nothing of it. They stay as long as
+    /// it is registered, unless it sends its own of the same name.
+    ///
+    /// HEARTBUS_NOT_FOUND when no such node is online, HEARTBUS_INVALID_ARGUMENT when `members` is no JSON object with members,
+    /// HEARTBUS_LIMIT when the node's metadata would be longer than 65,536 bytes.
+    *mut heartbus_server_set_metadata, heartbus_bus_set_metadata(node_id: *const c_char, node_id_len: usize, members: *const c_char, members_len: usize):
+        {
+            let (node, members) = (text("node_id", node_id, node_id_len)?, text("members", members, members_len)?);
+            Request::SetMetadata { node, channel: 0, members }
+        } => () => done;
+
+    /// The heartbeat timeout in force, in seconds.
+    *const heartbus_server_heartbeat_timeout, heartbus_bus_heartbeat_timeout(seconds: *mut f64):
+        Request::HeartbeatTimeout => out("seconds", seconds)? => in_seconds;
+
+    /// Changes the heartbeat timeout: for nodes that register from now on, and for the others from their next check on, which the
+    /// old one decides.
+    ///
+    /// HEARTBUS_CONFIG for less than a millisecond or more than a year.
+    *mut heartbus_server_set_heartbeat_timeout, heartbus_bus_set_heartbeat_timeout(seconds: f64):
+        Request::SetHeartbeatTimeout { micros: micros_of(seconds) } => () => done;
+
+    /// Accepts no more connections: the port is free from now on. Open ones go on until they end or the server is stopped.
+    *mut heartbus_server_close_door, heartbus_bus_close_door():
+        Request::CloseDoor => () => done;
+
+    /// Looks a node up by its id. What `node` points to is valid until this thread's next lookup.
+    ///
+    /// HEARTBUS_NOT_FOUND when no such node is online.
+    *const heartbus_server_node, heartbus_bus_node(node_id: *const c_char, node_id_len: usize, node: *mut heartbus_node):
+        Request::Node { id: text("node_id", node_id, node_id_len)? } => out("node", node)? => described;
+
+    /// Looks up the node that a channel belongs to, as heartbus_server_node.
+    *const heartbus_server_node_of_channel, heartbus_bus_node_of_channel(channel_id: i64, node: *mut heartbus_node):
+        Request::NodeOfChannel { channel: u32::try_from(channel_id).map_err(|_| no_such_node())? } => out("node", node)? => described;
+
+    /// Looks up the node of a connection, of several the one that registered last, as heartbus_server_node. Looks at every node.
+    *const heartbus_server_node_of_connection, heartbus_bus_node_of_connection(connection_id: u64, node: *mut heartbus_node):
+        Request::NodeOfConnection { connection: connection_id } => out("node", node)? => described;
+
+    /// Lists up to `capacity` open connections, in no particular order, and says in `count` how many. Asks the I/O threads, which
+    /// takes at most half a second. What the connections point to is valid until this thread's next lookup. Over the bus
+    /// socket fewer where the answer would grow long.
+    *const heartbus_server_connections, heartbus_bus_connections(connections: *mut heartbus_connection, capacity: usize, count: *mut usize):
+        Request::Connections { max: u32::try_from(capacity).unwrap_or(u32::MAX) }
+            => (out_slice("connections", connections, capacity)?, out("count", count)?) => listed;
+
+    /// Writes up to `capacity` numbers into the caller's array, always in the same order, and says in `count` how many there are,
+    /// which may be more than fit. Counters run from the start of the server. Later versions add numbers, and keep the names of
+    /// those there are. Works after the server has stopped, too.
+    *const heartbus_server_stats, heartbus_bus_stats(stats: *mut heartbus_stat, capacity: usize, count: *mut usize):
+        Request::Stats => (out_slice("stats", stats, capacity)?, out("count", count)?) => numbered;
+
+    /// The server's metrics under the names of the PHP library, as the text that Prometheus reads. Valid until this thread's next
+    /// lookup.
+    *const heartbus_server_metrics, heartbus_bus_metrics(text: *mut *const c_char, text_len: *mut usize):
+        Request::Stats => (out("text", text)?, out("text_len", text_len)?) => exported;
+}
+
+type Target<'a, T> = &'a mut MaybeUninit<T>;
+type Targets<'a, T> = (&'a mut [MaybeUninit<T>], Target<'a, usize>);
+
+fn done(asked: &impl Answering, request: &Request<'_>, (): ()) -> Result<(), Error> {
+    asked.ask(request)?.done()
+}
+
+fn counted(asked: &impl Answering, request: &Request<'_>, target: Option<Target<'_, usize>>) -> Result<(), Error> {
+    let count = asked.ask(request)?.count()?;
+    if let Some(target) = target {
+        target.write(count);
+    }
+    Ok(())
+}
+
+fn in_seconds(asked: &impl Answering, request: &Request<'_>, target: Target<'_, f64>) -> Result<(), Error> {
+    target.write(asked.ask(request)?.duration()?.as_secs_f64());
+    Ok(())
+}
+
+fn described(asked: &impl Answering, request: &Request<'_>, target: Target<'_, heartbus_node>) -> Result<(), Error> {
+    let (info, user_data) = asked.node(request)?;
+    let info = info.ok_or_else(no_such_node)?;
+    with_texts(|texts| target.write(heartbus_node { user_data: user_data.0, ..heartbus_node::new(&info, texts) }));
+    Ok(())
+}
+
+fn listed(asked: &impl Answering, request: &Request<'_>, (targets, count): Targets<'_, heartbus_connection>) -> Result<(), Error> {
+    let found = asked.connections(request, targets.len())?;
+    with_texts(|texts| {
+        for (target, info) in targets.iter_mut().zip(&found) {
+            target.write(heartbus_connection::new(info, texts));
+        }
+    });
+    count.write(found.len().min(targets.len()));
+    Ok(())
+}
+
+fn numbered(asked: &impl Answering, request: &Request<'_>, (targets, count): Targets<'_, heartbus_stat>) -> Result<(), Error> {
+    count.write(write_stats(asked.stats(request)?.stats, targets));
+    Ok(())
+}
+
+fn exported(
+    asked: &impl Answering,
+    request: &Request<'_>,
+    (text, text_len): (Target<'_, *const c_char>, Target<'_, usize>),
+) -> Result<(), Error> {
+    let numbers = asked.stats(request)?;
+    write_metrics(&numbers.stats, &numbers.timings, text, text_len);
+    Ok(())
+}
+
+fn micros_of(seconds: f64) -> u64 {
+    u64::try_from(timeout_of(seconds).as_micros()).unwrap_or(u64::MAX)
+}
