@@ -9,6 +9,7 @@ pub mod cells;
 pub mod flame;
 pub mod fleet;
 pub mod floor;
+pub mod json;
 pub mod machine;
 pub mod million;
 pub mod plot;

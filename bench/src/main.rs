@@ -7,7 +7,7 @@ use heartbus_bench::floor::{self, Reply};
 use heartbus_bench::protocol::{Dialect, Protocol};
 use heartbus_bench::report::{self, Report};
 use heartbus_bench::server::{Cores, Target, peers};
-use heartbus_bench::{Error, Result, flame, million, poll, proc};
+use heartbus_bench::{Error, Result, flame, json, million, poll, proc};
 use pico_args::Arguments;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -26,6 +26,9 @@ run     measures everything and writes BENCHMARKS.md
   --dialect v1         only this one
 attack  lets strangers do what they can to a server that others use; fails where these notice
   --only A,B           some of the attacks; without, all
+json    says how fast frames of v1 are read, for each shape of JSON that may be in them, 10 MB each
+  --rounds N           of which the fastest counts (15)
+  --at-least MB        fails where one is read slower, in millions of bytes a second
 load    keeps a running server busy, and says what that took
   --port P --pid PID   the server and its process
   --protocol NAME      v1, v2, floor-v1, floor-v2, redis, mqtt, nats (v1)
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
     let result = match arguments.subcommand() {
         Ok(Some(command)) if command == "run" => run(arguments),
         Ok(Some(command)) if command == "attack" => attack(arguments),
+        Ok(Some(command)) if command == "json" => read_json(arguments),
         Ok(Some(command)) if command == "load" => load(arguments),
         Ok(Some(command)) if command == "floor" => floor(arguments),
         Ok(Some(command)) if command == "flame" => flame(arguments),
@@ -183,6 +187,19 @@ fn attack(mut arguments: Arguments) -> Result<()> {
     }
     println!("OK ({count} attacks, and nobody else noticed)");
     Ok(())
+}
+
+fn read_json(mut arguments: Arguments) -> Result<()> {
+    let rounds = arguments.opt_value_from_str("--rounds")?.unwrap_or(15);
+    let least: f64 = arguments.opt_value_from_str("--at-least")?.unwrap_or(0.0);
+    no_more(arguments)?;
+    let speeds = json::measure(rounds).map_err(Error::new)?;
+    println!("| what is in the frame | decoded, MB/s | with the payload taken, MB/s |\n|---|---|---|");
+    for speed in &speeds {
+        println!("| {} | {:.0} | {} |", speed.name, speed.decoded, speed.taken.map_or(String::new(), |taken| format!("{taken:.0}")));
+    }
+    let slow: Vec<&str> = speeds.iter().filter(|speed| speed.decoded < least).map(|speed| speed.name).collect();
+    if slow.is_empty() { Ok(()) } else { Err(Error::new(format!("slower than {least} MB/s: {}", slow.join(", ")))) }
 }
 
 fn load(mut arguments: Arguments) -> Result<()> {

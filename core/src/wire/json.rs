@@ -1,7 +1,9 @@
 //! Reads the members of a JSON object as strictly and as leniently as PHP's `json_decode` does.
 //!
 //! Checks the whole text but builds no tree: values are borrowed, strings stay escaped until somebody wants their bytes.
-//! Knows nothing of frames.
+//! Short texts are read byte by byte, long ones in [`blocks`], where every byte costs the same whatever it is. Knows nothing of frames.
+
+mod blocks;
 
 use super::scan;
 use indexmap::IndexMap;
@@ -9,6 +11,9 @@ use std::borrow::Cow;
 
 /// How many arrays and objects may be open at once. PHP's default depth of 512 counts the scalar inside as well.
 const MAX_NESTING: u32 = 511;
+
+/// From this length on, blocks are faster than bytes.
+const LONG: usize = 384;
 
 /// A value as it stands in the text.
 #[derive(Copy, Clone, Debug)]
@@ -32,7 +37,7 @@ pub(super) struct Text<'a> {
 impl<'a> Text<'a> {
     /// It is UTF-8.
     pub(super) fn bytes(self) -> Cow<'a, [u8]> {
-        if self.escaped { Cow::Owned(unescape(self.raw, self.raw.len())) } else { Cow::Borrowed(self.raw) }
+        if self.escaped { Cow::Owned(unescape(self.raw)) } else { Cow::Borrowed(self.raw) }
     }
 
     /// In memory of its own size: `Bytes` keep that as it is, and take another allocation for anything larger.
@@ -40,9 +45,9 @@ impl<'a> Text<'a> {
         if !self.escaped {
             return self.raw.to_vec();
         }
-        let mut len = 0;
-        unescaped(self.raw, |part| len += part.len());
-        unescape(self.raw, len)
+        let mut bytes = unescape(self.raw);
+        bytes.shrink_to_fit();
+        bytes
     }
 
     pub(super) fn text(self) -> Cow<'a, str> {
@@ -57,9 +62,8 @@ impl<'a> Text<'a> {
     }
 }
 
-/// Most texts have no other characters than those of ASCII, which shows faster.
-fn is_utf8(text: &[u8]) -> bool {
-    text.is_ascii() || std::str::from_utf8(text).is_ok()
+fn utf8(text: &[u8]) -> Option<&str> {
+    if text.len() < LONG { std::str::from_utf8(text).ok() } else { simdutf8::basic::from_utf8(text).ok() }
 }
 
 /// The text is not JSON, or not an array or object.
@@ -68,9 +72,11 @@ pub(super) struct NotAnObject;
 
 /// The top-level members named `keys`, the last of several wins, `Null` where there is none. An array has no members.
 pub(super) fn members<'a, const N: usize>(text: &'a [u8], keys: [&str; N]) -> Result<[Value<'a>; N], NotAnObject> {
-    if !is_utf8(text) {
-        return Err(NotAnObject);
-    }
+    let text = utf8(text).ok_or(NotAnObject)?;
+    if text.len() < LONG { read_members(text, keys) } else { check_members(text, keys) }.ok_or(NotAnObject)
+}
+
+fn read_members<'a, const N: usize>(text: &'a str, keys: [&str; N]) -> Option<[Value<'a>; N]> {
     let mut reader = Reader { text, at: 0 };
     let mut found = [Value::Null; N];
     reader.skip_space();
@@ -82,16 +88,46 @@ pub(super) fn members<'a, const N: usize>(text: &'a [u8], keys: [&str; N]) -> Re
         }),
         Some(b'[') => reader.array(1),
         _ => None,
-    }
-    .ok_or(NotAnObject)?;
+    }?;
     reader.skip_space();
-    if reader.at == text.len() { Ok(found) } else { Err(NotAnObject) }
+    (reader.at == text.len()).then_some(found)
+}
+
+fn check_members<'a, const N: usize>(text: &'a str, keys: [&str; N]) -> Option<[Value<'a>; N]> {
+    let start = text.bytes().position(|byte| !matches!(byte, b' ' | b'\t' | b'\n' | b'\r'))?;
+    let text = &text[start..];
+    let shortest = keys.iter().map(|key| key.len()).min().unwrap_or(0);
+    let which = |inside: &[u8]| {
+        let plain = keys.iter().position(|wanted| *inside == *wanted.as_bytes());
+        plain.or_else(|| {
+            let key = Text { raw: inside, escaped: has_backslash(inside) };
+            keys.iter().position(|wanted| key.escaped && key.is(wanted))
+        })
+    };
+    let found = blocks::check(text.as_bytes(), shortest, which)?;
+    Some(found.map(|place| place.map_or(Value::Null, |(start, end)| checked(text[start..end].trim_ascii()))))
+}
+
+fn has_backslash(text: &[u8]) -> bool {
+    scan::find(text, |word| scan::equal(word, b'\\')) < text.len()
+}
+
+/// A value that is known to be one.
+fn checked(text: &str) -> Value<'_> {
+    match text.as_bytes() {
+        [b'"', raw @ .., b'"'] => Value::String(Text { raw, escaped: has_backslash(raw) }),
+        [b'[' | b'{', ..] => Value::Nested(text),
+        [b'n', ..] => Value::Null,
+        [b't', ..] => Value::Bool(true),
+        [b'f', ..] => Value::Bool(false),
+        _ => Value::Number(text),
+    }
 }
 
 /// All members of an object with their values as they stand in the text, the last of several of one key in the place of the first;
 /// those of an array have their places as keys.
 pub(super) fn entries(text: &str) -> Result<IndexMap<Cow<'_, str>, &str>, NotAnObject> {
-    let mut reader = Reader { text: text.as_bytes(), at: 0 };
+    let mut reader = Reader { text, at: 0 };
     let mut found = IndexMap::new();
     reader.skip_space();
     let end = match reader.peek() {
@@ -121,7 +157,7 @@ pub(super) fn entries(text: &str) -> Result<IndexMap<Cow<'_, str>, &str>, NotAnO
 
 /// A text that is one value and nothing else.
 pub(super) fn only_value(text: &str) -> Option<Value<'_>> {
-    let mut reader = Reader { text: text.as_bytes(), at: 0 };
+    let mut reader = Reader { text, at: 0 };
     reader.skip_space();
     let value = reader.value(0)?;
     reader.skip_space();
@@ -138,33 +174,46 @@ pub(super) fn only_timestamp(text: &[u8]) -> Option<Text<'_>> {
     is_plain.then_some(Text { raw, escaped: true })
 }
 
-/// The inside of a text that is one string and nothing else.
+/// The inside of a text that is one string and nothing else; `None` is no verdict.
 pub(super) fn only_string(text: &[u8]) -> Option<Text<'_>> {
-    if !is_utf8(text) {
-        return None;
+    let raw = text.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    let mut at = 0;
+    let mut escaped = false;
+    loop {
+        at += find_special(&raw[at..]);
+        match raw.get(at) {
+            None => break,
+            // One escape in a long text is the first of many.
+            Some(b'\\') if raw.len() < LONG => at += escape(&raw[at..])?.1,
+            _ => return None,
+        }
+        escaped = true;
     }
-    let mut reader = Reader { text, at: 0 };
-    reader.string().filter(|_| reader.at == text.len())
+    (raw.is_ascii() || utf8(raw).is_some()).then_some(Text { raw, escaped })
+}
+
+/// Where a string is not just what it says.
+fn find_special(text: &[u8]) -> usize {
+    scan::find(text, |word| scan::equal(word, b'"') | scan::equal(word, b'\\') | scan::control(word))
 }
 
 struct Reader<'a> {
-    /// UTF-8.
-    text: &'a [u8],
+    text: &'a str,
     at: usize,
 }
 
 // Every method reads one thing at `at` and steps behind it; `None` means that the text is not JSON.
 impl<'a> Reader<'a> {
     fn peek(&self) -> Option<u8> {
-        self.text.get(self.at).copied()
+        self.text.as_bytes().get(self.at).copied()
     }
 
     fn rest(&self) -> &'a [u8] {
-        &self.text[self.at..]
+        &self.text.as_bytes()[self.at..]
     }
 
-    fn text_from(&self, start: usize) -> Option<&'a str> {
-        std::str::from_utf8(&self.text[start..self.at]).ok()
+    fn text_from(&self, start: usize) -> &'a str {
+        &self.text[start..self.at]
     }
 
     fn skip_space(&mut self) {
@@ -185,11 +234,11 @@ impl<'a> Reader<'a> {
             b'"' => self.string().map(Value::String),
             b'{' => {
                 self.object(depth + 1, |_, _| ())?;
-                self.text_from(start).map(Value::Nested)
+                Some(Value::Nested(self.text_from(start)))
             }
             b'[' => {
                 self.array(depth + 1)?;
-                self.text_from(start).map(Value::Nested)
+                Some(Value::Nested(self.text_from(start)))
             }
             b'n' => self.literal("null", Value::Null),
             b't' => self.literal("true", Value::Bool(true)),
@@ -256,7 +305,7 @@ impl<'a> Reader<'a> {
         };
         let start = self.at;
         self.value(1)?;
-        Some((key, self.text_from(start)?))
+        Some((key, self.text_from(start)))
     }
 
     fn literal(&mut self, word: &str, value: Value<'a>) -> Option<Value<'a>> {
@@ -279,7 +328,7 @@ impl<'a> Reader<'a> {
             let _ = self.take(b'+') || self.take(b'-');
             self.digits()?;
         }
-        self.text_from(start)
+        Some(self.text_from(start))
     }
 
     fn digits(&mut self) -> Option<()> {
@@ -293,7 +342,7 @@ impl<'a> Reader<'a> {
         let start = self.at;
         let mut escaped = false;
         loop {
-            self.at += scan::find(self.rest(), |word| scan::equal(word, b'"') | scan::equal(word, b'\\') | scan::control(word));
+            self.at += find_special(self.rest());
             match self.peek()? {
                 b'"' => break,
                 b'\\' => {
@@ -303,7 +352,7 @@ impl<'a> Reader<'a> {
                 _ => return None,
             }
         }
-        let text = Text { raw: &self.text[start..self.at], escaped };
+        let text = Text { raw: self.text_from(start).as_bytes(), escaped };
         self.at += 1;
         Some(text)
     }
@@ -311,18 +360,24 @@ impl<'a> Reader<'a> {
 
 /// The character that the escape at the front stands for, and the escape's length.
 fn escape(text: &[u8]) -> Option<(char, usize)> {
-    let short = match text.get(1)? {
-        b'u' => return unicode_escape(text),
-        b'b' => '\x08',
-        b'f' => '\x0c',
-        b'n' => '\n',
-        b'r' => '\r',
-        b't' => '\t',
-        &b @ (b'"' | b'\\' | b'/') => char::from(b),
-        _ => return None,
-    };
-    Some((short, 2))
+    match SHORT[usize::from(*text.get(1)?)] {
+        0 if text[1] == b'u' => unicode_escape(text),
+        0 => None,
+        short => Some((char::from(short), 2)),
+    }
 }
+
+/// What a byte stands for behind a backslash; 0 where it may not be there alone.
+static SHORT: [u8; 256] = {
+    let mut short = [0; 256];
+    let pairs = *b"\"\"\\\\//b\x08f\x0cn\nr\rt\t";
+    let mut i = 0;
+    while i < pairs.len() {
+        short[pairs[i] as usize] = pairs[i + 1];
+        i += 2;
+    }
+    short
+};
 
 fn unicode_escape(text: &[u8]) -> Option<(char, usize)> {
     let first = code_unit(text)?;
@@ -341,20 +396,45 @@ fn code_unit(text: &[u8]) -> Option<u32> {
     digits.iter().try_fold(0, |unit, &digit| Some(unit << 4 | char::from(digit).to_digit(16)?))
 }
 
-fn unescape(raw: &[u8], capacity: usize) -> Vec<u8> {
-    let mut out = Vec::with_capacity(capacity);
-    unescaped(raw, |part| out.extend_from_slice(part));
+/// Takes no longer where everything is escaped.
+fn unescape(raw: &[u8]) -> Vec<u8> {
+    // No escape is shorter than what it stands for. Words are copied whole, whatever part of them counts.
+    let mut out = vec![0; raw.len() + 8];
+    let (mut from, mut to) = (0, 0);
+    while let Some(word) = raw[from..].first_chunk::<8>() {
+        out[to..to + 8].copy_from_slice(word);
+        let plain = scan::first(word, |word| scan::equal(word, b'\\'));
+        (from, to) = (from + plain, to + plain);
+        if plain < 8 {
+            let Some(taken) = unescape_one(&raw[from..], &mut out, &mut to) else { break };
+            from += taken;
+        }
+    }
+    while let Some(&byte) = raw.get(from) {
+        if byte == b'\\' {
+            let Some(taken) = unescape_one(&raw[from..], &mut out, &mut to) else { break };
+            from += taken;
+        } else {
+            out[to] = byte;
+            (from, to) = (from + 1, to + 1);
+        }
+    }
+    out.truncate(to);
     out
 }
 
-fn unescaped(mut raw: &[u8], mut part: impl FnMut(&[u8])) {
-    loop {
-        let (plain, rest) = raw.split_at(scan::find(raw, |word| scan::equal(word, b'\\')));
-        part(plain);
-        let Some((c, len)) = escape(rest) else { return };
-        part(c.encode_utf8(&mut [0; 4]).as_bytes());
-        raw = &rest[len..];
+/// Writes what the escape at the front stands for, and returns the escape's length.
+#[inline]
+fn unescape_one(text: &[u8], out: &mut [u8], to: &mut usize) -> Option<usize> {
+    let short = SHORT[usize::from(*text.get(1)?)];
+    if short != 0 {
+        out[*to] = short;
+        *to += 1;
+        return Some(2);
     }
+    let (c, taken) = escape(text)?;
+    *to += c.encode_utf8(&mut out[*to..]).len();
+    Some(taken)
 }
 
 #[cfg(test)]
@@ -400,10 +480,147 @@ mod tests {
     #[test]
     fn nesting_ends_where_phps_does() {
         let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        for (open, close) in [("[", "]"), ("{\"\":", "}"), ("[{\"\":[", "]}]"), ("[1,", "]"), ("[ ", " ]")] {
+            let levels = open.matches(['[', '{']).count();
+            for depth in [511, 512, 513, 540, 600] {
+                let text = |inside: &str| {
+                    let left = depth % levels;
+                    let (open, close) = (open.repeat(depth / levels), close.repeat(depth / levels));
+                    format!("{}{open}{inside}{close}{}", "[".repeat(left), "]".repeat(left))
+                };
+                assert_eq!(accepts(&text("1")), depth <= 511, "{depth} of {open}");
+                assert_eq!(accepts(&text("[]")), depth <= 510, "{depth} of {open}");
+            }
+        }
         assert!(accepts(&nested(511)));
         assert!(!accepts(&nested(512)));
         assert!(!accepts(&"[".repeat(1_000_000)));
         assert!(accepts(&format!("[{}]", [nested(510), nested(510)].join(","))));
+    }
+
+    /// A text that is JSON, or nearly: most mistakes are only seen by who looks at more than one byte.
+    fn random_text(random: &mut fastrand::Rng) -> String {
+        let mut text = String::new();
+        let size = 1 << random.u32(2..9);
+        let is_dense = random.bool();
+        push_value(random, &mut text, size, 0, is_dense);
+        for _ in 0..random.usize(0..3) {
+            let at = (0..=random.usize(0..=text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+            let end = (at + random.usize(0..3)..).find(|&end| end >= text.len() || text.is_char_boundary(end)).unwrap_or(at);
+            text.replace_range(at..end.min(text.len()), if random.bool() { "" } else { random.choice(PIECES).unwrap() });
+        }
+        text
+    }
+
+    const PIECES: &[&str] = &[
+        "{", "}", "[", "]", ",", ":", " ", "\n", "\"\"", "\"", "\\", "\\u", "\\ud83d", "\\ude00", "\0", "0", "1", "-", ".", "e", "E-", "+",
+        "t", "true", "nul", "l", "false", "é", "/", "\u{b}", "\u{7f}", "[]", "{}", "[[", "]]", ",[", "],",
+    ];
+    const SCALARS: &[&str] =
+        &["0", "-0", "1", "12", "-1.5", "0.25e7", "1E+10", "2e-3", "1234567890123456789012345678901234567890", "true", "false", "null"];
+    const PARTS: &[&str] = &[
+        "a",
+        "bc",
+        "wanted",
+        "é",
+        "😀",
+        "\\\\",
+        "\\\"",
+        "\\n",
+        "\\/",
+        "\\u00e9",
+        "\\uD83D\\ude00",
+        "{",
+        "]",
+        ",",
+        ":",
+        "\u{7f}",
+        "0123456789",
+        "\\u0061",
+    ];
+
+    fn push_value(random: &mut fastrand::Rng, text: &mut String, size: u32, depth: u32, is_dense: bool) {
+        let space = |random: &mut fastrand::Rng, text: &mut String| {
+            if !is_dense && random.u8(..8) == 0 {
+                (0..random.usize(1..80)).for_each(|_| text.push(random.choice([' ', '\n', '\t', '\r']).unwrap()));
+            }
+        };
+        let string = |random: &mut fastrand::Rng, text: &mut String| {
+            text.push('"');
+            (0..random.usize(0..6)).for_each(|_| text.push_str(random.choice(PARTS).unwrap()));
+            text.push('"');
+        };
+        space(random, text);
+        match if depth == 0 { random.u32(..2) } else { random.u32(..5) } {
+            kind @ (0 | 1) => {
+                text.push(if kind == 0 { '[' } else { '{' });
+                let count = if size == 0 { 0 } else { random.u32(0..8.min(size + 1)) };
+                for n in 0..count {
+                    if n > 0 {
+                        text.push(',');
+                    }
+                    if kind == 1 {
+                        space(random, text);
+                        if random.bool() {
+                            string(random, text)
+                        } else {
+                            text.push_str(random.choice(["\"wanted\"", "\"k\"", "\"\"", "\"w\\u0061nted\""]).unwrap())
+                        }
+                        space(random, text);
+                        text.push(':');
+                    }
+                    push_value(random, text, size / count, depth + 1, is_dense);
+                }
+                space(random, text);
+                text.push(if kind == 0 { ']' } else { '}' });
+            }
+            2 => string(random, text),
+            _ => text.push_str(random.choice(SCALARS).unwrap()),
+        }
+        space(random, text);
+    }
+
+    fn found<const N: usize>(values: Option<[Value<'_>; N]>) -> String {
+        format!("{values:?}")
+    }
+
+    #[test]
+    fn blocks_find_in_any_text_what_bytes_find() {
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut accepted = 0;
+        for _ in 0..8_000 {
+            let text = random_text(&mut random);
+            let read = read_members(&text, ["wanted", "other"]);
+            accepted += u32::from(read.is_some());
+            assert_eq!(found(check_members(&text, ["wanted", "other"])), found(read), "{text}");
+            assert_eq!(found(check_members(&text, ["k", "", "wanted"])), found(read_members(&text, ["k", "", "wanted"])), "{text}");
+        }
+        assert!((2_000..6_000).contains(&accepted), "{accepted}");
+    }
+
+    /// What is at the edge of a block, and how deep it is there, is not left to chance.
+    #[test]
+    fn blocks_find_what_bytes_find_wherever_they_begin_and_however_deep() {
+        let mut random = fastrand::Rng::with_seed(2);
+        let inside = r#""\ud83d\ude00\\\"",-12.5e+3,true,{"wanted":[{}],"é":false},null,[],{},[[1],{"":[]}]"#;
+        for level in [0, 1, 62, 63, 64, 65, 300, 447, 448, 479, 480, 500, 507, 508, 509, 510, 511, 512] {
+            for before in 0..70 {
+                let (mut text, mut close) = (String::new(), String::new());
+                for _ in 0..level {
+                    let is_curly = random.bool();
+                    text.push_str(if is_curly { "{\"\":" } else { "[" });
+                    close.insert(0, if is_curly { '}' } else { ']' });
+                }
+                text = format!("[[{}{text}[{inside}]{close}]", " ".repeat(before)) + "]";
+                assert_eq!(found(check_members(&text, ["x"])), found(read_members(&text, ["x"])), "{text}");
+                for wrong in ["]", "}", "[", ""] {
+                    let at = text.len() - random.usize(1..=close.len() + 2);
+                    let mut text = text.clone();
+                    text.replace_range(at..=at, wrong);
+                    assert_eq!(found(check_members(&text, ["x"])), found(read_members(&text, ["x"])), "{text}");
+                }
+            }
+        }
     }
 
     proptest! {

@@ -23,6 +23,12 @@ pub(super) fn non_ascii(word: u64) -> u64 {
     word & TOPS
 }
 
+/// Index of the first byte of the word that `look` answers to, or 8.
+#[inline]
+pub(super) fn first(word: &[u8; 8], look: impl Fn(u64) -> u64) -> usize {
+    look(u64::from_be_bytes(*word)).leading_zeros() as usize / 8
+}
+
 /// Index of the first byte that `look` answers to, or the length. It must not answer to spaces.
 #[inline]
 pub(super) fn find(bytes: &[u8], look: impl Fn(u64) -> u64) -> usize {
