@@ -6,7 +6,8 @@ mod bus;
 
 use bus::*;
 use heartbus_core::hub::event::CloseReason;
-use heartbus_core::hub::link::Wish;
+use heartbus_core::hub::link::{Eviction, Wish};
+use heartbus_core::hub::memory::Part;
 use heartbus_core::hub::wheel::TICK;
 use heartbus_core::hub::{Budget, Look, Next, budget};
 use heartbus_core::wire::{FrameType, v2};
@@ -60,13 +61,63 @@ fn a_turn_ends_when_it_is_used_up_and_the_next_goes_on_with_the_same_frame() {
 }
 
 #[test]
-fn a_heartbeat_for_many_nodes_that_the_host_is_told_of_is_a_turn_by_itself() {
+fn a_heartbeat_for_many_nodes_that_the_host_is_told_of_takes_several_turns_and_names_each_node_once_that_stays() {
     let mut bus = Bus::new(true);
     let slot = gateway(&mut bus, 1_000);
+    answers(&mut bus);
     bus.host.hears_heartbeats.store(true, Ordering::Relaxed);
-    let beats = frame(1, 0, "").repeat(3);
-    let (consumed, next) = receive(&mut bus, slot, &beats, Budget::share(1));
-    assert_eq!((consumed, next), (beats.len() / 3, Next::Again));
+    let beats = frame(1, 0, "").repeat(2);
+    let (mut rest, mut turns, mut longest) = (&beats[..], 0, 0);
+    while !rest.is_empty() {
+        let before = bus.host.heartbeats.lock().unwrap().len();
+        let (consumed, next) = receive(&mut bus, slot, rest, Budget::share(1));
+        rest = &rest[consumed..];
+        turns += 1;
+        longest = longest.max(bus.host.heartbeats.lock().unwrap().len() - before);
+        assert_eq!(next, if rest.is_empty() { Next::Continue } else { Next::Again });
+        if turns == 1 {
+            // One that was told already, and one that was not.
+            for id in ["n0", "n999"] {
+                let channel_id = bus.hub.node(id).unwrap().channel_id();
+                bus.with(slot, |session, cx| session.evict(cx, Eviction { channel_id, why: CloseReason::Kicked }));
+            }
+            answers(&mut bus);
+        }
+    }
+    assert!(turns >= 4 && longest as u64 * 200 <= budget::TURN, "{turns} turns of up to {longest} nodes");
+    let first = (0..999).map(|n| format!("n{n}"));
+    let second = (1..999).map(|n| format!("n{n}"));
+    assert_eq!(*bus.host.heartbeats.lock().unwrap(), first.chain(second).collect::<Vec<_>>());
+    // Each frame was answered and counted once.
+    assert_eq!(answers(&mut bus), [2, 2]);
+    assert_eq!((bus.counters.heartbeat_requests.get(), bus.counters.heartbeats.get()), (2, 2));
+}
+
+#[test]
+fn data_that_the_host_has_no_room_for_is_taken_once_and_offered_as_it_is_until_there_is_room() {
+    let mut bus = Bus::new(true);
+    bus.host.room.set(AtomicBool::new(false)).unwrap();
+    let slot = gateway(&mut bus, 2);
+    let (before, data) = (bus.hub.memory().of(Part::Input), [frame(3, 0, "first"), frame(3, 0, "second")].concat());
+    let turn = || Budget::share(1);
+    assert_eq!(receive(&mut bus, slot, &data, turn()), (frame(3, 0, "first").len(), Next::Wait));
+    assert_eq!(bus.hub.memory().of(Part::Input), before + 5);
+    let rest = &data[frame(3, 0, "first").len()..];
+    // What is behind it is not looked at either.
+    assert_eq!(receive(&mut bus, slot, b"no frame at all", turn()), (0, Next::Wait));
+    bus.host.room.get().unwrap().store(true, Ordering::Relaxed);
+    assert_eq!(receive(&mut bus, slot, rest, turn()), (rest.len(), Next::Continue));
+    assert_eq!(*bus.host.data.lock().unwrap(), [b"first".to_vec(), b"second".to_vec()]);
+    assert_eq!((bus.counters.data_in.get(), bus.hub.memory().of(Part::Input)), (2, before));
+
+    // A node that was replaced meanwhile says no more.
+    bus.host.room.get().unwrap().store(false, Ordering::Relaxed);
+    assert_eq!(receive(&mut bus, slot, &frame(3, 0, "last"), turn()).1, Next::Wait);
+    let other = bus.open();
+    bus.register(other, "n0");
+    bus.host.room.get().unwrap().store(true, Ordering::Relaxed);
+    assert_eq!(receive(&mut bus, slot, b"", turn()), (0, Next::Continue));
+    assert_eq!((bus.host.data.lock().unwrap().len(), bus.hub.memory().of(Part::Input)), (2, before));
 }
 
 #[test]

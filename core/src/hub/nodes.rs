@@ -56,6 +56,10 @@ impl Registered {
     pub(super) fn new(node: Arc<Node>, timer: Key) -> Registered {
         Registered { channel_id: node.channel_id(), node, timer }
     }
+
+    pub(super) fn channel_id(&self) -> u32 {
+        self.channel_id
+    }
 }
 
 /// Where a channel id is in the list, or where it would be.
@@ -173,6 +177,21 @@ impl Nodes {
     pub(super) fn pop_first(&mut self) -> Option<Registered> {
         let channel_id = self.first()?.channel_id;
         self.remove(channel_id)
+    }
+
+    /// Those that come behind the one of that channel, or would if it were here still; all where there is none.
+    pub(super) fn iter_behind(&self, channel_id: Option<u32>) -> impl Iterator<Item = &Registered> {
+        let skipped = match (self, channel_id) {
+            (_, None) | (Nodes::None(_), _) => 0,
+            (Nodes::One(one), Some(channel_id)) => usize::from(one.channel_id == channel_id),
+            (Nodes::Many(many), Some(channel_id)) => search(&many.list, channel_id).map_or_else(|place| place, |place| place + 1),
+        };
+        let (one, many) = match self {
+            Nodes::None(_) => (None, None),
+            Nodes::One(one) => (Some(one), None),
+            Nodes::Many(many) => (None, Some(many.list.range(skipped..))),
+        };
+        one.into_iter().skip(skipped).chain(many.into_iter().flatten())
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Registered> {

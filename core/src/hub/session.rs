@@ -7,6 +7,7 @@ use super::budget::{self, Budget};
 use super::event::{CloseReason, Departure, Event, EventMask, Fill};
 use super::journal::Journal;
 use super::link::{Eviction, Link};
+use super::memory::{Memory, Part};
 use super::node::{metadata_bytes, tell_fill};
 use super::nodes::{Nodes, Registered};
 use super::rate::{Bucket, RateLimitBy};
@@ -69,19 +70,46 @@ const UNREAD_PART: u64 = 16;
 pub struct Session {
     link: Arc<Link>,
     nodes: Nodes,
-    bucket: Option<Box<Bucket>>,
+    rare: Option<Box<Rare>>,
+}
+
+/// What few sessions have, and few of those for long.
+#[derive(Default)]
+struct Rare {
+    bucket: Option<Bucket>,
+    /// Data that the host had no room for, read already.
+    refused: Option<Refused>,
+    /// The channel of the last node that was told of the heartbeat for all nodes that the input begins with.
+    told: Option<u32>,
+}
+
+/// A data event that waits for room, and is counted while it does.
+struct Refused {
+    event: Event,
+    memory: Arc<Memory>,
+    bytes: usize,
+}
+
+impl Drop for Refused {
+    fn drop(&mut self) {
+        self.memory.remove(Part::Input, self.bytes);
+    }
 }
 
 impl Session {
     pub fn open(link: Arc<Link>, cx: &mut Context<'_>) -> Session {
         let bucket = match &cx.hub.limits().rate_limit {
-            Some(limit) if limit.by == RateLimitBy::Connection => Some(Box::new(Bucket::full(limit, cx.now.mono))),
+            Some(limit) if limit.by == RateLimitBy::Connection => Some(Bucket::full(limit, cx.now.mono)),
             _ => None,
         };
         if cx.hub.host().wants(EventMask::CONNECT) {
             cx.hub.host().push_state(Event::Connect { connection_id: link.connection_id(), peer: link.peer() });
         }
-        let mut session = Session { link, nodes: Nodes::default(), bucket };
+        let mut session = Session {
+            link,
+            nodes: Nodes::default(),
+            rare: bucket.map(|bucket| Box::new(Rare { bucket: Some(bucket), ..Rare::default() })),
+        };
         session.await_register(cx);
         session
     }
@@ -100,6 +128,11 @@ impl Session {
         ids + metadata
     }
 
+    /// What the host had no room for, of what was read.
+    pub fn refused_len(&self) -> Option<usize> {
+        self.rare.as_ref()?.refused.as_ref().map(|refused| refused.bytes)
+    }
+
     /// The node that registered first among those that are still here.
     pub fn first_node(&self) -> Option<&Arc<Node>> {
         self.nodes.first().map(|registered| &registered.node)
@@ -109,6 +142,9 @@ impl Session {
     /// allows.
     pub fn receive(&mut self, cx: &mut Context<'_>, input: &[u8]) -> (usize, Next) {
         let mut consumed = 0;
+        if self.rare.is_some() && self.offer_again(cx) == Next::Wait {
+            return (0, Next::Wait);
+        }
         loop {
             let (dialect, front) = wire::front(&input[consumed..], cx.hub.limits().max_frame_bytes);
             let whole = match front {
@@ -136,7 +172,7 @@ impl Session {
             } else {
                 self.limit_rate(cx)
             };
-            if matches!(next, Next::Wait | Next::Again) {
+            if matches!(next, Next::Wait | Next::Again) && self.refused_len().is_none() {
                 // The same frame comes again, and pays then.
                 self.put_back(cx);
                 return (consumed, next);
@@ -271,8 +307,9 @@ impl Session {
     }
 
     /// As much waits for the connection as may, or nothing any more: each of its nodes is told so, once.
-    pub fn tell_fill(&self, cx: &Context<'_>, fill: Fill) {
+    pub fn tell_fill(&self, cx: &mut Context<'_>, fill: Fill) {
         self.nodes.iter().for_each(|registered| tell_fill(&registered.node, fill, cx.hub.host()));
+        cx.budget.spend(budget::EVENT * self.nodes.len() as u64);
     }
 
     /// The connection is over: its nodes leave, its timers go. [`Next::Again`] while there are more nodes than the turn allows.
@@ -307,7 +344,7 @@ impl Session {
     }
 
     fn pay(&mut self, cx: &Context<'_>) -> bool {
-        let is_own_free = match (&cx.hub.limits().rate_limit, &mut self.bucket) {
+        let is_own_free = match (&cx.hub.limits().rate_limit, self.rare.as_mut().and_then(|rare| rare.bucket.as_mut())) {
             (None, _) => true,
             (Some(limit), Some(bucket)) => bucket.take(limit, cx.now.mono),
             (Some(limit), None) => cx.hub.take_address_token(self.link.peer().ip(), limit, cx.now),
@@ -325,7 +362,7 @@ impl Session {
     }
 
     fn put_back_own(&mut self, cx: &Context<'_>) {
-        match (&cx.hub.limits().rate_limit, &mut self.bucket) {
+        match (&cx.hub.limits().rate_limit, self.rare.as_mut().and_then(|rare| rare.bucket.as_mut())) {
             (None, _) => {}
             (Some(_), Some(bucket)) => bucket.put_back(),
             (Some(_), None) => cx.hub.put_back_address_token(self.link.peer().ip()),
@@ -360,13 +397,12 @@ impl Session {
     }
 
     fn heartbeat(&mut self, cx: &mut Context<'_>, channel_id: i64) -> Next {
-        cx.counters.heartbeat_requests.up();
         let wanted = cx.hub.host().wants(EventMask::HEARTBEAT);
         let channel_id = if channel_id == 0 && !self.nodes.is_empty() {
             self.link.beat(cx.now.mono);
-            if wanted {
-                self.nodes.iter().for_each(|registered| tell_heartbeat(cx, &registered.node));
-                cx.budget.spend(budget::EVENT * self.nodes.len() as u64);
+            if wanted && !self.tell_heartbeats(cx) {
+                // The same frame goes on with the others.
+                return Next::Again;
             }
             0
         } else if let Some(Registered { node, .. }) = self.own(channel_id) {
@@ -376,15 +412,37 @@ impl Session {
             }
             channel_id as u32
         } else {
+            cx.counters.heartbeat_requests.up();
             cx.counters.heartbeats_ignored.up();
             if self.nodes.is_empty() {
                 cx.journal.heartbeat_of_nobody(self.link.connection_id(), cx.now);
             }
             return Next::Continue;
         };
+        cx.counters.heartbeat_requests.up();
         cx.counters.heartbeats.up();
         cx.replies.heartbeat(channel_id, cx.now);
         Next::Continue
+    }
+
+    /// Tells of a heartbeat for all nodes, as many as the turn allows: one at least. True when no node is left. One that leaves in between
+    /// is not told of any more.
+    fn tell_heartbeats(&mut self, cx: &mut Context<'_>) -> bool {
+        let told = self.rare.as_mut().and_then(|rare| rare.told.take());
+        let mut last = None;
+        for registered in self.nodes.iter_behind(told) {
+            if last.is_some() && cx.budget.is_used_up() {
+                break;
+            }
+            tell_heartbeat(cx, &registered.node);
+            cx.budget.spend(budget::EVENT);
+            last = Some(registered.channel_id());
+        }
+        let is_done = last.is_none_or(|last| self.nodes.iter_behind(Some(last)).next().is_none());
+        if !is_done {
+            self.rare.get_or_insert_default().told = last;
+        }
+        is_done
     }
 
     fn data(&mut self, cx: &mut Context<'_>, frame: Frame<'_>) -> Next {
@@ -400,14 +458,49 @@ impl Session {
                 let payload = frame.payload.to_bytes();
                 let bytes = payload.len();
                 let event = Event::Data { node: node.into(), channel_id: node.channel_id(), payload };
-                if cx.hub.host().push_data(event, bytes, self.link.clone()).is_err() {
-                    cx.counters.reads_paused_by_host.up();
-                    return Next::Wait;
+                if let Err(event) = cx.hub.host().push_data(event, bytes, self.link.clone()) {
+                    drop(gate);
+                    return self.keep_refused(cx, event, bytes);
                 }
             }
         }
         cx.counters.data_in.up();
         node.message(cx.now);
+        Next::Continue
+    }
+
+    /// The host has no room for it. It is kept as it is: the frame is not read again.
+    #[cold]
+    fn keep_refused(&mut self, cx: &Context<'_>, event: Event, bytes: usize) -> Next {
+        cx.counters.reads_paused_by_host.up();
+        let memory = cx.hub.memory().clone();
+        memory.add(Part::Input, bytes);
+        self.rare.get_or_insert_default().refused = Some(Refused { event, memory, bytes });
+        Next::Wait
+    }
+
+    /// Offers the host what it had no room for, if there is something.
+    fn offer_again(&mut self, cx: &mut Context<'_>) -> Next {
+        let Some(rare) = &mut self.rare else { return Next::Continue };
+        let Some(refused) = rare.refused.take() else { return Next::Continue };
+        let (event, bytes) = (refused.event.clone(), refused.bytes);
+        drop(refused);
+        cx.budget.spend(budget::EVENT);
+        let Some(node) = event.node().map(|node| Arc::clone(node)) else { return Next::Continue };
+        let gate = node.gate();
+        // What a node said that has left meanwhile is not told: its last event was.
+        if gate.is_open()
+            && let Err(event) = cx.hub.host().push_data(event, bytes, self.link.clone())
+        {
+            drop(gate);
+            return self.keep_refused(cx, event, bytes);
+        }
+        drop(gate);
+        cx.counters.data_in.up();
+        node.message(cx.now);
+        if self.rare.as_ref().is_some_and(|rare| rare.bucket.is_none()) {
+            self.rare = None;
+        }
         Next::Continue
     }
 

@@ -204,7 +204,7 @@ impl Connection {
     /// The memory that is free when this connection is gone.
     pub(super) fn alone(&self) -> usize {
         let nodes = if let Phase::Open(session) = &self.phase { session.node_bytes() } else { 0 };
-        nodes + self.rest.as_ref().map_or(0, |rest| rest.counted_in + rest.outbox.alone())
+        nodes + self.refused_len().unwrap_or(0) + self.rest.as_ref().map_or(0, |rest| rest.counted_in + rest.outbox.alone())
     }
 
     /// Bytes that the peer could take, if it read.
@@ -249,7 +249,7 @@ impl Connection {
     }
 
     pub(super) fn partial_len(&self) -> usize {
-        self.rest.as_ref().map_or(0, |rest| rest.partial.len() - rest.done)
+        self.rest.as_ref().map_or(0, |rest| rest.partial.len() - rest.done) + self.refused_len().unwrap_or(0)
     }
 
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -325,7 +325,12 @@ impl Connection {
 
     /// Whole frames may be kept, to go on with before anything is read.
     pub(super) fn is_unfinished(&self) -> bool {
-        self.rest.as_ref().is_some_and(|rest| rest.is_unfinished)
+        self.rest.as_ref().is_some_and(|rest| rest.is_unfinished) || !self.host_full && self.refused_len().is_some()
+    }
+
+    /// What its session keeps for a host that had no room.
+    fn refused_len(&self) -> Option<usize> {
+        if let Phase::Open(session) = &self.phase { session.refused_len() } else { None }
     }
 
     /// The host has room again: what was kept for it comes before anything is read.

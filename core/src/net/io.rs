@@ -63,6 +63,7 @@ const ANSWERED_TOGETHER: usize = 32;
 const ACCEPTS_PER_PASS: usize = 256;
 /// Letters opened per pass: a broadcast to all connections does not hold up the reading.
 const LETTERS_PER_PASS: usize = 512;
+const LETTERS_BUDGET: u64 = 5_000_000;
 const READ_BUFFER: usize = 64 * 1024;
 
 /// How long a connection that is ending waits for its peer, in microseconds.
@@ -514,7 +515,7 @@ impl IoThread {
         {
             connection.told_full = true;
             if let Phase::Open(session) = &connection.phase {
-                session.tell_fill(&self.work.context(), Fill::Full);
+                session.tell_fill(&mut self.work.context(), Fill::Full);
             }
         }
     }
@@ -523,7 +524,7 @@ impl IoThread {
         if let Some(connection) = self.connections.get_mut(slot) {
             connection.told_full = false;
             if let Phase::Open(session) = &connection.phase {
-                session.tell_fill(&self.work.context(), Fill::Drained);
+                session.tell_fill(&mut self.work.context(), Fill::Drained);
             }
         }
     }
@@ -569,13 +570,19 @@ impl IoThread {
         if is_fresh {
             self.mailbox.empty_onto(&mut self.letters);
         }
+        // Few letters cost any of it: those that the nodes of a connection are told about.
+        self.work.budget = Budget::of(LETTERS_BUDGET);
         for opened in 1..=LETTERS_PER_PASS {
             let Some(letter) = self.letters.pop(self.shared.hub.memory()) else { break };
             let slot = letter.slot;
             self.open_letter(letter);
             // One write for all that came for a connection.
-            if self.letters.next_slot() != Some(slot) || opened == LETTERS_PER_PASS {
+            let is_last = opened == LETTERS_PER_PASS || self.work.budget.is_used_up();
+            if self.letters.next_slot() != Some(slot) || is_last {
                 self.flush(slot as usize);
+            }
+            if is_last {
+                break;
             }
         }
         let is_read = is_fresh && self.letters.is_empty();

@@ -45,6 +45,11 @@ impl<'a> Text<'a> {
         if !self.escaped {
             return self.raw.to_vec();
         }
+        if self.raw.len() < LONG {
+            let mut bytes = [0; LONG + 8];
+            let len = unescape_into(self.raw, &mut bytes);
+            return bytes[..len].to_vec();
+        }
         let mut bytes = unescape(self.raw);
         bytes.shrink_to_fit();
         bytes
@@ -396,31 +401,36 @@ fn code_unit(text: &[u8]) -> Option<u32> {
     digits.iter().try_fold(0, |unit, &digit| Some(unit << 4 | char::from(digit).to_digit(16)?))
 }
 
-/// Takes no longer where everything is escaped.
 fn unescape(raw: &[u8]) -> Vec<u8> {
-    // No escape is shorter than what it stands for. Words are copied whole, whatever part of them counts.
     let mut out = vec![0; raw.len() + 8];
+    let len = unescape_into(raw, &mut out);
+    out.truncate(len);
+    out
+}
+
+/// Returns how many bytes it made. There must be room for 8 more than `raw` has: no escape is shorter than what it stands for, and words
+/// are copied whole, whatever part of them counts.
+fn unescape_into(raw: &[u8], out: &mut [u8]) -> usize {
     let (mut from, mut to) = (0, 0);
     while let Some(word) = raw[from..].first_chunk::<8>() {
         out[to..to + 8].copy_from_slice(word);
         let plain = scan::first(word, |word| scan::equal(word, b'\\'));
         (from, to) = (from + plain, to + plain);
         if plain < 8 {
-            let Some(taken) = unescape_one(&raw[from..], &mut out, &mut to) else { break };
+            let Some(taken) = unescape_one(&raw[from..], out, &mut to) else { break };
             from += taken;
         }
     }
     while let Some(&byte) = raw.get(from) {
         if byte == b'\\' {
-            let Some(taken) = unescape_one(&raw[from..], &mut out, &mut to) else { break };
+            let Some(taken) = unescape_one(&raw[from..], out, &mut to) else { break };
             from += taken;
         } else {
             out[to] = byte;
             (from, to) = (from + 1, to + 1);
         }
     }
-    out.truncate(to);
-    out
+    to
 }
 
 /// Writes what the escape at the front stands for, and returns the escape's length.

@@ -30,7 +30,7 @@ pub(super) fn first(word: &[u8; 8], look: impl Fn(u64) -> u64) -> usize {
 }
 
 /// Index of the first byte that `look` answers to, or the length. It must not answer to spaces.
-#[inline]
+#[inline(always)]
 pub(super) fn find(bytes: &[u8], look: impl Fn(u64) -> u64) -> usize {
     let words = bytes.chunks_exact(8);
     let rest = words.remainder();

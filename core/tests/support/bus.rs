@@ -26,8 +26,11 @@ pub struct Recorder {
     hub: OnceLock<Weak<Hub>>,
     /// Whether there is room for data: nobody asks for it, while this is not set.
     pub room: OnceLock<AtomicBool>,
-    /// Asks for heartbeats, and keeps none.
+    /// Asks for heartbeats, and keeps whose they were.
     pub hears_heartbeats: AtomicBool,
+    pub heartbeats: Mutex<Vec<String>>,
+    /// Payloads of data that there was room for.
+    pub data: Mutex<Vec<Vec<u8>>>,
     /// Producers of data that wait for room.
     pub paused: Mutex<Vec<Arc<dyn Resume>>>,
 }
@@ -41,6 +44,9 @@ impl Host for Recorder {
 
     fn push_data(&self, event: Event, _bytes: usize, producer: Arc<dyn Resume>) -> Result<(), Event> {
         if self.room.get().is_some_and(|room| room.load(Ordering::Relaxed)) {
+            if let Event::Data { payload, .. } = event {
+                self.data.lock().unwrap().push(payload.to_vec());
+            }
             return Ok(());
         }
         self.paused.lock().unwrap().push(producer);
@@ -59,6 +65,7 @@ impl Host for Recorder {
                 }
                 (node, word(how))
             }
+            Event::Heartbeat { node, .. } => return self.heartbeats.lock().unwrap().push(node.id().to_string()),
             _ => return,
         };
         self.events.lock().unwrap().entry(node.id().to_string()).or_default().push(word);

@@ -516,7 +516,7 @@ impl<const N: usize> Keys<N> {
             if let Some(wanted) = key.split_last().and_then(|(_, inside)| which(inside)) {
                 self.found[wanted] = Some((colon + 1, colon + 1));
                 self.pending = Some(wanted);
-                self.end(at, ends & !(bit | bit - 1));
+                self.end(at, ends & !(bit | (bit - 1)));
             }
         }
     }
