@@ -32,6 +32,27 @@ pub fn raise_limit() -> Option<usize> {
     limit.current.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }
 
+/// Descriptors kept free for the host: its files, its database connections, refused connections that are ending.
+const SPARE: usize = 128;
+
+/// How many descriptors a server may have for whom, so that none takes what the others need.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Shares {
+    /// Connections over TCP,
+    pub connections: usize,
+    /// and callers of the bus socket.
+    pub callers: usize,
+}
+
+impl Shares {
+    /// The callers get an eighth of what `limit` allows, and no more than `most_callers`.
+    pub fn of(limit: usize, most_callers: usize) -> Shares {
+        let shared = limit.saturating_sub(SPARE);
+        let callers = (shared / 8).max(1).min(most_callers);
+        Shares { connections: (shared - callers.min(shared)).max(1), callers }
+    }
+}
+
 /// Gives a descriptor a number of the engine's. Where none is left it keeps its own, which the log says once; where the limit allows
 /// none, it keeps its own.
 ///
@@ -140,4 +161,22 @@ pub fn begin_fork() {
 /// To be called after each fork, in the parent and in the child.
 pub fn end_fork() {
     TURN.store(false, Ordering::Release);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callers_and_connections_share_the_limit_and_leave_the_host_its_own() {
+        assert_eq!(Shares::of(1 << 20, 4352), Shares { connections: (1 << 20) - 128 - 4352, callers: 4352 });
+        assert_eq!(Shares::of(1024, 4352), Shares { connections: 784, callers: 112 });
+        assert_eq!(Shares::of(1024, 0), Shares { connections: 896, callers: 0 });
+        // Below what a server needs there is one of each: who wants in is told so.
+        assert_eq!(Shares::of(100, 4352), Shares { connections: 1, callers: 1 });
+        for limit in 137..10_000 {
+            let Shares { connections, callers } = Shares::of(limit, 4352);
+            assert_eq!(connections + callers + SPARE, limit);
+        }
+    }
 }

@@ -1,7 +1,9 @@
-//! The number of this process: how things tell whether they belong to it, or to the process that it was forked off.
+//! The number of this process: how things tell whether they belong to it, or to the process that it was forked off; and how its
+//! allocator is asked to give memory back.
 //!
-//! Owns the number. Does not know who forks.
+//! Owns the number, and the way to the allocator. Does not know who forks, nor when there is memory to give back.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// 0: to be asked for.
@@ -19,4 +21,16 @@ pub fn id() -> u32 {
 /// off this one, before anything else happens there.
 pub fn keep_id() {
     KEPT.store(std::process::id(), Ordering::Relaxed);
+}
+
+static GIVE_BACK: OnceLock<fn()> = OnceLock::new();
+
+/// For hosts whose allocator keeps what was freed: an I/O thread of a server has this called, on a thread made for that, some time after
+/// much of what it had kept was freed. The first one counts.
+pub fn give_back_memory_with(give_back: fn()) {
+    let _ = GIVE_BACK.set(give_back);
+}
+
+pub(crate) fn give_back_memory() -> Option<fn()> {
+    GIVE_BACK.get().copied()
 }

@@ -118,9 +118,19 @@ fn urgent_data_from_a_server_is_data_like_any_other() {
     assert_eq!(peer.frame().frame_type, 6);
     send_urgently(&peer.stream, &frame(6, 0, r#"{"node_id":"n","metadata":{"channel_id":7},"channel_id":7}"#));
     let (mut events, until) = (VecDeque::new(), deadline());
-    while !events.iter().any(|event| matches!(event, Event::Client { event: ClientEvent::Register { channel_id: 7, .. }, .. })) {
-        assert!(Instant::now() < until, "{events:?}");
-        inbox.drain(&mut events, 64);
-        std::thread::sleep(Duration::from_millis(1));
+    let mut wait_for = |wanted: &dyn Fn(&ClientEvent) -> bool| {
+        while !events.iter().any(|event| matches!(event, Event::Client { event, .. } if wanted(event))) {
+            assert!(Instant::now() < until, "{events:?}");
+            inbox.drain(&mut events, 64);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    wait_for(&|event| matches!(event, ClientEvent::Register { channel_id: 7, .. }));
+    // The mark stands between two frames: nothing says that the first is not all.
+    for n in 0..50 {
+        let second = frame(3, 7, &format!("second {n}"));
+        send_urgently(&peer.stream, &[&frame(3, 7, "first"), &second[..1]].concat());
+        peer.raw(&second[1..]);
+        wait_for(&|event| matches!(event, ClientEvent::Data { payload, .. } if **payload == *format!("second {n}").as_bytes()));
     }
 }

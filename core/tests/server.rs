@@ -724,18 +724,15 @@ fn a_server_stops_while_a_peer_sends_more_than_its_turns_allow() {
 #[test]
 fn a_stop_does_not_wait_until_the_host_has_nothing_more_to_send() {
     let server = Fixture::start_with(ServerConfig { io_threads: 1, ..ServerConfig::default() }, InboxLimits::default(), EventMask::NONE);
-    let peers: Vec<Peer> = (0..100).map(|n| server.register(&format!("n{n}"))).collect();
-    let readers: Vec<_> = peers
-        .into_iter()
-        .map(|mut peer| std::thread::spawn(move || while peer.stream.read(&mut [0; 65_536]).is_ok_and(|count| count > 0) {}))
-        .collect();
+    // Each of them has to be written to, which takes far longer than to ask for it.
+    let peers: Vec<Peer> = (0..300).map(|n| server.register(&format!("n{n}"))).collect();
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         // More than a pass opens is in the mailbox at any time.
         for _ in 0..2 {
             scope.spawn(|| while !is_over.load(Ordering::Relaxed) && server.engine.broadcast(b"more").is_ok() {});
         }
-        server.until("the flood", |stats| stats.counts.data_out > 100_000);
+        server.until("the flood", |stats| stats.counts.data_out > 30_000);
         let (stopped, is_stopped) = std::sync::mpsc::sync_channel(1);
         let engine = &server.engine;
         scope.spawn(move || {
@@ -746,5 +743,5 @@ fn a_stop_does_not_wait_until_the_host_has_nothing_more_to_send() {
         is_over.store(true, Ordering::Relaxed);
         result.expect("a stop that ends");
     });
-    readers.into_iter().for_each(|reader| reader.join().unwrap());
+    drop(peers);
 }

@@ -2,6 +2,7 @@
 //! the parent's may have been held while it forked, and nobody in the child would ever release it.
 
 use heartbus_core::descriptor::{begin_fork, end_fork, raise_limit};
+use heartbus_core::process::give_back_memory_with;
 use std::ffi::c_int;
 use std::ptr;
 use std::sync::Once;
@@ -9,6 +10,20 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 unsafe extern "C" {
     fn pthread_atfork(prepare: extern "C" fn(), parent: extern "C" fn(), child: extern "C" fn()) -> c_int;
+}
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+unsafe extern "C" {
+    fn malloc_trim(pad: usize) -> c_int;
+}
+
+/// glibc keeps what was freed, for the next time. Where the program has another allocator this finds little to do.
+fn give_back() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: it takes the allocator's own locks, and touches only what is free.
+    unsafe {
+        malloc_trim(0);
+    }
 }
 
 /// Before anything is started that needs descriptors.
@@ -23,6 +38,7 @@ pub(crate) fn make_room() {
         }
         // The usual one writes to number 2, whatever the program has there.
         std::panic::set_hook(Box::new(|fault| tracing::error!("A fault in Heartbus: {fault}")));
+        give_back_memory_with(give_back);
         // SAFETY: the functions take no lock that a signal handler or another fork could hold, and the library is never unloaded.
         unsafe { pthread_atfork(before, after, after) };
     });

@@ -60,9 +60,19 @@ extern "C" fn in_forked_child() {
     log::after_fork();
 }
 
+/// glibc keeps what was freed, for the next time.
+fn give_back() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: it takes the allocator's own locks, and touches only what is free.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 extern "C" fn start_module(kind: i32, number: i32) -> i32 {
     process::keep_id();
     log::begin_process();
+    process::give_back_memory_with(give_back);
     // The usual one writes to number 2, whatever that is by now.
     std::panic::set_hook(Box::new(|fault| tracing::error!("A fault in Heartbus: {fault}")));
     // SAFETY: a process-wide registration, and this runs once per process.

@@ -374,11 +374,6 @@ impl ClientMachine {
         self.end_connection(CloseReason::ConnectFailed, detail, now);
     }
 
-    /// Whether bytes wait for the rest of their frame, and for nothing else.
-    pub fn has_part_of_a_frame(&self) -> bool {
-        self.is_reading() && !self.input.is_empty()
-    }
-
     /// Takes what was read. Any byte from the server is life.
     pub fn handle_bytes(&mut self, bytes: &[u8]) {
         if let State::Open(connection) = &mut self.state {

@@ -22,6 +22,7 @@ mod quota;
 pub mod rate;
 pub mod replies;
 pub mod session;
+pub mod trim;
 pub mod wheel;
 
 pub use budget::Budget;

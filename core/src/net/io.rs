@@ -30,6 +30,7 @@ use crate::hub::event::{CloseReason, EventMask, Fill};
 use crate::hub::link::{Letter, Postbox, Wish};
 use crate::hub::replies::Replies;
 use crate::hub::session::Context;
+use crate::hub::trim::Trim;
 use crate::hub::wheel::TICK;
 use crate::hub::{Budget, Counters, Journal, Link, Look, Next, Now, Session, Timer, Wheel};
 use crate::wire::Dialect;
@@ -46,6 +47,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::num::NonZeroU64;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 const LISTENER: Token = Token(usize::MAX);
@@ -130,6 +132,9 @@ pub(super) struct IoThread {
     next_tidy: u64,
     /// When this thread logs the server's numbers; on one thread only.
     next_stats: Option<u64>,
+    /// Whether the allocator should give memory back; on one thread only.
+    trim: Option<Trim>,
+    giving_back: Option<JoinHandle<()>>,
     /// The round of [`Relief`](relief::Relief) that this thread has answered.
     answered: u64,
     /// How long this thread did not look at its sockets, because the process was stopped or had no processor, in microseconds.
@@ -239,6 +244,8 @@ impl IoThread {
             is_stopping: false,
             next_tidy: now.mono + TIDY_TIME,
             next_stats: (worker_id == 0).then_some(first_stats),
+            trim: (worker_id == 0).then(Trim::default),
+            giving_back: None,
             answered: 0,
             asleep: 0,
             looked_at: HashMap::new(),
@@ -935,6 +942,10 @@ impl IoThread {
             }
         }
         self.work.journal.tell_counts();
+        if let Some(giving_back) = self.giving_back.take() {
+            // The host may unload this code when it has stopped.
+            let _ = giving_back.join();
+        }
         self.done = true;
     }
 }

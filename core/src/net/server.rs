@@ -2,13 +2,14 @@
 //!
 //! Owns the limits that hold across threads: connections in total and per address, allow and deny lists.
 
+use super::bus::MOST_CALLERS;
 use super::io::{IoThread, Polling};
 use super::mailbox::{Listing, Mailbox};
 use super::relief::Relief;
 use super::stats::{self, Connections};
 use super::{Clock, listen, spawn_thread};
 use crate::config::{ServerConfig, SlowConsumer};
-use crate::descriptor;
+use crate::descriptor::{self, Shares};
 use crate::error::{Error, ErrorKind};
 use crate::hub::event::CloseReason;
 use crate::hub::{Counters, Counts, Host, Hub, Limits, Now, Timings};
@@ -22,9 +23,6 @@ use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-
-/// Descriptors kept free for the host: its files, its database connections, refused connections that are ending.
-const SPARE_DESCRIPTORS: usize = 128;
 
 pub(crate) struct Shared {
     pub(crate) hub: Hub,
@@ -158,7 +156,7 @@ impl Server {
             relief: Relief::new(mailboxes.clone()),
             slow_consumer_timeout: (config.slow_consumer == SlowConsumer::Close).then_some(micros(config.slow_consumer_timeout)),
             clock: Clock::start(),
-            max_connections: effective_max_connections(config.max_connections),
+            max_connections: effective_max_connections(config.max_connections, config.bus.is_some()),
             max_connections_per_ip: config.max_connections_per_ip,
             allow: config.allow.clone(),
             deny: config.deny.clone(),
@@ -282,12 +280,12 @@ fn limits(config: &ServerConfig) -> Limits {
 /// A server that lets in no more than this has not the limit that anybody would want.
 const FEW_CONNECTIONS: usize = 1000;
 
-/// How many connections fit under the descriptor limit, raised as far as the system lets us.
-fn effective_max_connections(wanted: usize) -> usize {
+/// How many connections fit under the descriptor limit, raised as far as the system lets us, beside the callers of the bus socket.
+fn effective_max_connections(wanted: usize, has_bus: bool) -> usize {
     let Some(limit) = descriptor::raise_limit() else {
         return wanted;
     };
-    let possible = limit.saturating_sub(SPARE_DESCRIPTORS).max(1);
+    let possible = Shares::of(limit, if has_bus { MOST_CALLERS } else { 0 }).connections;
     // Nobody has asked for the default's million, which most machines lower.
     let is_wanted = wanted != ServerConfig::default().max_connections;
     if possible < wanted && (is_wanted || possible < FEW_CONNECTIONS) {

@@ -2,7 +2,8 @@
 
 namespace Heartbus\Tests\Server;
 
-use Heartbus\Tests\{Frame, Peer, TestCase, Wait};
+use Heartbus\Bus;
+use Heartbus\Tests\{Frame, Peer, PhpProcess, TestCase, Wait};
 
 /**
  * Hostile and broken input: each kind gets its answer or its silence, is counted, ends at most its own connection, and
@@ -329,6 +330,34 @@ final class BadInputTest extends TestCase
         array_map(fn (Peer $peer) => $peer->close(), $peers);
         $this->until(fn () => $server->stats()['connections']['active_connections'] === 0, 'all are gone');
         $server->node('new')->beat();
+    }
+
+    public function test_callers_of_the_bus_socket_and_connections_leave_each_other_their_descriptors(): void
+    {
+        $bus = PhpProcess::folder() . '/few.sock';
+        $server = $this->server(['bus' => $bus], '', ['wrap' => ['prlimit', '--nofile=400:400']]);
+        // 272 are shared: 34 for callers, and as many who are told that there are too many. Nobody says hello.
+        $callers = [];
+        for ($i = 0; $i < 200; $i++) {
+            $callers[] = stream_socket_client("unix://$bus");
+        }
+        $this->until(fn () => $server->process->descriptors() > 60, 'callers are let in');
+        $bystander = $server->node('bystander');
+        $peers = array_map(fn () => $server->connect(), range(1, 150));
+        foreach ($peers as $peer) {
+            $peer->send(Frame::PING);
+            self::assertSame(Frame::PONG, $peer->receive()?->type);
+        }
+        self::assertSame(0, $server->counter('accept_pauses'));
+        array_map('fclose', $callers);
+        // The other way around.
+        $more = array_map(fn () => $server->connect(), range(1, 250));
+        $this->until(fn () => $server->counter('connections_rejected') > 0, 'connections are refused');
+        $running = Bus::connect($bus)->stats();
+        self::assertGreaterThan(200, $running['connections']['active_connections']);
+        self::assertSame(0, $server->counter('accept_pauses'));
+        $bystander->beat();
+        array_map(fn (Peer $peer) => $peer->close(), [...$peers, ...$more]);
     }
 
     private function expectOutcome(Peer $peer, ?array $error, bool $survives): void

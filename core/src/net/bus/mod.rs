@@ -14,7 +14,7 @@ mod worker;
 
 use super::runtime::{Running, Runtime};
 use super::{Clock, survive, wait_at_most};
-use crate::descriptor;
+use crate::descriptor::{self, Shares};
 use crate::error::{Error, ErrorKind};
 use crate::hub::Memory;
 use crate::hub::journal::Journal;
@@ -41,8 +41,15 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 /// Connections at the same time; one more is refused.
 const MAX_CALLERS: usize = 4096;
 
-/// Places beyond these for the server's own user, so that others cannot keep its workers out.
+/// Places beyond these for the server's own user, so that others cannot keep its workers out. Where there are few places, an eighth
+/// of them is for it.
 const OWN_CALLERS: usize = 256;
+
+/// Under a descriptor limit that leaves room for fewer there are fewer.
+pub(super) const MOST_CALLERS: usize = MAX_CALLERS + OWN_CALLERS;
+
+/// Callers beyond their number who may be told so at the same time; more are hung up on at once.
+const MAX_REFUSED: usize = 32;
 
 /// How long a stopping server waits for its workers to tell what is left.
 const FINISH_TIME: Duration = Duration::from_secs(2);
@@ -80,6 +87,7 @@ impl BusServer {
         runtime.keep_a_work_thread()?;
         let stage = Arc::new(watch::Sender::new(Stage::Open));
         let callers = Arc::new(AtomicUsize::new(0));
+        let places = descriptor::raise_limit().map_or(MOST_CALLERS, |limit| Shares::of(limit, MOST_CALLERS).callers);
         let log = Arc::new(LogPost::default());
         let (thread_stage, thread_callers, thread_log) = (stage.clone(), callers.clone(), log.clone());
         let running = runtime.run("the bus", move || {
@@ -93,6 +101,7 @@ impl BusServer {
                 clock,
                 journal: RefCell::new(Journal::new(0)),
                 callers: thread_callers,
+                places,
                 stage: thread_stage,
                 log: thread_log,
                 memory,
@@ -238,8 +247,11 @@ impl BusShared {
 
     async fn attend(self: Rc<BusShared>, stream: UnixStream) {
         let place = CallerPlace::take(self.callers.clone());
+        if place.number > self.places + MAX_REFUSED {
+            return;
+        }
         let mut caller = BusConnection::new(stream, self.clone());
-        let most = if caller.is_owner() { MAX_CALLERS + OWN_CALLERS } else { MAX_CALLERS };
+        let most = if caller.is_owner() { self.places } else { self.places - OWN_CALLERS.min(self.places / 8) };
         let end = match caller.greet(place.number > most).await {
             Ok(Some(Role::Client)) => caller.serve().await,
             Ok(Some(Role::Worker)) => match self.dispatcher.clone() {

@@ -51,6 +51,8 @@ pub(super) struct BusShared {
     pub(super) clock: Clock,
     pub(super) journal: RefCell<Journal>,
     pub(super) callers: Arc<AtomicUsize>,
+    /// How many there may be.
+    pub(super) places: usize,
     pub(super) stage: Arc<watch::Sender<Stage>>,
     pub(super) log: Arc<LogPost>,
     pub(super) memory: Arc<Memory>,

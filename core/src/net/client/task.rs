@@ -133,7 +133,7 @@ impl Shared {
                 () = &mut timer => {
                     // The timer runs once per value, even if the machine does not move its deadline.
                     armed = None;
-                    if self.machine().awaits_reply() && let Some(over) = self.read_at_once(reader.as_ref()) {
+                    if self.machine().awaits_reply() && let (_, Some(over)) = self.read_at_once(reader.as_ref()) {
                         end = over;
                         break;
                     }
@@ -155,21 +155,28 @@ impl Shared {
         })
     }
 
-    /// As `poll_read`, and once more where a frame is incomplete: at the mark of urgent data the kernel cuts a read off, and tells
-    /// nobody that there is more.
+    /// As `poll_read`, and once more: at the mark of urgent data, which may stand between two frames as well, the kernel cuts a read
+    /// off, and tells nobody that there is more. What comes after the second read is told again.
     fn poll_read_whole(self: &Arc<Self>, cx: &mut Context<'_>, reader: &mut ReadHalf<'_>) -> Poll<Option<SocketEnd>> {
         let over = ready!(self.poll_read(cx, reader));
-        let is_incomplete = || self.machine().has_part_of_a_frame();
-        Poll::Ready(over.or_else(|| if is_incomplete() { self.read_at_once(reader.as_ref()) } else { None }))
+        if over.is_some() || !self.machine().is_reading() {
+            return Poll::Ready(over);
+        }
+        loop {
+            let (len, over) = self.read_at_once(reader.as_ref());
+            if over.is_some() || len < READ_BUFFER || !self.machine().is_reading() {
+                return Poll::Ready(over);
+            }
+        }
     }
 
-    /// As `poll_read`, but asks the socket itself: after the process was stopped for a while, timers run before the
+    /// As `poll_read`, and how much that was, but asks the socket itself: after the process was stopped for a while, timers run before the
     /// runtime has looked at the sockets, and a reply that is there already must be seen before the server is given up.
-    fn read_at_once(self: &Arc<Self>, stream: &TcpStream) -> Option<SocketEnd> {
+    fn read_at_once(self: &Arc<Self>, stream: &TcpStream) -> (usize, Option<SocketEnd>) {
         BUFFER.with_borrow_mut(|buffer| match rustix::io::read(stream, &mut **buffer) {
-            Ok(len) => self.take(Ok(&buffer[..len])),
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => None,
-            Err(error) => self.take(Err(error.into())),
+            Ok(len) => (len, self.take(Ok(&buffer[..len]))),
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => (0, None),
+            Err(error) => (0, self.take(Err(error.into()))),
         })
     }
 

@@ -11,6 +11,9 @@ use crate::hub::event::CloseReason;
 use crate::hub::session::Look;
 use crate::hub::wheel::{Key, TICK};
 use crate::hub::{Budget, Next, Now, budget};
+use crate::net::spawn_thread;
+use crate::process;
+use std::thread::JoinHandle;
 
 /// The work of one part of a tick.
 const PART: u64 = 5_000_000;
@@ -39,6 +42,7 @@ impl IoThread {
             self.next_stats = Some(self.work.now.mono + self.shared.stats_interval);
             self.shared.log_stats();
         }
+        self.give_back_memory();
         self.work.journal.tell_left_out(self.work.now);
         crate::log::tell_left_out(false);
         let is_over = |since: u64| self.connections.is_empty() || self.work.now.mono > since + STOPPING_TIME;
@@ -47,6 +51,17 @@ impl IoThread {
         }
         self.last_tick = self.work.now.mono;
         is_done
+    }
+
+    /// After a storm the allocator has memory that nobody needs. It takes its time to give that back, so it does not take this thread's.
+    fn give_back_memory(&mut self) {
+        let kept = self.shared.hub.memory().total();
+        if self.trim.as_mut().is_some_and(|trim| trim.is_due(kept, self.work.now.mono))
+            && self.giving_back.as_ref().is_none_or(JoinHandle::is_finished)
+            && let Some(give_back) = process::give_back_memory()
+        {
+            self.giving_back = spawn_thread("heartbus-trim".to_owned(), give_back).ok();
+        }
     }
 
     fn fire_timers(&mut self) -> bool {
