@@ -730,7 +730,11 @@ fn a_stop_does_not_wait_until_the_host_has_nothing_more_to_send() {
     std::thread::scope(|scope| {
         // More than a pass opens is in the mailbox at any time.
         for _ in 0..2 {
-            scope.spawn(|| while !is_over.load(Ordering::Relaxed) && server.engine.broadcast(b"more").is_ok() {});
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) && server.engine.broadcast(b"more").is_ok() {
+                    std::hint::spin_loop()
+                }
+            });
         }
         server.until("the flood", |stats| stats.counts.data_out > 30_000);
         let (stopped, is_stopped) = std::sync::mpsc::sync_channel(1);

@@ -164,6 +164,24 @@ final class BadInputTest extends TestCase
         $deaf->close();
     }
 
+    public function test_the_time_in_which_the_process_slept_makes_nobody_slow(): void
+    {
+        $server = $this->server(['slow_consumer_timeout' => 3, 'heartbeat_timeout' => 60]);
+        $late = $server->node('late');
+        $sent = $server->ask('for ($i = 0; $server->sendTo("late", str_repeat("x", 10000)); $i++); return $i;');
+        $server->process->freeze();
+        Wait::pass(5.0);
+        $server->process->signal(SIGCONT);
+        // It has been looked at since.
+        $server->ask('return 1;');
+        Wait::pass(0.3);
+        for ($i = 0; $i < $sent; $i++) {
+            $late->expect(Frame::DATA);
+        }
+        $late->beat();
+        self::assertSame(0, $server->counter('slow_consumers'));
+    }
+
     public function test_a_burst_from_one_callback_closes_nobody_and_false_says_what_did_not_arrive(): void
     {
         $server = $this->server([], 'say_events($server, "close");');
