@@ -1,8 +1,9 @@
-//! One accepted connection: its socket, its session, and the bytes that are kept only while they must be.
+//! One accepted connection: its transport, its session, and the bytes that are kept only while they must be.
 //!
 //! Owns reading into frames and writing out. Does not know other connections or when it is called: [`super::io`] does.
 
 use super::outbox::{Outbox, SMALL, USUAL_QUEUE};
+use super::transport::Transport;
 use crate::hub::event::CloseReason;
 use crate::hub::frame::Frame;
 use crate::hub::memory::{Memory, Part};
@@ -10,15 +11,13 @@ use crate::hub::session::Context;
 use crate::hub::wheel::Key;
 use crate::hub::{Hub, Link, Next, Session, Timer, Wheel};
 use crate::wire::{self, Dialect};
-use mio::net::TcpStream;
 use rustix::io::Errno;
-use rustix::net::{self, RecvFlags, SendFlags};
 use std::io;
 use std::net::Shutdown;
 use std::sync::Arc;
 
 pub(super) struct Connection {
-    pub(super) socket: TcpStream,
+    transport: Transport,
     pub(super) phase: Phase,
     /// What is kept only while it must be.
     rest: Option<Box<Rest>>,
@@ -163,9 +162,9 @@ impl Phase {
 }
 
 impl Connection {
-    pub(super) fn new(socket: TcpStream, phase: Phase, counted: bool) -> Connection {
+    pub(super) fn new(transport: Transport, phase: Phase, counted: bool) -> Connection {
         Connection {
-            socket,
+            transport,
             phase,
             rest: None,
             bytes_in: 0,
@@ -254,8 +253,8 @@ impl Connection {
 
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            match net::recv(&self.socket, &mut *buffer, RecvFlags::empty()) {
-                Ok((count, _)) => return Ok(count),
+            match self.transport.recv(buffer) {
+                Ok(count) => return Ok(count),
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -378,7 +377,7 @@ impl Connection {
 
     fn write_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
-            match net::send(&self.socket, bytes, SendFlags::NOSIGNAL) {
+            match self.transport.send(bytes) {
                 Ok(written) => {
                     self.write_blocked = written < bytes.len();
                     self.bytes_out += written as u64;
@@ -399,7 +398,7 @@ impl Connection {
         let mut total = 0;
         let Some(rest) = &mut self.rest else { return Ok(0) };
         while rest.outbox.has_backlog() && !self.write_blocked {
-            let (offered, result) = rest.outbox.send(&self.socket, &mut spare.small);
+            let (offered, result) = rest.outbox.send(&self.transport, &mut spare.small);
             match result {
                 Ok(written) => {
                     self.write_blocked = written < offered;
@@ -435,14 +434,14 @@ impl Connection {
         self.rest.as_ref().is_some_and(|rest| rest.outbox.has_backlog())
     }
 
-    /// Tells the peer that nothing more will come. It may be gone already, and that is fine.
+    /// Tells the peer that nothing more will come.
     pub(super) fn shut_down_writing(&self) {
-        let _ = self.socket.shutdown(Shutdown::Write);
+        self.transport.shut_down(Shutdown::Write);
     }
 
-    /// Ends both directions, for every process that holds the socket.
+    /// Ends both directions.
     pub(super) fn shut_down(&self) {
-        let _ = self.socket.shutdown(Shutdown::Both);
+        self.transport.shut_down(Shutdown::Both);
     }
 
     /// Gives up what is still kept; to be called once, before the connection is dropped.
@@ -471,6 +470,7 @@ mod tests {
     use crate::inbox::Inbox;
     use crate::wire::{FrameType, v2};
     use allocation_counter::measure;
+    use mio::net::TcpStream;
     use std::io::Read;
 
     struct Nobody;
@@ -486,7 +486,7 @@ mod tests {
         socket.set_nonblocking(true).unwrap();
         let link = Arc::new(Link::new(1, address, 0, Arc::new(Nobody)));
         let hub = Hub::new(Limits::default(), Inbox::new(InboxLimits::default()).unwrap());
-        (Connection::new(TcpStream::from_std(socket), Phase::Ending { link, timer: None }, true), peer, hub)
+        (Connection::new(TcpStream::from_std(socket).into(), Phase::Ending { link, timer: None }, true), peer, hub)
     }
 
     #[test]

@@ -17,42 +17,41 @@
 //! closed: then it ends at zero, because data and FIN in one event come with one edge; or that urgent data came, at whose mark
 //! the kernel cuts a read off: then it ends when nothing is left. And whoever stops earlier than that goes on one of the lists.
 
+mod accept;
 mod failure;
 mod tick;
 
 use super::Clock;
 use super::connection::{Connection, Leaving, Phase, Spare};
+use super::door::{Door, door_of};
 use super::mailbox::{Mailbox, Pile};
 use super::relief::{self, Holder, Holdings};
 use super::server::{ConnectionInfo, Shared};
 use crate::descriptor::lift;
+
 use crate::hub::event::{CloseReason, EventMask, Fill};
-use crate::hub::link::{Letter, Postbox, Wish};
+use crate::hub::link::{Letter, Wish};
 use crate::hub::replies::Replies;
 use crate::hub::session::Context;
 use crate::hub::trim::Trim;
 use crate::hub::wheel::TICK;
-use crate::hub::{Budget, Counters, Journal, Link, Look, Next, Now, Session, Timer, Wheel};
-use crate::wire::Dialect;
+use crate::hub::{Budget, Counters, Journal, Look, Next, Now, Timer, Wheel};
 use mio::event::Event;
 use mio::net::TcpListener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime};
 use slab::Slab;
-use socket2::SockRef;
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::{Shutdown, SocketAddr};
 use std::num::NonZeroU64;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-const LISTENER: Token = Token(usize::MAX);
-const WAKER: Token = Token(usize::MAX - 1);
-const TIMER: Token = Token(usize::MAX - 2);
+const WAKER: Token = Token(usize::MAX);
+const TIMER: Token = Token(usize::MAX - 1);
 
 /// Events taken per pass; letters, ticks and connections that are not done with are looked after in between.
 const EVENTS_PER_PASS: usize = 1024;
@@ -62,7 +61,6 @@ const GOING_ON_TIME: u64 = 5_000;
 /// Connections that are read one behind the other before they are answered one behind the other: the code of the kernel's
 /// receiving side, and of the session, is still in the processor's cache for the next one, and so is that of its sending side.
 const ANSWERED_TOGETHER: usize = 32;
-const ACCEPTS_PER_PASS: usize = 256;
 /// Letters opened per pass: a broadcast to all connections does not hold up the reading.
 const LETTERS_PER_PASS: usize = 512;
 const LETTERS_BUDGET: u64 = 5_000_000;
@@ -81,8 +79,6 @@ const MIN_RETURN_WINDOW: u64 = 1_000;
 const MAX_RETURN_WINDOW: u64 = 60_000;
 /// How often a thread has the hub forget what idle addresses left behind, in microseconds.
 const TIDY_TIME: u64 = 10_000_000;
-/// Connections refused at the door that may wait for their peer at the same time; more are closed at once.
-const MAX_ENDING_REFUSED: usize = 32;
 
 /// What a thread waits with. Made apart from it, because its descriptors keep their numbers to themselves.
 pub(super) struct Polling {
@@ -105,8 +101,7 @@ pub(super) struct IoThread {
     mailbox: Arc<Mailbox>,
     clock: Clock,
     registry: Registry,
-    listener: Option<TcpListener>,
-    accept_ready: bool,
+    doors: Vec<Door>,
     /// No descriptor was left: accepting pauses until the next tick.
     accept_paused: bool,
     mail: bool,
@@ -203,9 +198,9 @@ impl IoThread {
         shared: Arc<Shared>,
         registry: Registry,
         mailbox: Arc<Mailbox>,
-        mut listener: TcpListener,
+        listeners: Vec<TcpListener>,
     ) -> io::Result<IoThread> {
-        registry.register(&mut listener, LISTENER, Interest::READABLE)?;
+        let doors = (0..).zip(listeners).map(|(index, listener)| Door::open(index, listener, &registry)).collect::<io::Result<_>>()?;
         let clock = shared.clock;
         let now = clock.now();
         let timer = start_ticking(&registry)?;
@@ -226,8 +221,7 @@ impl IoThread {
             mailbox,
             clock,
             registry,
-            listener: Some(listener),
-            accept_ready: false,
+            doors,
             accept_paused: false,
             mail: false,
             tick_due: false,
@@ -268,7 +262,7 @@ impl IoThread {
     }
 
     fn has_work(&self) -> bool {
-        !self.ready.is_empty() || !self.long.is_empty() || self.mail || self.accept_ready && !self.accept_paused
+        !self.ready.is_empty() || !self.long.is_empty() || self.mail || self.somebody_knocks()
     }
 
     /// Waits for something to do, for so long or until there is, and does it.
@@ -283,10 +277,12 @@ impl IoThread {
         let share = Budget::share(events.iter().count());
         for event in events.iter() {
             match event.token() {
-                LISTENER => self.accept_ready = true,
                 WAKER => self.mail = true,
                 TIMER => self.tick_due = true,
-                Token(slot) => self.on_event(slot, event, &share),
+                token => match door_of(token) {
+                    Some(door) => self.doors[door].is_ready = true,
+                    None => self.on_event(token.0, event, &share),
+                },
             }
         }
         self.go_on();
@@ -300,7 +296,7 @@ impl IoThread {
         if std::mem::take(&mut self.mail) {
             self.open_mail();
         }
-        if self.accept_ready && !self.accept_paused {
+        if self.somebody_knocks() {
             self.accept();
         }
         self.relieve_memory();
@@ -601,8 +597,8 @@ impl IoThread {
         if self.stopping_since.is_some_and(|since| is_read || self.work.now.mono > since + LAST_MAIL_TIME) && !self.is_stopping {
             self.begin_stopping();
         }
-        if self.shared.is_closed() && self.listener.is_some() {
-            self.close_door();
+        if self.shared.is_closed() && !self.doors.is_empty() {
+            self.close_doors();
         }
     }
 
@@ -665,88 +661,6 @@ impl IoThread {
             }
             _ => {}
         }
-    }
-
-    fn accept(&mut self) {
-        for _ in 0..ACCEPTS_PER_PASS {
-            let host = self.shared.hub.host();
-            if host.wants(EventMask::CONNECT | EventMask::CLOSE) && host.is_crowded(None) {
-                // The host is told of every connection, and has no room: whoever wants in waits in the kernel's queue.
-                self.accept_paused = true;
-                return;
-            }
-            let Some(listener) = &self.listener else {
-                self.accept_ready = false;
-                return;
-            };
-            match listener.accept().and_then(|(socket, peer)| Ok((lift(socket)?, peer))) {
-                Ok((socket, peer)) => self.welcome(socket, peer),
-                Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => {
-                        self.accept_ready = false;
-                        return;
-                    }
-                    io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
-                    _ => {
-                        // No descriptor or memory is left. Nothing spins: the next tick tries again, and whoever wants in
-                        // waits in the kernel's queue.
-                        self.accept_paused = true;
-                        self.work.counters.accept_pauses.up();
-                        if self.shared.may_warn_of_accept(self.work.now) {
-                            tracing::warn!(%error, "Cannot accept connections, trying again");
-                        }
-                        return;
-                    }
-                },
-            }
-        }
-    }
-
-    fn welcome(&mut self, mut socket: mio::net::TcpStream, peer: SocketAddr) {
-        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        self.work.counters.connections_total.up();
-        let admission = self.shared.admit(peer.ip());
-        if admission == Err(CloseReason::NotAllowed) {
-            self.work.counters.connections_denied.up();
-            self.work.journal.connection_refused(peer, CloseReason::NotAllowed, self.work.now);
-            return;
-        }
-        let entry = self.connections.vacant_entry();
-        let slot = entry.key();
-        let postbox: Arc<dyn Postbox> = self.mailbox.clone();
-        let link = Arc::new(Link::new(self.shared.hub.next_connection_id(), peer, slot as u32, postbox));
-        if self.registry.register(&mut socket, Token(slot), Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY).is_err() {
-            if admission.is_ok() {
-                self.shared.leave(peer.ip());
-            }
-            self.work.counters.connections_rejected.up();
-            self.work.journal.connection_refused(peer, CloseReason::IoError, self.work.now);
-            return;
-        }
-        if let Err(reason) = admission {
-            self.work.counters.connections_rejected.up();
-            self.work.replies.speak(Dialect::V1);
-            self.work.journal.connection_refused(peer, reason, self.work.now);
-            if reason == CloseReason::ServerStopped {
-                self.work.replies.shutting_down(0);
-            } else {
-                self.work.replies.server_full();
-            }
-            if self.ending_refused >= MAX_ENDING_REFUSED {
-                // Nothing can be kept for it: what one write does not take is lost with the connection.
-                let _ = io::Write::write(&mut socket, self.work.replies.bytes());
-                self.work.replies.clear();
-                return;
-            }
-            self.ending_refused += 1;
-            let timer = self.work.wheel.insert(self.work.now.mono + ENDING_TIME, Timer { slot: slot as u32, channel_id: 0 });
-            entry.insert(Connection::new(socket, Phase::Ending { link, timer: Some(timer) }, false));
-            self.respond(slot, Next::Continue);
-            return self.flush(slot);
-        }
-        self.work.journal.connection_established(link.connection_id(), peer, self.work.now);
-        let session = Session::open(link, &mut self.work.context());
-        entry.insert(Connection::new(socket, Phase::Open(session), true));
     }
 
     /// Ends a connection: its nodes leave now, its socket as soon as the peer has what was written to it.
@@ -895,24 +809,11 @@ impl IoThread {
         Holdings { bytes, most: most.into_iter().map(|Holder { bytes, who }| Holder { bytes, who: link(who) }).collect() }
     }
 
-    /// Lets in who knocked already, and nobody after them.
-    fn close_door(&mut self) {
-        self.accept_paused = false;
-        self.accept_ready = true;
-        while self.accept_ready && !self.accept_paused {
-            self.accept();
-        }
-        if let Some(listener) = self.listener.take() {
-            // Not only dropped: in a process that was forked off this one it would go on listening, and nobody would answer.
-            let _ = SockRef::from(&listener).shutdown(Shutdown::Both);
-        }
-    }
-
     fn begin_stopping(&mut self) {
         self.is_stopping = true;
         self.work.journal.worker_stopping();
         // Those who knocked already are told as well.
-        self.close_door();
+        self.close_doors();
         let open: Vec<usize> =
             self.connections.iter().filter(|(_, found)| matches!(found.phase, Phase::Open(_))).map(|(slot, _)| slot).collect();
         let window = (self.shared.connection_count() as u64 * RETURN_TIME).clamp(MIN_RETURN_WINDOW, MAX_RETURN_WINDOW) as u32;

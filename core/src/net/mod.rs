@@ -3,6 +3,7 @@
 pub(crate) mod bus;
 pub mod client;
 mod connection;
+mod door;
 mod io;
 pub(crate) mod listen;
 mod mailbox;
@@ -12,6 +13,7 @@ mod resolve;
 mod runtime;
 pub mod server;
 mod stats;
+mod transport;
 
 use crate::error::{Error, ErrorKind};
 use crate::hub::Now;

@@ -3,11 +3,10 @@
 //! Owns how it is kept, so that what waits takes little more memory than its bytes, and how it is handed to the socket. Does not
 //! know when that is done, nor the bound on it, which is the link's.
 
+use super::transport::Transport;
 use crate::hub::frame::{Frame, MAX_HEAD};
 use crate::wire::{self, Dialect, FrameType};
 use bytes::BufMut;
-use mio::net::TcpStream;
-use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
@@ -196,12 +195,12 @@ impl Outbox {
     }
 
     /// One write of what waits, from its beginning: how many bytes were offered, and what the socket took of them.
-    pub(super) fn send(&self, socket: &TcpStream, small: &mut [u8; SMALL]) -> (usize, rustix::io::Result<usize>) {
+    pub(super) fn send(&self, transport: &Transport, small: &mut [u8; SMALL]) -> (usize, rustix::io::Result<usize>) {
         let mut room = &mut small[..];
         let mut skip = self.written;
         for piece in &self.pieces {
             if piece.len() - skip > room.len() {
-                return self.send_pieces(socket);
+                return self.send_pieces(transport);
             }
             match piece {
                 Piece::Bytes(bytes) => room.put_slice(&bytes[skip..]),
@@ -219,10 +218,10 @@ impl Outbox {
             skip = 0;
         }
         let len = SMALL - room.len();
-        (len, send(socket, &small[..len], SendFlags::NOSIGNAL))
+        (len, transport.send(&small[..len]))
     }
 
-    fn send_pieces(&self, socket: &TcpStream) -> (usize, rustix::io::Result<usize>) {
+    fn send_pieces(&self, transport: &Transport) -> (usize, rustix::io::Result<usize>) {
         let mut heads = [[0; MAX_HEAD]; PIECES / 2];
         let mut slices = [IoSlice::new(&[]); PIECES];
         let mut skip = self.written;
@@ -237,7 +236,7 @@ impl Outbox {
         }
         let offered = slices.iter().map(|slice| slice.len()).sum();
         let used = 2 * self.pieces.len().min(PIECES / 2);
-        (offered, sendmsg(socket, &slices[..used], &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL))
+        (offered, transport.send_pieces(&slices[..used]))
     }
 
     /// Forgets what is written.
@@ -322,6 +321,7 @@ mod tests {
     use crate::hub::frame::Body;
     use crate::hub::memory::Part;
     use crate::wire::{self, FrameType};
+    use mio::net::TcpStream;
     use std::io::Read;
     use std::sync::Arc;
 
@@ -335,12 +335,12 @@ mod tests {
         bytes
     }
 
-    fn sockets() -> (TcpStream, std::net::TcpStream) {
+    fn sockets() -> (Transport, std::net::TcpStream) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (socket, _) = listener.accept().unwrap();
         socket.set_nonblocking(true).unwrap();
-        (TcpStream::from_std(socket), peer)
+        (TcpStream::from_std(socket).into(), peer)
     }
 
     /// Whatever is queued, in whatever pieces the socket takes it, the peer reads the same bytes.

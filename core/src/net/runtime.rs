@@ -189,9 +189,9 @@ impl Drop for Thread {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::mpsc::{SyncSender, channel};
+    use std::sync::mpsc::SyncSender;
     use std::thread::ThreadId;
-    use tokio::sync::oneshot;
+    use tokio::sync::Notify;
     use tokio::task::yield_now;
 
     fn say_thread(to: SyncSender<ThreadId>) {
@@ -203,13 +203,14 @@ mod tests {
         let runtime = Runtime::share().unwrap();
         let (said, threads) = sync_channel(2);
         let other_said = said.clone();
-        let (stay, stays) = oneshot::channel::<()>();
+        let stay = Arc::new(Notify::new());
+        let stays = stay.clone();
         let first = runtime.run("first", move || async move {
             say_thread(said);
-            let _ = stays.await;
+            stays.notified().await;
         });
         let other = Runtime::share().unwrap();
-        let (alive, is_alive) = channel::<()>();
+        let (alive, is_alive) = sync_channel::<()>(1);
         let second = other.run("second", move || async move {
             say_thread(other_said);
             spawn_local(async move {
@@ -221,21 +222,22 @@ mod tests {
         second.unwrap().wait();
         assert!(is_alive.recv().is_err(), "its task is gone");
         assert_eq!(threads.recv().unwrap(), threads.recv().unwrap());
-        stay.send(()).unwrap();
+        stay.notify_one();
         first.unwrap().wait();
     }
 
     #[test]
     fn a_user_that_panics_is_over_and_the_others_go_on() {
         let runtime = Runtime::share().unwrap();
-        let (stay, stays) = oneshot::channel::<()>();
-        let (done, is_done) = channel();
+        let stay = Arc::new(Notify::new());
+        let stays = stay.clone();
+        let (done, is_done) = sync_channel(4);
         let other = runtime.run("goes on", move || async move {
-            stays.await.unwrap();
+            stays.notified().await;
             done.send(()).unwrap();
         });
         runtime.run("panics", || async { panic!("on purpose") }).unwrap().wait();
-        stay.send(()).unwrap();
+        stay.notify_one();
         is_done.recv().unwrap();
         other.unwrap().wait();
     }
@@ -243,7 +245,7 @@ mod tests {
     #[test]
     fn each_user_is_logged_as_being_of_who_began_it() {
         let runtime = Runtime::share().unwrap();
-        let (said, origins) = channel();
+        let (said, origins) = sync_channel(4);
         let users: Vec<_> = [3, 4]
             .into_iter()
             .map(|origin| {

@@ -189,7 +189,8 @@ impl Server {
         cannot_start: impl Fn(io::Error) -> Error,
     ) -> Result<(), Error> {
         let listener = mio::net::TcpListener::from_std(listener);
-        let io = IoThread::new(index, self.shared.clone(), registry, self.mailboxes[index].clone(), listener).map_err(&cannot_start)?;
+        let io =
+            IoThread::new(index, self.shared.clone(), registry, self.mailboxes[index].clone(), vec![listener]).map_err(&cannot_start)?;
         let thread = spawn_thread(format!("heartbus-io-{index}"), move || io.run(poll))?;
         self.threads.get_mut().unwrap_or_else(PoisonError::into_inner).push(thread);
         Ok(())

@@ -70,7 +70,8 @@ impl IoThread {
             }
         }
         // What came meanwhile has had its event.
-        (self.mail, self.tick_due, self.accept_ready) = (true, true, true);
+        (self.mail, self.tick_due) = (true, true);
+        self.doors.iter_mut().for_each(|door| door.is_ready = true);
         if self.stopping_since.is_some() {
             let _ = catch_unwind(AssertUnwindSafe(|| self.finish()));
             self.done = true;

@@ -1,0 +1,124 @@
+//! Who is let in at the doors of an I/O thread.
+//!
+//! Owns what is said to who is not. Whether the server has room for one more connection is [`super::super::server`]'s business.
+
+use super::super::connection::{Connection, Phase};
+use super::super::door::Door;
+use super::super::transport::Transport;
+use super::{ENDING_TIME, IoThread};
+use crate::hub::event::{CloseReason, EventMask};
+use crate::hub::link::Postbox;
+use crate::hub::{Link, Next, Session, Timer};
+use crate::wire::Dialect;
+use mio::Token;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+const ACCEPTS_PER_PASS: usize = 256;
+/// Connections refused at the door that may wait for their peer at the same time; more are closed at once.
+const MAX_ENDING_REFUSED: usize = 32;
+
+impl IoThread {
+    pub(super) fn somebody_knocks(&self) -> bool {
+        !self.accept_paused && self.doors.iter().any(|door| door.is_ready)
+    }
+
+    /// Lets in who knocks, at each door as many as one pass may.
+    pub(super) fn accept(&mut self) {
+        for door in 0..self.doors.len() {
+            self.accept_at(door);
+        }
+    }
+
+    fn accept_at(&mut self, door: usize) {
+        for _ in 0..ACCEPTS_PER_PASS {
+            if self.accept_paused || !self.doors[door].is_ready {
+                return;
+            }
+            let host = self.shared.hub.host();
+            if host.wants(EventMask::CONNECT | EventMask::CLOSE) && host.is_crowded(None) {
+                // The host is told of every connection, and has no room: whoever wants in waits in the kernel's queue.
+                self.accept_paused = true;
+                return;
+            }
+            match self.doors[door].accept() {
+                Ok((transport, peer)) => self.welcome(transport, peer),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => {
+                        self.doors[door].is_ready = false;
+                        return;
+                    }
+                    io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
+                    _ => {
+                        // No descriptor or memory is left. Nothing spins: the next tick tries again, and whoever wants in
+                        // waits in the kernel's queue.
+                        self.accept_paused = true;
+                        self.work.counters.accept_pauses.up();
+                        if self.shared.may_warn_of_accept(self.work.now) {
+                            tracing::warn!(%error, "Cannot accept connections, trying again");
+                        }
+                        return;
+                    }
+                },
+            }
+        }
+    }
+
+    fn welcome(&mut self, mut transport: Transport, peer: SocketAddr) {
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        self.work.counters.connections_total.up();
+        let admission = self.shared.admit(peer.ip());
+        if admission == Err(CloseReason::NotAllowed) {
+            self.work.counters.connections_denied.up();
+            self.work.journal.connection_refused(peer, CloseReason::NotAllowed, self.work.now);
+            return;
+        }
+        let entry = self.connections.vacant_entry();
+        let slot = entry.key();
+        let postbox: Arc<dyn Postbox> = self.mailbox.clone();
+        let link = Arc::new(Link::new(self.shared.hub.next_connection_id(), peer, slot as u32, postbox));
+        if transport.register(&self.registry, Token(slot)).is_err() {
+            if admission.is_ok() {
+                self.shared.leave(peer.ip());
+            }
+            self.work.counters.connections_rejected.up();
+            self.work.journal.connection_refused(peer, CloseReason::IoError, self.work.now);
+            return;
+        }
+        if let Err(reason) = admission {
+            self.work.counters.connections_rejected.up();
+            self.work.replies.speak(Dialect::V1);
+            self.work.journal.connection_refused(peer, reason, self.work.now);
+            if reason == CloseReason::ServerStopped {
+                self.work.replies.shutting_down(0);
+            } else {
+                self.work.replies.server_full();
+            }
+            if self.ending_refused >= MAX_ENDING_REFUSED {
+                // Nothing can be kept for it: what one write does not take is lost with the connection.
+                let _ = transport.send(self.work.replies.bytes());
+                self.work.replies.clear();
+                return;
+            }
+            self.ending_refused += 1;
+            let timer = self.work.wheel.insert(self.work.now.mono + ENDING_TIME, Timer { slot: slot as u32, channel_id: 0 });
+            entry.insert(Connection::new(transport, Phase::Ending { link, timer: Some(timer) }, false));
+            self.respond(slot, Next::Continue);
+            return self.flush(slot);
+        }
+        self.work.journal.connection_established(link.connection_id(), peer, self.work.now);
+        let session = Session::open(link, &mut self.work.context());
+        entry.insert(Connection::new(transport, Phase::Open(session), true));
+    }
+
+    /// Lets in who knocked already, and nobody after them.
+    pub(super) fn close_doors(&mut self) {
+        self.accept_paused = false;
+        self.doors.iter_mut().for_each(|door| door.is_ready = true);
+        while self.somebody_knocks() {
+            self.accept();
+        }
+        self.doors.drain(..).for_each(Door::close);
+    }
+}

@@ -1,0 +1,59 @@
+//! What carries the bytes of a connection between its peer and its session.
+//!
+//! Owns the socket, and how bytes go through it. Knows nothing of frames, nor when there is something to read or write. What
+//! changes bytes on their way, as encryption does, is another kind of transport; whoever reads and writes does not notice.
+
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+use rustix::io::Errno;
+use rustix::net::{self, RecvFlags, SendAncillaryBuffer, SendFlags};
+use std::io::{self, IoSlice};
+use std::net::Shutdown;
+
+pub(super) enum Transport {
+    /// TCP, and nothing between it and the session.
+    Plain(TcpStream),
+}
+
+impl Transport {
+    /// Has the poll tell, under `token`, when there is something to read, or room to write.
+    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        match self {
+            Transport::Plain(socket) => registry.register(socket, token, Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY),
+        }
+    }
+
+    /// Reads what has come, as much as there is room for; nothing is the end.
+    pub(super) fn recv(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
+        match self {
+            Transport::Plain(socket) => net::recv(socket, buffer, RecvFlags::empty()).map(|(count, _)| count),
+        }
+    }
+
+    /// Writes as much as there is room for, and says how much that was.
+    pub(super) fn send(&self, bytes: &[u8]) -> Result<usize, Errno> {
+        match self {
+            Transport::Plain(socket) => net::send(socket, bytes, SendFlags::NOSIGNAL),
+        }
+    }
+
+    /// As [`Transport::send`], of several pieces in a row.
+    pub(super) fn send_pieces(&self, pieces: &[IoSlice<'_>]) -> Result<usize, Errno> {
+        match self {
+            Transport::Plain(socket) => net::sendmsg(socket, pieces, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL),
+        }
+    }
+
+    /// Ends a direction, for every process that holds the socket. The peer may be gone already, and that is fine.
+    pub(super) fn shut_down(&self, how: Shutdown) {
+        match self {
+            Transport::Plain(socket) => drop(socket.shutdown(how)),
+        }
+    }
+}
+
+impl From<TcpStream> for Transport {
+    fn from(socket: TcpStream) -> Transport {
+        Transport::Plain(socket)
+    }
+}
