@@ -4,8 +4,10 @@ use heartbus_core::hub::event::Resume;
 use heartbus_core::hub::link::{Letter, Postbox};
 use heartbus_core::hub::replies::Replies;
 use heartbus_core::hub::session::Context;
-use heartbus_core::hub::{Budget, Counters, Event, EventMask, Host, Hub, Journal, Limits, Link, Look, Next, Now, Session, Timer, Wheel};
+use heartbus_core::hub::{Budget, Counters, Event, EventMask, Host, Hub, Journal, Link, Look, Next, Now, Session, Timer, Wheel};
+use heartbus_core::settings::ServerConfig;
 use std::sync::Arc;
+use std::time::Duration;
 
 const SECOND: u64 = 1_000_000;
 /// Of the machine's nodes, in microseconds.
@@ -48,13 +50,13 @@ pub struct Machine {
 
 impl Default for Machine {
     fn default() -> Machine {
-        let limits = Limits {
-            heartbeat_timeout: TIMEOUT,
-            register_timeout: TIMEOUT,
+        let limits = ServerConfig {
+            heartbeat_timeout: Duration::from_micros(TIMEOUT),
+            register_timeout: Duration::from_micros(TIMEOUT),
             max_nodes_per_connection: 1_000_000,
             max_nodes: 10_000_000,
             max_frame_bytes: 1 << 20,
-            ..Limits::default()
+            ..ServerConfig::default()
         };
         Machine {
             hub: Hub::new(limits, Arc::new(Nobody)),

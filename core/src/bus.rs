@@ -12,7 +12,7 @@ mod stream;
 pub use self::attachment::{Attachment, Delivered, Phase};
 pub use self::caller::Bus;
 pub use self::folders::is_taken;
-pub use crate::config::check_name;
 pub use crate::engine::{BusStats, ConnectionInfo, NodeInfo};
 pub use crate::net::bus::places::{default_paths, path_to_bind};
+pub use crate::settings::check_name;
 pub use crate::wire::bus::{LogLevel, LogLine, Reply, Request, Welcome};

@@ -5,7 +5,6 @@
 
 mod answers;
 
-use crate::config::{ServerConfig, check_count, check_timeout};
 use crate::descriptor;
 use crate::error::{Error, ErrorKind};
 use crate::event::EventMask;
@@ -18,6 +17,7 @@ use crate::net::bus::socket::{self, BusSocket};
 use crate::net::listen;
 use crate::net::server::Server;
 use crate::process;
+use crate::settings::{MOST, ServerConfig, check_timeout, check_whole};
 use crate::wire::bus::{FRAME_CAP, Welcome};
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -85,7 +85,7 @@ impl Engine {
             ("batch_bytes", batch_bytes),
             ("batches_in_flight", batches_in_flight),
         ] {
-            check_count(name, value)?;
+            check_whole(name, value as u64, 1, MOST)?;
         }
         Engine::start_with(config, Events::Workers(Arc::new(Dispatcher::new(limits, until_first_join))))
     }

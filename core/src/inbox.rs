@@ -10,7 +10,6 @@
 //! Events of nodes that have left keep these in memory, with their metadata. What that takes is bounded as payloads are: at half of
 //! the bound state events are put together, at the bound new registrations and data wait.
 
-use crate::config::{InboxLimits, check_count};
 use crate::descriptor::lift;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, EventMask, Resume};
@@ -18,6 +17,7 @@ use crate::hub::Memory;
 use crate::hub::coalesce::{Key, put_together};
 use crate::hub::event::{Host, Paused};
 use crate::hub::memory::Part;
+use crate::settings::{InboxLimits, Settings};
 use indexmap::IndexMap;
 use rustix::event::{EventfdFlags, eventfd};
 use std::collections::VecDeque;
@@ -68,8 +68,7 @@ impl Inbox {
     /// # Errors
     /// [`ErrorKind::Config`] for a limit of 0 or beyond all measure, [`ErrorKind::Io`] when no descriptor is left.
     pub fn new(limits: InboxLimits) -> Result<Arc<Inbox>, Error> {
-        check_count("inbox_events", limits.events)?;
-        check_count("inbox_bytes", limits.bytes)?;
+        limits.check_bounds()?;
         let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(io::Error::from)
             .and_then(lift)

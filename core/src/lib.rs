@@ -3,14 +3,14 @@
 //!
 //! Layers, top to bottom; imports go down only:
 //!
-//! - [`engine`], [`bus`], [`service`], [`inbox`], [`event`], [`config`], [`error`], [`log`], [`metrics`], [`process`], [`descriptor`], [`text`]: the face that every binding uses
+//! - [`engine`], [`bus`], [`service`], [`inbox`], [`event`], [`error`], [`log`], [`metrics`], [`process`], [`descriptor`], [`text`]: the face that every binding uses
 //! - [`net`]: sockets, threads and clocks (tokio and mio live here and nowhere below)
 //! - [`hub`]: what the bus knows. Pure: the time is passed in
 //! - [`wire`]: bytes to frames and back. Pure
+//! - [`settings`]: one table of everything that can be set. Plain values, as [`error`]
 #![forbid(unsafe_code)]
 
 pub mod bus;
-pub mod config;
 pub mod descriptor;
 pub mod engine;
 pub mod error;
@@ -22,6 +22,7 @@ pub mod metrics;
 pub mod net;
 pub mod process;
 pub mod service;
+pub mod settings;
 mod stats;
 pub mod text;
 pub mod wire;

@@ -2,10 +2,12 @@
 
 use heartbus_core::event::{ClientEvent, ErrorCause};
 use heartbus_core::hub::Now;
-use heartbus_core::hub::client::{ClientJournal, ClientMachine, Settings, SocketEnd};
+use heartbus_core::hub::client::{ClientJournal, ClientMachine, SocketEnd};
 use heartbus_core::log::{LogQueue, Record};
+use heartbus_core::settings::ClientConfig;
 use heartbus_core::wire::{FrameType, v2};
 use std::sync::Arc;
+use std::time::Duration;
 use tracing::span::{Attributes, Id};
 use tracing::{Event, Level, Metadata, Subscriber};
 
@@ -48,19 +50,19 @@ fn at(mono: u64) -> Now {
 }
 
 fn client(id: u64, journal: &Arc<ClientJournal>) -> ClientMachine {
-    let settings = Settings {
+    let settings = ClientConfig {
         host: "127.0.0.1".into(),
         port: 9501,
         node_id: Some("n1".into()),
         metadata: "[]".into(),
-        heartbeat_interval: 10 * SECOND,
+        heartbeat_interval: Duration::from_secs(10),
         auto_reconnect: true,
-        reconnect_interval: SECOND,
+        reconnect_interval: Duration::from_secs(1),
         max_reconnect_attempts: 1,
         outbox_bytes: 1 << 20,
         protocol: 2,
         max_nodes: 10,
-        heartbeat_all: true,
+        ..ClientConfig::default()
     };
     ClientMachine::new(id, settings, journal.clone(), 1, at(SECOND))
 }

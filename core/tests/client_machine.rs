@@ -2,36 +2,38 @@
 
 use heartbus_core::event::{ClientEvent, CloseReason, ErrorCause};
 use heartbus_core::hub::Now;
-use heartbus_core::hub::client::{ClientMachine, Phase, Refusal, Settings, SocketEnd, backoff};
+use heartbus_core::hub::client::{ClientMachine, Phase, Refusal, SocketEnd, backoff};
+use heartbus_core::settings::ClientConfig;
 use heartbus_core::wire::{Decoded, FrameType, MAX_BODY_LEN, control, v1, v2};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 const SECOND: u64 = 1_000_000;
 const INTERVAL: u64 = 10 * SECOND;
 const UNIX: u64 = 1_700_000_000_250_000;
 
-fn settings() -> Settings {
-    Settings {
+fn settings() -> ClientConfig {
+    ClientConfig {
         host: "127.0.0.1".into(),
         port: 9501,
         node_id: Some("n1".into()),
         metadata: "[]".into(),
-        heartbeat_interval: INTERVAL,
+        heartbeat_interval: Duration::from_micros(INTERVAL),
         auto_reconnect: true,
-        reconnect_interval: 5 * SECOND,
+        reconnect_interval: Duration::from_secs(5),
         max_reconnect_attempts: 0,
         outbox_bytes: 1 << 20,
         protocol: 1,
         max_nodes: 10_000,
-        heartbeat_all: true,
+        ..ClientConfig::default()
     }
 }
 
 /// As above, wanting v2.
-fn modern() -> Settings {
-    Settings { protocol: 2, ..settings() }
+fn modern() -> ClientConfig {
+    ClientConfig { protocol: 2, ..settings() }
 }
 
 /// A machine, its clock, and a socket that takes everything.
@@ -41,16 +43,16 @@ struct Rig {
 }
 
 impl Rig {
-    fn new(settings: Settings) -> Rig {
+    fn new(settings: ClientConfig) -> Rig {
         Rig::seeded(settings, 1)
     }
 
-    fn seeded(settings: Settings, seed: u64) -> Rig {
+    fn seeded(settings: ClientConfig, seed: u64) -> Rig {
         let now = Now { mono: SECOND, unix: UNIX };
         Rig { machine: ClientMachine::new(5, settings, Arc::default(), seed, now), now }
     }
 
-    fn connected(settings: Settings) -> Rig {
+    fn connected(settings: ClientConfig) -> Rig {
         let mut rig = Rig::new(settings);
         rig.machine.handle_connected(rig.now);
         rig.events();
@@ -58,7 +60,7 @@ impl Rig {
         rig
     }
 
-    fn registered(settings: Settings) -> Rig {
+    fn registered(settings: ClientConfig) -> Rig {
         let mut rig = Rig::connected(settings);
         rig.receive(6, 0, &register_reply("n1", 7));
         assert!(matches!(rig.events()[..], [ClientEvent::Register { .. }]));
@@ -160,7 +162,7 @@ fn server_error(message: &str, code: i64) -> String {
 
 #[test]
 fn a_connected_client_registers_and_then_tells() {
-    let mut rig = Rig::new(Settings { metadata: r#"{"v":"1.0"}"#.into(), ..settings() });
+    let mut rig = Rig::new(ClientConfig { metadata: r#"{"v":"1.0"}"#.into(), ..settings() });
     assert_eq!((rig.machine.phase(), rig.machine.is_connected()), (Phase::Dial, false));
     rig.machine.handle_connected(rig.now);
     assert_eq!((rig.machine.phase(), rig.machine.is_connected()), (Phase::Open, true));
@@ -195,7 +197,7 @@ fn a_register_reply_that_is_none_registers_nobody() {
 
 #[test]
 fn a_made_up_node_id_has_the_form_of_the_reference_and_is_kept() {
-    let mut rig = Rig::new(Settings { node_id: None, ..settings() });
+    let mut rig = Rig::new(ClientConfig { node_id: None, ..settings() });
     let mut registered_as = Vec::new();
     for _ in 0..3 {
         rig.machine.handle_connected(rig.now);
@@ -210,7 +212,7 @@ fn a_made_up_node_id_has_the_form_of_the_reference_and_is_kept() {
     assert_eq!(parts[2].len(), 8);
     assert!(parts[2].chars().all(|digit| digit.is_ascii_hexdigit() && !digit.is_ascii_uppercase()), "{parts:?}");
     assert!(registered_as.iter().all(|id| *id == registered_as[0]), "{registered_as:?}");
-    let mut other = Rig::seeded(Settings { node_id: None, ..settings() }, 2);
+    let mut other = Rig::seeded(ClientConfig { node_id: None, ..settings() }, 2);
     other.machine.handle_connected(other.now);
     assert!(!other.written()[0].2.contains(&registered_as[0]), "another seed is another client");
 }
@@ -332,7 +334,7 @@ fn a_lost_connection_is_told_and_comes_back_with_the_same_id() {
 #[test]
 fn a_failed_connect_is_an_error_then_a_close_then_another_attempt() {
     for (host, shown) in [("localhost", "localhost"), ("::1", "[::1]"), ("[::1]", "[::1]")] {
-        let mut rig = Rig::new(Settings { host: host.into(), ..settings() });
+        let mut rig = Rig::new(ClientConfig { host: host.into(), ..settings() });
         rig.pass(1_234_560);
         rig.machine.handle_connect_failed(ErrorCause::Refused, "in words".into(), rig.now);
         let message = format!("connect {shown}:9501 fail after 1.2346 seconds");
@@ -368,7 +370,7 @@ fn times_are_shown_as_php_shows_them() {
 
 #[test]
 fn attempts_are_limited_and_counted_anew_after_each_registration() {
-    let mut rig = Rig::registered(Settings { max_reconnect_attempts: 2, ..settings() });
+    let mut rig = Rig::registered(ClientConfig { max_reconnect_attempts: 2, ..settings() });
     rig.close_and_wait();
     rig.machine.handle_connect_failed(ErrorCause::Refused, "in words".into(), rig.now);
     rig.pass_to_deadline();
@@ -386,7 +388,7 @@ fn attempts_are_limited_and_counted_anew_after_each_registration() {
 
 #[test]
 fn without_auto_reconnect_the_first_close_is_the_end() {
-    let mut rig = Rig::registered(Settings { auto_reconnect: false, ..settings() });
+    let mut rig = Rig::registered(ClientConfig { auto_reconnect: false, ..settings() });
     rig.machine.handle_closed(SocketEnd::Closed, rig.now);
     assert_eq!(rig.events(), [closed(CloseReason::PeerClosed), ClientEvent::Finished]);
     assert_eq!(rig.machine.phase(), Phase::Finished);
@@ -561,7 +563,7 @@ fn what_v1_cannot_carry_is_refused_and_leaves_no_trace() {
 
 #[test]
 fn a_full_outbox_refuses_and_nothing_else_happens() {
-    let mut rig = Rig::registered(Settings { outbox_bytes: 1000, ..settings() });
+    let mut rig = Rig::registered(ClientConfig { outbox_bytes: 1000, ..settings() });
     rig.machine.send(&[b'x'; 900], 0, rig.now).unwrap();
     let waiting = rig.machine.outbox().to_vec();
     for _ in 0..100 {
@@ -793,7 +795,7 @@ proptest! {
         steps in prop::collection::vec((step(), any::<bool>()), 0..200), seed: u64,
     ) {
         const OUTBOX: usize = 4000;
-        let mut rig = Rig::seeded(Settings { max_reconnect_attempts: 3, outbox_bytes: OUTBOX, ..settings() }, seed);
+        let mut rig = Rig::seeded(ClientConfig { max_reconnect_attempts: 3, outbox_bytes: OUTBOX, ..settings() }, seed);
         let (mut is_open, mut is_finished) = (false, false);
         for (step, host_has_room) in steps {
             match step {
@@ -965,7 +967,7 @@ fn a_goaway_reads_as_an_error_and_spreads_the_return_over_its_window() {
     let payload = control::goaway_payload("Server is shutting down", 503, Some(20_000));
     let mut waits = Vec::new();
     for seed in 0..200 {
-        let mut rig = Rig::seeded(Settings { reconnect_interval: 60 * SECOND, ..modern() }, seed);
+        let mut rig = Rig::seeded(ClientConfig { reconnect_interval: Duration::from_secs(60), ..modern() }, seed);
         rig.machine.handle_connected(rig.now);
         rig.machine.handle_bytes(&v2_frame(18, 0, &payload));
         let raw = payload.clone().into();
@@ -1158,7 +1160,7 @@ fn a_name_that_no_node_may_have_registers_nobody() {
 
 #[test]
 fn replies_to_what_was_never_asked_do_not_fill_the_outbox() {
-    let mut rig = gateway(Settings { outbox_bytes: 64 << 10, ..modern() }, &["n2"]);
+    let mut rig = gateway(ClientConfig { outbox_bytes: 64 << 10, ..modern() }, &["n2"]);
     for n in 0..20_000 {
         reply(&mut rig, &format!("stranger {n}"), 1000 + n);
     }
@@ -1211,7 +1213,7 @@ fn named(payload: &str) -> String {
 }
 
 /// n1 on channel 7 and others on 8, 9 and so on.
-fn gateway(settings: Settings, others: &[&str]) -> Rig {
+fn gateway(settings: ClientConfig, others: &[&str]) -> Rig {
     let mut rig = Rig::registered(settings);
     for (id, channel_id) in others.iter().zip(8..) {
         rig.machine.add_node(id, "[]").unwrap();
@@ -1507,7 +1509,7 @@ fn a_node_that_is_removed_before_its_answer_signs_off_when_that_comes() {
 
 #[test]
 fn a_client_has_no_more_nodes_than_it_may() {
-    let mut rig = Rig::registered(Settings { max_nodes: 2, ..settings() });
+    let mut rig = Rig::registered(ClientConfig { max_nodes: 2, ..settings() });
     rig.machine.add_node("n2", "[]").unwrap();
     assert_eq!(rig.machine.add_node("n3", "[]"), Err(Refusal::TooManyNodes));
     assert_eq!(rig.machine.add_node("n2", "[]"), Err(Refusal::NodeExists));
@@ -1520,7 +1522,7 @@ fn a_client_has_no_more_nodes_than_it_may() {
 
 #[test]
 fn ten_thousand_nodes_register_a_few_at_a_time() {
-    let mut rig = Rig::registered(Settings { outbox_bytes: 100_000, ..settings() });
+    let mut rig = Rig::registered(ClientConfig { outbox_bytes: 100_000, ..settings() });
     let metadata = format!("[\"{}\"]", "x".repeat(1000));
     for n in 2..=10_000 {
         rig.machine.add_node(&format!("d{n}"), &metadata).unwrap();
@@ -1587,7 +1589,7 @@ fn heartbeats_are_for_all_nodes_or_for_the_first_alone() {
     };
     let mut rig = gateway(settings(), &["n2"]);
     assert_eq!(beats(&mut rig), [(1, 0)]);
-    let mut rig = gateway(Settings { heartbeat_all: false, ..settings() }, &["n2"]);
+    let mut rig = gateway(ClientConfig { heartbeat_all: false, ..settings() }, &["n2"]);
     assert_eq!(beats(&mut rig), [(1, 7)]);
     rig.machine.heartbeat("n2", rig.now).unwrap();
     let (kind, channel_id, payload) = rig.written().remove(0);

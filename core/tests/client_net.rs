@@ -2,11 +2,11 @@
 
 mod support;
 
-use heartbus_core::config::{ClientConfig, InboxLimits, ServerConfig};
 use heartbus_core::error::ErrorKind;
 use heartbus_core::event::{ClientEvent, CloseReason, ErrorCause, Event, EventMask};
 use heartbus_core::inbox::Inbox;
 use heartbus_core::net::client::{Client, Clients};
+use heartbus_core::settings::{ClientConfig, InboxLimits, ServerConfig};
 use heartbus_core::wire::control;
 use socket2::SockRef;
 use std::cell::RefCell;
@@ -951,7 +951,7 @@ fn server_channel(server: &Fixture, id: &str) -> u32 {
 
 #[test]
 fn a_rate_limit_of_the_server_only_slows_the_registering_down() {
-    use heartbus_core::config::{RateLimit, RateLimitBy};
+    use heartbus_core::settings::{RateLimit, RateLimitBy};
     let rate_limit = Some(RateLimit { capacity: 20, refill_per_second: 40.0, by: RateLimitBy::Connection });
     let server = Fixture::start_with(ServerConfig { rate_limit, ..ServerConfig::default() }, InboxLimits::default(), EventMask::NONE);
     let rig = Rig::new();

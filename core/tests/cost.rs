@@ -3,16 +3,17 @@
 //! Counted, not timed, so the figures are the same on every machine.
 
 use allocation_counter::measure;
-use heartbus_core::config::InboxLimits;
 use heartbus_core::hub::event::Resume;
 use heartbus_core::hub::link::{Letter, Postbox};
 use heartbus_core::hub::replies::Replies;
 use heartbus_core::hub::session::Context;
-use heartbus_core::hub::{Budget, Counters, Event, EventMask, Host, Hub, Journal, Limits, Link, Now, Session, Timer, Wheel};
+use heartbus_core::hub::{Budget, Counters, Event, EventMask, Host, Hub, Journal, Link, Now, Session, Timer, Wheel};
 use heartbus_core::inbox::Inbox;
+use heartbus_core::settings::{InboxLimits, ServerConfig};
 use heartbus_core::wire::{self, Dialect, FrameType, v1};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 struct Nobody;
 
@@ -53,13 +54,13 @@ impl Thread {
     }
 
     fn with_host(host: Arc<dyn Host>) -> Thread {
-        let limits = Limits {
-            heartbeat_timeout: 30_000_000,
-            register_timeout: 30_000_000,
+        let limits = ServerConfig {
+            heartbeat_timeout: Duration::from_micros(30_000_000),
+            register_timeout: Duration::from_micros(30_000_000),
             max_nodes_per_connection: 10_000,
             max_nodes: 1_000_000,
             max_frame_bytes: 1 << 20,
-            ..Limits::default()
+            ..ServerConfig::default()
         };
         Thread {
             hub: Hub::new(limits, host),

@@ -3,7 +3,6 @@
 mod support;
 
 use heartbus_core::bus::{Attachment, Bus};
-use heartbus_core::config::{BusConfig, ClientConfig, InboxLimits, ServerConfig};
 use heartbus_core::descriptor::{FLOOR, lift, lifted, lower, off_the_standard_streams, raise_limit};
 use heartbus_core::engine::Engine;
 use heartbus_core::event::{Event, EventMask};
@@ -11,6 +10,7 @@ use heartbus_core::hub::dispatch::DispatchLimits;
 use heartbus_core::inbox::Inbox;
 use heartbus_core::log::LogQueue;
 use heartbus_core::net::client::Clients;
+use heartbus_core::settings::{BusConfig, ClientConfig, InboxLimits, ServerConfig};
 use rustix::event::{EventfdFlags, eventfd};
 use std::collections::{BTreeSet, VecDeque};
 use std::fs;

@@ -2,11 +2,11 @@
 
 mod support;
 
-use heartbus_core::config::{ClientConfig, InboxLimits, RateLimit, RateLimitBy, ServerConfig};
 use heartbus_core::error::ErrorKind;
 use heartbus_core::event::{ClientEvent, Event, EventMask};
 use heartbus_core::inbox::Inbox;
 use heartbus_core::net::client::{Client, Clients};
+use heartbus_core::settings::{ClientConfig, InboxLimits, RateLimit, RateLimitBy, ServerConfig};
 use heartbus_core::wire::Dialect;
 use std::collections::VecDeque;
 use std::sync::Arc;

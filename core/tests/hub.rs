@@ -5,8 +5,8 @@ mod bus;
 
 use bus::*;
 use heartbus_core::hub::event::CloseReason;
-use heartbus_core::hub::rate::{RateLimit, RateLimitBy};
 use heartbus_core::hub::wheel::TICK;
+use heartbus_core::settings::{RateLimit, RateLimitBy};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -3,11 +3,11 @@
 mod support;
 
 use bytes::Bytes;
-use heartbus_core::config::{InboxLimits, ServerConfig};
 use heartbus_core::error::ErrorKind;
 use heartbus_core::event::{ClientEvent, CloseReason, Event, EventMask, Resume};
 use heartbus_core::hub::Host;
 use heartbus_core::inbox::Inbox;
+use heartbus_core::settings::{InboxLimits, ServerConfig};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -2,13 +2,14 @@
 
 use heartbus_core::hub::event::{CloseReason, Resume};
 use heartbus_core::hub::link::{Eviction, Letter, Postbox};
-use heartbus_core::hub::rate::{RateLimit, RateLimitBy};
 use heartbus_core::hub::replies::Replies;
 use heartbus_core::hub::session::Context;
-use heartbus_core::hub::{Budget, Counters, Event, EventMask, Host, Hub, Journal, Limits, Link, Look, Next, Now, Session, Timer, Wheel};
+use heartbus_core::hub::{Budget, Counters, Event, EventMask, Host, Hub, Journal, Link, Look, Next, Now, Session, Timer, Wheel};
+use heartbus_core::settings::{RateLimit, RateLimitBy, ServerConfig};
 use heartbus_core::wire::v1;
 use std::fmt::{Debug, Write};
 use std::sync::{Arc, LazyLock, Mutex};
+use std::time::Duration;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::Interest;
@@ -111,15 +112,15 @@ struct Thread {
 
 impl Thread {
     fn new(capacity: Option<u32>) -> Thread {
-        let limits = Limits {
-            heartbeat_timeout: TIMEOUT,
-            register_timeout: 100 * TIMEOUT,
+        let limits = ServerConfig {
+            heartbeat_timeout: Duration::from_micros(TIMEOUT),
+            register_timeout: Duration::from_micros(100 * TIMEOUT),
             max_nodes_per_connection: 2,
             max_nodes: 1000,
             max_frame_bytes: 1000,
             outbox_bytes: 1000,
             rate_limit: capacity.map(|capacity| RateLimit { capacity, refill_per_second: 0.0, by: RateLimitBy::Connection }),
-            ..Limits::default()
+            ..ServerConfig::default()
         };
         Thread {
             hub: Hub::new(limits, Arc::new(Nobody)),

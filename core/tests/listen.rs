@@ -2,12 +2,12 @@
 
 mod support;
 
-use heartbus_core::config::{ClientConfig, InboxLimits, ServerConfig};
 use heartbus_core::engine::Engine;
 use heartbus_core::error::ErrorKind;
 use heartbus_core::event::{ClientEvent, Event, EventMask};
 use heartbus_core::inbox::Inbox;
 use heartbus_core::net::client::Clients;
+use heartbus_core::settings::{ClientConfig, InboxLimits, ServerConfig};
 use rustix::net::{SendFlags, send};
 use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -2,10 +2,10 @@
 
 mod support;
 
-use heartbus_core::config::{InboxLimits, ServerConfig};
 use heartbus_core::engine::Stats;
 use heartbus_core::error::ErrorKind;
 use heartbus_core::event::{Event, EventMask};
+use heartbus_core::settings::{InboxLimits, ServerConfig};
 use socket2::{Domain, Socket, Type};
 use std::net::TcpStream;
 use support::*;

@@ -3,10 +3,10 @@
 mod support;
 
 use heartbus_core::bus::Bus;
-use heartbus_core::config::{BusConfig, ClientConfig, InboxLimits, ServerConfig};
 use heartbus_core::event::{ClientEvent, CloseReason, Event, EventMask};
 use heartbus_core::inbox::Inbox;
 use heartbus_core::net::client::Clients;
+use heartbus_core::settings::{BusConfig, ClientConfig, InboxLimits, ServerConfig};
 use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io::{Read, Write};

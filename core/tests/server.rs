@@ -2,10 +2,10 @@
 
 mod support;
 
-use heartbus_core::config::{InboxLimits, RateLimit, RateLimitBy, ServerConfig};
 use heartbus_core::engine::{Engine, Stats};
 use heartbus_core::error::ErrorKind;
 use heartbus_core::event::{CloseReason, Departure, Event, EventMask};
+use heartbus_core::settings::{InboxLimits, RateLimit, RateLimitBy, ServerConfig};
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -2,9 +2,9 @@
 
 mod support;
 
-use heartbus_core::config::{InboxLimits, ServerConfig, SlowConsumer};
 use heartbus_core::error::ErrorKind;
 use heartbus_core::event::{CloseReason, Event, EventMask, Fill};
+use heartbus_core::settings::{InboxLimits, ServerConfig, SlowConsumer};
 use heartbus_core::wire::Dialect;
 use socket2::{Domain, Socket, Type};
 use std::io::{Read, Write};

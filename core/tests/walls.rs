@@ -45,7 +45,11 @@ const BANS: &[Ban] = &[
 ];
 
 /// What a layer may name behind `crate::`. Layers not listed here may name everything.
-const DOWNWARDS: &[(&str, &[&str])] = &[("core/src/wire/", &["wire"]), ("core/src/hub/", &["hub", "wire"])];
+const DOWNWARDS: &[(&str, &[&str])] = &[
+    ("core/src/wire/", &["wire", "settings"]),
+    ("core/src/hub/", &["hub", "wire", "settings"]),
+    ("core/src/settings", &["settings", "error"]),
+];
 
 /// What a layer must not name behind `crate::`, for layers that may name most things.
 const NOT_UPWARDS: &[(&str, &[&str])] = &[("core/src/net/", &["engine", "edge"]), ("core/src/edge/", &["engine"])];

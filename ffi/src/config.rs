@@ -1,175 +1,100 @@
-//! Configuration as JSON text: the keys of the PHP library, and those of the engine that it does not have.
-//!
-//! Owns names, units, and what JSON can say: each key is a row of a table, from which texts are read, refusals are worded and
-//! the table of docs/C-API.md is checked. What values are allowed beyond that is the engine's business.
+//! Configuration as JSON text: what JSON can say, and what a value must be. The keys are the rows of the engine's table of settings.
 
 use heartbus_core::bus::path_to_bind;
-use heartbus_core::config::{BusConfig, ClientConfig, InboxLimits, MOST, RateLimit, RateLimitBy, ServerConfig, SlowConsumer, YEAR};
 use heartbus_core::error::{Error, ErrorKind};
+use heartbus_core::settings::{
+    self, BusConfig, BusSocket, ClientConfig, InboxLimits, Kind, Listed, MOST, RateLimit, ServerConfig, ServerSwitches, Setting, Settings,
+    Value, YEAR,
+};
 use heartbus_core::text::{nearest, printable};
 use serde::Deserialize;
 use serde::de::{MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::fmt;
-use std::path::PathBuf;
-use std::str::FromStr;
+use std::net::IpAddr;
 use std::time::Duration;
 
-/// One key: where its value goes, and what it is unless it is set, as JSON.
-struct Key<C: 'static> {
-    name: &'static str,
-    #[cfg_attr(not(test), expect(dead_code, reason = "docs/C-API.md and the engine's defaults are held against it"))]
-    default: &'static str,
-    set: fn(&mut C, &str) -> Result<(), String>,
-}
-
-const fn key<C>(name: &'static str, default: &'static str, set: fn(&mut C, &str) -> Result<(), String>) -> Key<C> {
-    Key { name, default, set }
-}
-
-#[derive(Default)]
-struct Server {
-    config: ServerConfig,
-    inbox: InboxLimits,
-    enable_rate_limit: Option<bool>,
-    /// Set as soon as one of its keys is.
-    rate_limit: Option<RateLimit>,
-    bus: Option<String>,
-    bus_group: Option<String>,
-}
-
-/// All keys of a server.
-const SERVER: &[Key<Server>] = &[
-    key("host", r#""0.0.0.0""#, |server, json| into(&mut server.config.host, text(json))),
-    key("port", "9501", |server, json| into(&mut server.config.port, whole(json, 0, u16::MAX.into()))),
-    key("worker_count", "0", |server, json| into(&mut server.config.io_threads, whole(json, 0, MOST))),
-    key("heartbeat_timeout", "30", |server, json| into(&mut server.config.heartbeat_timeout, seconds(json))),
-    key("register_timeout", "30", |server, json| into(&mut server.config.register_timeout, seconds(json))),
-    key("max_connections", "1000000", |server, json| into(&mut server.config.max_connections, whole(json, 1, MOST))),
-    key("max_connections_per_ip", "0", |server, json| into(&mut server.config.max_connections_per_ip, whole(json, 0, MOST))),
-    key("max_nodes", "10000000", |server, json| into(&mut server.config.max_nodes, whole(json, 1, MOST))),
-    key("max_nodes_per_connection", "10000", |server, json| into(&mut server.config.max_nodes_per_connection, whole(json, 1, MOST))),
-    key("max_metadata_bytes_per_connection", "16777216", |server, json| {
-        into(&mut server.config.max_metadata_bytes_per_connection, whole(json, 1, MOST))
-    }),
-    key("max_frame_bytes", "10485760", |server, json| into(&mut server.config.max_frame_bytes, whole(json, 1, u32::MAX.into()))),
-    key("outbox_bytes", "1048576", |server, json| into(&mut server.config.outbox_bytes, whole(json, 1, MOST))),
-    key("slow_consumer", r#""close""#, |server, json| {
-        into(&mut server.config.slow_consumer, choice(json, &[("close", SlowConsumer::Close), ("drop", SlowConsumer::Drop)]))
-    }),
-    key("slow_consumer_timeout", "10", |server, json| into(&mut server.config.slow_consumer_timeout, seconds(json))),
-    key("total_buffer_bytes", "1073741824", |server, json| into(&mut server.config.total_buffer_bytes, whole(json, 1, MOST))),
-    key("allow", "[]", |server, json| into(&mut server.config.allow, networks(json))),
-    key("deny", "[]", |server, json| into(&mut server.config.deny, networks(json))),
-    key("enable_rate_limit", "null", |server, json| into(&mut server.enable_rate_limit, flag(json).map(Some))),
-    key("rate_limit_capacity", "100", |server, json| into(&mut server.limit().capacity, whole(json, 1, u32::MAX.into()))),
-    key("rate_limit_refill_rate", "10", |server, json| into(&mut server.limit().refill_per_second, number(json, 0.0, MOST as f64))),
-    key("rate_limit_by", r#""connection""#, |server, json| {
-        into(&mut server.limit().by, choice(json, &[("connection", RateLimitBy::Connection), ("ip", RateLimitBy::Ip)]))
-    }),
-    key("max_requests_per_second", "0", |server, json| into(&mut server.config.max_requests_per_second, whole(json, 0, MOST))),
-    key("stats_interval", "60", |server, json| into(&mut server.config.stats_interval, seconds(json))),
-    // The absolute path of the bus socket, or a name, whose socket then stands in the usual place.
-    key("bus", "null", |server, json| into(&mut server.bus, text(json).map(Some))),
-    key("bus_group", "null", |server, json| into(&mut server.bus_group, text(json).map(Some))),
-    key("inbox_events", "65536", |server, json| into(&mut server.inbox.events, whole(json, 1, MOST))),
-    key("inbox_bytes", "67108864", |server, json| into(&mut server.inbox.bytes, whole(json, 1, MOST))),
-];
-
-/// The names of the PHP library for two of them.
-const ALSO: [(&str, &str); 2] = [("whitelist", "allow"), ("blacklist", "deny")];
-
-/// All keys of a client.
-const CLIENT: &[Key<ClientConfig>] = &[
-    key("host", r#""127.0.0.1""#, |client, json| into(&mut client.host, text(json))),
-    key("port", "9501", |client, json| into(&mut client.port, whole(json, 1, u16::MAX.into()))),
-    key("heartbeat_interval", "10", |client, json| into(&mut client.heartbeat_interval, seconds(json))),
-    key("auto_reconnect", "true", |client, json| into(&mut client.auto_reconnect, flag(json))),
-    key("reconnect_interval", "5", |client, json| into(&mut client.reconnect_interval, seconds(json))),
-    key("max_reconnect_attempts", "0", |client, json| into(&mut client.max_reconnect_attempts, whole(json, 0, u32::MAX.into()))),
-    key("node_id", "null", |client, json| into(&mut client.node_id, text(json).map(Some))),
-    // As it was written: the server gets the same text.
-    key("metadata", "[]", |client, json| into(&mut client.metadata, Ok(json.to_owned()))),
-    key("connect_timeout", "5", |client, json| into(&mut client.connect_timeout, seconds(json))),
-    key("outbox_bytes", "1048576", |client, json| into(&mut client.outbox_bytes, whole(json, 1, MOST))),
-    key("protocol", "2", |client, json| into(&mut client.protocol, whole(json, 1, 2))),
-    key("max_nodes", "10000", |client, json| into(&mut client.max_nodes, whole(json, 1, MOST))),
-    key("heartbeat_all", "true", |client, json| into(&mut client.heartbeat_all, flag(json))),
-];
-
-/// All keys of a group of clients.
-const CLIENTS: &[Key<InboxLimits>] = &[
-    key("inbox_events", "65536", |inbox, json| into(&mut inbox.events, whole(json, 1, MOST))),
-    key("inbox_bytes", "67108864", |inbox, json| into(&mut inbox.bytes, whole(json, 1, MOST))),
-];
-
 pub(crate) fn server(json: &[u8]) -> Result<(ServerConfig, InboxLimits), Error> {
-    let Server { config, inbox, enable_rate_limit, rate_limit, bus, bus_group } = read(json, SERVER, &ALSO)?;
-    // On as soon as one of its keys is set, unless it is switched off.
-    let rate_limit = match enable_rate_limit {
-        None => rate_limit,
-        Some(is_on) => is_on.then(|| rate_limit.unwrap_or(RATE_LIMIT)),
-    };
-    Ok((ServerConfig { rate_limit, bus: bus_of(bus, bus_group)?, ..config }, inbox))
+    let keys = Keys::read(json, &settings::of_server())?;
+    let mut config: ServerConfig = keys.settings()?.0;
+    let (limit, is_limit_set): (RateLimit, _) = keys.settings()?;
+    let switches: ServerSwitches = keys.settings()?.0;
+    let inbox = keys.settings()?.0;
+    config.rate_limit = switches.rate_limit(limit, is_limit_set);
+    config.bus = bus_of(switches.bus, switches.bus_group)?;
+    Ok((config, inbox))
 }
 
 pub(crate) fn clients(json: &[u8]) -> Result<InboxLimits, Error> {
-    read(json, CLIENTS, &[])
+    Ok(Keys::read(json, &settings::of_clients())?.settings()?.0)
 }
 
 pub(crate) fn client(json: &[u8]) -> Result<ClientConfig, Error> {
-    read(json, CLIENT, &[])
-}
-
-/// As in the PHP library.
-const RATE_LIMIT: RateLimit = RateLimit { capacity: 100, refill_per_second: 10.0, by: RateLimitBy::Connection };
-
-impl Server {
-    fn limit(&mut self) -> &mut RateLimit {
-        self.rate_limit.get_or_insert(RATE_LIMIT)
-    }
+    Ok(Keys::read(json, &settings::of_client())?.settings()?.0)
 }
 
 /// Off unless its key is set.
-fn bus_of(socket: Option<String>, group: Option<String>) -> Result<Option<BusConfig>, Error> {
-    let Some(socket) = socket else {
-        return if group.is_none() { Ok(None) } else { Err(wrong("bus_group: there is no bus socket without the key `bus`")) };
-    };
-    if !socket.starts_with('/') {
-        return Ok(Some(BusConfig { path: path_to_bind(&socket)?, group, name: socket }));
-    }
-    let path = PathBuf::from(socket);
-    let name = path.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    Ok(Some(BusConfig { path, group, name }))
+fn bus_of(socket: BusSocket, group: Option<String>) -> Result<Option<BusConfig>, Error> {
+    Ok(match socket {
+        BusSocket::Named(name) => Some(BusConfig { path: path_to_bind(&name)?, group, name }),
+        BusSocket::At(path) => {
+            let name = path.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+            Some(BusConfig { path, group, name })
+        }
+        BusSocket::Default | BusSocket::None if group.is_some() => {
+            return Err(wrong("bus_group: there is no bus socket without the key `bus`"));
+        }
+        BusSocket::Default | BusSocket::None => None,
+    })
 }
 
-// ---- reading ----
+// ---- keys ----
 
-/// No text at all means no key at all, and null means that a key is not there.
-fn read<C: Default>(json: &[u8], keys: &[Key<C>], also: &[(&str, &str)]) -> Result<C, Error> {
-    let mut config = C::default();
-    let mut seen = vec![false; keys.len()];
-    for (name, value) in pairs(json)? {
-        let known = also.iter().find(|(other, _)| *other == name).map_or(name.as_str(), |(_, known)| known);
-        let Some(place) = keys.iter().position(|key| key.name == known) else {
-            return Err(unknown(&name, keys.iter().map(|key| key.name).chain(also.iter().map(|(other, _)| *other))));
-        };
-        if std::mem::replace(&mut seen[place], true) {
-            return Err(wrong(&format!("the key `{known}` stands there twice")));
+/// What was given of the known keys, as it was written: the name of the row, the name that was used, the value.
+struct Keys<'a>(Vec<(&'static str, String, &'a str)>);
+
+impl<'a> Keys<'a> {
+    /// No text at all means no key at all, and null means that a key is not there.
+    fn read(json: &'a [u8], known: &[Listed]) -> Result<Keys<'a>, Error> {
+        let known: Vec<&Setting> = known.iter().map(|row| &row.setting).filter(|setting| !setting.c.name.is_empty()).collect();
+        let mut given: Vec<(&str, String, &str)> = Vec::new();
+        for (name, value) in pairs(json)? {
+            // Where the PHP library has another name for it, that will do as well.
+            let Some(setting) = known.iter().find(|setting| setting.c.name == name || setting.php.name == name) else {
+                return Err(unknown(&name, &known));
+            };
+            let key = setting.c.name;
+            if given.iter().any(|(other, ..)| *other == key) {
+                return Err(wrong(&format!("the key `{key}` stands there twice")));
+            }
+            given.push((key, name, value.get()));
         }
-        if value.get() != "null" {
-            (keys[place].set)(&mut config, value.get())
-                .map_err(|wants| wrong(&format!("{name} must be {wants}, not {}", shown(value.get()))))?;
-        }
+        given.retain(|(.., value)| *value != "null");
+        Ok(Keys(given))
     }
-    Ok(config)
+
+    /// The settings that these keys leave of the defaults, and whether there is one among them.
+    fn settings<T: Settings>(&self) -> Result<(T, bool), Error> {
+        let (mut settings, mut is_any_set) = (T::default(), false);
+        for row in T::ROWS {
+            if let Some((_, name, json)) = self.0.iter().find(|(key, ..)| *key == row.setting.c.name) {
+                let value = read(row.setting.kind, json).map_err(|wants| wrong(&format!("{name} must be {wants}, not {}", shown(json))))?;
+                row.put(&mut settings, value)?;
+                is_any_set = true;
+            }
+        }
+        Ok((settings, is_any_set))
+    }
 }
 
-fn unknown<'a>(name: &str, keys: impl Iterator<Item = &'a str> + Clone) -> Error {
+fn unknown(name: &str, known: &[&Setting]) -> Error {
+    let mut names: Vec<&str> = known.iter().map(|setting| setting.c.name).collect();
+    names.extend(known.iter().filter(|setting| setting.php.name != setting.c.name).map(|setting| setting.php.name));
+    names.retain(|name| !name.is_empty());
     let name_shown = shown(name);
-    match nearest(name, keys.clone()) {
+    match nearest(name, names.iter().copied()) {
         Some(meant) => wrong(&format!("unknown key `{name_shown}`; did you mean `{meant}`?")),
-        None => wrong(&format!("unknown key `{name_shown}` (there are: {})", keys.collect::<Vec<_>>().join(", "))),
+        None => wrong(&format!("unknown key `{name_shown}` (there are: {})", names.join(", "))),
     }
 }
 
@@ -209,11 +134,6 @@ fn pairs(json: &[u8]) -> Result<Vec<(String, &RawValue)>, Error> {
     serde_json::from_str::<Pairs<'_>>(text).map(|pairs| pairs.0).map_err(|error| wrong(&error.to_string()))
 }
 
-fn into<T>(place: &mut T, value: Result<T, String>) -> Result<(), String> {
-    *place = value?;
-    Ok(())
-}
-
 /// What is given in a refusal: whoever wrote it recognises its beginning.
 fn shown(text: &str) -> String {
     const MOST_SHOWN: usize = 60;
@@ -224,20 +144,42 @@ fn shown(text: &str) -> String {
     }
 }
 
-// What a value must be, and the value that it is. The refusals go on behind "must be".
+// ---- values ----
 
-fn text(json: &str) -> Result<String, String> {
-    serde_json::from_str(json).map_err(|_| "a string".to_owned())
+/// The value, or what it must be: the refusal goes on behind "must be".
+fn read(kind: Kind, json: &str) -> Result<Value, String> {
+    match kind {
+        Kind::Whole { least, most } => {
+            let fits = whole(json).filter(|number| (least..=most).contains(number));
+            fits.map(Value::Whole).ok_or_else(|| format!("a whole number from {least} to {most}"))
+        }
+        Kind::Number { least, most } => {
+            let fits = any_number(json).filter(|number| (least..=most).contains(number));
+            fits.map(Value::Number).ok_or_else(|| format!("a number from {least} to {most}"))
+        }
+        Kind::Seconds | Kind::SecondsOrNone => {
+            let most = YEAR.as_secs();
+            let fits = any_number(json).filter(|number| (0.001..=most as f64).contains(number));
+            fits.map(|number| Value::Time(Duration::from_secs_f64(number)))
+                .ok_or_else(|| format!("a number of seconds from 0.001 to {most}"))
+        }
+        Kind::Flag => serde_json::from_str(json).map(Value::Flag).map_err(|_| "true or false".to_owned()),
+        Kind::Text | Kind::Name | Kind::Socket => text(json).map(Value::Text).ok_or_else(|| "a string".to_owned()),
+        Kind::Choice(words) => {
+            let word = text(json).filter(|given| words.contains(&given.as_str()));
+            word.map(Value::Text).ok_or_else(|| words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" or "))
+        }
+        Kind::Networks => {
+            networks(json).map(Value::Networks).ok_or_else(|| "a list of networks such as \"10.0.0.0/8\" and of addresses".to_owned())
+        }
+        // As it was written: the server gets the same text.
+        Kind::Json => Ok(Value::Json(json.to_owned())),
+        Kind::Any => Ok(Value::None),
+    }
 }
 
-fn flag(json: &str) -> Result<bool, String> {
-    serde_json::from_str(json).map_err(|_| "true or false".to_owned())
-}
-
-fn choice<T: Copy>(json: &str, choices: &[(&str, T)]) -> Result<T, String> {
-    let given = text(json).ok();
-    let found = choices.iter().find(|(name, _)| given.as_deref() == Some(name));
-    found.map(|(_, choice)| *choice).ok_or_else(|| choices.iter().map(|(name, _)| format!("\"{name}\"")).collect::<Vec<_>>().join(" or "))
+fn text(json: &str) -> Option<String> {
+    serde_json::from_str(json).ok()
 }
 
 /// A number that JSON can carry: no infinity, and none of so many digits that it becomes one.
@@ -245,32 +187,19 @@ fn any_number(json: &str) -> Option<f64> {
     serde_json::from_str::<f64>(json).ok().filter(|number| number.is_finite())
 }
 
-fn number(json: &str, least: f64, most: f64) -> Result<f64, String> {
-    any_number(json).filter(|number| (least..=most).contains(number)).ok_or_else(|| format!("a number from {least} to {most}"))
-}
-
 /// However it is written: 9777, 9777.0 and 9.777e3 are the same.
-fn whole<N: TryFrom<u64>>(json: &str, least: u64, most: u64) -> Result<N, String> {
-    let whole = json.parse().ok().or_else(|| {
+fn whole(json: &str) -> Option<u64> {
+    json.parse().ok().or_else(|| {
         let number = any_number(json)?;
         // Larger ones are out of every range.
         (number.fract() == 0.0 && (0.0..=MOST as f64).contains(&number)).then_some(number as u64)
-    });
-    let fits = whole.filter(|number| (least..=most).contains(number)).and_then(|number| N::try_from(number).ok());
-    fits.ok_or_else(|| format!("a whole number from {least} to {most}"))
-}
-
-fn seconds(json: &str) -> Result<Duration, String> {
-    let most = YEAR.as_secs();
-    number(json, 0.001, most as f64).map(Duration::from_secs_f64).map_err(|_| format!("a number of seconds from 0.001 to {most}"))
+    })
 }
 
 /// A network is written as `10.0.0.0/8`, or as a plain address.
-fn networks<N: FromStr + From<std::net::IpAddr>>(json: &str) -> Result<Vec<N>, String> {
-    const WANTS: &str = "a list of networks such as \"10.0.0.0/8\" and of addresses";
-    let texts: Vec<String> = serde_json::from_str(json).map_err(|_| WANTS)?;
-    let network = |text: &String| text.parse().ok().or_else(|| text.parse::<std::net::IpAddr>().ok().map(N::from));
-    texts.iter().map(network).collect::<Option<_>>().ok_or_else(|| WANTS.to_owned())
+fn networks<N: std::str::FromStr + From<IpAddr>>(json: &str) -> Option<Vec<N>> {
+    let texts: Vec<String> = serde_json::from_str(json).ok()?;
+    texts.iter().map(|text| text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(N::from))).collect()
 }
 
 fn wrong(text: &str) -> Error {
@@ -280,6 +209,7 @@ fn wrong(text: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use heartbus_core::settings::{RateLimitBy, SlowConsumer};
     use std::collections::BTreeMap;
 
     fn refusal(json: &str) -> String {
@@ -376,11 +306,15 @@ mod tests {
     }
 
     /// Names and defaults of the three tables.
-    fn all_keys() -> [(&'static str, Vec<(&'static str, &'static str)>); 3] {
-        fn of<C>(keys: &[Key<C>]) -> Vec<(&'static str, &'static str)> {
-            keys.iter().map(|key| (key.name, key.default)).collect()
-        }
-        [("heartbus_server_start", of(SERVER)), ("heartbus_client_connect", of(CLIENT)), ("heartbus_clients_start", of(CLIENTS))]
+    fn all_keys() -> [(&'static str, Vec<(&'static str, String)>); 3] {
+        let of = |rows: Vec<Listed>| -> Vec<(&str, String)> {
+            rows.iter().filter(|row| !row.setting.c.name.is_empty()).map(|row| (row.setting.c.name, row.default.json())).collect()
+        };
+        [
+            ("heartbus_server_start", of(settings::of_server())),
+            ("heartbus_client_connect", of(settings::of_client())),
+            ("heartbus_clients_start", of(settings::of_clients())),
+        ]
     }
 
     #[test]
@@ -401,7 +335,7 @@ mod tests {
         }
         let limit =
             server(br#"{"rate_limit_capacity":100,"rate_limit_refill_rate":10,"rate_limit_by":"connection"}"#).unwrap().0.rate_limit;
-        assert_eq!(limit, Some(RATE_LIMIT));
+        assert_eq!(limit, Some(RateLimit::default()));
     }
 
     #[test]
@@ -413,7 +347,7 @@ mod tests {
                 let table = section.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|')).skip(2);
                 let rows: Vec<Vec<&str>> =
                     table.map(|row| row.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`')).collect()).collect();
-                let listed: Vec<(&str, &str)> = rows.iter().map(|row| (row[0], row[1])).collect();
+                let listed: Vec<(&str, String)> = rows.iter().map(|row| (row[0], row[1].to_owned())).collect();
                 assert_eq!(listed, keys, "{function}");
                 assert!(rows.iter().all(|row| row.len() == 3 && !row[2].is_empty()), "each key has a meaning: {rows:?}");
             }

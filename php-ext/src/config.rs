@@ -1,6 +1,6 @@
-//! Reads configuration arrays: the keys, their checks and the texts that say what is wrong.
+//! Reads configuration arrays by the engine's table of settings, and says what is wrong in the texts of the PHP library and our own.
 //!
-//! The original's keys are checked in its order with its texts. Keys of our own follow. Unknown keys are accepted, and told.
+//! Owns what PHP's values can mean. Keys and their bounds are rows of the table; unknown ones are accepted, and told.
 
 use crate::classes::config_validator::is_host;
 use crate::exception;
@@ -9,117 +9,28 @@ use crate::log;
 use crate::php::{self, Outcome, Thrown, json_encode, numeric, type_name, weak_double, weak_long, weak_string};
 use crate::ranges::{LONGEST, SHORTEST, measured};
 use ext_php_rs::types::{ZendHashTable, Zval};
-
-use heartbus_core::bus;
-use heartbus_core::config::{ClientConfig, InboxLimits, MOST, RateLimit, RateLimitBy, ServerConfig, SlowConsumer};
+use heartbus_core::settings::{
+    self, ClientConfig, HostSettings, InboxLimits, Kind, Listed, LogLevel, LogSettings, LogTarget, LoopSettings, MOST, PhpReading,
+    RateLimit, Row, ServerConfig, ServerSwitches, Setting, Settings, Value, check_name,
+};
 use heartbus_core::text::{nearest, printable};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::time::Duration;
 
-/// Which event loop runs the callbacks.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum Loop {
-    /// The one that runs already; else Workerman where it is installed, else our own.
-    Auto,
-    Native,
-    Workerman,
-    Revolt,
-    React,
-    /// None: the application calls `poll()`.
-    Manual,
-}
+pub use heartbus_core::settings::{BusSocket, CHANNEL_QUEUE_SIZE as DEFAULT_QUEUE_SIZE, EventLoop as Loop};
 
-const LOOPS: [(&str, Loop); 6] = [
-    ("auto", Loop::Auto),
-    ("native", Loop::Native),
-    ("workerman", Loop::Workerman),
-    ("revolt", Loop::Revolt),
-    ("react", Loop::React),
-    ("manual", Loop::Manual),
-];
+static SERVER_KEYS: LazyLock<Vec<&str>> = LazyLock::new(|| names(&settings::of_server()));
+static CLIENT_KEYS: LazyLock<Vec<&str>> = LazyLock::new(|| names(&settings::of_client()));
 
-/// Where the log goes: true for the `Logger` of the PHP library.
-const TARGETS: [(&str, bool); 2] = [("stderr", false), ("logger", true)];
-
-/// For people to read.
-pub fn loop_names() -> String {
-    LOOPS.map(|(name, _)| name).join(", ")
+fn names(listed: &[Listed]) -> Vec<&'static str> {
+    listed.iter().map(|row| row.setting.php.name).filter(|name| !name.is_empty()).collect()
 }
 
 /// Of a server that has no name of its own: Workerman shows it, and the bus socket is called after it.
 pub const DEFAULT_NAME: &str = "HeartbeatServer";
-
-/// Messages that a channel's queues hold.
-pub const DEFAULT_QUEUE_SIZE: i64 = 1000;
-
-/// More processes than this help nobody.
-const MAX_WORKERS: i64 = 256;
-
-/// What a graceful stop grants to those who stay: as long as service managers wait, more or less.
-const STOP_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// What a server's configuration array may have, and below a client's. Whoever reads a key writes it here: else it is told as unknown.
-const SERVER_KEYS: &[&str] = &[
-    "worker_count",
-    "heartbeat_timeout",
-    "heartbeat_check_interval",
-    "max_connections",
-    "protocol",
-    "enable_rate_limit",
-    "rate_limit_capacity",
-    "rate_limit_refill_rate",
-    "channel_max_queue_size",
-    "register_timeout",
-    "max_connections_per_ip",
-    "max_nodes_per_connection",
-    "max_metadata_bytes_per_connection",
-    "max_nodes",
-    "max_frame_bytes",
-    "outbox_bytes",
-    "slow_consumer",
-    "slow_consumer_timeout",
-    "total_buffer_bytes",
-    "max_requests_per_second",
-    "whitelist",
-    "blacklist",
-    "stats_interval",
-    "rate_limit_by",
-    "inbox_events",
-    "inbox_bytes",
-    "inbox_policy",
-    "php_workers",
-    "name",
-    "bus",
-    "bus_group",
-    "user",
-    "group",
-    "stop_timeout",
-    "loop",
-    "log",
-    "log_level",
-    "log_file",
-];
-
-const CLIENT_KEYS: &[&str] = &[
-    "heartbeat_interval",
-    "auto_reconnect",
-    "reconnect_interval",
-    "max_reconnect_attempts",
-    "node_id",
-    "metadata",
-    "connect_timeout",
-    "outbox_bytes",
-    "protocol",
-    "max_nodes",
-    "heartbeat_all",
-    "loop",
-    "log",
-    "log_level",
-    "log_file",
-];
 
 /// Lines about unknown keys, of one process.
 const MOST_TOLD: usize = 100;
@@ -132,37 +43,19 @@ thread_local! {
 pub struct Server {
     pub worker_count: i64,
     pub check_interval: f64,
+    /// As it was said: those who write PHP_INT_MAX want no limit.
     pub max_connections: i64,
     pub protocol: Zval,
-    pub channel_queue_size: i64,
     pub event_loop: Loop,
-    /// Processes for the callbacks, under Workerman; 0 keeps them beside the engine.
-    pub php_workers: Option<i64>,
-    /// Of Workerman's workers and of the bus socket.
-    pub name: Option<String>,
+    pub engine: ServerConfig,
     pub bus: BusSocket,
     /// The group whose processes may use the bus socket as well.
     pub bus_group: Option<String>,
-    /// The user and the group of its processes, under Workerman.
-    pub user: Option<String>,
-    pub group: Option<String>,
-    /// How long a graceful stop waits for connections; none: without end.
-    pub stop_timeout: Option<Duration>,
-    /// What a worker's full queue does with its oldest data; else it refuses the newest.
-    pub drops_oldest: bool,
-    pub engine: ServerConfig,
     pub inbox: InboxLimits,
+    pub host: HostSettings,
     pub log: log::Settings,
     /// What [`tell_unknown`] is to say when the log is where it shall be.
     pub unknown: Vec<String>,
-}
-
-/// Where other processes of the machine reach the server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BusSocket {
-    Default,
-    At(PathBuf),
-    None,
 }
 
 /// A wrong value: the text that says so, or an exception that is already thrown.
@@ -185,7 +78,7 @@ impl From<Thrown> for Fault {
 
 /// Checks the arguments of a server's constructor; throws as the original does.
 pub fn server(host: &str, port: i64, config: &ZendHashTable) -> Outcome<Server> {
-    read_server(host, port, &Keys { table: config, known: SERVER_KEYS }).map_err(|fault| match fault {
+    read_server(host, port, &Keys { table: config, known: &SERVER_KEYS }).map_err(|fault| match fault {
         Fault::Thrown => Thrown,
         Fault::Text(text) => {
             // The second becomes the previous of the first.
@@ -220,61 +113,12 @@ fn read_server(host: &str, port: i64, keys: &Keys) -> Checked<Server> {
             return fault("heartbeat_check_interval should be less than heartbeat_timeout");
         }
     }
-    let max_connections = keys.positive("max_connections")?.unwrap_or(1_000_000);
-    let channel_queue_size = keys.positive("channel_max_queue_size")?;
-
-    let defaults = ServerConfig::default();
-    let limits = InboxLimits::default();
-    let size = |number: i64| usize::try_from(number).unwrap_or(usize::MAX);
-    let at_least = |key: &str, least: i64| keys.integer(key, least).map(|number| number.map(size));
-    let engine = ServerConfig {
-        host: host.into(),
-        port: u16::try_from(port).unwrap_or_default(),
-        io_threads: worker_count as usize,
-        heartbeat_timeout: measured(timeout),
-        register_timeout: keys.seconds("register_timeout")?.unwrap_or(defaults.register_timeout),
-        // Those who write PHP_INT_MAX want no limit.
-        max_connections: size(max_connections).min(MOST as usize),
-        max_connections_per_ip: at_least("max_connections_per_ip", 0)?.unwrap_or(defaults.max_connections_per_ip),
-        max_nodes_per_connection: at_least("max_nodes_per_connection", 1)?.unwrap_or(defaults.max_nodes_per_connection),
-        max_metadata_bytes_per_connection: at_least("max_metadata_bytes_per_connection", 1)?
-            .unwrap_or(defaults.max_metadata_bytes_per_connection),
-        max_nodes: at_least("max_nodes", 1)?.unwrap_or(defaults.max_nodes),
-        max_frame_bytes: keys.integer32("max_frame_bytes", 1)?.unwrap_or(defaults.max_frame_bytes),
-        outbox_bytes: at_least("outbox_bytes", 1)?.unwrap_or(defaults.outbox_bytes),
-        slow_consumer: keys
-            .choice("slow_consumer", &[("close", SlowConsumer::Close), ("drop", SlowConsumer::Drop)])?
-            .unwrap_or(defaults.slow_consumer),
-        slow_consumer_timeout: keys.seconds("slow_consumer_timeout")?.unwrap_or(defaults.slow_consumer_timeout),
-        total_buffer_bytes: at_least("total_buffer_bytes", 1)?.unwrap_or(defaults.total_buffer_bytes),
-        rate_limit: None,
-        max_requests_per_second: keys.integer("max_requests_per_second", 0)?.map_or(0, |number| number as u64),
-        allow: keys.list("whitelist", "an IP address or network", network)?,
-        deny: keys.list("blacklist", "an IP address or network", network)?,
-        bus: None,
-        stats_interval: keys.seconds("stats_interval")?.unwrap_or(defaults.stats_interval),
-    };
-    let by = keys.choice("rate_limit_by", &[("connection", RateLimitBy::Connection), ("ip", RateLimitBy::Ip)])?;
-    let inbox = InboxLimits {
-        events: at_least("inbox_events", 1)?.unwrap_or(limits.events),
-        bytes: at_least("inbox_bytes", 1)?.unwrap_or(limits.bytes),
-    };
+    let (engine, _): (ServerConfig, _) = keys.settings()?;
+    let (switches, _): (ServerSwitches, _) = keys.settings()?;
+    let (inbox, _) = keys.settings()?;
+    let (host_settings, _): (HostSettings, _) = keys.settings()?;
     let event_loop = keys.event_loop()?;
-    let php_workers = keys.integer("php_workers", 0)?;
-    if php_workers.is_some_and(|workers| workers > MAX_WORKERS) {
-        return fault(format!("php_workers should not exceed {MAX_WORKERS}"));
-    }
-    let name = keys.text("name")?;
-    if let Some(name) = name.as_ref().filter(|name| bus::check_name(name).is_err()) {
-        return fault(format!("name must have 1 to 64 letters, digits, dots, dashes or underscores: {name}"));
-    }
-    let bus = keys.bus()?;
-    let bus_group = keys.text("bus_group")?;
-    let (user, group) = (keys.text("user")?, keys.text("group")?);
-    let stop_timeout = keys.stop_timeout()?;
-    let drops_oldest = keys.choice("inbox_policy", &[("reject", false), ("drop_oldest", true)])?.unwrap_or_default();
     let log = keys.log()?;
-
     if !is_host(host.as_bytes()) {
         return fault(format!("Invalid host: {host}"));
     }
@@ -282,29 +126,31 @@ fn read_server(host: &str, port: i64, keys: &Keys) -> Checked<Server> {
         return fault(format!("Invalid port: {port}"));
     }
     // From here on the original's own classes complain, about types.
-    if keys.get("max_connections").is_some_and(|value| value.dereference().is_null()) {
+    let max_connections = keys.get("max_connections").map(Zval::dereference);
+    if max_connections.is_some_and(Zval::is_null) {
         return Err(type_fault(r"Server\ConnectionPool", 1, "maxConnections", "int", &Zval::null()));
     }
-    let rate_limit = keys.rate_limit(by)?;
+    let (limit, is_limit_set): (RateLimit, _) = keys.settings()?;
     Ok(Server {
         worker_count: worker_count as i64,
         check_interval,
-        max_connections,
-        channel_queue_size: channel_queue_size.unwrap_or(DEFAULT_QUEUE_SIZE),
+        max_connections: max_connections.and_then(Zval::long).unwrap_or(engine.max_connections as i64),
         protocol: keys.value("protocol").map_or_else(|| php::text("tcp"), Zval::shallow_clone),
         event_loop,
-        php_workers,
-        name,
-        bus,
-        bus_group,
-        user: user.filter(|name| !name.is_empty()),
-        group: group.filter(|name| !name.is_empty()),
-        stop_timeout,
-        drops_oldest,
-        engine: ServerConfig { rate_limit, ..engine },
+        engine: ServerConfig {
+            host: host.into(),
+            port: u16::try_from(port).unwrap_or_default(),
+            io_threads: worker_count as usize,
+            heartbeat_timeout: measured(timeout),
+            rate_limit: switches.rate_limit(limit, is_limit_set),
+            ..engine
+        },
+        bus: switches.bus,
+        bus_group: switches.bus_group,
         inbox,
+        host: host_settings,
         log,
-        unknown: keys.unknown(CLIENT_KEYS, "a client"),
+        unknown: keys.unknown(&CLIENT_KEYS, "a client"),
     })
 }
 
@@ -318,14 +164,14 @@ pub struct Client {
 
 /// The part of a client's configuration that decides where it runs.
 pub fn client(config: &ZendHashTable) -> Outcome<Client> {
-    let keys = Keys { table: config, known: CLIENT_KEYS };
-    let read = || Ok(Client { event_loop: keys.event_loop()?, log: keys.log()?, unknown: keys.unknown(SERVER_KEYS, "a server") });
+    let keys = Keys { table: config, known: &CLIENT_KEYS };
+    let read = || Ok(Client { event_loop: keys.event_loop()?, log: keys.log()?, unknown: keys.unknown(&SERVER_KEYS, "a server") });
     read().map_err(thrown)
 }
 
 /// The part that says where its messages go; what is wrong in it is left out.
 pub fn log(config: &ZendHashTable) -> log::Settings {
-    Keys { table: config, known: CLIENT_KEYS }.log().unwrap_or_default()
+    Keys { table: config, known: &CLIENT_KEYS }.log().unwrap_or_default()
 }
 
 /// Where no configuration has said anything about the log, php.ini does.
@@ -337,32 +183,20 @@ pub fn settle_log() {
 
 /// What the engine is told of a client. May run PHP code: metadata may hold objects that encode themselves.
 pub fn client_engine(host: &str, port: i64, config: &ZendHashTable, node_id: Option<String>) -> Outcome<ClientConfig> {
-    let keys = Keys { table: config, known: CLIENT_KEYS };
+    let keys = Keys { table: config, known: &CLIENT_KEYS };
     let read = || {
-        let defaults = ClientConfig::default();
-        let outbox_bytes = keys.integer("outbox_bytes", 1)?.map_or(defaults.outbox_bytes, |n| usize::try_from(n).unwrap_or(usize::MAX));
-        Ok(ClientConfig {
-            host: host.into(),
-            port: u16::try_from(port).or_else(|_| fault(format!("Invalid port: {port}")))?,
-            heartbeat_interval: keys.seconds("heartbeat_interval")?.unwrap_or(defaults.heartbeat_interval),
-            auto_reconnect: keys.get("auto_reconnect").is_none_or(is_on),
-            reconnect_interval: keys.seconds("reconnect_interval")?.unwrap_or(defaults.reconnect_interval),
-            max_reconnect_attempts: keys.integer32("max_reconnect_attempts", 0)?.unwrap_or_default(),
-            node_id: keys.text("node_id")?.or(node_id),
-            metadata: keys.metadata()?,
-            connect_timeout: keys.seconds("connect_timeout")?.unwrap_or(defaults.connect_timeout),
-            outbox_bytes,
-            protocol: keys.integer32("protocol", 1)?.unwrap_or(defaults.protocol),
-            max_nodes: keys.nodes_of_client()?,
-            heartbeat_all: keys.value("heartbeat_all").is_none_or(is_on),
-        })
+        let port = u16::try_from(port).or_else(|_| fault(format!("Invalid port: {port}")))?;
+        let (config, _): (ClientConfig, _) = keys.settings()?;
+        Ok(ClientConfig { host: host.into(), port, node_id: config.node_id.or(node_id), ..config })
     };
     read().map_err(thrown)
 }
 
 /// How many nodes a client may carry, its first one included.
 pub fn client_nodes(config: &ZendHashTable) -> Outcome<usize> {
-    Keys { table: config, known: CLIENT_KEYS }.nodes_of_client().map_err(thrown)
+    let keys = Keys { table: config, known: &CLIENT_KEYS };
+    let read = keys.settings_of(|row: &Row<ClientConfig>| row.setting.php.name == "max_nodes");
+    read.map(|(config, _)| config.max_nodes).map_err(thrown)
 }
 
 /// Says which keys have no effect, in the log: old code goes on, and a slip of the pen is seen. A thousand clients of one
@@ -416,9 +250,32 @@ struct Keys<'a> {
 }
 
 impl<'a> Keys<'a> {
+    /// What the array leaves of the defaults, and whether it has one of these keys.
+    fn settings<T: Settings>(&self) -> Checked<(T, bool)> {
+        self.settings_of(|_| true)
+    }
+
+    fn settings_of<T: Settings>(&self, is_wanted: impl Fn(&Row<T>) -> bool) -> Checked<(T, bool)> {
+        let (mut settings, mut is_any_set) = (T::default(), false);
+        for row in T::ROWS.iter().filter(|row| is_wanted(row)) {
+            let setting = &row.setting;
+            let given = match setting.php_reading {
+                // They are the original's, whose checks of these depend on each other.
+                PhpReading::Required => None,
+                PhpReading::WithNull | PhpReading::Argument { .. } => self.get(setting.php.name).map(Zval::dereference),
+                _ => self.value(setting.php.name),
+            };
+            if let Some(given) = given {
+                let value = read(setting, given)?;
+                row.put(&mut settings, value).map_err(|error| Fault::Text(error.message))?;
+                is_any_set = true;
+            }
+        }
+        Ok((settings, is_any_set))
+    }
+
     /// As it is given; none when it is missing.
     fn get(&self, key: &str) -> Option<&'a Zval> {
-        debug_assert!(self.known.contains(&key), "{key} is not in its table");
         self.table.get(key)
     }
 
@@ -454,157 +311,130 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// One of the original's, with its text.
-    fn positive(&self, key: &str) -> Checked<Option<i64>> {
-        match self.value(key).map(|value| value.long().filter(|number| *number >= 1)) {
-            Some(None) => fault(format!("{key} must be a positive integer")),
-            number => Ok(number.flatten()),
-        }
-    }
-
-    fn integer(&self, key: &str, least: i64) -> Checked<Option<i64>> {
-        self.integer_up_to(key, least, MOST as i64)
-    }
-
-    fn integer32(&self, key: &str, least: i64) -> Checked<Option<u32>> {
-        let number = self.integer_up_to(key, least, u32::MAX.into())?;
-        Ok(number.and_then(|number| u32::try_from(number).ok()))
-    }
-
-    /// `1e6` is a float in PHP: one without a fraction is an integer here.
-    fn integer_up_to(&self, key: &str, least: i64, most: i64) -> Checked<Option<i64>> {
-        let Some(value) = self.value(key) else { return Ok(None) };
-        let whole = |number: f64| (number.fract() == 0.0).then_some(number as i64);
-        match value.long().or_else(|| value.double().and_then(whole)) {
-            Some(number) if number > most => fault(format!("{key} must be an integer <= {most}")),
-            Some(number) if number >= least => Ok(Some(number)),
-            _ => fault(format!("{key} must be an integer >= {least}")),
-        }
-    }
-
-    fn seconds(&self, key: &str) -> Checked<Option<Duration>> {
-        let Some(value) = self.value(key) else { return Ok(None) };
-        match numeric(value).filter(|number| *number > 0.0) {
-            None => fault(format!("{key} must be a number of seconds greater than 0")),
-            Some(number) if !(SHORTEST..=LONGEST).contains(&number) => {
-                fault(format!("{key} must be a number of seconds from {SHORTEST} to {LONGEST}"))
-            }
-            Some(number) => Ok(Some(measured(number))),
-        }
-    }
-
-    fn stop_timeout(&self) -> Checked<Option<Duration>> {
-        let Some(value) = self.value("stop_timeout") else { return Ok(Some(STOP_TIMEOUT)) };
-        if numeric(value) == Some(0.0) {
-            return Ok(None);
-        }
-        match numeric(value).filter(|number| (SHORTEST..=LONGEST).contains(number)) {
-            Some(number) => Ok(Some(measured(number))),
-            None => fault("stop_timeout must be a number of seconds, or 0 for no limit"),
-        }
-    }
-
-    fn text(&self, key: &str) -> Checked<Option<String>> {
-        let Some(value) = self.value(key) else { return Ok(None) };
-        let Some(string) = weak_string(value)? else {
-            return fault(format!("{key} must be of type string, {} given", type_name(value, false)));
-        };
-        match string.string() {
-            Some(text) => Ok(Some(text)),
-            None => fault(format!("{key} must be valid UTF-8")),
-        }
-    }
-
-    fn choice<T: Copy>(&self, key: &str, choices: &[(&str, T)]) -> Checked<Option<T>> {
-        self.value(key).map(|value| pick(key, value.str(), choices)).transpose()
-    }
-
     fn event_loop(&self) -> Checked<Loop> {
-        let given = self.choice("loop", &LOOPS)?.map_or_else(|| ini_choice("loop", &LOOPS), |choice| Ok(Some(choice)))?;
-        Ok(given.unwrap_or(Loop::Auto))
-    }
-
-    fn bus(&self) -> Checked<BusSocket> {
-        match self.value("bus") {
-            None => Ok(BusSocket::Default),
-            Some(value) if as_bool(value) == Some(false) => Ok(BusSocket::None),
-            Some(value) => match value.str().filter(|path| path.starts_with('/')) {
-                Some(path) => Ok(BusSocket::At(path.into())),
-                None => fault("bus must be the absolute path of a socket, or false"),
-            },
-        }
-    }
-
-    fn list<T>(&self, key: &str, what: &str, read: impl Fn(&str) -> Option<T>) -> Checked<Vec<T>> {
-        let Some(value) = self.value(key) else { return Ok(Vec::new()) };
-        let Some(array) = value.array() else { return fault(format!("{key} must be an array")) };
-        let entries = array.values().map(|entry| match entry.dereference().str().and_then(&read) {
-            Some(entry) => Ok(entry),
-            None => fault(format!("{key}: {} is not {what}", entry.dereference().coerce_to_string().unwrap_or_else(|| "an entry".into()))),
-        });
-        entries.collect()
+        let (LoopSettings { event_loop }, _) = self.settings()?;
+        Ok(event_loop.or(ini_choice("loop", Loop::WORDS, Loop::named)?).unwrap_or(Loop::Auto))
     }
 
     fn log(&self) -> Checked<log::Settings> {
-        let levels: Vec<_> = log::LEVELS.into_iter().zip(0u8..).collect();
-        let mut settings = log::Settings {
-            level: self.choice("log_level", &levels)?,
-            file: self.text("log_file")?,
-            to_logger: self.choice("log", &TARGETS)?,
-        };
+        let (LogSettings { log, log_level, log_file }, _) = self.settings()?;
+        let (mut target, mut level, mut file) = (log, log_level, log_file);
         // php.ini says where the log begins; then it stays where the last configuration put it.
         if log::is_untouched() {
-            settings.to_logger = settings.to_logger.map_or_else(|| ini_choice("log", &TARGETS), |target| Ok(Some(target)))?;
+            target = target.or(ini_choice("log", LogTarget::WORDS, LogTarget::named)?);
             // A log that is off has no level, wherever it would go.
             let text = ini::log_level().or_else(|| ini::is_empty("log").then(|| "off".to_owned()));
-            let of_ini = || text.map(|text| pick("heartbus.log_level", Some(&text), &levels)).transpose();
-            settings.level = settings.level.map_or_else(of_ini, |level| Ok(Some(level)))?;
-            settings.file = settings.file.or_else(|| ini::setting("log_file"));
+            let of_ini = || text.map(|text| pick("heartbus.log_level", Some(&text), LogLevel::WORDS)).transpose();
+            if level.is_none() {
+                level = of_ini()?.and_then(LogLevel::named);
+            }
+            file = file.or_else(|| ini::setting("log_file"));
         }
-        Ok(settings)
+        Ok(log::Settings { level: level.map(|level| level as u8), file, to_logger: target.map(|target| target == LogTarget::Logger) })
     }
+}
 
-    /// Off unless one of its keys is set: the original's default silences everybody behind one NAT.
-    fn rate_limit(&self, by: Option<RateLimitBy>) -> Checked<Option<RateLimit>> {
-        let enabled = self.get("enable_rate_limit").map(is_on);
-        let (capacity, rate) = (self.get("rate_limit_capacity"), self.get("rate_limit_refill_rate"));
-        let is_set = enabled.is_some() || capacity.is_some() || rate.is_some() || by.is_some();
-        if !is_set || enabled == Some(false) {
-            return Ok(None);
-        }
-        let limit = match capacity {
-            None => 100,
-            Some(value) => weak_long(value)?.ok_or_else(|| type_fault(r"Utils\RateLimiter", 1, "capacity", "int", value))?,
-        };
-        let refill = match rate {
-            None => 10.0,
-            Some(value) => weak_double(value)?.ok_or_else(|| type_fault(r"Utils\RateLimiter", 2, "refillRate", "float", value))?,
-        };
-        if limit < 1 {
-            return fault("rate_limit_capacity must be an integer >= 1");
-        }
-        if !refill.is_finite() || refill < 0.0 {
-            return fault("rate_limit_refill_rate must be a number >= 0");
-        }
-        if refill > MOST as f64 {
-            return fault(format!("rate_limit_refill_rate must be a number <= {MOST}"));
-        }
-        let Ok(capacity) = u32::try_from(limit) else { return fault(format!("rate_limit_capacity must be an integer <= {}", u32::MAX)) };
-        Ok(Some(RateLimit { capacity, refill_per_second: refill, by: by.unwrap_or(RateLimitBy::Connection) }))
-    }
+// ---- values ----
 
-    fn metadata(&self) -> Checked<String> {
-        let Some(value) = self.value("metadata") else { return Ok("[]".into()) };
-        if !value.is_array() {
-            return fault(format!("metadata must be of type array, {} given", type_name(value, false)));
+fn read(setting: &Setting, value: &Zval) -> Checked<Value> {
+    let key = setting.php.name;
+    match (setting.kind, setting.php_reading) {
+        (_, PhpReading::Argument { class, number, parameter, kind }) => {
+            argument(setting, value)?.ok_or_else(|| type_fault(class, number, parameter, kind, value))
         }
-        encode_metadata(value)
+        (Kind::Whole { .. }, PhpReading::Positive) => match value.long().filter(|number| *number >= 1) {
+            Some(number) => Ok(Value::Whole((number as u64).min(MOST))),
+            None => fault(format!("{key} must be a positive integer")),
+        },
+        (Kind::Whole { least, most }, reading) => whole(key, value, least, most, reading == PhpReading::NotExceeding),
+        (Kind::Number { .. } | Kind::Any, _) => Ok(Value::None),
+        (Kind::Seconds, _) => seconds(key, value).map(Value::Time),
+        (Kind::SecondsOrNone, _) => match numeric(value).filter(|number| *number == 0.0 || (SHORTEST..=LONGEST).contains(number)) {
+            Some(0.0) => Ok(Value::None),
+            Some(number) => Ok(Value::Time(measured(number))),
+            None => fault(format!("{key} must be a number of seconds, or 0 for no limit")),
+        },
+        (Kind::Flag, _) => Ok(Value::Flag(is_on(value))),
+        (Kind::Text, _) => text(key, value).map(Value::Text),
+        (Kind::Name, _) => match text(key, value)? {
+            name if check_name(&name).is_ok() => Ok(Value::Text(name)),
+            name => fault(format!("{key} must have 1 to 64 letters, digits, dots, dashes or underscores: {name}")),
+        },
+        (Kind::Choice(words), _) => pick(key, value.str(), words).map(|word| Value::Text(word.into())),
+        (Kind::Networks, _) => networks(key, value),
+        (Kind::Socket, _) if as_bool(value) == Some(false) => Ok(Value::Flag(false)),
+        (Kind::Socket, _) => match value.str().filter(|path| path.starts_with('/')) {
+            Some(path) => Ok(Value::Text(path.into())),
+            None => fault(format!("{key} must be the absolute path of a socket, or false")),
+        },
+        (Kind::Json, _) if value.is_array() => encode_metadata(value).map(Value::Json),
+        (Kind::Json, _) => fault(format!("{key} must be of type array, {} given", type_name(value, false))),
     }
+}
 
-    fn nodes_of_client(&self) -> Checked<usize> {
-        let default = ClientConfig::default().max_nodes;
-        Ok(self.integer("max_nodes", 1)?.map_or(default, |number| usize::try_from(number).unwrap_or(usize::MAX)))
+/// What a constructor of the original's would take; none where PHP raises a `TypeError`.
+fn argument(setting: &Setting, value: &Zval) -> Checked<Option<Value>> {
+    let key = setting.php.name;
+    match setting.kind {
+        Kind::Number { least, most } => match weak_double(value)? {
+            Some(number) if !number.is_finite() || number < least => fault(format!("{key} must be a number >= {least}")),
+            Some(number) if number > most => fault(format!("{key} must be a number <= {most}")),
+            number => Ok(number.map(Value::Number)),
+        },
+        Kind::Whole { least, most } => {
+            let Some(number) = weak_long(value)? else { return Ok(None) };
+            match u64::try_from(number) {
+                Ok(number) if number > most => fault(format!("{key} must be an integer <= {most}")),
+                Ok(number) if number >= least => Ok(Some(Value::Whole(number))),
+                _ => fault(format!("{key} must be an integer >= {least}")),
+            }
+        }
+        _ => Ok(None),
     }
+}
+
+/// `1e6` is a float in PHP: one without a fraction is an integer here.
+fn whole(key: &str, value: &Zval, least: u64, most: u64, in_words_of_original: bool) -> Checked<Value> {
+    let whole = |number: f64| (number.fract() == 0.0).then_some(number as i64);
+    let number = value.long().or_else(|| value.double().and_then(whole)).and_then(|number| u64::try_from(number).ok());
+    match number {
+        Some(number) if number > most && in_words_of_original => fault(format!("{key} should not exceed {most}")),
+        // Where a row allows less than its type holds, the engine says what it wants.
+        Some(number) if number > most.max(u32::MAX.into()) => fault(format!("{key} must be an integer <= {}", most.max(u32::MAX.into()))),
+        Some(number) if number >= least => Ok(Value::Whole(number)),
+        _ => fault(format!("{key} must be an integer >= {least}")),
+    }
+}
+
+fn seconds(key: &str, value: &Zval) -> Checked<Duration> {
+    match numeric(value).filter(|number| *number > 0.0) {
+        None => fault(format!("{key} must be a number of seconds greater than 0")),
+        Some(number) if !(SHORTEST..=LONGEST).contains(&number) => {
+            fault(format!("{key} must be a number of seconds from {SHORTEST} to {LONGEST}"))
+        }
+        Some(number) => Ok(measured(number)),
+    }
+}
+
+fn text(key: &str, value: &Zval) -> Checked<String> {
+    let Some(string) = weak_string(value)? else {
+        return fault(format!("{key} must be of type string, {} given", type_name(value, false)));
+    };
+    match string.string() {
+        Some(text) => Ok(text),
+        None => fault(format!("{key} must be valid UTF-8")),
+    }
+}
+
+fn networks(key: &str, value: &Zval) -> Checked<Value> {
+    let Some(array) = value.array() else { return fault(format!("{key} must be an array")) };
+    let network = |entry: &Zval| {
+        let given = entry.dereference();
+        let network = given.str().and_then(|text| text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(Into::into)));
+        let shown = || given.coerce_to_string().unwrap_or_else(|| "an entry".into());
+        network.ok_or_else(|| Fault::Text(format!("{key}: {} is not an IP address or network", shown())))
+    };
+    array.values().map(network).collect::<Checked<_>>().map(Value::Networks)
 }
 
 /// Switches come from files and environments too, as texts: `'off'` is off there, although PHP takes it for true.
@@ -627,17 +457,16 @@ fn as_bool(value: &Zval) -> Option<bool> {
     }
 }
 
-fn ini_choice<T: Copy>(key: &str, choices: &[(&str, T)]) -> Checked<Option<T>> {
-    ini::setting(key).map(|text| pick(&format!("heartbus.{key}"), Some(&text), choices)).transpose()
+fn ini_choice<T>(key: &str, words: &[&'static str], named: fn(&str) -> Option<T>) -> Checked<Option<T>> {
+    let word = ini::setting(key).map(|text| pick(&format!("heartbus.{key}"), Some(&text), words)).transpose()?;
+    Ok(word.and_then(named))
 }
 
-fn pick<T: Copy>(key: &str, text: Option<&str>, choices: &[(&str, T)]) -> Checked<T> {
-    match choices.iter().find(|(name, _)| text.is_some_and(|text| text.eq_ignore_ascii_case(name))) {
-        Some((_, choice)) => Ok(*choice),
-        None => {
-            let names: Vec<_> = choices.iter().map(|(name, _)| format!("'{name}'")).collect();
-            fault(format!("{key} must be one of {}", names.join(", ")))
-        }
+/// The word that is meant, whatever its case.
+fn pick(key: &str, text: Option<&str>, words: &[&'static str]) -> Checked<&'static str> {
+    match words.iter().find(|word| text.is_some_and(|text| text.eq_ignore_ascii_case(word))) {
+        Some(word) => Ok(word),
+        None => fault(format!("{key} must be one of {}", words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(", "))),
     }
 }
 
@@ -648,8 +477,4 @@ fn type_fault(class: &str, number: u32, parameter: &str, kind: &str, value: &Zva
         type_name(value.dereference(), false)
     ));
     Fault::Thrown
-}
-
-fn network<T: std::str::FromStr + From<IpAddr>>(text: &str) -> Option<T> {
-    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(T::from))
 }

@@ -198,7 +198,7 @@ impl Server {
     }
 
     pub fn stop_timeout(&self) -> Option<Duration> {
-        self.config.stop_timeout
+        self.config.host.stop_timeout
     }
 
     /// The last engine of this server.

@@ -22,8 +22,7 @@ use tracing::{Event, Level, Metadata, Subscriber};
 
 pub use target::{after_fork, begin_process, end_request, reopen};
 
-/// Names of `log_level`, in ascending order. A place in this list is a level.
-pub const LEVELS: [&str; 5] = ["debug", "info", "warning", "error", "off"];
+/// By the numbers of `LogLevel`.
 const FILTERS: [LevelFilter; 5] = [LevelFilter::DEBUG, LevelFilter::INFO, LevelFilter::WARN, LevelFilter::ERROR, LevelFilter::OFF];
 /// No configuration has named a level.
 const UNSET: u8 = u8::MAX;

@@ -4,8 +4,8 @@
 
 use crate::exception;
 use crate::php::Outcome;
-use heartbus_core::config::YEAR;
 use heartbus_core::error::{Error, ErrorKind};
+use heartbus_core::settings::YEAR;
 use heartbus_core::wire::php_json::write_f64;
 use std::ops::RangeInclusive;
 use std::time::Duration;

@@ -3,10 +3,10 @@
 //! `cargo run --release -p heartbus-bench --bin bus`. Knows the public face only.
 
 use heartbus_core::bus::{Attachment, Bus};
-use heartbus_core::config::{BusConfig, ServerConfig};
 use heartbus_core::engine::Engine;
 use heartbus_core::event::EventMask;
 use heartbus_core::hub::dispatch::DispatchLimits;
+use heartbus_core::settings::{BusConfig, ServerConfig};
 use heartbus_core::wire::v1;
 use std::collections::VecDeque;
 use std::error::Error;

@@ -14,6 +14,7 @@ use self::others::{Answer, Others};
 use self::outbox::Outbox;
 use super::Now;
 use super::event::{ClientEvent, CloseReason, ErrorCause};
+use crate::settings::{ClientConfig, micros};
 use crate::wire::{self, Decoded, Dialect, Frame, FrameType, MAX_BODY_LEN, code, control};
 use bytes::{Buf, Bytes, BytesMut};
 use std::collections::VecDeque;
@@ -42,30 +43,6 @@ const MAX_ERROR: usize = 64 * 1024;
 /// Memory of a frame that was large is given back when what is left is this much smaller, and worth it.
 const SPARE_FACTOR: usize = 4;
 const SPARE_FROM: usize = 256 * 1024;
-
-/// What one client is made of. Times are microseconds.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    pub host: Box<str>,
-    pub port: u16,
-    /// Kept over reconnects; made up once where it is missing.
-    pub node_id: Option<Box<str>>,
-    /// JSON text.
-    pub metadata: Box<str>,
-    pub heartbeat_interval: u64,
-    pub auto_reconnect: bool,
-    /// Base of the back-off.
-    pub reconnect_interval: u64,
-    /// 0 means no limit.
-    pub max_reconnect_attempts: u32,
-    pub outbox_bytes: usize,
-    /// The newest dialect to speak, where the server can.
-    pub protocol: u32,
-    /// Nodes that it may carry, its first one included.
-    pub max_nodes: usize,
-    /// Whether its heartbeats are all its nodes' or the first one's alone.
-    pub heartbeat_all: bool,
-}
 
 /// What the shell does next.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -115,7 +92,7 @@ pub enum SocketEnd {
 /// [`Phase`], `outbox` and `deadline` say. When the host has no room for an event, hand it back with `stall` and go on after `resume`.
 pub struct ClientMachine {
     id: u64,
-    settings: Settings,
+    settings: ClientConfig,
     journal: Arc<ClientJournal>,
     node_id: Arc<str>,
     random: fastrand::Rng,
@@ -214,7 +191,7 @@ pub struct ClientStats {
 
 impl ClientMachine {
     /// A client that is about to dial. `seed` decides everything that is random.
-    pub fn new(id: u64, settings: Settings, journal: Arc<ClientJournal>, seed: u64, now: Now) -> ClientMachine {
+    pub fn new(id: u64, settings: ClientConfig, journal: Arc<ClientJournal>, seed: u64, now: Now) -> ClientMachine {
         let mut random = fastrand::Rng::with_seed(seed);
         let node_id = match &settings.node_id {
             Some(id) => Arc::from(&**id),
@@ -270,7 +247,7 @@ impl ClientMachine {
         }
     }
 
-    pub fn settings(&self) -> &Settings {
+    pub fn settings(&self) -> &ClientConfig {
         &self.settings
     }
 
@@ -342,7 +319,7 @@ impl ClientMachine {
             registered: false,
             was_refused: false,
             dialect: Dialect::V1,
-            next_heartbeat: now.mono + self.settings.heartbeat_interval,
+            next_heartbeat: now.mono + micros(self.settings.heartbeat_interval),
             unanswered_since: None,
             is_blocked: false,
             is_mute: false,
@@ -363,7 +340,7 @@ impl ClientMachine {
     /// `detail` is what the system says.
     pub fn handle_connect_failed(&mut self, cause: ErrorCause, detail: String, now: Now) {
         let State::Dialing { since } = self.state else { return };
-        let Settings { host, port, .. } = &self.settings;
+        let ClientConfig { host, port, .. } = &self.settings;
         let seconds = Seconds(now.mono - since);
         let message = if host.contains(':') && !host.starts_with('[') {
             format!("connect [{host}]:{port} fail after {seconds} seconds")
@@ -437,7 +414,7 @@ impl ClientMachine {
         if self.deadline().is_none_or(|deadline| now.mono < deadline) {
             return;
         }
-        let interval = self.settings.heartbeat_interval;
+        let interval = micros(self.settings.heartbeat_interval);
         let own = self.own_channel();
         match &mut self.state {
             // The time to go on with registering: `fill_outbox` does.
@@ -882,7 +859,7 @@ impl ClientMachine {
     /// A server that goes away knows best when to come back; but one that does so again and again is not one to be trusted with
     /// that.
     fn time_to_wait(&mut self, now: Now) -> u64 {
-        let base = self.settings.reconnect_interval;
+        let base = micros(self.settings.reconnect_interval);
         let Some(window) = self.window.take() else {
             return backoff(base, self.attempts, &mut self.random);
         };

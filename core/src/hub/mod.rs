@@ -35,13 +35,14 @@ pub use node::{Node, NodeInfo};
 pub use session::{Look, Next, Session};
 pub use wheel::Wheel;
 
+use crate::settings::{RateLimit, ServerConfig, micros};
 use crate::wire::{Dialect, FrameType, NotUtf8};
 use directory::Directory;
 use event::CloseReason;
 use frame::{Body, Frame};
 use link::PushError;
 use memory::Part;
-use rate::{AddressBuckets, RateLimit, SharedBucket};
+use rate::{AddressBuckets, SharedBucket};
 use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -63,46 +64,6 @@ impl Now {
     /// The Unix time, in seconds, of a moment of the monotonic clock.
     pub fn unix_seconds_of(self, mono: u64) -> f64 {
         (self.unix as i64 - (self.mono as i64 - mono as i64)) as f64 / 1e6
-    }
-}
-
-/// The bounds that the hub keeps. Their meaning and defaults: [`crate::config::ServerConfig`].
-#[derive(Clone, Debug)]
-pub struct Limits {
-    pub heartbeat_timeout: u64,
-    pub register_timeout: u64,
-    pub max_nodes_per_connection: usize,
-    pub max_nodes: usize,
-    pub max_metadata_bytes_per_connection: usize,
-    pub max_frame_bytes: u32,
-    pub outbox_bytes: usize,
-    pub total_buffer_bytes: usize,
-    pub rate_limit: Option<RateLimit>,
-    pub max_requests_per_second: u64,
-}
-
-/// Those of a server that is told nothing.
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
-            heartbeat_timeout: 30_000_000,
-            register_timeout: 30_000_000,
-            max_nodes_per_connection: 10_000,
-            max_nodes: 10_000_000,
-            max_metadata_bytes_per_connection: 16 << 20,
-            max_frame_bytes: crate::wire::MAX_BODY_LEN,
-            outbox_bytes: 1 << 20,
-            total_buffer_bytes: 1 << 30,
-            rate_limit: None,
-            max_requests_per_second: 0,
-        }
-    }
-}
-
-impl Limits {
-    /// Whether frames are counted against anything.
-    fn limits_frames(&self) -> bool {
-        self.rate_limit.is_some() || self.max_requests_per_second != 0
     }
 }
 
@@ -151,7 +112,7 @@ impl From<NotUtf8> for Refusal {
 }
 
 pub struct Hub {
-    limits: Limits,
+    limits: ServerConfig,
     /// The limit of that name at first; the host may change it.
     heartbeat_timeout: AtomicU64,
     host: Arc<dyn Host>,
@@ -168,12 +129,12 @@ pub struct Hub {
 }
 
 impl Hub {
-    pub fn new(limits: Limits, host: Arc<dyn Host>) -> Hub {
+    pub fn new(limits: ServerConfig, host: Arc<dyn Host>) -> Hub {
         let requests = SharedBucket::new(limits.max_requests_per_second);
         let memory = Arc::new(Memory::new(limits.total_buffer_bytes));
         host.attach(&memory);
         Hub {
-            heartbeat_timeout: AtomicU64::new(limits.heartbeat_timeout),
+            heartbeat_timeout: AtomicU64::new(micros(limits.heartbeat_timeout)),
             memory,
             limits,
             host,
@@ -188,8 +149,14 @@ impl Hub {
         }
     }
 
-    pub fn limits(&self) -> &Limits {
+    /// The settings that the server was started with.
+    pub fn limits(&self) -> &ServerConfig {
         &self.limits
+    }
+
+    /// Whether frames are counted against anything.
+    fn limits_frames(&self) -> bool {
+        self.limits.rate_limit.is_some() || self.limits.max_requests_per_second != 0
     }
 
     /// In microseconds.

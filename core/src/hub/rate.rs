@@ -2,27 +2,10 @@
 //!
 //! Owns the arithmetic of one bucket, the table of buckets per address, and the one bucket that all threads share. Has no clock: `now` is passed in.
 
+use crate::settings::RateLimit;
 use dashmap::DashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-
-/// What a bucket holds and how fast it fills again.
-#[derive(Copy, Clone, Debug, PartialEq)]
-pub struct RateLimit {
-    /// Frames that may come at once.
-    pub capacity: u32,
-    /// Frames per second in the long run.
-    pub refill_per_second: f64,
-    pub by: RateLimitBy,
-}
-
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum RateLimitBy {
-    /// Each connection has its own bucket.
-    Connection,
-    /// All connections of an address share one; behind one NAT they share the limit too.
-    Ip,
-}
 
 #[derive(Copy, Clone, Debug)]
 pub struct Bucket {
@@ -129,6 +112,7 @@ impl SharedBucket {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::RateLimitBy;
 
     const LIMIT: RateLimit = RateLimit { capacity: 3, refill_per_second: 2.0, by: RateLimitBy::Connection };
     const SECOND: u64 = 1_000_000;

@@ -10,10 +10,11 @@ use super::link::{Eviction, Link};
 use super::memory::{Memory, Part};
 use super::node::{metadata_bytes, tell_fill};
 use super::nodes::{Nodes, Registered};
-use super::rate::{Bucket, RateLimitBy};
+use super::rate::Bucket;
 use super::replies::Replies;
 use super::wheel::{Key, Wheel};
 use super::{Counters, Hub, Node, Now, Timer, TooMuch};
+use crate::settings::{RateLimitBy, micros};
 use crate::wire::control::RegisterError;
 use crate::wire::{self, Decoded, Dialect, Frame, FrameError, FrameType, Front, code, control};
 use std::sync::Arc;
@@ -269,7 +270,7 @@ impl Session {
 
     /// The connection's own timer fired: nobody registered in time, unless `look` says that not everything was read.
     pub fn register_timer(&mut self, cx: &mut Context<'_>, timer: Key, look: Look) -> Next {
-        let timeout = cx.hub.limits().register_timeout;
+        let timeout = micros(cx.hub.limits().register_timeout);
         let idle = self.nodes.idle_timer().filter(|idle| **idle == Some(timer) && cx.wheel.has_fired(timer));
         let Some(idle) = idle else {
             // Somebody registered since it fired.
@@ -340,7 +341,7 @@ impl Session {
 
     #[inline]
     fn may_send(&mut self, cx: &Context<'_>) -> bool {
-        !cx.hub.limits().limits_frames() || self.pay(cx)
+        !cx.hub.limits_frames() || self.pay(cx)
     }
 
     fn pay(&mut self, cx: &Context<'_>) -> bool {
@@ -613,7 +614,7 @@ impl Session {
     /// Starts the time within which somebody has to register, unless it runs already.
     fn await_register(&mut self, cx: &mut Context<'_>) {
         if let Some(timer @ None) = self.nodes.idle_timer() {
-            let deadline = cx.now.mono + cx.hub.limits().register_timeout;
+            let deadline = cx.now.mono + micros(cx.hub.limits().register_timeout);
             *timer = Some(cx.wheel.insert(deadline, Timer { slot: self.link.slot(), channel_id: 0 }));
         }
     }

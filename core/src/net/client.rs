@@ -12,13 +12,13 @@ mod task;
 use super::resolve::Resolver;
 use super::runtime::{Running, Runtime, as_of};
 use super::{Clock, survive, wait_at_most};
-use crate::config::{ClientConfig, check_node_id};
 use crate::descriptor;
 use crate::error::{Error, ErrorKind};
 use crate::event::{ClientEvent, Event, EventMask, Resume};
-use crate::hub::client::{ClientJournal, ClientMachine, Refusal, Settings, SocketEnd};
+use crate::hub::client::{ClientJournal, ClientMachine, Refusal, SocketEnd};
 use crate::hub::{Host, Now};
 use crate::inbox::Inbox;
+use crate::settings::{ClientConfig, check_node_id};
 use crate::wire::control::{self, MAX_METADATA_LEN, Register, RegisterError};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -133,7 +133,7 @@ impl Clients {
             id,
             fleet: self.fleet.clone(),
             connect_timeout: config.connect_timeout,
-            machine: Mutex::new(ClientMachine::new(id, settings(config), journal, seed, now)),
+            machine: Mutex::new(ClientMachine::new(id, config, journal, seed, now)),
             wake: Notify::new(),
         });
         // Spawning under the lock: `stop` finds a client that is there whole, or refuses it.
@@ -446,24 +446,6 @@ impl Shared {
         if self.fleet.inbox.wants(EventMask::CLIENT) {
             self.fleet.inbox.push_state(Event::Client { client_id: self.id, event: ClientEvent::Finished });
         }
-    }
-}
-
-fn settings(config: ClientConfig) -> Settings {
-    let micros = |duration: Duration| duration.as_micros() as u64;
-    Settings {
-        host: config.host.into(),
-        port: config.port,
-        node_id: config.node_id.map(Into::into),
-        metadata: config.metadata.into(),
-        heartbeat_interval: micros(config.heartbeat_interval),
-        auto_reconnect: config.auto_reconnect,
-        reconnect_interval: micros(config.reconnect_interval),
-        max_reconnect_attempts: config.max_reconnect_attempts,
-        outbox_bytes: config.outbox_bytes,
-        protocol: config.protocol,
-        max_nodes: config.max_nodes,
-        heartbeat_all: config.heartbeat_all,
     }
 }
 

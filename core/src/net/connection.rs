@@ -461,13 +461,12 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::InboxLimits;
-    use crate::hub::Limits;
     use crate::hub::frame::Body;
     use crate::hub::link::{Letter, Postbox};
     use crate::hub::replies::Replies;
     use crate::hub::{Budget, Counters, Journal, Now};
     use crate::inbox::Inbox;
+    use crate::settings::{InboxLimits, ServerConfig};
     use crate::wire::{FrameType, v2};
     use allocation_counter::measure;
     use mio::net::TcpStream;
@@ -485,7 +484,7 @@ mod tests {
         let (socket, address) = listener.accept().unwrap();
         socket.set_nonblocking(true).unwrap();
         let link = Arc::new(Link::new(1, address, 0, Arc::new(Nobody)));
-        let hub = Hub::new(Limits::default(), Inbox::new(InboxLimits::default()).unwrap());
+        let hub = Hub::new(ServerConfig::default(), Inbox::new(InboxLimits::default()).unwrap());
         (Connection::new(TcpStream::from_std(socket).into(), Phase::Ending { link, timer: None }, true), peer, hub)
     }
 

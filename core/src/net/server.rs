@@ -8,11 +8,11 @@ use super::mailbox::{Listing, Mailbox};
 use super::relief::Relief;
 use super::stats::{self, Connections};
 use super::{Clock, listen, spawn_thread};
-use crate::config::{ServerConfig, SlowConsumer};
 use crate::descriptor::{self, Shares};
 use crate::error::{Error, ErrorKind};
 use crate::hub::event::CloseReason;
-use crate::hub::{Counters, Counts, Host, Hub, Limits, Now, Timings};
+use crate::hub::{Counters, Counts, Host, Hub, Now, Timings};
+use crate::settings::{ServerConfig, SlowConsumer, micros};
 pub use crate::wire::bus::ConnectionInfo;
 use dashmap::DashMap;
 use ipnet::IpNet;
@@ -147,7 +147,7 @@ impl Server {
         let listeners = listen::bind(&config.host, config.port, threads)?;
         let cannot_start = |error: io::Error| Error::new(ErrorKind::Io, format!("Cannot start the server: {error}"));
         let local_addr = listeners[0].local_addr().map_err(cannot_start)?;
-        let hub = Hub::new(limits(config), host);
+        let hub = Hub::new(config.clone(), host);
         let polls = descriptor::lifted(|| (0..threads).map(|_| Polling::new()).collect::<io::Result<Vec<_>>>()).map_err(cannot_start)?;
         let apart = |Polling { poll, registry, waker }| ((poll, registry), Arc::new(Mailbox::new(waker, hub.memory().clone())));
         let (polls, mailboxes): (Vec<_>, Vec<_>) = polls.into_iter().map(apart).unzip();
@@ -259,25 +259,6 @@ impl Server {
     }
 }
 
-fn micros(duration: Duration) -> u64 {
-    duration.as_micros() as u64
-}
-
-fn limits(config: &ServerConfig) -> Limits {
-    Limits {
-        heartbeat_timeout: micros(config.heartbeat_timeout),
-        register_timeout: micros(config.register_timeout),
-        max_nodes_per_connection: config.max_nodes_per_connection,
-        max_nodes: config.max_nodes,
-        max_metadata_bytes_per_connection: config.max_metadata_bytes_per_connection,
-        max_frame_bytes: config.max_frame_bytes,
-        outbox_bytes: config.outbox_bytes,
-        total_buffer_bytes: config.total_buffer_bytes,
-        rate_limit: config.rate_limit,
-        max_requests_per_second: config.max_requests_per_second,
-    }
-}
-
 /// A server that lets in no more than this has not the limit that anybody would want.
 const FEW_CONNECTIONS: usize = 1000;
 
@@ -295,14 +276,4 @@ fn effective_max_connections(wanted: usize, has_bus: bool) -> usize {
         tracing::info!(max_connections = possible, descriptors = limit, "max_connections lowered to what the descriptor limit allows");
     }
     wanted.min(possible)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_hub_s_own_defaults_are_those_of_a_server_that_is_told_nothing() {
-        assert_eq!(format!("{:?}", Limits::default()), format!("{:?}", limits(&ServerConfig::default())));
-    }
 }

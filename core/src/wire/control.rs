@@ -6,7 +6,7 @@ use super::json::{self, Value};
 use super::{code, php_cast, php_json};
 use std::fmt;
 
-pub const MAX_NODE_ID_LEN: usize = 255;
+pub use crate::settings::MAX_NODE_ID_LEN;
 pub const MAX_METADATA_LEN: usize = 64 * 1024;
 
 /// What a REGISTER asks for.

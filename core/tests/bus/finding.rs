@@ -2,10 +2,10 @@
 
 use crate::house::*;
 use heartbus_core::bus::{self, Attachment, Bus};
-use heartbus_core::config::InboxLimits;
 use heartbus_core::engine::Engine;
 use heartbus_core::error::ErrorKind;
 use heartbus_core::inbox::Inbox;
+use heartbus_core::settings::InboxLimits;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;

@@ -2,12 +2,12 @@
 
 use crate::support::{Peer, deadline};
 use heartbus_core::bus::{Attachment, Bus, Delivered, NodeInfo, Phase};
-use heartbus_core::config::{BusConfig, InboxLimits, ServerConfig};
 use heartbus_core::engine::Engine;
 use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::event::{Event, EventMask};
 use heartbus_core::hub::dispatch::DispatchLimits;
 use heartbus_core::inbox::Inbox;
+use heartbus_core::settings::{BusConfig, InboxLimits, ServerConfig};
 use heartbus_core::wire::bus::{self as wire, RemoteError, RequestFrame, Response, Role, Version, WorkerMessage};
 use socket2::SockRef;
 use std::collections::{HashMap, VecDeque};

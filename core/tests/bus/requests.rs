@@ -3,11 +3,11 @@
 use crate::house::*;
 use crate::support::deadline;
 use heartbus_core::bus::{Bus, Reply, Request};
-use heartbus_core::config::InboxLimits;
 use heartbus_core::engine::Engine;
 use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::event::Event;
 use heartbus_core::inbox::Inbox;
+use heartbus_core::settings::InboxLimits;
 use heartbus_core::wire::bus::{self as wire, RequestFrame, Response, Role};
 use std::collections::HashSet;
 use std::io::Write;

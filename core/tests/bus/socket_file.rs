@@ -3,12 +3,12 @@
 use crate::house::*;
 use crate::support::deadline;
 use heartbus_core::bus::{self, Bus};
-use heartbus_core::config::{BusConfig, InboxLimits, ServerConfig};
 use heartbus_core::engine::Engine;
 use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::event::{Event, EventMask};
 use heartbus_core::hub::dispatch::DispatchLimits;
 use heartbus_core::inbox::Inbox;
+use heartbus_core::settings::{BusConfig, InboxLimits, ServerConfig};
 use socket2::SockRef;
 use std::collections::HashSet;
 use std::fs;

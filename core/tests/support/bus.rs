@@ -7,13 +7,13 @@ use heartbus_core::hub::link::{Letter, Postbox, Wish};
 use heartbus_core::hub::replies::Replies;
 use heartbus_core::hub::session::Context;
 use heartbus_core::hub::wheel::TICK;
-use heartbus_core::hub::{
-    Budget, Counters, Departure, Event, EventMask, Host, Hub, Journal, Limits, Link, Look, Next, Now, Session, Timer, Wheel,
-};
+use heartbus_core::hub::{Budget, Counters, Departure, Event, EventMask, Host, Hub, Journal, Link, Look, Next, Now, Session, Timer, Wheel};
+use heartbus_core::settings::ServerConfig;
 use heartbus_core::wire::{Decoded, v1};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::time::Duration;
 
 pub const TIMEOUT: u64 = 3_000_000;
 pub const REGISTER_TIMEOUT: u64 = 2_000_000;
@@ -117,15 +117,15 @@ impl Bus {
         Bus::with_limits(silent, |_| {})
     }
 
-    pub fn with_limits(silent: bool, change: impl FnOnce(&mut Limits)) -> Bus {
+    pub fn with_limits(silent: bool, change: impl FnOnce(&mut ServerConfig)) -> Bus {
         let host = Arc::new(Recorder { silent, ..Recorder::default() });
-        let mut limits = Limits {
-            heartbeat_timeout: TIMEOUT,
-            register_timeout: REGISTER_TIMEOUT,
+        let mut limits = ServerConfig {
+            heartbeat_timeout: Duration::from_micros(TIMEOUT),
+            register_timeout: Duration::from_micros(REGISTER_TIMEOUT),
             max_nodes_per_connection: 10_000,
             max_nodes: 2_000_000,
             max_frame_bytes: 1 << 20,
-            ..Limits::default()
+            ..ServerConfig::default()
         };
         change(&mut limits);
         let hub = Arc::new(Hub::new(limits, host.clone()));

@@ -2,11 +2,11 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-use heartbus_core::config::{InboxLimits, ServerConfig};
 use heartbus_core::engine::{Engine, Stats};
 use heartbus_core::error::Error;
 use heartbus_core::event::{Event, EventMask};
 use heartbus_core::inbox::Inbox;
+use heartbus_core::settings::{InboxLimits, ServerConfig};
 use heartbus_core::wire::{self, Decoded, Dialect, FrameType, v1, v2};
 use socket2::{Domain, Socket, Type};
 use std::cell::RefCell;

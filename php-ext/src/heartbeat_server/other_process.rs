@@ -91,6 +91,7 @@ impl Server {
             (Some(path), _) => vec![path],
             (None, BusSocket::At(path)) => vec![path.clone()],
             (None, BusSocket::None) => return Err(Error::new(ErrorKind::Io, "it has no bus socket ('bus' => false)")),
+            (None, BusSocket::Named(name)) => bus::default_paths(name),
             (None, BusSocket::Default) => self.names().iter().flat_map(|name| bus::default_paths(name)).collect(),
         };
         let mut refusal = None;

@@ -84,7 +84,7 @@ impl NodeServer for Server {
     }
 
     fn channel_queue_size(&self) -> i64 {
-        self.config.channel_queue_size
+        self.config.host.channel_max_queue_size
     }
 
     fn resubscribe(&self) {

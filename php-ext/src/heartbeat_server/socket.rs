@@ -10,7 +10,7 @@ use std::rc::{Rc, Weak};
 impl Server {
     /// Nobody has said where the bus socket is to be.
     pub(super) fn may_choose_bus_path(&self) -> bool {
-        self.config.name.is_none() && self.config.bus == BusSocket::Default
+        self.config.host.name.is_none() && self.config.bus == BusSocket::Default
     }
 
     /// What its bus socket may be named after. Servers that have no name of their own share the default name: all but the
@@ -42,6 +42,7 @@ impl Server {
             }
             BusSocket::None => return Ok(None),
             BusSocket::At(path) => vec![Ok(path.clone())],
+            BusSocket::Named(name) => vec![bus::path_to_bind(name)],
             BusSocket::Default => self.names().iter().map(|name| bus::path_to_bind(name)).collect(),
         };
         let mut refusal = None;

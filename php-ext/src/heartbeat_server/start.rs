@@ -17,13 +17,13 @@ use crate::workerman::{ServerClosures, WorkerClosures, Workerman};
 use ext_php_rs::ffi::{zend_object, zend_string};
 use ext_php_rs::types::Zval;
 use heartbus_core::bus;
-use heartbus_core::config::{BusConfig, ServerConfig, YEAR};
 use heartbus_core::descriptor::raise_limit;
 use heartbus_core::engine::Engine;
 use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::event::EventMask;
 use heartbus_core::hub::dispatch::DispatchLimits;
 use heartbus_core::inbox::Inbox;
+use heartbus_core::settings::{BusConfig, InboxPolicy, ServerConfig, YEAR};
 use std::ffi::CStr;
 use std::path::PathBuf;
 use std::ptr;
@@ -165,7 +165,7 @@ impl Server {
             return Ok(());
         }
         let begin = || {
-            if self.config.php_workers.is_some_and(|workers| workers > 1) {
+            if self.config.host.php_workers.is_some_and(|workers| workers > 1) {
                 return Err(Error::new(ErrorKind::Config, "'php_workers' => 2 or more needs Workerman, which runs the workers"));
             }
             self.identity()?.check_is_ours()?;
@@ -200,7 +200,7 @@ impl Server {
         let limits = DispatchLimits {
             events: self.config.inbox.events,
             bytes: self.config.inbox.bytes,
-            drop_oldest: self.config.drops_oldest,
+            drop_oldest: self.config.host.inbox_policy == InboxPolicy::DropOldest,
             ..defaults
         };
         let begin = || {
@@ -252,7 +252,7 @@ impl Server {
 
     fn identity(&self) -> std::result::Result<Identity, Error> {
         let name = |name: &Option<String>| name.clone().unwrap_or_default();
-        Identity::named(&name(&self.config.user), &name(&self.config.group))
+        Identity::named(&name(&self.config.host.user), &name(&self.config.host.group))
     }
 
     fn method(&self, this: *mut zend_object, name: &str) -> Zval {
@@ -294,7 +294,7 @@ impl Server {
 
     /// Processes for the callbacks; 0 where these are to run beside the engine, or there are none.
     fn wanted_workers(&self) -> i64 {
-        if self.has_code() { self.config.php_workers.unwrap_or(1) } else { 0 }
+        if self.has_code() { self.config.host.php_workers.unwrap_or(1) } else { 0 }
     }
 
     /// Workerman runs processes for the callbacks; else these run beside the engine, or there are none.
@@ -319,6 +319,6 @@ impl Server {
 
     /// The name of Workerman's workers, and of the bus socket.
     pub(super) fn name(&self) -> &str {
-        self.config.name.as_deref().unwrap_or(config::DEFAULT_NAME)
+        self.config.host.name.as_deref().unwrap_or(config::DEFAULT_NAME)
     }
 }

@@ -148,6 +148,25 @@ final class SettingsTest extends TestCase
         self::assertSame([], glob(\Heartbus\Tests\PhpProcess::folder() . "/$server->port.sock"));
     }
 
+    public function test_the_page_on_the_extension_lists_every_setting_with_its_default(): void
+    {
+        ob_start();
+        phpinfo(INFO_MODULES);
+        $page = ob_get_clean();
+        foreach (['Server' => 'Client', 'Client' => 'Directive'] as $whose => $next) {
+            [, $list] = explode("\n$whose setting => Default\n", $page, 2);
+            $listed = array_map(fn (string $line) => explode(' => ', $line), explode("\n", trim(explode("\n$next", $list, 2)[0])));
+            [, $table] = explode("\n$whose:\n", file_get_contents(dirname(__DIR__, 3) . '/README.md'), 2);
+            preg_match_all('/^\| `(\w+)` \| ([^|]+) \|/m', explode("\n\n", trim($table), 2)[0], $rows, PREG_SET_ORDER);
+            self::assertGreaterThan(10, count($rows));
+            self::assertSame(array_column($rows, 1), array_column($listed, 0));
+            foreach ($rows as $i => [, $name, $default]) {
+                // The unit stands behind it.
+                self::assertStringStartsWith(str_replace('`', '', $default), $listed[$i][1], $name);
+            }
+        }
+    }
+
     /** @dataProvider settingsOfPhpIni */
     public function test_php_ini_has_its_effect_in_the_forms_that_it_knows(string $setting, array $levels): void
     {

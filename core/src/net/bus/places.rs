@@ -4,8 +4,8 @@
 //! a socket.
 
 use super::socket;
-use crate::config::check_name;
 use crate::error::{Error, ErrorKind, reason};
+use crate::settings::check_name;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::process::geteuid;
 use std::collections::BTreeSet;

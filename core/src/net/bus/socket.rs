@@ -3,9 +3,9 @@
 //! Knows files, users and groups. Does not know what is said over the socket.
 
 use super::places;
-use crate::config::BusConfig;
 use crate::descriptor::lift;
 use crate::error::{Error, ErrorKind, reason};
+use crate::settings::BusConfig;
 use nix::unistd::Group;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use socket2::{Domain, SockAddr, Socket, Type};

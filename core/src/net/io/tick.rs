@@ -13,6 +13,7 @@ use crate::hub::wheel::{Key, TICK};
 use crate::hub::{Budget, Next, Now, budget};
 use crate::net::spawn_thread;
 use crate::process;
+use crate::settings::micros;
 use std::thread::JoinHandle;
 
 /// The work of one part of a tick.
@@ -137,7 +138,7 @@ impl IoThread {
             connection.write_blocked = false;
             self.flush(slot);
         }
-        let timeout = if is_register { self.shared.hub.limits().register_timeout } else { self.shared.hub.heartbeat_timeout() };
+        let timeout = if is_register { micros(self.shared.hub.limits().register_timeout) } else { self.shared.hub.heartbeat_timeout() };
         let Some(connection) = self.connections.get_mut(slot) else { return Look::Empty };
         let look = if connection.host_full || connection.peer_slow && connection.takes_replies(self.work.now.mono, timeout) {
             Look::Stopped

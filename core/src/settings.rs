@@ -1,0 +1,383 @@
+//! Every setting of servers and clients, each in one row: its key, what kind of value it takes within which bounds, its default, its
+//! unit, and a line of text for people.
+//!
+//! The rows make the structs that the engine is started with, their defaults and their checks. The bindings read their keys by them, PHP's
+//! information page lists them, and tests hold the tables of the documentation against them. Knows no socket and no language: what
+//! PHP or C have differently is a column.
+
+mod row;
+
+use crate::error::{Error, ErrorKind};
+use ipnet::IpNet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use row::{Binding, Kind, Listed, MOST, PhpReading, Row, Setting, Settings, Value, YEAR};
+use row::{Field, choices, settings, wrong};
+pub(crate) use row::{check_timeout, check_whole};
+
+/// What the engine itself can be told, and the hosts around it: all keys of a server.
+pub fn of_server() -> Vec<Listed> {
+    [
+        ServerConfig::listed(),
+        RateLimit::listed(),
+        ServerSwitches::listed(),
+        InboxLimits::listed(),
+        HostSettings::listed(),
+        LoopSettings::listed(),
+        LogSettings::listed(),
+    ]
+    .concat()
+}
+
+/// All keys of a client.
+pub fn of_client() -> Vec<Listed> {
+    [ClientConfig::listed(), LoopSettings::listed(), LogSettings::listed()].concat()
+}
+
+/// The keys of a group of clients.
+pub fn of_clients() -> Vec<Listed> {
+    InboxLimits::listed()
+}
+
+/// Where other processes of the machine reach a server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum BusSocket {
+    /// Where the binding has it unless it is told otherwise.
+    #[default]
+    Default,
+    At(PathBuf),
+    /// In the usual place of the server of this name.
+    Named(String),
+    None,
+}
+
+impl Field for BusSocket {
+    fn of(value: Value) -> Option<BusSocket> {
+        Some(match value {
+            Value::None => BusSocket::Default,
+            Value::Flag(false) => BusSocket::None,
+            Value::Text(path) if path.starts_with('/') => BusSocket::At(path.into()),
+            Value::Text(name) => BusSocket::Named(name),
+            _ => return None,
+        })
+    }
+
+    fn value(&self) -> Value {
+        match self {
+            BusSocket::Default => Value::None,
+            BusSocket::At(path) => Value::Text(path.to_string_lossy().into_owned()),
+            BusSocket::Named(name) => Value::Text(name.clone()),
+            BusSocket::None => Value::Flag(false),
+        }
+    }
+}
+
+choices! {
+    /// What happens to a connection whose peer takes nothing of what waits for it. A push to a full outbox is refused either way.
+    pub enum SlowConsumer {
+        /// It is closed when [`ServerConfig::slow_consumer_timeout`] is over. The default.
+        Close = "close",
+        /// It stays.
+        Drop = "drop",
+    }
+
+    pub enum RateLimitBy {
+        /// Each connection has its own bucket.
+        Connection = "connection",
+        /// All connections of an address share one; behind one NAT they share the limit too.
+        Ip = "ip",
+    }
+
+    /// What the full queue of a worker does with a message.
+    pub enum InboxPolicy {
+        Reject = "reject",
+        DropOldest = "drop_oldest",
+    }
+
+    /// Which event loop runs the callbacks.
+    pub enum EventLoop {
+        /// The one that runs already; else Workerman where it is installed, else our own.
+        Auto = "auto",
+        Native = "native",
+        Workerman = "workerman",
+        Revolt = "revolt",
+        React = "react",
+        /// None: the application polls.
+        Manual = "manual",
+    }
+
+    pub enum LogTarget {
+        Stderr = "stderr",
+        /// That of the PHP library.
+        Logger = "logger",
+    }
+
+    /// From which level on messages are written, in ascending order.
+    pub enum LogLevel {
+        Debug = "debug",
+        Info = "info",
+        Warning = "warning",
+        Error = "error",
+        Off = "off",
+    }
+}
+
+const fn whole(least: u64) -> Kind {
+    Kind::Whole { least, most: MOST }
+}
+
+const fn up_to(least: u64, most: u32) -> Kind {
+    Kind::Whole { least, most: most as u64 }
+}
+
+/// A key of the PHP library's rate limiter.
+const fn of_limiter(number: u32, parameter: &'static str, kind: &'static str) -> PhpReading {
+    PhpReading::Argument { class: r"Utils\RateLimiter", number, parameter, kind }
+}
+
+settings! {
+    #[derive(Clone, Debug)]
+    pub struct ServerConfig {
+        /// where to listen: an IPv4 or IPv6 address, with or without brackets, or a host name
+        pub host: String = "0.0.0.0".into(), Kind::Text, only_c();
+        /// 0 takes a free one
+        pub port: u16 = 9501, up_to(0, 65_535), only_c();
+        /// seconds of silence after which a node is down
+        pub heartbeat_timeout: Duration = Duration::from_secs(30), Kind::Seconds, reading(PhpReading::Required), php_note("1 or more");
+        /// I/O threads, never more than the machine has cores
+        pub io_threads: usize = 0, whole(0), named("worker_count"), reading(PhpReading::Required), php_default("4"), php_note("1 to 128"),
+            c_note("0 is one per core");
+        /// seconds until a connection on which nobody registers is closed
+        pub register_timeout: Duration = Duration::from_secs(30), Kind::Seconds;
+        /// connections in total; one more is told 503; lowered at start to what the descriptor limit allows, with a WARNING in the log
+        /// where it was set
+        pub max_connections: usize = 1_000_000, whole(1), reading(PhpReading::Positive);
+        /// connections per address; 0 is no limit of its own
+        pub max_connections_per_ip: usize = 0, whole(0);
+        /// nodes in total; one more is told 403
+        pub max_nodes: usize = 10_000_000, whole(1);
+        /// nodes on one connection; one more is told 403
+        pub max_nodes_per_connection: usize = 10_000, whole(1);
+        /// bytes of metadata of all nodes on one connection; more is told 403
+        pub max_metadata_bytes_per_connection: usize = 16 << 20, whole(1), unit("bytes");
+        /// longest frame body in bytes; a longer one is told 413 before anything of it is kept; at most 1073741824 where there is a bus
+        /// socket
+        pub max_frame_bytes: u32 = 10_485_760, up_to(1, u32::MAX), unit("bytes");
+        /// bytes that may wait for one connection because it takes no more; beyond, messages for its nodes are refused, but that a single
+        /// longer one still goes where nothing waits
+        pub outbox_bytes: usize = 1 << 20, whole(1), unit("bytes");
+        /// what happens to a connection that takes nothing of what waits for it: `close`, or `drop`: it stays, and misses what is
+        /// refused
+        pub slow_consumer: SlowConsumer = SlowConsumer::Close, Kind::Choice(SlowConsumer::WORDS);
+        /// seconds without a byte taken until then
+        pub slow_consumer_timeout: Duration = Duration::from_secs(10), Kind::Seconds;
+        /// bytes that the server may keep for others, all together: what waits in connections, metadata, events
+        pub total_buffer_bytes: usize = 1 << 30, whole(1), unit("bytes");
+        /// addresses and networks such as `10.0.0.0/8` that may connect; none listed: all
+        pub allow: Vec<IpNet> = Vec::new(), Kind::Networks, php_name("whitelist"), c_note("in PHP, and here too: `whitelist`");
+        /// those that may not, whatever the other list says
+        pub deny: Vec<IpNet> = Vec::new(), Kind::Networks, php_name("blacklist"), c_note("in PHP, and here too: `blacklist`");
+        /// frames per second of all connections together, heartbeats included; one more is told 429; 0 is no limit
+        pub max_requests_per_second: u64 = 0, whole(0);
+        /// seconds between two lines `Server stats` in the log, at level `info`
+        pub stats_interval: Duration = Duration::from_secs(60), Kind::Seconds;
+        besides {
+            /// Off unless set: the PHP library's default silences everybody behind one address.
+            pub rate_limit: Option<RateLimit> = None;
+            /// Off unless set.
+            pub bus: Option<BusConfig> = None;
+        }
+    }
+
+    /// A token bucket: what it holds, and how fast it fills again.
+    #[derive(Copy, Clone, Debug, PartialEq)]
+    pub struct RateLimit {
+        /// frames that may come at once
+        pub capacity: u32 = 100, up_to(1, u32::MAX), named("rate_limit_capacity"), reading(of_limiter(1, "capacity", "int"));
+        /// frames per second in the long run; what is over it is told 429
+        pub refill_per_second: f64 = 10.0, Kind::Number { least: 0.0, most: MOST as f64 }, named("rate_limit_refill_rate"),
+            reading(of_limiter(2, "refillRate", "float"));
+        /// each `connection` has its own bucket, or those of an address share one: `ip`
+        pub by: RateLimitBy = RateLimitBy::Connection, Kind::Choice(RateLimitBy::WORDS), named("rate_limit_by");
+    }
+
+    /// What is the engine's in the end, put together with other settings.
+    #[derive(Clone, Debug)]
+    pub struct ServerSwitches {
+        /// whether frames are limited as the three settings above say; on as soon as one of them is set
+        pub enable_rate_limit: Option<bool> = None, Kind::Flag, reading(PhpReading::WithNull), php_default("off");
+        /// the bus socket
+        pub bus: BusSocket = BusSocket::Default, Kind::Socket, php_default("in `/run/heartbus/`"),
+            php_note("its path, or `false` for none; [where else](#one-engine-many-php-processes)"),
+            c_note("an absolute path, or a name, whose socket then stands in the usual place; none unless it is set");
+        /// a group, by name or number, whose users may use the bus socket as well; workers must be of the server's own user, always
+        pub bus_group: Option<String> = None, Kind::Text;
+    }
+
+    /// Bounds of the queue between the engine and its host.
+    #[derive(Copy, Clone, Debug, PartialEq, Eq)]
+    pub struct InboxLimits {
+        /// events that may wait for the host, or for each of its workers; at the bound, senders of data are made to wait, and events of
+        /// one node are put together
+        pub events: usize = 65_536, whole(1), named("inbox_events");
+        /// payload bytes that may wait there
+        pub bytes: usize = 64 << 20, whole(1), named("inbox_bytes"), unit("bytes");
+    }
+
+    /// What a host does around the engine, with processes of its own.
+    #[derive(Clone, Debug)]
+    pub struct HostSettings {
+        /// what a PHP worker's full queue does with a message: `reject` it, or `drop_oldest`
+        pub inbox_policy: InboxPolicy = InboxPolicy::Reject, Kind::Choice(InboxPolicy::WORDS), only_php();
+        /// processes that run the callbacks under Workerman; 0: the engine's own; 0 to 256
+        pub php_workers: Option<i64> = None, up_to(0, 256), only_php(), reading(PhpReading::NotExceeding), php_default("1");
+        /// of Workerman's workers and of the bus socket: 1 to 64 letters, digits, dots, dashes, underscores
+        pub name: Option<String> = None, Kind::Name, only_php(), php_default("`'HeartbeatServer'`");
+        /// whom Workerman's processes of the server run as, by name or number; only root may choose
+        pub user: Option<String> = None, Kind::Text, only_php(), php_default("that of the process");
+        /// their group, the same way
+        pub group: Option<String> = None, Kind::Text, only_php(), php_default("that of the process");
+        /// seconds that `stop -g` and `reload -g` wait for connections; 0: without end
+        pub stop_timeout: Option<Duration> = Some(Duration::from_secs(30)), Kind::SecondsOrNone, only_php();
+        /// messages that a channel of `getChannelScheduler()` keeps for `recv()`; then the oldest goes
+        pub channel_max_queue_size: i64 = CHANNEL_QUEUE_SIZE, whole(1), only_php(), reading(PhpReading::Positive);
+        /// seconds, checked as before; no effect on detection, which takes a tenth of a second
+        pub heartbeat_check_interval: Option<f64> = None, Kind::Number { least: 1.0, most: 1e9 }, only_php(), reading(PhpReading::Required),
+            php_default("a third of the timeout");
+        /// shown by `getStats()`; no effect
+        pub protocol: () = (), Kind::Any, only_php(), php_default("`'tcp'`");
+    }
+
+    #[derive(Clone, Debug)]
+    pub struct LoopSettings {
+        /// `auto`, `native`, `workerman`, `revolt`, `react`, `manual` (you call `poll()`)
+        pub event_loop: Option<EventLoop> = None, Kind::Choice(EventLoop::WORDS), named("loop"), only_php(), php_default("`'auto'`");
+    }
+
+    /// What holds for the whole process: the last server or client that starts decides.
+    #[derive(Clone, Debug)]
+    pub struct LogSettings {
+        /// `stderr`, or `logger`: the engine's messages go to `Utils\Logger`, and to the PSR-3 logger it was given; with PHP workers to that
+        /// of one of them, which may be set in the `start` event
+        pub log: Option<LogTarget> = None, Kind::Choice(LogTarget::WORDS), only_php(), php_default("`'stderr'`");
+        /// `debug`, `info`, `warning`, `error`, `off`
+        pub log_level: Option<LogLevel> = None, Kind::Choice(LogLevel::WORDS), only_php(),
+            php_default("`'warning'` (`'info'` with `'logger'`)");
+        /// where messages go instead of stderr
+        pub log_file: Option<String> = None, Kind::Text, only_php();
+    }
+
+    #[derive(Clone, Debug)]
+    pub struct ClientConfig {
+        /// the server: an IPv4 or IPv6 address, with or without brackets, or a host name
+        pub host: String = "127.0.0.1".into(), Kind::Text, only_c();
+        /// 1 to 65535
+        pub port: u16 = 9501, up_to(1, 65_535), only_c();
+        /// kept over reconnects; 1 to 255 bytes
+        pub node_id: Option<String> = None, Kind::Text, php_default("made up once"), c_note("one is made up, once, unless it is set");
+        /// sent with the registration
+        pub metadata: String = "[]".into(), Kind::Json, php_default("`[]`"), c_note("any object or list, as it is written");
+        /// seconds between heartbeats; a missing answer is noticed within two intervals
+        pub heartbeat_interval: Duration = Duration::from_secs(10), Kind::Seconds;
+        /// never after a disconnect of its own, and not after another client took the id over (409)
+        pub auto_reconnect: bool = true, Kind::Flag, reading(PhpReading::WithNull);
+        /// seconds: base of the exponential back-off with full jitter, never under 100 ms nor over 60 s
+        pub reconnect_interval: Duration = Duration::from_secs(5), Kind::Seconds;
+        /// counted anew after each successful registration; 0 is no limit
+        pub max_reconnect_attempts: u32 = 0, up_to(0, u32::MAX);
+        /// seconds; those of a host name's look-up count from its beginning
+        pub connect_timeout: Duration = Duration::from_secs(5), Kind::Seconds;
+        /// bytes that may wait to be sent; more is refused
+        pub outbox_bytes: usize = 1 << 20, whole(1), unit("bytes");
+        /// newest dialect to speak where the server can: 2, which carries any bytes; 1 stays with the old wire
+        pub protocol: u32 = 2, up_to(1, 2);
+        /// nodes that it may carry, its first one included; more are refused
+        pub max_nodes: usize = 10_000, whole(1);
+        /// whether its heartbeats keep all its nodes alive, or its first one alone; then the host sends those of the others
+        pub heartbeat_all: bool = true, Kind::Flag;
+    }
+}
+
+/// The bus socket, through which other processes of the machine reach the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BusConfig {
+    /// The socket file. [`crate::bus::path_to_bind`] finds the usual place.
+    pub path: PathBuf,
+    /// Users of this group may ask as well, by its name or number. Workers must be of the server's own user, always.
+    pub group: Option<String>,
+    /// The server's name, as it is told to those who connect.
+    pub name: String,
+}
+
+impl ServerSwitches {
+    /// The limit is on as soon as one of its keys is set, unless it is switched off.
+    pub fn rate_limit(&self, limit: RateLimit, is_any_set: bool) -> Option<RateLimit> {
+        self.enable_rate_limit.unwrap_or(is_any_set).then_some(limit)
+    }
+}
+
+impl ServerConfig {
+    /// # Errors
+    /// [`ErrorKind::Config`] with a text that names the field and what it wants.
+    pub fn validate(&self) -> Result<(), Error> {
+        self.check_bounds()?;
+        if let Some(limit) = &self.rate_limit {
+            limit.check_bounds()?;
+        }
+        if let Some(bus) = &self.bus {
+            check_name(&bus.name)?;
+            if self.max_frame_bytes > MAX_BUS_MESSAGE {
+                return Err(wrong(format!("max_frame_bytes must be at most {MAX_BUS_MESSAGE} where there is a bus")));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ClientConfig {
+    /// # Errors
+    /// [`ErrorKind::Config`] with a text that names the field and what it wants.
+    pub fn validate(&self) -> Result<(), Error> {
+        if self.host.is_empty() {
+            return Err(wrong("host must not be empty".into()));
+        }
+        self.check_bounds()?;
+        self.node_id.as_deref().map_or(Ok(()), |id| check_node_id(id, ErrorKind::Config))
+    }
+}
+
+// ---- checks ----
+
+pub(crate) fn check_node_id(id: &str, kind: ErrorKind) -> Result<(), Error> {
+    if (1..=MAX_NODE_ID_LEN).contains(&id.len()) {
+        return Ok(());
+    }
+    Err(Error::new(kind, "node_id must have 1 to 255 bytes"))
+}
+
+/// Messages that a channel keeps unless it is told otherwise.
+pub const CHANNEL_QUEUE_SIZE: i64 = 1000;
+
+/// Longest node id, in bytes.
+pub const MAX_NODE_ID_LEN: usize = 255;
+
+/// Longest message where there is a bus: it travels in one frame, whose length is a u32.
+const MAX_BUS_MESSAGE: u32 = 1 << 30;
+
+/// # Errors
+/// [`ErrorKind::Config`]: the name of a server is a file name of 1 to 64 letters, digits, dots, dashes and underscores.
+pub fn check_name(name: &str) -> Result<(), Error> {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if (1..=64).contains(&name.len()) && name.bytes().all(is_allowed) {
+        return Ok(());
+    }
+    Err(wrong("The name of a server must have 1 to 64 letters, digits, dots, dashes or underscores".into()))
+}
+
+pub(crate) fn micros(time: Duration) -> u64 {
+    time.as_micros() as u64
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,414 @@
+//! What a row of the table of settings is: the kind of value that it takes and the check of its bounds, what the bindings have of it, and its
+//! place in a struct. The rows themselves are [`super`]'s.
+
+use crate::error::{Error, ErrorKind};
+use ipnet::IpNet;
+use std::time::Duration;
+
+/// What a setting takes.
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub enum Kind {
+    Whole {
+        least: u64,
+        most: u64,
+    },
+    Number {
+        least: f64,
+        most: f64,
+    },
+    /// Seconds from 1 ms to [`YEAR`], fractions allowed.
+    Seconds,
+    /// The same, or 0 for no limit.
+    SecondsOrNone,
+    Flag,
+    Text,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// Addresses and networks.
+    Networks,
+    /// The name of a server.
+    Name,
+    /// Where the bus socket is.
+    Socket,
+    /// JSON text.
+    Json,
+    /// Nobody looks at it.
+    Any,
+}
+
+/// A value on its way from a binding into a struct, or out of one.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    None,
+    Whole(u64),
+    Number(f64),
+    Time(Duration),
+    Flag(bool),
+    Text(String),
+    /// JSON text.
+    Json(String),
+    Networks(Vec<IpNet>),
+}
+
+impl Value {
+    /// As JSON.
+    pub fn json(&self) -> String {
+        match self {
+            Value::None => "null".to_owned(),
+            Value::Whole(number) => number.to_string(),
+            Value::Number(number) => number.to_string(),
+            Value::Time(time) => time.as_secs_f64().to_string(),
+            Value::Flag(flag) => flag.to_string(),
+            Value::Text(text) => format!("{text:?}"),
+            Value::Json(json) => json.clone(),
+            Value::Networks(networks) => format!("{:?}", networks.iter().map(ToString::to_string).collect::<Vec<_>>()),
+        }
+    }
+
+    /// As PHP code; empty for none.
+    pub fn php(&self) -> String {
+        match self {
+            Value::None => String::new(),
+            Value::Number(number) => format!("{number:?}"),
+            Value::Text(text) => format!("'{text}'"),
+            other => other.json(),
+        }
+    }
+}
+
+/// What a binding has of a setting.
+#[derive(Copy, Clone, Debug)]
+pub struct Binding {
+    /// The key; empty where the binding has none.
+    pub name: &'static str,
+    /// What people are told of the default where that is no plain value.
+    pub default: &'static str,
+    /// What is to be said beyond the text.
+    pub note: &'static str,
+}
+
+/// Keys of the PHP library, which has its own ways of reading them.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum PhpReading {
+    /// A key of ours.
+    Plain,
+    /// As [`PhpReading::Plain`], but that null is a value like others.
+    WithNull,
+    /// Null is refused; and so is a number in another form.
+    Required,
+    /// As the library checks sizes.
+    Positive,
+    /// What is over the most is refused in the library's words.
+    NotExceeding,
+    /// The library hands it to a constructor unchecked, and PHP refuses it there by its type.
+    Argument { class: &'static str, number: u32, parameter: &'static str, kind: &'static str },
+}
+
+/// A row without its place.
+#[derive(Copy, Clone, Debug)]
+pub struct Setting {
+    pub kind: Kind,
+    /// May be empty.
+    pub unit: &'static str,
+    /// For people, in Markdown.
+    pub text: &'static str,
+    pub php: Binding,
+    pub php_reading: PhpReading,
+    pub c: Binding,
+}
+
+impl Setting {
+    pub(super) const fn new(name: &'static str, kind: Kind, text: &'static str) -> Setting {
+        let binding = Binding { name, default: "", note: "" };
+        let unit = if matches!(kind, Kind::Seconds | Kind::SecondsOrNone) { "seconds" } else { "" };
+        Setting { kind, unit, text, php: binding, php_reading: PhpReading::Plain, c: binding }
+    }
+
+    pub(super) const fn named(mut self, name: &'static str) -> Setting {
+        (self.php.name, self.c.name) = (name, name);
+        self
+    }
+
+    pub(super) const fn php_name(mut self, name: &'static str) -> Setting {
+        self.php.name = name;
+        self
+    }
+
+    pub(super) const fn only_c(self) -> Setting {
+        self.php_name("")
+    }
+
+    pub(super) const fn only_php(mut self) -> Setting {
+        self.c.name = "";
+        self
+    }
+
+    pub(super) const fn unit(mut self, unit: &'static str) -> Setting {
+        self.unit = unit;
+        self
+    }
+
+    pub(super) const fn reading(mut self, reading: PhpReading) -> Setting {
+        self.php_reading = reading;
+        self
+    }
+
+    pub(super) const fn php_default(mut self, default: &'static str) -> Setting {
+        self.php.default = default;
+        self
+    }
+
+    pub(super) const fn php_note(mut self, note: &'static str) -> Setting {
+        self.php.note = note;
+        self
+    }
+
+    pub(super) const fn c_note(mut self, note: &'static str) -> Setting {
+        self.c.note = note;
+        self
+    }
+
+    /// # Errors
+    /// [`ErrorKind::Config`] with a text that names the setting and what it wants.
+    fn check(&self, value: &Value) -> Result<(), Error> {
+        let name = if self.c.name.is_empty() { self.php.name } else { self.c.name };
+        match (self.kind, value) {
+            (Kind::Whole { least, most }, Value::Whole(number)) => check_whole(name, *number, least, most),
+            (Kind::Number { least, most }, Value::Number(number)) if !(least..=most).contains(number) => {
+                Err(wrong(format!("{name} must be a number from {least} to {most}")))
+            }
+            (Kind::Seconds, Value::Time(time)) => check_timeout(name, *time),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A setting, and its place in a struct.
+pub struct Row<T> {
+    pub setting: Setting,
+    pub(super) put: fn(&mut T, Value) -> bool,
+    pub(super) get: fn(&T) -> Value,
+}
+
+impl<T> Row<T> {
+    /// Puts a value of the setting's kind, within its bounds, into its place.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] for a value of another kind.
+    pub fn put(&self, settings: &mut T, value: Value) -> Result<(), Error> {
+        let shown = format!("{}{}: not of its kind", self.setting.php.name, self.setting.c.name);
+        if (self.put)(settings, value) { Ok(()) } else { Err(Error::new(ErrorKind::Internal, shown)) }
+    }
+
+    pub fn get(&self, settings: &T) -> Value {
+        match ((self.get)(settings), self.setting.kind) {
+            (Value::Text(text), Kind::Json) => Value::Json(text),
+            (value, _) => value,
+        }
+    }
+}
+
+/// A setting and what it is unless it is set.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    pub setting: Setting,
+    pub default: Value,
+}
+
+impl Listed {
+    /// What people are told of the default in PHP, in Markdown.
+    pub fn php_default(&self) -> String {
+        match &self.default {
+            _ if !self.setting.php.default.is_empty() => self.setting.php.default.to_owned(),
+            Value::None => "none".to_owned(),
+            Value::Text(_) | Value::Json(_) | Value::Networks(_) => format!("`{}`", self.default.php()),
+            plain => plain.php(),
+        }
+    }
+}
+
+/// A struct that is made of rows.
+pub trait Settings: Default + 'static {
+    const ROWS: &'static [Row<Self>];
+
+    /// # Errors
+    /// [`ErrorKind::Config`] with a text that names the setting and what it wants.
+    fn check_bounds(&self) -> Result<(), Error> {
+        Self::ROWS.iter().try_for_each(|row| row.setting.check(&row.get(self)))
+    }
+
+    fn listed() -> Vec<Listed> {
+        let defaults = Self::default();
+        Self::ROWS.iter().map(|row| Listed { setting: row.setting, default: row.get(&defaults) }).collect()
+    }
+}
+
+// ---- what a row is made of ----
+
+/// The type of a setting.
+pub trait Field: Sized {
+    /// None for a value of another kind.
+    fn of(value: Value) -> Option<Self>;
+    fn value(&self) -> Value;
+}
+
+macro_rules! fields {
+    ($($type:ty: $variant:ident, $from:expr, $into:expr;)*) => {$(
+        impl Field for $type {
+            fn of(value: Value) -> Option<$type> {
+                let Value::$variant(value) = value else { return None };
+                Some($from(value))
+            }
+
+            fn value(&self) -> Value {
+                Value::$variant($into(self))
+            }
+        }
+    )*};
+}
+
+// Those beyond the range of a small type have been refused by the bounds of their row, or mean "no limit".
+fields! {
+    u16: Whole, |number| u16::try_from(number).unwrap_or(u16::MAX), |number: &u16| u64::from(*number);
+    u32: Whole, |number| u32::try_from(number).unwrap_or(u32::MAX), |number: &u32| u64::from(*number);
+    u64: Whole, |number| number, |number: &u64| *number;
+    i64: Whole, |number| i64::try_from(number).unwrap_or(i64::MAX), |number: &i64| u64::try_from(*number).unwrap_or_default();
+    usize: Whole, |number| usize::try_from(number).unwrap_or(usize::MAX), |number: &usize| *number as u64;
+    f64: Number, |number| number, |number: &f64| *number;
+    Duration: Time, |time| time, |time: &Duration| *time;
+    bool: Flag, |flag| flag, |flag: &bool| *flag;
+    Vec<IpNet>: Networks, |networks| networks, |networks: &Vec<IpNet>| networks.clone();
+}
+
+impl Field for String {
+    fn of(value: Value) -> Option<String> {
+        if let Value::Text(text) | Value::Json(text) = value { Some(text) } else { None }
+    }
+
+    fn value(&self) -> Value {
+        Value::Text(self.clone())
+    }
+}
+
+impl<T: Field> Field for Option<T> {
+    fn of(value: Value) -> Option<Option<T>> {
+        if value == Value::None { Some(None) } else { T::of(value).map(Some) }
+    }
+
+    fn value(&self) -> Value {
+        self.as_ref().map_or(Value::None, Field::value)
+    }
+}
+
+impl Field for () {
+    fn of(_: Value) -> Option<()> {
+        Some(())
+    }
+
+    fn value(&self) -> Value {
+        Value::None
+    }
+}
+
+/// Settings that are one of a few words.
+macro_rules! choices {
+    ($($(#[$meta:meta])* pub enum $name:ident { $($(#[$of_variant:meta])* $variant:ident = $word:literal,)* })*) => {$(
+        $(#[$meta])*
+        #[derive(Copy, Clone, Debug, PartialEq, Eq)]
+        pub enum $name { $($(#[$of_variant])* $variant,)* }
+
+        impl $name {
+            pub const WORDS: &'static [&'static str] = &[$($word),*];
+
+            /// Whatever its case.
+            pub fn named(word: &str) -> Option<$name> {
+                $(if word.eq_ignore_ascii_case($word) {
+                    return Some($name::$variant);
+                })*
+                None
+            }
+
+            pub fn word(self) -> &'static str {
+                match self { $($name::$variant => $word,)* }
+            }
+        }
+
+        impl Field for $name {
+            fn of(value: Value) -> Option<$name> {
+                if let Value::Text(word) = value { $name::named(&word) } else { None }
+            }
+
+            fn value(&self) -> Value {
+                Value::Text(self.word().to_owned())
+            }
+        }
+    )*};
+}
+
+/// Makes structs of rows. A row is the field's text, its type and default, its kind, and its other columns.
+macro_rules! settings {
+    ($(
+        $(#[$meta:meta])*
+        pub struct $name:ident {
+            $(
+                $(#[doc = $text:literal])+
+                pub $field:ident: $type:ty = $default:expr, $kind:expr $(, $column:ident($($value:expr),*))*;
+            )*
+            $(besides {
+                $($(#[$of_other:meta])* pub $other:ident: $other_type:ty = $other_default:expr;)*
+            })?
+        }
+    )*) => {$(
+        $(#[$meta])*
+        pub struct $name {
+            $($(#[doc = $text])+ pub $field: $type,)*
+            $($($(#[$of_other])* pub $other: $other_type,)*)?
+        }
+
+        impl Default for $name {
+            fn default() -> $name {
+                $name { $($field: $default,)* $($($other: $other_default,)*)? }
+            }
+        }
+
+        impl Settings for $name {
+            const ROWS: &'static [Row<$name>] = &[$(Row {
+                setting: Setting::new(stringify!($field), $kind, concat!($($text),+).trim_ascii())$(.$column($($value),*))*,
+                put: |settings, value| Field::of(value).map(|value| settings.$field = value).is_some(),
+                get: |settings| settings.$field.value(),
+            }),*];
+        }
+    )*};
+}
+
+pub(super) use {choices, settings};
+
+// ---- checks ----
+
+pub(super) fn wrong(text: String) -> Error {
+    Error::new(ErrorKind::Config, text)
+}
+
+/// The largest number that a setting may be: JSON and floats carry whole numbers exactly up to here, and arithmetic with it
+/// stays far from overflow. As a limit it is as good as none.
+pub const MOST: u64 = 1 << 53;
+
+/// Longest time that makes sense anywhere; keeps all arithmetic with deadlines far from overflow.
+pub const YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
+
+pub(crate) fn check_whole(name: &str, number: u64, least: u64, most: u64) -> Result<(), Error> {
+    match number {
+        _ if (least..=most).contains(&number) => Ok(()),
+        _ if most == least + 1 => Err(wrong(format!("{name} must be {least} or {most}"))),
+        _ if most < u32::MAX.into() => Err(wrong(format!("{name} must be between {least} and {most}"))),
+        _ if number < least => Err(wrong(format!("{name} must be at least {least}"))),
+        _ => Err(wrong(format!("{name} must be at most {most}"))),
+    }
+}
+
+pub(crate) fn check_timeout(name: &str, value: Duration) -> Result<(), Error> {
+    if (Duration::from_millis(1)..=YEAR).contains(&value) {
+        return Ok(());
+    }
+    Err(wrong(format!("{name} must be between 1 ms and one year")))
+}
