@@ -4,7 +4,7 @@ use heartbus_core::hub::event::Resume;
 use heartbus_core::hub::link::{Letter, Postbox};
 use heartbus_core::hub::replies::Replies;
 use heartbus_core::hub::session::Context;
-use heartbus_core::hub::{Budget, Counters, Event, EventMask, Host, Hub, Journal, Link, Look, Next, Now, Session, Timer, Wheel};
+use heartbus_core::hub::{Budget, Counters, Event, EventMask, Host, Hub, Journal, Link, Look, Next, Now, Session, Timer, TimerKind, Wheel};
 use heartbus_core::settings::ServerConfig;
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,15 +95,13 @@ impl Machine {
     pub fn tick(&mut self) -> usize {
         let before = self.hub.node_count();
         while let Some((key, timer)) = self.wheel.pop(self.now) {
-            let slot = timer.slot as usize;
-            if timer.channel_id == 0 {
-                continue;
-            }
+            let slot = timer.slot() as usize;
+            let TimerKind::Node(node) = timer.kind() else { continue };
             let Some(mut session) = self.sessions[slot].take() else { continue };
-            let mut next = session.node_timer(&mut self.context(), key, timer.channel_id, Look::NotYet);
+            let mut next = session.node_timer(&mut self.context(), key, node, Look::NotYet);
             if next == Next::Look {
                 // There is no socket: nobody has sent anything that was not read.
-                next = session.node_timer(&mut self.context(), key, timer.channel_id, Look::Empty);
+                next = session.node_timer(&mut self.context(), key, node, Look::Empty);
             }
             self.replies.clear();
             if let Next::Close(reason) = next {

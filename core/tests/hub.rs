@@ -4,6 +4,7 @@
 mod bus;
 
 use bus::*;
+use heartbus_core::hub::NodeRef;
 use heartbus_core::hub::event::CloseReason;
 use heartbus_core::hub::wheel::TICK;
 use heartbus_core::settings::{RateLimit, RateLimitBy};
@@ -156,7 +157,7 @@ fn a_wrapped_channel_id_skips_zero_and_those_in_use() {
     let slot = bus.open();
     bus.register(slot, "first");
     assert_eq!(bus.channel("first"), 1);
-    bus.hub.set_next_channel_for_test(u32::MAX);
+    bus.hub.set_next_channel_for_test(NodeRef::MAX);
     let ids: Vec<i64> = ["last", "after"]
         .iter()
         .map(|id| {
@@ -164,7 +165,7 @@ fn a_wrapped_channel_id_skips_zero_and_those_in_use() {
             bus.channel(id)
         })
         .collect();
-    assert_eq!(ids, [i64::from(u32::MAX), 2]);
+    assert_eq!(ids, [i64::from(NodeRef::MAX), 2]);
 }
 
 #[test]

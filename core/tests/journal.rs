@@ -4,7 +4,9 @@ use heartbus_core::hub::event::{CloseReason, Resume};
 use heartbus_core::hub::link::{Eviction, Letter, Postbox};
 use heartbus_core::hub::replies::Replies;
 use heartbus_core::hub::session::Context;
-use heartbus_core::hub::{Budget, Counters, Event, EventMask, Host, Hub, Journal, Link, Look, Next, Now, Session, Timer, Wheel};
+use heartbus_core::hub::{
+    Budget, Counters, Event, EventMask, Host, Hub, Journal, Link, Look, Next, NodeRef, Now, Session, Timer, TimerKind, Wheel,
+};
 use heartbus_core::settings::{RateLimit, RateLimitBy, ServerConfig};
 use heartbus_core::wire::v1;
 use std::fmt::{Debug, Write};
@@ -187,14 +189,14 @@ fn a_node_s_coming_and_each_way_of_going_is_one_line() {
         thread.register(&mut a, "x");
         let channel_id = thread.hub.node("x").unwrap().channel_id();
         thread.register(&mut b, "x");
-        a.evict(&mut thread.context(), Eviction { channel_id, why: CloseReason::Replaced });
+        a.evict(&mut thread.context(), Eviction { node: NodeRef::of_main_channel(channel_id), why: CloseReason::Replaced });
         a.close(&mut thread.context(), CloseReason::Replaced);
         thread.register(&mut b, "y");
         let [x, y] = ["x", "y"].map(|id| thread.hub.node(id).unwrap());
         thread.now += TIMEOUT + SECOND / 2;
-        let is_of_x = |timer: &Timer| timer.channel_id == x.channel_id();
+        let is_of_x = |timer: &Timer| timer.kind() == TimerKind::Node(x.reference());
         let (key, _) = std::iter::from_fn(|| thread.wheel.pop(thread.now)).find(|(_, timer)| is_of_x(timer)).unwrap();
-        b.node_timer(&mut thread.context(), key, x.channel_id(), Look::Empty);
+        b.node_timer(&mut thread.context(), key, x.reference(), Look::Empty);
         thread.hub.disconnect("y", &thread.counters).unwrap();
         // The connection ends before it hears of the eviction.
         b.close(&mut thread.context(), heartbus_core::event::CloseReason::PeerClosed);

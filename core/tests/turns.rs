@@ -9,7 +9,7 @@ use heartbus_core::hub::event::CloseReason;
 use heartbus_core::hub::link::{Eviction, Wish};
 use heartbus_core::hub::memory::Part;
 use heartbus_core::hub::wheel::TICK;
-use heartbus_core::hub::{Budget, Look, Next, budget};
+use heartbus_core::hub::{Budget, Look, Next, NodeRef, TimerKind, budget};
 use heartbus_core::wire::{FrameType, v2};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, VecDeque};
@@ -79,7 +79,9 @@ fn a_heartbeat_for_many_nodes_that_the_host_is_told_of_takes_several_turns_and_n
             // One that was told already, and one that was not.
             for id in ["n0", "n999"] {
                 let channel_id = bus.hub.node(id).unwrap().channel_id();
-                bus.with(slot, |session, cx| session.evict(cx, Eviction { channel_id, why: CloseReason::Kicked }));
+                bus.with(slot, |session, cx| {
+                    session.evict(cx, Eviction { node: NodeRef::of_main_channel(channel_id), why: CloseReason::Kicked })
+                });
             }
             answers(&mut bus);
         }
@@ -208,12 +210,13 @@ fn a_connection_that_is_over_lets_its_nodes_leave_over_several_turns_each_once()
     assert_eq!(bus.wheel.len(), 1, "the timer of the node that is left");
 }
 
-/// Turns the clock until the timer of a connection with one node fires, and returns its key.
+/// Turns the clock until the timer of a connection with one node fires, or with none where `channel_id` is 0, and returns its key.
 fn fired(bus: &mut Bus, channel_id: u32) -> heartbus_core::hub::wheel::Key {
     loop {
         bus.now += TICK;
         if let Some((key, timer)) = bus.wheel.pop(bus.now) {
-            assert_eq!(timer.channel_id, channel_id);
+            let node = TimerKind::Node(NodeRef::of_main_channel(channel_id));
+            assert_eq!(timer.kind(), if channel_id == 0 { TimerKind::Register } else { node });
             return key;
         }
     }
@@ -226,21 +229,33 @@ fn a_node_that_seems_silent_is_looked_for_and_only_an_empty_socket_proves_that_i
     let channel_id = bus.channel("n0") as u32;
     for (look, next_look) in [(Look::Unread, TIMEOUT / 16), (Look::Stopped, TIMEOUT)] {
         let key = fired(&mut bus, channel_id);
-        assert_eq!(bus.with(slot, |session, cx| session.node_timer(cx, key, channel_id, Look::NotYet)), Some(Next::Look));
+        assert_eq!(
+            bus.with(slot, |session, cx| session.node_timer(cx, key, NodeRef::of_main_channel(channel_id), Look::NotYet)),
+            Some(Next::Look)
+        );
         let looked_at = bus.now;
-        assert_eq!(bus.with(slot, |session, cx| session.node_timer(cx, key, channel_id, look)), Some(Next::Continue));
+        assert_eq!(
+            bus.with(slot, |session, cx| session.node_timer(cx, key, NodeRef::of_main_channel(channel_id), look)),
+            Some(Next::Continue)
+        );
         assert_eq!(bus.wheel.pop(looked_at + next_look), None, "{look:?}");
     }
     // What the look finds counts from when it was found.
     let key = fired(&mut bus, channel_id);
-    assert_eq!(bus.with(slot, |session, cx| session.node_timer(cx, key, channel_id, Look::NotYet)), Some(Next::Look));
+    assert_eq!(
+        bus.with(slot, |session, cx| session.node_timer(cx, key, NodeRef::of_main_channel(channel_id), Look::NotYet)),
+        Some(Next::Look)
+    );
     bus.now += 5 * TIMEOUT;
     bus.send(slot, 1, 0, "{}");
     let heard_at = bus.now;
-    assert_eq!(bus.with(slot, |session, cx| session.node_timer(cx, key, channel_id, Look::Empty)), Some(Next::Continue));
+    assert_eq!(
+        bus.with(slot, |session, cx| session.node_timer(cx, key, NodeRef::of_main_channel(channel_id), Look::Empty)),
+        Some(Next::Continue)
+    );
     assert_eq!(bus.wheel.pop(heard_at + TIMEOUT), None);
     let key = fired(&mut bus, channel_id);
-    let ask = |bus: &mut Bus, look| bus.with(slot, |session, cx| session.node_timer(cx, key, channel_id, look));
+    let ask = |bus: &mut Bus, look| bus.with(slot, |session, cx| session.node_timer(cx, key, NodeRef::of_main_channel(channel_id), look));
     assert_eq!(ask(&mut bus, Look::NotYet), Some(Next::Look));
     assert_eq!(ask(&mut bus, Look::Empty), Some(Next::Close(CloseReason::HeartbeatTimeout)));
     assert_eq!(bus.host.events.lock().unwrap()["n0"], ["register", "timeout"]);
@@ -255,7 +270,10 @@ fn a_node_that_the_look_finds_leaving_is_not_judged() {
     bus.send(slot, 7, 0, "");
     bus.register(slot, "other");
     let other = bus.channel("other") as u32;
-    assert_eq!(bus.with(slot, |session, cx| session.node_timer(cx, key, channel_id, Look::Empty)), Some(Next::Continue));
+    assert_eq!(
+        bus.with(slot, |session, cx| session.node_timer(cx, key, NodeRef::of_main_channel(channel_id), Look::Empty)),
+        Some(Next::Continue)
+    );
     assert_eq!(bus.host.events.lock().unwrap()["n0"], ["register", "unregister"]);
     assert_eq!((bus.online().len(), bus.wheel.len()), (1, 1));
     fired(&mut bus, other);
@@ -522,14 +540,14 @@ impl Thread {
         let now = self.bus.now;
         while let Some((key, timer)) = self.bus.wheel.pop(now) {
             self.hiccup();
-            let slot = timer.slot;
+            let slot = timer.slot();
             self.bus.now = now;
-            let mut next = self.judge(slot, key, timer.channel_id, Look::NotYet);
+            let mut next = self.judge(slot, key, timer.kind(), Look::NotYet);
             if next == Next::Look {
                 let look = self.look(slot);
                 self.hiccup();
                 self.bus.now = now;
-                next = self.judge(slot, key, timer.channel_id, look);
+                next = self.judge(slot, key, timer.kind(), look);
             }
             if let Next::Close(reason) = next {
                 self.may_close(slot, reason);
@@ -541,11 +559,14 @@ impl Thread {
         self.bus.replies.clear();
     }
 
-    fn judge(&mut self, slot: u32, key: heartbus_core::hub::wheel::Key, channel_id: u32, look: Look) -> Next {
+    fn judge(&mut self, slot: u32, key: heartbus_core::hub::wheel::Key, kind: TimerKind, look: Look) -> Next {
         self.bus
-            .with(slot, |session, cx| match channel_id {
-                0 => session.register_timer(cx, key, look),
-                channel_id => session.node_timer(cx, key, channel_id, look),
+            .with(slot, |session, cx| match kind {
+                TimerKind::Node(node) => session.node_timer(cx, key, node, look),
+                kind => {
+                    assert_eq!(kind, TimerKind::Register);
+                    session.register_timer(cx, key, look)
+                }
             })
             .unwrap_or(Next::Continue)
     }

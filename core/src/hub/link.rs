@@ -6,6 +6,7 @@
 use super::event::{CloseReason, Resume};
 use super::frame::Frame;
 use super::memory::Memory;
+use super::node::NodeRef;
 use crate::wire::Dialect;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -81,7 +82,7 @@ const TELLING: u8 = 16;
 /// A node has to leave its connection because of something that happened elsewhere.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Eviction {
-    pub channel_id: u32,
+    pub node: NodeRef,
     pub why: CloseReason,
 }
 
@@ -219,8 +220,8 @@ impl Link {
         self.flags.fetch_and(!TELLING, Ordering::AcqRel);
     }
 
-    pub fn evict(&self, channel_id: u32, why: CloseReason) {
-        self.post(Wish::Evict(Eviction { channel_id, why }));
+    pub fn evict(&self, node: NodeRef, why: CloseReason) {
+        self.post(Wish::Evict(Eviction { node, why }));
     }
 
     /// The connection has to end.
@@ -361,9 +362,10 @@ mod tests {
     fn letters_come_in_the_order_of_posting() {
         let (link, pile) = link();
         push(&link, 12).unwrap();
-        link.evict(7, CloseReason::Kicked);
+        let node = NodeRef::of_main_channel(7);
+        link.evict(node, CloseReason::Kicked);
         link.resume();
-        let eviction = Eviction { channel_id: 7, why: CloseReason::Kicked };
+        let eviction = Eviction { node, why: CloseReason::Kicked };
         assert_eq!(pile.take(), [Wish::Write(frame(12)), Wish::Evict(eviction), Wish::Resume]);
     }
 }

@@ -22,6 +22,7 @@ mod quota;
 pub mod rate;
 pub mod replies;
 pub mod session;
+pub mod timer;
 pub mod trim;
 pub mod wheel;
 
@@ -31,8 +32,9 @@ pub use event::{Departure, Event, EventMask, Host};
 pub use journal::Journal;
 pub use link::Link;
 pub use memory::{Memory, MemoryStats};
-pub use node::{Node, NodeInfo};
+pub use node::{Node, NodeInfo, NodeRef};
 pub use session::{Look, Next, Session};
+pub use timer::{Timer, TimerKind};
 pub use wheel::Wheel;
 
 use crate::settings::{RateLimit, ServerConfig, micros};
@@ -65,15 +67,6 @@ impl Now {
     pub fn unix_seconds_of(self, mono: u64) -> f64 {
         (self.unix as i64 - (self.mono as i64 - mono as i64)) as f64 / 1e6
     }
-}
-
-/// What the wheel of a thread holds: the timer of a connection's node. It is removed before its connection's slot is used
-/// again.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub struct Timer {
-    pub slot: u32,
-    /// 0 for the connection's own timer: nobody registered, or it is ending.
-    pub channel_id: u32,
 }
 
 /// A DATA frame for a node's main channel.
@@ -341,7 +334,7 @@ impl Hub {
         if !self.leave(&node, Departure::Disconnected, counters) {
             return Err(Refusal::NoSuchNode);
         }
-        node.link().evict(node.channel_id(), CloseReason::Kicked);
+        node.link().evict(node.reference(), CloseReason::Kicked);
         Ok(())
     }
 
@@ -427,7 +420,7 @@ impl Hub {
         counters.nodes_registered.up();
         if let Some(older) = replaced {
             self.nodes.release_channel(&older);
-            older.link().evict(older.channel_id(), CloseReason::Replaced);
+            older.link().evict(older.reference(), CloseReason::Replaced);
         }
         Ok(node)
     }
@@ -479,7 +472,7 @@ impl Hub {
     fn with_channel(&self, make: impl Fn(u32) -> Arc<Node>) -> Arc<Node> {
         loop {
             let id = self.next_channel.fetch_add(1, Ordering::Relaxed);
-            if id != 0
+            if (1..=NodeRef::MAX).contains(&id)
                 && let Some(node) = self.nodes.claim_channel(id, || make(id))
             {
                 return node;

@@ -3,8 +3,8 @@
 //! Owns the list and the connection's timers: one per node, or one that runs while there is none. Almost every connection
 //! has one node, and pays for one only.
 
-use super::Node;
 use super::wheel::Key;
+use super::{Node, NodeRef};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use std::sync::Arc;
 pub(super) struct Registered {
     pub(super) node: Arc<Node>,
     /// The node's, kept at hand for those who search.
-    channel_id: u32,
+    reference: NodeRef,
     pub(super) timer: Key,
 }
 
@@ -20,7 +20,7 @@ pub(super) enum Nodes {
     /// With the timer that runs until somebody registers.
     None(Option<Key>),
     One(Registered),
-    /// Sorted by channel ids as they count up from the first one's: they are given out in sequence, so this is the order of
+    /// Sorted by their numbers as they count up from the first one's: they are given out in sequence, so this is the order of
     /// registration too, unless the ids of the whole server went round once while the first one stayed.
     Many(Box<Many>),
 }
@@ -54,26 +54,26 @@ impl Default for Nodes {
 
 impl Registered {
     pub(super) fn new(node: Arc<Node>, timer: Key) -> Registered {
-        Registered { channel_id: node.channel_id(), node, timer }
+        Registered { reference: node.reference(), node, timer }
     }
 
-    pub(super) fn channel_id(&self) -> u32 {
-        self.channel_id
+    pub(super) fn reference(&self) -> NodeRef {
+        self.reference
     }
 }
 
-/// Where a channel id is in the list, or where it would be.
-fn search(list: &VecDeque<Registered>, channel_id: u32) -> Result<usize, usize> {
+/// Where a node is in the list, or where it would be.
+fn search(list: &VecDeque<Registered>, node: NodeRef) -> Result<usize, usize> {
     let (Some(first), Some(last)) = (list.front(), list.back()) else { return Err(0) };
-    let after_first = |id: u32| id.wrapping_sub(first.channel_id);
-    let (wanted, span) = (after_first(channel_id), after_first(last.channel_id));
+    let after_first = |node: NodeRef| node.number().wrapping_sub(first.reference.number());
+    let (wanted, span) = (after_first(node), after_first(last.reference));
     // Nodes that registered one behind the other have ids in a row, and those of many gateways at once ids that are spread evenly: most
     // are where that says, and of a long list that nobody looked at for a while only that place is fetched from memory.
     let guess = (u64::from(wanted) * (list.len() as u64 - 1)).checked_div(u64::from(span)).unwrap_or(0) as usize;
-    if list.get(guess).is_some_and(|registered| registered.channel_id == channel_id) {
+    if list.get(guess).is_some_and(|registered| registered.reference == node) {
         return Ok(guess);
     }
-    list.binary_search_by_key(&wanted, |registered| after_first(registered.channel_id))
+    list.binary_search_by_key(&wanted, |registered| after_first(registered.reference))
 }
 
 impl Nodes {
@@ -98,11 +98,11 @@ impl Nodes {
         }
     }
 
-    pub(super) fn get(&self, channel_id: u32) -> Option<&Registered> {
+    pub(super) fn get(&self, node: NodeRef) -> Option<&Registered> {
         match self {
             Nodes::None(_) => None,
-            Nodes::One(one) => (one.channel_id == channel_id).then_some(one),
-            Nodes::Many(many) => search(&many.list, channel_id).ok().map(|place| &many.list[place]),
+            Nodes::One(one) => (one.reference == node).then_some(one),
+            Nodes::Many(many) => search(&many.list, node).ok().map(|place| &many.list[place]),
         }
     }
 
@@ -130,7 +130,7 @@ impl Nodes {
         }
     }
 
-    /// Adds a node whose channel id is not here yet. The idle timer must have been taken.
+    /// Adds a node that is not here yet. The idle timer must have been taken.
     pub(super) fn insert(&mut self, registered: Registered) {
         match self {
             Nodes::None(_) => *self = Nodes::One(registered),
@@ -143,24 +143,24 @@ impl Nodes {
                 *self = Nodes::Many(Box::new(many));
             }
             Nodes::Many(many) => {
-                // The end, but for ids that went round.
-                let place = search(&many.list, registered.channel_id).unwrap_or_else(|place| place);
+                // The end, but for numbers that went round.
+                let place = search(&many.list, registered.reference).unwrap_or_else(|place| place);
                 many.add(&registered.node);
                 many.list.insert(place, registered);
             }
         }
     }
 
-    pub(super) fn remove(&mut self, channel_id: u32) -> Option<Registered> {
+    pub(super) fn remove(&mut self, node: NodeRef) -> Option<Registered> {
         match self {
             Nodes::None(_) => None,
             Nodes::One(one) => {
-                let one = (one.channel_id == channel_id).then(|| one.clone())?;
+                let one = (one.reference == node).then(|| one.clone())?;
                 *self = Nodes::default();
                 Some(one)
             }
             Nodes::Many(many) => {
-                let removed = many.list.remove(search(&many.list, channel_id).ok()?)?;
+                let removed = many.list.remove(search(&many.list, node).ok()?)?;
                 many.subtract(&removed.node);
                 let list = &mut many.list;
                 if list.is_empty() {
@@ -175,16 +175,16 @@ impl Nodes {
 
     /// Takes the node out that registered first.
     pub(super) fn pop_first(&mut self) -> Option<Registered> {
-        let channel_id = self.first()?.channel_id;
-        self.remove(channel_id)
+        let first = self.first()?.reference;
+        self.remove(first)
     }
 
     /// Those that come behind the one of that channel, or would if it were here still; all where there is none.
-    pub(super) fn iter_behind(&self, channel_id: Option<u32>) -> impl Iterator<Item = &Registered> {
-        let skipped = match (self, channel_id) {
+    pub(super) fn iter_behind(&self, node: Option<NodeRef>) -> impl Iterator<Item = &Registered> {
+        let skipped = match (self, node) {
             (_, None) | (Nodes::None(_), _) => 0,
-            (Nodes::One(one), Some(channel_id)) => usize::from(one.channel_id == channel_id),
-            (Nodes::Many(many), Some(channel_id)) => search(&many.list, channel_id).map_or_else(|place| place, |place| place + 1),
+            (Nodes::One(one), Some(node)) => usize::from(one.reference == node),
+            (Nodes::Many(many), Some(node)) => search(&many.list, node).map_or_else(|place| place, |place| place + 1),
         };
         let (one, many) = match self {
             Nodes::None(_) => (None, None),
@@ -224,7 +224,7 @@ mod tests {
     }
 
     fn channels(nodes: &Nodes) -> Vec<u32> {
-        nodes.iter().map(|registered| registered.channel_id).collect()
+        nodes.iter().map(|registered| registered.reference.number()).collect()
     }
 
     #[test]
@@ -235,12 +235,16 @@ mod tests {
             nodes.insert(registered(id));
         }
         assert_eq!(channels(&nodes), ids);
-        assert!(ids.iter().all(|id| nodes.get(*id).is_some_and(|found| found.channel_id == *id)));
-        assert!([0, 3, u32::MAX - 3].iter().all(|id| nodes.get(*id).is_none()));
-        assert!(nodes.remove(u32::MAX - 2).is_some() && nodes.remove(1).is_some() && nodes.remove(1).is_none());
+        assert!(ids.iter().all(|id| nodes.get(NodeRef::of_main_channel(*id)).is_some_and(|found| found.reference.number() == *id)));
+        assert!([0, 3, u32::MAX - 3].iter().all(|id| nodes.get(NodeRef::of_main_channel(*id)).is_none()));
+        assert!(
+            nodes.remove(NodeRef::of_main_channel(u32::MAX - 2)).is_some()
+                && nodes.remove(NodeRef::of_main_channel(1)).is_some()
+                && nodes.remove(NodeRef::of_main_channel(1)).is_none()
+        );
         assert_eq!(channels(&nodes), [u32::MAX - 1, u32::MAX, 2, 7]);
-        assert_eq!(nodes.first().unwrap().channel_id, u32::MAX - 1);
-        let rest: Vec<u32> = std::iter::from_fn(|| nodes.pop_first()).map(|registered| registered.channel_id).collect();
+        assert_eq!(nodes.first().unwrap().reference.number(), u32::MAX - 1);
+        let rest: Vec<u32> = std::iter::from_fn(|| nodes.pop_first()).map(|registered| registered.reference.number()).collect();
         assert_eq!(rest, [u32::MAX - 1, u32::MAX, 2, 7]);
         assert!(nodes.is_empty());
     }
@@ -253,8 +257,8 @@ mod tests {
         }
         assert_eq!(channels(&nodes), [100, 101, 200, 5, 99]);
         for id in [100, 5, 200, 99, 101] {
-            assert_eq!(nodes.get(id).unwrap().channel_id, id);
-            assert_eq!(nodes.remove(id).unwrap().channel_id, id);
+            assert_eq!(nodes.get(NodeRef::of_main_channel(id)).unwrap().reference.number(), id);
+            assert_eq!(nodes.remove(NodeRef::of_main_channel(id)).unwrap().reference.number(), id);
         }
         assert!(nodes.is_empty());
     }

@@ -13,7 +13,7 @@ use super::nodes::{Nodes, Registered};
 use super::rate::Bucket;
 use super::replies::Replies;
 use super::wheel::{Key, Wheel};
-use super::{Counters, Hub, Node, Now, Timer, TooMuch};
+use super::{Counters, Hub, Node, NodeRef, Now, Timer, TimerKind, TooMuch};
 use crate::settings::{RateLimitBy, micros};
 use crate::wire::control::RegisterError;
 use crate::wire::{self, Decoded, Dialect, Frame, FrameError, FrameType, Front, code, control};
@@ -81,7 +81,7 @@ struct Rare {
     /// Data that the host had no room for, read already.
     refused: Option<Refused>,
     /// The channel of the last node that was told of the heartbeat for all nodes that the input begins with.
-    told: Option<u32>,
+    told: Option<NodeRef>,
 }
 
 /// A data event that waits for room, and is counted while it does.
@@ -217,7 +217,7 @@ impl Session {
     }
 
     /// A node's timer fired. It is silent only when `look` says that its connection's socket was looked at since.
-    pub fn node_timer(&mut self, cx: &mut Context<'_>, timer: Key, channel_id: u32, look: Look) -> Next {
+    pub fn node_timer(&mut self, cx: &mut Context<'_>, timer: Key, node: NodeRef, look: Look) -> Next {
         let timeout = cx.hub.heartbeat_timeout();
         let alive_until = |seen: u64| (cx.now.mono <= seen + timeout).then_some(seen + timeout);
         // A heartbeat for all nodes of the connection answers for each without a look at it: there may be a million.
@@ -226,7 +226,7 @@ impl Session {
             cx.wheel.rearm(timer, deadline);
             return Next::Continue;
         }
-        let Some(registered) = self.nodes.get(channel_id).filter(|registered| registered.timer == timer) else {
+        let Some(registered) = self.nodes.get(node).filter(|registered| registered.timer == timer) else {
             // What the look read was that it leaves.
             return Next::Continue;
         };
@@ -248,7 +248,7 @@ impl Session {
             return Next::Continue;
         }
         cx.wheel.remove(timer);
-        let Some(Registered { node, .. }) = self.nodes.remove(channel_id) else {
+        let Some(Registered { node, .. }) = self.nodes.remove(node) else {
             return Next::Continue;
         };
         cx.journal.node_left(&node, cx.now);
@@ -257,13 +257,13 @@ impl Session {
             cx.replies.farewell(CloseReason::HeartbeatTimeout);
             return Next::Close(CloseReason::HeartbeatTimeout);
         }
-        cx.replies.error(code::NODE_TIMED_OUT, &format!("Node timed out: {}", node.id()), channel_id);
+        cx.replies.error(code::NODE_TIMED_OUT, &format!("Node timed out: {}", node.id()), node.channel_id());
         Next::Continue
     }
 
     /// A node's timer fired while its connection's nodes leave one by one: it is not judged any more.
-    pub fn postpone(&self, cx: &mut Context<'_>, timer: Key, channel_id: u32) {
-        if self.nodes.get(channel_id).is_some_and(|registered| registered.timer == timer) {
+    pub fn postpone(&self, cx: &mut Context<'_>, timer: Key, node: NodeRef) {
+        if self.nodes.get(node).is_some_and(|registered| registered.timer == timer) {
             cx.wheel.rearm(timer, cx.now.mono + cx.hub.heartbeat_timeout());
         }
     }
@@ -292,12 +292,12 @@ impl Session {
 
     /// One of our nodes left because of something that happened elsewhere.
     pub fn evict(&mut self, cx: &mut Context<'_>, eviction: Eviction) -> Next {
-        let Some(Registered { node, timer, .. }) = self.nodes.remove(eviction.channel_id) else {
+        let Some(Registered { node, timer, .. }) = self.nodes.remove(eviction.node) else {
             return Next::Continue;
         };
         cx.wheel.remove(timer);
         cx.journal.node_left(&node, cx.now);
-        let channel_id = if self.nodes.is_empty() { 0 } else { eviction.channel_id };
+        let channel_id = if self.nodes.is_empty() { 0 } else { node.channel_id() };
         cx.replies.speak(self.link.dialect());
         match eviction.why {
             CloseReason::Replaced => cx.replies.error(code::REPLACED, code::REPLACED_TEXT, channel_id),
@@ -437,7 +437,7 @@ impl Session {
             }
             tell_heartbeat(cx, &registered.node);
             cx.budget.spend(budget::EVENT);
-            last = Some(registered.channel_id());
+            last = Some(registered.reference());
         }
         let is_done = last.is_none_or(|last| self.nodes.iter_behind(Some(last)).next().is_none());
         if !is_done {
@@ -568,7 +568,7 @@ impl Session {
         if let Some(timer) = self.nodes.idle_timer().and_then(Option::take) {
             cx.wheel.remove(timer);
         }
-        let timer = Timer { slot: self.link.slot(), channel_id: node.channel_id() };
+        let timer = Timer::new(self.link.slot(), TimerKind::Node(node.reference()));
         let timer = cx.wheel.insert(cx.now.mono + cx.hub.heartbeat_timeout(), timer);
         self.nodes.insert(Registered::new(node, timer));
         Next::Continue
@@ -580,7 +580,7 @@ impl Session {
             return Next::Again;
         }
         cx.counters.unregisters.up();
-        if let Some(Registered { node, timer, .. }) = u32::try_from(channel_id).ok().and_then(|id| self.nodes.remove(id)) {
+        if let Some(Registered { node, timer, .. }) = own(channel_id).and_then(|node| self.nodes.remove(node)) {
             leave(cx, &node, timer, Departure::Unregistered);
             cx.budget.spend(budget::DEPARTURE);
         }
@@ -604,7 +604,7 @@ impl Session {
 
     /// The node of one of our own channels: nobody writes into a stranger's.
     fn own(&self, channel_id: i64) -> Option<&Registered> {
-        u32::try_from(channel_id).ok().and_then(|id| self.nodes.get(id))
+        own(channel_id).and_then(|node| self.nodes.get(node))
     }
 
     fn after_leaving(&self, why: CloseReason) -> Next {
@@ -615,9 +615,14 @@ impl Session {
     fn await_register(&mut self, cx: &mut Context<'_>) {
         if let Some(timer @ None) = self.nodes.idle_timer() {
             let deadline = cx.now.mono + micros(cx.hub.limits().register_timeout);
-            *timer = Some(cx.wheel.insert(deadline, Timer { slot: self.link.slot(), channel_id: 0 }));
+            *timer = Some(cx.wheel.insert(deadline, Timer::new(self.link.slot(), TimerKind::Register)));
         }
     }
+}
+
+/// The node whose channel a frame names.
+fn own(channel_id: i64) -> Option<NodeRef> {
+    u32::try_from(channel_id).ok().map(NodeRef::of_main_channel)
 }
 
 /// Whether a connection whose nodes have sent `all` bytes of metadata may not have so many more, less what was there `before`.

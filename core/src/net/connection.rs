@@ -9,7 +9,7 @@ use crate::hub::frame::Frame;
 use crate::hub::memory::{Memory, Part};
 use crate::hub::session::Context;
 use crate::hub::wheel::Key;
-use crate::hub::{Hub, Link, Next, Session, Timer, Wheel};
+use crate::hub::{Hub, Link, Next, Session, Timer, TimerKind, Wheel};
 use crate::wire::{self, Dialect};
 use rustix::io::Errno;
 use std::io;
@@ -230,7 +230,7 @@ impl Connection {
             rest.stuck_since.get_or_insert(awake);
         }
         if rest.timer.is_none() && !rest.outbox.is_empty() {
-            rest.timer = Some(wheel.insert(deadline, Timer { slot, channel_id: 0 }));
+            rest.timer = Some(wheel.insert(deadline, Timer::new(slot, TimerKind::Outbox)));
         }
     }
 

@@ -35,7 +35,7 @@ use crate::hub::replies::Replies;
 use crate::hub::session::Context;
 use crate::hub::trim::Trim;
 use crate::hub::wheel::TICK;
-use crate::hub::{Budget, Counters, Journal, Look, Next, Now, Timer, Wheel};
+use crate::hub::{Budget, Counters, Journal, Look, Next, Now, Timer, TimerKind, Wheel};
 use mio::event::Event;
 use mio::net::TcpListener;
 use mio::unix::SourceFd;
@@ -740,7 +740,7 @@ impl IoThread {
             self.drop_connection(slot);
             return Left::Nothing;
         }
-        let key = self.work.wheel.insert(self.work.now.mono + ENDING_TIME, Timer { slot: slot as u32, channel_id: 0 });
+        let key = self.work.wheel.insert(self.work.now.mono + ENDING_TIME, Timer::new(slot as u32, TimerKind::Ending));
         if let Phase::Ending { timer, .. } = &mut connection.phase {
             *timer = Some(key);
         }

@@ -7,7 +7,9 @@ use heartbus_core::hub::link::{Letter, Postbox, Wish};
 use heartbus_core::hub::replies::Replies;
 use heartbus_core::hub::session::Context;
 use heartbus_core::hub::wheel::TICK;
-use heartbus_core::hub::{Budget, Counters, Departure, Event, EventMask, Host, Hub, Journal, Link, Look, Next, Now, Session, Timer, Wheel};
+use heartbus_core::hub::{
+    Budget, Counters, Departure, Event, EventMask, Host, Hub, Journal, Link, Look, Next, Now, Session, Timer, TimerKind, Wheel,
+};
 use heartbus_core::settings::ServerConfig;
 use heartbus_core::wire::{Decoded, v1};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -246,11 +248,11 @@ impl Bus {
         self.now = (self.now / TICK + 1) * TICK;
         while let Some((key, timer)) = self.wheel.pop(self.now) {
             self.touched += 1;
-            let next = self.with(timer.slot, |session, cx| match timer.channel_id {
-                0 => session.register_timer(cx, key, Look::Empty),
-                channel_id => session.node_timer(cx, key, channel_id, Look::Empty),
+            let next = self.with(timer.slot(), |session, cx| match timer.kind() {
+                TimerKind::Node(node) => session.node_timer(cx, key, node, Look::Empty),
+                _ => session.register_timer(cx, key, Look::Empty),
             });
-            self.follow(timer.slot, next.expect("timers go with their session"));
+            self.follow(timer.slot(), next.expect("timers go with their session"));
         }
         self.replies.clear();
         self.open_mail();

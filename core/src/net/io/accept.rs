@@ -8,7 +8,7 @@ use super::super::transport::Transport;
 use super::{ENDING_TIME, IoThread};
 use crate::hub::event::{CloseReason, EventMask};
 use crate::hub::link::Postbox;
-use crate::hub::{Link, Next, Session, Timer};
+use crate::hub::{Link, Next, Session, Timer, TimerKind};
 use crate::wire::Dialect;
 use mio::Token;
 use std::io;
@@ -102,7 +102,7 @@ impl IoThread {
                 return;
             }
             self.ending_refused += 1;
-            let timer = self.work.wheel.insert(self.work.now.mono + ENDING_TIME, Timer { slot: slot as u32, channel_id: 0 });
+            let timer = self.work.wheel.insert(self.work.now.mono + ENDING_TIME, Timer::new(slot as u32, TimerKind::Ending));
             entry.insert(Connection::new(transport, Phase::Ending { link, timer: Some(timer) }, false));
             self.respond(slot, Next::Continue);
             return self.flush(slot);

@@ -10,7 +10,7 @@ use super::{IoThread, Left, STOPPING_TIME, TIDY_TIME};
 use crate::hub::event::CloseReason;
 use crate::hub::session::Look;
 use crate::hub::wheel::{Key, TICK};
-use crate::hub::{Budget, Next, Now, budget};
+use crate::hub::{Budget, Next, Now, TimerKind, budget};
 use crate::net::spawn_thread;
 use crate::process;
 use crate::settings::micros;
@@ -75,17 +75,17 @@ impl IoThread {
             }
             let Some((key, timer)) = self.work.wheel.pop(now.mono) else { break true };
             part.spend(budget::NODE);
-            let slot = timer.slot as usize;
-            if self.connections.get(slot).is_some_and(|connection| connection.stuck_since(key).is_some()) {
+            let slot = timer.slot() as usize;
+            if timer.kind() == TimerKind::Outbox {
                 self.work.now = now;
                 self.outbox_timer(slot, key);
                 continue;
             }
-            let mut next = self.judge(slot, key, timer.channel_id, Look::NotYet, now);
+            let mut next = self.judge(slot, key, timer.kind(), Look::NotYet, now);
             if next == Next::Look {
                 part.spend(budget::DEPARTURE);
-                let look = self.look(slot, timer.channel_id == 0, &mut part);
-                next = self.judge(slot, key, timer.channel_id, look, now);
+                let look = self.look(slot, timer.kind() == TimerKind::Register, &mut part);
+                next = self.judge(slot, key, timer.kind(), look, now);
             }
             // Nodes of one connection that are found silent one behind the other cost one write together.
             if !self.work.replies.is_empty() {
@@ -104,26 +104,22 @@ impl IoThread {
     }
 
     /// Asks about a timer that fired. What the connection is told stays in the reply buffer.
-    fn judge(&mut self, slot: usize, key: Key, channel_id: u32, look: Look, now: Now) -> Next {
+    fn judge(&mut self, slot: usize, key: Key, kind: TimerKind, look: Look, now: Now) -> Next {
         self.work.now = now;
         let Some(Connection { phase, .. }) = self.connections.get_mut(slot) else {
             return Next::Continue;
         };
-        match phase {
-            Phase::Open(session) if channel_id == 0 => session.register_timer(&mut self.work.context(), key, look),
-            Phase::Open(session) => session.node_timer(&mut self.work.context(), key, channel_id, look),
-            Phase::Leaving(leaving) => {
-                leaving.session.postpone(&mut self.work.context(), key, channel_id);
-                Next::Continue
+        match (phase, kind) {
+            (Phase::Open(session), TimerKind::Register) => return session.register_timer(&mut self.work.context(), key, look),
+            (Phase::Open(session), TimerKind::Node(node)) => return session.node_timer(&mut self.work.context(), key, node, look),
+            (Phase::Leaving(leaving), TimerKind::Node(node)) => leaving.session.postpone(&mut self.work.context(), key, node),
+            // Not one that was set by what was read at last.
+            (Phase::Ending { timer, .. }, TimerKind::Ending) if *timer == Some(key) && self.work.wheel.has_fired(key) => {
+                self.drop_connection(slot);
             }
-            Phase::Ending { timer, .. } => {
-                // Not one that was set by what was read at last.
-                if *timer == Some(key) && self.work.wheel.has_fired(key) {
-                    self.drop_connection(slot);
-                }
-                Next::Continue
-            }
+            _ => {}
         }
+        Next::Continue
     }
 
     /// Reads the socket of a connection on which somebody seems to be silent, once for all nodes that this part of a tick asks
