@@ -331,7 +331,7 @@ final class NodesTest extends TestCase
                     foreach ($manager->iterateNodes() as $id => $node) { $seen += (int) ($id === $node->id && $node->isOnline()); }
                     return $seen;
                 }),
-            ];');
+            ];', 60);
         self::assertSame([[100_000, 100_000, 0, 100_000], 100_000, 100_000, [100_000, 100_000], 100_000, 100_000], array_column(array_values($measured), 0));
         self::assertLessThan(10_000, $measured['count'][1]);
         self::assertLessThan($empty + 1000, $measured['statistics'][1], 'nothing of it grows with the nodes');
