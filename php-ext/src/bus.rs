@@ -21,7 +21,7 @@ use crate::statistics;
 use ext_php_rs::builders::ClassBuilder;
 use ext_php_rs::error::Result;
 use ext_php_rs::ffi::{zend_class_entry, zend_object_handlers, zend_string};
-use ext_php_rs::types::{ArrayKey, ZendHashTable, Zval};
+use ext_php_rs::types::{ZendHashTable, Zval};
 use heartbus_core::bus::{self, Reply, Request};
 use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::metrics;
@@ -169,7 +169,7 @@ fn send_to_many(call: &mut Call) -> Outcome {
     // SAFETY: an argument of this call.
     let given = unsafe { node_ids.as_ref() }.and_then(Zval::array);
     let mut ids = Vec::new();
-    for id in given.iter().flat_map(|ids| ids.values()) {
+    for id in given.into_iter().flat_map(php::values) {
         match php::weak_string(id)? {
             Some(id) => ids.push(id),
             None => {
@@ -257,14 +257,7 @@ impl Directory for Bus {
 }
 
 fn members_of(array: &ZendHashTable) -> Outcome<String> {
-    config::members(array.iter().map(|(key, member)| (key_of(&key), member.dereference())))
-}
-
-fn key_of(key: &ArrayKey) -> Zval {
-    match key {
-        ArrayKey::Long(number) => value(*number),
-        other => text(other.to_string()),
-    }
+    config::members(php::entries(array).map(|(key, member)| (key, member.dereference())))
 }
 
 fn is_online(call: &mut Call) -> Outcome {
@@ -320,9 +313,9 @@ struct Filter {
 
 fn read_filter(given: &ZendHashTable) -> Outcome<Filter> {
     let mut filter = Filter::default();
-    for (key, given) in given {
-        let given = given.dereference();
-        match (key.to_string().as_str(), given.string()) {
+    for (key, given) in php::entries(given) {
+        let (key, given) = (php::key_name(&key), given.dereference());
+        match (key.as_str(), given.string()) {
             ("id", Some(text)) => filter.pattern = Some(text),
             ("ip", Some(text)) => match text.parse() {
                 Ok(address) => filter.ip = Some(address),

@@ -286,7 +286,7 @@ impl<'a> Keys<'a> {
 
     /// Which keys have no effect, as lines for the log.
     fn unknown(&self, of_others: &[&str], others: &str) -> Vec<String> {
-        let keys = self.table.iter().map(|(key, _)| key.to_string());
+        let keys = php::entries(self.table).map(|(key, _)| php::key_name(&key));
         let unknown = keys.filter(|key| !self.known.contains(&key.as_str()));
         let told = unknown.map(|key| {
             let shown = printable(&key);
@@ -434,7 +434,7 @@ fn networks(key: &str, value: &Zval) -> Checked<Value> {
         let shown = || given.coerce_to_string().unwrap_or_else(|| "an entry".into());
         network.ok_or_else(|| Fault::Text(format!("{key}: {} is not an IP address or network", shown())))
     };
-    array.values().map(network).collect::<Checked<_>>().map(Value::Networks)
+    php::values(array).map(network).collect::<Checked<_>>().map(Value::Networks)
 }
 
 /// Switches come from files and environments too, as texts: `'off'` is off there, although PHP takes it for true.

@@ -274,7 +274,7 @@ fn set_metadata(call: &mut Call) -> Outcome {
             // As everybody else will see it.
             kept = php::json_decode(members.as_bytes())
                 .array()
-                .and_then(|set| set.values().next())
+                .and_then(|set| php::values(set).next())
                 .map_or_else(Zval::null, Zval::shallow_clone);
             value = &raw mut kept;
         }

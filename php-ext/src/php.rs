@@ -128,6 +128,25 @@ pub fn list(values: Vec<Zval>) -> Zval {
     array
 }
 
+/// The members of an array with their keys, integers or strings of any bytes. The array's own iterators panic on a key that is not UTF-8.
+pub fn entries(array: &ZendHashTable) -> impl Iterator<Item = (Zval, &Zval)> {
+    let mut entries = array.into_iter();
+    std::iter::from_fn(move || entries.next_zval())
+}
+
+/// The members of an array without their keys.
+pub fn values(array: &ZendHashTable) -> impl Iterator<Item = &Zval> {
+    entries(array).map(|(_, value)| value)
+}
+
+/// A key of [`entries`] in words: what is not UTF-8 is replaced.
+pub fn key_name(key: &Zval) -> String {
+    match key.zend_str() {
+        Some(text) => String::from_utf8_lossy(text.as_bytes()).into_owned(),
+        None => key.long().unwrap_or_default().to_string(),
+    }
+}
+
 /// A value that cannot fail to become a PHP value: numbers, booleans, null.
 pub fn value(value: impl IntoZval) -> Zval {
     value.into_zval(false).unwrap_or_else(|_| Zval::null())

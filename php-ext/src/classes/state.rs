@@ -5,7 +5,7 @@
 
 use crate::php::{self, Outcome, Thrown, pending_exception, text, value};
 use ext_php_rs::ffi::{zend_class_entry, zend_object, zend_std_read_property, zend_std_write_property, zval};
-use ext_php_rs::types::{ArrayKey, ZendEmptyArray, ZendHashTable, ZendStr, Zval};
+use ext_php_rs::types::{ZendEmptyArray, ZendHashTable, ZendStr, Zval};
 use ext_php_rs::zend::ClassEntry;
 use std::ffi::{CStr, CString, c_char};
 use std::mem;
@@ -196,13 +196,7 @@ impl Table {
 
     /// The entries, to be walked while anything may happen to the table. A key is an integer or a string.
     pub fn entries(self) -> Vec<(Zval, Zval)> {
-        let key = |key: ArrayKey| match key {
-            ArrayKey::Long(number) => value(number),
-            ArrayKey::String(key) => text(key),
-            ArrayKey::Str(key) => text(key),
-            ArrayKey::ZendString(key) => text(key.as_bytes()),
-        };
-        self.array().iter().map(|(name, value)| (key(name), value.dereference().shallow_clone())).collect()
+        php::entries(self.array()).map(|(key, value)| (key, value.dereference().shallow_clone())).collect()
     }
 
     pub fn array(self) -> &'static ZendHashTable {
@@ -226,7 +220,7 @@ impl Table {
 
     /// The values, to be walked while anything may happen to the table.
     pub fn values(self) -> Vec<Zval> {
-        self.array().values().map(|value| value.dereference().shallow_clone()).collect()
+        php::values(self.array()).map(|value| value.dereference().shallow_clone()).collect()
     }
 
     pub fn get(self, key: &[u8]) -> Option<Zval> {
@@ -291,7 +285,7 @@ impl Table {
 
 /// The items of an array that nobody else can change.
 pub fn items(array: &Zval) -> impl Iterator<Item = &Zval> {
-    array.array().into_iter().flat_map(|table| table.values()).map(Zval::dereference)
+    array.array().into_iter().flat_map(php::values).map(Zval::dereference)
 }
 
 /// The object of a value, when it is one of this class.

@@ -31,6 +31,20 @@ final class SettingsTest extends TestCase
         ], $told);
     }
 
+    public function test_a_key_that_is_no_utf_8_is_unknown_like_any_other(): void
+    {
+        $server = $this->server(["time\xff" => 5]);
+        $server->stop();
+        self::assertSame(["The configuration key 'time\u{fffd}' is unknown and has no effect"], self::lines($server->process->errors(), 'WARNING'));
+        $process = $this->script('
+            $client = new HeartbeatClient("127.0.0.1", 1, ["loop" => "manual", "auto_reconnect" => false, "time\xff" => 5]);
+            $client->connect();
+            say("done");');
+        $process->next('done');
+        self::assertSame(0, $process->exitCode());
+        self::assertSame(["The configuration key 'time\u{fffd}' is unknown and has no effect"], self::lines($process->errors(), 'WARNING'));
+    }
+
     public function test_of_many_clients_with_the_same_slip_the_log_says_it_once(): void
     {
         $process = $this->script('

@@ -179,6 +179,9 @@ final class BusTest extends TestCase
             [fn () => $bus->nodes([], null, 0), InvalidArgumentException::class, 'A page has 1 to 1000 nodes, not 0'],
             [fn () => $bus->nodes([], null, 1001), InvalidArgumentException::class, 'A page has 1 to 1000 nodes, not 1001'],
             [fn () => $bus->sendToMany([[]], 'x'), \TypeError::class, 'must hold strings only, array given'],
+            [fn () => $bus->nodes(["\xff" => 'red']), InvalidArgumentException::class, 'Unknown filter: '],
+            [fn () => $bus->nodes(['metadata' => ["\xff" => 1]]), InvalidArgumentException::class, 'metadata cannot be encoded as JSON'],
+            [fn () => $bus->setMetadata('a', ["\xff" => 1]), InvalidArgumentException::class, 'metadata cannot be encoded as JSON'],
             [fn () => new Bus(), \Error::class, 'private'],
             [fn () => clone $bus, \Error::class, 'clone'],
             [fn () => serialize($bus), \Exception::class, "Serialization of 'Heartbus\\Bus' is not allowed"],
@@ -194,6 +197,7 @@ final class BusTest extends TestCase
                 self::assertStringContainsString($text, $error->getMessage());
             }
         }
+        self::assertSame(0, $bus->sendToMany(["\xff" => 'nobody'], 'x'), 'keys are of no account');
         self::assertTrue((new \ReflectionClass(Bus::class))->isFinal());
     }
 
