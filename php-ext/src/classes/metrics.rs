@@ -105,6 +105,21 @@ fn target(call: &mut Call) -> Outcome<(Zval, *mut zend_object)> {
     Ok((metrics, object))
 }
 
+/// What is neither a number nor a text becomes a text as soon as it is kept: one that cannot throws at the call that brought it, and not at
+/// every export from then on.
+fn as_texts(mut labels: Zval) -> Outcome<Zval> {
+    for (key, label) in Table::of(&mut labels).entries() {
+        if label.is_object() || label.is_array() || label.is_resource() {
+            let label = state::to_string(&label)?;
+            match key.long() {
+                Some(key) => Table::of(&mut labels).set_index(key, label),
+                None => Table::of(&mut labels).set(bytes(&key), label),
+            }
+        }
+    }
+    Ok(labels)
+}
+
 fn labels_of(labels: *mut Zval) -> Zval {
     // SAFETY: an argument of the running call, or null when it was left out.
     unsafe { labels.as_ref() }.map_or_else(|| value(ZendEmptyArray), |labels| labels.dereference().shallow_clone())
@@ -157,6 +172,7 @@ fn open(metrics: *mut zend_object, kind: Field, name: &[u8], labels: Zval) -> Ou
     let families = kind.table(metrics);
     let known = families.get(name).is_some_and(|mut family| family.is_array() && Table::of(&mut family).get(&key).is_some());
     if !known {
+        let labels = as_texts(labels)?;
         if SERIES.int(metrics) >= MAX_SERIES {
             DROPPED.add(metrics, 1);
             return Ok(None);
@@ -345,7 +361,7 @@ fn write_sample(out: &mut String, name: &str, labels: &str, sample: &Sample) {
     };
 }
 
-/// `a="1",b="2"`, in the order in which they were given. Label values may be objects: runs PHP code.
+/// `a="1",b="2"`, in the order in which they were given.
 fn labels(labels: Option<Zval>, is_histogram: bool) -> Outcome<String> {
     let Some(mut labels) = labels.filter(Zval::is_array) else { return Ok(String::new()) };
     let mut names = HashSet::new();

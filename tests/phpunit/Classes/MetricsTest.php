@@ -155,6 +155,36 @@ final class MetricsTest extends TestCase
         self::assertLessThan(microtime(true) - $since + 0.001, $uptime);
     }
 
+    public function test_names_that_are_no_utf_8_are_cleaned_like_others(): void
+    {
+        $metrics = Metrics::getInstance();
+        $metrics->incCounter("a\xffb", 2, ["l\xff" => "v\xff"]);
+        $metrics->observeHistogram("h\xff", 1.0);
+        self::assertStringContainsString("\na_b{l_=\"v\u{fffd}\"} 2\n", $metrics->export());
+        self::assertStringContainsString("\nh__count 1\n", $metrics->export());
+        self::assertCount(1, $metrics->getAll()['counters']["a\xffb"]);
+        self::assertIsArray(json_decode($metrics->exportJson(), true));
+    }
+
+    public function test_a_label_that_is_no_text_throws_at_its_call_and_at_no_export(): void
+    {
+        $metrics = Metrics::getInstance();
+        $metrics->incCounter('good', 1, ['l' => new class {
+            public function __toString(): string
+            {
+                return 'text';
+            }
+        }]);
+        try {
+            $metrics->incCounter('bad', 1, ['l' => new \stdClass()]);
+            self::fail('nothing was thrown');
+        } catch (Error $error) {
+            self::assertSame('Object of class stdClass could not be converted to string', $error->getMessage());
+        }
+        self::assertStringContainsString("\ngood{l=\"text\"} 1\n", $metrics->export());
+        self::assertSame(['good'], array_keys($metrics->getAll()['counters']));
+    }
+
     public function test_a_label_that_throws_leaves_everything_as_it_was(): void
     {
         $label = new class implements \JsonSerializable {
