@@ -107,6 +107,7 @@ unsafe extern "C" fn end_request(_kind: i32, _number: i32) -> i32 {
         bus::Answers.shut_down();
         Runtime::shut_down();
         log::end_request();
+        classes::logger::end_request();
     });
     0
 }

@@ -14,6 +14,7 @@ use ext_php_rs::flags::ConstantFlags;
 use ext_php_rs::types::{ZendEmptyArray, Zval};
 use heartbus_core::engine::{LogLevel, LogLine};
 use heartbus_core::text::printable;
+use std::cell::RefCell;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -124,6 +125,36 @@ pub fn log_line(line: &LogLine) -> Outcome {
     log_globally(level, text(&line.message), if context.is_array() { context } else { Zval::new_array() })
 }
 
+thread_local! {
+    /// The fibers, 0 for none, in which a logger of the user's is at work.
+    static TELLING: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What a logger says here while it is told something goes where lines go without it: told itself, it would say so again, until the stack ends.
+struct Telling(usize);
+
+impl Telling {
+    fn begin() -> Option<Telling> {
+        let fiber = state::current_fiber().and_then(|fiber| fiber.object().map(|object| ptr::from_ref(object).addr())).unwrap_or_default();
+        TELLING.with_borrow_mut(|telling| {
+            let is_new = !telling.contains(&fiber);
+            is_new.then(|| telling.push(fiber))
+        })?;
+        Some(Telling(fiber))
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        TELLING.with_borrow_mut(|telling| telling.retain(|fiber| *fiber != self.0));
+    }
+}
+
+/// A fatal error leaves a logger without returning.
+pub fn end_request() {
+    TELLING.with_borrow_mut(Vec::clear);
+}
+
 fn log(logger: *mut zend_object, level: Level, message: Zval, context: Zval) -> Outcome {
     if !ENABLED.is_true(logger) || (level as i64) < LEVEL.int(logger) {
         return Ok(());
@@ -150,11 +181,12 @@ fn log(logger: *mut zend_object, level: Level, message: Zval, context: Zval) -> 
 
     // From here on PHP code may run: output handlers, loggers, stream wrappers.
     let own_logger = LOGGER.get(logger);
-    if own_logger.is_object() {
-        invoke(&own_logger, c"log", [text(level.name()), message, context])?;
-    } else {
-        state::print(&line);
-        php::pending_exception()?;
+    match own_logger.is_object().then(Telling::begin).flatten() {
+        Some(_telling) => drop(invoke(&own_logger, c"log", [text(level.name()), message, context])?),
+        None => {
+            state::print(&line);
+            php::pending_exception()?;
+        }
     }
     let written = write_to_file(logger, text(&line))?;
     if !written {

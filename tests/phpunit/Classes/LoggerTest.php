@@ -161,6 +161,50 @@ final class LoggerTest extends TestCase
         $logger->setLogger(new \stdClass());
     }
 
+    public function test_what_a_logger_logs_here_goes_to_the_output_and_not_to_itself(): void
+    {
+        $own = new class {
+            public array $got = [];
+
+            public function log($level, $message, array $context = []): void
+            {
+                $this->got[] = $message;
+                hb_log("told $message", 'error');
+                if ($message === 'last') {
+                    throw new \LogicException('full');
+                }
+            }
+        };
+        Logger::getInstance()->setLogger($own);
+        hb_log('first', 'error');
+        try {
+            hb_log('last', 'error');
+            self::fail('nothing was thrown');
+        } catch (\LogicException) {
+        }
+        $other = new \Fiber(function (): void {
+            Logger::getInstance()->setLogger(new class {
+                public function log(): void
+                {
+                    \Fiber::suspend();
+                }
+            });
+            hb_log('in a fiber', 'error');
+        });
+        $other->start();
+        Logger::getInstance()->setLogger($own);
+        hb_log('while it waits', 'error');
+        $other->resume();
+        self::assertSame(['first', 'last', 'while it waits'], $own->got);
+        $this->expectOutputRegex('/^' . self::STAMP . ' \[ERROR\] told first\n' . self::STAMP . ' \[ERROR\] told last\n' . self::STAMP . ' \[ERROR\] told while it waits\n$/');
+    }
+
+    public function test_context_with_a_key_that_is_no_utf_8_is_not_lost(): void
+    {
+        $this->expectOutputRegex('/x \{"\\\\ufffdkey":1,"ok":2\}\n$/');
+        hb_log('x', 'error', ["\xffkey" => 1, 'ok' => 2]);
+    }
+
     public function test_a_real_psr_3_logger_gets_the_messages_and_its_own_levels(): void
     {
         $psr = Library::autoload('PSR-3');
