@@ -146,7 +146,7 @@ fn read_server(host: &str, port: i64, keys: &Keys) -> Checked<Server> {
             ..engine
         },
         bus: switches.bus,
-        bus_group: switches.bus_group,
+        bus_group: switches.bus_group.and_then(named),
         inbox,
         host: host_settings,
         log,
@@ -318,7 +318,7 @@ impl<'a> Keys<'a> {
 
     fn log(&self) -> Checked<log::Settings> {
         let (LogSettings { log, log_level, log_file }, _) = self.settings()?;
-        let (mut target, mut level, mut file) = (log, log_level, log_file);
+        let (mut target, mut level, mut file) = (log, log_level, log_file.and_then(named));
         // php.ini says where the log begins; then it stays where the last configuration put it.
         if log::is_untouched() {
             target = target.or(ini_choice("log", LogTarget::WORDS, LogTarget::named)?);
@@ -335,6 +335,11 @@ impl<'a> Keys<'a> {
 }
 
 // ---- values ----
+
+/// What `getenv()` says of a variable that is not set, or empty, names nothing.
+fn named(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
 
 fn read(setting: &Setting, value: &Zval) -> Checked<Value> {
     let key = setting.php.name;

@@ -151,6 +151,18 @@ final class SettingsTest extends TestCase
         return array_combine(array_map(fn (array $pair) => var_export($pair[0], true), $pairs), $pairs);
     }
 
+    /**
+     * @testWith [""]
+     *           [false]
+     */
+    public function test_what_names_nothing_is_as_if_it_were_left_out(mixed $nothing): void
+    {
+        $server = $this->server(array_fill_keys(['log_file', 'user', 'group', 'bus_group'], $nothing) + ['heartbeat_timout' => 1]);
+        $server->node('a');
+        self::assertSame(0, $server->stop());
+        self::assertCount(1, self::lines($server->process->errors(), 'WARNING'), 'the log is where it is without a file');
+    }
+
     public function test_the_bus_and_the_rate_limit_are_switched_by_texts_as_well(): void
     {
         $server = $this->server(['bus' => 'off', 'enable_rate_limit' => 'no', 'rate_limit_capacity' => 1]);
