@@ -8,6 +8,7 @@ use heartbus_core::bus::{Attachment, Bus, Phase};
 use heartbus_core::engine::{Engine, Stats};
 use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::hub::{Node, NodeInfo, Timings};
+use heartbus_core::service::{Reply, Request, Service};
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::path::Path;
@@ -101,15 +102,15 @@ impl Line {
         Line { bus: RefCell::new(bus), last: Cell::default(), is_worker: false }
     }
 
-    fn ask<T>(&self, question: impl FnOnce(&mut Bus) -> Result<T, Error>) -> Result<T, Error> {
-        question(&mut self.bus.borrow_mut()).map_err(|error| match is_gone(&error) && !self.is_worker {
+    fn ask(&self, request: &Request) -> Result<Reply, Error> {
+        self.bus.borrow_mut().ask(request).map_err(|error| match is_gone(&error) && !self.is_worker {
             true => Error::new(ErrorKind::WrongProcess, format!("The server runs in other processes, and cannot be asked: {error}")),
             false => error,
         })
     }
 
     fn stats(&self) -> Result<Stats, Error> {
-        match self.ask(Bus::stats) {
+        match self.ask(&Request::Stats).and_then(Reply::stats) {
             Ok(answer) => self.last.set(answer.stats),
             Err(error) if is_gone(&error) => {}
             Err(error) => return Err(error),
@@ -117,8 +118,12 @@ impl Line {
         Ok(self.last.get())
     }
 
+    fn find(&self, request: &Request) -> Result<Option<Registration>, Error> {
+        or_default(self.ask(request).and_then(Reply::node).map(|info| info.map(|info| Registration::NextDoor(Arc::new(info)))))
+    }
+
     fn page(&self, after: Option<u64>, size: u32) -> Result<Page, Error> {
-        let (page, next) = self.ask(|bus| bus.page(after, size, None, None))?;
+        let (page, next) = self.ask(&Request::Page { after, limit: size, id_pattern: None, ip: None })?.page()?;
         Ok((page.into_iter().map(|info| Registration::NextDoor(Arc::new(info))).collect(), next))
     }
 
@@ -154,10 +159,6 @@ fn or_default<T: Default>(answer: Result<T, Error>) -> Result<T, Error> {
     }
 }
 
-fn next_door(info: Option<NodeInfo>) -> Option<Registration> {
-    info.map(|info| Registration::NextDoor(Arc::new(info)))
-}
-
 impl Backend {
     fn way(&self) -> Way<'_> {
         match self {
@@ -183,66 +184,31 @@ impl Backend {
         }
     }
 
-    pub fn send_to(&self, node_id: &str, data: &[u8], channel_id: u32) -> Result<(), Error> {
+    pub fn ask(&self, request: &Request) -> Result<Reply, Error> {
         match self.way() {
-            Way::Engine(engine) => engine.send_to(node_id, data, channel_id),
-            Way::Line(line) => line.ask(|bus| bus.send_to(node_id, data, channel_id)),
-        }
-    }
-
-    pub fn broadcast(&self, data: &[u8]) -> Result<usize, Error> {
-        match self.way() {
-            Way::Engine(engine) => engine.broadcast(data),
-            Way::Line(line) => line.ask(|bus| bus.broadcast(data)),
-        }
-    }
-
-    pub fn disconnect(&self, node_id: &str) -> Result<(), Error> {
-        match self.way() {
-            Way::Engine(engine) => engine.disconnect(node_id),
-            Way::Line(line) => line.ask(|bus| bus.disconnect(node_id)),
-        }
-    }
-
-    pub fn keep_alive(&self, node_id: &str) -> Result<(), Error> {
-        match self.way() {
-            Way::Engine(engine) => engine.keep_alive(node_id),
-            Way::Line(line) => line.ask(|bus| bus.keep_alive(node_id)),
-        }
-    }
-
-    pub fn set_metadata(&self, node_id: &str, channel_id: u32, members: &str) -> Result<(), Error> {
-        match self.way() {
-            Way::Engine(engine) => engine.set_metadata(node_id, channel_id, members),
-            Way::Line(line) => line.ask(|bus| bus.set_metadata(node_id, channel_id, members)),
-        }
-    }
-
-    pub fn set_heartbeat_timeout(&self, timeout: Duration) -> Result<(), Error> {
-        match self.way() {
-            Way::Engine(engine) => engine.set_heartbeat_timeout(timeout),
-            Way::Line(line) => line.ask(|bus| bus.set_heartbeat_timeout(timeout)),
+            Way::Engine(engine) => engine.ask(request),
+            Way::Line(line) => line.ask(request),
         }
     }
 
     pub fn node(&self, node_id: &str) -> Result<Option<Registration>, Error> {
         match self.way() {
             Way::Engine(engine) => Ok(engine.node(node_id).map(Registration::Here)),
-            Way::Line(line) => or_default(line.ask(|bus| bus.node(node_id)).map(next_door)),
+            Way::Line(line) => line.find(&Request::Node { id: node_id }),
         }
     }
 
     pub fn node_of_channel(&self, channel_id: u32) -> Result<Option<Registration>, Error> {
         match self.way() {
             Way::Engine(engine) => Ok(engine.node_of_channel(channel_id).map(Registration::Here)),
-            Way::Line(line) => or_default(line.ask(|bus| bus.node_of_channel(channel_id)).map(next_door)),
+            Way::Line(line) => line.find(&Request::NodeOfChannel { channel: channel_id }),
         }
     }
 
     pub fn node_of_connection(&self, connection_id: u64) -> Result<Option<Registration>, Error> {
         match self.way() {
             Way::Engine(engine) => Ok(engine.node_of_connection(connection_id).map(Registration::Here)),
-            Way::Line(line) => or_default(line.ask(|bus| bus.node_of_connection(connection_id)).map(next_door)),
+            Way::Line(line) => line.find(&Request::NodeOfConnection { connection: connection_id }),
         }
     }
 
@@ -289,7 +255,7 @@ impl Backend {
     pub fn timings(&self) -> Result<Timings, Error> {
         match self.way() {
             Way::Engine(engine) => Ok(engine.timings()),
-            Way::Line(line) => or_default(line.ask(Bus::stats).map(|answer| answer.timings)),
+            Way::Line(line) => or_default(line.ask(&Request::Stats).and_then(Reply::stats).map(|answer| answer.timings)),
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use crate::arguments;
 use crate::bindings::{self, Directory};
+use crate::calls::{Asking, DeclareCalls};
 use crate::classes::future;
 use crate::classes::waiting::{Suspension, Timer};
 use crate::config::{self, Loop};
@@ -80,10 +81,8 @@ pub fn register() -> Result<()> {
         .flags(ext_php_rs::flags::ClassFlags::Final)
         .declare(r"static connect(?string $socket = null, float $timeout = 1.0): Heartbus\Bus", connect)
         .declare("private __construct()", construct)
-        .declare("sendTo(string $nodeId, string $data, int $channelId = 0): bool", send_to)
+        .declare_calls::<Bus>()
         .declare("sendToMany(array $nodeIds, string $data): int", send_to_many)
-        .declare("broadcast(string $data): int", broadcast)
-        .declare("disconnect(string $nodeId): bool", disconnect)
         .declare(r"node(string $nodeId): ?PfinalClub\AsyncioHeartbeat\Node\Node", find_node)
         .declare("nodes(array $filter = [], ?int $page = null, int $limit = 100): array", nodes)
         .declare("isOnline(string $nodeId): bool", is_online)
@@ -150,18 +149,6 @@ fn line(socket: Option<String>, timeout: Duration) -> std::result::Result<Rc<Lin
     })
 }
 
-fn send_to(call: &mut Call) -> Outcome {
-    let (mut node_id, mut data, mut channel_id) = (ptr::null_mut::<zend_string>(), ptr::null_mut::<zend_string>(), 0i64);
-    arguments!(call, c"SS|l", node_id, data, channel_id)?;
-    let bus = call.held::<Bus>()?;
-    let sent = match (std::str::from_utf8(bytes(node_id)), u32::try_from(channel_id)) {
-        (Ok(node), Ok(channel)) => found(bus.ask(&Request::SendTo { node, channel, data: bytes(data) })?)?,
-        _ => None,
-    };
-    call.result.set_bool(sent.is_some());
-    Ok(())
-}
-
 fn send_to_many(call: &mut Call) -> Outcome {
     let (mut node_ids, mut data) = (ptr::null_mut::<Zval>(), ptr::null_mut::<zend_string>());
     arguments!(call, c"aS", node_ids, data)?;
@@ -184,27 +171,6 @@ fn send_to_many(call: &mut Call) -> Outcome {
     let nodes = ids.iter().filter_map(|id| std::str::from_utf8(id.zend_str()?.as_bytes()).ok()).collect();
     let sent = answered(bus.ask(&Request::SendMany { nodes, data: bytes(data) })?.and_then(Reply::count))?;
     call.result.set_long(sent as i64);
-    Ok(())
-}
-
-fn broadcast(call: &mut Call) -> Outcome {
-    let mut data = ptr::null_mut::<zend_string>();
-    arguments!(call, c"S", data)?;
-    let bus = call.held::<Bus>()?;
-    let sent = answered(bus.ask(&Request::Broadcast { data: bytes(data) })?.and_then(Reply::count))?;
-    call.result.set_long(sent as i64);
-    Ok(())
-}
-
-fn disconnect(call: &mut Call) -> Outcome {
-    let mut node_id = ptr::null_mut::<zend_string>();
-    arguments!(call, c"S", node_id)?;
-    let bus = call.held::<Bus>()?;
-    let done = match std::str::from_utf8(bytes(node_id)) {
-        Ok(node) => found(bus.ask(&Request::Disconnect { node })?)?,
-        Err(_) => None,
-    };
-    call.result.set_bool(done.is_some());
     Ok(())
 }
 
@@ -378,16 +344,22 @@ fn answered<T>(answer: std::result::Result<T, Error>) -> Outcome<T> {
     answer.map_err(|error| exception::raise(&error))
 }
 
-/// None for what is not there, or has no room: the caller gets false. Anything else that went wrong is thrown.
-fn found(answer: Answer) -> Outcome<Option<Reply>> {
-    match answer {
-        Ok(reply) => Ok(Some(reply)),
-        Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Limit) => Ok(None),
-        Err(error) => Err(exception::raise(&error)),
+// ---- behaviour ----
+
+impl Asking for Bus {
+    /// Refused is what is not there, or has no room. Anything else that went wrong is thrown.
+    fn try_to(&self, request: &Request) -> Outcome<Option<Reply>> {
+        match self.ask(request)? {
+            Ok(reply) => Ok(Some(reply)),
+            Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Limit) => Ok(None),
+            Err(error) => Err(exception::raise(&error)),
+        }
+    }
+
+    fn count(&self, request: &Request) -> Outcome<usize> {
+        answered(self.ask(request)?.and_then(Reply::count))
     }
 }
-
-// ---- behaviour ----
 
 impl Bus {
     /// Sets members of a node's metadata: of this registration, or of whichever there is.

@@ -3,6 +3,7 @@
 //! Owns the state; what is done with it stands below, one file per matter. The PHP class is in [`class`].
 
 use crate::backend::{Backend, Registration};
+use crate::calls::Asking;
 use crate::config;
 use crate::exception;
 use crate::objects::Objects;
@@ -16,6 +17,7 @@ use ext_php_rs::types::Zval;
 use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::event::EventMask;
 use heartbus_core::inbox::Inbox;
+use heartbus_core::service::{Reply, Request};
 use std::cell::{Cell, OnceCell, RefCell};
 use std::path::PathBuf;
 use std::ptr;
@@ -245,5 +247,15 @@ impl Server {
     pub fn check_process(&self) -> Outcome {
         let is_foreign = self.engine.borrow().as_ref().is_some_and(|engine| !engine.is_own_process());
         if is_foreign { Err(exception::raise(&Error::wrong_process())) } else { Ok(()) }
+    }
+}
+
+impl Asking for Server {
+    fn try_to(&self, request: &Request) -> Outcome<Option<Reply>> {
+        self.ask(|engine| engine.ask(request))
+    }
+
+    fn count(&self, request: &Request) -> Outcome<usize> {
+        Ok(self.ask(|engine| engine.ask(request)?.count())?.unwrap_or_default())
     }
 }

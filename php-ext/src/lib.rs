@@ -7,6 +7,7 @@ mod backend;
 mod bindings;
 mod bus;
 mod callbacks;
+mod calls;
 mod classes;
 mod clock;
 mod commands;

@@ -14,6 +14,7 @@ use crate::statistics;
 use ext_php_rs::ffi::zend_object;
 use ext_php_rs::types::{ZendEmptyArray, Zval};
 use heartbus_core::error::{Error, ErrorKind};
+use heartbus_core::service::Request;
 use heartbus_core::settings::YEAR;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -136,7 +137,7 @@ impl RunningServer {
     pub fn unregister(&self, id: &[u8]) -> Outcome<Zval> {
         let Some(node) = self.find(id)? else { return Ok(Zval::null()) };
         // It may leave by itself at this moment.
-        let _ = self.engine.disconnect(node.id());
+        let _ = self.engine.ask(&Request::Disconnect { node: node.id() });
         self.object(&node)
     }
 
@@ -148,7 +149,7 @@ impl RunningServer {
     }
 
     pub fn keep_alive(&self, id: &[u8]) -> Outcome<bool> {
-        Ok(std::str::from_utf8(id).is_ok_and(|id| self.engine.keep_alive(id).is_ok()))
+        Ok(std::str::from_utf8(id).is_ok_and(|id| self.engine.ask(&Request::KeepAlive { node: id }).is_ok()))
     }
 
     /// Every node by its id. The engine knows only nodes that are online.
@@ -198,7 +199,7 @@ impl RunningServer {
 
     pub fn set_heartbeat_timeout(&self, seconds: f64) -> Outcome {
         let timeout = ranges::seconds("setHeartbeatTimeout(): timeout", seconds, SHORTEST..=LONGEST)?.min(YEAR);
-        match self.engine.set_heartbeat_timeout(timeout) {
+        match self.engine.ask(&Request::SetHeartbeatTimeout { micros: timeout.as_micros() as u64 }) {
             // A stopped server has nobody to time out.
             Err(error) if error.kind != ErrorKind::Closed => Err(exception::raise(&error)),
             _ => Ok(()),

@@ -610,19 +610,6 @@ namespace Heartbus
         public function sendTo(string $nodeId, string $data, int $channelId = 0): bool {}
 
         /**
-         * Sends data to these nodes. Returns for how many it was queued.
-         *
-         * @param array<string> $nodeIds
-         * @throws \InvalidArgumentException when none of them can be sent what is not UTF-8
-         * @throws \Heartbus\Exception\LimitException when they are more than 1,048,576
-         * @throws \Heartbus\Exception\IoException when no server is there, or it does not let this user in
-         * @throws \Heartbus\Exception\TimeoutException when it does not answer in time: it may still do what it was asked
-         * @throws \Heartbus\Exception\ClosedException when it hung up, or stopped, before it answered
-         * @throws \Heartbus\Exception\ProtocolException when it is of another release
-         */
-        public function sendToMany(array $nodeIds, string $data): int {}
-
-        /**
          * Sends data to every node. Returns for how many it was queued.
          *
          * @throws \InvalidArgumentException when none of them can be sent what is not UTF-8
@@ -643,6 +630,19 @@ namespace Heartbus
          * @throws \Heartbus\Exception\ProtocolException when it is of another release
          */
         public function disconnect(string $nodeId): bool {}
+
+        /**
+         * Sends data to these nodes. Returns for how many it was queued.
+         *
+         * @param array<string> $nodeIds
+         * @throws \InvalidArgumentException when none of them can be sent what is not UTF-8
+         * @throws \Heartbus\Exception\LimitException when they are more than 1,048,576
+         * @throws \Heartbus\Exception\IoException when no server is there, or it does not let this user in
+         * @throws \Heartbus\Exception\TimeoutException when it does not answer in time: it may still do what it was asked
+         * @throws \Heartbus\Exception\ClosedException when it hung up, or stopped, before it answered
+         * @throws \Heartbus\Exception\ProtocolException when it is of another release
+         */
+        public function sendToMany(array $nodeIds, string $data): int {}
 
         /**
          * A copy of what the server knows of a node; null when it is not online. What setMetadata() sets of it goes to the server.

@@ -7,6 +7,7 @@ use super::{CLASS, KINDS, Kind, Role, SERVERS, Server, State};
 use super::{start, stop};
 use crate::arguments;
 use crate::bindings::Owner;
+use crate::calls::DeclareCalls;
 use crate::config;
 use crate::declare::Declare;
 use crate::exception;
@@ -21,7 +22,6 @@ use ext_php_rs::builders::ClassBuilder;
 use ext_php_rs::error::Result;
 use ext_php_rs::ffi::zend_string;
 use ext_php_rs::types::{ZendHashTable, Zval};
-use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::text::nearest;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::ptr;
@@ -39,9 +39,7 @@ pub fn register() -> Result<()> {
         .declare("on(string $event, callable $callback): void", on)
         .declare("every(float $seconds, callable $callback): int", every)
         .declare("cancel(int $timerId): bool", cancel)
-        .declare("sendTo(string $nodeId, string $data, int $channelId = 0): bool", send_to)
-        .declare("broadcast(string $data): int", broadcast)
-        .declare("disconnect(string $nodeId): bool", disconnect)
+        .declare_calls::<Server>()
         .declare("poll(float $timeout = 0.0): int", poll)
         .declare("getEventStream()", get_event_stream)
         .declare("getStats(): array", get_stats)
@@ -158,41 +156,6 @@ fn cancel(call: &mut Call) -> Outcome {
     let server = call.held::<Server>()?;
     call.result.set_bool(server.timers.cancel(id));
     Ok(())
-}
-
-fn send_to(call: &mut Call) -> Outcome {
-    let (mut node_id, mut data, mut channel_id) = (ptr::null_mut::<zend_string>(), ptr::null_mut::<zend_string>(), 0i64);
-    arguments!(call, c"SS|l", node_id, data, channel_id)?;
-    let server = call.held::<Server>()?;
-    let sent = server.ask(|engine| {
-        let node_id = node_name(node_id)?;
-        let channel_id = u32::try_from(channel_id).map_err(|_| Error::new(ErrorKind::NotFound, "No such channel"))?;
-        engine.send_to(node_id, bytes(data), channel_id)
-    })?;
-    call.result.set_bool(sent.is_some());
-    Ok(())
-}
-
-fn broadcast(call: &mut Call) -> Outcome {
-    let mut data = ptr::null_mut::<zend_string>();
-    arguments!(call, c"S", data)?;
-    let server = call.held::<Server>()?;
-    let sent = server.ask(|engine| engine.broadcast(bytes(data)))?;
-    call.result.set_long(sent.unwrap_or_default() as i64);
-    Ok(())
-}
-
-fn disconnect(call: &mut Call) -> Outcome {
-    let mut node_id = ptr::null_mut::<zend_string>();
-    arguments!(call, c"S", node_id)?;
-    let server = call.held::<Server>()?;
-    let done = server.ask(|engine| engine.disconnect(node_name(node_id)?))?;
-    call.result.set_bool(done.is_some());
-    Ok(())
-}
-
-fn node_name<'a>(node_id: *const zend_string) -> std::result::Result<&'a str, Error> {
-    std::str::from_utf8(bytes(node_id)).map_err(|_| Error::new(ErrorKind::NotFound, "No such node is online"))
 }
 
 fn on_message(_: &mut Call) -> Outcome {

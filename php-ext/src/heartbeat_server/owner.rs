@@ -10,6 +10,7 @@ use crate::running_server::{self, NodeServer};
 use ext_php_rs::ffi::zend_object;
 use ext_php_rs::types::Zval;
 use heartbus_core::error::{Error, ErrorKind};
+use heartbus_core::service::{Reply, Request};
 use std::rc::{Rc, Weak};
 
 impl Owner for Server {
@@ -32,7 +33,7 @@ impl Owner for Server {
 
     fn set_metadata(&self, object: *mut zend_object, node: &Registration, members: &str) -> Outcome<Result<(), Error>> {
         let Some(engine) = self.backend()? else { return Ok(Ok(())) };
-        let set = engine.set_metadata(node.id(), node.channel_id(), members);
+        let set = engine.ask(&Request::SetMetadata { node: node.id(), channel: node.channel_id(), members }).and_then(Reply::done);
         if set.is_ok() && matches!(&*engine, Backend::NextDoor(_)) {
             self.objects.hold(object, node, self.last_batch());
         }
@@ -42,12 +43,12 @@ impl Owner for Server {
     fn send(&self, node: &Registration, data: &[u8]) -> Outcome<Sent> {
         let mut is_gone = false;
         let sent = self.ask(|engine| {
-            let sent = engine.send_to(node.id(), data, node.channel_id());
+            let sent = engine.ask(&Request::SendTo { node: node.id(), channel: node.channel_id(), data });
             is_gone = sent.as_ref().is_err_and(|error| matches!(error.kind, ErrorKind::NotFound | ErrorKind::Closed));
             sent
         })?;
         Ok(match sent {
-            Some(()) => Sent::Yes,
+            Some(_) => Sent::Yes,
             None if is_gone => Sent::Gone,
             None => Sent::Refused,
         })
