@@ -173,9 +173,7 @@ impl Session {
             } else {
                 self.limit_rate(cx)
             };
-            if matches!(next, Next::Wait | Next::Again) && self.refused_len().is_none() {
-                // The same frame comes again, and pays then.
-                self.put_back(cx);
+            if next != Next::Continue && self.comes_again(cx, next) {
                 return (consumed, next);
             }
             self.link.heard(dialect);
@@ -187,7 +185,18 @@ impl Session {
         }
     }
 
+    /// Whether the same frame comes again, and pays then.
+    #[cold]
+    fn comes_again(&mut self, cx: &Context<'_>, next: Next) -> bool {
+        let again = matches!(next, Next::Wait | Next::Again) && self.refused_len().is_none();
+        if again {
+            self.put_back(cx);
+        }
+        again
+    }
+
     /// The stream is lost.
+    #[cold]
     fn lose(&self, cx: &mut Context<'_>, error: FrameError) -> Next {
         cx.replies.speak(self.link.dialect());
         cx.journal.failed(&error, &self.link, cx.now);
@@ -202,6 +211,7 @@ impl Session {
     }
 
     /// A frame is not what it should be, and the stream goes on.
+    #[cold]
     fn skip(&self, cx: &mut Context<'_>, error: FrameError) -> Next {
         cx.counters.invalid_payloads.up();
         cx.journal.failed(&error, &self.link, cx.now);
@@ -209,6 +219,7 @@ impl Session {
         Next::Continue
     }
 
+    #[cold]
     fn limit_rate(&self, cx: &mut Context<'_>) -> Next {
         cx.counters.rate_limited.up();
         cx.journal.rate_limited(self.link.peer().ip(), cx.now);
@@ -344,6 +355,7 @@ impl Session {
         !cx.hub.limits_frames() || self.pay(cx)
     }
 
+    #[inline(never)]
     fn pay(&mut self, cx: &Context<'_>) -> bool {
         let is_own_free = match (&cx.hub.limits().rate_limit, self.rare.as_mut().and_then(|rare| rare.bucket.as_mut())) {
             (None, _) => true,
@@ -357,6 +369,7 @@ impl Session {
         is_own_free
     }
 
+    #[inline(never)]
     fn put_back(&mut self, cx: &Context<'_>) {
         cx.hub.requests.put_back();
         self.put_back_own(cx);
@@ -370,6 +383,7 @@ impl Session {
         }
     }
 
+    /// Most frames are heartbeats: what others need stays out of line, or it is made ready for each of these.
     fn frame(&mut self, cx: &mut Context<'_>, frame: Frame<'_>) -> Next {
         match frame.frame_type {
             FrameType::HEARTBEAT_REQ => self.heartbeat(cx, frame.channel_id),
@@ -383,32 +397,21 @@ impl Session {
             FrameType::UNREGISTER => self.unregister(cx, frame.channel_id),
             // All it says is in its being v2.
             FrameType::ACK if cx.replies.dialect() == Dialect::V2 => Next::Continue,
-            _ => {
-                cx.counters.unknown_types.up();
-                match frame.frame_type {
-                    FrameType::HEARTBEAT_RES => cx.counters.heartbeat_replies_in.up(),
-                    FrameType::PONG => cx.counters.pongs_in.up(),
-                    FrameType::ERROR => cx.counters.errors_in.up(),
-                    _ => {}
-                }
-                cx.journal.unknown_type(frame.frame_type.0, cx.now);
-                Next::Continue
-            }
+            _ => unknown_type(cx, frame.frame_type),
         }
     }
 
     fn heartbeat(&mut self, cx: &mut Context<'_>, channel_id: i64) -> Next {
-        let wanted = cx.hub.host().wants(EventMask::HEARTBEAT);
         let channel_id = if channel_id == 0 && !self.nodes.is_empty() {
             self.link.beat(cx.now.mono);
-            if wanted && !self.tell_heartbeats(cx) {
+            if cx.hub.host().wants(EventMask::HEARTBEAT) && !self.tell_heartbeats(cx) {
                 // The same frame goes on with the others.
                 return Next::Again;
             }
             0
         } else if let Some(Registered { node, .. }) = self.own(channel_id) {
             node.beat(cx.now);
-            if wanted {
+            if cx.hub.host().wants(EventMask::HEARTBEAT) {
                 tell_heartbeat(cx, node);
             }
             channel_id as u32
@@ -428,6 +431,7 @@ impl Session {
 
     /// Tells of a heartbeat for all nodes, as many as the turn allows: one at least. True when no node is left. One that leaves in between
     /// is not told of any more.
+    #[inline(never)]
     fn tell_heartbeats(&mut self, cx: &mut Context<'_>) -> bool {
         let told = self.rare.as_mut().and_then(|rare| rare.told.take());
         let mut last = None;
@@ -481,6 +485,8 @@ impl Session {
     }
 
     /// Offers the host what it had no room for, if there is something.
+    #[cold]
+    #[inline(never)]
     fn offer_again(&mut self, cx: &mut Context<'_>) -> Next {
         let Some(rare) = &mut self.rare else { return Next::Continue };
         let Some(refused) = rare.refused.take() else { return Next::Continue };
@@ -505,6 +511,7 @@ impl Session {
         Next::Continue
     }
 
+    #[inline(never)]
     fn register(&mut self, cx: &mut Context<'_>, payload: &[u8]) -> Next {
         let request = match control::parse_register(payload) {
             Ok(request) => request,
@@ -574,6 +581,7 @@ impl Session {
         Next::Continue
     }
 
+    #[inline(never)]
     fn unregister(&mut self, cx: &mut Context<'_>, channel_id: i64) -> Next {
         if channel_id == 0 && !self.let_leave(cx, Departure::Unregistered) {
             // The same frame goes on with the others.
@@ -637,6 +645,20 @@ fn leave(cx: &mut Context<'_>, node: &Arc<Node>, timer: Key, how: Departure) {
     cx.journal.node_left(node, cx.now);
 }
 
+#[cold]
+fn unknown_type(cx: &mut Context<'_>, frame_type: FrameType) -> Next {
+    cx.counters.unknown_types.up();
+    match frame_type {
+        FrameType::HEARTBEAT_RES => cx.counters.heartbeat_replies_in.up(),
+        FrameType::PONG => cx.counters.pongs_in.up(),
+        FrameType::ERROR => cx.counters.errors_in.up(),
+        _ => {}
+    }
+    cx.journal.unknown_type(frame_type.0, cx.now);
+    Next::Continue
+}
+
+#[inline(never)]
 fn tell_heartbeat(cx: &Context<'_>, node: &Arc<Node>) {
     let gate = node.gate();
     if gate.is_open() {

@@ -198,6 +198,7 @@ pub(super) fn only_string(text: &[u8]) -> Option<Text<'_>> {
 }
 
 /// Where a string is not just what it says.
+#[inline(always)]
 fn find_special(text: &[u8]) -> usize {
     scan::find(text, |word| scan::equal(word, b'"') | scan::equal(word, b'\\') | scan::control(word))
 }

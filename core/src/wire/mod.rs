@@ -88,7 +88,7 @@ impl<'a> Whole<'a> {
 /// `max_body` is refused as soon as the header says so.
 #[inline]
 pub fn front(input: &[u8], max_body: u32) -> (Dialect, Front<'_>) {
-    if input.starts_with(&v2::MAGIC.to_be_bytes()) {
+    if input.first_chunk() == Some(&v2::MAGIC.to_be_bytes()) {
         (Dialect::V2, v2::front(input, max_body))
     } else {
         (Dialect::V1, v1::front(input, max_body))
@@ -98,7 +98,7 @@ pub fn front(input: &[u8], max_body: u32) -> (Dialect, Front<'_>) {
 /// The first frame in `input`, and the dialect it is in.
 #[inline]
 pub fn decode(input: &[u8], max_body: u32) -> (Dialect, Decoded<'_>) {
-    if input.starts_with(&v2::MAGIC.to_be_bytes()) {
+    if input.first_chunk() == Some(&v2::MAGIC.to_be_bytes()) {
         (Dialect::V2, v2::decode(input, max_body))
     } else {
         (Dialect::V1, v1::decode(input, max_body))

@@ -7,23 +7,39 @@ use std::fmt::Write;
 
 /// Appends `"text"`, escaped; nothing if `text` is not UTF-8.
 pub fn write_bytes(out: &mut Vec<u8>, text: &[u8]) -> Result<(), NotUtf8> {
-    write_str(out, std::str::from_utf8(text).map_err(|_| NotUtf8)?);
+    let (plain, rest) = text.split_at(find_odd(text));
+    // What is plain is ASCII, and that is all there is of most texts.
+    let rest = if rest.is_empty() { "" } else { std::str::from_utf8(rest).map_err(|_| NotUtf8)? };
+    write(out, plain, rest);
     Ok(())
 }
 
 /// Appends `"text"`, escaped.
-pub fn write_str(out: &mut Vec<u8>, mut text: &str) {
-    out.reserve(text.len() + 2);
+pub fn write_str(out: &mut Vec<u8>, text: &str) {
+    let (plain, rest) = text.split_at(find_odd(text.as_bytes()));
+    write(out, plain.as_bytes(), rest);
+}
+
+/// Where something is to be escaped.
+#[inline(always)]
+fn find_odd(text: &[u8]) -> usize {
+    scan::find(text, |word| {
+        scan::control(word) | scan::non_ascii(word) | scan::equal(word, b'"') | scan::equal(word, b'\\') | scan::equal(word, b'/')
+    })
+}
+
+/// Appends `"` `plain` `rest` `"`, with nothing in `plain` to escape.
+fn write<'a>(out: &mut Vec<u8>, mut plain: &'a [u8], mut rest: &'a str) {
+    out.reserve(plain.len() + rest.len() + 2);
     out.push(b'"');
     loop {
-        let plain = scan::find(text.as_bytes(), |word| {
-            scan::control(word) | scan::non_ascii(word) | scan::equal(word, b'"') | scan::equal(word, b'\\') | scan::equal(word, b'/')
-        });
-        out.extend_from_slice(&text.as_bytes()[..plain]);
-        let mut rest = text[plain..].chars();
-        let Some(c) = rest.next() else { break };
+        out.extend_from_slice(plain);
+        let mut chars = rest.chars();
+        let Some(c) = chars.next() else { break };
         escape(out, c);
-        text = rest.as_str();
+        let behind = chars.as_str();
+        let next = find_odd(behind.as_bytes());
+        (plain, rest) = (&behind.as_bytes()[..next], &behind[next..]);
     }
     out.push(b'"');
 }

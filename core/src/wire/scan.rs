@@ -1,49 +1,61 @@
 //! Finds bytes eight at a time.
 //!
-//! What a caller looks for is put together from the small functions here: each answers with the top bit of every byte of
-//! a word that it means.
+//! What a caller looks for is put together from the small functions here: each answers with the top bit of bytes of a word. The lowest one
+//! that it sets is the first byte that it means; of those behind that it may set more than it should, which nobody looks at.
 
-const ONES: u64 = u64::from_be_bytes([0x01; 8]);
-const TOPS: u64 = u64::from_be_bytes([0x80; 8]);
+const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
+const TOPS: u64 = u64::from_ne_bytes([0x80; 8]);
 
-fn zero(word: u64) -> u64 {
-    // No byte carries into the next: 0x7f + 0x7f fits.
-    !(((word & !TOPS) + !TOPS) | word) & TOPS
+/// Bytes below `limit`, which is 0x80 at most. What a subtraction borrows, it borrows from bytes behind one that is meant.
+#[inline(always)]
+fn below(word: u64, limit: u8) -> u64 {
+    word.wrapping_sub(ONES * u64::from(limit)) & !word & TOPS
 }
 
+#[inline(always)]
 pub(super) fn equal(word: u64, byte: u8) -> u64 {
-    zero(word ^ (ONES * u64::from(byte)))
+    below(word ^ (ONES * u64::from(byte)), 1)
 }
 
+#[inline(always)]
 pub(super) fn control(word: u64) -> u64 {
-    zero(word & (ONES * 0xe0))
+    below(word, 0x20)
 }
 
+#[inline(always)]
 pub(super) fn non_ascii(word: u64) -> u64 {
     word & TOPS
 }
 
 /// Index of the first byte of the word that `look` answers to, or 8.
-#[inline]
+#[inline(always)]
 pub(super) fn first(word: &[u8; 8], look: impl Fn(u64) -> u64) -> usize {
-    look(u64::from_be_bytes(*word)).leading_zeros() as usize / 8
+    look(u64::from_le_bytes(*word)).trailing_zeros() as usize / 8
 }
 
 /// Index of the first byte that `look` answers to, or the length. It must not answer to spaces.
 #[inline(always)]
 pub(super) fn find(bytes: &[u8], look: impl Fn(u64) -> u64) -> usize {
-    let words = bytes.chunks_exact(8);
-    let rest = words.remainder();
-    for (i, word) in words.enumerate() {
-        let found = look(u64::from_be_bytes(word.try_into().expect("eight bytes")));
-        if found != 0 {
-            return 8 * i + found.leading_zeros() as usize / 8;
+    let mut at = 0;
+    while let Some(word) = bytes[at..].first_chunk::<8>() {
+        let found = first(word, &look);
+        if found < 8 {
+            return at + found;
         }
+        at += 8;
     }
-    let mut last = [b' '; 8];
-    last[..rest.len()].copy_from_slice(rest);
-    let found = look(u64::from_be_bytes(last));
-    bytes.len() - rest.len() + rest.len().min(found.leading_zeros() as usize / 8)
+    if at == bytes.len() {
+        return at;
+    }
+    if let Some(last) = bytes.last_chunk::<8>() {
+        // With bytes before it again, in which nothing was found.
+        return bytes.len() - 8 + first(last, look);
+    }
+    let mut padded = [b' '; 8];
+    for (to, from) in padded.iter_mut().zip(bytes) {
+        *to = *from;
+    }
+    bytes.len().min(first(&padded, look))
 }
 
 #[cfg(test)]
