@@ -102,6 +102,30 @@ final class SocketTest extends TestCase
         self::assertSame([], glob("$own/*"));
     }
 
+    public function test_a_folder_that_is_none_hides_no_server_and_is_no_second_one(): void
+    {
+        $name = 'heartbus-tests-' . getmypid();
+        file_put_contents($file = PhpProcess::folder() . '/file', '');
+        $environment = ['env' => ['RUNTIME_DIRECTORY' => $file, 'XDG_RUNTIME_DIR' => $file]];
+        $server = TestServer::start(['name' => $name, 'bus' => null], '', $environment);
+        $process = $this->script("say('found', Heartbus\\Bus::connect('$name', 10.0)->stats()['server']['pid']);", [], $environment);
+        self::assertSame([$server->process->pid()], $process->next('found'));
+        self::assertSame('', $server->process->errors());
+    }
+
+    public function test_another_user_s_folders_in_the_environment_hide_no_server(): void
+    {
+        $this->needRoot();
+        $name = 'heartbus-tests-' . getmypid() . '-2';
+        mkdir($folder = PhpProcess::folder() . '/of-root', 0700);
+        chmod(PhpProcess::folder(), 0711);
+        $this->serverOf('nobody', $name, ['RUNTIME_DIRECTORY' => "$folder/service", 'XDG_RUNTIME_DIR' => $folder]);
+        $socket = '/tmp/heartbus-' . posix_getpwnam('nobody')['uid'] . "/$name.sock";
+        $this->until(fn () => file_exists($socket), 'the socket is there');
+        self::assertSame($socket, Bus::connect($name, 10.0)->getSocket());
+        self::assertStringNotContainsString('Two servers', file_get_contents(PhpProcess::folder() . '/nobody.out'));
+    }
+
     public function test_a_user_s_server_is_not_where_logging_out_removes_it_and_root_finds_it(): void
     {
         $this->needRoot();

@@ -74,8 +74,11 @@ pub(crate) fn check(config: &BusConfig) -> Result<(), Error> {
 pub(crate) fn is_taken(path: &Path) -> bool {
     match connect(path) {
         Ok(_) => true,
-        // A queue that is full is somebody's, and so is a socket that we may not use.
-        Err(error) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused),
+        // A queue that is full is somebody's, and so is a socket that we may not use. Where we may not even look there is none for us.
+        Err(error) => {
+            let is_nobodys = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused);
+            !is_nobodys && fs::metadata(path).is_ok_and(|found| found.file_type().is_socket())
+        }
     }
 }
 
