@@ -248,6 +248,11 @@ impl Server {
         let is_foreign = self.engine.borrow().as_ref().is_some_and(|engine| !engine.is_own_process());
         if is_foreign { Err(exception::raise(&Error::wrong_process())) } else { Ok(()) }
     }
+
+    /// In a child that was forked off a running server nothing is ever told, and no timer runs.
+    fn check_runs_here(&self) -> Outcome {
+        if self.state.get() == State::Running { self.check_process() } else { Ok(()) }
+    }
 }
 
 impl Asking for Server {

@@ -113,6 +113,7 @@ fn on(call: &mut Call) -> Outcome {
     let server = call.held::<Server>()?;
     let callback = Rc::new(Callable::new(callback, 2)?);
     server.check_not_elsewhere("on()")?;
+    server.check_runs_here()?;
     let Some(place) = KINDS.iter().position(|(name, ..)| name.as_bytes() == bytes(event)) else {
         let (given, names) = (String::from_utf8_lossy(bytes(event)), KINDS.map(|(name, ..)| name));
         let meant = nearest(&given, names).map(|meant| format!("did you mean '{meant}'? "));
@@ -138,6 +139,7 @@ fn every(call: &mut Call) -> Outcome {
     arguments!(call, c"dz", seconds, callback)?;
     let server = call.held::<Server>()?;
     let callback = Rc::new(Callable::new(callback, 2)?);
+    server.check_runs_here()?;
     // A tick of one microsecond at least: a timer that is always due would starve everything else.
     let id = server.timers.add(ranges::seconds("every(): seconds", seconds, 1e-6..=LONGEST)?, callback);
     call.result.set_long(id);
