@@ -9,7 +9,7 @@ mod caller;
 mod folders;
 mod stream;
 
-pub use self::attachment::{Attachment, Delivered, Phase};
+pub use self::attachment::{Attachment, AttachmentPhase, Delivered};
 pub use self::caller::Bus;
 pub use self::folders::is_taken;
 pub use crate::engine::{BusStats, ConnectionInfo, NodeInfo};

@@ -4,7 +4,7 @@
 //! All answer the same questions. Over the bus socket an answer is one round trip, and a node is known by a copy of its
 //! record.
 
-use heartbus_core::bus::{Attachment, Bus, Phase};
+use heartbus_core::bus::{Attachment, AttachmentPhase, Bus};
 use heartbus_core::engine::{Engine, Stats};
 use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::hub::{Node, NodeInfo, Timings};
@@ -83,7 +83,7 @@ impl NextDoor {
         Ok(NextDoor { attachment, line, is_ready: Cell::new(false) })
     }
 
-    pub fn phase(&self) -> Phase {
+    pub fn phase(&self) -> AttachmentPhase {
         self.attachment.borrow().phase()
     }
 }
@@ -179,7 +179,7 @@ impl Backend {
     pub fn is_stopped(&self) -> bool {
         match self {
             Backend::Here(engine) => engine.is_stopped(),
-            Backend::NextDoor(worker) => matches!(worker.phase(), Phase::Finished | Phase::Lost),
+            Backend::NextDoor(worker) => matches!(worker.phase(), AttachmentPhase::Finished | AttachmentPhase::Lost),
             Backend::Elsewhere(_) => false,
         }
     }

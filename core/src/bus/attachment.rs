@@ -7,7 +7,7 @@ use super::{LogLine, NodeInfo, Welcome};
 use crate::error::Error;
 use crate::event::EventMask;
 use crate::hub::batch::BatchReader;
-use crate::hub::dispatch::{Told, WorkerId};
+use crate::hub::dispatch::{Delivery, WorkerId};
 use crate::process;
 use crate::wire::bus::{self as wire, Role, ServerMessage, WorkerMessage};
 use std::collections::VecDeque;
@@ -22,7 +22,7 @@ const MAX_LOG_LINES: usize = 1000;
 /// What a worker was told.
 #[derive(Clone, Debug)]
 pub struct Delivered {
-    pub told: Told<Arc<NodeInfo>>,
+    pub told: Delivery<Arc<NodeInfo>>,
     pub batch: u64,
     /// The last event of its batch: [`Attachment::acknowledge`] the batch when it is done.
     pub is_last: bool,
@@ -30,9 +30,9 @@ pub struct Delivered {
 
 /// Where a worker's connection stands.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub enum AttachmentPhase {
     Running,
-    /// The server is stopping: events still come, then [`Phase::Finished`].
+    /// The server is stopping: events still come, then [`AttachmentPhase::Finished`].
     Stopping,
     /// Everything was told: the server stopped, or this worker left.
     Finished,
@@ -44,7 +44,7 @@ pub enum Phase {
 pub struct Attachment {
     stream: EngineStream,
     timeout: Duration,
-    phase: Phase,
+    phase: AttachmentPhase,
     batch: BatchReader,
     /// Messages of the engine's log that were not taken yet.
     log: VecDeque<LogLine>,
@@ -60,7 +60,7 @@ impl Attachment {
         let deadline = Instant::now() + timeout;
         let mut stream = EngineStream::open(path, Role::Worker, deadline)?;
         stream.await_welcome(deadline)?;
-        Ok(Attachment { stream, timeout, phase: Phase::Running, batch: BatchReader::default(), log: VecDeque::new() })
+        Ok(Attachment { stream, timeout, phase: AttachmentPhase::Running, batch: BatchReader::default(), log: VecDeque::new() })
     }
 
     /// Readable when [`Attachment::drain`] has something to do, unless the last one stopped at its `max`.
@@ -97,7 +97,7 @@ impl Attachment {
         self.say(WorkerMessage::Subscribe { mask: mask.0 })
     }
 
-    /// No more batches. Those that are on their way still come; when they are acknowledged, [`Phase::Finished`] follows.
+    /// No more batches. Those that are on their way still come; when they are acknowledged, [`AttachmentPhase::Finished`] follows.
     ///
     /// # Errors
     /// As [`Attachment::ready`].
@@ -159,13 +159,13 @@ impl Attachment {
             return Err(Error::wrong_process());
         }
         let drained = self.drain_all(into, max);
-        if drained.is_err() && self.phase != Phase::Finished {
-            self.phase = Phase::Lost;
+        if drained.is_err() && self.phase != AttachmentPhase::Finished {
+            self.phase = AttachmentPhase::Lost;
         }
         drained
     }
 
-    pub fn phase(&self) -> Phase {
+    pub fn phase(&self) -> AttachmentPhase {
         self.phase
     }
 
@@ -185,8 +185,8 @@ impl Attachment {
             if let Some(body) = self.stream.frame()? {
                 match body.first().and_then(|code| ServerMessage::from_code(*code)) {
                     Some(ServerMessage::Part | ServerMessage::Batch) => self.batch.open(body.freeze()).map_err(broken)?,
-                    Some(ServerMessage::Stopping) => self.phase = Phase::Stopping,
-                    Some(ServerMessage::Finished) => self.phase = Phase::Finished,
+                    Some(ServerMessage::Stopping) => self.phase = AttachmentPhase::Stopping,
+                    Some(ServerMessage::Finished) => self.phase = AttachmentPhase::Finished,
                     Some(ServerMessage::Log) => {
                         self.log.push_back(wire::decode(&body[1..]).map_err(broken)?);
                         // Whoever drains and never takes them is not to drown in them.

@@ -5,7 +5,7 @@
 //! One batch is one frame, or several when it is long. A node is described where a frame mentions it first, and named by
 //! its place in that order from then on, so a frame is read from the front to the back and costs each node once.
 
-use super::dispatch::{Batch, Told};
+use super::dispatch::{Batch, Delivery};
 use super::event::{CloseReason, Departure, Event, Fill};
 use super::{Node, NodeInfo, Now};
 use crate::wire::bus::{DecodeError, ServerMessage, write_frame};
@@ -61,7 +61,7 @@ impl BatchWriter {
         }
     }
 
-    fn event(&mut self, out: &mut Vec<u8>, told: &Told, now: Now) {
+    fn event(&mut self, out: &mut Vec<u8>, told: &Delivery, now: Now) {
         let flags = if told.watched { WATCHED } else { 0 } | if told.redelivered { REDELIVERED } else { 0 };
         let mut head = |kind: u8| {
             let mut head = [0; 9];
@@ -172,7 +172,7 @@ impl BatchReader {
     /// # Errors
     /// The frame is not what it should be; nothing more can be read.
     #[allow(clippy::should_implement_trait, reason = "it can fail")]
-    pub fn next(&mut self) -> Result<Option<Told<Arc<NodeInfo>>>, DecodeError> {
+    pub fn next(&mut self) -> Result<Option<Delivery<Arc<NodeInfo>>>, DecodeError> {
         if self.left == 0 {
             return Ok(None);
         }
@@ -184,7 +184,7 @@ impl BatchReader {
         Ok(Some(told))
     }
 
-    fn event(&mut self) -> Result<Told<Arc<NodeInfo>>, DecodeError> {
+    fn event(&mut self) -> Result<Delivery<Arc<NodeInfo>>, DecodeError> {
         let head = self.u8()?;
         let sequence = self.u64()?;
         let event = match head & KIND {
@@ -197,7 +197,7 @@ impl BatchReader {
             BUFFER => Event::Buffer { node: self.node()?, fill: self.one_of(&Fill::ALL)?, count: self.u32()? },
             _ => return Err(DecodeError("an unknown event")),
         };
-        Ok(Told { sequence, redelivered: head & REDELIVERED != 0, watched: head & WATCHED != 0, event })
+        Ok(Delivery { sequence, redelivered: head & REDELIVERED != 0, watched: head & WATCHED != 0, event })
     }
 
     fn node(&mut self) -> Result<Arc<NodeInfo>, DecodeError> {

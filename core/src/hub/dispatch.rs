@@ -61,7 +61,7 @@ impl Default for DispatchLimits {
 
 /// An event on its way to a worker.
 #[derive(Clone, Debug)]
-pub struct Told<N = Held> {
+pub struct Delivery<N = Held> {
     /// 1, 2, 3... in the order of happening. Gaps are events that were refused, put together, or not subscribed.
     pub sequence: u64,
     /// A worker that is gone may have seen it.
@@ -77,7 +77,7 @@ pub struct Told<N = Held> {
 pub struct Batch {
     /// 1, 2, 3... per worker.
     pub number: u64,
-    pub events: Vec<Told>,
+    pub events: Vec<Delivery>,
 }
 
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
@@ -165,7 +165,7 @@ struct Flight {
 }
 
 struct Waiting {
-    told: Told,
+    told: Delivery,
     lane: u16,
     /// It came when there was no room: others are put together with it.
     is_crowd: bool,
@@ -364,7 +364,7 @@ impl Dispatch {
     /// Takes a data event. False when its worker has no room for it.
     pub fn push_data(&mut self, event: Event) -> bool {
         self.sequence += 1;
-        let told = Told { sequence: self.sequence, redelivered: false, watched: false, event };
+        let told = Delivery { sequence: self.sequence, redelivered: false, watched: false, event };
         let lane = lane_of(&told.event);
         let owner = self.lanes[usize::from(lane)].owner;
         for watcher in self.watchers(&told.event, owner) {
@@ -376,7 +376,7 @@ impl Dispatch {
     /// Takes a state event. Never refuses: at the bound, events of one node are put together.
     pub fn push_state(&mut self, event: Event) {
         self.sequence += 1;
-        let told = Told { sequence: self.sequence, redelivered: false, watched: false, event };
+        let told = Delivery { sequence: self.sequence, redelivered: false, watched: false, event };
         let lane = lane_of(&told.event);
         let Lane { owner, .. } = self.lanes[usize::from(lane)];
         for id in self.watchers(&told.event, owner) {
@@ -506,7 +506,7 @@ impl Dispatch {
         if done.checked_add(begun).is_none_or(|seen| seen > events.len()) {
             return false;
         }
-        let own = |events: &[Told]| events.iter().filter(|told| !told.watched).count();
+        let own = |events: &[Delivery]| events.iter().filter(|told| !told.watched).count();
         let own_done = own(&events[..done]);
         flight.begun = own(&events[done..done + begun]);
         flight.batch = Arc::new(Batch { number, events: events[done..].to_vec() });
@@ -814,8 +814,8 @@ fn wake(id: WorkerId, worker: &mut Worker, limits: &DispatchLimits, ready: &mut 
     }
 }
 
-fn copy(told: &Told) -> Waiting {
-    Waiting { told: Told { watched: true, ..told.clone() }, lane: 0, is_crowd: false, deaths: 0 }
+fn copy(told: &Delivery) -> Waiting {
+    Waiting { told: Delivery { watched: true, ..told.clone() }, lane: 0, is_crowd: false, deaths: 0 }
 }
 
 /// The channel whose watchers get a copy.

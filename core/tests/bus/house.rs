@@ -1,7 +1,7 @@
 //! Engines, callers and workers to test with.
 
 use crate::support::{Peer, deadline};
-use heartbus_core::bus::{Attachment, Bus, Delivered, NodeInfo, Phase};
+use heartbus_core::bus::{Attachment, AttachmentPhase, Bus, Delivered, NodeInfo};
 use heartbus_core::engine::Engine;
 use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::event::{Event, EventMask};
@@ -169,7 +169,7 @@ impl Worker {
     }
 
     /// Tells what comes until the connection stands there.
-    pub fn tell_until_phase(&mut self, phase: Phase) -> Vec<Delivered> {
+    pub fn tell_until_phase(&mut self, phase: AttachmentPhase) -> Vec<Delivered> {
         let deadline = deadline();
         let mut told = Vec::new();
         loop {
@@ -181,7 +181,7 @@ impl Worker {
                 continue;
             }
             let drained = self.attachment.drain(&mut self.queue, 64);
-            self.heard_of_the_stop |= self.attachment.phase() == Phase::Stopping;
+            self.heard_of_the_stop |= self.attachment.phase() == AttachmentPhase::Stopping;
             if self.queue.is_empty() && self.attachment.phase() == phase {
                 return told;
             }

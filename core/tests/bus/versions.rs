@@ -1,7 +1,7 @@
 //! Sides of different releases.
 
 use crate::house::*;
-use heartbus_core::bus::{Attachment, Bus, Phase, Reply, Request};
+use heartbus_core::bus::{Attachment, AttachmentPhase, Bus, Reply, Request};
 use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::wire::bus::{self as wire, RemoteError, RequestFrame, Response, Role, Version, WorkerMessage};
 use std::collections::VecDeque;
@@ -305,7 +305,7 @@ fn what_a_newer_side_has_appended_is_left_alone() {
     assert_eq!(bus.heartbeat_timeout(), Ok(Duration::from_micros(5)));
     let attachment = Attachment::attach(&folder.socket(), PATIENCE).unwrap();
     let mut worker = Worker { attachment, queue: VecDeque::new(), heard_of_the_stop: false };
-    assert!(worker.tell_until_phase(Phase::Finished).is_empty());
+    assert!(worker.tell_until_phase(AttachmentPhase::Finished).is_empty());
     drop((bus, worker));
     newer.join().unwrap();
 }

@@ -2,7 +2,7 @@
 
 use crate::house::*;
 use crate::support::{Peer, deadline};
-use heartbus_core::bus::{Attachment, Delivered, LogLevel, LogLine, NodeInfo, Phase};
+use heartbus_core::bus::{Attachment, AttachmentPhase, Delivered, LogLevel, LogLine, NodeInfo};
 use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::event::{Departure, Event, EventMask};
 use heartbus_core::hub::dispatch::DispatchLimits;
@@ -132,7 +132,7 @@ fn an_attached_process_gets_nothing_before_it_is_ready() {
     assert_eq!(worker.attachment.drain(&mut worker.queue, 64).unwrap(), 0);
     worker.attachment.ready(EventMask::REGISTER).unwrap();
     assert!(matches!(worker.tell().told.event, Event::Register { .. }));
-    assert_eq!(worker.attachment.phase(), Phase::Running);
+    assert_eq!(worker.attachment.phase(), AttachmentPhase::Running);
 }
 
 #[test]
@@ -304,15 +304,15 @@ fn a_worker_that_leaves_tells_what_it_has_and_is_let_go() {
     house.bus().heartbeat_timeout().unwrap();
     second.attachment.drain(&mut second.queue, 64).unwrap();
     assert!(second.queue.is_empty());
-    assert_eq!(first.attachment.phase(), Phase::Running);
+    assert_eq!(first.attachment.phase(), AttachmentPhase::Running);
     first.attachment.acknowledge(delivered.batch).unwrap();
-    first.tell_until_phase(Phase::Finished);
+    first.tell_until_phase(AttachmentPhase::Finished);
     assert_eq!(data_of(&second.tell()).unwrap().1, "after");
     assert_eq!(house.engine.stats().dispatch.redelivered, 0);
     // Gone for good, and that is no loss.
     let drained = first.attachment.drain(&mut first.queue, 64);
     assert!(matches!(drained, Ok(0) | Err(Error { kind: ErrorKind::Closed, .. })), "{drained:?}");
-    assert_eq!(first.attachment.phase(), Phase::Finished);
+    assert_eq!(first.attachment.phase(), AttachmentPhase::Finished);
 }
 
 #[test]
@@ -320,7 +320,7 @@ fn a_process_may_leave_without_ever_having_been_ready() {
     let house = House::for_workers();
     let mut worker = house.attach();
     worker.attachment.leave().unwrap();
-    worker.tell_until_phase(Phase::Finished);
+    worker.tell_until_phase(AttachmentPhase::Finished);
     // Twice says no more than once.
     let mut raw = house.raw();
     raw.hello(wire::VERSION, Role::Worker);
@@ -338,7 +338,8 @@ fn a_stop_is_announced_and_everything_is_told_before_it_ends() {
     let mut workers = [house.worker(), house.worker()];
     let _peers: Vec<Peer> = (0..50).map(|number| house.register(&format!("node{number}"))).collect();
     let told: Vec<Delivered> = std::thread::scope(|scope| {
-        let telling: Vec<_> = workers.iter_mut().map(|worker| scope.spawn(move || worker.tell_until_phase(Phase::Finished))).collect();
+        let telling: Vec<_> =
+            workers.iter_mut().map(|worker| scope.spawn(move || worker.tell_until_phase(AttachmentPhase::Finished))).collect();
         house.engine.stop();
         telling.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
@@ -393,7 +394,7 @@ fn a_worker_notices_that_the_engine_is_gone() {
             Err(error) => break error,
         }
     };
-    assert_eq!((error.kind, attachment.phase()), (ErrorKind::Closed, Phase::Lost));
+    assert_eq!((error.kind, attachment.phase()), (ErrorKind::Closed, AttachmentPhase::Lost));
     assert_eq!(kind(attachment.ready(EventMask::ALL)), ErrorKind::Closed);
 }
 
@@ -562,7 +563,7 @@ fn the_engine_s_log_goes_to_one_of_the_workers_that_take_it() {
     assert_eq!(next(&mut first), "two");
     // It leaves, and the other one gets what comes from then on.
     first.attachment.leave().unwrap();
-    first.tell_until_phase(Phase::Finished);
+    first.tell_until_phase(AttachmentPhase::Finished);
     send("three");
     assert_eq!(next(&mut second), "three");
     drop(second);

@@ -10,7 +10,7 @@ use crate::backend::{Backend, NextDoor};
 use crate::exception;
 use crate::php::Outcome;
 use crate::runtime::Runtime;
-use heartbus_core::bus::{Attachment, Phase};
+use heartbus_core::bus::{Attachment, AttachmentPhase};
 use heartbus_core::error::{Error, ErrorKind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -66,8 +66,8 @@ impl Server {
         }
     }
 
-    pub(super) fn phase(&self) -> Phase {
-        self.next_door(NextDoor::phase).unwrap_or(Phase::Lost)
+    pub(super) fn phase(&self) -> AttachmentPhase {
+        self.next_door(NextDoor::phase).unwrap_or(AttachmentPhase::Lost)
     }
 
     /// Says something to the engine next door. That it is gone shows when its events are read.
@@ -109,13 +109,13 @@ impl Server {
             return Ok(false);
         }
         if self.state.get() == State::Stopping
-            && self.phase() == Phase::Running
+            && self.phase() == AttachmentPhase::Running
             && self.leave_at.get().is_some_and(|at| at <= Instant::now())
         {
             self.leave_at.set(None);
             self.say(Attachment::leave);
         }
-        let is_over = matches!(self.phase(), Phase::Finished | Phase::Lost);
+        let is_over = matches!(self.phase(), AttachmentPhase::Finished | AttachmentPhase::Lost);
         let is_late = self.state.get() == State::Stopping && self.tell_until.get().is_some_and(|until| until <= Instant::now());
         if is_late && !is_over {
             // What was not acknowledged goes to another worker.

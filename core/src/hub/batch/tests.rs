@@ -17,8 +17,8 @@ fn node(id: &str, peer: &str, channel_id: u32, metadata: &str) -> Arc<Node> {
     Arc::new(Node::new(id.into(), link, channel_id, Some(metadata.into()), NOW))
 }
 
-fn told(sequence: u64, event: Event) -> Told {
-    Told { sequence, redelivered: false, watched: false, event }
+fn told(sequence: u64, event: Event) -> Delivery {
+    Delivery { sequence, redelivered: false, watched: false, event }
 }
 
 fn data(node: &Arc<Node>, payload: &[u8]) -> Event {
@@ -70,7 +70,7 @@ fn expected(batch: &Batch) -> Vec<String> {
             Event::Close { connection_id, reason } => Event::Close { connection_id: *connection_id, reason: *reason },
             Event::Client { .. } => unreachable!(),
         };
-        format!("{:?}", Told { sequence: told.sequence, redelivered: told.redelivered, watched: told.watched, event })
+        format!("{:?}", Delivery { sequence: told.sequence, redelivered: told.redelivered, watched: told.watched, event })
     });
     events.collect()
 }
@@ -82,8 +82,8 @@ fn one_of_each() -> Batch {
         told(1, Event::Connect { connection_id: 300, peer: "10.0.0.1:5000".parse().unwrap() }),
         told(2, Event::Register { node: (&first).into(), count: 1 }),
         told(3, Event::Heartbeat { node: (&first).into(), count: 2 }),
-        Told { redelivered: true, ..told(4, data(&first, b"\xff\0")) },
-        Told { watched: true, ..told(5, data(&second, b"hi")) },
+        Delivery { redelivered: true, ..told(4, data(&first, b"\xff\0")) },
+        Delivery { watched: true, ..told(5, data(&second, b"hi")) },
         told(6, Event::Left { node: first.into(), how: Departure::TimedOut, count: 1 }),
         told(7, Event::Close { connection_id: 300, reason: CloseReason::HeartbeatTimeout }),
         told(8, Event::Buffer { node: (&second).into(), fill: Fill::Full, count: 1 }),
@@ -125,7 +125,7 @@ fn a_node_is_described_once_per_frame_and_shared_by_its_events() {
     let mut reader = BatchReader::default();
     reader.open(bodies(&write(&many)).remove(0)).unwrap();
     let mut described = Vec::new();
-    while let Some(Told { event: Event::Data { node, .. }, .. }) = reader.next().unwrap() {
+    while let Some(Delivery { event: Event::Data { node, .. }, .. }) = reader.next().unwrap() {
         described.push(node);
     }
     assert!(described.len() == 100 && described.iter().all(|node| Arc::ptr_eq(node, &described[0])));
