@@ -3,8 +3,8 @@
 //! What a caller looks for is put together from the small functions here: each answers with the top bit of bytes of a word. The lowest one
 //! that it sets is the first byte that it means; of those behind that it may set more than it should, which nobody looks at.
 
-const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
-const TOPS: u64 = u64::from_ne_bytes([0x80; 8]);
+const ONES: u64 = u64::from_be_bytes([0x01; 8]);
+const TOPS: u64 = u64::from_be_bytes([0x80; 8]);
 
 /// Bytes below `limit`, which is 0x80 at most. What a subtraction borrows, it borrows from bytes behind one that is meant.
 #[inline(always)]
@@ -30,7 +30,8 @@ pub(super) fn non_ascii(word: u64) -> u64 {
 /// Index of the first byte of the word that `look` answers to, or 8.
 #[inline(always)]
 pub(super) fn first(word: &[u8; 8], look: impl Fn(u64) -> u64) -> usize {
-    look(u64::from_le_bytes(*word)).trailing_zeros() as usize / 8
+    // The first byte the lowest.
+    look(u64::from_be_bytes(*word).swap_bytes()).trailing_zeros() as usize / 8
 }
 
 /// Index of the first byte that `look` answers to, or the length. It must not answer to spaces.
