@@ -6,7 +6,7 @@
 use super::event::{CloseReason, Resume};
 use super::frame::Frame;
 use super::memory::Memory;
-use super::node::NodeRef;
+use super::node_ref::NodeRef;
 use crate::wire::Dialect;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

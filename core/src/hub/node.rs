@@ -8,6 +8,7 @@ use super::Now;
 use super::event::{Departure, Event, Fill, Host};
 use super::link::Link;
 use super::memory::{Memory, Part};
+use super::node_ref::NodeRef;
 pub use crate::wire::bus::NodeInfo;
 use crate::wire::metadata::{self, Merged, NotMetadata};
 use std::fmt;
@@ -18,26 +19,6 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 /// The metadata of all nodes that sent none.
 static NO_METADATA: LazyLock<Arc<str>> = LazyLock::new(|| "[]".into());
-
-/// Which node of a connection is meant. It is unique among those that are online.
-///
-/// A node draws one number, which is its own and that of its main channel: a second one would take 16 bytes more of each node, as
-/// allocators round. Nobody but [`NodeRef::of_main_channel`] may know that; a node's other channels have numbers that are no node's.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub struct NodeRef(u32);
-
-impl NodeRef {
-    /// Timers of other kinds have the numbers above, and 0.
-    pub const MAX: u32 = u32::MAX - 16;
-
-    pub fn of_main_channel(channel_id: u32) -> NodeRef {
-        NodeRef(channel_id)
-    }
-
-    pub(super) fn number(self) -> u32 {
-        self.0
-    }
-}
 
 /// A registration. The same id registered again on another connection is another `Node`.
 pub struct Node {

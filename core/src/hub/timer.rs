@@ -3,7 +3,7 @@
 //! Owns how that is told apart in as few bytes as may be, for there is one for each node. Whoever inserts one removes it before its
 //! connection's slot is used again.
 
-use super::node::NodeRef;
+use super::node_ref::NodeRef;
 
 /// A timer of the connection in a slot.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
