@@ -1,7 +1,8 @@
 //! Attacks on a server that others use meanwhile: what strangers can do within their limits, each for a few seconds.
 //!
 //! Owns the attacks and the watch beside them: a bystander who beats every 50 ms and notes how long each answer takes, nodes that
-//! beat as they should and must not be cut off, and the server's memory against what it says it keeps.
+//! beat as they should and must not be cut off, and the server's memory against what it says it keeps. What the machine itself makes
+//! everybody wait is measured at the same moments, with a second bystander whose answers come from a thread that does nothing else.
 
 use crate::protocol::Dialect;
 use crate::server::free_port;
@@ -11,7 +12,7 @@ use heartbus_core::wire::FrameType;
 use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -148,6 +149,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Outcome {
     /// The longest that the bystander waited for an answer; none when it was cut off.
     pub longest_wait: Option<Duration>,
+    /// The longest that the one waited who asked nothing of the server.
+    pub control: Duration,
     /// Healthy nodes, and the bystander, that were cut off.
     pub cut_off: usize,
     /// Resident memory over that before the attack, at its highest, and two seconds after it.
@@ -166,6 +169,8 @@ impl Attack {
         let healthy = (0..HEALTHY).map(|node| arena.registered(&format!("healthy-{node}"), &nobody)).collect::<Result<Vec<_>>>()?;
         let bystander = Beside::start(move |over| stand_by(bystander, over));
         let healthy = Beside::start(move |over| beat(healthy, over));
+        let echoed = echo()?;
+        let control = Beside::start(move |over| stand_by(echoed, over));
         sleep(Duration::from_millis(500));
         let (pid, bus) = (arena.server.id(), arena.bus()?);
         let before = proc::memory(pid);
@@ -177,8 +182,9 @@ impl Attack {
         let left = proc::memory(pid).saturating_sub(before);
         let (peak, accounted) = sampler.end()?;
         let longest_wait = bystander.end()?;
+        let control = control.end()?.ok_or_else(|| Error::new("the echo ended"))?;
         let cut_off = healthy.end()? + usize::from(longest_wait.is_none());
-        Ok(Outcome { longest_wait, cut_off, grown: peak.saturating_sub(before), left, accounted, took })
+        Ok(Outcome { longest_wait, control, cut_off, grown: peak.saturating_sub(before), left, accounted, took })
     }
 
     /// What memory may grow by: what may be kept, what the allocator adds to it, and the tables of those who came.
@@ -288,6 +294,19 @@ fn stand_by(mut stream: TcpStream, over: &AtomicBool) -> Result<Option<Duration>
         sleep(BYSTANDER_INTERVAL.saturating_sub(asked.elapsed()));
     }
     Ok(Some(longest))
+}
+
+/// A connection on which a thread of ours sends back what it gets.
+fn echo() -> Result<TcpStream> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let stream = TcpStream::connect(listener.local_addr()?)?;
+    let (mut answering, _) = listener.accept()?;
+    for end in [&stream, &answering] {
+        end.set_nodelay(true)?;
+    }
+    stream.set_read_timeout(Some(PATIENCE))?;
+    thread::spawn(move || std::io::copy(&mut answering.try_clone()?, &mut answering));
+    Ok(stream)
 }
 
 /// Beats on every connection and reads what comes: how many were cut off.

@@ -153,18 +153,22 @@ fn attack(mut arguments: Arguments) -> Result<()> {
     let wanted = |attack: &&Attack| only.as_ref().is_none_or(|only| only.split(',').any(|one| one == attack.name));
     let mut failed = Vec::new();
     let mut count = 0;
-    println!("| attack | took | longest wait of a bystander | cut off | memory grew by at most | and by, afterwards | it says it kept |");
-    println!("|---|---|---|---|---|---|---|");
+    println!(
+        "| attack | took | longest wait of a bystander | and without the server | cut off | memory grew by at most | and by, afterwards | it says it kept |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
     for attack in ATTACKS.iter().filter(wanted) {
         count += 1;
         let outcome = attack.run()?;
         let mb = |bytes: u64| bytes as f64 / 1e6;
+        let ms = |wait: Duration| format!("{:.0} ms", wait.as_secs_f64() * 1e3);
         println!(
-            "| {}: {} | {:.1} s | {} | {} | {:.0} MB | {:.0} MB | {:.0} MB |",
+            "| {}: {} | {:.1} s | {} | {} | {} | {:.0} MB | {:.0} MB | {:.0} MB |",
             attack.name,
             attack.what,
             outcome.took.as_secs_f64(),
-            outcome.longest_wait.map_or("cut off".into(), |wait| format!("{:.0} ms", wait.as_secs_f64() * 1e3)),
+            outcome.longest_wait.map_or("cut off".into(), ms),
+            ms(outcome.control),
             outcome.cut_off,
             mb(outcome.grown),
             mb(outcome.left),
