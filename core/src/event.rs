@@ -1,3 +1,6 @@
-//! The events that bindings receive, under the name they use. Their home is the hub, which knows what they mean.
+//! The events that bindings receive, under the name they use. What they are is [`crate::model`]'s, what they mean the hub's.
 
-pub use crate::hub::event::{ClientEvent, CloseReason, Departure, ErrorCause, Event, EventMask, Fill, Resume};
+pub use crate::hub::event::{Event, Resume};
+pub use crate::model::{
+    ClientEvent, ClientEventKind, ClientEventMask, CloseReason, Departure, ErrorCause, EventKind, EventMask, Fill, FleetEvent, ServerEvent,
+};

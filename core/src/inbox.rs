@@ -14,7 +14,7 @@ use crate::descriptor::lift;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, EventMask, Resume};
 use crate::hub::Memory;
-use crate::hub::coalesce::{Key, put_together};
+use crate::hub::coalesce::Queued;
 use crate::hub::event::{Host, Paused};
 use crate::hub::memory::Part;
 use crate::settings::{InboxLimits, Settings};
@@ -33,20 +33,19 @@ const DRAIN_BYTES: usize = 1 << 20;
 /// Room for so many is kept when the queue is empty.
 const USUAL_EVENTS: usize = 4096;
 
-pub struct Inbox {
+pub struct Inbox<E: Queued = Event> {
     limits: InboxLimits,
     subscribed: AtomicU32,
-    queue: Mutex<Queue>,
+    queue: Mutex<Queue<E>>,
     fd: OwnedFd,
 }
 
-#[derive(Default)]
-struct Queue {
+struct Queue<E: Queued> {
     /// Where what waits is counted for the whole server; clients have none.
     memory: Option<Arc<Memory>>,
-    events: VecDeque<Event>,
+    events: VecDeque<E>,
     bytes: usize,
-    overflow: IndexMap<Key, Event>,
+    overflow: IndexMap<E::Key, E>,
     paused: Paused,
     /// The descriptor is readable.
     armed: bool,
@@ -64,16 +63,26 @@ pub struct InboxStats {
     pub coalesced: u64,
 }
 
-impl Inbox {
+impl<E: Queued> Inbox<E> {
     /// # Errors
     /// [`ErrorKind::Config`] for a limit of 0 or beyond all measure, [`ErrorKind::Io`] when no descriptor is left.
-    pub fn new(limits: InboxLimits) -> Result<Arc<Inbox>, Error> {
+    pub fn new(limits: InboxLimits) -> Result<Arc<Inbox<E>>, Error> {
         limits.check_bounds()?;
         let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(io::Error::from)
             .and_then(lift)
             .map_err(|error| Error::new(ErrorKind::Io, format!("Cannot create the inbox: {error}")))?;
-        Ok(Arc::new(Inbox { limits, subscribed: AtomicU32::new(0), queue: Mutex::default(), fd }))
+        let queue = Queue {
+            memory: None,
+            events: VecDeque::new(),
+            bytes: 0,
+            overflow: IndexMap::new(),
+            paused: Paused::default(),
+            armed: false,
+            pauses: 0,
+            coalesced: 0,
+        };
+        Ok(Arc::new(Inbox { limits, subscribed: AtomicU32::new(0), queue: Mutex::new(queue), fd }))
     }
 
     /// Readable while events wait. Never read from it: [`Inbox::drain`] does.
@@ -88,12 +97,17 @@ impl Inbox {
     }
 
     /// Replaces the set of events that are queued. The default is none.
-    pub fn subscribe(&self, kinds: EventMask) {
-        self.subscribed.store(kinds.0, Ordering::Relaxed);
+    pub fn subscribe(&self, kinds: E::Mask) {
+        self.subscribed.store(E::bits(kinds), Ordering::Relaxed);
+    }
+
+    /// Whether any of these is subscribed to.
+    pub fn wants(&self, kinds: E::Mask) -> bool {
+        self.subscribed.load(Ordering::Relaxed) & E::bits(kinds) != 0
     }
 
     /// Moves up to `max` events to the back of `into`, fewer where they are long, and returns their number. Never blocks.
-    pub fn drain(&self, into: &mut VecDeque<Event>, max: usize) -> usize {
+    pub fn drain(&self, into: &mut VecDeque<E>, max: usize) -> usize {
         let mut resumed = Vec::new();
         let mut queue = self.lock();
         let before = into.len();
@@ -107,7 +121,7 @@ impl Inbox {
             into.push_back(event);
         }
         if queue.events.is_empty() && !queue.overflow.is_empty() {
-            let weight = |event: &Event| if weighs { event.node_bytes() } else { 0 };
+            let weight = |event: &E| if weighs { event.node_bytes() } else { 0 };
             let room = max - (into.len() - before);
             let fits = queue.overflow.values().take(room).take_while(|event| {
                 let fits = taken < DRAIN_BYTES;
@@ -151,53 +165,11 @@ impl Inbox {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Makes the descriptor readable, once per batch: only when the queue goes from empty to not empty.
-    fn arm(&self, queue: &mut Queue) {
-        if !queue.armed {
-            queue.armed = true;
-            // The counter is far from its maximum, so the write cannot fail.
-            #[allow(clippy::host_endian_bytes, reason = "the kernel reads its own number, nothing travels")]
-            let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
-        }
-    }
-
-    fn has_room(&self, queue: &Queue, bytes: usize) -> bool {
-        // One event larger than the whole byte bound still passes when nothing else waits; it could never pass otherwise.
-        queue.overflow.is_empty()
-            && queue.events.len() < self.limits.events
-            && (queue.bytes == 0 || queue.bytes + bytes <= self.bound(queue, Part::Events))
-            && !self.holds_much(queue, 1)
-    }
-
-    /// In bytes, of payloads or of nodes that have left.
-    fn bound(&self, queue: &Queue, part: Part) -> usize {
-        queue.memory.as_ref().map_or(self.limits.bytes, |memory| self.limits.bytes.min(memory.share(part)))
-    }
-
-    /// Whether nodes that have left take the bound, or a `part`th of it. Where nothing waits here it is the host that has them, and will
-    /// not come to make room.
-    fn holds_much(&self, queue: &Queue, part: usize) -> bool {
-        match &queue.memory {
-            Some(memory) if !queue.is_empty() => memory.of(Part::Departed) > self.bound(queue, Part::Departed) / part,
-            _ => false,
-        }
-    }
-}
-
-impl Host for Inbox {
-    fn attach(&self, memory: &Arc<Memory>) {
-        self.lock().memory = Some(memory.clone());
-    }
-
-    fn wants(&self, kinds: EventMask) -> bool {
-        self.subscribed.load(Ordering::Relaxed) & kinds.0 != 0
-    }
-
-    fn push_data(&self, event: Event, bytes: usize, producer: Arc<dyn Resume>) -> Result<(), Event> {
+    /// As [`Host::push_data`].
+    ///
+    /// # Errors
+    /// The event itself, when there is no room for it.
+    pub fn push_data(&self, event: E, bytes: usize, producer: Arc<dyn Resume>) -> Result<(), E> {
         let mut queue = self.lock();
         if !self.has_room(&queue, bytes) {
             queue.pauses += 1;
@@ -211,26 +183,25 @@ impl Host for Inbox {
         Ok(())
     }
 
-    fn push_state(&self, event: Event) {
+    /// As [`Host::push_state`].
+    pub fn push_state(&self, event: E) {
         let mut queue = self.lock();
         if queue.overflow.is_empty() && queue.events.len() < self.limits.events && !self.holds_much(&queue, 2) {
             // Texts that come with it; what is put together in the overflow has no more than one of each kind.
             queue.bytes += event.payload_len();
             queue.events.push_back(event);
         } else {
-            let key = Key::of(&event);
-            let is_client = matches!(key, Key::Client(..) | Key::ClientNode(..));
-            if !is_client && let Some(waiting) = queue.overflow.get_mut(&key) {
-                // In its place: this happens on threads that have sockets to read, with as many waiting as there are nodes.
-                *waiting = put_together(waiting, event);
+            let key = event.key();
+            if !E::NEWER_GOES_LAST
+                && let Some(waiting) = queue.overflow.get_mut(&key)
+            {
+                *waiting = E::put_together(waiting, event);
                 queue.coalesced += 1;
             } else {
-                // The events of one client coalesce per kind, and the newer goes to the end, so that they end in its
-                // present state. The cost is paid by the clients' thread.
                 let event = match queue.overflow.shift_remove(&key) {
                     Some(waiting) => {
                         queue.coalesced += 1;
-                        put_together(&waiting, event)
+                        E::put_together(&waiting, event)
                     }
                     None => event,
                 };
@@ -238,6 +209,60 @@ impl Host for Inbox {
             }
         }
         self.arm(&mut queue);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue<E>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the descriptor readable, once per batch: only when the queue goes from empty to not empty.
+    fn arm(&self, queue: &mut Queue<E>) {
+        if !queue.armed {
+            queue.armed = true;
+            // The counter is far from its maximum, so the write cannot fail.
+            #[allow(clippy::host_endian_bytes, reason = "the kernel reads its own number, nothing travels")]
+            let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
+        }
+    }
+
+    fn has_room(&self, queue: &Queue<E>, bytes: usize) -> bool {
+        // One event larger than the whole byte bound still passes when nothing else waits; it could never pass otherwise.
+        queue.overflow.is_empty()
+            && queue.events.len() < self.limits.events
+            && (queue.bytes == 0 || queue.bytes + bytes <= self.bound(queue, Part::Events))
+            && !self.holds_much(queue, 1)
+    }
+
+    /// In bytes, of payloads or of nodes that have left.
+    fn bound(&self, queue: &Queue<E>, part: Part) -> usize {
+        queue.memory.as_ref().map_or(self.limits.bytes, |memory| self.limits.bytes.min(memory.share(part)))
+    }
+
+    /// Whether nodes that have left take the bound, or a `part`th of it. Where nothing waits here it is the host that has them, and will
+    /// not come to make room.
+    fn holds_much(&self, queue: &Queue<E>, part: usize) -> bool {
+        match &queue.memory {
+            Some(memory) if !queue.is_empty() => memory.of(Part::Departed) > self.bound(queue, Part::Departed) / part,
+            _ => false,
+        }
+    }
+}
+
+impl Host for Inbox {
+    fn attach(&self, memory: &Arc<Memory>) {
+        self.lock().memory = Some(memory.clone());
+    }
+
+    fn wants(&self, kinds: EventMask) -> bool {
+        Inbox::wants(self, kinds)
+    }
+
+    fn push_data(&self, event: Event, bytes: usize, producer: Arc<dyn Resume>) -> Result<(), Event> {
+        Inbox::push_data(self, event, bytes, producer)
+    }
+
+    fn push_state(&self, event: Event) {
+        Inbox::push_state(self, event);
     }
 
     fn is_crowded(&self, producer: Option<Arc<dyn Resume>>) -> bool {
@@ -253,7 +278,7 @@ impl Host for Inbox {
     }
 }
 
-impl Queue {
+impl<E: Queued> Queue<E> {
     fn is_empty(&self) -> bool {
         self.events.is_empty() && self.overflow.is_empty()
     }

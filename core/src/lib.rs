@@ -7,7 +7,7 @@
 //! - [`net`]: sockets, threads and clocks (tokio and mio live here and nowhere below)
 //! - [`hub`]: what the bus knows. Pure: the time is passed in
 //! - [`wire`]: bytes to frames and back. Pure
-//! - [`settings`]: one table of everything that can be set. Plain values, as [`error`]
+//! - [`settings`]: one table of everything that can be set. Plain values, as [`error`] and [`model`]: events, reasons, records
 #![forbid(unsafe_code)]
 
 pub mod bus;
@@ -19,6 +19,7 @@ pub mod hub;
 pub mod inbox;
 pub mod log;
 pub mod metrics;
+pub mod model;
 pub mod net;
 pub mod process;
 pub mod service;

@@ -3,7 +3,7 @@
 mod support;
 
 use heartbus_core::error::ErrorKind;
-use heartbus_core::event::{ClientEvent, CloseReason, ErrorCause, Event, EventMask};
+use heartbus_core::event::{ClientEvent, ClientEventMask, CloseReason, ErrorCause, Event, EventMask, FleetEvent};
 use heartbus_core::inbox::Inbox;
 use heartbus_core::net::client::{Client, Clients};
 use heartbus_core::settings::{ClientConfig, InboxLimits, ServerConfig};
@@ -24,7 +24,7 @@ const BEAT: Duration = Duration::from_secs(2);
 /// A thread of clients, the port of the server that the test plays, and what the clients told.
 struct Rig {
     clients: Clients,
-    inbox: Arc<Inbox>,
+    inbox: Arc<Inbox<FleetEvent>>,
     listener: TcpListener,
     events: RefCell<VecDeque<(u64, ClientEvent)>>,
 }
@@ -40,7 +40,7 @@ impl Rig {
 
     fn over(listener: TcpListener, limits: InboxLimits) -> Rig {
         let inbox = Inbox::new(limits).unwrap();
-        inbox.subscribe(EventMask::CLIENT);
+        inbox.subscribe(ClientEventMask::ALL);
         Rig { clients: Clients::start(inbox.clone()).unwrap(), inbox, listener, events: RefCell::default() }
     }
 
@@ -103,10 +103,7 @@ impl Rig {
             }
             let mut drained = VecDeque::new();
             self.inbox.drain(&mut drained, 64);
-            self.events.borrow_mut().extend(drained.into_iter().map(|event| match event {
-                Event::Client { client_id, event } => (client_id, event),
-                other => panic!("not of a client: {other:?}"),
-            }));
+            self.events.borrow_mut().extend(drained.into_iter().map(|told| (told.client_id, told.event)));
             assert!(Instant::now() < until, "waited in vain for an event");
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -467,7 +464,7 @@ fn stop_says_goodbye_for_everybody_and_tells_the_end_of_everybody() {
         let mut one = VecDeque::new();
         (rig.inbox.drain(&mut one, 1) == 1).then(|| one.remove(0).unwrap())
     })
-    .map(|event| if let Event::Client { client_id, event } = event { (client_id, event) } else { panic!("{event:?}") })
+    .map(|told: FleetEvent| (told.client_id, told.event))
     .collect();
     told.sort_by_key(|(id, _)| *id);
     let of_waiting = told.split_off(told.partition_point(|(id, _)| *id != waiting.id()));
@@ -564,7 +561,7 @@ fn a_full_inbox_stops_the_reading_but_not_the_life_of_a_client() {
 #[test]
 fn nothing_is_queued_for_a_host_that_subscribed_to_nothing() {
     let rig = Rig::new();
-    rig.inbox.subscribe(EventMask::NONE);
+    rig.inbox.subscribe(ClientEventMask::NONE);
     let client = rig.connect(rig.config());
     let (mut peer, _) = rig.accept_registered();
     for _ in 0..10 {

@@ -5,7 +5,7 @@ mod support;
 use heartbus_core::bus::{Attachment, Bus};
 use heartbus_core::descriptor::{FLOOR, lift, lifted, lower, off_the_standard_streams, raise_limit};
 use heartbus_core::engine::Engine;
-use heartbus_core::event::{Event, EventMask};
+use heartbus_core::event::{ClientEventMask, EventMask};
 use heartbus_core::hub::dispatch::DispatchLimits;
 use heartbus_core::inbox::Inbox;
 use heartbus_core::log::LogQueue;
@@ -48,7 +48,7 @@ fn everything_that_servers_and_clients_open_has_a_number_of_the_engine_s() {
     let config = ServerConfig { host: "localhost".into(), port: 0, io_threads: 2, bus, ..ServerConfig::default() };
     let engine = Engine::start_for_workers(&config, DispatchLimits::default(), EventMask::ALL).unwrap();
     let inbox = Inbox::new(InboxLimits::default()).unwrap();
-    inbox.subscribe(EventMask::CLIENT);
+    inbox.subscribe(ClientEventMask::ALL);
     let clients = Clients::start(inbox.clone()).unwrap();
     let client = ClientConfig { host: "localhost".into(), port: engine.local_addr().port(), ..ClientConfig::default() };
     let connected: Vec<_> = (0..20).map(|_| clients.connect(client.clone()).unwrap()).collect();
@@ -58,7 +58,7 @@ fn everything_that_servers_and_clients_open_has_a_number_of_the_engine_s() {
     let until = deadline();
     while asking.stats().unwrap().stats.nodes_online < connected.len() {
         assert!(Instant::now() < until, "not all clients came in");
-        inbox.drain(&mut VecDeque::<Event>::new(), 1000);
+        inbox.drain(&mut VecDeque::new(), 1000);
     }
     let opened: Vec<RawFd> = open().difference(&before).copied().collect();
     // Both ends of each client's connection at least.
@@ -116,6 +116,7 @@ fn a_host_s_own_connections_stay_below_however_many_the_engine_has() {
     let _turn = alone();
     let server = Fixture::start(ServerConfig { io_threads: 1, ..ServerConfig::default() });
     let inbox = Inbox::new(InboxLimits::default()).unwrap();
+    inbox.subscribe(ClientEventMask::ALL);
     let clients = Clients::start(inbox).unwrap();
     let client = ClientConfig { host: "127.0.0.1".into(), port: server.engine.local_addr().port(), ..ClientConfig::default() };
     let connected: Vec<_> = (0..FLOOR + 100).map(|_| clients.connect(client.clone()).unwrap()).collect();

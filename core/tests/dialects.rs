@@ -3,7 +3,7 @@
 mod support;
 
 use heartbus_core::error::ErrorKind;
-use heartbus_core::event::{ClientEvent, Event, EventMask};
+use heartbus_core::event::{ClientEvent, ClientEventMask, Event, FleetEvent};
 use heartbus_core::inbox::Inbox;
 use heartbus_core::net::client::{Client, Clients};
 use heartbus_core::settings::{ClientConfig, InboxLimits, RateLimit, RateLimitBy, ServerConfig};
@@ -279,14 +279,14 @@ fn a_stopping_server_says_goaway_to_who_speaks_v2_and_503_to_others() {
 /// A client of ours, and its events.
 struct Fleet {
     clients: Clients,
-    inbox: Arc<Inbox>,
-    events: VecDeque<Event>,
+    inbox: Arc<Inbox<FleetEvent>>,
+    events: VecDeque<FleetEvent>,
 }
 
 impl Fleet {
     fn start() -> Fleet {
         let inbox = Inbox::new(InboxLimits::default()).unwrap();
-        inbox.subscribe(EventMask::CLIENT);
+        inbox.subscribe(ClientEventMask::ALL);
         Fleet { clients: Clients::start(inbox.clone()).unwrap(), inbox, events: VecDeque::new() }
     }
 
@@ -301,10 +301,8 @@ impl Fleet {
     fn until(&mut self, wanted: impl Fn(&ClientEvent) -> bool) -> ClientEvent {
         let deadline = deadline();
         loop {
-            while let Some(event) = self.events.pop_front() {
-                if let Event::Client { event, .. } = event
-                    && wanted(&event)
-                {
+            while let Some(FleetEvent { event, .. }) = self.events.pop_front() {
+                if wanted(&event) {
                     return event;
                 }
             }

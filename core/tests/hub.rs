@@ -4,8 +4,8 @@
 mod bus;
 
 use bus::*;
+use heartbus_core::event::CloseReason;
 use heartbus_core::hub::NodeRef;
-use heartbus_core::hub::event::CloseReason;
 use heartbus_core::hub::wheel::TICK;
 use heartbus_core::settings::{RateLimit, RateLimitBy};
 use proptest::prelude::*;

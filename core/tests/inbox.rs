@@ -4,8 +4,9 @@ mod support;
 
 use bytes::Bytes;
 use heartbus_core::error::ErrorKind;
-use heartbus_core::event::{ClientEvent, CloseReason, Event, EventMask, Resume};
+use heartbus_core::event::{ClientEvent, CloseReason, Event, EventMask, FleetEvent, Resume};
 use heartbus_core::hub::Host;
+use heartbus_core::hub::coalesce::Queued;
 use heartbus_core::inbox::Inbox;
 use heartbus_core::settings::{InboxLimits, ServerConfig};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -20,28 +21,33 @@ fn inbox(events: usize, bytes: usize) -> Arc<Inbox> {
     inbox
 }
 
+/// The same for clients, whose data need no node.
+fn clients_inbox(events: usize, bytes: usize) -> Arc<Inbox<FleetEvent>> {
+    Inbox::new(InboxLimits { events, bytes }).unwrap()
+}
+
 fn is_readable(inbox: &Inbox) -> bool {
     let mut fds = [PollFd::from_borrowed_fd(inbox.as_fd(), PollFlags::IN)];
     poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() == 1
 }
 
-fn drain(inbox: &Inbox, max: usize) -> Vec<Event> {
+fn drain<E: Queued>(inbox: &Inbox<E>, max: usize) -> Vec<E> {
     let mut events = VecDeque::new();
     let count = inbox.drain(&mut events, max);
     assert_eq!(count, events.len());
     events.into()
 }
 
-fn data(client_id: u64, len: usize) -> Event {
-    Event::Client { client_id, event: ClientEvent::Data { payload: Bytes::from(vec![0; len]), channel_id: 1, node_id: None } }
+fn data(client_id: u64, len: usize) -> FleetEvent {
+    FleetEvent { client_id, event: ClientEvent::Data { payload: Bytes::from(vec![0; len]), channel_id: 1, node_id: None } }
 }
 
 fn closed() -> ClientEvent {
     ClientEvent::Close { reason: CloseReason::PeerClosed, detail: String::new() }
 }
 
-fn client(client_id: u64, event: ClientEvent) -> Event {
-    Event::Client { client_id, event }
+fn client(client_id: u64, event: ClientEvent) -> FleetEvent {
+    FleetEvent { client_id, event }
 }
 
 fn close(connection_id: u64) -> Event {
@@ -57,7 +63,7 @@ impl Resume for Producer {
     }
 }
 
-fn push_data(inbox: &Inbox, len: usize, producer: &Arc<Producer>) -> bool {
+fn push_data(inbox: &Inbox<FleetEvent>, len: usize, producer: &Arc<Producer>) -> bool {
     inbox.push_data(data(1, len), len, producer.clone()).is_ok()
 }
 
@@ -98,7 +104,7 @@ fn the_descriptor_is_readable_exactly_while_events_wait() {
 
 #[test]
 fn only_subscribed_kinds_are_wanted() {
-    let inbox = Inbox::new(InboxLimits::default()).unwrap();
+    let inbox: Arc<Inbox> = Inbox::new(InboxLimits::default()).unwrap();
     assert!(!inbox.wants(EventMask::ALL));
     inbox.subscribe(EventMask::DATA | EventMask::CLOSE);
     assert!(inbox.wants(EventMask::DATA) && inbox.wants(EventMask::CLOSE) && !inbox.wants(EventMask::REGISTER));
@@ -107,13 +113,13 @@ fn only_subscribed_kinds_are_wanted() {
 #[test]
 fn limits_of_zero_are_refused() {
     for limits in [InboxLimits { events: 0, bytes: 1 }, InboxLimits { events: 1, bytes: 0 }] {
-        assert_eq!(Inbox::new(limits).err().unwrap().kind, ErrorKind::Config);
+        assert_eq!(Inbox::<Event>::new(limits).err().unwrap().kind, ErrorKind::Config);
     }
 }
 
 #[test]
 fn data_without_room_is_handed_back_and_its_producer_resumed_at_half() {
-    let (inbox, producer) = (inbox(4, 1000), Arc::new(Producer::default()));
+    let (inbox, producer) = (clients_inbox(4, 1000), Arc::new(Producer::default()));
     for _ in 0..4 {
         assert!(push_data(&inbox, 1, &producer));
     }
@@ -128,7 +134,7 @@ fn data_without_room_is_handed_back_and_its_producer_resumed_at_half() {
 
 #[test]
 fn bytes_are_bounded_too_and_one_large_event_passes_alone() {
-    let (inbox, producer) = (inbox(100, 10), Arc::new(Producer::default()));
+    let (inbox, producer) = (clients_inbox(100, 10), Arc::new(Producer::default()));
     assert!(push_data(&inbox, 50, &producer));
     assert!(!push_data(&inbox, 1, &producer));
     assert_eq!(inbox.stats().queued_bytes, 50);
@@ -140,51 +146,38 @@ fn bytes_are_bounded_too_and_one_large_event_passes_alone() {
 
 #[test]
 fn state_events_are_never_refused_and_above_the_bound_a_client_keeps_its_present_state() {
-    let inbox = inbox(2, 100);
-    inbox.push_state(close(1));
-    inbox.push_state(close(2));
+    let inbox = clients_inbox(2, 100);
+    inbox.push_state(client(1, ClientEvent::Pong));
+    inbox.push_state(client(2, ClientEvent::Pong));
     for _ in 0..3 {
         inbox.push_state(client(7, ClientEvent::Connect));
         inbox.push_state(client(7, ClientEvent::Heartbeat { count: 1 }));
         inbox.push_state(client(7, closed()));
     }
     inbox.push_state(client(7, ClientEvent::Connect));
-    let events = drain(&inbox, 100);
-    let told: Vec<ClientEvent> = events[2..]
-        .iter()
-        .map(|event| match event {
-            Event::Client { event, .. } => event.clone(),
-            other => panic!("{other:?}"),
-        })
-        .collect();
+    let told: Vec<ClientEvent> = drain(&inbox, 100).into_iter().skip(2).map(|told| told.event).collect();
     assert_eq!(told, [ClientEvent::Heartbeat { count: 3 }, closed(), ClientEvent::Connect]);
     assert_eq!(inbox.stats().coalesced, 7);
 }
 
 #[test]
 fn above_the_bound_each_node_of_a_client_keeps_its_own_present_state() {
-    let inbox = inbox(1, 100);
-    inbox.push_state(close(1));
+    let inbox = clients_inbox(1, 100);
+    inbox.push_state(client(1, ClientEvent::Pong));
     let register = |id: &str, channel_id| ClientEvent::Register { node_id: id.into(), channel_id };
     let lost = |id: &str| ClientEvent::NodeLost { node_id: id.into(), channel_id: 1, code: 408, message: String::new() };
     for event in [register("a", 1), register("b", 2), register("c", 3), lost("a"), lost("b"), register("b", 4)] {
         inbox.push_state(client(7, event));
     }
-    let told: Vec<ClientEvent> = drain(&inbox, 100)
-        .into_iter()
-        .filter_map(|event| match event {
-            Event::Client { event, .. } => Some(event),
-            _ => None,
-        })
-        .collect();
+    let told: Vec<ClientEvent> = drain(&inbox, 100).into_iter().skip(1).map(|told| told.event).collect();
     assert_eq!(told, [register("c", 3), lost("a"), register("b", 4)]);
 }
 
 #[test]
 fn while_there_is_an_overflow_data_waits_behind_it() {
-    let (inbox, producer) = (inbox(1, 100), Arc::new(Producer::default()));
-    inbox.push_state(close(1));
-    inbox.push_state(close(2));
+    let (inbox, producer) = (clients_inbox(1, 100), Arc::new(Producer::default()));
+    inbox.push_state(client(1, ClientEvent::Pong));
+    inbox.push_state(client(2, ClientEvent::Pong));
     drain(&inbox, 1);
     assert!(!push_data(&inbox, 1, &producer), "the overflow is older");
     assert_eq!(drain(&inbox, 10).len(), 1);

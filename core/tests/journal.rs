@@ -1,6 +1,6 @@
 //! What the server logs: texts, levels and fields of the PHP library, and how many lines a peer can cause.
 
-use heartbus_core::hub::event::{CloseReason, Resume};
+use heartbus_core::event::{CloseReason, Resume};
 use heartbus_core::hub::link::{Eviction, Letter, Postbox};
 use heartbus_core::hub::replies::Replies;
 use heartbus_core::hub::session::Context;

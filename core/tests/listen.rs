@@ -4,7 +4,7 @@ mod support;
 
 use heartbus_core::engine::Engine;
 use heartbus_core::error::ErrorKind;
-use heartbus_core::event::{ClientEvent, Event, EventMask};
+use heartbus_core::event::{ClientEvent, ClientEventMask, FleetEvent};
 use heartbus_core::inbox::Inbox;
 use heartbus_core::net::client::Clients;
 use heartbus_core::settings::{ClientConfig, InboxLimits, ServerConfig};
@@ -110,7 +110,7 @@ fn urgent_data_from_a_node_is_data_like_any_other() {
 fn urgent_data_from_a_server_is_data_like_any_other() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let inbox = Inbox::new(InboxLimits::default()).unwrap();
-    inbox.subscribe(EventMask::CLIENT);
+    inbox.subscribe(ClientEventMask::ALL);
     let clients = Clients::start(inbox.clone()).unwrap();
     let config = ClientConfig { port: listener.local_addr().unwrap().port(), node_id: Some("n".into()), ..ClientConfig::default() };
     let _client = clients.connect(config).unwrap();
@@ -119,7 +119,7 @@ fn urgent_data_from_a_server_is_data_like_any_other() {
     send_urgently(&peer.stream, &frame(6, 0, r#"{"node_id":"n","metadata":{"channel_id":7},"channel_id":7}"#));
     let (mut events, until) = (VecDeque::new(), deadline());
     let mut wait_for = |wanted: &dyn Fn(&ClientEvent) -> bool| {
-        while !events.iter().any(|event| matches!(event, Event::Client { event, .. } if wanted(event))) {
+        while !events.iter().any(|told: &FleetEvent| wanted(&told.event)) {
             assert!(Instant::now() < until, "{events:?}");
             inbox.drain(&mut events, 64);
             std::thread::sleep(Duration::from_millis(1));

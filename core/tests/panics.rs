@@ -3,7 +3,7 @@
 mod support;
 
 use heartbus_core::bus::Bus;
-use heartbus_core::event::{ClientEvent, CloseReason, Event, EventMask};
+use heartbus_core::event::{ClientEvent, ClientEventMask, CloseReason, Event};
 use heartbus_core::inbox::Inbox;
 use heartbus_core::net::client::Clients;
 use heartbus_core::settings::{BusConfig, ClientConfig, InboxLimits, ServerConfig};
@@ -92,7 +92,7 @@ fn a_client_whose_task_panics_tells_its_end_and_comes_back_and_its_neighbours_he
     install();
     let server = Fixture::start(ServerConfig::default());
     let inbox = Inbox::new(InboxLimits::default()).unwrap();
-    inbox.subscribe(EventMask::CLIENT);
+    inbox.subscribe(ClientEventMask::ALL);
     let clients = Clients::start(inbox.clone()).unwrap();
     let config = |id: &str| ClientConfig {
         port: server.engine.local_addr().port(),
@@ -107,10 +107,7 @@ fn a_client_whose_task_panics_tells_its_end_and_comes_back_and_its_neighbours_he
         while !wanted(told) {
             let mut drained = VecDeque::new();
             inbox.drain(&mut drained, 64);
-            told.extend(drained.into_iter().map(|event| match event {
-                Event::Client { client_id, event } => (client_id, event),
-                other => panic!("not of a client: {other:?}"),
-            }));
+            told.extend(drained.into_iter().map(|told| (told.client_id, told.event)));
             assert!(Instant::now() < until, "waited in vain; told so far: {told:?}");
             std::thread::sleep(Duration::from_millis(1));
         }

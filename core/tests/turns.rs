@@ -5,7 +5,7 @@
 mod bus;
 
 use bus::*;
-use heartbus_core::hub::event::CloseReason;
+use heartbus_core::event::CloseReason;
 use heartbus_core::hub::link::{Eviction, Wish};
 use heartbus_core::hub::memory::Part;
 use heartbus_core::hub::wheel::TICK;

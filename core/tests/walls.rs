@@ -46,8 +46,9 @@ const BANS: &[Ban] = &[
 
 /// What a layer may name behind `crate::`. Layers not listed here may name everything.
 const DOWNWARDS: &[(&str, &[&str])] = &[
-    ("core/src/wire/", &["wire", "settings"]),
-    ("core/src/hub/", &["hub", "wire", "settings"]),
+    ("core/src/wire/", &["wire", "model", "settings"]),
+    ("core/src/hub/", &["hub", "wire", "model", "settings"]),
+    ("core/src/model", &["model"]),
     ("core/src/settings", &["settings", "error"]),
 ];
 

@@ -83,7 +83,7 @@ impl Attached {
                 self.inherit(node);
                 self.take(node)
             }
-            Event::Connect { .. } | Event::Close { .. } | Event::Client { .. } => UserData::NONE,
+            Event::Connect { .. } | Event::Close { .. } => UserData::NONE,
         }
     }
 

@@ -1,7 +1,7 @@
 //! Clients for C: a group with one thread and one descriptor, in which each client is a number.
 
 use crate::attached::UserData;
-use crate::event::{heartbus_event, keep, translate};
+use crate::event::{heartbus_event, keep, of_client};
 use crate::handle::{self, Object, Place, Polled};
 use crate::lookup::with_texts;
 use crate::process::make_room;
@@ -10,7 +10,7 @@ use crate::raw::{bytes, out, out_slice, text};
 use crate::status::{guard, heartbus_status};
 use bumpalo::Bump;
 use heartbus_core::error::{Error, ErrorKind};
-use heartbus_core::event::{ClientEvent, Event, EventMask};
+use heartbus_core::event::{ClientEvent, ClientEventMask, FleetEvent};
 use heartbus_core::inbox::Inbox;
 use heartbus_core::net::client;
 use std::collections::{HashMap, VecDeque};
@@ -27,7 +27,7 @@ pub struct heartbus_clients {
 
 struct Group {
     clients: client::Clients,
-    queue: Arc<Queue<Arc<Inbox>>>,
+    queue: Arc<Queue<Arc<Inbox<FleetEvent>>>>,
     /// Those whose end the program has not seen yet.
     members: Mutex<HashMap<u64, Member>>,
     /// Nothing is asked of the clients any more.
@@ -98,21 +98,18 @@ impl Object for Group {
     }
 }
 
-impl Teller<Event> for Group {
-    fn tell(&self, items: &VecDeque<Event>, texts: &Bump, events: &mut [MaybeUninit<heartbus_event>]) {
+impl Teller<FleetEvent> for Group {
+    fn tell(&self, items: &VecDeque<FleetEvent>, texts: &Bump, events: &mut [MaybeUninit<heartbus_event>]) {
         let mut members = self.members();
         for (target, item) in events.iter_mut().zip(items) {
-            let user_data = match item {
-                Event::Client { client_id, event } => members.get_mut(client_id).map(|member| member.user_data_of(event)),
-                _ => None,
-            };
-            target.write(heartbus_event { user_data: user_data.unwrap_or(UserData::NONE).0, ..translate(item, texts) });
+            let user_data = members.get_mut(&item.client_id).map(|member| member.user_data_of(&item.event));
+            target.write(heartbus_event { user_data: user_data.unwrap_or(UserData::NONE).0, ..of_client(item, texts) });
         }
     }
 
-    fn forget(&self, item: &Event) {
-        if let Event::Client { client_id, event: ClientEvent::Finished } = item {
-            self.members().remove(client_id);
+    fn forget(&self, item: &FleetEvent) {
+        if item.event == ClientEvent::Finished {
+            self.members().remove(&item.client_id);
         }
     }
 }
@@ -192,7 +189,7 @@ pub unsafe extern "C" fn heartbus_clients_start(
         let place = Place::new();
         let _within = place.within();
         let inbox = Inbox::new(limits)?;
-        inbox.subscribe(EventMask::CLIENT);
+        inbox.subscribe(ClientEventMask::ALL);
         let queue = Queue::new(inbox.clone())?;
         let clients = client::Clients::start(inbox)?;
         let (members, stopped) = (Mutex::default(), AtomicBool::new(false));

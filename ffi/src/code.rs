@@ -1,6 +1,5 @@
 //! The numbers that events carry in `code`.
 
-use heartbus_core::event::{CloseReason, ErrorCause};
 use std::ffi::{CStr, c_char};
 
 /// The `code` of HEARTBUS_EVENT_CLOSE and HEARTBUS_EVENT_CLIENT_CLOSE: why the connection ended. Of a client's it is what its server
@@ -89,41 +88,6 @@ pub enum heartbus_error_cause {
     HEARTBUS_CAUSE_OTHER = 7,
 }
 
-pub(crate) fn error_cause(cause: ErrorCause) -> heartbus_error_cause {
-    use heartbus_error_cause::*;
-    match cause {
-        ErrorCause::Refused => HEARTBUS_CAUSE_REFUSED,
-        ErrorCause::NoSuchHost => HEARTBUS_CAUSE_NO_SUCH_HOST,
-        ErrorCause::TimedOut => HEARTBUS_CAUSE_TIMED_OUT,
-        ErrorCause::Unreachable => HEARTBUS_CAUSE_UNREACHABLE,
-        ErrorCause::Lost => HEARTBUS_CAUSE_LOST,
-        ErrorCause::Exhausted => HEARTBUS_CAUSE_EXHAUSTED,
-        ErrorCause::Other => HEARTBUS_CAUSE_OTHER,
-    }
-}
-
-pub(crate) fn close_reason(reason: CloseReason) -> heartbus_close_reason {
-    use heartbus_close_reason::*;
-    match reason {
-        CloseReason::PeerClosed => HEARTBUS_CLOSE_PEER_CLOSED,
-        CloseReason::IoError => HEARTBUS_CLOSE_IO_ERROR,
-        CloseReason::BrokenStream => HEARTBUS_CLOSE_BROKEN_STREAM,
-        CloseReason::FrameTooLong => HEARTBUS_CLOSE_FRAME_TOO_LONG,
-        CloseReason::RegisterTimeout => HEARTBUS_CLOSE_REGISTER_TIMEOUT,
-        CloseReason::HeartbeatTimeout => HEARTBUS_CLOSE_HEARTBEAT_TIMEOUT,
-        CloseReason::Replaced => HEARTBUS_CLOSE_REPLACED,
-        CloseReason::Kicked => HEARTBUS_CLOSE_KICKED,
-        CloseReason::SlowConsumer => HEARTBUS_CLOSE_SLOW_CONSUMER,
-        CloseReason::ServerFull => HEARTBUS_CLOSE_SERVER_FULL,
-        CloseReason::NotAllowed => HEARTBUS_CLOSE_NOT_ALLOWED,
-        CloseReason::ServerStopped => HEARTBUS_CLOSE_SERVER_STOPPED,
-        CloseReason::ConnectFailed => HEARTBUS_CLOSE_CONNECT_FAILED,
-        CloseReason::Refused => HEARTBUS_CLOSE_REFUSED,
-        CloseReason::Disconnected => HEARTBUS_CLOSE_DISCONNECTED,
-        CloseReason::Failed => HEARTBUS_CLOSE_FAILED,
-    }
-}
-
 /// The name of a number; "unknown" for one that has none.
 pub(crate) fn name_in(names: &[(i32, &'static CStr)], number: i32) -> *const c_char {
     names.iter().find(|(of, _)| *of == number).map_or(c"unknown", |(_, name)| *name).as_ptr()
@@ -206,7 +170,9 @@ mod tests {
     use crate::event::heartbus_event_name;
     use crate::log::heartbus_log_level_name;
     use crate::status::heartbus_status_name;
+    use heartbus_core::event::{ClientEventKind, CloseReason, ErrorCause, EventKind};
     use heartbus_core::wire::code;
+    use std::fmt::Debug;
     use std::fs;
 
     /// Reads the list of all numbers, so that one which is added later is noticed.
@@ -237,14 +203,31 @@ mod tests {
         }
     }
 
+    /// The members of an enum of C, without the prefix and with their numbers.
+    fn members(table: &str, prefix: &str) -> Vec<(String, i32)> {
+        let list = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/abi.txt")).unwrap();
+        let start = format!("enum {table}: {prefix}");
+        let members = list.lines().filter_map(|line| line.strip_prefix(&start)?.split_once(" = "));
+        let mut members: Vec<_> = members.map(|(name, number)| (name.replace('_', ""), number.parse().unwrap())).collect();
+        members.sort_by_key(|(_, number)| *number);
+        members
+    }
+
+    /// What the engine has under each number that a byte holds, named as in C.
+    fn known<T: Debug>(from_number: impl Fn(u8) -> Option<T>) -> Vec<(String, i32)> {
+        let known = (0..=u8::MAX).filter_map(|number| Some((from_number(number)?, number)));
+        known.map(|(known, number)| (format!("{known:?}").to_uppercase(), number.into())).collect()
+    }
+
     #[test]
-    fn reasons_and_causes_have_the_numbers_of_their_order() {
-        for (place, reason) in CloseReason::ALL.into_iter().enumerate() {
-            assert_eq!(close_reason(reason) as usize, place + 1, "{reason}");
-        }
-        for (place, cause) in ErrorCause::ALL.into_iter().enumerate() {
-            assert_eq!(error_cause(cause) as usize, place + 1, "{cause}");
-        }
+    fn what_the_engine_numbers_has_the_same_numbers_and_names_in_c() {
+        assert_eq!(known(CloseReason::from_number), members("heartbus_close_reason", "HEARTBUS_CLOSE_"));
+        assert_eq!(known(ErrorCause::from_number), members("heartbus_error_cause", "HEARTBUS_CAUSE_"));
+        let bits = known(EventKind::from_number).into_iter().map(|(name, number)| (name, 1 << (number - 1)));
+        let in_c = members("heartbus_events", "HEARTBUS_ON_").into_iter().filter(|(name, _)| name != "NOTHING");
+        assert_eq!(bits.collect::<Vec<_>>(), in_c.collect::<Vec<_>>());
+        let of_clients = known(ClientEventKind::from_number).into_iter().map(|(name, number)| (name, 100 + number));
+        assert_eq!(of_clients.collect::<Vec<_>>(), members("heartbus_event_type", "HEARTBUS_EVENT_CLIENT_"));
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! An event as C sees it, and the translation of the engine's events into it.
 
-use crate::code;
 use bumpalo::Bump;
-use heartbus_core::event::{ClientEvent, Departure, Event, EventMask, Fill};
+use heartbus_core::event::{ClientEvent, Departure, Event, EventKind, EventMask, Fill, FleetEvent};
 use std::ffi::{CStr, c_char, c_void};
 use std::net::SocketAddr;
 use std::ptr;
@@ -80,25 +79,16 @@ pub enum heartbus_events {
     /// BUFFER_FULL and BUFFER_DRAIN.
     HEARTBUS_ON_BUFFER = 64,
 }
-use heartbus_events::*;
-
 /// The engine's set of events for a sum from C; None when it holds something unknown.
 pub(crate) fn mask(events: u32) -> Option<EventMask> {
-    let known = [
-        (HEARTBUS_ON_CONNECT, EventMask::CONNECT),
-        (HEARTBUS_ON_REGISTER, EventMask::REGISTER),
-        (HEARTBUS_ON_HEARTBEAT, EventMask::HEARTBEAT),
-        (HEARTBUS_ON_DATA, EventMask::DATA),
-        (HEARTBUS_ON_LEFT, EventMask::LEFT),
-        (HEARTBUS_ON_CLOSE, EventMask::CLOSE),
-        (HEARTBUS_ON_BUFFER, EventMask::BUFFER),
-    ];
     let mut unknown = events;
     let mut mask = EventMask::NONE;
-    for (bit, kind) in known {
-        if events & bit as u32 != 0 {
-            unknown &= !(bit as u32);
-            mask |= kind;
+    for kind in EventKind::ALL {
+        // C's bits are in the order of the kinds' numbers.
+        let bit = 1 << (kind.number() - 1);
+        if events & bit != 0 {
+            unknown &= !bit;
+            mask |= EventMask::of(kind);
         }
     }
     (unknown == 0).then_some(mask)
@@ -177,7 +167,7 @@ pub(crate) fn keep(texts: &Bump, text: &str) -> (*const c_char, usize) {
 }
 
 /// The event for C. It points into `event` (payloads are not copied) and into `texts`.
-pub(crate) fn translate(event: &Event, texts: &Bump) -> heartbus_event {
+pub(crate) fn of_server(event: &Event, texts: &Bump) -> heartbus_event {
     match event {
         Event::Connect { connection_id, peer } => {
             with_peer(heartbus_event { connection_id: *connection_id, ..heartbus_event::new(HEARTBUS_EVENT_CONNECT) }, *peer, texts)
@@ -212,10 +202,9 @@ pub(crate) fn translate(event: &Event, texts: &Bump) -> heartbus_event {
         }
         Event::Close { connection_id, reason } => {
             let (text, text_len) = keep(texts, reason.as_str());
-            let code = code::close_reason(*reason) as i32;
+            let code = reason.number().into();
             heartbus_event { connection_id: *connection_id, code, text, text_len, ..heartbus_event::new(HEARTBUS_EVENT_CLOSE) }
         }
-        Event::Client { client_id, event } => heartbus_event { client_id: *client_id, ..of_client(event, texts) },
     }
 }
 
@@ -236,8 +225,8 @@ fn with_peer(event: heartbus_event, peer: SocketAddr, texts: &Bump) -> heartbus_
     heartbus_event { ip, ip_len, port: peer.port(), ..event }
 }
 
-fn of_client(event: &ClientEvent, texts: &Bump) -> heartbus_event {
-    let new = heartbus_event::new;
+pub(crate) fn of_client(FleetEvent { client_id, event }: &FleetEvent, texts: &Bump) -> heartbus_event {
+    let new = |r#type| heartbus_event { client_id: *client_id, ..heartbus_event::new(r#type) };
     match event {
         ClientEvent::Connect => new(HEARTBUS_EVENT_CLIENT_CONNECT),
         ClientEvent::Register { node_id, channel_id } => {
@@ -285,13 +274,13 @@ fn of_client(event: &ClientEvent, texts: &Bump) -> heartbus_event {
         ClientEvent::Error { code, message, cause } => {
             let (text, text_len) = keep(texts, message);
             let (payload, payload_len) = keep(texts, cause.as_str());
-            let cause = code::error_cause(*cause) as i32;
+            let cause = cause.number().into();
             heartbus_event { code: *code, text, text_len, payload, payload_len, cause, ..new(HEARTBUS_EVENT_CLIENT_ERROR) }
         }
         ClientEvent::Close { reason, detail } => {
             let (text, text_len) = keep(texts, reason.as_str());
             let (payload, payload_len) = if detail.is_empty() { (ptr::null(), 0) } else { keep(texts, detail) };
-            let code = code::close_reason(*reason) as i32;
+            let code = reason.number().into();
             heartbus_event { code, text, text_len, payload, payload_len, ..new(HEARTBUS_EVENT_CLIENT_CLOSE) }
         }
         ClientEvent::Finished => new(HEARTBUS_EVENT_CLIENT_FINISHED),

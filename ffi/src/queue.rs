@@ -6,7 +6,7 @@ use crate::raw::invalid;
 use bumpalo::Bump;
 use heartbus_core::descriptor::lower;
 use heartbus_core::error::{Error, ErrorKind};
-use heartbus_core::event::Event;
+use heartbus_core::hub::coalesce::Queued;
 use heartbus_core::inbox::Inbox;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
@@ -37,14 +37,17 @@ pub(crate) trait Teller<I> {
     fn forget(&self, _item: &I) {}
 }
 
-impl Source for Arc<Inbox> {
-    type Item = Event;
+impl<E: Queued + Send + 'static> Source for Arc<Inbox<E>>
+where
+    E::Key: Send,
+{
+    type Item = E;
 
     fn as_fd(&self) -> BorrowedFd<'_> {
         Inbox::as_fd(self)
     }
 
-    fn drain(&self, into: &mut VecDeque<Event>, max: usize) -> usize {
+    fn drain(&self, into: &mut VecDeque<E>, max: usize) -> usize {
         Inbox::drain(self, into, max)
     }
 

@@ -1,7 +1,7 @@
 //! A server for C.
 
 use crate::attached::OfNodes;
-use crate::event::{heartbus_event, mask, translate};
+use crate::event::{heartbus_event, mask, of_server};
 use crate::handle::{self, Object, Place, Polled};
 use crate::process::make_room;
 use crate::queue::{Queue, Teller};
@@ -11,7 +11,6 @@ use bumpalo::Bump;
 use heartbus_core::engine::Engine;
 use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::event::{Event, EventMask};
-use heartbus_core::hub::Host;
 use heartbus_core::inbox::Inbox;
 use std::collections::VecDeque;
 use std::ffi::{c_char, c_int};
@@ -45,7 +44,7 @@ impl Teller<Event> for Server {
     fn tell(&self, items: &VecDeque<Event>, texts: &Bump, events: &mut [MaybeUninit<heartbus_event>]) {
         let mut attached = self.of_nodes.lock();
         for (target, item) in events.iter_mut().zip(items) {
-            target.write(heartbus_event { user_data: attached.of(item).0, ..translate(item, texts) });
+            target.write(heartbus_event { user_data: attached.of(item).0, ..of_server(item, texts) });
         }
     }
 }
@@ -135,7 +134,7 @@ pub unsafe extern "C" fn heartbus_server_check(config: *const c_char, config_len
     guard(|| {
         // SAFETY: the caller's text, as the first page asks.
         let (config, limits) = crate::config::server(unsafe { bytes("config", config, config_len) }?)?;
-        Inbox::new(limits)?;
+        Inbox::<Event>::new(limits)?;
         Engine::check(&config)
     })
 }

@@ -18,7 +18,7 @@ const FACE: &[&str] = &[
     "settings.rs",
     "net/bus/places.rs",
     "net/client.rs",
-    "hub/event.rs",
+    "model.rs",
 ];
 const OTHER_MODULES: &[&str] = &["descriptor", "error", "event", "hub", "log", "metrics", "net", "process", "service", "text", "wire"];
 
@@ -49,6 +49,7 @@ fn public_names(source: &str) -> BTreeSet<String> {
                 _ if line.starts_with("pub enum ") => ("enum", &line["pub enum ".len()..]),
                 // Not traits: what they promise is for the layers below.
                 _ if line.starts_with("impl ") && !line.contains(" for ") => ("impl", &line["impl ".len()..]),
+                _ if line.starts_with("impl<") && !line.contains(" for ") => ("impl", line.split_once("> ").map_or("", |(_, owner)| owner)),
                 _ => continue,
             };
             inside = line.ends_with('{').then(|| (kind, identifier(rest).to_owned()));
@@ -70,7 +71,7 @@ fn public_names(source: &str) -> BTreeSet<String> {
 fn without_macros(source: &str) -> String {
     let mut is_inside = false;
     let plain = source.lines().map(|line| {
-        is_inside = if is_inside { line != "}" } else { ["settings! {", "choices! {"].contains(&line) };
+        is_inside = if is_inside { line != "}" } else { ["settings! {", "choices! {", "numbered! {"].contains(&line) };
         // One deeper are the fields that are no settings.
         let indent = if line.starts_with("            pub ") { "        " } else { "    " };
         if is_inside { line.strip_prefix(indent).unwrap_or(line) } else { line }

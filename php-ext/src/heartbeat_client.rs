@@ -18,7 +18,7 @@ use ext_php_rs::ffi::{zend_object_handlers, zend_string};
 use ext_php_rs::types::{ZendHashTable, Zval};
 use heartbus_core::descriptor::raise_limit;
 use heartbus_core::error::{Error, ErrorKind};
-use heartbus_core::event::{ClientEvent, Event, EventMask};
+use heartbus_core::event::{ClientEvent, ClientEventMask, FleetEvent};
 use heartbus_core::inbox::Inbox;
 use heartbus_core::net::client::{Client as Engine, ClientStats, Clients};
 use heartbus_core::settings::InboxLimits;
@@ -486,8 +486,8 @@ impl Client {
 /// All clients of this process: one thread and one inbox.
 struct Fleet {
     clients: Clients,
-    inbox: Arc<Inbox>,
-    pending: RefCell<VecDeque<Event>>,
+    inbox: Arc<Inbox<FleetEvent>>,
+    pending: RefCell<VecDeque<FleetEvent>>,
     /// The PHP objects of the clients that are not finished, by the id of the engine's client. They live until then,
     /// as in the original: a script need not keep a client that has callbacks.
     members: RefCell<HashMap<u64, Zval>>,
@@ -496,7 +496,7 @@ struct Fleet {
 impl Fleet {
     fn start() -> std::result::Result<Fleet, Error> {
         let inbox = Inbox::new(InboxLimits::default())?;
-        inbox.subscribe(EventMask::CLIENT);
+        inbox.subscribe(ClientEventMask::ALL);
         let clients = Clients::start(inbox.clone())?;
         Ok(Fleet { clients, inbox, pending: RefCell::default(), members: RefCell::default() })
     }
@@ -572,7 +572,7 @@ impl Source for Fleet {
 
     fn tell_next(&self, runtime: &Runtime) -> Outcome<bool> {
         let event = self.pending.borrow_mut().pop_front();
-        let Some(Event::Client { client_id, event }) = event else { return Ok(false) };
+        let Some(FleetEvent { client_id, event }) = event else { return Ok(false) };
         if event == ClientEvent::Finished {
             return self.finish(runtime, client_id).map(|()| false);
         }

@@ -6,7 +6,6 @@
 use heartbus_bench::machine::{Machine, TIMEOUT};
 use heartbus_bench::protocol::Dialect;
 use heartbus_core::event::{Event, EventMask};
-use heartbus_core::hub::Host;
 use heartbus_core::hub::wheel::{TICK, Wheel};
 use heartbus_core::inbox::Inbox;
 use heartbus_core::settings::InboxLimits;

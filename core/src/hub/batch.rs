@@ -6,8 +6,9 @@
 //! its place in that order from then on, so a frame is read from the front to the back and costs each node once.
 
 use super::dispatch::{Batch, Delivery};
-use super::event::{CloseReason, Departure, Event, Fill};
+use super::event::Event;
 use super::{Node, NodeInfo, Now};
+use crate::model::{CloseReason, Departure, EventKind, Fill};
 use crate::wire::bus::{DecodeError, ServerMessage, write_frame};
 use bytes::{Buf, Bytes};
 use std::collections::HashMap;
@@ -17,13 +18,7 @@ use std::sync::Arc;
 /// A frame that has become this long ends, and the batch goes on in the next.
 const FRAME_BYTES: usize = 512 << 10;
 
-const CONNECT: u8 = 1;
-const REGISTER: u8 = 2;
-const HEARTBEAT: u8 = 3;
-const DATA: u8 = 4;
-const LEFT: u8 = 5;
-const CLOSE: u8 = 6;
-const BUFFER: u8 = 7;
+/// What is in the first byte of an event beside the number of its kind.
 const KIND: u8 = 0x3f;
 const WATCHED: u8 = 0x40;
 const REDELIVERED: u8 = 0x80;
@@ -63,52 +58,42 @@ impl BatchWriter {
 
     fn event(&mut self, out: &mut Vec<u8>, told: &Delivery, now: Now) {
         let flags = if told.watched { WATCHED } else { 0 } | if told.redelivered { REDELIVERED } else { 0 };
-        let mut head = |kind: u8| {
-            let mut head = [0; 9];
-            head[0] = kind | flags;
-            head[1..].copy_from_slice(&told.sequence.to_be_bytes());
-            out.extend_from_slice(&head);
-        };
+        let mut head = [0; 9];
+        head[0] = told.event.kind().number() | flags;
+        head[1..].copy_from_slice(&told.sequence.to_be_bytes());
+        out.extend_from_slice(&head);
         match &told.event {
             Event::Connect { connection_id, peer } => {
-                head(CONNECT);
                 out.extend_from_slice(&connection_id.to_be_bytes());
                 write_address(out, *peer);
             }
             Event::Register { node, count } => {
-                head(REGISTER);
                 self.node(out, node, now);
                 out.extend_from_slice(&count.to_be_bytes());
             }
             Event::Heartbeat { node, count } => {
-                head(HEARTBEAT);
                 self.node(out, node, now);
                 out.extend_from_slice(&count.to_be_bytes());
             }
             Event::Data { node, channel_id, payload } => {
-                head(DATA);
                 self.node(out, node, now);
                 out.extend_from_slice(&channel_id.to_be_bytes());
                 write_long(out, payload);
             }
             Event::Left { node, how, count } => {
-                head(LEFT);
                 self.node(out, node, now);
-                out.push(place(&Departure::ALL, how));
+                out.push(how.number());
                 out.extend_from_slice(&count.to_be_bytes());
             }
             Event::Buffer { node, fill, count } => {
-                head(BUFFER);
                 self.node(out, node, now);
-                out.push(place(&Fill::ALL, fill));
+                out.push(fill.number());
                 out.extend_from_slice(&count.to_be_bytes());
             }
             Event::Close { connection_id, reason } => {
-                head(CLOSE);
                 out.extend_from_slice(&connection_id.to_be_bytes());
-                out.push(place(&CloseReason::ALL, reason));
+                out.push(reason.number());
             }
-            Event::Client { .. } => unreachable!("the clients of a process tell that process alone"),
         }
     }
 
@@ -187,15 +172,15 @@ impl BatchReader {
     fn event(&mut self) -> Result<Delivery<Arc<NodeInfo>>, DecodeError> {
         let head = self.u8()?;
         let sequence = self.u64()?;
-        let event = match head & KIND {
-            CONNECT => Event::Connect { connection_id: self.u64()?, peer: self.address()? },
-            REGISTER => Event::Register { node: self.node()?, count: self.u32()? },
-            HEARTBEAT => Event::Heartbeat { node: self.node()?, count: self.u32()? },
-            DATA => Event::Data { node: self.node()?, channel_id: self.u32()?, payload: self.long()? },
-            LEFT => Event::Left { node: self.node()?, how: self.one_of(&Departure::ALL)?, count: self.u32()? },
-            CLOSE => Event::Close { connection_id: self.u64()?, reason: self.one_of(&CloseReason::ALL)? },
-            BUFFER => Event::Buffer { node: self.node()?, fill: self.one_of(&Fill::ALL)?, count: self.u32()? },
-            _ => return Err(DecodeError("an unknown event")),
+        let kind = EventKind::from_number(head & KIND).ok_or(DecodeError("an unknown event"))?;
+        let event = match kind {
+            EventKind::Connect => Event::Connect { connection_id: self.u64()?, peer: self.address()? },
+            EventKind::Register => Event::Register { node: self.node()?, count: self.u32()? },
+            EventKind::Heartbeat => Event::Heartbeat { node: self.node()?, count: self.u32()? },
+            EventKind::Data => Event::Data { node: self.node()?, channel_id: self.u32()?, payload: self.long()? },
+            EventKind::Left => Event::Left { node: self.node()?, how: self.one_of(Departure::from_number)?, count: self.u32()? },
+            EventKind::Close => Event::Close { connection_id: self.u64()?, reason: self.one_of(CloseReason::from_number)? },
+            EventKind::Buffer => Event::Buffer { node: self.node()?, fill: self.one_of(Fill::from_number)?, count: self.u32()? },
         };
         Ok(Delivery { sequence, redelivered: head & REDELIVERED != 0, watched: head & WATCHED != 0, event })
     }
@@ -264,9 +249,8 @@ impl BatchReader {
         Ok(SocketAddr::new(ip, self.rest.get_u16()))
     }
 
-    fn one_of<T: Copy>(&mut self, all: &[T]) -> Result<T, DecodeError> {
-        let code = self.u8()?;
-        all.get(usize::from(code).wrapping_sub(1)).copied().ok_or(DecodeError("an unknown reason"))
+    fn one_of<T>(&mut self, from_number: impl FnOnce(u8) -> Option<T>) -> Result<T, DecodeError> {
+        from_number(self.u8()?).ok_or(DecodeError("an unknown reason"))
     }
 
     fn take(&mut self, len: usize) -> Result<Bytes, DecodeError> {
@@ -287,12 +271,6 @@ impl BatchReader {
 }
 
 const CUT: DecodeError = DecodeError("a batch ends too early");
-
-/// Numbers begin with 1: a 0 is a mistake.
-fn place<T: PartialEq>(all: &[T], wanted: &T) -> u8 {
-    let place = all.iter().position(|one| one == wanted).expect("every variant is listed");
-    place as u8 + 1
-}
 
 fn write_node(out: &mut Vec<u8>, node: &NodeInfo) {
     out.push(node.id.len() as u8);

@@ -13,7 +13,7 @@ pub(crate) use self::journal::MODULE as JOURNAL;
 use self::others::{Answer, Others};
 use self::outbox::Outbox;
 use super::Now;
-use super::event::{ClientEvent, CloseReason, ErrorCause};
+use crate::model::{ClientEvent, CloseReason, ErrorCause};
 use crate::settings::{ClientConfig, micros};
 use crate::wire::{self, Decoded, Dialect, Frame, FrameType, MAX_BODY_LEN, code, control};
 use bytes::{Buf, Bytes, BytesMut};

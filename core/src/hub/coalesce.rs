@@ -2,68 +2,151 @@
 //!
 //! Does not know queues, nor when they are full.
 
-use super::event::{ClientEvent, Event};
-use std::mem::{Discriminant, discriminant};
+use super::event::Event;
+use crate::model::{ClientEvent, ClientEventKind, ClientEventMask, EventMask, FleetEvent};
+use std::fmt::Debug;
+use std::hash::Hash;
 use std::sync::Arc;
 
-/// Events with the same key are put together.
+/// An event that waits in a bounded queue.
+pub trait Queued: Sized {
+    /// A set of kinds of its family.
+    type Mask: Copy;
+
+    /// Events with the same key are put together.
+    type Key: Debug + Eq + Hash;
+
+    /// Where the newer of two goes: to the end, or to the place of the earlier one, which costs less with many waiting.
+    const NEWER_GOES_LAST: bool;
+
+    fn bits(mask: Self::Mask) -> u32;
+
+    fn key(&self) -> Self::Key;
+
+    /// `newer`, standing for both.
+    #[must_use]
+    fn put_together(waiting: &Self, newer: Self) -> Self;
+
+    /// What it counts for against a bound in bytes.
+    fn payload_len(&self) -> usize;
+
+    /// What the texts of its node take in memory.
+    fn node_bytes(&self) -> usize;
+
+    /// It says nothing any more.
+    fn is_outdated(&self) -> bool;
+}
+
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Key {
+pub enum ServerKey {
     Node(Arc<str>),
     /// Apart from its node's others, none of which it stands for.
     Buffer(Arc<str>),
     Connection(u64),
-    Client(u64, Discriminant<ClientEvent>),
-    ClientNode(u64, Arc<str>),
 }
 
-impl Key {
-    pub(crate) fn of(event: &Event) -> Key {
-        match event {
-            Event::Connect { connection_id, .. } | Event::Close { connection_id, .. } => Key::Connection(*connection_id),
+impl Queued for Event {
+    type Mask = EventMask;
+    type Key = ServerKey;
+
+    // Put together on threads that have sockets to read, with as many waiting as there are nodes.
+    const NEWER_GOES_LAST: bool = false;
+
+    fn bits(mask: EventMask) -> u32 {
+        mask.0
+    }
+
+    fn key(&self) -> ServerKey {
+        match self {
+            Event::Connect { connection_id, .. } | Event::Close { connection_id, .. } => ServerKey::Connection(*connection_id),
             Event::Register { node, .. } | Event::Heartbeat { node, .. } | Event::Left { node, .. } | Event::Data { node, .. } => {
-                Key::Node(node.id().clone())
+                ServerKey::Node(node.id().clone())
             }
-            Event::Buffer { node, .. } => Key::Buffer(node.id().clone()),
-            Event::Client { client_id, event: ClientEvent::Register { node_id, .. } | ClientEvent::NodeLost { node_id, .. } } => {
-                Key::ClientNode(*client_id, node_id.clone())
-            }
-            Event::Client { client_id, event } => Key::Client(*client_id, discriminant(event)),
+            Event::Buffer { node, .. } => ServerKey::Buffer(node.id().clone()),
         }
     }
-}
 
-/// The newer of two events of one key, standing for both.
-pub(crate) fn put_together(waiting: &Event, mut newer: Event) -> Event {
-    let before = count(waiting);
-    match &mut newer {
-        Event::Heartbeat { node, count } => {
-            // A heartbeat says nothing that its node's registration does not say: the registration stays.
-            if let Event::Register { node: registered, count: old } = waiting {
-                if Arc::ptr_eq(registered, node) {
+    fn put_together(waiting: &Event, mut newer: Event) -> Event {
+        let before = match waiting {
+            Event::Register { count, .. } | Event::Heartbeat { count, .. } | Event::Left { count, .. } | Event::Buffer { count, .. } => {
+                *count
+            }
+            Event::Connect { .. } | Event::Close { .. } | Event::Data { .. } => 1,
+        };
+        match &mut newer {
+            Event::Heartbeat { node, count } => {
+                // A heartbeat says nothing that its node's registration does not say: the registration stays.
+                if let Event::Register { node: registered, count: old } = waiting
+                    && Arc::ptr_eq(registered, node)
+                {
                     return Event::Register { node: registered.clone(), count: old.saturating_add(*count) };
                 }
+                *count = count.saturating_add(before);
             }
-            *count = count.saturating_add(before);
+            Event::Register { count, .. } | Event::Left { count, .. } | Event::Buffer { count, .. } => {
+                *count = count.saturating_add(before)
+            }
+            Event::Connect { .. } | Event::Close { .. } | Event::Data { .. } => {}
         }
-        Event::Register { count, .. }
-        | Event::Left { count, .. }
-        | Event::Buffer { count, .. }
-        | Event::Client { event: ClientEvent::Heartbeat { count }, .. } => {
-            *count = count.saturating_add(before);
-        }
-        _ => {}
+        newer
     }
-    newer
+
+    fn payload_len(&self) -> usize {
+        Event::payload_len(self)
+    }
+
+    fn node_bytes(&self) -> usize {
+        self.node().map_or(0, |node| node.bytes())
+    }
+
+    /// Its node has left since, which is told by another.
+    fn is_outdated(&self) -> bool {
+        matches!(self, Event::Buffer { node, .. } if !node.is_online())
+    }
 }
 
-fn count(event: &Event) -> u32 {
-    match event {
-        Event::Register { count, .. }
-        | Event::Heartbeat { count, .. }
-        | Event::Left { count, .. }
-        | Event::Buffer { count, .. }
-        | Event::Client { event: ClientEvent::Heartbeat { count }, .. } => *count,
-        _ => 1,
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub enum ClientKey {
+    Kind(u64, ClientEventKind),
+    Node(u64, Arc<str>),
+}
+
+impl Queued for FleetEvent {
+    type Mask = ClientEventMask;
+    type Key = ClientKey;
+
+    // The events of one client end in its present state. The cost is paid by the clients' thread.
+    const NEWER_GOES_LAST: bool = true;
+
+    fn bits(mask: ClientEventMask) -> u32 {
+        mask.0
+    }
+
+    fn key(&self) -> ClientKey {
+        match &self.event {
+            ClientEvent::Register { node_id, .. } | ClientEvent::NodeLost { node_id, .. } => {
+                ClientKey::Node(self.client_id, node_id.clone())
+            }
+            event => ClientKey::Kind(self.client_id, event.kind()),
+        }
+    }
+
+    fn put_together(waiting: &FleetEvent, mut newer: FleetEvent) -> FleetEvent {
+        if let (ClientEvent::Heartbeat { count: before }, ClientEvent::Heartbeat { count }) = (&waiting.event, &mut newer.event) {
+            *count = count.saturating_add(*before);
+        }
+        newer
+    }
+
+    fn payload_len(&self) -> usize {
+        self.event.payload_len()
+    }
+
+    fn node_bytes(&self) -> usize {
+        0
+    }
+
+    fn is_outdated(&self) -> bool {
+        false
     }
 }

@@ -16,9 +16,10 @@
 //! Events of nodes that have left keep these in memory. Where that is too much, says whoever calls; state events are put together
 //! then as at the bound.
 
-use super::coalesce::{Key, put_together};
-use super::event::{Event, EventMask};
+use super::coalesce::{Queued, ServerKey};
+use super::event::Event;
 use super::node::{Held, Node};
+use crate::model::{EventKind, EventMask};
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::Hasher;
@@ -180,7 +181,7 @@ struct Queue {
     state: VecDeque<Waiting>,
     bytes: usize,
     /// Where in `state` those stand that came when there was no room, by their number.
-    crowd: HashMap<Key, u64>,
+    crowd: HashMap<ServerKey, u64>,
 }
 
 #[derive(Copy, Clone, Default)]
@@ -392,7 +393,7 @@ impl Dispatch {
         match queue.in_crowd(&told.event) {
             // In its place: no data of the same node was taken since.
             Some(waiting) => {
-                waiting.told.event = put_together(&waiting.told.event, told.event);
+                waiting.told.event = Event::put_together(&waiting.told.event, told.event);
                 self.coalesced += 1;
             }
             None => queue.push(Waiting { told, lane, is_crowd, deaths: 0 }),
@@ -431,7 +432,7 @@ impl Dispatch {
                 if told.event.is_outdated() {
                     continue;
                 }
-                if kind == EventMask::DATA {
+                if kind == EventKind::Data {
                     self.waiting.events -= 1;
                     self.waiting.bytes -= len;
                 }
@@ -441,7 +442,7 @@ impl Dispatch {
                     self.watches.remove(&watch);
                     receiver.watches -= 1;
                 }
-                if !told.watched && !receiver.mask.contains(kind) {
+                if !told.watched && !receiver.mask.contains(EventMask::of(kind)) {
                     if !is_watched {
                         continue;
                     }
@@ -725,14 +726,14 @@ impl Queue {
     }
 
     fn pop(&mut self) -> Option<Waiting> {
-        if self.front()?.told.event.kind() == EventMask::DATA {
+        if self.front()?.told.event.kind() == EventKind::Data {
             let waiting = self.data.pop_front()?;
             self.bytes -= waiting.told.event.payload_len();
             return Some(waiting);
         }
         let waiting = self.state.pop_front()?;
         if waiting.is_crowd {
-            self.crowd.remove(&Key::of(&waiting.told.event));
+            self.crowd.remove(&waiting.told.event.key());
         }
         Some(waiting)
     }
@@ -740,9 +741,9 @@ impl Queue {
     /// To the back; [`Queue::sort`] is called where that is not its place.
     fn push(&mut self, waiting: Waiting) {
         if waiting.is_crowd {
-            self.crowd.insert(Key::of(&waiting.told.event), waiting.told.sequence);
+            self.crowd.insert(waiting.told.event.key(), waiting.told.sequence);
         }
-        if waiting.told.event.kind() == EventMask::DATA {
+        if waiting.told.event.kind() == EventKind::Data {
             self.bytes += waiting.told.event.payload_len();
             self.data.push_back(waiting);
         } else {
@@ -755,7 +756,7 @@ impl Queue {
         if self.crowd.is_empty() {
             return None;
         }
-        let number = *self.crowd.get(&Key::of(event))?;
+        let number = *self.crowd.get(&event.key())?;
         let index = self.state.partition_point(|waiting| waiting.told.sequence < number);
         self.state.get_mut(index)
     }
@@ -772,7 +773,7 @@ impl Queue {
                     }
                     self.bytes -= waiting.told.event.payload_len();
                     if waiting.is_crowd {
-                        self.crowd.remove(&Key::of(&waiting.told.event));
+                        self.crowd.remove(&waiting.told.event.key());
                     }
                     into.push(waiting);
                 }
@@ -839,9 +840,7 @@ fn lane_of(event: &Event) -> u16 {
             hasher.finish()
         }
         // These count up: multiplied, neighbours end far apart.
-        Event::Connect { connection_id: id, .. } | Event::Close { connection_id: id, .. } | Event::Client { client_id: id, .. } => {
-            id.wrapping_mul(0x9E37_79B9_7F4A_7C15)
-        }
+        Event::Connect { connection_id: id, .. } | Event::Close { connection_id: id, .. } => id.wrapping_mul(0x9E37_79B9_7F4A_7C15),
     };
     (hash >> (u64::BITS - LANES.ilog2())) as u16
 }

@@ -4,10 +4,10 @@
 //! counts are told. Has no clock, and does not know where lines go. A level that is off costs a look at
 //! one number; a heartbeat that is answered does not come here at all.
 
-use super::event::{CloseReason, Departure};
 use super::link::Link;
 use super::quota::{self, Quotas};
 use super::{Node, Now};
+use crate::model::{CloseReason, Departure};
 use crate::wire::code;
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};

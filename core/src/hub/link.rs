@@ -3,10 +3,11 @@
 //! Owns the bound on what waits for its socket. Does not know the socket, nor where what is sent to it waits: the thread that
 //! owns it takes [`Letter`]s.
 
-use super::event::{CloseReason, Resume};
+use super::event::Resume;
 use super::frame::Frame;
 use super::memory::Memory;
 use super::node_ref::NodeRef;
+use crate::model::CloseReason;
 use crate::wire::Dialect;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -6,13 +6,14 @@
 pub mod batch;
 pub mod budget;
 pub mod client;
-pub(crate) mod coalesce;
+pub mod coalesce;
 pub mod counters;
 mod directory;
 pub mod dispatch;
 pub mod event;
 pub mod frame;
 pub mod journal;
+mod last_words;
 pub mod link;
 pub mod lookups;
 pub mod memory;
@@ -29,7 +30,7 @@ pub mod wheel;
 
 pub use budget::Budget;
 pub use counters::{Counters, Counts, Distribution, Timings};
-pub use event::{Departure, Event, EventMask, Host};
+pub use event::{Event, Host};
 pub use journal::Journal;
 pub use link::Link;
 pub use memory::{Memory, MemoryStats};
@@ -39,10 +40,11 @@ pub use session::{Look, Next, Session};
 pub use timer::{Timer, TimerKind};
 pub use wheel::Wheel;
 
+use crate::model::CloseReason;
+pub use crate::model::{Departure, EventMask};
 use crate::settings::{RateLimit, ServerConfig, micros};
 use crate::wire::{Dialect, FrameType, NotUtf8};
 use directory::Directory;
-use event::CloseReason;
 use frame::{Body, Frame};
 use link::PushError;
 use memory::Part;

@@ -5,11 +5,12 @@
 //! memory, and how many events keep it there after it left.
 
 use super::Now;
-use super::event::{Departure, Event, Fill, Host};
+use super::event::{Event, Host};
 use super::link::Link;
 use super::memory::{Memory, Part};
 use super::node_ref::NodeRef;
-pub use crate::wire::bus::NodeInfo;
+pub use crate::model::NodeInfo;
+use crate::model::{Departure, Fill};
 use crate::wire::metadata::{self, Merged, NotMetadata};
 use std::fmt;
 use std::net::SocketAddr;
@@ -186,7 +187,7 @@ impl Node {
     /// How the node left, or `None` while it is online.
     pub fn departure(&self) -> Option<Departure> {
         let left = self.state().left();
-        Departure::ALL.into_iter().find(|how| *how as u32 + 1 == left)
+        Departure::from_number(left as u8)
     }
 
     /// What its id and metadata take in memory.

@@ -3,7 +3,7 @@
 //! Owns the buffer and the ready-made heartbeat reply. Knows the wire, but not who is answered or when it is sent.
 
 use super::Now;
-use super::event::CloseReason;
+use crate::model::CloseReason;
 use crate::wire::{Dialect, FrameType, code, control, v1, v2};
 
 /// How long a ready-made reply keeps its timestamp, in microseconds.

@@ -4,7 +4,7 @@
 //! written into the thread's buffer, and a verdict ([`Next`]) says how the shell goes on. It knows no socket.
 
 use super::budget::{self, Budget};
-use super::event::{CloseReason, Departure, Event, EventMask, Fill};
+use super::event::Event;
 use super::journal::Journal;
 use super::link::{Eviction, Link};
 use super::memory::{Memory, Part};
@@ -14,6 +14,7 @@ use super::rate::Bucket;
 use super::replies::Replies;
 use super::wheel::{Key, Wheel};
 use super::{Counters, Hub, Node, NodeRef, Now, Timer, TimerKind, TooMuch};
+use crate::model::{CloseReason, Departure, EventMask, Fill};
 use crate::settings::{RateLimitBy, micros};
 use crate::wire::control::RegisterError;
 use crate::wire::{self, Decoded, Dialect, Frame, FrameError, FrameType, Front, code, control};

@@ -14,9 +14,9 @@ use super::runtime::{Running, Runtime, as_of};
 use super::{Clock, survive, wait_at_most};
 use crate::descriptor;
 use crate::error::{Error, ErrorKind};
-use crate::event::{ClientEvent, Event, EventMask, Resume};
+use crate::event::{ClientEvent, ClientEventKind, ClientEventMask, FleetEvent, Resume};
+use crate::hub::Now;
 use crate::hub::client::{ClientJournal, ClientMachine, Refusal, SocketEnd};
-use crate::hub::{Host, Now};
 use crate::inbox::Inbox;
 use crate::settings::{ClientConfig, check_node_id};
 use crate::wire::control::{self, MAX_METADATA_LEN, Register, RegisterError};
@@ -48,7 +48,7 @@ pub struct Client {
 
 /// What the clients of one inbox share.
 struct Fleet {
-    inbox: Arc<Inbox>,
+    inbox: Arc<Inbox<FleetEvent>>,
     clock: Clock,
     /// The process that they belong to.
     process: u32,
@@ -84,11 +84,11 @@ struct Shared {
 }
 
 impl Clients {
-    /// Starts the thread. Events reach `inbox` if it subscribed to [`EventMask::CLIENT`].
+    /// Starts the thread. Events that `inbox` subscribed to arrive there.
     ///
     /// # Errors
     /// [`ErrorKind::Io`] when the system has no descriptor or thread left: those that look host names up are all started here.
-    pub fn start(inbox: Arc<Inbox>) -> Result<Clients, Error> {
+    pub fn start(inbox: Arc<Inbox<FleetEvent>>) -> Result<Clients, Error> {
         // Each client needs a descriptor, and the usual soft limit of 1,024 is meant for programs that call select().
         descriptor::raise_limit();
         let runtime = Runtime::share()?;
@@ -415,24 +415,23 @@ impl Shared {
         let now = self.fleet.clock.now();
         let result = work(&mut machine, now);
         let inbox = &self.fleet.inbox;
-        let is_wanted = inbox.wants(EventMask::CLIENT);
         while let Some(event) = machine.poll_event(now) {
             if event == ClientEvent::Finished {
                 // Before it is told: who hears of it counts the clients that are left.
                 self.fleet.leave(self.id);
             }
-            if !is_wanted {
+            if !inbox.wants(ClientEventMask::of(event.kind())) {
                 continue;
             }
             let waits_for_room = event.waits_for_room();
-            let event = Event::Client { client_id: self.id, event };
+            let len = event.payload_len();
+            let event = FleetEvent { client_id: self.id, event };
             if !waits_for_room {
                 inbox.push_state(event);
                 continue;
             }
-            let len = event.payload_len();
             // The lock on the machine is held, so that a `resume` comes after the `stall`.
-            if let Err(Event::Client { event, .. }) = inbox.push_data(event, len, self.clone()) {
+            if let Err(FleetEvent { event, .. }) = inbox.push_data(event, len, self.clone()) {
                 machine.stall(event);
             }
         }
@@ -443,8 +442,8 @@ impl Shared {
     /// Tells the end of a client whose machine is of no use any more.
     fn give_up(&self) {
         self.fleet.leave(self.id);
-        if self.fleet.inbox.wants(EventMask::CLIENT) {
-            self.fleet.inbox.push_state(Event::Client { client_id: self.id, event: ClientEvent::Finished });
+        if self.fleet.inbox.wants(ClientEventMask::of(ClientEventKind::Finished)) {
+            self.fleet.inbox.push_state(FleetEvent { client_id: self.id, event: ClientEvent::Finished });
         }
     }
 }

@@ -4,12 +4,12 @@
 
 use super::outbox::{Outbox, SMALL, USUAL_QUEUE};
 use super::transport::Transport;
-use crate::hub::event::CloseReason;
 use crate::hub::frame::Frame;
 use crate::hub::memory::{Memory, Part};
 use crate::hub::session::Context;
 use crate::hub::wheel::Key;
 use crate::hub::{Hub, Link, Next, Session, Timer, TimerKind, Wheel};
+use crate::model::CloseReason;
 use crate::wire::{self, Dialect};
 use rustix::io::Errno;
 use std::io;

@@ -29,13 +29,13 @@ use super::relief::{self, Holder, Holdings};
 use super::server::{ConnectionInfo, Shared};
 use crate::descriptor::lift;
 
-use crate::hub::event::{CloseReason, EventMask, Fill};
 use crate::hub::link::{Letter, Wish};
 use crate::hub::replies::Replies;
 use crate::hub::session::Context;
 use crate::hub::trim::Trim;
 use crate::hub::wheel::TICK;
 use crate::hub::{Budget, Counters, Journal, Look, Next, Now, Timer, TimerKind, Wheel};
+use crate::model::{CloseReason, EventMask, Fill};
 use mio::event::Event;
 use mio::net::TcpListener;
 use mio::unix::SourceFd;

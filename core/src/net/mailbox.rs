@@ -155,9 +155,9 @@ impl Postbox for Mailbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::event::CloseReason;
     use crate::hub::frame::{Body, Frame};
     use crate::hub::link::Wish;
+    use crate::model::CloseReason;
     use crate::wire::{Dialect, FrameType};
 
     /// `connection_id` counts the letters in the order of posting.

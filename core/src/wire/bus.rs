@@ -11,12 +11,12 @@
 //! A caller opens with a [`Hello`], the engine with a greeting; both are laid out by hand and stay as they are in every
 //! version, so that two versions can refuse each other in words. Behind them come frames: a length, and so many bytes.
 
+pub use crate::model::{ConnectionInfo, NodeInfo};
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
 /// The version of everything behind the hellos. Both sides must have the same.
 pub const MAJOR: u8 = 2;
@@ -279,40 +279,6 @@ pub enum Reply {
 pub struct RemoteError {
     pub kind: i32,
     pub message: String,
-}
-
-/// A copy of what is known about a node. Times are Unix seconds.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct NodeInfo {
-    pub id: Arc<str>,
-    pub peer: SocketAddr,
-    pub connection_id: u64,
-    pub channel_id: u32,
-    pub online: bool,
-    pub last_heartbeat: f64,
-    pub heartbeat_count: u64,
-    pub total_messages: u64,
-    /// 0 before the first message.
-    pub last_message: f64,
-    pub created_at: f64,
-    /// Bytes that wait to be written to its connection.
-    pub bytes_waiting: u64,
-    /// JSON text, `[]` when the node sent none.
-    pub metadata: Arc<str>,
-}
-
-/// A copy of what is known about an open connection.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ConnectionInfo {
-    pub id: u64,
-    pub peer: SocketAddr,
-    pub nodes: usize,
-    pub first_node: Option<Arc<str>>,
-    pub bytes_in: u64,
-    pub bytes_out: u64,
-    /// Bytes of a frame whose rest has not come, or that wait for the host.
-    pub bytes_waiting_in: usize,
-    pub bytes_waiting_out: usize,
 }
 
 /// Numbers by name, so that a counter more or less changes no layout.

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-use heartbus_core::hub::event::{CloseReason, Resume};
+use heartbus_core::event::{CloseReason, Resume};
 use heartbus_core::hub::link::{Letter, Postbox, Wish};
 use heartbus_core::hub::replies::Replies;
 use heartbus_core::hub::session::Context;

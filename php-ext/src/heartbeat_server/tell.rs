@@ -231,7 +231,6 @@ impl Server {
                 self.call_for_node(kind, &node, mark, |node| [node])
             }
             Event::Close { connection_id, reason } => self.call(Close, [value(connection_id as i64), text(reason.as_str())]),
-            Event::Client { .. } => Ok(false),
         }
     }
 

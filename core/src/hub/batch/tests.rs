@@ -1,5 +1,4 @@
 use super::*;
-use crate::hub::event::EventMask;
 use crate::hub::link::{Letter, Link, Postbox};
 use crate::wire::bus::{LENGTH_LEN, frame};
 
@@ -68,7 +67,6 @@ fn expected(batch: &Batch) -> Vec<String> {
             Event::Left { node, how, count } => Event::Left { node: info(node), how: *how, count: *count },
             Event::Buffer { node, fill, count } => Event::Buffer { node: info(node), fill: *fill, count: *count },
             Event::Close { connection_id, reason } => Event::Close { connection_id: *connection_id, reason: *reason },
-            Event::Client { .. } => unreachable!(),
         };
         format!("{:?}", Delivery { sequence: told.sequence, redelivered: told.redelivered, watched: told.watched, event })
     });
@@ -113,7 +111,7 @@ fn every_reason_and_departure_has_a_number_of_its_own() {
     let leaves = Departure::ALL.map(|how| Event::Left { node: (&gone).into(), how, count: 1 });
     let batch = Batch { number: 1, events: closes.into_iter().chain(leaves).map(|event| told(1, event)).collect() };
     assert_eq!(read(&write(&batch)), expected(&batch));
-    assert_eq!(batch.events.iter().filter(|told| told.event.kind() == EventMask::CLOSE).count(), CloseReason::ALL.len());
+    assert_eq!(batch.events.iter().filter(|told| told.event.kind() == EventKind::Close).count(), CloseReason::ALL.len());
 }
 
 #[test]

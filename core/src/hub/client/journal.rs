@@ -4,9 +4,9 @@
 //! as often as it likes, and a host the others. Shared by those clients; has no clock.
 
 use crate::hub::Now;
-use crate::hub::event::{CloseReason, ErrorCause};
 use crate::hub::journal::{COMPLAINTS, LIVES};
 use crate::hub::quota::{self, Quotas};
+use crate::model::{CloseReason, ErrorCause};
 use std::fmt::Display;
 use std::sync::{Mutex, PoisonError};
 use tracing::{Level, debug, enabled, error, info, warn};

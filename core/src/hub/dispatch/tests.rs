@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::hub::Now;
-use crate::hub::event::{CloseReason, Departure};
 use crate::hub::link::{Letter, Link, Postbox};
+use crate::model::{CloseReason, Departure};
 use bytes::Bytes;
 use proptest::prelude::*;
 use std::ops::Range;

@@ -6,7 +6,7 @@
 use super::{Shared, dial};
 use crate::hub::Now;
 use crate::hub::client::{ClientMachine, Phase, SocketEnd};
-use crate::hub::event::ErrorCause;
+use crate::model::ErrorCause;
 use crate::net::survive;
 use socket2::SockRef;
 use std::cell::RefCell;

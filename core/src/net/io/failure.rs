@@ -4,8 +4,8 @@
 //! those who come back. A thread that was gone would leave nodes behind that are online for ever, and peers that nobody answers.
 
 use super::{IoThread, Phase};
-use crate::hub::event::CloseReason;
 use crate::hub::{Budget, Wheel};
+use crate::model::CloseReason;
 use crate::net::in_words;
 use mio::Poll;
 use std::collections::HashSet;

@@ -7,10 +7,10 @@
 
 use super::super::connection::{Connection, Phase};
 use super::{IoThread, Left, STOPPING_TIME, TIDY_TIME};
-use crate::hub::event::CloseReason;
 use crate::hub::session::Look;
 use crate::hub::wheel::{Key, TICK};
 use crate::hub::{Budget, Next, Now, TimerKind, budget};
+use crate::model::CloseReason;
 use crate::net::spawn_thread;
 use crate::process;
 use crate::settings::micros;

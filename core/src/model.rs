@@ -1,0 +1,404 @@
+//! Plain values that every layer and every binding shares: the two families of events, their kinds, reasons and departures with the
+//! numbers under which they travel, and records of nodes and connections.
+//!
+//! Owns these, and uses nothing of ours. What they mean, and when they happen, is the hub's. A number is assigned once: rows are
+//! appended, and a retired number is never used again.
+
+mod record;
+
+pub use self::record::{ConnectionInfo, NodeInfo};
+use bytes::Bytes;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// An enum whose rows are `Variant = number` or `Variant = number "text"`. Numbers and texts come from the rows alone, so that no
+/// variant is without.
+macro_rules! numbered {
+    (@texts $name:ident $($variant:ident)+) => {};
+    (@texts $name:ident $($variant:ident $text:literal)+) => {
+        impl $name {
+            pub const fn as_str(self) -> &'static str {
+                match self { $($name::$variant => $text,)+ }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+    ($(#[doc = $about:literal])+ pub enum $name:ident {
+        $($(#[doc = $doc:literal])* $variant:ident = $number:literal $($text:literal)?,)+
+    }) => {
+        $(#[doc = $about])+
+        #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[doc = $doc])* $variant,)+ }
+
+        impl $name {
+            /// In the order of the rows.
+            pub const ALL: [$name; [$($number),+].len()] = [$($name::$variant),+];
+
+            /// The number under which it travels: never 0, which is a mistake or nothing.
+            pub const fn number(self) -> u8 {
+                match self { $($name::$variant => $number,)+ }
+            }
+
+            /// `None`: it came later than this release.
+            pub const fn from_number(number: u8) -> Option<$name> {
+                match number {
+                    $($number => Some($name::$variant),)+
+                    _ => None,
+                }
+            }
+        }
+
+        numbered!(@texts $name $($variant $($text)?)+);
+    };
+}
+
+numbered! {
+    /// What kind of [`ServerEvent`] it is.
+    pub enum EventKind {
+        Connect = 1,
+        Register = 2,
+        Heartbeat = 3,
+        Data = 4,
+        Left = 5,
+        Close = 6,
+        Buffer = 7,
+    }
+}
+
+numbered! {
+    /// What kind of [`ClientEvent`] it is.
+    pub enum ClientEventKind {
+        Connect = 1,
+        Register = 2,
+        Heartbeat = 3,
+        Data = 4,
+        Pong = 5,
+        ServerError = 6,
+        Error = 7,
+        Close = 8,
+        Finished = 9,
+        NodeLost = 10,
+    }
+}
+
+numbered! {
+    /// How a node left. A node that leaves does so in exactly one of these ways.
+    pub enum Departure {
+        /// It said so with UNREGISTER.
+        Unregistered = 1,
+        /// No heartbeat for longer than the heartbeat timeout.
+        TimedOut = 2,
+        /// A newer connection registered its id.
+        Replaced = 3,
+        /// Its connection ended, or the host disconnected it.
+        Disconnected = 4,
+    }
+}
+
+numbered! {
+    /// What waits for the connection of a node.
+    pub enum Fill {
+        /// As much as may: pushes are refused.
+        Full = 1,
+        /// Nothing any more.
+        Drained = 2,
+    }
+}
+
+numbered! {
+    /// Why a connection ended, as its server tells it, or as its client does.
+    pub enum CloseReason {
+        PeerClosed = 1 "peer closed",
+        IoError = 2 "connection lost",
+        BrokenStream = 3 "broken stream",
+        FrameTooLong = 4 "frame too long",
+        RegisterTimeout = 5 "register timeout",
+        HeartbeatTimeout = 6 "heartbeat timeout",
+        Replaced = 7 "replaced by a newer connection",
+        Kicked = 8 "disconnected by the server",
+        SlowConsumer = 9 "slow consumer",
+        ServerFull = 10 "server full",
+        NotAllowed = 11 "address not allowed",
+        ServerStopped = 12 "server stopped",
+        /// It could not be made. This and the following are a client's.
+        ConnectFailed = 13 "connect failed",
+        /// The server refused to register its only node.
+        Refused = 14 "refused by the server",
+        /// The client's own host wanted it.
+        Disconnected = 15 "disconnected",
+        /// Something in this engine failed that should not.
+        Failed = 16 "internal error",
+    }
+}
+
+numbered! {
+    /// Why a client's socket failed.
+    pub enum ErrorCause {
+        /// Nobody listens there.
+        Refused = 1 "connection refused",
+        /// The name of the host has no address, as far as the system can tell.
+        NoSuchHost = 2 "no such host",
+        TimedOut = 3 "timed out",
+        /// There is no way to the address.
+        Unreachable = 4 "unreachable",
+        /// The connection broke.
+        Lost = 5 "connection lost",
+        /// The system has no descriptor, port or memory left.
+        Exhausted = 6 "out of resources",
+        Other = 7 "other",
+    }
+}
+
+/// A set of kinds, one bit each.
+macro_rules! mask {
+    ($name:ident, $kind:ident) => {
+        impl $name {
+            pub const NONE: $name = $name(0);
+            pub const ALL: $name = {
+                let (mut all, mut at) = (0, 0);
+                while at < $kind::ALL.len() {
+                    all |= $name::of($kind::ALL[at]).0;
+                    at += 1;
+                }
+                $name(all)
+            };
+        }
+
+        impl std::ops::BitOr for $name {
+            type Output = $name;
+            fn bitor(self, other: $name) -> $name {
+                $name(self.0 | other.0)
+            }
+        }
+
+        impl std::ops::BitOrAssign for $name {
+            fn bitor_assign(&mut self, other: $name) {
+                self.0 |= other.0;
+            }
+        }
+    };
+}
+
+/// A set of kinds of server events: what somebody subscribes to. Only what is subscribed to is queued.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventMask(pub u32);
+
+mask!(EventMask, EventKind);
+
+impl EventMask {
+    pub const CONNECT: EventMask = EventMask::of(EventKind::Connect);
+    pub const REGISTER: EventMask = EventMask::of(EventKind::Register);
+    pub const HEARTBEAT: EventMask = EventMask::of(EventKind::Heartbeat);
+    pub const DATA: EventMask = EventMask::of(EventKind::Data);
+    pub const LEFT: EventMask = EventMask::of(EventKind::Left);
+    pub const CLOSE: EventMask = EventMask::of(EventKind::Close);
+    pub const BUFFER: EventMask = EventMask::of(EventKind::Buffer);
+
+    /// The bit that stands for a kind, on the bus socket as well. Bit 6 is retired: it stood for the events of clients.
+    pub const fn of(kind: EventKind) -> EventMask {
+        EventMask(match kind {
+            EventKind::Connect => 1,
+            EventKind::Register => 1 << 1,
+            EventKind::Heartbeat => 1 << 2,
+            EventKind::Data => 1 << 3,
+            EventKind::Left => 1 << 4,
+            EventKind::Close => 1 << 5,
+            EventKind::Buffer => 1 << 7,
+        })
+    }
+
+    pub fn contains(self, other: EventMask) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// The same of the events of clients.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientEventMask(pub u32);
+
+mask!(ClientEventMask, ClientEventKind);
+
+impl ClientEventMask {
+    pub const fn of(kind: ClientEventKind) -> ClientEventMask {
+        ClientEventMask(1 << (kind.number() - 1))
+    }
+}
+
+/// What happens on a server. `N` is what says which node it is: the node itself inside the engine, a copy of what is known about it elsewhere.
+#[derive(Clone, Debug)]
+pub enum ServerEvent<N> {
+    /// A connection was accepted; nobody registered on it yet.
+    Connect { connection_id: u64, peer: SocketAddr },
+    /// A node came online. Registering an id again on its own connection updates its metadata and is not told again.
+    /// `count` is above 1 when the host was so slow that earlier events of the same node id were put together with it.
+    Register { node: N, count: u32 },
+    /// A heartbeat was answered. `count` is above 1 when the host was so slow that several were put together.
+    Heartbeat { node: N, count: u32 },
+    /// A node sent data. `channel_id` is the channel it arrived on, never 0.
+    Data { node: N, channel_id: u32, payload: Bytes },
+    /// A node left: exactly one of these follows each [`ServerEvent::Register`]. `count` is above 1 when the host was so slow
+    /// that earlier events of the same node id were put together with this one.
+    Left { node: N, how: Departure, count: u32 },
+    /// As much waits for the connection of a node as may, or nothing any more. Each of its nodes is told [`Fill::Full`] when that
+    /// happens, or when a push was refused, and then [`Fill::Drained`] once all has gone out. `count` is above 1 when several
+    /// were put together for a slow host.
+    Buffer { node: N, fill: Fill, count: u32 },
+    /// A connection is gone.
+    Close { connection_id: u64, reason: CloseReason },
+}
+
+impl<N> ServerEvent<N> {
+    pub fn kind(&self) -> EventKind {
+        match self {
+            ServerEvent::Connect { .. } => EventKind::Connect,
+            ServerEvent::Register { .. } => EventKind::Register,
+            ServerEvent::Heartbeat { .. } => EventKind::Heartbeat,
+            ServerEvent::Data { .. } => EventKind::Data,
+            ServerEvent::Left { .. } => EventKind::Left,
+            ServerEvent::Buffer { .. } => EventKind::Buffer,
+            ServerEvent::Close { .. } => EventKind::Close,
+        }
+    }
+
+    /// What it counts for against a bound in bytes.
+    pub fn payload_len(&self) -> usize {
+        match self {
+            ServerEvent::Data { payload, .. } => payload.len(),
+            _ => 0,
+        }
+    }
+
+    /// The node that it is about.
+    pub fn node(&self) -> Option<&N> {
+        match self {
+            ServerEvent::Register { node, .. }
+            | ServerEvent::Heartbeat { node, .. }
+            | ServerEvent::Data { node, .. }
+            | ServerEvent::Left { node, .. }
+            | ServerEvent::Buffer { node, .. } => Some(node),
+            ServerEvent::Connect { .. } | ServerEvent::Close { .. } => None,
+        }
+    }
+
+    /// The same event about a node known otherwise.
+    pub fn map_node<M>(self, map: impl FnOnce(N) -> M) -> ServerEvent<M> {
+        match self {
+            ServerEvent::Connect { connection_id, peer } => ServerEvent::Connect { connection_id, peer },
+            ServerEvent::Register { node, count } => ServerEvent::Register { node: map(node), count },
+            ServerEvent::Heartbeat { node, count } => ServerEvent::Heartbeat { node: map(node), count },
+            ServerEvent::Data { node, channel_id, payload } => ServerEvent::Data { node: map(node), channel_id, payload },
+            ServerEvent::Left { node, how, count } => ServerEvent::Left { node: map(node), how, count },
+            ServerEvent::Buffer { node, fill, count } => ServerEvent::Buffer { node: map(node), fill, count },
+            ServerEvent::Close { connection_id, reason } => ServerEvent::Close { connection_id, reason },
+        }
+    }
+}
+
+/// What happens to a client of this process, in the order in which it happens.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ClientEvent {
+    /// Connected, and REGISTER is on its way.
+    Connect,
+    /// The server's register reply, for one of the client's nodes.
+    Register {
+        node_id: Arc<str>,
+        channel_id: u32,
+    },
+    /// The server answered a heartbeat. `count` is above 1 when several were put together for a slow host.
+    Heartbeat {
+        count: u32,
+    },
+    /// `node_id` is the client's node that the channel belongs to; `None` when it is none's.
+    Data {
+        payload: Bytes,
+        channel_id: i64,
+        node_id: Option<Arc<str>>,
+    },
+    Pong,
+    /// The server sent ERROR. `raw` is its text as it came, unless it is longer than 64 KiB: then only `code` and `message` are
+    /// in it, which are what could be read of it. Of a message 1,000 bytes are kept.
+    ServerError {
+        raw: Bytes,
+        code: i64,
+        message: String,
+    },
+    /// The server refused to register a node, or took it away: it timed out (408), was replaced by a newer connection (409),
+    /// or was disconnected (403). Only of a client that was given more nodes than its first. The client goes on without
+    /// it, and it may be added again; the first node comes back with the next connection, unless it was replaced.
+    NodeLost {
+        node_id: Arc<str>,
+        /// 0 when it was not registered.
+        channel_id: u32,
+        code: i64,
+        message: String,
+    },
+    /// A socket error: code 1, the connection failed; code 2, sending failed.
+    Error {
+        code: i32,
+        message: String,
+        cause: ErrorCause,
+    },
+    /// The connection is gone (also after a connection that failed). `detail` says more than the reason, where there is more:
+    /// the server's words, or the system's.
+    Close {
+        reason: CloseReason,
+        detail: String,
+    },
+    /// The client will not come back and tells nothing more.
+    Finished,
+}
+
+impl ClientEvent {
+    pub fn kind(&self) -> ClientEventKind {
+        match self {
+            ClientEvent::Connect => ClientEventKind::Connect,
+            ClientEvent::Register { .. } => ClientEventKind::Register,
+            ClientEvent::Heartbeat { .. } => ClientEventKind::Heartbeat,
+            ClientEvent::Data { .. } => ClientEventKind::Data,
+            ClientEvent::Pong => ClientEventKind::Pong,
+            ClientEvent::ServerError { .. } => ClientEventKind::ServerError,
+            ClientEvent::Error { .. } => ClientEventKind::Error,
+            ClientEvent::Close { .. } => ClientEventKind::Close,
+            ClientEvent::Finished => ClientEventKind::Finished,
+            ClientEvent::NodeLost { .. } => ClientEventKind::NodeLost,
+        }
+    }
+
+    /// The server can cause it as often as it likes, and there is something in it that takes memory: it waits for room as data
+    /// do, and the server with it.
+    pub(crate) fn waits_for_room(&self) -> bool {
+        matches!(
+            self,
+            ClientEvent::Register { .. } | ClientEvent::Data { .. } | ClientEvent::ServerError { .. } | ClientEvent::NodeLost { .. }
+        )
+    }
+
+    /// What it counts for against a bound in bytes.
+    pub(crate) fn payload_len(&self) -> usize {
+        match self {
+            ClientEvent::Register { node_id, .. } => node_id.len(),
+            ClientEvent::Data { payload, .. } => payload.len(),
+            ClientEvent::ServerError { raw, message, .. } => raw.len() + message.len(),
+            ClientEvent::NodeLost { node_id, message, .. } => node_id.len() + message.len(),
+            ClientEvent::Error { message, .. } => message.len(),
+            ClientEvent::Close { detail, .. } => detail.len(),
+            ClientEvent::Connect | ClientEvent::Heartbeat { .. } | ClientEvent::Pong | ClientEvent::Finished => 0,
+        }
+    }
+}
+
+/// What happened to one of the clients that share a queue.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FleetEvent {
+    pub client_id: u64,
+    pub event: ClientEvent,
+}
+
+#[cfg(test)]
+mod tests;

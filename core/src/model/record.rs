@@ -1,0 +1,39 @@
+//! Records: copies of what is known about nodes and connections, for whoever may not hold them themselves.
+
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// A copy of what is known about a node. Times are Unix seconds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeInfo {
+    pub id: Arc<str>,
+    pub peer: SocketAddr,
+    pub connection_id: u64,
+    pub channel_id: u32,
+    pub online: bool,
+    pub last_heartbeat: f64,
+    pub heartbeat_count: u64,
+    pub total_messages: u64,
+    /// 0 before the first message.
+    pub last_message: f64,
+    pub created_at: f64,
+    /// Bytes that wait to be written to its connection.
+    pub bytes_waiting: u64,
+    /// JSON text, `[]` when the node sent none.
+    pub metadata: Arc<str>,
+}
+
+/// A copy of what is known about an open connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionInfo {
+    pub id: u64,
+    pub peer: SocketAddr,
+    pub nodes: usize,
+    pub first_node: Option<Arc<str>>,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    /// Bytes of a frame whose rest has not come, or that wait for the host.
+    pub bytes_waiting_in: usize,
+    pub bytes_waiting_out: usize,
+}
