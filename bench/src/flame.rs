@@ -11,7 +11,7 @@ const TOP: f64 = 48.0;
 const EDGE: f64 = 8.0;
 /// A box is left out when it is narrower: it would be a line without a name.
 const NARROWEST: f64 = 1.5;
-/// Of a letter, generously: a name that is cut is better than one that runs into its neighbour.
+/// Of a command, generously: a name that is cut is better than one that runs into its neighbour.
 const LETTER: f64 = 6.7;
 
 /// Whose code a function is.
@@ -169,11 +169,11 @@ fn short(name: &str) -> &str {
 }
 
 fn fitting(name: &str, width: f64) -> String {
-    let letters = ((width - 6.0) / LETTER).max(0.0) as usize;
-    if name.chars().count() <= letters {
+    let commands = ((width - 6.0) / LETTER).max(0.0) as usize;
+    if name.chars().count() <= commands {
         return name.to_owned();
     }
-    if letters < 4 { String::new() } else { name.chars().take(letters - 1).chain(['…']).collect() }
+    if commands < 4 { String::new() } else { name.chars().take(commands - 1).chain(['…']).collect() }
 }
 
 fn escaped(text: &str) -> String {

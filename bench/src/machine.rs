@@ -1,10 +1,12 @@
 //! The pure machine by itself: sessions, nodes and a wheel on one thread, with no socket and a clock of our own.
 
 use heartbus_core::hub::event::Resume;
-use heartbus_core::hub::link::{Letter, Postbox};
+use heartbus_core::hub::link::{Command, CommandSink};
 use heartbus_core::hub::replies::Replies;
 use heartbus_core::hub::session::Context;
-use heartbus_core::hub::{Budget, Counters, Event, EventMask, Host, Hub, Journal, Link, Look, Next, Now, Session, Timer, TimerKind, Wheel};
+use heartbus_core::hub::{
+    Budget, ConnectionLog, Counters, Event, EventMask, Host, Hub, Link, Look, Next, Now, Session, Timer, TimerKind, Wheel,
+};
 use heartbus_core::settings::ServerConfig;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,8 +34,8 @@ impl Host for Nobody {
     }
 }
 
-impl Postbox for Nobody {
-    fn post(&self, _letter: Letter) {}
+impl CommandSink for Nobody {
+    fn post(&self, _letter: Command) {}
 }
 
 pub struct Machine {
@@ -42,7 +44,7 @@ pub struct Machine {
     wheel: Wheel<Timer>,
     replies: Replies,
     random: fastrand::Rng,
-    journal: Journal,
+    connection_log: ConnectionLog,
     sessions: Vec<Option<Session>>,
     pub now: u64,
     budget: Budget,
@@ -64,7 +66,7 @@ impl Default for Machine {
             wheel: Wheel::new(SECOND),
             replies: Replies::default(),
             random: fastrand::Rng::with_seed(1),
-            journal: Journal::new(0),
+            connection_log: ConnectionLog::new(0),
             sessions: Vec::new(),
             now: SECOND,
             budget: Budget::unlimited(),
@@ -120,7 +122,7 @@ impl Machine {
             wheel: &mut self.wheel,
             replies: &mut self.replies,
             random: &mut self.random,
-            journal: &mut self.journal,
+            connection_log: &mut self.connection_log,
             now: Now { mono: self.now, unix: 1_700_000_000_000_000 + self.now },
             budget: &mut self.budget,
         }

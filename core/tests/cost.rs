@@ -4,10 +4,10 @@
 
 use allocation_counter::measure;
 use heartbus_core::hub::event::Resume;
-use heartbus_core::hub::link::{Letter, Postbox};
+use heartbus_core::hub::link::{Command, CommandSink};
 use heartbus_core::hub::replies::Replies;
 use heartbus_core::hub::session::Context;
-use heartbus_core::hub::{Budget, Counters, Event, EventMask, Host, Hub, Journal, Link, Now, Session, Timer, Wheel};
+use heartbus_core::hub::{Budget, ConnectionLog, Counters, Event, EventMask, Host, Hub, Link, Now, Session, Timer, Wheel};
 use heartbus_core::inbox::Inbox;
 use heartbus_core::settings::{InboxLimits, ServerConfig};
 use heartbus_core::wire::{self, Dialect, FrameType, v1};
@@ -33,8 +33,8 @@ impl Host for Nobody {
     }
 }
 
-impl Postbox for Nobody {
-    fn post(&self, _letter: Letter) {}
+impl CommandSink for Nobody {
+    fn post(&self, _letter: Command) {}
 }
 
 struct Thread {
@@ -43,7 +43,7 @@ struct Thread {
     wheel: Wheel<Timer>,
     replies: Replies,
     random: fastrand::Rng,
-    journal: Journal,
+    connection_log: ConnectionLog,
     now: u64,
     budget: Budget,
 }
@@ -68,7 +68,7 @@ impl Thread {
             wheel: Wheel::new(1_000_000),
             replies: Replies::default(),
             random: fastrand::Rng::with_seed(1),
-            journal: Journal::new(0),
+            connection_log: ConnectionLog::new(0),
             now: 1_000_000,
             budget: Budget::unlimited(),
         }
@@ -81,7 +81,7 @@ impl Thread {
             wheel: &mut self.wheel,
             replies: &mut self.replies,
             random: &mut self.random,
-            journal: &mut self.journal,
+            connection_log: &mut self.connection_log,
             now: Now { mono: self.now, unix: 1_700_000_000_000_000 + self.now },
             budget: &mut self.budget,
         }

@@ -335,7 +335,7 @@ proptest! {
                 Step::Kick(id) => {
                     let id = format!("id{id}");
                     let result = bus.hub.disconnect(&id, &bus.counters);
-                    bus.open_mail();
+                    bus.follow_commands();
                     let owner = model.owner(&id);
                     prop_assert_eq!(result.is_ok(), owner.is_some());
                     if let Some(owner) = owner {

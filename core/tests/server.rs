@@ -258,7 +258,7 @@ fn of_many_that_are_read_together_each_gets_its_own_answer_also_beside_broken_an
     let mut busy = server.connect();
     let mut peers: Vec<_> = (0..200).map(|_| server.connect()).collect();
     server.until("all to be connected", |stats| stats.connections_active == 201);
-    // While the thread answers these, the others pile up in front of it.
+    // While the thread answers these, the others drained up in front of it.
     busy.raw(&frame(4, 0, "").repeat(20_000));
     for (n, peer) in peers.iter_mut().enumerate() {
         peer.raw(&frame(6, 0, &format!(r#"{{"node_id":"together-{n}"}}"#)));

@@ -38,7 +38,7 @@ fn a_full_outbox_refuses_pushes_and_who_takes_nothing_of_it_for_too_long_is_clos
     let _idle = server.register("idle");
     let mut slow = server.register("slow");
     let began = Instant::now();
-    // Its own requests: PONGs pile up until the server stops reading.
+    // Its own requests: PONGs drained up until the server stops reading.
     slow.ping_until_paused(&server);
     // Pushes are refused, one and the next, and nothing else happens before the time is up.
     let mut refusals = 0;

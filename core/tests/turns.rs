@@ -6,7 +6,7 @@ mod bus;
 
 use bus::*;
 use heartbus_core::event::CloseReason;
-use heartbus_core::hub::link::{Eviction, Wish};
+use heartbus_core::hub::link::{CommandKind, Eviction};
 use heartbus_core::hub::memory::Part;
 use heartbus_core::hub::wheel::TICK;
 use heartbus_core::hub::{Budget, Look, Next, NodeRef, TimerKind, budget};
@@ -500,15 +500,15 @@ impl Thread {
         }
     }
 
-    fn open_mail(&mut self) {
-        let letters = std::mem::take(&mut *self.bus.pile.0.lock().unwrap());
-        for letter in letters {
-            match letter.wish {
-                Wish::Resume => {
-                    let peer = self.peers.get_mut(&letter.slot).unwrap();
+    fn follow_commands(&mut self) {
+        let commands = std::mem::take(&mut *self.bus.drained.0.lock().unwrap());
+        for command in commands {
+            match command.kind {
+                CommandKind::Resume => {
+                    let peer = self.peers.get_mut(&command.slot).unwrap();
                     peer.is_stopped = false;
                     peer.is_unfinished = true;
-                    self.list(letter.slot);
+                    self.list(command.slot);
                 }
                 other => panic!("{other:?}"),
             }
@@ -534,7 +534,7 @@ impl Thread {
     }
 
     fn tick(&mut self) {
-        self.open_mail();
+        self.follow_commands();
         self.look_at_clock();
         // Before any of the looks.
         let now = self.bus.now;
@@ -598,7 +598,7 @@ impl Thread {
                 }
             }
             self.go_on();
-            self.open_mail();
+            self.follow_commands();
             if self.random.u32(..20) == 0 || self.clock > ROUGH {
                 let has_room = self.random.u32(..3) > 0 || self.clock > ROUGH;
                 self.bus.host.room.get().unwrap().store(has_room, Ordering::Relaxed);

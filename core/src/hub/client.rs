@@ -3,14 +3,14 @@
 //! Pure: bytes, commands, the time and a seed come in; bytes, events and a [`Phase`] come out. Knows no socket, no clock
 //! and no queue of the host.
 
-mod journal;
-mod others;
+mod client_log;
+mod node_set;
 mod outbox;
 
-pub use self::journal::ClientJournal;
-pub(crate) use self::journal::MODULE as JOURNAL;
+pub use self::client_log::ClientLog;
+pub(crate) use self::client_log::MODULE as LOG_MODULE;
 
-use self::others::{Answer, Others};
+use self::node_set::{Answer, Others};
 use self::outbox::Outbox;
 use super::Now;
 use crate::model::{ClientEvent, CloseReason, ErrorCause};
@@ -93,7 +93,7 @@ pub enum SocketEnd {
 pub struct ClientMachine {
     id: u64,
     settings: ClientConfig,
-    journal: Arc<ClientJournal>,
+    client_log: Arc<ClientLog>,
     node_id: Arc<str>,
     random: fastrand::Rng,
     state: State,
@@ -191,7 +191,7 @@ pub struct ClientStats {
 
 impl ClientMachine {
     /// A client that is about to dial. `seed` decides everything that is random.
-    pub fn new(id: u64, settings: ClientConfig, journal: Arc<ClientJournal>, seed: u64, now: Now) -> ClientMachine {
+    pub fn new(id: u64, settings: ClientConfig, client_log: Arc<ClientLog>, seed: u64, now: Now) -> ClientMachine {
         let mut random = fastrand::Rng::with_seed(seed);
         let node_id = match &settings.node_id {
             Some(id) => Arc::from(&**id),
@@ -201,7 +201,7 @@ impl ClientMachine {
         ClientMachine {
             id,
             settings,
-            journal,
+            client_log,
             node_id,
             random,
             state: State::Dialing { since: now.mono },
@@ -312,7 +312,7 @@ impl ClientMachine {
         if !matches!(self.state, State::Dialing { .. }) {
             return;
         }
-        self.journal.connected(self.id, &self.settings.host, self.settings.port, now);
+        self.client_log.connected(self.id, &self.settings.host, self.settings.port, now);
         self.connected = Some(now);
         self.state = State::Open(Connection {
             since: now.mono,
@@ -331,7 +331,7 @@ impl ClientMachine {
             None => {
                 let payload = control::register_payload(&self.node_id, &self.settings.metadata, now.unix, self.settings.protocol);
                 self.outbox.push_control(Dialect::V1, FrameType::REGISTER, 0, &payload);
-                self.journal.registering(self.id, &self.node_id, now);
+                self.client_log.registering(self.id, &self.node_id, now);
             }
         }
         self.events.push_back(ClientEvent::Connect);
@@ -423,7 +423,7 @@ impl ClientMachine {
                 let is_silent = connection.unanswered_since.is_some_and(|since| now.mono - since >= interval);
                 // A server whose answers we do not read is not silent.
                 if is_silent && !self.paused {
-                    self.journal.no_reply(self.id, &self.settings.host, self.settings.port, now);
+                    self.client_log.no_reply(self.id, &self.settings.host, self.settings.port, now);
                     self.hang_up(CloseReason::HeartbeatTimeout, "no heartbeat reply".to_owned());
                     return;
                 }
@@ -464,7 +464,7 @@ impl ClientMachine {
             (Some(own), _) => self.queue(FrameType::DATA, own.into(), payload),
             (None, _) => Err(Refusal::NotConnected),
         };
-        result.inspect_err(|refusal| self.journal.not_sent(self.id, *refusal, now))
+        result.inspect_err(|refusal| self.client_log.not_sent(self.id, *refusal, now))
     }
 
     /// Queues data of one of the client's nodes. Unlike a channel id, a node id stays the same over reconnects.
@@ -473,7 +473,7 @@ impl ClientMachine {
     /// As [`ClientMachine::send`], and [`Refusal::NoSuchNode`].
     pub fn send_from(&mut self, node_id: &str, payload: &[u8], now: Now) -> Result<(), Refusal> {
         let result = self.channel_of(node_id).and_then(|channel_id| self.queue(FrameType::DATA, channel_id.into(), payload));
-        result.inspect_err(|refusal| self.journal.not_sent(self.id, *refusal, now))
+        result.inspect_err(|refusal| self.client_log.not_sent(self.id, *refusal, now))
     }
 
     /// Queues a heartbeat of one of the client's nodes.
@@ -530,7 +530,7 @@ impl ClientMachine {
     /// As [`ClientMachine::send`], but the register reply need not be there.
     pub fn ping(&mut self, now: Now) -> Result<(), Refusal> {
         let result = if self.is_connected() { self.queue(FrameType::PING, 0, b"") } else { Err(Refusal::NotConnected) };
-        result.inspect_err(|refusal| self.journal.no_ping(self.id, *refusal, now))
+        result.inspect_err(|refusal| self.client_log.no_ping(self.id, *refusal, now))
     }
 
     /// Says goodbye and does not come back. What the server still sends is not told any more.
@@ -593,7 +593,7 @@ impl ClientMachine {
             let metadata = metadata.unwrap_or(if Arc::ptr_eq(&node_id, &self.node_id) { &self.settings.metadata } else { "[]" });
             let payload = control::register_payload(&node_id, metadata, now.unix, self.settings.protocol);
             self.outbox.push_control(connection.dialect, FrameType::REGISTER, 0, &payload);
-            self.journal.registering_more(self.id, &node_id, now);
+            self.client_log.registering_more(self.id, &node_id, now);
         }
     }
 
@@ -629,12 +629,12 @@ impl ClientMachine {
                 }
                 Decoded::Invalid { error, len } => {
                     self.frames_refused += 1;
-                    self.journal.unreadable(self.id, &error, now);
+                    self.client_log.unreadable(self.id, &error, now);
                     input.advance(len);
                 }
                 Decoded::Broken { error } => {
                     self.frames_refused += 1;
-                    self.journal.unreadable(self.id, &error, now);
+                    self.client_log.unreadable(self.id, &error, now);
                     self.hang_up(CloseReason::BrokenStream, error.to_string());
                 }
             }
@@ -663,11 +663,11 @@ impl ClientMachine {
     fn apply_register_reply(&mut self, payload: &[u8], now: Now) -> Option<ClientEvent> {
         let Some(reply) = control::parse_register_reply(payload) else {
             self.frames_refused += 1;
-            self.journal.invalid(self.id, now);
+            self.client_log.invalid(self.id, now);
             return None;
         };
         let channel_id = reply.channel_id;
-        self.journal.registered(self.id, &reply.node_id, channel_id, now);
+        self.client_log.registered(self.id, &reply.node_id, channel_id, now);
         if let State::Open(connection) = &mut self.state {
             connection.registered = true;
             if reply.protocol >= 2 && self.settings.protocol >= 2 && connection.dialect == Dialect::V1 {
@@ -745,7 +745,7 @@ impl ClientMachine {
         let left = others.lose(&node_id, comes_back);
         self.sign_off(left);
         let (message, code) = (shorten(error.message), error.code);
-        self.journal.node_lost(self.id, &node_id, &message, code, now);
+        self.client_log.node_lost(self.id, &node_id, &message, code, now);
         Some(ClientEvent::NodeLost { node_id, channel_id: u32::try_from(channel_id).unwrap_or(0), code, message })
     }
 
@@ -754,7 +754,7 @@ impl ClientMachine {
             Some(error) => (shorten(error.message), error.code),
             None => (String::new(), 0),
         };
-        self.journal.server_error(self.id, &message, code, now);
+        self.client_log.server_error(self.id, &message, code, now);
         let reason = CloseReason::of_last_words(code, &message);
         if code == i64::from(code::REPLACED) {
             // Another client has this id now. Coming back would take it away again, and so on for ever. Not so for others.
@@ -821,7 +821,7 @@ impl ClientMachine {
     }
 
     fn tell_error(&mut self, code: i32, message: String, cause: ErrorCause, now: Now) {
-        self.journal.failed(self.id, code, &message, cause, now);
+        self.client_log.failed(self.id, code, &message, cause, now);
         self.events.push_back(ClientEvent::Error { code, message, cause });
     }
 
@@ -839,7 +839,7 @@ impl ClientMachine {
     fn end_connection(&mut self, reason: CloseReason, detail: String, now: Now) {
         self.stop_reading();
         self.outbox = Outbox::default();
-        self.journal.closed(self.id, reason, &detail, now);
+        self.client_log.closed(self.id, reason, &detail, now);
         self.events.push_back(ClientEvent::Close { reason, detail });
         let is_empty = self.others.as_ref().is_some_and(|others| others.len() == 0);
         if self.leaving || is_empty || !self.settings.auto_reconnect {
@@ -847,12 +847,12 @@ impl ClientMachine {
         }
         let max = self.settings.max_reconnect_attempts;
         if max > 0 && self.attempts >= max {
-            self.journal.gave_up(self.id, now);
+            self.client_log.gave_up(self.id, now);
             return self.finish();
         }
         self.attempts = self.attempts.saturating_add(1);
         let wait = self.time_to_wait(now);
-        self.journal.scheduled(self.id, self.attempts, wait, now);
+        self.client_log.scheduled(self.id, self.attempts, wait, now);
         self.state = State::Waiting { until: now.mono + wait };
     }
 

@@ -17,7 +17,7 @@ pub trait Resume: Send + Sync {
 }
 
 /// Producers that wait for room. At most one entry per producer, for a paused one does not produce; those that are gone
-/// meanwhile do not pile up.
+/// meanwhile do not drained up.
 #[derive(Default)]
 pub(crate) struct Paused(Vec<Arc<dyn Resume>>);
 

@@ -1,7 +1,7 @@
 //! One connection as every thread sees it: who it is, when it last gave a sign of life, and how to reach it.
 //!
 //! Owns the bound on what waits for its socket. Does not know the socket, nor where what is sent to it waits: the thread that
-//! owns it takes [`Letter`]s.
+//! owns it takes [`Command`]s.
 
 use super::event::Resume;
 use super::frame::Frame;
@@ -15,16 +15,16 @@ use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 /// What other threads want of a connection.
 #[derive(Debug)]
-pub struct Letter {
+pub struct Command {
     /// Where the owning thread keeps the connection,
     pub slot: u32,
     /// and whether the slot still holds the one that is meant.
     pub connection_id: u64,
-    pub wish: Wish,
+    pub kind: CommandKind,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub enum Wish {
+pub enum CommandKind {
     Write(Frame),
     Evict(Eviction),
     /// The connection is to end; what was to be written before is written first where the peer still reads.
@@ -35,9 +35,9 @@ pub enum Wish {
     TellFull,
 }
 
-/// Takes letters to the thread that owns a connection, in the order in which they were posted.
-pub trait Postbox: Send + Sync {
-    fn post(&self, letter: Letter);
+/// Takes commands to the thread that owns a connection, in the order in which they were posted.
+pub trait CommandSink: Send + Sync {
+    fn post(&self, command: Command);
 
     /// Whether a connection that something waits for already may have one more frame.
     fn has_room(&self) -> bool {
@@ -56,11 +56,11 @@ pub const BURST: usize = 16;
 /// There is one per connection, so every byte counts.
 pub struct Link {
     connection_id: u64,
-    postbox: Arc<dyn Postbox>,
+    sink: Arc<dyn CommandSink>,
     /// Last heartbeat for all nodes of the connection, in monotonic microseconds; 0 before the first.
     last_seen: AtomicU64,
     heartbeats: AtomicU64,
-    /// Bytes that wait for the socket: in letters, and with the owning thread.
+    /// Bytes that wait for the socket: in commands, and with the owning thread.
     queued: AtomicUsize,
     slot: u32,
     port: u16,
@@ -77,7 +77,7 @@ const V2: u8 = 2;
 const ENDING: u8 = 4;
 /// The socket has refused as much as may wait for it.
 const FULL: u8 = 8;
-/// [`Wish::TellFull`] is on its way.
+/// [`CommandKind::TellFull`] is on its way.
 const TELLING: u8 = 16;
 
 /// A node has to leave its connection because of something that happened elsewhere.
@@ -98,10 +98,10 @@ pub enum PushError {
 }
 
 impl Link {
-    pub fn new(connection_id: u64, peer: SocketAddr, slot: u32, postbox: Arc<dyn Postbox>) -> Link {
+    pub fn new(connection_id: u64, peer: SocketAddr, slot: u32, sink: Arc<dyn CommandSink>) -> Link {
         Link {
             connection_id,
-            postbox,
+            sink,
             last_seen: AtomicU64::new(0),
             heartbeats: AtomicU64::new(0),
             queued: AtomicUsize::new(0),
@@ -190,10 +190,10 @@ impl Link {
         }
         let len = frame.len();
         let fits = |queued: usize| queued + len <= limit.saturating_mul(BURST);
-        let take = |queued: usize| (queued == 0 || fits(queued) && self.postbox.has_room()).then_some(queued + len);
+        let take = |queued: usize| (queued == 0 || fits(queued) && self.sink.has_room()).then_some(queued + len);
         match self.queued.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
             Ok(_) => {
-                self.post(Wish::Write(frame));
+                self.post(CommandKind::Write(frame));
                 Ok(())
             }
             Err(queued) => Err(if fits(queued) { PushError::ServerFull } else { PushError::Full }),
@@ -212,23 +212,23 @@ impl Link {
     /// The host wants to know when there is room again after a push that was refused.
     pub(super) fn tell_full(&self) {
         if self.flags.fetch_or(TELLING, Ordering::AcqRel) & TELLING == 0 {
-            self.post(Wish::TellFull);
+            self.post(CommandKind::TellFull);
         }
     }
 
-    /// The letter about it has come.
+    /// The command about it has come.
     pub fn tells_full(&self) {
         self.flags.fetch_and(!TELLING, Ordering::AcqRel);
     }
 
     pub fn evict(&self, node: NodeRef, why: CloseReason) {
-        self.post(Wish::Evict(Eviction { node, why }));
+        self.post(CommandKind::Evict(Eviction { node, why }));
     }
 
     /// The connection has to end.
     pub fn end(&self, why: CloseReason) {
         self.close();
-        self.post(Wish::End(why));
+        self.post(CommandKind::End(why));
     }
 
     /// From now on no push is taken. Returns whether that is new.
@@ -242,17 +242,17 @@ impl Link {
     }
 
     pub fn memory(&self) -> &Memory {
-        self.postbox.memory()
+        self.sink.memory()
     }
 
-    fn post(&self, wish: Wish) {
-        self.postbox.post(Letter { slot: self.slot, connection_id: self.connection_id, wish });
+    fn post(&self, kind: CommandKind) {
+        self.sink.post(Command { slot: self.slot, connection_id: self.connection_id, kind });
     }
 }
 
 impl Resume for Link {
     fn resume(&self) {
-        self.post(Wish::Resume);
+        self.post(CommandKind::Resume);
     }
 }
 
@@ -265,18 +265,18 @@ mod tests {
     use std::sync::atomic::AtomicBool;
 
     #[derive(Default)]
-    struct Pile(Mutex<Vec<Letter>>, AtomicBool);
+    struct Commands(Mutex<Vec<Command>>, AtomicBool);
 
-    impl Pile {
-        fn take(&self) -> Vec<Wish> {
-            self.0.lock().unwrap().drain(..).map(|letter| letter.wish).collect()
+    impl Commands {
+        fn take(&self) -> Vec<CommandKind> {
+            self.0.lock().unwrap().drain(..).map(|command| command.kind).collect()
         }
     }
 
-    impl Postbox for Pile {
-        fn post(&self, letter: Letter) {
-            assert_eq!((letter.slot, letter.connection_id), (5, 1));
-            self.0.lock().unwrap().push(letter);
+    impl CommandSink for Commands {
+        fn post(&self, command: Command) {
+            assert_eq!((command.slot, command.connection_id), (5, 1));
+            self.0.lock().unwrap().push(command);
         }
 
         fn has_room(&self) -> bool {
@@ -284,9 +284,9 @@ mod tests {
         }
     }
 
-    fn link() -> (Link, Arc<Pile>) {
-        let pile = Arc::new(Pile::default());
-        (Link::new(1, ([127, 0, 0, 1], 1).into(), 5, pile.clone()), pile)
+    fn link() -> (Link, Arc<Commands>) {
+        let commands = Arc::new(Commands::default());
+        (Link::new(1, ([127, 0, 0, 1], 1).into(), 5, commands.clone()), commands)
     }
 
     const LIMIT: usize = 1000;
@@ -307,24 +307,24 @@ mod tests {
 
     #[test]
     fn a_full_outbox_refuses_and_stays_as_it_was() {
-        let (link, pile) = link();
+        let (link, commands) = link();
         push(&link, 600).unwrap();
         link.set_full(true);
         assert_eq!(push(&link, 12), Err(PushError::Full));
-        assert_eq!((link.queued(), pile.take().len()), (600, 1));
+        assert_eq!((link.queued(), commands.take().len()), (600, 1));
         link.set_full(false);
         push(&link, 12).unwrap();
-        assert_eq!((link.queued(), pile.take().len()), (612, 1));
+        assert_eq!((link.queued(), commands.take().len()), (612, 1));
     }
 
     #[test]
     fn a_burst_that_the_socket_was_not_tried_with_has_a_higher_bound_of_its_own() {
-        let (link, pile) = link();
+        let (link, commands) = link();
         for _ in 0..BURST {
             push(&link, LIMIT).unwrap();
         }
         assert_eq!(push(&link, 12), Err(PushError::Full));
-        assert_eq!((link.queued(), pile.take().len()), (BURST * LIMIT, BURST));
+        assert_eq!((link.queued(), commands.take().len()), (BURST * LIMIT, BURST));
         // Taken, but not written.
         assert_eq!(push(&link, 12), Err(PushError::Full));
         link.remove_queued(12);
@@ -340,33 +340,33 @@ mod tests {
 
     #[test]
     fn a_mailbox_without_room_takes_one_frame_for_each_connection_that_nothing_waits_for() {
-        let (link, pile) = link();
-        pile.1.store(true, Ordering::Relaxed);
+        let (link, commands) = link();
+        commands.1.store(true, Ordering::Relaxed);
         push(&link, 12).unwrap();
         assert_eq!(push(&link, 12), Err(PushError::ServerFull));
         assert_eq!(push(&link, BURST * LIMIT), Err(PushError::Full));
         link.remove_queued(12);
         push(&link, 12).unwrap();
-        assert_eq!(pile.take().len(), 2);
+        assert_eq!(commands.take().len(), 2);
     }
 
     #[test]
     fn a_closed_connection_takes_no_push() {
-        let (link, pile) = link();
+        let (link, commands) = link();
         push(&link, 30).unwrap();
         assert!(link.close() && !link.close());
         assert_eq!(push(&link, 12), Err(PushError::Closed));
-        assert_eq!((link.queued(), pile.take().len()), (30, 1));
+        assert_eq!((link.queued(), commands.take().len()), (30, 1));
     }
 
     #[test]
     fn letters_come_in_the_order_of_posting() {
-        let (link, pile) = link();
+        let (link, commands) = link();
         push(&link, 12).unwrap();
         let node = NodeRef::of_main_channel(7);
         link.evict(node, CloseReason::Kicked);
         link.resume();
         let eviction = Eviction { node, why: CloseReason::Kicked };
-        assert_eq!(pile.take(), [Wish::Write(frame(12)), Wish::Evict(eviction), Wish::Resume]);
+        assert_eq!(commands.take(), [CommandKind::Write(frame(12)), CommandKind::Evict(eviction), CommandKind::Resume]);
     }
 }

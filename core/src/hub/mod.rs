@@ -7,12 +7,12 @@ pub mod batch;
 pub mod budget;
 pub mod client;
 pub mod coalesce;
+pub mod connection_log;
 pub mod counters;
 mod directory;
 pub mod dispatch;
 pub mod event;
 pub mod frame;
-pub mod journal;
 mod last_words;
 pub mod link;
 pub mod lookups;
@@ -29,9 +29,9 @@ pub mod trim;
 pub mod wheel;
 
 pub use budget::Budget;
+pub use connection_log::ConnectionLog;
 pub use counters::{Counters, Counts, Distribution, Timings};
 pub use event::{Event, Host};
-pub use journal::Journal;
 pub use link::Link;
 pub use memory::{Memory, MemoryStats};
 pub use node::{Node, NodeInfo};
@@ -55,7 +55,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// The modules whose lines of the log are counted by the hub itself.
-pub(crate) const COUNTS_ITS_LINES: [&str; 3] = [journal::MODULE, client::JOURNAL, quota::MODULE];
+pub(crate) const COUNTS_ITS_LINES: [&str; 3] = [connection_log::MODULE, client::LOG_MODULE, quota::MODULE];
 
 /// A reading of the clocks, taken once per batch of work and passed down.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]

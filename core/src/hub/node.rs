@@ -426,13 +426,13 @@ impl fmt::Debug for Node {
 
 #[cfg(test)]
 mod tests {
-    use super::super::link::{Letter, Postbox};
+    use super::super::link::{Command, CommandSink};
     use super::*;
 
     struct Server(Memory);
 
-    impl Postbox for Server {
-        fn post(&self, _letter: Letter) {}
+    impl CommandSink for Server {
+        fn post(&self, _letter: Command) {}
 
         fn memory(&self) -> &Memory {
             &self.0

@@ -207,14 +207,14 @@ impl Nodes {
 #[cfg(test)]
 mod tests {
     use super::super::Now;
-    use super::super::link::{Letter, Link, Postbox};
+    use super::super::link::{Command, CommandSink, Link};
     use super::super::wheel::Wheel;
     use super::*;
 
     struct Nobody;
 
-    impl Postbox for Nobody {
-        fn post(&self, _letter: Letter) {}
+    impl CommandSink for Nobody {
+        fn post(&self, _letter: Command) {}
     }
 
     fn registered(channel_id: u32) -> Registered {

@@ -4,8 +4,8 @@
 //! written into the thread's buffer, and a verdict ([`Next`]) says how the shell goes on. It knows no socket.
 
 use super::budget::{self, Budget};
+use super::connection_log::ConnectionLog;
 use super::event::Event;
-use super::journal::Journal;
 use super::link::{Eviction, Link};
 use super::memory::{Memory, Part};
 use super::node::{metadata_bytes, tell_fill};
@@ -27,7 +27,7 @@ pub struct Context<'a> {
     pub wheel: &'a mut Wheel<Timer>,
     pub replies: &'a mut Replies,
     pub random: &'a mut fastrand::Rng,
-    pub journal: &'a mut Journal,
+    pub connection_log: &'a mut ConnectionLog,
     /// Frames count from when they were read: this is the time at which that was.
     pub now: Now,
     /// What is left of the connection's turn.
@@ -200,7 +200,7 @@ impl Session {
     #[cold]
     fn lose(&self, cx: &mut Context<'_>, error: FrameError) -> Next {
         cx.replies.speak(self.link.dialect());
-        cx.journal.failed(&error, &self.link, cx.now);
+        cx.connection_log.failed(&error, &self.link, cx.now);
         cx.replies.error(error.code(), &error.answer(), 0);
         if let FrameError::TooLong(_) = error {
             cx.counters.frames_too_long.up();
@@ -215,7 +215,7 @@ impl Session {
     #[cold]
     fn skip(&self, cx: &mut Context<'_>, error: FrameError) -> Next {
         cx.counters.invalid_payloads.up();
-        cx.journal.failed(&error, &self.link, cx.now);
+        cx.connection_log.failed(&error, &self.link, cx.now);
         cx.replies.error(error.code(), &error.answer(), 0);
         Next::Continue
     }
@@ -223,7 +223,7 @@ impl Session {
     #[cold]
     fn limit_rate(&self, cx: &mut Context<'_>) -> Next {
         cx.counters.rate_limited.up();
-        cx.journal.rate_limited(self.link.peer().ip(), cx.now);
+        cx.connection_log.rate_limited(self.link.peer().ip(), cx.now);
         cx.replies.error(code::RATE_LIMITED, code::RATE_LIMITED_TEXT, 0);
         Next::Continue
     }
@@ -263,7 +263,7 @@ impl Session {
         let Some(Registered { node, .. }) = self.nodes.remove(node) else {
             return Next::Continue;
         };
-        cx.journal.node_left(&node, cx.now);
+        cx.connection_log.node_left(&node, cx.now);
         cx.replies.speak(self.link.dialect());
         if self.nodes.is_empty() {
             cx.replies.farewell(CloseReason::HeartbeatTimeout);
@@ -308,7 +308,7 @@ impl Session {
             return Next::Continue;
         };
         cx.wheel.remove(timer);
-        cx.journal.node_left(&node, cx.now);
+        cx.connection_log.node_left(&node, cx.now);
         let channel_id = if self.nodes.is_empty() { 0 } else { node.channel_id() };
         cx.replies.speak(self.link.dialect());
         match eviction.why {
@@ -420,7 +420,7 @@ impl Session {
             cx.counters.heartbeat_requests.up();
             cx.counters.heartbeats_ignored.up();
             if self.nodes.is_empty() {
-                cx.journal.heartbeat_of_nobody(self.link.connection_id(), cx.now);
+                cx.connection_log.heartbeat_of_nobody(self.link.connection_id(), cx.now);
             }
             return Next::Continue;
         };
@@ -572,7 +572,7 @@ impl Session {
             Err(TooMuch::Bytes) => return self.refuse_metadata(cx, TOO_MUCH_ON_SERVER),
         };
         cx.replies.registered(node.id(), node.channel_id(), protocol, cx.now);
-        cx.journal.node_registered(&node, cx.now);
+        cx.connection_log.node_registered(&node, cx.now);
         if let Some(timer) = self.nodes.idle_timer().and_then(Option::take) {
             cx.wheel.remove(timer);
         }
@@ -606,7 +606,7 @@ impl Session {
 
     fn refuse(&self, cx: &mut Context<'_>, code: u16, text: &str) -> Next {
         cx.counters.registers_refused.up();
-        cx.journal.failed(&text, &self.link, cx.now);
+        cx.connection_log.failed(&text, &self.link, cx.now);
         cx.replies.error(code, text, 0);
         Next::Continue
     }
@@ -643,7 +643,7 @@ fn has_too_much(cx: &Context<'_>, all: usize, bytes: usize, before: usize) -> bo
 fn leave(cx: &mut Context<'_>, node: &Arc<Node>, timer: Key, how: Departure) {
     cx.wheel.remove(timer);
     cx.hub.leave(node, how, cx.counters);
-    cx.journal.node_left(node, cx.now);
+    cx.connection_log.node_left(node, cx.now);
 }
 
 #[cold]
@@ -655,7 +655,7 @@ fn unknown_type(cx: &mut Context<'_>, frame_type: FrameType) -> Next {
         FrameType::ERROR => cx.counters.errors_in.up(),
         _ => {}
     }
-    cx.journal.unknown_type(frame_type.0, cx.now);
+    cx.connection_log.unknown_type(frame_type.0, cx.now);
     Next::Continue
 }
 

@@ -16,7 +16,7 @@ use crate::descriptor;
 use crate::error::{Error, ErrorKind};
 use crate::event::{ClientEvent, ClientEventKind, ClientEventMask, FleetEvent, Resume};
 use crate::hub::Now;
-use crate::hub::client::{ClientJournal, ClientMachine, Refusal, SocketEnd};
+use crate::hub::client::{ClientLog, ClientMachine, Refusal, SocketEnd};
 use crate::inbox::Inbox;
 use crate::settings::{ClientConfig, check_node_id};
 use crate::wire::control::{self, MAX_METADATA_LEN, Register, RegisterError};
@@ -56,7 +56,7 @@ struct Fleet {
     origin: u64,
     random: RandomState,
     resolver: Resolver,
-    journal: Arc<ClientJournal>,
+    client_log: Arc<ClientLog>,
     members: Mutex<Members>,
     /// The host asked to stop, or a client has left since.
     changed: Notify,
@@ -99,7 +99,7 @@ impl Clients {
             origin: crate::log::origin(),
             random: RandomState::new(),
             resolver: Resolver::start()?,
-            journal: Arc::default(),
+            client_log: Arc::default(),
             members: Mutex::default(),
             changed: Notify::new(),
         });
@@ -109,7 +109,7 @@ impl Clients {
                 tracing::error!("The end of the clients could not be waited for: {why}");
             }
             served.end_the_rest().await;
-            served.journal.tell_counts();
+            served.client_log.tell_counts();
         });
         let running = running.inspect_err(|_| fleet.resolver.stop())?;
         Ok(Clients { fleet, runtime, running: Mutex::new(Some(running)) })
@@ -128,12 +128,12 @@ impl Clients {
         validate_metadata(&config.metadata, ErrorKind::Config)?;
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let now = self.fleet.clock.now();
-        let (journal, seed) = (self.fleet.journal.clone(), self.fleet.seed(id, now));
+        let (client_log, seed) = (self.fleet.client_log.clone(), self.fleet.seed(id, now));
         let shared = Arc::new(Shared {
             id,
             fleet: self.fleet.clone(),
             connect_timeout: config.connect_timeout,
-            machine: Mutex::new(ClientMachine::new(id, config, journal, seed, now)),
+            machine: Mutex::new(ClientMachine::new(id, config, client_log, seed, now)),
             wake: Notify::new(),
         });
         // Spawning under the lock: `stop` finds a client that is there whole, or refuses it.
@@ -435,7 +435,7 @@ impl Shared {
                 machine.stall(event);
             }
         }
-        self.fleet.journal.tell_left_out(now);
+        self.fleet.client_log.tell_left_out(now);
         result
     }
 

@@ -20,7 +20,7 @@ pub(super) struct Connection {
     transport: Transport,
     pub(super) phase: Phase,
     /// What is kept only while it must be.
-    rest: Option<Box<Rest>>,
+    buffers: Option<Box<Buffers>>,
     pub(super) bytes_in: u64,
     pub(super) bytes_out: u64,
     /// The host has no room: reading stopped until it says otherwise.
@@ -43,7 +43,7 @@ pub(super) struct Connection {
 
 /// Bytes that are kept. A connection that idles has none.
 #[derive(Default)]
-struct Rest {
+struct Buffers {
     /// The start of a frame whose rest has not come yet, or frames that the host had no room for, or whose turn has not come.
     partial: Vec<u8>,
     /// So many bytes in front of that are done with.
@@ -64,7 +64,7 @@ struct Rest {
     counted_out: usize,
 }
 
-impl Rest {
+impl Buffers {
     fn is_empty(&self) -> bool {
         self.partial.is_empty() && self.outbox.is_empty()
     }
@@ -100,36 +100,36 @@ impl Rest {
     }
 }
 
-/// What the connections of a thread lend each other: emptied [`Rest`]s with the memory of their queues, so that in the steady
+/// What the connections of a thread lend each other: emptied [`Buffers`]s with the memory of their queues, so that in the steady
 /// state a push to an idle connection allocates nothing, and a place where small pieces are put together.
-pub(super) struct Spare {
+pub(super) struct BufferPool {
     #[expect(clippy::vec_box, reason = "connections keep boxes")]
-    rests: Vec<Box<Rest>>,
+    buffers: Vec<Box<Buffers>>,
     small: [u8; SMALL],
 }
 
-impl Default for Spare {
-    fn default() -> Spare {
-        Spare { rests: Vec::new(), small: [0; SMALL] }
+impl Default for BufferPool {
+    fn default() -> BufferPool {
+        BufferPool { buffers: Vec::new(), small: [0; SMALL] }
     }
 }
 
-/// More of them than passes have letters are of no use.
-const MAX_SPARE: usize = 1024;
+/// More of them than passes have commands are of no use.
+const MAX_POOLED: usize = 1024;
 
-impl Spare {
-    fn take(&mut self) -> Box<Rest> {
-        self.rests.pop().unwrap_or_default()
+impl BufferPool {
+    fn take(&mut self) -> Box<Buffers> {
+        self.buffers.pop().unwrap_or_default()
     }
 
     /// Takes back what is empty.
-    fn put_back(&mut self, mut rest: Box<Rest>) {
-        if self.rests.len() < MAX_SPARE && rest.outbox.queue_capacity() <= USUAL_QUEUE {
+    fn put_back(&mut self, mut rest: Box<Buffers>) {
+        if self.buffers.len() < MAX_POOLED && rest.outbox.queue_capacity() <= USUAL_QUEUE {
             rest.partial = Vec::new();
             rest.done = 0;
             rest.is_unfinished = false;
             rest.held_since = None;
-            self.rests.push(rest);
+            self.buffers.push(rest);
         }
     }
 }
@@ -166,7 +166,7 @@ impl Connection {
         Connection {
             transport,
             phase,
-            rest: None,
+            buffers: None,
             bytes_in: 0,
             bytes_out: 0,
             host_full: false,
@@ -190,12 +190,12 @@ impl Connection {
 
     /// A peer that does not read what it asked for has taken some of it within `timeout`.
     pub(super) fn takes_replies(&self, now: u64, timeout: u64) -> bool {
-        self.rest.as_ref().is_some_and(|rest| now <= rest.took_at + timeout)
+        self.buffers.as_ref().is_some_and(|rest| now <= rest.took_at + timeout)
     }
 
     /// The peer has taken something that had waited, or is asked to from now on.
     pub(super) fn set_took_at(&mut self, now: u64) {
-        if let Some(rest) = &mut self.rest {
+        if let Some(rest) = &mut self.buffers {
             rest.took_at = now;
         }
     }
@@ -203,24 +203,24 @@ impl Connection {
     /// The memory that is free when this connection is gone.
     pub(super) fn alone(&self) -> usize {
         let nodes = if let Phase::Open(session) = &self.phase { session.node_bytes() } else { 0 };
-        nodes + self.refused_len().unwrap_or(0) + self.rest.as_ref().map_or(0, |rest| rest.counted_in + rest.outbox.alone())
+        nodes + self.refused_len().unwrap_or(0) + self.buffers.as_ref().map_or(0, |rest| rest.counted_in + rest.outbox.alone())
     }
 
     /// Bytes that the peer could take, if it read.
     pub(super) fn unread(&self) -> usize {
-        self.rest.as_ref().map_or(0, |rest| rest.outbox.len())
+        self.buffers.as_ref().map_or(0, |rest| rest.outbox.len())
     }
 
     /// These, and those that wait for it to speak v2.
     pub(super) fn waiting(&self) -> usize {
-        self.rest.as_ref().map_or(0, |rest| rest.outbox.len() + rest.outbox.held_len())
+        self.buffers.as_ref().map_or(0, |rest| rest.outbox.len() + rest.outbox.held_len())
     }
 
     /// Something waits for the socket, which is given until the timer to take some of it, or for the peer to speak v2, which is given as
     /// long. `awake` is the time by which they are judged.
     pub(super) fn watch(&mut self, wheel: &mut Wheel<Timer>, deadline: u64, awake: u64) {
         let slot = self.link().slot();
-        let Some(rest) = &mut self.rest else { return };
+        let Some(rest) = &mut self.buffers else { return };
         if rest.outbox.held_len() == 0 {
             rest.held_since = None;
         } else {
@@ -235,7 +235,7 @@ impl Connection {
     }
 
     pub(super) fn set_moved(&mut self, awake: u64) {
-        if let Some(Rest { stuck_since: Some(since), .. }) = self.rest.as_deref_mut() {
+        if let Some(Buffers { stuck_since: Some(since), .. }) = self.buffers.as_deref_mut() {
             *since = awake;
         }
     }
@@ -243,12 +243,12 @@ impl Connection {
     /// Since when the socket has taken nothing of what waits for it, or the peer has not spoken the v2 that frames are held for, whichever
     /// is longer ago; if this is the timer for that.
     pub(super) fn stuck_since(&self, timer: Key) -> Option<u64> {
-        let rest = self.rest.as_ref().filter(|rest| rest.timer == Some(timer))?;
+        let rest = self.buffers.as_ref().filter(|rest| rest.timer == Some(timer))?;
         rest.stuck_since.into_iter().chain(rest.held_since).min()
     }
 
     pub(super) fn partial_len(&self) -> usize {
-        self.rest.as_ref().map_or(0, |rest| rest.partial.len() - rest.done) + self.refused_len().unwrap_or(0)
+        self.buffers.as_ref().map_or(0, |rest| rest.partial.len() - rest.done) + self.refused_len().unwrap_or(0)
     }
 
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -269,7 +269,7 @@ impl Connection {
             self.forget_input(cx.hub);
             return Next::Continue;
         };
-        let next = match &mut self.rest {
+        let next = match &mut self.buffers {
             Some(rest) if !rest.partial.is_empty() => {
                 if !input.is_empty() {
                     rest.keep(input);
@@ -287,18 +287,18 @@ impl Connection {
             }
         };
         self.host_full = next == Next::Wait;
-        if let Some(rest) = &mut self.rest {
+        if let Some(rest) = &mut self.buffers {
             rest.is_unfinished = matches!(next, Next::Again | Next::Later);
             rest.count(cx.hub.memory());
             if rest.is_empty() {
-                self.rest = None;
+                self.buffers = None;
             }
         }
         next
     }
 
     fn forget_input(&mut self, hub: &Hub) {
-        if let Some(rest) = &mut self.rest {
+        if let Some(rest) = &mut self.buffers {
             rest.partial = Vec::new();
             rest.done = 0;
             rest.is_unfinished = false;
@@ -309,14 +309,14 @@ impl Connection {
     /// Keeps nothing but the rest of the frame that was begun, without which the peer could not read what comes behind it.
     pub(super) fn drop_waiting(&mut self, hub: &Hub, wheel: &mut Wheel<Timer>) {
         self.forget_input(hub);
-        if let Some(rest) = &mut self.rest {
+        if let Some(rest) = &mut self.buffers {
             if let Some(timer) = rest.timer.take() {
                 wheel.remove(timer);
             }
             let dropped = rest.outbox.drop_waiting();
             rest.count(hub.memory());
             if rest.is_empty() {
-                self.rest = None;
+                self.buffers = None;
             }
             self.link().remove_queued(dropped);
         }
@@ -324,7 +324,7 @@ impl Connection {
 
     /// Whole frames may be kept, to go on with before anything is read.
     pub(super) fn is_unfinished(&self) -> bool {
-        self.rest.as_ref().is_some_and(|rest| rest.is_unfinished) || !self.host_full && self.refused_len().is_some()
+        self.buffers.as_ref().is_some_and(|rest| rest.is_unfinished) || !self.host_full && self.refused_len().is_some()
     }
 
     /// What its session keeps for a host that had no room.
@@ -335,21 +335,21 @@ impl Connection {
     /// The host has room again: what was kept for it comes before anything is read.
     pub(super) fn resume(&mut self) {
         self.host_full = false;
-        if let Some(rest) = &mut self.rest {
+        if let Some(rest) = &mut self.buffers {
             rest.is_unfinished = true;
         }
     }
 
     /// Queues what another thread wants written; `flush` writes it.
-    pub(super) fn enqueue(&mut self, frame: Frame, spare: &mut Spare) {
+    pub(super) fn enqueue(&mut self, frame: Frame, pool: &mut BufferPool) {
         let speaks_v2 = self.phase.link().dialect() == Dialect::V2;
-        let rest = self.rest.get_or_insert_with(|| spare.take());
+        let rest = self.buffers.get_or_insert_with(|| pool.take());
         rest.outbox.push(frame, speaks_v2, self.write_blocked);
     }
 
     /// Whether frames were held back for a peer that has spoken v2 now. They are queued then.
     pub(super) fn release_held(&mut self) -> bool {
-        match &mut self.rest {
+        match &mut self.buffers {
             Some(rest) if rest.outbox.held_len() > 0 && self.phase.link().dialect() == Dialect::V2 => rest.outbox.release_held(),
             _ => false,
         }
@@ -364,7 +364,7 @@ impl Connection {
         }
         if written < replies.len() {
             self.link().add_queued(replies.len() - written);
-            let rest = self.rest.get_or_insert_default();
+            let rest = self.buffers.get_or_insert_default();
             if may_write {
                 rest.outbox.push_rest(replies, written);
             } else {
@@ -394,11 +394,11 @@ impl Connection {
     }
 
     /// Writes what waits, as much as the socket takes.
-    pub(super) fn flush(&mut self, hub: &Hub, spare: &mut Spare, wheel: &mut Wheel<Timer>) -> io::Result<u64> {
+    pub(super) fn flush(&mut self, hub: &Hub, pool: &mut BufferPool, wheel: &mut Wheel<Timer>) -> io::Result<u64> {
         let mut total = 0;
-        let Some(rest) = &mut self.rest else { return Ok(0) };
+        let Some(rest) = &mut self.buffers else { return Ok(0) };
         while rest.outbox.has_backlog() && !self.write_blocked {
-            let (offered, result) = rest.outbox.send(&self.transport, &mut spare.small);
+            let (offered, result) = rest.outbox.send(&self.transport, &mut pool.small);
             match result {
                 Ok(written) => {
                     self.write_blocked = written < offered;
@@ -423,15 +423,15 @@ impl Connection {
         // What waited for nobody but this thread was never counted.
         rest.count(hub.memory());
         if rest.is_empty()
-            && let Some(rest) = self.rest.take()
+            && let Some(rest) = self.buffers.take()
         {
-            spare.put_back(rest);
+            pool.put_back(rest);
         }
         Ok(total)
     }
 
     pub(super) fn has_backlog(&self) -> bool {
-        self.rest.as_ref().is_some_and(|rest| rest.outbox.has_backlog())
+        self.buffers.as_ref().is_some_and(|rest| rest.outbox.has_backlog())
     }
 
     /// Tells the peer that nothing more will come.
@@ -447,7 +447,7 @@ impl Connection {
     /// Gives up what is still kept; to be called once, before the connection is dropped.
     pub(super) fn release(&mut self, hub: &Hub, wheel: &mut Wheel<Timer>) {
         self.link().close();
-        if let Some(mut rest) = self.rest.take() {
+        if let Some(mut rest) = self.buffers.take() {
             if let Some(timer) = rest.timer {
                 wheel.remove(timer);
             }
@@ -462,9 +462,9 @@ impl Connection {
 mod tests {
     use super::*;
     use crate::hub::frame::Body;
-    use crate::hub::link::{Letter, Postbox};
+    use crate::hub::link::{Command, CommandSink};
     use crate::hub::replies::Replies;
-    use crate::hub::{Budget, Counters, Journal, Now};
+    use crate::hub::{Budget, ConnectionLog, Counters, Now};
     use crate::inbox::Inbox;
     use crate::settings::{InboxLimits, ServerConfig};
     use crate::wire::{FrameType, v2};
@@ -474,8 +474,8 @@ mod tests {
 
     struct Nobody;
 
-    impl Postbox for Nobody {
-        fn post(&self, _letter: Letter) {}
+    impl CommandSink for Nobody {
+        fn post(&self, _letter: Command) {}
     }
 
     fn pair() -> (Connection, std::net::TcpStream, Hub) {
@@ -499,15 +499,15 @@ mod tests {
     #[test]
     fn writing_to_an_idle_connection_allocates_nothing_and_leaves_nothing_behind() {
         let (mut connection, mut peer, hub) = pair();
-        let (mut spare, mut wheel) = (Spare::default(), Wheel::new(1));
+        let (mut pool, mut wheel) = (BufferPool::default(), Wheel::new(1));
         let frame = frame(&hub, Dialect::V1, b"some bytes");
         let len = frame.len();
         let before = hub.memory().total();
         let mut push = |connection: &mut Connection| {
             connection.link().add_queued(len);
-            connection.enqueue(frame.clone(), &mut spare);
-            assert_eq!(connection.flush(&hub, &mut spare, &mut wheel).unwrap(), len as u64);
-            assert!(connection.rest.is_none() && !connection.has_backlog());
+            connection.enqueue(frame.clone(), &mut pool);
+            assert_eq!(connection.flush(&hub, &mut pool, &mut wheel).unwrap(), len as u64);
+            assert!(connection.buffers.is_none() && !connection.has_backlog());
         };
         push(&mut connection);
         let cost = measure(|| (0..1000).for_each(|_| push(&mut connection)));
@@ -529,14 +529,14 @@ mod tests {
         Frame::new(dialect, FrameType::DATA, 7, Body::encode(dialect, payload, hub.memory()).unwrap())
     }
 
-    struct Thread(Wheel<Timer>, Replies, Journal, Counters, fastrand::Rng, Budget);
+    struct Thread(Wheel<Timer>, Replies, ConnectionLog, Counters, fastrand::Rng, Budget);
 
     impl Thread {
         fn new() -> Thread {
             Thread(
                 Wheel::new(1),
                 Replies::default(),
-                Journal::new(0),
+                ConnectionLog::new(0),
                 Counters::default(),
                 fastrand::Rng::with_seed(1),
                 Budget::unlimited(),
@@ -544,8 +544,8 @@ mod tests {
         }
 
         fn context<'a>(&'a mut self, hub: &'a Hub) -> Context<'a> {
-            let Thread(wheel, replies, journal, counters, random, budget) = self;
-            Context { hub, counters, wheel, replies, random, journal, now: Now { mono: 1, unix: 1 }, budget }
+            let Thread(wheel, replies, connection_log, counters, random, budget) = self;
+            Context { hub, counters, wheel, replies, random, connection_log, now: Now { mono: 1, unix: 1 }, budget }
         }
     }
 
@@ -563,10 +563,10 @@ mod tests {
         let (half, other) = ping.split_at(5);
         for _ in 0..2 {
             assert_eq!(connection.feed(&mut thread.context(&hub), half), Next::Continue);
-            assert!(connection.rest.is_some() && thread.1.is_empty());
+            assert!(connection.buffers.is_some() && thread.1.is_empty());
             assert_eq!(kept(&connection, &hub), (5, 5));
             assert_eq!(connection.feed(&mut thread.context(&hub), other), Next::Continue);
-            assert!(connection.rest.is_none() && !thread.1.is_empty());
+            assert!(connection.buffers.is_none() && !thread.1.is_empty());
             assert_eq!(kept(&connection, &hub), (0, 0));
             thread.1.clear();
         }
@@ -586,7 +586,7 @@ mod tests {
             assert_eq!(connection.feed(&mut thread.context(&hub), read), Next::Continue);
             let (total, alone) = kept(&connection, &hub);
             assert!(total == alone && alone <= len + 1, "{total} {alone}");
-            let partial = &connection.rest.as_ref().unwrap().partial;
+            let partial = &connection.buffers.as_ref().unwrap().partial;
             assert_eq!(total, partial.capacity());
             assert!(partial.capacity() <= 2 * partial.len() || partial.len() == 1, "{} {}", partial.capacity(), partial.len());
         }
@@ -611,11 +611,11 @@ mod tests {
     #[test]
     fn what_is_held_for_v2_counts_for_its_connection_and_says_nothing_of_its_reading() {
         let (mut connection, _peer, hub) = pair();
-        let mut spare = Spare::default();
+        let mut pool = BufferPool::default();
         let held = frame(&hub, Dialect::V2, &[0; 5000]);
         connection.link().add_queued(held.len());
-        connection.enqueue(held, &mut spare);
-        assert_eq!(connection.flush(&hub, &mut spare, &mut Wheel::new(1)).unwrap(), 0);
+        connection.enqueue(held, &mut pool);
+        assert_eq!(connection.flush(&hub, &mut pool, &mut Wheel::new(1)).unwrap(), 0);
         let (total, alone) = kept(&connection, &hub);
         assert!(total == alone && alone > 5000 && !connection.has_backlog(), "{total} {alone}");
         assert_eq!((connection.link().queued(), connection.unread()), (5012, 0));
@@ -627,14 +627,14 @@ mod tests {
     fn a_payload_for_many_who_do_not_read_is_counted_once_and_makes_nobody_of_them_guilty() {
         let (mut one, _peer, hub) = pair();
         let (mut other, _other, _) = pair();
-        let mut spare = Spare::default();
+        let mut pool = BufferPool::default();
         let shared = frame(&hub, Dialect::V1, &[b'x'; 100_000]);
         let len = shared.len();
         for connection in [&mut one, &mut other] {
             connection.write_blocked = true;
             connection.link().add_queued(shared.len());
-            connection.enqueue(shared.clone(), &mut spare);
-            connection.flush(&hub, &mut spare, &mut Wheel::new(1)).unwrap();
+            connection.enqueue(shared.clone(), &mut pool);
+            connection.flush(&hub, &mut pool, &mut Wheel::new(1)).unwrap();
         }
         drop(shared);
         let total = hub.memory().total();
@@ -650,7 +650,7 @@ mod tests {
     #[test]
     fn the_time_of_a_peer_that_takes_nothing_is_measured_only_while_something_waits() {
         let (mut connection, mut peer, hub) = pair();
-        let (mut spare, mut wheel) = (Spare::default(), Wheel::new(1));
+        let (mut pool, mut wheel) = (BufferPool::default(), Wheel::new(1));
         connection.watch(&mut wheel, 10, 1);
         assert!(wheel.is_empty(), "nothing waits");
         connection.write(&hub, &vec![b'x'; 16 << 20]).unwrap();
@@ -664,7 +664,7 @@ mod tests {
         let reader = std::thread::spawn(move || peer.read_exact(&mut vec![0; 16 << 20]));
         while connection.has_backlog() {
             connection.write_blocked = false;
-            connection.flush(&hub, &mut spare, &mut wheel).unwrap();
+            connection.flush(&hub, &mut pool, &mut wheel).unwrap();
         }
         reader.join().unwrap().unwrap();
         assert!(wheel.is_empty() && connection.stuck_since(timer).is_none());
@@ -673,10 +673,10 @@ mod tests {
     #[test]
     fn the_time_in_which_v2_is_to_be_spoken_goes_on_whatever_the_socket_takes_meanwhile() {
         let (mut connection, _peer, hub) = pair();
-        let (mut spare, mut wheel) = (Spare::default(), Wheel::new(1));
+        let (mut pool, mut wheel) = (BufferPool::default(), Wheel::new(1));
         let held = frame(&hub, Dialect::V2, &[0; 500]);
         connection.link().add_queued(held.len());
-        connection.enqueue(held, &mut spare);
+        connection.enqueue(held, &mut pool);
         connection.watch(&mut wheel, 10, 3);
         connection.write(&hub, &vec![b'x'; 16 << 20]).unwrap();
         connection.watch(&mut wheel, 10, 5);
@@ -686,7 +686,7 @@ mod tests {
         assert!(wheel.pop(u64::from(u32::MAX)).is_none());
         assert_eq!(connection.stuck_since(timer), Some(3));
         // It speaks v2 now, and takes nothing.
-        connection.rest.as_mut().unwrap().outbox.release_held();
+        connection.buffers.as_mut().unwrap().outbox.release_held();
         connection.watch(&mut wheel, 10, 9);
         assert_eq!(connection.stuck_since(timer), Some(7));
         connection.release(&hub, &mut wheel);
@@ -713,7 +713,7 @@ mod tests {
     fn what_the_socket_does_not_take_is_kept_until_it_does_and_then_there_is_no_buffer_any_more() {
         const BYTES: usize = 16 << 20;
         let (mut connection, mut peer, hub) = pair();
-        let mut spare = Spare::default();
+        let mut pool = BufferPool::default();
         let taken = connection.write(&hub, &vec![b'x'; BYTES]).unwrap() as usize;
         let (total, alone) = kept(&connection, &hub);
         assert!(taken < BYTES && connection.write_blocked && total == alone && alone >= BYTES - taken, "{total} {alone} {taken}");
@@ -721,10 +721,10 @@ mod tests {
         while connection.has_backlog() {
             // As the event would say that it is writable.
             connection.write_blocked = false;
-            connection.flush(&hub, &mut spare, &mut Wheel::new(1)).unwrap();
+            connection.flush(&hub, &mut pool, &mut Wheel::new(1)).unwrap();
         }
         reader.join().unwrap().unwrap();
-        assert!(connection.rest.is_none());
+        assert!(connection.buffers.is_none());
         assert_eq!(kept(&connection, &hub), (0, 0));
     }
 }

@@ -22,19 +22,19 @@ mod failure;
 mod tick;
 
 use super::Clock;
-use super::connection::{Connection, Leaving, Phase, Spare};
+use super::connection::{BufferPool, Connection, Leaving, Phase};
 use super::door::{Door, door_of};
-use super::mailbox::{Mailbox, Pile};
+use super::mailbox::{Drained, Mailbox};
 use super::relief::{self, Holder, Holdings};
 use super::server::{ConnectionInfo, Shared};
 use crate::descriptor::lift;
 
-use crate::hub::link::{Letter, Wish};
+use crate::hub::link::{Command, CommandKind};
 use crate::hub::replies::Replies;
 use crate::hub::session::Context;
 use crate::hub::trim::Trim;
 use crate::hub::wheel::TICK;
-use crate::hub::{Budget, Counters, Journal, Look, Next, Now, Timer, TimerKind, Wheel};
+use crate::hub::{Budget, ConnectionLog, Counters, Look, Next, Now, Timer, TimerKind, Wheel};
 use crate::model::{CloseReason, EventMask, Fill};
 use mio::event::Event;
 use mio::net::TcpListener;
@@ -53,7 +53,7 @@ use std::time::Duration;
 const WAKER: Token = Token(usize::MAX);
 const TIMER: Token = Token(usize::MAX - 1);
 
-/// Events taken per pass; letters, ticks and connections that are not done with are looked after in between.
+/// Events taken per pass; commands, ticks and connections that are not done with are looked after in between.
 const EVENTS_PER_PASS: usize = 1024;
 /// For how long a pass goes on with connections that have had their turn, and as long again with long frames, in microseconds. One
 /// of each has its turn however long the pass has been.
@@ -61,8 +61,8 @@ const GOING_ON_TIME: u64 = 5_000;
 /// Connections that are read one behind the other before they are answered one behind the other: the code of the kernel's
 /// receiving side, and of the session, is still in the processor's cache for the next one, and so is that of its sending side.
 const ANSWERED_TOGETHER: usize = 32;
-/// Letters opened per pass: a broadcast to all connections does not hold up the reading.
-const LETTERS_PER_PASS: usize = 512;
+/// Commands followed per pass: a broadcast to all connections does not hold up the reading.
+const COMMANDS_PER_PASS: usize = 512;
 const LETTERS_BUDGET: u64 = 5_000_000;
 const READ_BUFFER: usize = 64 * 1024;
 
@@ -70,7 +70,7 @@ const READ_BUFFER: usize = 64 * 1024;
 const ENDING_TIME: u64 = 1_000_000;
 /// How long a stopping thread writes what was sent before, and how long it waits for its connections in total, in microseconds.
 /// It stays under the 1.5 s that a stop may take.
-const LAST_MAIL_TIME: u64 = 250_000;
+const LAST_COMMANDS_TIME: u64 = 250_000;
 const STOPPING_TIME: u64 = 1_100_000;
 /// A server that stops asks its clients to come back spread over this many milliseconds for each of them, within bounds: the
 /// one that takes its place then registers a thousand per second at most.
@@ -104,7 +104,7 @@ pub(super) struct IoThread {
     doors: Vec<Door>,
     /// No descriptor was left: accepting pauses until the next tick.
     accept_paused: bool,
-    mail: bool,
+    has_commands: bool,
     tick_due: bool,
     timer: OwnedFd,
     connections: Slab<Connection>,
@@ -114,8 +114,8 @@ pub(super) struct IoThread {
     /// and those of them whose next frame is a long one.
     long: VecDeque<usize>,
     /// Taken out of the mailbox, not yet opened.
-    letters: Pile,
-    spare: Spare,
+    commands: Drained,
+    pool: BufferPool,
     /// Connections that were read and not answered yet, and where the replies to each end in the thread's buffer.
     unanswered: Vec<(usize, usize)>,
     buffer: Box<[u8]>,
@@ -147,7 +147,7 @@ struct Work {
     wheel: Wheel<Timer>,
     replies: Replies,
     random: fastrand::Rng,
-    journal: Journal,
+    connection_log: ConnectionLog,
     now: Now,
     budget: Budget,
 }
@@ -167,7 +167,7 @@ impl Work {
             wheel: &mut self.wheel,
             replies: &mut self.replies,
             random: &mut self.random,
-            journal: &mut self.journal,
+            connection_log: &mut self.connection_log,
             now: self.now,
             budget: &mut self.budget,
         }
@@ -213,7 +213,7 @@ impl IoThread {
                 wheel: Wheel::new(now.mono),
                 replies: Replies::default(),
                 random: fastrand::Rng::new(),
-                journal: Journal::new(worker_id),
+                connection_log: ConnectionLog::new(worker_id),
                 now,
                 budget: Budget::of(0),
             },
@@ -223,15 +223,15 @@ impl IoThread {
             registry,
             doors,
             accept_paused: false,
-            mail: false,
+            has_commands: false,
             tick_due: false,
             timer,
             connections: Slab::new(),
             ending_refused: 0,
             ready: VecDeque::new(),
             long: VecDeque::new(),
-            letters: Pile::default(),
-            spare: Spare::default(),
+            commands: Drained::default(),
+            pool: BufferPool::default(),
             unanswered: Vec::with_capacity(ANSWERED_TOGETHER),
             buffer: vec![0; READ_BUFFER].into(),
             stopping_since: None,
@@ -262,7 +262,7 @@ impl IoThread {
     }
 
     fn has_work(&self) -> bool {
-        !self.ready.is_empty() || !self.long.is_empty() || self.mail || self.somebody_knocks()
+        !self.ready.is_empty() || !self.long.is_empty() || self.has_commands || self.somebody_knocks()
     }
 
     /// Waits for something to do, for so long or until there is, and does it.
@@ -277,7 +277,7 @@ impl IoThread {
         let share = Budget::share(events.iter().count());
         for event in events.iter() {
             match event.token() {
-                WAKER => self.mail = true,
+                WAKER => self.has_commands = true,
                 TIMER => self.tick_due = true,
                 token => match door_of(token) {
                     Some(door) => self.doors[door].is_ready = true,
@@ -293,8 +293,8 @@ impl IoThread {
             self.work.counters.message_durations.observe(micros / messages, messages.get());
             self.work.counters.heartbeat_durations.observe(micros, self.work.counters.heartbeats.get() - heartbeats);
         }
-        if std::mem::take(&mut self.mail) {
-            self.open_mail();
+        if std::mem::take(&mut self.has_commands) {
+            self.follow_commands();
         }
         if self.somebody_knocks() {
             self.accept();
@@ -542,7 +542,7 @@ impl IoThread {
         let Some(connection) = self.connections.get_mut(slot) else {
             return;
         };
-        match connection.flush(&self.shared.hub, &mut self.spare, &mut self.work.wheel) {
+        match connection.flush(&self.shared.hub, &mut self.pool, &mut self.work.wheel) {
             Ok(0) => {}
             Ok(written) => {
                 self.work.counters.bytes_out.add(written);
@@ -564,37 +564,37 @@ impl IoThread {
         self.watch(slot);
     }
 
-    fn open_mail(&mut self) {
-        let is_fresh = self.letters.is_empty();
-        // Asked first: what was sent before the stop is in the mail then, and goes out before the farewell, if it is not too much.
+    fn follow_commands(&mut self) {
+        let is_fresh = self.commands.is_empty();
+        // Asked first: what was sent before the stop is among the commands then, and goes out before the farewell, if it is not too much.
         if self.shared.is_stopping() {
             self.stopping_since.get_or_insert(self.work.now.mono);
         }
         if is_fresh {
-            self.mailbox.empty_onto(&mut self.letters);
+            self.mailbox.drain_into(&mut self.commands);
         }
-        // Few letters cost any of it: those that the nodes of a connection are told about.
+        // Few commands cost any of it: those that the nodes of a connection are told about.
         self.work.budget = Budget::of(LETTERS_BUDGET);
-        for opened in 1..=LETTERS_PER_PASS {
-            let Some(letter) = self.letters.pop(self.shared.hub.memory()) else { break };
-            let slot = letter.slot;
-            self.open_letter(letter);
+        for followed in 1..=COMMANDS_PER_PASS {
+            let Some(command) = self.commands.pop(self.shared.hub.memory()) else { break };
+            let slot = command.slot;
+            self.follow_command(command);
             // One write for all that came for a connection.
-            let is_last = opened == LETTERS_PER_PASS || self.work.budget.is_used_up();
-            if self.letters.next_slot() != Some(slot) || is_last {
+            let is_last = followed == COMMANDS_PER_PASS || self.work.budget.is_used_up();
+            if self.commands.next_slot() != Some(slot) || is_last {
                 self.flush(slot as usize);
             }
             if is_last {
                 break;
             }
         }
-        let is_read = is_fresh && self.letters.is_empty();
-        self.mail |= !is_read;
+        let is_read = is_fresh && self.commands.is_empty();
+        self.has_commands |= !is_read;
         if let Some(listing) = self.mailbox.take_listing() {
             // Whoever asked may have given up waiting; then nobody misses the answer.
             let _ = listing.answer.try_send(self.list_connections(listing.max));
         }
-        if self.stopping_since.is_some_and(|since| is_read || self.work.now.mono > since + LAST_MAIL_TIME) && !self.is_stopping {
+        if self.stopping_since.is_some_and(|since| is_read || self.work.now.mono > since + LAST_COMMANDS_TIME) && !self.is_stopping {
             self.begin_stopping();
         }
         if self.shared.is_closed() && !self.doors.is_empty() {
@@ -621,41 +621,41 @@ impl IoThread {
             .collect()
     }
 
-    fn open_letter(&mut self, Letter { slot, connection_id, wish }: Letter) {
+    fn follow_command(&mut self, Command { slot, connection_id, kind }: Command) {
         let slot = slot as usize;
         let found = self.connections.get_mut(slot).filter(|found| found.link().connection_id() == connection_id);
-        let wish = match (wish, found) {
-            (Wish::Write(frame), Some(connection @ Connection { phase: Phase::Open(_), .. })) => {
-                connection.enqueue(frame, &mut self.spare);
+        let kind = match (kind, found) {
+            (CommandKind::Write(frame), Some(connection @ Connection { phase: Phase::Open(_), .. })) => {
+                connection.enqueue(frame, &mut self.pool);
                 return;
             }
-            (Wish::Write(frame), found) => {
+            (CommandKind::Write(frame), found) => {
                 if let Some(connection) = found {
                     connection.link().remove_queued(frame.len());
                 }
                 return;
             }
             (_, None) => return,
-            (wish, Some(_)) => wish,
+            (kind, Some(_)) => kind,
         };
         // What was posted before it is written before it.
         self.flush(slot);
         let Some(connection) = self.connections.get_mut(slot).filter(|found| found.link().connection_id() == connection_id) else {
             return;
         };
-        match (wish, &mut connection.phase) {
-            (Wish::Evict(eviction), Phase::Open(session)) => {
+        match (kind, &mut connection.phase) {
+            (CommandKind::Evict(eviction), Phase::Open(session)) => {
                 let next = session.evict(&mut self.work.context(), eviction);
                 self.respond(slot, next);
             }
-            (Wish::End(reason), _) => self.end(slot, reason),
-            (Wish::TellFull, _) => {
+            (CommandKind::End(reason), _) => self.end(slot, reason),
+            (CommandKind::TellFull, _) => {
                 // First, so that a push that is refused from now on asks again.
                 connection.link().tells_full();
                 self.tell_full(slot);
                 self.watch(slot);
             }
-            (Wish::Resume, _) if connection.host_full => {
+            (CommandKind::Resume, _) if connection.host_full => {
                 connection.resume();
                 self.list(slot, false);
             }
@@ -684,7 +684,7 @@ impl IoThread {
         }
         let truncated = connection.partial_len() as u64;
         if truncated > 0 && matches!(reason, CloseReason::PeerClosed | CloseReason::IoError) {
-            self.work.journal.incomplete(self.work.now);
+            self.work.connection_log.incomplete(self.work.now);
         }
         self.work.counters.truncated_bytes.add(truncated);
         let link = connection.link().clone();
@@ -728,7 +728,7 @@ impl IoThread {
             return Left::More;
         }
         connection.phase = Phase::Ending { link: connection.link().clone(), timer: None };
-        if let Ok(written) = connection.flush(&self.shared.hub, &mut self.spare, &mut self.work.wheel) {
+        if let Ok(written) = connection.flush(&self.shared.hub, &mut self.pool, &mut self.work.wheel) {
             self.work.counters.bytes_out.add(written);
         }
         let is_over = match reason {
@@ -790,7 +790,7 @@ impl IoThread {
             chosen.extend(relief.answer(number, self.holdings(), memory));
         }
         for Holder { bytes, who: link } in chosen {
-            self.work.journal.closed_for_memory(&link, bytes, self.work.now);
+            self.work.connection_log.closed_for_memory(&link, bytes, self.work.now);
             let slot = link.slot() as usize;
             if self.connections.get(slot).is_some_and(|found| Arc::ptr_eq(found.link(), &link)) {
                 self.end(slot, CloseReason::SlowConsumer);
@@ -811,7 +811,7 @@ impl IoThread {
 
     fn begin_stopping(&mut self) {
         self.is_stopping = true;
-        self.work.journal.worker_stopping();
+        self.work.connection_log.worker_stopping();
         // Those who knocked already are told as well.
         self.close_doors();
         let open: Vec<usize> =
@@ -834,15 +834,15 @@ impl IoThread {
         }
         // Nobody is left to write to: what waits is only counted off.
         loop {
-            while let Some(letter) = self.letters.pop(self.shared.hub.memory()) {
-                self.open_letter(letter);
+            while let Some(command) = self.commands.pop(self.shared.hub.memory()) {
+                self.follow_command(command);
             }
-            self.mailbox.empty_onto(&mut self.letters);
-            if self.letters.is_empty() {
+            self.mailbox.drain_into(&mut self.commands);
+            if self.commands.is_empty() {
                 break;
             }
         }
-        self.work.journal.tell_counts();
+        self.work.connection_log.tell_counts();
         if let Some(giving_back) = self.giving_back.take() {
             // The host may unload this code when it has stopped.
             let _ = giving_back.join();

@@ -1,24 +1,24 @@
-//! Letters to an I/O thread from other threads, and the question what connections it has.
+//! Commands to an I/O thread from other threads, and the question what connections it has.
 //!
-//! A letter is about one connection. Letters to one connection arrive in the order in which they were posted; there is no order
+//! A command is about one connection. Commands to one connection arrive in the order in which they were posted; there is no order
 //! between connections. What is to be written is bounded by that connection's outbox; of everything else there is
-//! at most one letter per connection or node at a time. Of listings one waits at a time: a newer one takes the place of the
+//! at most one command per connection or node at a time. Of listings one waits at a time: a newer one takes the place of the
 //! older, whose asker then gets what the other threads said.
 
 use super::server::ConnectionInfo;
 use crate::hub::Memory;
-use crate::hub::link::{Letter, Postbox};
+use crate::hub::link::{Command, CommandSink};
 use crate::hub::memory::Part;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// With so many letters a mailbox takes frames only for connections that nothing waits for yet: a burst of small frames takes
+/// With so many commands a mailbox takes frames only for connections that nothing waits for yet: a burst of small frames takes
 /// more memory, and time, than their bytes say.
-const MAX_LETTERS: usize = 1 << 20;
+const MAX_COMMANDS: usize = 1 << 20;
 
 pub(super) struct Mailbox {
-    letters: Mutex<Vec<Option<Letter>>>,
+    commands: Mutex<Vec<Option<Command>>>,
     /// How many there are, or were a moment ago.
     count: AtomicUsize,
     memory: Arc<Memory>,
@@ -34,14 +34,14 @@ pub(super) struct Listing {
 
 impl Mailbox {
     pub(super) fn new(waker: mio::Waker, memory: Arc<Memory>) -> Mailbox {
-        Mailbox { letters: Mutex::default(), count: AtomicUsize::new(0), memory, listing: Mutex::default(), waker }
+        Mailbox { commands: Mutex::default(), count: AtomicUsize::new(0), memory, listing: Mutex::default(), waker }
     }
 
-    /// Moves all letters onto a pile, which must be empty; its memory is used for the next ones.
-    pub(super) fn empty_onto(&self, pile: &mut Pile) {
-        let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::swap(&mut *letters, &mut pile.letters);
-        self.count.store(letters.len(), Ordering::Relaxed);
+    /// Moves all commands to those that are followed, of which none may be left; its memory is used for the next ones.
+    pub(super) fn drain_into(&self, drained: &mut Drained) {
+        let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::swap(&mut *commands, &mut drained.commands);
+        self.count.store(commands.len(), Ordering::Relaxed);
     }
 
     pub(super) fn ask(&self, listing: Listing) {
@@ -61,90 +61,90 @@ impl Mailbox {
     }
 }
 
-/// Letters sorted at once: as many as a broadcast to ten thousand connections has, and so few that it takes less than half a
+/// Commands sorted at once: as many as a broadcast to ten thousand connections has, and so few that it takes less than half a
 /// millisecond.
 const SORTED_TOGETHER: usize = 16 * 1024;
-/// A pile that was larger gives its memory back when it is done with.
+/// Where more were drained the memory goes back when they are done with.
 const MAX_KEPT: usize = 4096;
 
-/// What a list of letters takes in memory, beside the usual.
+/// What a list of commands takes in memory, beside the usual.
 fn memory_of(capacity: usize) -> usize {
-    if capacity > MAX_KEPT { capacity * size_of::<Option<Letter>>() } else { 0 }
+    if capacity > MAX_KEPT { capacity * size_of::<Option<Command>>() } else { 0 }
 }
 
 /// What was taken out of the mailbox and is not opened yet. It comes out sorted by connection, in the order of their slots: that
 /// is the order in which they came, and so the order of their memory, also of the kernel's, whose sockets are most of what a
 /// fan-out has to fetch into the processor's cache.
 #[derive(Default)]
-pub(super) struct Pile {
-    letters: Vec<Option<Letter>>,
-    /// So many letters, from the first, are in `order` or were.
+pub(super) struct Drained {
+    commands: Vec<Option<Command>>,
+    /// So many commands, from the first, are in `order` or were.
     sorted: usize,
-    /// The slots and indices of letters,
+    /// The slots and indices of commands,
     order: Vec<(u32, u32)>,
     /// and how many of these came out.
     done: usize,
 }
 
-impl Pile {
+impl Drained {
     pub(super) fn is_empty(&self) -> bool {
-        self.done == self.order.len() && self.sorted == self.letters.len()
+        self.done == self.order.len() && self.sorted == self.commands.len()
     }
 
-    /// The next one. `memory`: where the letters are counted.
-    pub(super) fn pop(&mut self, memory: &Memory) -> Option<Letter> {
+    /// The next one. `memory`: where the commands are counted.
+    pub(super) fn pop(&mut self, memory: &Memory) -> Option<Command> {
         self.sort();
         let &(_, index) = self.order.get(self.done)?;
         self.done += 1;
-        let letter = self.letters[index as usize].take();
+        let command = self.commands[index as usize].take();
         if self.is_empty() {
-            let before = memory_of(self.letters.capacity());
-            self.letters.clear();
-            self.letters.shrink_to(MAX_KEPT);
-            memory.change(Part::Output, before, memory_of(self.letters.capacity()));
+            let before = memory_of(self.commands.capacity());
+            self.commands.clear();
+            self.commands.shrink_to(MAX_KEPT);
+            memory.change(Part::Output, before, memory_of(self.commands.capacity()));
             self.order.clear();
             self.order.shrink_to(MAX_KEPT);
             (self.sorted, self.done) = (0, 0);
         }
-        letter
+        command
     }
 
-    /// Whose the letter is that comes next.
+    /// Whose the command is that comes next.
     pub(super) fn next_slot(&mut self) -> Option<u32> {
         self.sort();
         self.order.get(self.done).map(|(slot, _)| *slot)
     }
 
-    /// Goes on with further letters when all that were sorted came out.
+    /// Goes on with further commands when all that were sorted came out.
     fn sort(&mut self) {
         if self.done < self.order.len() {
             return;
         }
-        let until = self.letters.len().min(self.sorted + SORTED_TOGETHER);
-        let unsorted = (self.sorted as u32..).zip(&self.letters[self.sorted..until]);
+        let until = self.commands.len().min(self.sorted + SORTED_TOGETHER);
+        let unsorted = (self.sorted as u32..).zip(&self.commands[self.sorted..until]);
         self.order.clear();
-        self.order.extend(unsorted.filter_map(|(index, letter)| Some((letter.as_ref()?.slot, index))));
+        self.order.extend(unsorted.filter_map(|(index, command)| Some((command.as_ref()?.slot, index))));
         self.order.sort_unstable();
         (self.sorted, self.done) = (until, 0);
     }
 }
 
-impl Postbox for Mailbox {
-    fn post(&self, letter: Letter) {
-        let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
-        let was_empty = letters.is_empty();
-        let before = letters.capacity();
-        letters.push(Some(letter));
-        self.count.store(letters.len(), Ordering::Relaxed);
-        self.memory.change(Part::Output, memory_of(before), memory_of(letters.capacity()));
-        drop(letters);
+impl CommandSink for Mailbox {
+    fn post(&self, command: Command) {
+        let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_empty = commands.is_empty();
+        let before = commands.capacity();
+        commands.push(Some(command));
+        self.count.store(commands.len(), Ordering::Relaxed);
+        self.memory.change(Part::Output, memory_of(before), memory_of(commands.capacity()));
+        drop(commands);
         if was_empty {
             self.wake();
         }
     }
 
     fn has_room(&self) -> bool {
-        self.count.load(Ordering::Relaxed) < MAX_LETTERS && self.memory.excess() == 0
+        self.count.load(Ordering::Relaxed) < MAX_COMMANDS && self.memory.excess() == 0
     }
 
     fn memory(&self) -> &Memory {
@@ -156,40 +156,40 @@ impl Postbox for Mailbox {
 mod tests {
     use super::*;
     use crate::hub::frame::{Body, Frame};
-    use crate::hub::link::Wish;
+    use crate::hub::link::CommandKind;
     use crate::model::CloseReason;
     use crate::wire::{Dialect, FrameType};
 
-    /// `connection_id` counts the letters in the order of posting.
-    fn pile(slots: impl IntoIterator<Item = u32>) -> Pile {
-        let letters = (0..).zip(slots).map(|(connection_id, slot)| Some(Letter { slot, connection_id, wish: Wish::Resume }));
-        Pile { letters: letters.collect(), ..Pile::default() }
+    /// `connection_id` counts the commands in the order of posting.
+    fn drained(slots: impl IntoIterator<Item = u32>) -> Drained {
+        let commands = (0..).zip(slots).map(|(connection_id, slot)| Some(Command { slot, connection_id, kind: CommandKind::Resume }));
+        Drained { commands: commands.collect(), ..Drained::default() }
     }
 
-    fn opened(pile: &mut Pile) -> Vec<(u32, u64)> {
-        std::iter::from_fn(|| pile.pop(&Memory::new(1))).map(|letter| (letter.slot, letter.connection_id)).collect()
+    fn opened(drained: &mut Drained) -> Vec<(u32, u64)> {
+        std::iter::from_fn(|| drained.pop(&Memory::new(1))).map(|command| (command.slot, command.connection_id)).collect()
     }
 
     #[test]
     fn letters_come_by_connection_and_those_for_one_in_the_order_of_posting() {
-        let mut pile = pile([7, 3, 7, 0, 3, 7]);
-        assert!(!pile.is_empty());
-        assert_eq!(opened(&mut pile), [(0, 3), (3, 1), (3, 4), (7, 0), (7, 2), (7, 5)]);
-        assert!(pile.is_empty() && pile.pop(&Memory::new(1)).is_none());
+        let mut drained = drained([7, 3, 7, 0, 3, 7]);
+        assert!(!drained.is_empty());
+        assert_eq!(opened(&mut drained), [(0, 3), (3, 1), (3, 4), (7, 0), (7, 2), (7, 5)]);
+        assert!(drained.is_empty() && drained.pop(&Memory::new(1)).is_none());
     }
 
     #[test]
     fn of_many_letters_each_comes_once_and_none_before_an_earlier_one_for_the_same_connection() {
         let count = 3 * SORTED_TOGETHER + 5;
-        let mut pile = pile((0..count as u32).map(|n| n.wrapping_mul(0x9e37_79b9) % 1000));
-        let got = opened(&mut pile);
+        let mut drained = drained((0..count as u32).map(|n| n.wrapping_mul(0x9e37_79b9) % 1000));
+        let got = opened(&mut drained);
         assert_eq!(got.len(), count);
         let mut last = [None; 1000];
         for (slot, number) in got {
             assert!(last[slot as usize] < Some(number));
             last[slot as usize] = Some(number);
         }
-        assert!(pile.is_empty() && pile.letters.capacity() <= MAX_KEPT && pile.order.capacity() <= MAX_KEPT);
+        assert!(drained.is_empty() && drained.commands.capacity() <= MAX_KEPT && drained.order.capacity() <= MAX_KEPT);
     }
 
     #[test]
@@ -197,42 +197,43 @@ mod tests {
         let memory = Arc::new(Memory::new(1));
         let poll = mio::Poll::new().unwrap();
         let mailbox = Mailbox::new(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap(), memory.clone());
-        let mut pile = Pile::default();
-        for (count, counted) in [(MAX_KEPT, 0), (MAX_KEPT + 1, 2 * MAX_KEPT * size_of::<Option<Letter>>()), (MAX_KEPT, 0)] {
-            (0..count).for_each(|id| mailbox.post(Letter { slot: 1, connection_id: id as u64, wish: Wish::Resume }));
+        let mut drained = Drained::default();
+        for (count, counted) in [(MAX_KEPT, 0), (MAX_KEPT + 1, 2 * MAX_KEPT * size_of::<Option<Command>>()), (MAX_KEPT, 0)] {
+            (0..count).for_each(|id| mailbox.post(Command { slot: 1, connection_id: id as u64, kind: CommandKind::Resume }));
             assert_eq!(memory.of(Part::Output), counted, "{count}");
-            mailbox.empty_onto(&mut pile);
-            while pile.pop(&memory).is_some() {}
+            mailbox.drain_into(&mut drained);
+            while drained.pop(&memory).is_some() {}
             assert_eq!(memory.of(Part::Output), 0);
         }
     }
 
     #[test]
     fn a_letter_is_small() {
-        assert!(size_of::<Option<Letter>>() <= 32, "{} bytes", size_of::<Option<Letter>>());
+        assert!(size_of::<Option<Command>>() <= 32, "{} bytes", size_of::<Option<Command>>());
     }
 
     #[test]
     fn the_slot_that_comes_next_is_known_also_where_the_next_ones_are_not_sorted_yet() {
         let count = SORTED_TOGETHER as u32 + 2;
-        let mut pile = pile((0..count).rev());
+        let mut drained = drained((0..count).rev());
         for _ in 0..count {
-            let next = pile.next_slot();
+            let next = drained.next_slot();
             assert!(next.is_some());
-            assert_eq!(pile.pop(&Memory::new(1)).map(|letter| letter.slot), next);
+            assert_eq!(drained.pop(&Memory::new(1)).map(|command| command.slot), next);
         }
-        assert_eq!(pile.next_slot(), None);
+        assert_eq!(drained.next_slot(), None);
     }
 
     #[test]
     fn a_letter_that_wishes_for_an_end_stays_behind_what_was_to_be_written_before() {
         let body = Body::encode(Dialect::V2, b"x", &Arc::new(Memory::new(1))).unwrap();
-        let write = || Wish::Write(Frame::new(Dialect::V2, FrameType::DATA, 1, body.clone()));
-        let wishes = [(4, write()), (1, write()), (4, Wish::End(CloseReason::Kicked)), (4, write())];
-        let letters = wishes.map(|(slot, wish)| Some(Letter { slot, connection_id: 1, wish }));
-        let mut pile = Pile { letters: letters.into(), ..Pile::default() };
-        let got: Vec<_> =
-            std::iter::from_fn(|| pile.pop(&Memory::new(1))).map(|letter| (letter.slot, matches!(letter.wish, Wish::End(_)))).collect();
+        let write = || CommandKind::Write(Frame::new(Dialect::V2, FrameType::DATA, 1, body.clone()));
+        let kinds = [(4, write()), (1, write()), (4, CommandKind::End(CloseReason::Kicked)), (4, write())];
+        let commands = kinds.map(|(slot, kind)| Some(Command { slot, connection_id: 1, kind }));
+        let mut drained = Drained { commands: commands.into(), ..Drained::default() };
+        let got: Vec<_> = std::iter::from_fn(|| drained.pop(&Memory::new(1)))
+            .map(|command| (command.slot, matches!(command.kind, CommandKind::End(_))))
+            .collect();
         assert_eq!(got, [(1, false), (4, false), (4, true), (4, false)]);
     }
 }

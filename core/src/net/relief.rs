@@ -120,13 +120,13 @@ pub(super) fn choose<C>(mut holders: Vec<Holder<C>>, wanted: usize) -> Vec<Holde
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::link::{Letter, Postbox};
+    use crate::hub::link::{Command, CommandSink};
     use crate::hub::memory::Part;
 
     struct Nobody;
 
-    impl Postbox for Nobody {
-        fn post(&self, _letter: Letter) {}
+    impl CommandSink for Nobody {
+        fn post(&self, _letter: Command) {}
     }
 
     fn holders(sizes: &[usize]) -> Vec<Holder> {

@@ -3,12 +3,12 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use heartbus_core::event::{CloseReason, Resume};
-use heartbus_core::hub::link::{Letter, Postbox, Wish};
+use heartbus_core::hub::link::{Command, CommandKind, CommandSink};
 use heartbus_core::hub::replies::Replies;
 use heartbus_core::hub::session::Context;
 use heartbus_core::hub::wheel::TICK;
 use heartbus_core::hub::{
-    Budget, Counters, Departure, Event, EventMask, Host, Hub, Journal, Link, Look, Next, Now, Session, Timer, TimerKind, Wheel,
+    Budget, ConnectionLog, Counters, Departure, Event, EventMask, Host, Hub, Link, Look, Next, Now, Session, Timer, TimerKind, Wheel,
 };
 use heartbus_core::settings::ServerConfig;
 use heartbus_core::wire::{Decoded, v1};
@@ -87,13 +87,13 @@ pub fn word(how: Departure) -> &'static str {
     }
 }
 
-/// Keeps the letters.
+/// Keeps the commands.
 #[derive(Default)]
-pub struct Pile(pub Mutex<Vec<Letter>>);
+pub struct Commands(pub Mutex<Vec<Command>>);
 
-impl Postbox for Pile {
-    fn post(&self, letter: Letter) {
-        self.0.lock().unwrap().push(letter);
+impl CommandSink for Commands {
+    fn post(&self, command: Command) {
+        self.0.lock().unwrap().push(command);
     }
 }
 
@@ -105,10 +105,10 @@ pub struct Bus {
     pub wheel: Wheel<Timer>,
     pub replies: Replies,
     pub random: fastrand::Rng,
-    pub journal: Journal,
+    pub connection_log: ConnectionLog,
     pub now: u64,
     pub budget: Budget,
-    pub pile: Arc<Pile>,
+    pub drained: Arc<Commands>,
     pub sessions: HashMap<u32, Session>,
     pub next_slot: u32,
     pub touched: u64,
@@ -141,10 +141,10 @@ impl Bus {
             wheel: Wheel::new(now),
             replies: Replies::default(),
             random: fastrand::Rng::with_seed(1),
-            journal: Journal::new(0),
+            connection_log: ConnectionLog::new(0),
             now,
             budget: Budget::unlimited(),
-            pile: Arc::default(),
+            drained: Arc::default(),
             sessions: HashMap::new(),
             next_slot: 0,
             touched: 0,
@@ -159,7 +159,7 @@ impl Bus {
             wheel: &mut self.wheel,
             replies: &mut self.replies,
             random: &mut self.random,
-            journal: &mut self.journal,
+            connection_log: &mut self.connection_log,
             now: Now { mono: self.now, unix: self.now },
             budget: &mut self.budget,
         };
@@ -169,14 +169,14 @@ impl Bus {
     pub fn open(&mut self) -> u32 {
         let slot = self.next_slot;
         self.next_slot += 1;
-        let link = Arc::new(Link::new(u64::from(slot) + 1, ([127, 0, 0, 1], 1).into(), slot, self.pile.clone()));
+        let link = Arc::new(Link::new(u64::from(slot) + 1, ([127, 0, 0, 1], 1).into(), slot, self.drained.clone()));
         let mut cx = Context {
             hub: &self.hub,
             counters: &self.counters,
             wheel: &mut self.wheel,
             replies: &mut self.replies,
             random: &mut self.random,
-            journal: &mut self.journal,
+            connection_log: &mut self.connection_log,
             now: Now { mono: self.now, unix: self.now },
             budget: &mut self.budget,
         };
@@ -194,7 +194,7 @@ impl Bus {
             self.follow(slot, next);
         }
         let answers = self.answers();
-        self.open_mail();
+        self.follow_commands();
         answers
     }
 
@@ -231,10 +231,10 @@ impl Bus {
         }
     }
 
-    pub fn open_mail(&mut self) {
-        let letters = std::mem::take(&mut *self.pile.0.lock().unwrap());
-        for Letter { slot, wish, .. } in letters {
-            if let Wish::Evict(eviction) = wish
+    pub fn follow_commands(&mut self) {
+        let commands = std::mem::take(&mut *self.drained.0.lock().unwrap());
+        for Command { slot, kind, .. } in commands {
+            if let CommandKind::Evict(eviction) = kind
                 && let Some(next) = self.with(slot, |session, cx| session.evict(cx, eviction))
             {
                 self.follow(slot, next);
@@ -255,7 +255,7 @@ impl Bus {
             self.follow(timer.slot(), next.expect("timers go with their session"));
         }
         self.replies.clear();
-        self.open_mail();
+        self.follow_commands();
     }
 
     pub fn online(&self) -> BTreeSet<String> {

@@ -1,11 +1,11 @@
 use super::*;
-use crate::hub::link::{Letter, Link, Postbox};
+use crate::hub::link::{Command, CommandSink, Link};
 use crate::wire::bus::{LENGTH_LEN, frame};
 
 struct Silent;
 
-impl Postbox for Silent {
-    fn post(&self, _letter: Letter) {}
+impl CommandSink for Silent {
+    fn post(&self, _letter: Command) {}
 }
 
 /// Ten seconds of the monotonic clock, 1700000000.5 for everybody else.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::hub::Now;
-use crate::hub::link::{Letter, Link, Postbox};
+use crate::hub::link::{Command, CommandSink, Link};
 use crate::model::{CloseReason, Departure};
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -10,8 +10,8 @@ use std::ops::Range;
 
 struct Silent;
 
-impl Postbox for Silent {
-    fn post(&self, _letter: Letter) {}
+impl CommandSink for Silent {
+    fn post(&self, _letter: Command) {}
 }
 
 fn node(number: u32) -> Arc<Node> {

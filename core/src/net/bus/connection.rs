@@ -199,7 +199,7 @@ impl BusConnection {
     }
 
     async fn refuse(&mut self, refusal: Error) -> Result<Option<Role>, End> {
-        self.shared.journal.borrow_mut().caller_refused(self, &refusal, self.shared.clock.now());
+        self.shared.connection_log.borrow_mut().caller_refused(self, &refusal, self.shared.clock.now());
         wire::write_refusal(&mut self.output, &remote_error(refusal));
         self.say_goodbye().await;
         Ok(None)

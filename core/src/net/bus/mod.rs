@@ -17,7 +17,7 @@ use super::{Clock, survive, wait_at_most};
 use crate::descriptor::{self, Shares};
 use crate::error::{Error, ErrorKind};
 use crate::hub::Memory;
-use crate::hub::journal::Journal;
+use crate::hub::connection_log::ConnectionLog;
 use crate::service::Service;
 use crate::wire::bus::Role;
 use connection::{BusConnection, End};
@@ -99,7 +99,7 @@ impl BusServer {
                 allows_group: socket.allows_group,
                 owner: rustix::process::geteuid().as_raw(),
                 clock,
-                journal: RefCell::new(Journal::new(0)),
+                connection_log: RefCell::new(ConnectionLog::new(0)),
                 callers: thread_callers,
                 places,
                 stage: thread_stage,
@@ -167,7 +167,7 @@ impl BusShared {
             sleep(ACCEPT_PAUSE).await;
         }
         self.finish().await;
-        self.journal.borrow_mut().tell_counts();
+        self.connection_log.borrow_mut().tell_counts();
         // Not only dropped: in a process that was forked off this one it would go on listening, and nobody would answer.
         let _ = SockRef::from(&listener).shutdown(Shutdown::Both);
         // Not before the end: the name is taken as long as anything of the server is left.
@@ -263,9 +263,9 @@ impl BusShared {
         };
         match end {
             Ok(()) | Err(End::Gone) => {}
-            Err(end) => self.journal.borrow_mut().caller_hung_up_on(&caller, &end, self.clock.now()),
+            Err(end) => self.connection_log.borrow_mut().caller_hung_up_on(&caller, &end, self.clock.now()),
         }
-        self.journal.borrow_mut().tell_left_out(self.clock.now());
+        self.connection_log.borrow_mut().tell_left_out(self.clock.now());
         drop(place);
         self.progress.notify_one();
     }

@@ -5,8 +5,8 @@
 use super::dispatcher::Dispatcher;
 use super::log::LogPost;
 use crate::hub::Memory;
+use crate::hub::connection_log::ConnectionLog;
 use crate::hub::dispatch::WorkerId;
-use crate::hub::journal::Journal;
 use crate::net::Clock;
 use crate::service::Service;
 use crate::wire::bus::Welcome;
@@ -49,7 +49,7 @@ pub(super) struct BusShared {
     pub(super) owner: u32,
     pub(super) frame_cap: u32,
     pub(super) clock: Clock,
-    pub(super) journal: RefCell<Journal>,
+    pub(super) connection_log: RefCell<ConnectionLog>,
     pub(super) callers: Arc<AtomicUsize>,
     /// How many there may be.
     pub(super) places: usize,

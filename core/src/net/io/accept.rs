@@ -6,7 +6,7 @@ use super::super::connection::{Connection, Phase};
 use super::super::door::Door;
 use super::super::transport::Transport;
 use super::{ENDING_TIME, IoThread};
-use crate::hub::link::Postbox;
+use crate::hub::link::CommandSink;
 use crate::hub::{Link, Next, Session, Timer, TimerKind};
 use crate::model::{CloseReason, EventMask};
 use crate::wire::Dialect;
@@ -71,25 +71,25 @@ impl IoThread {
         let admission = self.shared.admit(peer.ip());
         if admission == Err(CloseReason::NotAllowed) {
             self.work.counters.connections_denied.up();
-            self.work.journal.connection_refused(peer, CloseReason::NotAllowed, self.work.now);
+            self.work.connection_log.connection_refused(peer, CloseReason::NotAllowed, self.work.now);
             return;
         }
         let entry = self.connections.vacant_entry();
         let slot = entry.key();
-        let postbox: Arc<dyn Postbox> = self.mailbox.clone();
-        let link = Arc::new(Link::new(self.shared.hub.next_connection_id(), peer, slot as u32, postbox));
+        let sink: Arc<dyn CommandSink> = self.mailbox.clone();
+        let link = Arc::new(Link::new(self.shared.hub.next_connection_id(), peer, slot as u32, sink));
         if transport.register(&self.registry, Token(slot)).is_err() {
             if admission.is_ok() {
                 self.shared.leave(peer.ip());
             }
             self.work.counters.connections_rejected.up();
-            self.work.journal.connection_refused(peer, CloseReason::IoError, self.work.now);
+            self.work.connection_log.connection_refused(peer, CloseReason::IoError, self.work.now);
             return;
         }
         if let Err(reason) = admission {
             self.work.counters.connections_rejected.up();
             self.work.replies.speak(Dialect::V1);
-            self.work.journal.connection_refused(peer, reason, self.work.now);
+            self.work.connection_log.connection_refused(peer, reason, self.work.now);
             if reason == CloseReason::ServerStopped {
                 self.work.replies.shutting_down(0);
             } else {
@@ -107,7 +107,7 @@ impl IoThread {
             self.respond(slot, Next::Continue);
             return self.flush(slot);
         }
-        self.work.journal.connection_established(link.connection_id(), peer, self.work.now);
+        self.work.connection_log.connection_established(link.connection_id(), peer, self.work.now);
         let session = Session::open(link, &mut self.work.context());
         entry.insert(Connection::new(transport, Phase::Open(session), true));
     }

@@ -17,7 +17,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 impl IoThread {
     pub(in crate::net) fn run(mut self, mut poll: Poll) {
-        self.work.journal.worker_started(std::process::id());
+        self.work.connection_log.worker_started(std::process::id());
         loop {
             let why = match catch_unwind(AssertUnwindSafe(|| self.work(&mut poll))) {
                 Ok(Ok(())) => return,
@@ -70,7 +70,7 @@ impl IoThread {
             }
         }
         // What came meanwhile has had its event.
-        (self.mail, self.tick_due) = (true, true);
+        (self.has_commands, self.tick_due) = (true, true);
         self.doors.iter_mut().for_each(|door| door.is_ready = true);
         if self.stopping_since.is_some() {
             let _ = catch_unwind(AssertUnwindSafe(|| self.finish()));

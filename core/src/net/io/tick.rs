@@ -28,7 +28,7 @@ impl IoThread {
             self.asleep += self.work.now.mono - self.last_tick - TICK;
         }
         // What was sent to a node goes out before its time is up. And a lost wake-up would show here at the latest.
-        self.open_mail();
+        self.follow_commands();
         self.work.look_at_clock();
         let is_done = self.fire_timers();
         if self.accept_paused {
@@ -44,7 +44,7 @@ impl IoThread {
             self.shared.log_stats();
         }
         self.give_back_memory();
-        self.work.journal.tell_left_out(self.work.now);
+        self.work.connection_log.tell_left_out(self.work.now);
         crate::log::tell_left_out(false);
         let is_over = |since: u64| self.connections.is_empty() || self.work.now.mono > since + STOPPING_TIME;
         if self.is_stopping && self.stopping_since.is_some_and(is_over) {

@@ -61,14 +61,14 @@ static KINDS: [quota::Kind; COUNT] = [
 ];
 
 /// The log of one thread.
-pub struct Journal {
+pub struct ConnectionLog {
     worker_id: usize,
     quotas: Quotas<COUNT>,
 }
 
-impl Journal {
-    pub fn new(worker_id: usize) -> Journal {
-        Journal { worker_id, quotas: Quotas::new(&KINDS) }
+impl ConnectionLog {
+    pub fn new(worker_id: usize) -> ConnectionLog {
+        ConnectionLog { worker_id, quotas: Quotas::new(&KINDS) }
     }
 
     pub fn worker_started(&self, pid: u32) {

@@ -2,7 +2,7 @@
 
 use heartbus_core::event::{ClientEvent, ErrorCause};
 use heartbus_core::hub::Now;
-use heartbus_core::hub::client::{ClientJournal, ClientMachine, SocketEnd};
+use heartbus_core::hub::client::{ClientLog, ClientMachine, SocketEnd};
 use heartbus_core::log::{LogQueue, Record};
 use heartbus_core::settings::ClientConfig;
 use heartbus_core::wire::{FrameType, v2};
@@ -49,7 +49,7 @@ fn at(mono: u64) -> Now {
     Now { mono, unix: 1_700_000_000 * SECOND + mono }
 }
 
-fn client(id: u64, journal: &Arc<ClientJournal>) -> ClientMachine {
+fn client(id: u64, client_log: &Arc<ClientLog>) -> ClientMachine {
     let settings = ClientConfig {
         host: "127.0.0.1".into(),
         port: 9501,
@@ -64,7 +64,7 @@ fn client(id: u64, journal: &Arc<ClientJournal>) -> ClientMachine {
         max_nodes: 10,
         ..ClientConfig::default()
     };
-    ClientMachine::new(id, settings, journal.clone(), 1, at(SECOND))
+    ClientMachine::new(id, settings, client_log.clone(), 1, at(SECOND))
 }
 
 fn frame(frame_type: FrameType, payload: &[u8]) -> Vec<u8> {
@@ -80,9 +80,9 @@ fn take(machine: &mut ClientMachine, bytes: &[u8], now: Now) -> Vec<ClientEvent>
 
 #[test]
 fn every_line_of_a_life_says_whose_it_is() {
-    let journal = Arc::new(ClientJournal::default());
+    let client_log = Arc::new(ClientLog::default());
     let lines = logged(|| {
-        let mut machine = client(42, &journal);
+        let mut machine = client(42, &client_log);
         machine.handle_connected(at(SECOND));
         take(&mut machine, &frame(FrameType::REGISTER, br#"{"node_id":"n1","channel_id":7}"#), at(SECOND));
         take(&mut machine, &frame(FrameType::ERROR, br#"{"message":"Too bad","code":499}"#), at(SECOND));
@@ -115,7 +115,7 @@ fn every_line_of_a_life_says_whose_it_is() {
 
 #[test]
 fn what_a_server_can_cause_without_end_is_logged_ten_times_a_second_and_counted() {
-    let journal = Arc::new(ClientJournal::default());
+    let client_log = Arc::new(ClientLog::default());
     let invalid = [&[0xab, 0x13, 3, 1][..], &[0; 8]].concat();
     let floods = [
         ("Server error", frame(FrameType::ERROR, br#"{"message":"x","code":1}"#)),
@@ -124,7 +124,7 @@ fn what_a_server_can_cause_without_end_is_logged_ten_times_a_second_and_counted(
     ];
     for (what, flood) in floods {
         let lines = logged(|| {
-            let mut clients = [1, 2].map(|id| client(id, &journal));
+            let mut clients = [1, 2].map(|id| client(id, &client_log));
             for machine in &mut clients {
                 machine.handle_connected(at(SECOND));
             }
@@ -134,10 +134,10 @@ fn what_a_server_can_cause_without_end_is_logged_ten_times_a_second_and_counted(
                     for machine in &mut clients {
                         take(machine, &flood, now);
                     }
-                    journal.tell_left_out(now);
+                    client_log.tell_left_out(now);
                 }
             }
-            journal.tell_counts();
+            client_log.tell_counts();
         });
         let written = lines.iter().filter(|line| line.message.starts_with(what)).count();
         assert_eq!(written, 30, "{what}");
@@ -156,13 +156,13 @@ fn what_a_server_can_cause_without_end_is_logged_ten_times_a_second_and_counted(
 
 #[test]
 fn a_host_that_sends_in_a_loop_while_nobody_is_there_does_not_fill_the_log() {
-    let journal = Arc::new(ClientJournal::default());
+    let client_log = Arc::new(ClientLog::default());
     let lines = logged(|| {
-        let mut machine = client(1, &journal);
+        let mut machine = client(1, &client_log);
         for n in 0..10_000 {
             let _ = (machine.send(b"x", 0, at(SECOND + n)), machine.ping(at(SECOND + n)), machine.send_from("n1", b"x", at(SECOND + n)));
         }
-        journal.tell_counts();
+        client_log.tell_counts();
     });
     assert_eq!(lines.len(), 22, "{:?}", texts(&lines));
     assert_eq!(lines.iter().filter(|line| line.message == "Cannot send: Not connected to server").count(), 10);
@@ -170,9 +170,9 @@ fn a_host_that_sends_in_a_loop_while_nobody_is_there_does_not_fill_the_log() {
 
 #[test]
 fn a_text_of_a_server_is_short_in_the_log() {
-    let journal = Arc::new(ClientJournal::default());
+    let client_log = Arc::new(ClientLog::default());
     let lines = logged(|| {
-        let mut machine = client(1, &journal);
+        let mut machine = client(1, &client_log);
         machine.handle_connected(at(SECOND));
         let long = format!(r#"{{"message":"{}","code":1}}"#, "x".repeat(1_000_000));
         take(&mut machine, &frame(FrameType::ERROR, long.as_bytes()), at(SECOND));

@@ -1,11 +1,11 @@
 //! What the server logs: texts, levels and fields of the PHP library, and how many lines a peer can cause.
 
 use heartbus_core::event::{CloseReason, Resume};
-use heartbus_core::hub::link::{Eviction, Letter, Postbox};
+use heartbus_core::hub::link::{Command, CommandSink, Eviction};
 use heartbus_core::hub::replies::Replies;
 use heartbus_core::hub::session::Context;
 use heartbus_core::hub::{
-    Budget, Counters, Event, EventMask, Host, Hub, Journal, Link, Look, Next, NodeRef, Now, Session, Timer, TimerKind, Wheel,
+    Budget, ConnectionLog, Counters, Event, EventMask, Host, Hub, Link, Look, Next, NodeRef, Now, Session, Timer, TimerKind, Wheel,
 };
 use heartbus_core::settings::{RateLimit, RateLimitBy, ServerConfig};
 use heartbus_core::wire::v1;
@@ -94,8 +94,8 @@ impl Host for Nobody {
     }
 }
 
-impl Postbox for Nobody {
-    fn post(&self, _letter: Letter) {}
+impl CommandSink for Nobody {
+    fn post(&self, _letter: Command) {}
 }
 
 const SECOND: u64 = 1_000_000;
@@ -107,7 +107,7 @@ struct Thread {
     wheel: Wheel<Timer>,
     replies: Replies,
     random: fastrand::Rng,
-    journal: Journal,
+    connection_log: ConnectionLog,
     now: u64,
     budget: Budget,
 }
@@ -130,7 +130,7 @@ impl Thread {
             wheel: Wheel::new(SECOND),
             replies: Replies::default(),
             random: fastrand::Rng::with_seed(1),
-            journal: Journal::new(4),
+            connection_log: ConnectionLog::new(4),
             now: SECOND,
             budget: Budget::unlimited(),
         }
@@ -143,7 +143,7 @@ impl Thread {
             wheel: &mut self.wheel,
             replies: &mut self.replies,
             random: &mut self.random,
-            journal: &mut self.journal,
+            connection_log: &mut self.connection_log,
             now: now(self.now),
             budget: &mut self.budget,
         }
@@ -279,10 +279,10 @@ fn a_flood_is_ten_lines_per_second_and_a_count() {
                 thread.receive(&mut session, 1, "{}");
             }
             for part in 0..10 {
-                thread.journal.tell_left_out(now((second + 1) * SECOND + part * SECOND / 10));
+                thread.connection_log.tell_left_out(now((second + 1) * SECOND + part * SECOND / 10));
             }
         }
-        assert!(!thread.journal.tell_counts(), "all is told");
+        assert!(!thread.connection_log.tell_counts(), "all is told");
     });
     let count = |text: &str| lines.iter().filter(|line| line.contains(text)).count();
     assert_eq!(lines.len(), 3 * 22, "{lines:#?}");
@@ -300,7 +300,7 @@ fn nodes_that_come_and_go_in_a_loop_are_bounded_too_and_counted_at_the_end() {
             thread.register(&mut session, "x");
             thread.receive(&mut session, 7, "");
         }
-        assert!(thread.journal.tell_counts());
+        assert!(thread.connection_log.tell_counts());
     });
     assert_eq!(lines.len(), 2002);
     assert_eq!(lines[2000..], ["Node registered", "Node disconnected"].map(|of| format!("INFO Log messages left out of={of:?} count=500")));
@@ -314,7 +314,7 @@ fn what_is_not_logged_is_not_counted_as_left_out() {
         for _ in 0..1000 {
             thread.receive(&mut session, 99, "");
         }
-        assert!(!thread.journal.tell_counts());
+        assert!(!thread.connection_log.tell_counts());
     });
     assert_eq!(lines, [""; 0]);
 }

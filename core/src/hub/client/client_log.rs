@@ -4,7 +4,7 @@
 //! as often as it likes, and a host the others. Shared by those clients; has no clock.
 
 use crate::hub::Now;
-use crate::hub::journal::{COMPLAINTS, LIVES};
+use crate::hub::connection_log::{COMPLAINTS, LIVES};
 use crate::hub::quota::{self, Quotas};
 use crate::model::{CloseReason, ErrorCause};
 use std::fmt::Display;
@@ -56,17 +56,17 @@ static KINDS: [quota::Kind; COUNT] = [
 ];
 
 /// The log of the clients of one thread.
-pub struct ClientJournal {
+pub struct ClientLog {
     quotas: Mutex<Quotas<COUNT>>,
 }
 
-impl Default for ClientJournal {
-    fn default() -> ClientJournal {
-        ClientJournal { quotas: Mutex::new(Quotas::new(&KINDS)) }
+impl Default for ClientLog {
+    fn default() -> ClientLog {
+        ClientLog { quotas: Mutex::new(Quotas::new(&KINDS)) }
     }
 }
 
-impl ClientJournal {
+impl ClientLog {
     pub(super) fn connected(&self, client_id: u64, host: &str, port: u16, now: Now) {
         if enabled!(Level::INFO) && self.may(Kind::Connected, now) {
             info!(client_id, host, port, "Connected to server");
