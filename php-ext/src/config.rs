@@ -313,7 +313,11 @@ impl<'a> Keys<'a> {
 
     fn event_loop(&self) -> Checked<Loop> {
         let (LoopSettings { event_loop }, _) = self.settings()?;
-        Ok(event_loop.or(ini_choice("loop", Loop::WORDS, Loop::named)?).unwrap_or(Loop::Auto))
+        // Only where it counts: what php.ini says wrongly is no matter where the configuration has a word of its own.
+        match event_loop {
+            Some(event_loop) => Ok(event_loop),
+            None => Ok(ini_choice("loop", Loop::WORDS, Loop::named)?.unwrap_or(Loop::Auto)),
+        }
     }
 
     fn log(&self) -> Checked<log::Settings> {
@@ -321,7 +325,9 @@ impl<'a> Keys<'a> {
         let (mut target, mut level, mut file) = (log, log_level, log_file.and_then(named));
         // php.ini says where the log begins; then it stays where the last configuration put it.
         if log::is_untouched() {
-            target = target.or(ini_choice("log", LogTarget::WORDS, LogTarget::named)?);
+            if target.is_none() {
+                target = ini_choice("log", LogTarget::WORDS, LogTarget::named)?;
+            }
             // A log that is off has no level, wherever it would go.
             let text = ini::log_level().or_else(|| ini::is_empty("log").then(|| "off".to_owned()));
             let of_ini = || text.map(|text| pick("heartbus.log_level", Some(&text), LogLevel::WORDS)).transpose();

@@ -19,6 +19,9 @@ Features => server, client, %s
 Event loops => auto, native, workerman, %s
 Thread safety => none: for NTS builds of PHP only
 
+Server setting => Default
+heartbeat_timeout => 30 seconds
+%A
 Directive => Local Value => Master Value
 heartbus.log => stderr => stderr
 heartbus.log_file => no value => no value
