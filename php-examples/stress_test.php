@@ -29,6 +29,8 @@ const WAVE = 500;
 const GRACE = 10.0;
 /** Files that server and clients have open beside their connections. */
 const SPARE_FILES = 128;
+/** Those who may ask a server over its bus socket at the same time. */
+const BUS_CALLERS = 4352;
 
 [$options, $words] = read_options(USAGE, ['seconds' => 10.0, 'interval' => 2.0, 'port' => 0, 'host' => '127.0.0.1']);
 $wanted = filter_var($words[0] ?? '10000', FILTER_VALIDATE_INT, ['options' => ['min_range' => 1]]);
@@ -37,7 +39,10 @@ require_extension();
 end_in_order();
 
 $isOurs = $options['port'] === 0;
-$size = min($wanted, raise_file_limit() - SPARE_FILES, $isOurs ? PHP_INT_MAX : outgoing_ports());
+$files = raise_file_limit() - SPARE_FILES;
+// Our server keeps an eighth of them for those who ask it over its bus socket.
+$places = $isOurs ? $files - max(1, min(intdiv($files, 8), BUS_CALLERS)) : $files;
+$size = min($wanted, $places, $isOurs ? PHP_INT_MAX : outgoing_ports());
 if ($size < $wanted) {
     printf("Lowered from %s to %s clients: %s.\n", number_format($wanted), number_format($size), $size === outgoing_ports()
         ? 'there are no more ports for connections to one address'

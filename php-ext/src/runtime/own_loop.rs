@@ -36,7 +36,8 @@ impl Runtime {
                 continue;
             }
             if is_done() || self.is_interrupted_and_stopped() {
-                return Ok(());
+                // What was logged between the last look and the event that ended it.
+                return self.hand_over_log();
             }
             if ran == 0 {
                 self.sleep(None)?;

@@ -74,7 +74,7 @@ impl Runtime {
 
     /// What waits for PHP's logger by now, as much as a turn has time for: what it causes itself has the next turn. It may be one
     /// of the user's own, and throw or suspend.
-    fn hand_over_log(&self) -> Outcome {
+    pub(super) fn hand_over_log(&self) -> Outcome {
         log::forget_handing_over();
         let waiting = log::waiting().min(BATCH);
         if waiting == 0 {
