@@ -151,7 +151,6 @@ settings! {
         /// seconds until a connection on which nobody registers is closed
         pub register_timeout: Duration = Duration::from_secs(30), Kind::Seconds;
         /// connections in total; one more is told 503; lowered at start to what the descriptor limit allows, with a WARNING in the log
-        /// where it was set
         pub max_connections: usize = 1_000_000, whole(1), reading(PhpReading::Positive);
         /// connections per address; 0 is no limit of its own
         pub max_connections_per_ip: usize = 0, whole(0);

@@ -259,21 +259,14 @@ impl Server {
     }
 }
 
-/// A server that lets in no more than this has not the limit that anybody would want.
-const FEW_CONNECTIONS: usize = 1000;
-
 /// How many connections fit under the descriptor limit, raised as far as the system lets us, beside the callers of the bus socket.
 fn effective_max_connections(wanted: usize, has_bus: bool) -> usize {
     let Some(limit) = descriptor::raise_limit() else {
         return wanted;
     };
     let possible = Shares::of(limit, if has_bus { MOST_CALLERS } else { 0 }).connections;
-    // Nobody has asked for the default's million, which most machines lower.
-    let is_wanted = wanted != ServerConfig::default().max_connections;
-    if possible < wanted && (is_wanted || possible < FEW_CONNECTIONS) {
+    if possible < wanted {
         tracing::warn!(max_connections = possible, descriptors = limit, "max_connections lowered to what the descriptor limit allows");
-    } else if possible < wanted {
-        tracing::info!(max_connections = possible, descriptors = limit, "max_connections lowered to what the descriptor limit allows");
     }
     wanted.min(possible)
 }
