@@ -93,7 +93,7 @@
  *             all connections together) | stats_interval 60 (of the log) | bus null (the bus socket: an absolute path, or
  *             a name, whose socket then stands in the usual place) | bus_group null (a group whose users may ask it as well) |
  *             inbox_events 65536 | inbox_bytes 67108864 (how much may wait for poll; when it is full, data waits in the
- *             senders' sockets, and other events of one node are put together).
+ *             senders' sockets, and other events of one node are merged).
  *
  * Client      host "127.0.0.1" | port 9501 | heartbeat_interval 10 | auto_reconnect true | reconnect_interval 5, the base of an
  *             exponential back-off | max_reconnect_attempts 0 (no limit) | node_id null (one is made up, and kept) |
@@ -778,7 +778,7 @@ heartbus_status heartbus_wake(void *handle);
 
 // Attaches a pointer of the program's to a node, which its events and lookups carry from now on as user_data; NULL takes it away. It
 // belongs to this registration of the node: `channel_id` is the one that its events told, or 0 for whoever has the id at this moment.
-// The event of its departure (or, where that was put together with a newer event of the same id, that one) is the last that carries
+// The event of its departure (or, where that was merged with a newer event of the same id, that one) is the last that carries
 // it, and gives it back.
 //
 // HEARTBUS_NOT_FOUND when no such node is online or the channel is not its own, also when its departure waits to be polled: the

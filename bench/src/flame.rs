@@ -204,7 +204,7 @@ php  4948 \n\
 \n";
 
     #[test]
-    fn samples_with_the_same_callers_are_put_together_and_begin_with_the_engine() {
+    fn samples_with_the_same_callers_are_merge_and_begin_with_the_engine() {
         let profile = fold(SCRIPT);
         assert_eq!(profile.threads.samples, 3, "the sample without a function does not count");
         assert_eq!(profile.threads.calls.keys().collect::<Vec<_>>(), ["heartbus-io-0", "php"]);

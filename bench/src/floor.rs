@@ -27,7 +27,7 @@ pub enum Reply {
     Broadcast,
 }
 
-struct Connection {
+struct FloorConnection {
     socket: OwnedFd,
     /// Bytes of the frame in progress that are still to come, once its header is complete.
     skip: u32,
@@ -62,7 +62,7 @@ fn serve_one(port: u16, dialect: Dialect, reply: Reply) -> std::io::Result<()> {
     io::ioctl_fionbio(&listener, true)?;
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     epoll::add(&epoll, &listener, epoll::EventData::new_u64(LISTENER), epoll::EventFlags::IN)?;
-    let mut connections: Slab<Connection> = Slab::new();
+    let mut connections: Slab<FloorConnection> = Slab::new();
     let mut events = Vec::with_capacity(1024);
     let mut buffer = vec![0; BUFFER];
     loop {
@@ -77,7 +77,7 @@ fn serve_one(port: u16, dialect: Dialect, reply: Reply) -> std::io::Result<()> {
                     sockopt::set_tcp_nodelay(&socket, true)?;
                     let entry = connections.vacant_entry();
                     epoll::add(&epoll, &socket, epoll::EventData::new_u64(entry.key() as u64), epoll::EventFlags::IN)?;
-                    entry.insert(Connection { socket, skip: 0, header: [0; 12], have: 0 });
+                    entry.insert(FloorConnection { socket, skip: 0, header: [0; 12], have: 0 });
                 }
                 continue;
             }
@@ -107,7 +107,7 @@ fn serve_one(port: u16, dialect: Dialect, reply: Reply) -> std::io::Result<()> {
     }
 }
 
-impl Connection {
+impl FloorConnection {
     /// How many frames began in these bytes, with their headers whole.
     fn frames(&mut self, mut bytes: &[u8], dialect: Dialect) -> usize {
         let (size, at) = dialect.header();
@@ -143,7 +143,7 @@ mod tests {
     fn frames_are_counted_wherever_reads_split_them() {
         let stream = [Dialect::V1.heartbeat(0), Dialect::V1.data(b"hello"), Dialect::V1.heartbeat(0)].concat();
         let (socket, _) = net::socketpair(net::AddressFamily::UNIX, net::SocketType::STREAM, SocketFlags::CLOEXEC, None).expect("a pair");
-        let mut connection = Connection { socket, skip: 0, header: [0; 12], have: 0 };
+        let mut connection = FloorConnection { socket, skip: 0, header: [0; 12], have: 0 };
         for split in 1..stream.len() {
             let frames: usize = stream.chunks(split).map(|chunk| connection.frames(chunk, Dialect::V1)).sum();
             assert_eq!((frames, connection.skip, connection.have), (3, 0, 0), "in pieces of {split}");

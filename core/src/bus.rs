@@ -15,4 +15,4 @@ pub use self::folders::is_taken;
 pub use crate::engine::{BusStats, ConnectionInfo, NodeInfo};
 pub use crate::net::bus::places::{default_paths, path_to_bind};
 pub use crate::settings::check_name;
-pub use crate::wire::bus::{LogLevel, LogLine, Reply, Request, Welcome};
+pub use crate::wire::bus::{LineLevel, LogLine, Reply, Request, Welcome};

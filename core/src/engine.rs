@@ -13,7 +13,7 @@ use crate::hub::{Host, Hub, Refusal, Timings};
 use crate::inbox::Inbox;
 use crate::net::bus::BusServer;
 use crate::net::bus::dispatcher::Dispatcher;
-use crate::net::bus::socket::{self, BusSocket};
+use crate::net::bus::socket::{self, BoundSocket};
 use crate::net::listen;
 use crate::net::server::Server;
 use crate::process;
@@ -26,18 +26,18 @@ use std::time::Duration;
 pub use crate::hub::{Node, NodeInfo, Now};
 pub use crate::net::server::ConnectionInfo;
 pub use crate::stats::{BusStats, Stats};
-pub use crate::wire::bus::{LogLevel, LogLine};
+pub use crate::wire::bus::{LineLevel, LogLine};
 
 /// Room in a frame of the bus socket around the longest message.
 const FRAME_SPARE: u32 = 1 << 20;
 
 pub struct Engine {
-    running: Arc<Running>,
+    running: Arc<RunningEngine>,
     /// The bus has one of its own, to answer with: dropping that stops nothing.
     is_the_hosts: bool,
 }
 
-struct Running {
+struct RunningEngine {
     server: Server,
     events: Events,
     /// Set once, at the start, if ever.
@@ -94,14 +94,14 @@ impl Engine {
         config.validate()?;
         descriptor::raise_limit();
         // Callers wait in its queue until the bus thread runs.
-        let socket = config.bus.as_ref().map(BusSocket::bind).transpose()?;
+        let socket = config.bus.as_ref().map(BoundSocket::bind).transpose()?;
         let host: Arc<dyn Host> = match &events {
             Events::Inbox(inbox) => inbox.clone(),
             Events::Workers(dispatcher) => dispatcher.clone(),
         };
         let server = Server::start(config, host)?;
         let started = server.shared.clock.now();
-        let running = Running { server, events, bus: OnceLock::new(), process: process::id(), started };
+        let running = RunningEngine { server, events, bus: OnceLock::new(), process: process::id(), started };
         let engine = Engine { running: Arc::new(running), is_the_hosts: true };
         if let (Some(config), Some(socket)) = (&config.bus, socket) {
             let dispatcher = match &engine.running.events {

@@ -4,11 +4,11 @@
 //!
 //! At the bound, data and state part ways. A data event is handed back: its producer stops reading its socket and is
 //! resumed when the queue is half empty, so that the pressure reaches the sender through TCP. A state event is never
-//! refused: events of one node (or connection, or client) are put together, the newest stays and says how many it
+//! refused: events of one node (or connection, or client) are merged, the newest stays and says how many it
 //! stands for. While such an overflow exists every state event goes through it, which keeps the order per node.
 //!
 //! Events of nodes that have left keep these in memory, with their metadata. What that takes is bounded as payloads are: at half of
-//! the bound state events are put together, at the bound new registrations and data wait.
+//! the bound state events are merged, at the bound new registrations and data wait.
 
 use crate::descriptor::lift;
 use crate::error::{Error, ErrorKind};
@@ -59,7 +59,7 @@ pub struct InboxStats {
     pub queued_bytes: usize,
     /// Times a producer had to wait for the host.
     pub pauses: u64,
-    /// State events that were put together with a later one.
+    /// State events that were merged with a later one.
     pub coalesced: u64,
 }
 
@@ -187,7 +187,7 @@ impl<E: Queued> Inbox<E> {
     pub fn push_state(&self, event: E) {
         let mut queue = self.lock();
         if queue.overflow.is_empty() && queue.events.len() < self.limits.events && !self.holds_much(&queue, 2) {
-            // Texts that come with it; what is put together in the overflow has no more than one of each kind.
+            // Texts that come with it; what is merged in the overflow has no more than one of each kind.
             queue.bytes += event.payload_len();
             queue.events.push_back(event);
         } else {
@@ -195,13 +195,13 @@ impl<E: Queued> Inbox<E> {
             if !E::NEWER_GOES_LAST
                 && let Some(waiting) = queue.overflow.get_mut(&key)
             {
-                *waiting = E::put_together(waiting, event);
+                *waiting = E::merge(waiting, event);
                 queue.coalesced += 1;
             } else {
                 let event = match queue.overflow.shift_remove(&key) {
                     Some(waiting) => {
                         queue.coalesced += 1;
-                        E::put_together(&waiting, event)
+                        E::merge(&waiting, event)
                     }
                     None => event,
                 };

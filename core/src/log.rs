@@ -248,12 +248,12 @@ impl Visit for Fields {
 /// Records that wait for a host, and a descriptor to wait for them on. Beyond its bound the oldest are dropped, and counted.
 pub struct LogQueue {
     bound: usize,
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<WaitingLines>,
     fd: OwnedFd,
 }
 
 #[derive(Default)]
-struct Waiting {
+struct WaitingLines {
     records: VecDeque<Record>,
     dropped: u64,
 }
@@ -323,7 +323,7 @@ impl LogQueue {
         record
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+    fn lock(&self) -> MutexGuard<'_, WaitingLines> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -236,18 +236,18 @@ pub enum ServerEvent<N> {
     /// A connection was accepted; nobody registered on it yet.
     Connect { connection_id: u64, peer: SocketAddr },
     /// A node came online. Registering an id again on its own connection updates its metadata and is not told again.
-    /// `count` is above 1 when the host was so slow that earlier events of the same node id were put together with it.
+    /// `count` is above 1 when the host was so slow that earlier events of the same node id were merged with it.
     Register { node: N, count: u32 },
-    /// A heartbeat was answered. `count` is above 1 when the host was so slow that several were put together.
+    /// A heartbeat was answered. `count` is above 1 when the host was so slow that several were merged.
     Heartbeat { node: N, count: u32 },
     /// A node sent data. `channel_id` is the channel it arrived on, never 0.
     Data { node: N, channel_id: u32, payload: Bytes },
     /// A node left: exactly one of these follows each [`ServerEvent::Register`]. `count` is above 1 when the host was so slow
-    /// that earlier events of the same node id were put together with this one.
+    /// that earlier events of the same node id were merged with this one.
     Left { node: N, how: Departure, count: u32 },
     /// As much waits for the connection of a node as may, or nothing any more. Each of its nodes is told [`Fill::Full`] when that
     /// happens, or when a push was refused, and then [`Fill::Drained`] once all has gone out. `count` is above 1 when several
-    /// were put together for a slow host.
+    /// were merged for a slow host.
     Buffer { node: N, fill: Fill, count: u32 },
     /// A connection is gone.
     Close { connection_id: u64, reason: CloseReason },
@@ -310,7 +310,7 @@ pub enum ClientEvent {
         node_id: Arc<str>,
         channel_id: u32,
     },
-    /// The server answered a heartbeat. `count` is above 1 when several were put together for a slow host.
+    /// The server answered a heartbeat. `count` is above 1 when several were merged for a slow host.
     Heartbeat {
         count: u32,
     },

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use row::{Binding, Kind, Listed, MOST, PhpReading, Row, Setting, Settings, Value, YEAR};
+pub use row::{Binding, Listed, MOST, PhpReading, Row, Setting, SettingValue, Settings, ValueKind, YEAR};
 use row::{Field, choices, settings, wrong};
 pub(crate) use row::{check_timeout, check_whole};
 
@@ -53,22 +53,22 @@ pub enum BusSocket {
 }
 
 impl Field for BusSocket {
-    fn of(value: Value) -> Option<BusSocket> {
+    fn of(value: SettingValue) -> Option<BusSocket> {
         Some(match value {
-            Value::None => BusSocket::Default,
-            Value::Flag(false) => BusSocket::None,
-            Value::Text(path) if path.starts_with('/') => BusSocket::At(path.into()),
-            Value::Text(name) => BusSocket::Named(name),
+            SettingValue::None => BusSocket::Default,
+            SettingValue::Flag(false) => BusSocket::None,
+            SettingValue::Text(path) if path.starts_with('/') => BusSocket::At(path.into()),
+            SettingValue::Text(name) => BusSocket::Named(name),
             _ => return None,
         })
     }
 
-    fn value(&self) -> Value {
+    fn value(&self) -> SettingValue {
         match self {
-            BusSocket::Default => Value::None,
-            BusSocket::At(path) => Value::Text(path.to_string_lossy().into_owned()),
-            BusSocket::Named(name) => Value::Text(name.clone()),
-            BusSocket::None => Value::Flag(false),
+            BusSocket::Default => SettingValue::None,
+            BusSocket::At(path) => SettingValue::Text(path.to_string_lossy().into_owned()),
+            BusSocket::Named(name) => SettingValue::Text(name.clone()),
+            BusSocket::None => SettingValue::Flag(false),
         }
     }
 }
@@ -123,12 +123,12 @@ choices! {
     }
 }
 
-const fn whole(least: u64) -> Kind {
-    Kind::Whole { least, most: MOST }
+const fn whole(least: u64) -> ValueKind {
+    ValueKind::Whole { least, most: MOST }
 }
 
-const fn up_to(least: u64, most: u32) -> Kind {
-    Kind::Whole { least, most: most as u64 }
+const fn up_to(least: u64, most: u32) -> ValueKind {
+    ValueKind::Whole { least, most: most as u64 }
 }
 
 /// A key of the PHP library's rate limiter.
@@ -140,16 +140,16 @@ settings! {
     #[derive(Clone, Debug)]
     pub struct ServerConfig {
         /// where to listen: an IPv4 or IPv6 address, with or without brackets, or a host name
-        pub host: String = "0.0.0.0".into(), Kind::Text, only_c();
+        pub host: String = "0.0.0.0".into(), ValueKind::Text, only_c();
         /// 0 takes a free one
         pub port: u16 = 9501, up_to(0, 65_535), only_c();
         /// seconds of silence after which a node is down
-        pub heartbeat_timeout: Duration = Duration::from_secs(30), Kind::Seconds, reading(PhpReading::Required), php_note("1 or more");
+        pub heartbeat_timeout: Duration = Duration::from_secs(30), ValueKind::Seconds, reading(PhpReading::Required), php_note("1 or more");
         /// I/O threads, never more than the machine has cores
         pub io_threads: usize = 0, whole(0), named("worker_count"), reading(PhpReading::Required), php_default("4"), php_note("1 to 128"),
             c_note("0 is one per core");
         /// seconds until a connection on which nobody registers is closed
-        pub register_timeout: Duration = Duration::from_secs(30), Kind::Seconds;
+        pub register_timeout: Duration = Duration::from_secs(30), ValueKind::Seconds;
         /// connections in total; one more is told 503; lowered at start to what the descriptor limit allows, with a WARNING in the log
         pub max_connections: usize = 1_000_000, whole(1), reading(PhpReading::Positive);
         /// connections per address; 0 is no limit of its own
@@ -168,19 +168,19 @@ settings! {
         pub outbox_bytes: usize = 1 << 20, whole(1), unit("bytes");
         /// what happens to a connection that takes nothing of what waits for it: `close`, or `drop`: it stays, and misses what is
         /// refused
-        pub slow_consumer: SlowConsumer = SlowConsumer::Close, Kind::Choice(SlowConsumer::WORDS);
+        pub slow_consumer: SlowConsumer = SlowConsumer::Close, ValueKind::Choice(SlowConsumer::WORDS);
         /// seconds without a byte taken until then
-        pub slow_consumer_timeout: Duration = Duration::from_secs(10), Kind::Seconds;
+        pub slow_consumer_timeout: Duration = Duration::from_secs(10), ValueKind::Seconds;
         /// bytes that the server may keep for others, all together: what waits in connections, metadata, events
         pub total_buffer_bytes: usize = 1 << 30, whole(1), unit("bytes");
         /// addresses and networks such as `10.0.0.0/8` that may connect; none listed: all
-        pub allow: Vec<IpNet> = Vec::new(), Kind::Networks, php_name("whitelist"), c_note("in PHP, and here too: `whitelist`");
+        pub allow: Vec<IpNet> = Vec::new(), ValueKind::Networks, php_name("whitelist"), c_note("in PHP, and here too: `whitelist`");
         /// those that may not, whatever the other list says
-        pub deny: Vec<IpNet> = Vec::new(), Kind::Networks, php_name("blacklist"), c_note("in PHP, and here too: `blacklist`");
+        pub deny: Vec<IpNet> = Vec::new(), ValueKind::Networks, php_name("blacklist"), c_note("in PHP, and here too: `blacklist`");
         /// frames per second of all connections together, heartbeats included; one more is told 429; 0 is no limit
         pub max_requests_per_second: u64 = 0, whole(0);
         /// seconds between two lines `Server stats` in the log, at level `info`
-        pub stats_interval: Duration = Duration::from_secs(60), Kind::Seconds;
+        pub stats_interval: Duration = Duration::from_secs(60), ValueKind::Seconds;
         besides {
             /// Off unless set: the PHP library's default silences everybody behind one address.
             pub rate_limit: Option<RateLimit> = None;
@@ -195,30 +195,30 @@ settings! {
         /// frames that may come at once
         pub capacity: u32 = 100, up_to(1, u32::MAX), named("rate_limit_capacity"), reading(of_limiter(1, "capacity", "int"));
         /// frames per second in the long run; what is over it is told 429
-        pub refill_per_second: f64 = 10.0, Kind::Number { least: 0.0, most: MOST as f64 }, named("rate_limit_refill_rate"),
+        pub refill_per_second: f64 = 10.0, ValueKind::Number { least: 0.0, most: MOST as f64 }, named("rate_limit_refill_rate"),
             reading(of_limiter(2, "refillRate", "float"));
         /// each `connection` has its own bucket, or those of an address share one: `ip`
-        pub by: RateLimitBy = RateLimitBy::Connection, Kind::Choice(RateLimitBy::WORDS), named("rate_limit_by");
+        pub by: RateLimitBy = RateLimitBy::Connection, ValueKind::Choice(RateLimitBy::WORDS), named("rate_limit_by");
     }
 
-    /// What is the engine's in the end, put together with other settings.
+    /// What is the engine's in the end, combined with other settings.
     #[derive(Clone, Debug)]
     pub struct ServerSwitches {
         /// whether frames are limited as the three settings above say; on as soon as one of them is set
-        pub enable_rate_limit: Option<bool> = None, Kind::Flag, reading(PhpReading::WithNull), php_default("off");
+        pub enable_rate_limit: Option<bool> = None, ValueKind::Flag, reading(PhpReading::WithNull), php_default("off");
         /// the bus socket
-        pub bus: BusSocket = BusSocket::Default, Kind::Socket, php_default("in `/run/heartbus/`"),
+        pub bus: BusSocket = BusSocket::Default, ValueKind::Socket, php_default("in `/run/heartbus/`"),
             php_note("its path, or `false` for none; [where else](#one-engine-many-php-processes)"),
             c_note("an absolute path, or a name, whose socket then stands in the usual place; none unless it is set");
         /// a group, by name or number, whose users may use the bus socket as well; workers must be of the server's own user, always
-        pub bus_group: Option<String> = None, Kind::Text;
+        pub bus_group: Option<String> = None, ValueKind::Text;
     }
 
     /// Bounds of the queue between the engine and its host.
     #[derive(Copy, Clone, Debug, PartialEq, Eq)]
     pub struct InboxLimits {
         /// events that may wait for the host, or for each of its workers; at the bound, senders of data are made to wait, and events of
-        /// one node are put together
+        /// one node are merged
         pub events: usize = 65_536, whole(1), named("inbox_events");
         /// payload bytes that may wait there
         pub bytes: usize = 64 << 20, whole(1), named("inbox_bytes"), unit("bytes");
@@ -228,30 +228,30 @@ settings! {
     #[derive(Clone, Debug)]
     pub struct HostSettings {
         /// what a PHP worker's full queue does with a message: `reject` it, or `drop_oldest`
-        pub inbox_policy: InboxPolicy = InboxPolicy::Reject, Kind::Choice(InboxPolicy::WORDS), only_php();
+        pub inbox_policy: InboxPolicy = InboxPolicy::Reject, ValueKind::Choice(InboxPolicy::WORDS), only_php();
         /// processes that run the callbacks under Workerman; 0: the engine's own; 0 to 256
         pub php_workers: Option<i64> = None, up_to(0, 256), only_php(), reading(PhpReading::NotExceeding), php_default("1");
         /// of Workerman's workers and of the bus socket: 1 to 64 letters, digits, dots, dashes, underscores
-        pub name: Option<String> = None, Kind::Name, only_php(), php_default("`'HeartbeatServer'`");
+        pub name: Option<String> = None, ValueKind::Name, only_php(), php_default("`'HeartbeatServer'`");
         /// whom Workerman's processes of the server run as, by name or number; only root may choose
-        pub user: Option<String> = None, Kind::Text, only_php(), php_default("that of the process");
+        pub user: Option<String> = None, ValueKind::Text, only_php(), php_default("that of the process");
         /// their group, the same way
-        pub group: Option<String> = None, Kind::Text, only_php(), php_default("that of the process");
+        pub group: Option<String> = None, ValueKind::Text, only_php(), php_default("that of the process");
         /// seconds that `stop -g` and `reload -g` wait for connections; 0: without end
-        pub stop_timeout: Option<Duration> = Some(Duration::from_secs(30)), Kind::SecondsOrNone, only_php();
+        pub stop_timeout: Option<Duration> = Some(Duration::from_secs(30)), ValueKind::SecondsOrNone, only_php();
         /// messages that a channel of `getChannelScheduler()` keeps for `recv()`; then the oldest goes
         pub channel_max_queue_size: i64 = CHANNEL_QUEUE_SIZE, whole(1), only_php(), reading(PhpReading::Positive);
         /// seconds, checked as before; no effect on detection, which takes a tenth of a second
-        pub heartbeat_check_interval: Option<f64> = None, Kind::Number { least: 1.0, most: 1e9 }, only_php(), reading(PhpReading::Required),
+        pub heartbeat_check_interval: Option<f64> = None, ValueKind::Number { least: 1.0, most: 1e9 }, only_php(), reading(PhpReading::Required),
             php_default("a third of the timeout");
         /// shown by `getStats()`; no effect
-        pub protocol: () = (), Kind::Any, only_php(), php_default("`'tcp'`");
+        pub protocol: () = (), ValueKind::Any, only_php(), php_default("`'tcp'`");
     }
 
     #[derive(Clone, Debug)]
     pub struct LoopSettings {
         /// `auto`, `native`, `workerman`, `revolt`, `react`, `manual` (you call `poll()`)
-        pub event_loop: Option<EventLoop> = None, Kind::Choice(EventLoop::WORDS), named("loop"), only_php(), php_default("`'auto'`");
+        pub event_loop: Option<EventLoop> = None, ValueKind::Choice(EventLoop::WORDS), named("loop"), only_php(), php_default("`'auto'`");
     }
 
     /// What holds for the whole process: the last server or client that starts decides.
@@ -259,34 +259,34 @@ settings! {
     pub struct LogSettings {
         /// `stderr`, or `logger`: the engine's messages go to `Utils\Logger`, and to the PSR-3 logger it was given; with PHP workers to that
         /// of one of them, which may be set in the `start` event
-        pub log: Option<LogTarget> = None, Kind::Choice(LogTarget::WORDS), only_php(), php_default("`'stderr'`");
+        pub log: Option<LogTarget> = None, ValueKind::Choice(LogTarget::WORDS), only_php(), php_default("`'stderr'`");
         /// `debug`, `info`, `warning`, `error`, `off`
-        pub log_level: Option<LogLevel> = None, Kind::Choice(LogLevel::WORDS), only_php(),
+        pub log_level: Option<LogLevel> = None, ValueKind::Choice(LogLevel::WORDS), only_php(),
             php_default("`'warning'` (`'info'` with `'logger'`)");
         /// where messages go instead of stderr
-        pub log_file: Option<String> = None, Kind::Text, only_php();
+        pub log_file: Option<String> = None, ValueKind::Text, only_php();
     }
 
     #[derive(Clone, Debug)]
     pub struct ClientConfig {
         /// the server: an IPv4 or IPv6 address, with or without brackets, or a host name
-        pub host: String = "127.0.0.1".into(), Kind::Text, only_c();
+        pub host: String = "127.0.0.1".into(), ValueKind::Text, only_c();
         /// 1 to 65535
         pub port: u16 = 9501, up_to(1, 65_535), only_c();
         /// kept over reconnects; 1 to 255 bytes
-        pub node_id: Option<String> = None, Kind::Text, php_default("made up once"), c_note("one is made up, once, unless it is set");
+        pub node_id: Option<String> = None, ValueKind::Text, php_default("made up once"), c_note("one is made up, once, unless it is set");
         /// sent with the registration
-        pub metadata: String = "[]".into(), Kind::Json, php_default("`[]`"), c_note("any object or list, as it is written");
+        pub metadata: String = "[]".into(), ValueKind::Json, php_default("`[]`"), c_note("any object or list, as it is written");
         /// seconds between heartbeats; a missing answer is noticed within two intervals
-        pub heartbeat_interval: Duration = Duration::from_secs(10), Kind::Seconds;
+        pub heartbeat_interval: Duration = Duration::from_secs(10), ValueKind::Seconds;
         /// never after a disconnect of its own, and not after another client took the id over (409)
-        pub auto_reconnect: bool = true, Kind::Flag, reading(PhpReading::WithNull);
+        pub auto_reconnect: bool = true, ValueKind::Flag, reading(PhpReading::WithNull);
         /// seconds: base of the exponential back-off with full jitter, never under 100 ms nor over 60 s
-        pub reconnect_interval: Duration = Duration::from_secs(5), Kind::Seconds;
+        pub reconnect_interval: Duration = Duration::from_secs(5), ValueKind::Seconds;
         /// counted anew after each successful registration; 0 is no limit
         pub max_reconnect_attempts: u32 = 0, up_to(0, u32::MAX);
         /// seconds; those of a host name's look-up count from its beginning
-        pub connect_timeout: Duration = Duration::from_secs(5), Kind::Seconds;
+        pub connect_timeout: Duration = Duration::from_secs(5), ValueKind::Seconds;
         /// bytes that may wait to be sent; more is refused
         pub outbox_bytes: usize = 1 << 20, whole(1), unit("bytes");
         /// newest dialect to speak where the server can: 2, which carries any bytes; 1 stays with the old wire
@@ -294,7 +294,7 @@ settings! {
         /// nodes that it may carry, its first one included; more are refused
         pub max_nodes: usize = 10_000, whole(1);
         /// whether its heartbeats keep all its nodes alive, or its first one alone; then the host sends those of the others
-        pub heartbeat_all: bool = true, Kind::Flag;
+        pub heartbeat_all: bool = true, ValueKind::Flag;
     }
 }
 

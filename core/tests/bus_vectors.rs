@@ -2,7 +2,7 @@
 //! major version would let two releases misunderstand each other. The frames of batches are compared in `hub::batch`.
 
 use heartbus_core::wire::bus::{
-    ConnectionInfo, DurationsRecord, Hello, LENGTH_LEN, LogLevel, LogLine, NodeInfo, RemoteError, Reply, Request, RequestFrame, Response,
+    ConnectionInfo, DurationsRecord, Hello, LENGTH_LEN, LineLevel, LogLine, NodeInfo, RemoteError, Reply, Request, RequestFrame, Response,
     Role, ServerMessage, StatsRecord, VERSION, Welcome, WorkerMessage, decode, parse_greeting, parse_hello, unknown_request, write_hello,
     write_log, write_message, write_refusal, write_server_message, write_welcome,
 };
@@ -265,7 +265,7 @@ fn the_news_without_events_are_those_of_the_vectors() {
         write_server_message(&mut bytes, news);
         bytes
     };
-    let line = LogLine { level: LogLevel::Warning, message: "too slow".into(), context: r#""id":7"#.into() };
+    let line = LogLine { level: LineLevel::Warning, message: "too slow".into(), context: r#""id":7"#.into() };
     let mut log = Vec::new();
     write_log(&mut log, &line);
     assert_eq!(decode::<LogLine>(&log[LENGTH_LEN + 1..]), Ok(line));

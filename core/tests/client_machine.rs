@@ -2,7 +2,7 @@
 
 use heartbus_core::event::{ClientEvent, CloseReason, ErrorCause};
 use heartbus_core::hub::Now;
-use heartbus_core::hub::client::{ClientMachine, Phase, Refusal, SocketEnd, backoff};
+use heartbus_core::hub::client::{ClientMachine, ClientPhase, ClientRefusal, SocketEnd, backoff};
 use heartbus_core::settings::ClientConfig;
 use heartbus_core::wire::{Decoded, FrameType, MAX_BODY_LEN, control, v1, v2};
 use proptest::prelude::*;
@@ -97,9 +97,9 @@ impl Rig {
     fn close_and_wait(&mut self) -> Vec<ClientEvent> {
         self.machine.handle_closed(SocketEnd::Closed, self.now);
         let events = self.events();
-        assert_eq!(self.machine.phase(), Phase::Wait);
+        assert_eq!(self.machine.phase(), ClientPhase::Wait);
         self.pass_to_deadline();
-        assert_eq!(self.machine.phase(), Phase::Dial);
+        assert_eq!(self.machine.phase(), ClientPhase::Dial);
         events
     }
 }
@@ -163,9 +163,9 @@ fn server_error(message: &str, code: i64) -> String {
 #[test]
 fn a_connected_client_registers_and_then_tells() {
     let mut rig = Rig::new(ClientConfig { metadata: r#"{"v":"1.0"}"#.into(), ..settings() });
-    assert_eq!((rig.machine.phase(), rig.machine.is_connected()), (Phase::Dial, false));
+    assert_eq!((rig.machine.phase(), rig.machine.is_connected()), (ClientPhase::Dial, false));
     rig.machine.handle_connected(rig.now);
-    assert_eq!((rig.machine.phase(), rig.machine.is_connected()), (Phase::Open, true));
+    assert_eq!((rig.machine.phase(), rig.machine.is_connected()), (ClientPhase::Open, true));
     // The golden vector of the reference.
     let golden = "ab12060000006a7b226368616e6e656c5f6964223a302c227061796c6f6164223a227b5c226e6f64655f69645c223a5c226e315c222c5c226d657461646174615c223a7b5c22765c223a5c22312e305c227d2c5c2274696d657374616d705c223a313730303030303030302e32357d227d";
     let hex: String = rig.machine.outbox().iter().map(|byte| format!("{byte:02x}")).collect();
@@ -191,8 +191,8 @@ fn a_register_reply_that_is_none_registers_nobody() {
         rig.receive(6, 0, payload);
     }
     assert_eq!(rig.events(), []);
-    assert_eq!(rig.machine.send(b"x", 0, rig.now), Err(Refusal::NotConnected));
-    assert_eq!((rig.machine.phase(), rig.machine.stats().messages_received), (Phase::Open, 4));
+    assert_eq!(rig.machine.send(b"x", 0, rig.now), Err(ClientRefusal::NotConnected));
+    assert_eq!((rig.machine.phase(), rig.machine.stats().messages_received), (ClientPhase::Open, 4));
 }
 
 #[test]
@@ -241,9 +241,9 @@ fn a_server_that_answers_nothing_is_given_up_within_two_intervals() {
         let mut rig = if registered { Rig::registered(settings()) } else { Rig::connected(settings()) };
         let last_life = rig.now.mono;
         rig.pass_to_deadline();
-        assert_eq!((rig.machine.phase(), rig.written().len(), rig.machine.awaits_reply()), (Phase::Open, 1, true));
+        assert_eq!((rig.machine.phase(), rig.written().len(), rig.machine.awaits_reply()), (ClientPhase::Open, 1, true));
         rig.pass_to_deadline();
-        assert_eq!(rig.machine.phase(), Phase::HangUp);
+        assert_eq!(rig.machine.phase(), ClientPhase::HangUp);
         assert_eq!(rig.now.mono - last_life, 2 * INTERVAL);
         assert_eq!((rig.written(), rig.machine.is_connected()), (vec![], false));
         assert_eq!(rig.close_and_wait(), [closed_saying(CloseReason::HeartbeatTimeout, "no heartbeat reply")]);
@@ -258,9 +258,9 @@ fn whatever_arrives_is_life() {
         rig.machine.handle_bytes(&bytes);
         rig.events();
         rig.pass_to_deadline();
-        assert_eq!((rig.machine.phase(), rig.written().len()), (Phase::Open, 2));
+        assert_eq!((rig.machine.phase(), rig.written().len()), (ClientPhase::Open, 2));
         rig.pass_to_deadline();
-        assert_eq!(rig.machine.phase(), Phase::HangUp, "but only once");
+        assert_eq!(rig.machine.phase(), ClientPhase::HangUp, "but only once");
     }
 }
 
@@ -272,7 +272,7 @@ fn a_reply_that_waited_in_the_socket_while_the_process_was_stopped_counts() {
     assert!(rig.machine.awaits_reply(), "so the shell looks at the socket first");
     rig.receive(2, 0, "");
     rig.machine.handle_timeout(rig.now);
-    assert_eq!((rig.machine.phase(), rig.written().len()), (Phase::Open, 2));
+    assert_eq!((rig.machine.phase(), rig.written().len()), (ClientPhase::Open, 2));
 }
 
 #[test]
@@ -280,7 +280,7 @@ fn a_process_that_was_stopped_before_its_heartbeat_does_not_blame_the_server() {
     let mut rig = Rig::registered(settings());
     rig.pass(100 * INTERVAL);
     rig.machine.handle_timeout(rig.now);
-    assert_eq!((rig.machine.phase(), rig.written().len()), (Phase::Open, 1), "one beat, not a hundred");
+    assert_eq!((rig.machine.phase(), rig.written().len()), (ClientPhase::Open, 1), "one beat, not a hundred");
     assert_eq!(rig.machine.deadline(), Some(rig.now.mono + INTERVAL));
 }
 
@@ -293,9 +293,9 @@ fn a_server_that_slowly_takes_what_waits_is_slow_and_not_gone() {
     rig.pass(INTERVAL / 2);
     rig.machine.handle_written(1000, rig.now);
     rig.pass_to_deadline();
-    assert_eq!(rig.machine.phase(), Phase::Open, "it took something half an interval ago");
+    assert_eq!(rig.machine.phase(), ClientPhase::Open, "it took something half an interval ago");
     rig.pass_to_deadline();
-    assert_eq!(rig.machine.phase(), Phase::HangUp, "and nothing since");
+    assert_eq!(rig.machine.phase(), ClientPhase::HangUp, "and nothing since");
 }
 
 #[test]
@@ -307,7 +307,7 @@ fn a_socket_that_takes_new_data_at_once_is_no_proof_of_life() {
     rig.machine.send(b"x", 0, rig.now).unwrap();
     rig.written();
     rig.pass_to_deadline();
-    assert_eq!(rig.machine.phase(), Phase::HangUp);
+    assert_eq!(rig.machine.phase(), ClientPhase::HangUp);
 }
 
 // ---- reconnecting ----
@@ -316,11 +316,11 @@ fn a_socket_that_takes_new_data_at_once_is_no_proof_of_life() {
 fn a_lost_connection_is_told_and_comes_back_with_the_same_id() {
     let mut rig = Rig::registered(settings());
     rig.machine.handle_closed(SocketEnd::Closed, rig.now);
-    assert_eq!((rig.events(), rig.machine.phase()), (vec![closed(CloseReason::PeerClosed)], Phase::Wait));
+    assert_eq!((rig.events(), rig.machine.phase()), (vec![closed(CloseReason::PeerClosed)], ClientPhase::Wait));
     assert_eq!(rig.machine.stats().reconnect_attempts, 1);
     let early = rig.machine.deadline().unwrap() - 1;
     rig.machine.handle_timeout(Now { mono: early, ..rig.now });
-    assert_eq!(rig.machine.phase(), Phase::Wait);
+    assert_eq!(rig.machine.phase(), ClientPhase::Wait);
     rig.pass_to_deadline();
     rig.machine.handle_connected(rig.now);
     assert_eq!(rig.events(), [ClientEvent::Connect]);
@@ -342,7 +342,7 @@ fn a_failed_connect_is_an_error_then_a_close_then_another_attempt() {
             rig.events(),
             [ClientEvent::Error { code: 1, message, cause: ErrorCause::Refused }, closed_saying(CloseReason::ConnectFailed, "in words")]
         );
-        assert_eq!(rig.machine.phase(), Phase::Wait);
+        assert_eq!(rig.machine.phase(), ClientPhase::Wait);
         rig.pass_to_deadline();
         rig.pass(300);
         rig.machine.handle_connect_failed(ErrorCause::Refused, "in words".into(), rig.now);
@@ -383,7 +383,7 @@ fn attempts_are_limited_and_counted_anew_after_each_registration() {
     rig.machine.handle_connect_failed(ErrorCause::Refused, "in words".into(), rig.now);
     let events = rig.events();
     assert!(matches!(events[..], [ClientEvent::Error { .. }, ClientEvent::Close { .. }, ClientEvent::Finished]), "{events:?}");
-    assert_eq!((rig.machine.phase(), rig.machine.deadline()), (Phase::Finished, None));
+    assert_eq!((rig.machine.phase(), rig.machine.deadline()), (ClientPhase::Finished, None));
 }
 
 #[test]
@@ -391,7 +391,7 @@ fn without_auto_reconnect_the_first_close_is_the_end() {
     let mut rig = Rig::registered(ClientConfig { auto_reconnect: false, ..settings() });
     rig.machine.handle_closed(SocketEnd::Closed, rig.now);
     assert_eq!(rig.events(), [closed(CloseReason::PeerClosed), ClientEvent::Finished]);
-    assert_eq!(rig.machine.phase(), Phase::Finished);
+    assert_eq!(rig.machine.phase(), ClientPhase::Finished);
 }
 
 #[test]
@@ -401,18 +401,18 @@ fn a_replaced_client_does_not_come_back_and_every_other_error_changes_nothing() 
         rig.receive(8, 0, &server_error("no", code));
         let raw = server_error("no", code).into();
         assert_eq!(rig.events(), [ClientEvent::ServerError { raw, code, message: "no".into() }]);
-        assert_eq!(rig.machine.phase(), Phase::Open);
+        assert_eq!(rig.machine.phase(), ClientPhase::Open);
     }
     let text = server_error("Replaced by a newer connection", 409);
     let mut bytes = frame(8, 0, &text);
     bytes.extend(frame(3, 7, "not for this one any more"));
     rig.machine.handle_bytes(&bytes);
     assert_eq!(rig.events(), [ClientEvent::ServerError { raw: text.into(), code: 409, message: "Replaced by a newer connection".into() }]);
-    assert_eq!(rig.machine.phase(), Phase::HangUp);
+    assert_eq!(rig.machine.phase(), ClientPhase::HangUp);
     rig.machine.handle_closed(SocketEnd::Closed, rig.now);
     assert_eq!(
         (rig.events(), rig.machine.phase()),
-        (vec![closed_saying(CloseReason::Replaced, "Replaced by a newer connection"), ClientEvent::Finished], Phase::Finished)
+        (vec![closed_saying(CloseReason::Replaced, "Replaced by a newer connection"), ClientEvent::Finished], ClientPhase::Finished)
     );
 }
 
@@ -423,7 +423,7 @@ fn an_error_whose_payload_is_not_json_is_told_as_it_is() {
         rig.receive(8, 0, payload);
         assert_eq!(rig.events(), [ClientEvent::ServerError { raw: payload.to_owned().into(), code: 0, message: String::new() }]);
     }
-    assert_eq!(rig.machine.phase(), Phase::Open);
+    assert_eq!(rig.machine.phase(), ClientPhase::Open);
 }
 
 proptest! {
@@ -458,13 +458,13 @@ fn a_disconnect_says_goodbye_and_does_not_come_back() {
     let mut rig = Rig::registered(settings());
     rig.machine.send(b"last words", 0, rig.now).unwrap();
     rig.machine.disconnect(rig.now);
-    assert_eq!((rig.machine.phase(), rig.machine.is_connected()), (Phase::Flush, false));
-    assert_eq!(rig.machine.send(b"x", 0, rig.now), Err(Refusal::NotConnected));
+    assert_eq!((rig.machine.phase(), rig.machine.is_connected()), (ClientPhase::Flush, false));
+    assert_eq!(rig.machine.send(b"x", 0, rig.now), Err(ClientRefusal::NotConnected));
     rig.receive(3, 7, "too late");
     assert_eq!(rig.events(), []);
     assert_eq!(rig.written(), [(3, 7, "last words".into()), (7, 0, String::new())]);
     rig.machine.handle_closed(SocketEnd::Closed, rig.now);
-    assert_eq!((rig.events(), rig.machine.phase()), (vec![closed(CloseReason::Disconnected), ClientEvent::Finished], Phase::Finished));
+    assert_eq!((rig.events(), rig.machine.phase()), (vec![closed(CloseReason::Disconnected), ClientEvent::Finished], ClientPhase::Finished));
     rig.machine.disconnect(rig.now);
     rig.machine.handle_closed(SocketEnd::Closed, rig.now);
     assert_eq!(rig.events(), [], "nothing follows the end");
@@ -478,23 +478,23 @@ fn a_server_that_does_not_take_the_goodbye_is_not_waited_for() {
     rig.machine.handle_written(0, rig.now);
     assert_eq!(rig.machine.deadline(), Some(rig.now.mono + SECOND));
     rig.pass_to_deadline();
-    assert_eq!(rig.machine.phase(), Phase::HangUp);
+    assert_eq!(rig.machine.phase(), ClientPhase::HangUp);
     rig.machine.handle_closed(SocketEnd::Closed, rig.now);
-    assert_eq!(rig.machine.phase(), Phase::Finished);
+    assert_eq!(rig.machine.phase(), ClientPhase::Finished);
 }
 
 #[test]
 fn a_disconnect_ends_dialling_and_waiting() {
     let mut rig = Rig::new(settings());
     rig.machine.disconnect(rig.now);
-    assert_eq!((rig.events(), rig.machine.phase()), (vec![closed(CloseReason::Disconnected), ClientEvent::Finished], Phase::Finished));
+    assert_eq!((rig.events(), rig.machine.phase()), (vec![closed(CloseReason::Disconnected), ClientEvent::Finished], ClientPhase::Finished));
     rig.machine.handle_connected(rig.now);
     assert_eq!((rig.events(), rig.machine.outbox().len()), (vec![], 0), "a connection that comes too late is nobody's");
     let mut rig = Rig::registered(settings());
     rig.machine.handle_closed(SocketEnd::Closed, rig.now);
     rig.events();
     rig.machine.disconnect(rig.now);
-    assert_eq!((rig.events(), rig.machine.phase()), (vec![ClientEvent::Finished], Phase::Finished));
+    assert_eq!((rig.events(), rig.machine.phase()), (vec![ClientEvent::Finished], ClientPhase::Finished));
 }
 
 #[test]
@@ -502,12 +502,12 @@ fn a_disconnect_while_the_connection_is_given_up_prevents_the_reconnect() {
     let mut rig = Rig::registered(settings());
     rig.pass_to_deadline();
     rig.pass_to_deadline();
-    assert_eq!(rig.machine.phase(), Phase::HangUp);
+    assert_eq!(rig.machine.phase(), ClientPhase::HangUp);
     rig.machine.disconnect(rig.now);
     rig.machine.handle_closed(SocketEnd::Closed, rig.now);
     assert_eq!(
         (rig.events(), rig.machine.phase()),
-        (vec![closed_saying(CloseReason::HeartbeatTimeout, "no heartbeat reply"), ClientEvent::Finished], Phase::Finished)
+        (vec![closed_saying(CloseReason::HeartbeatTimeout, "no heartbeat reply"), ClientEvent::Finished], ClientPhase::Finished)
     );
 }
 
@@ -530,34 +530,34 @@ fn data_goes_to_the_own_channel_unless_another_is_named() {
 #[test]
 fn nothing_is_sent_before_the_register_reply_or_without_a_connection() {
     let mut rig = Rig::new(settings());
-    assert_eq!((rig.machine.send(b"x", 1, rig.now), rig.machine.ping(rig.now)), (Err(Refusal::NotConnected), Err(Refusal::NotConnected)));
+    assert_eq!((rig.machine.send(b"x", 1, rig.now), rig.machine.ping(rig.now)), (Err(ClientRefusal::NotConnected), Err(ClientRefusal::NotConnected)));
     rig.machine.handle_connected(rig.now);
     assert_eq!(rig.events(), [ClientEvent::Connect]);
     assert_eq!(
         (rig.machine.send(b"x", 0, rig.now), rig.machine.send(b"x", 5, rig.now)),
-        (Err(Refusal::NotConnected), Err(Refusal::NotConnected))
+        (Err(ClientRefusal::NotConnected), Err(ClientRefusal::NotConnected))
     );
     assert_eq!(rig.machine.ping(rig.now), Ok(()), "a PING needs no channel");
     rig.receive(6, 0, &register_reply("n1", 7));
     rig.events();
     assert_eq!(rig.machine.send(b"x", 0, rig.now), Ok(()));
     rig.close_and_wait();
-    assert_eq!(rig.machine.send(b"x", 0, rig.now), Err(Refusal::NotConnected));
+    assert_eq!(rig.machine.send(b"x", 0, rig.now), Err(ClientRefusal::NotConnected));
     rig.machine.handle_connected(rig.now);
-    assert_eq!(rig.machine.send(b"x", 0, rig.now), Err(Refusal::NotConnected), "the channel of the last connection is not this one's");
+    assert_eq!(rig.machine.send(b"x", 0, rig.now), Err(ClientRefusal::NotConnected), "the channel of the last connection is not this one's");
     assert_eq!(rig.machine.stats().messages_sent, 2);
 }
 
 #[test]
 fn what_v1_cannot_carry_is_refused_and_leaves_no_trace() {
     let mut rig = Rig::registered(settings());
-    assert_eq!(rig.machine.send(b"\xff", 0, rig.now), Err(Refusal::NotUtf8));
-    assert_eq!(rig.machine.send(&vec![b'x'; 10_485_761], 0, rig.now), Err(Refusal::TooLong));
+    assert_eq!(rig.machine.send(b"\xff", 0, rig.now), Err(ClientRefusal::NotUtf8));
+    assert_eq!(rig.machine.send(&vec![b'x'; 10_485_761], 0, rig.now), Err(ClientRefusal::TooLong));
     // Shorter than the cap, but not when it is escaped.
-    assert_eq!(rig.machine.send(&vec![b'"'; 6_000_000], 0, rig.now), Err(Refusal::TooLong));
+    assert_eq!(rig.machine.send(&vec![b'"'; 6_000_000], 0, rig.now), Err(ClientRefusal::TooLong));
     assert_eq!((rig.machine.outbox().len(), rig.events(), rig.machine.stats().messages_sent), (0, vec![], 0));
     let largest = 10_485_760 - br#"{"channel_id":7,"payload":""}"#.len();
-    assert_eq!(rig.machine.send(&vec![b'x'; largest + 1], 0, rig.now), Err(Refusal::TooLong));
+    assert_eq!(rig.machine.send(&vec![b'x'; largest + 1], 0, rig.now), Err(ClientRefusal::TooLong));
     assert_eq!(rig.machine.send(&vec![b'x'; largest], 0, rig.now), Ok(()), "an empty outbox takes any frame");
 }
 
@@ -567,9 +567,9 @@ fn a_full_outbox_refuses_and_nothing_else_happens() {
     rig.machine.send(&[b'x'; 900], 0, rig.now).unwrap();
     let waiting = rig.machine.outbox().to_vec();
     for _ in 0..100 {
-        assert_eq!(rig.machine.send(&[b'x'; 100], 0, rig.now), Err(Refusal::OutboxFull));
+        assert_eq!(rig.machine.send(&[b'x'; 100], 0, rig.now), Err(ClientRefusal::OutboxFull));
         // Fits before it is escaped, and not after.
-        assert_eq!(rig.machine.send("é".repeat(30).as_bytes(), 0, rig.now), Err(Refusal::OutboxFull));
+        assert_eq!(rig.machine.send("é".repeat(30).as_bytes(), 0, rig.now), Err(ClientRefusal::OutboxFull));
     }
     assert_eq!(rig.machine.outbox(), waiting);
     assert_eq!((rig.events(), rig.machine.stats().messages_sent), (vec![], 1));
@@ -601,9 +601,9 @@ fn a_failed_write_is_told_and_what_the_server_had_said_is_still_read() {
     let mut rig = Rig::registered(settings());
     rig.machine.send(b"x", 0, rig.now).unwrap();
     rig.machine.handle_write_failed(ErrorCause::Lost, "in words".into(), rig.now);
-    assert_eq!((rig.machine.outbox().len(), rig.machine.phase()), (0, Phase::Open));
+    assert_eq!((rig.machine.outbox().len(), rig.machine.phase()), (0, ClientPhase::Open));
     assert_eq!(rig.events(), [ClientEvent::Error { code: 2, message: "client closed".into(), cause: ErrorCause::Lost }]);
-    assert_eq!((rig.machine.send(b"x", 0, rig.now), rig.machine.ping(rig.now)), (Err(Refusal::NotConnected), Err(Refusal::NotConnected)));
+    assert_eq!((rig.machine.send(b"x", 0, rig.now), rig.machine.ping(rig.now)), (Err(ClientRefusal::NotConnected), Err(ClientRefusal::NotConnected)));
     rig.pass_to_deadline();
     assert_eq!(rig.machine.outbox().len(), 0);
     rig.receive(8, 0, &server_error("Replaced by a newer connection", 409));
@@ -617,7 +617,7 @@ fn a_goodbye_that_cannot_be_written_ends_the_connection() {
     let mut rig = Rig::registered(settings());
     rig.machine.disconnect(rig.now);
     rig.machine.handle_write_failed(ErrorCause::Lost, "in words".into(), rig.now);
-    assert_eq!((rig.machine.phase(), rig.events()), (Phase::HangUp, vec![]));
+    assert_eq!((rig.machine.phase(), rig.events()), (ClientPhase::HangUp, vec![]));
 }
 
 // ---- receiving ----
@@ -653,14 +653,14 @@ fn a_frame_that_cannot_be_read_is_skipped_and_a_lost_stream_is_left() {
     let mut bytes = b"\xab\x12\x03\0\0\0\x02{]".to_vec();
     bytes.extend(frame(3, 7, "after"));
     rig.machine.handle_bytes(&bytes);
-    assert_eq!((rig.events(), rig.machine.phase()), (vec![data("after", 7)], Phase::Open));
+    assert_eq!((rig.events(), rig.machine.phase()), (vec![data("after", 7)], ClientPhase::Open));
     for lost in [&b"HTTP/1.1 400 Bad Request"[..], b"\xab\x12\x03\x00\xa0\x00\x01"] {
         let mut rig = Rig::registered(settings());
         let mut bytes = frame(3, 7, "before");
         bytes.extend(lost);
         bytes.extend(frame(3, 7, "never read"));
         rig.machine.handle_bytes(&bytes);
-        assert_eq!((rig.events(), rig.machine.phase()), (vec![data("before", 7)], Phase::HangUp));
+        assert_eq!((rig.events(), rig.machine.phase()), (vec![data("before", 7)], ClientPhase::HangUp));
         assert!(matches!(rig.close_and_wait()[..], [ClientEvent::Close { reason: CloseReason::BrokenStream, .. }]));
     }
 }
@@ -703,15 +703,15 @@ fn silence_of_our_own_making_is_not_the_servers_death() {
     rig.machine.stall(event);
     for _ in 0..5 {
         rig.pass_to_deadline();
-        assert_eq!((rig.machine.phase(), rig.written().len()), (Phase::Open, 1), "we go on saying that we live");
+        assert_eq!((rig.machine.phase(), rig.written().len()), (ClientPhase::Open, 1), "we go on saying that we live");
         assert!(!rig.machine.awaits_reply());
     }
     rig.pass(INTERVAL / 2);
     rig.machine.resume(rig.now);
     rig.pass_to_deadline();
-    assert_eq!(rig.machine.phase(), Phase::Open, "it has had half an interval only");
+    assert_eq!(rig.machine.phase(), ClientPhase::Open, "it has had half an interval only");
     rig.pass_to_deadline();
-    assert_eq!(rig.machine.phase(), Phase::HangUp, "read again, and it still says nothing");
+    assert_eq!(rig.machine.phase(), ClientPhase::HangUp, "read again, and it still says nothing");
 }
 
 #[test]
@@ -818,7 +818,7 @@ proptest! {
                 Step::Disconnect => rig.machine.disconnect(rig.now),
             }
             rig.machine.handle_timeout(rig.now);
-            if rig.machine.phase() == Phase::HangUp {
+            if rig.machine.phase() == ClientPhase::HangUp {
                 rig.machine.handle_closed(SocketEnd::Closed, rig.now);
             }
             while let Some(event) = rig.machine.poll_event(rig.now) {
@@ -841,10 +841,10 @@ proptest! {
                     _ => prop_assert!(is_open, "{event:?} without a connection"),
                 }
             }
-            prop_assert_eq!(is_finished, rig.machine.phase() == Phase::Finished);
+            prop_assert_eq!(is_finished, rig.machine.phase() == ClientPhase::Finished);
             prop_assert!(rig.machine.deadline().is_none_or(|deadline| deadline > rig.now.mono), "a deadline passed unnoticed");
             prop_assert!(rig.machine.outbox().len() <= OUTBOX + 500, "{} bytes wait", rig.machine.outbox().len());
-            if matches!(rig.machine.phase(), Phase::Dial | Phase::Wait | Phase::Finished) {
+            if matches!(rig.machine.phase(), ClientPhase::Dial | ClientPhase::Wait | ClientPhase::Finished) {
                 prop_assert!(!rig.machine.is_connected() && rig.machine.outbox().is_empty());
             }
         }
@@ -899,7 +899,7 @@ fn a_server_that_does_not_agree_is_spoken_to_in_v1_and_text_only() {
         rig.receive(6, 0, &reply);
         rig.events();
         assert_eq!(rig.written(), []);
-        assert_eq!(rig.machine.send(b"\xff", 0, rig.now), Err(Refusal::NotUtf8));
+        assert_eq!(rig.machine.send(b"\xff", 0, rig.now), Err(ClientRefusal::NotUtf8));
         rig.machine.send(b"x", 0, rig.now).unwrap();
         assert_eq!(rig.written(), [(3, 7, "x".to_owned())]);
     }
@@ -947,7 +947,7 @@ fn v2_has_no_channel_ids_over_32_bits() {
     let mut rig = Rig::agreed();
     rig.machine.send(b"x", i64::from(u32::MAX), rig.now).unwrap();
     assert_eq!(rig.written_raw(), v2_frame(3, u32::MAX, b"x"));
-    assert_eq!(rig.machine.send(b"x", i64::from(u32::MAX) + 1, rig.now), Err(Refusal::NoSuchChannel));
+    assert_eq!(rig.machine.send(b"x", i64::from(u32::MAX) + 1, rig.now), Err(ClientRefusal::NoSuchChannel));
     assert_eq!(rig.written_raw(), b"");
     let mut old = Rig::registered(settings());
     old.machine.send(b"x", 1 << 40, old.now).unwrap();
@@ -959,7 +959,7 @@ fn the_frame_limit_counts_the_payload_alone_in_v2() {
     let mut rig = Rig::agreed();
     rig.machine.send(&vec![0; MAX_BODY_LEN as usize], 0, rig.now).unwrap();
     assert_eq!(rig.written_raw().len(), 12 + MAX_BODY_LEN as usize);
-    assert_eq!(rig.machine.send(&vec![0; MAX_BODY_LEN as usize + 1], 0, rig.now), Err(Refusal::TooLong));
+    assert_eq!(rig.machine.send(&vec![0; MAX_BODY_LEN as usize + 1], 0, rig.now), Err(ClientRefusal::TooLong));
 }
 
 #[test]
@@ -973,7 +973,7 @@ fn a_goaway_reads_as_an_error_and_spreads_the_return_over_its_window() {
         let raw = payload.clone().into();
         let error = ClientEvent::ServerError { raw, code: 503, message: "Server is shutting down".to_owned() };
         assert_eq!(rig.events(), [ClientEvent::Connect, error]);
-        assert_eq!(rig.machine.phase(), Phase::Open, "the server closes");
+        assert_eq!(rig.machine.phase(), ClientPhase::Open, "the server closes");
         rig.machine.handle_closed(SocketEnd::Closed, rig.now);
         waits.push(rig.machine.deadline().unwrap() - rig.now.mono);
     }
@@ -1111,7 +1111,7 @@ fn a_fault_of_ours_is_told_and_the_client_comes_back() {
     let mut rig = Rig::registered(settings());
     rig.machine.handle_failure("index out of bounds".into(), rig.now);
     assert_eq!(rig.events(), [closed_saying(CloseReason::Failed, "index out of bounds")]);
-    assert_eq!(rig.machine.phase(), Phase::Wait);
+    assert_eq!(rig.machine.phase(), ClientPhase::Wait);
     // One that comes again at once is not one to be met again at once.
     rig.pass_to_deadline();
     rig.machine.handle_failure("dialling".into(), rig.now);
@@ -1153,7 +1153,7 @@ fn a_name_that_no_node_may_have_registers_nobody() {
     let mut rig = Rig::connected(settings());
     rig.receive(6, 0, &register_reply(&"n".repeat(256), 7));
     assert_eq!((rig.events(), rig.machine.stats().frames_refused), (vec![], 1));
-    assert_eq!(rig.machine.send(b"x", 0, rig.now), Err(Refusal::NotConnected));
+    assert_eq!(rig.machine.send(b"x", 0, rig.now), Err(ClientRefusal::NotConnected));
     rig.receive(6, 0, &register_reply(&"n".repeat(255), 7));
     assert_eq!(rig.events(), [register(&"n".repeat(255), 7)]);
 }
@@ -1230,7 +1230,7 @@ fn an_added_node_registers_over_the_same_connection_and_sends_on_its_own_channel
     rig.machine.add_node("n2", r#" {"kind":"lamp"} "#).unwrap();
     let payload = format!(r#"{{"node_id":"n2","metadata":{{"kind":"lamp"}},"timestamp":{}.25}}"#, UNIX / SECOND);
     assert_eq!(rig.written(), [(6, 0, payload)]);
-    assert_eq!(rig.machine.send_from("n2", b"early", rig.now), Err(Refusal::NotConnected));
+    assert_eq!(rig.machine.send_from("n2", b"early", rig.now), Err(ClientRefusal::NotConnected));
     reply(&mut rig, "n2", 8);
     assert_eq!(rig.events(), [register("n2", 8)]);
     assert_eq!((rig.machine.node_id().map(|id| &**id), rig.machine.channel_id(), rig.machine.stats().nodes), (Some("n1"), Some(7), 2));
@@ -1243,8 +1243,8 @@ fn an_added_node_registers_over_the_same_connection_and_sends_on_its_own_channel
     rig.receive(3, 7, "for n1");
     rig.receive(3, 9, "for nobody");
     assert_eq!(rig.events(), [data_for(Some("n2"), "for n2", 8), data("for n1", 7), data_for(None, "for nobody", 9)]);
-    assert_eq!(rig.machine.send(b"x", 9, rig.now), Err(Refusal::NoSuchChannel));
-    assert_eq!(rig.machine.send_from("n3", b"x", rig.now), Err(Refusal::NoSuchNode));
+    assert_eq!(rig.machine.send(b"x", 9, rig.now), Err(ClientRefusal::NoSuchChannel));
+    assert_eq!(rig.machine.send_from("n3", b"x", rig.now), Err(ClientRefusal::NoSuchNode));
 }
 
 #[test]
@@ -1290,10 +1290,10 @@ fn a_client_with_one_node_may_name_it_and_no_other() {
     rig.machine.send_from("n1", b"a", rig.now).unwrap();
     rig.machine.heartbeat("n1", rig.now).unwrap();
     assert_eq!(rig.written().iter().map(|(kind, channel_id, _)| (*kind, *channel_id)).collect::<Vec<_>>(), [(3, 7), (1, 7)]);
-    assert_eq!(rig.machine.send_from("n2", b"a", rig.now), Err(Refusal::NoSuchNode));
-    assert_eq!(rig.machine.remove_node("n1"), Err(Refusal::FirstNode));
-    assert_eq!(rig.machine.remove_node("n2"), Err(Refusal::NoSuchNode));
-    assert_eq!(rig.machine.add_node("n1", "[]"), Err(Refusal::NodeExists));
+    assert_eq!(rig.machine.send_from("n2", b"a", rig.now), Err(ClientRefusal::NoSuchNode));
+    assert_eq!(rig.machine.remove_node("n1"), Err(ClientRefusal::FirstNode));
+    assert_eq!(rig.machine.remove_node("n2"), Err(ClientRefusal::NoSuchNode));
+    assert_eq!(rig.machine.add_node("n1", "[]"), Err(ClientRefusal::NodeExists));
     assert_eq!((rig.written(), rig.events()), (vec![], vec![]));
 }
 
@@ -1302,7 +1302,7 @@ fn nodes_that_are_added_before_the_connection_wait_for_the_first_reply() {
     let mut rig = Rig::new(settings());
     rig.machine.add_node("n3", "[]").unwrap();
     rig.machine.add_node("n2", "[]").unwrap();
-    assert_eq!(rig.machine.add_node("n2", "[]"), Err(Refusal::NodeExists));
+    assert_eq!(rig.machine.add_node("n2", "[]"), Err(ClientRefusal::NodeExists));
     rig.machine.handle_connected(rig.now);
     assert_eq!(registers(&mut rig), ["n1"]);
     assert_eq!(registers(&mut rig), [""; 0]);
@@ -1315,13 +1315,13 @@ fn nodes_that_are_added_before_the_connection_wait_for_the_first_reply() {
 fn all_nodes_return_with_the_next_connection_on_new_channels() {
     let mut rig = gateway(settings(), &["n2", "n3"]);
     assert_eq!(rig.close_and_wait(), [closed(CloseReason::PeerClosed)]);
-    assert_eq!((rig.machine.send_from("n2", b"x", rig.now), rig.machine.stats().nodes), (Err(Refusal::NotConnected), 0));
+    assert_eq!((rig.machine.send_from("n2", b"x", rig.now), rig.machine.stats().nodes), (Err(ClientRefusal::NotConnected), 0));
     rig.machine.handle_connected(rig.now);
     assert_eq!(registers(&mut rig), ["n1"]);
     reply(&mut rig, "n1", 9);
     assert_eq!(rig.events(), [ClientEvent::Connect, register("n1", 9)]);
     assert_eq!(registers(&mut rig), ["n2", "n3"]);
-    assert_eq!(rig.machine.send(b"x", 8, rig.now), Err(Refusal::NoSuchChannel), "the channel of the older connection");
+    assert_eq!(rig.machine.send(b"x", 8, rig.now), Err(ClientRefusal::NoSuchChannel), "the channel of the older connection");
     reply(&mut rig, "n2", 10);
     reply(&mut rig, "n3", 11);
     assert_eq!(rig.events(), [register("n2", 10), register("n3", 11)]);
@@ -1364,7 +1364,7 @@ fn a_refusal_is_of_the_oldest_node_without_an_answer_and_of_it_alone() {
     reply(&mut rig, "n3", 8);
     rig.receive(8, 0, &server_error("why", 400));
     assert_eq!(rig.events(), [lost("n2", 0, 403), register("n3", 8), lost("n4", 0, 400)]);
-    assert_eq!((rig.machine.phase(), rig.machine.stats().nodes), (Phase::Open, 2));
+    assert_eq!((rig.machine.phase(), rig.machine.stats().nodes), (ClientPhase::Open, 2));
     rig.receive(8, 0, &server_error("why", 403));
     assert!(matches!(rig.events()[..], [ClientEvent::ServerError { code: 403, .. }]), "nobody had asked for anything");
     rig.machine.add_node("n2", "[]").unwrap();
@@ -1389,7 +1389,7 @@ fn a_first_node_that_was_refused_before_there_were_others_is_asked_for_again() {
     assert_eq!(registers(&mut rig), ["n2"]);
     reply(&mut rig, "n2", 8);
     assert_eq!(rig.events(), [register("n2", 8)]);
-    assert_eq!((rig.machine.node_id().is_none(), rig.machine.send(b"x", 0, rig.now)), (true, Err(Refusal::NotConnected)));
+    assert_eq!((rig.machine.node_id().is_none(), rig.machine.send(b"x", 0, rig.now)), (true, Err(ClientRefusal::NotConnected)));
     // While the answer is on its way, nothing is asked twice.
     let mut rig = Rig::connected(settings());
     rig.machine.add_node("n2", "[]").unwrap();
@@ -1405,15 +1405,15 @@ fn a_node_that_is_taken_away_is_told_and_the_others_stay() {
         let mut rig = gateway(settings(), &["n2", "n3"]);
         rig.receive(8, 8, &server_error("why", code));
         assert_eq!(rig.events(), [lost("n2", 8, code)]);
-        assert_eq!((rig.machine.phase(), rig.machine.stats().nodes), (Phase::Open, 2));
-        assert_eq!(rig.machine.send_from("n2", b"x", rig.now), Err(Refusal::NoSuchNode));
+        assert_eq!((rig.machine.phase(), rig.machine.stats().nodes), (ClientPhase::Open, 2));
+        assert_eq!(rig.machine.send_from("n2", b"x", rig.now), Err(ClientRefusal::NoSuchNode));
         rig.machine.send_from("n3", b"x", rig.now).unwrap();
         rig.receive(8, 8, &server_error("why", code));
         assert_eq!(rig.events(), [], "nobody has that channel");
         // The first one: with channel 0 nobody is meant now. It returns later, unless it was replaced.
         rig.receive(8, 7, &server_error("why", code));
         assert_eq!(rig.events(), [lost("n1", 7, code)]);
-        assert_eq!(rig.machine.send(b"x", 0, rig.now), Err(Refusal::NotConnected));
+        assert_eq!(rig.machine.send(b"x", 0, rig.now), Err(ClientRefusal::NotConnected));
         rig.close_and_wait();
         rig.machine.handle_connected(rig.now);
         assert_eq!(registers(&mut rig), [if code == 409 { "n3" } else { "n1" }]);
@@ -1433,7 +1433,7 @@ fn a_first_node_that_was_lost_may_be_added_again() {
         assert_eq!(rig.events(), [register("n1", 9)]);
         rig.machine.send(b"x", 0, rig.now).unwrap();
         assert_eq!(rig.written(), [(3, 9, "x".to_owned())]);
-        assert_eq!((rig.machine.channel_id(), rig.machine.remove_node("n1")), (Some(9), Err(Refusal::FirstNode)));
+        assert_eq!((rig.machine.channel_id(), rig.machine.remove_node("n1")), (Some(9), Err(ClientRefusal::FirstNode)));
     }
 }
 
@@ -1445,7 +1445,7 @@ fn a_client_whose_last_registered_node_is_replaced_returns_for_those_that_were_n
     rig.receive(8, 0, &server_error("why", 409));
     let events = rig.events();
     assert!(matches!(&events[..], [first, ClientEvent::ServerError { code: 409, .. }] if *first == lost("n1", 7, 409)), "{events:?}");
-    assert_eq!(rig.machine.phase(), Phase::HangUp);
+    assert_eq!(rig.machine.phase(), ClientPhase::HangUp);
     rig.close_and_wait();
     rig.machine.handle_connected(rig.now);
     assert_eq!(registers(&mut rig), ["n2"]);
@@ -1455,7 +1455,7 @@ fn a_client_whose_last_registered_node_is_replaced_returns_for_those_that_were_n
     assert!(matches!(&rig.events()[..], [first, ClientEvent::ServerError { .. }] if *first == lost("n2", 8, 409)));
     rig.machine.handle_closed(SocketEnd::Closed, rig.now);
     assert_eq!(rig.events(), [closed_saying(CloseReason::Replaced, "why"), ClientEvent::Finished]);
-    assert_eq!(rig.machine.add_node("n3", "[]"), Err(Refusal::NotConnected));
+    assert_eq!(rig.machine.add_node("n3", "[]"), Err(ClientRefusal::NotConnected));
 }
 
 #[test]
@@ -1473,8 +1473,8 @@ fn a_removed_node_signs_off_and_stays_away() {
     let mut rig = gateway(settings(), &["n2", "n3"]);
     rig.machine.remove_node("n2").unwrap();
     assert_eq!(rig.written(), [(7, 8, String::new())]);
-    assert_eq!(rig.machine.remove_node("n2"), Err(Refusal::NoSuchNode));
-    assert_eq!((rig.machine.stats().nodes, rig.machine.remove_node("n1")), (2, Err(Refusal::FirstNode)));
+    assert_eq!(rig.machine.remove_node("n2"), Err(ClientRefusal::NoSuchNode));
+    assert_eq!((rig.machine.stats().nodes, rig.machine.remove_node("n1")), (2, Err(ClientRefusal::FirstNode)));
     rig.close_and_wait();
     rig.machine.remove_node("n3").unwrap();
     rig.machine.handle_connected(rig.now);
@@ -1511,12 +1511,12 @@ fn a_node_that_is_removed_before_its_answer_signs_off_when_that_comes() {
 fn a_client_has_no_more_nodes_than_it_may() {
     let mut rig = Rig::registered(ClientConfig { max_nodes: 2, ..settings() });
     rig.machine.add_node("n2", "[]").unwrap();
-    assert_eq!(rig.machine.add_node("n3", "[]"), Err(Refusal::TooManyNodes));
-    assert_eq!(rig.machine.add_node("n2", "[]"), Err(Refusal::NodeExists));
+    assert_eq!(rig.machine.add_node("n3", "[]"), Err(ClientRefusal::TooManyNodes));
+    assert_eq!(rig.machine.add_node("n2", "[]"), Err(ClientRefusal::NodeExists));
     rig.machine.remove_node("n2").unwrap();
     rig.machine.add_node("n3", "[]").unwrap();
     rig.machine.disconnect(rig.now);
-    assert_eq!(rig.machine.add_node("n4", "[]"), Err(Refusal::NotConnected));
+    assert_eq!(rig.machine.add_node("n4", "[]"), Err(ClientRefusal::NotConnected));
     assert_eq!(rig.written().pop(), Some((7, 0, String::new())), "one goodbye for all");
 }
 
@@ -1595,7 +1595,7 @@ fn heartbeats_are_for_all_nodes_or_for_the_first_alone() {
     let (kind, channel_id, payload) = rig.written().remove(0);
     assert_eq!((kind, channel_id), (1, 8));
     assert!(payload.starts_with(r#"{"timestamp":"#), "{payload}");
-    assert_eq!(rig.machine.heartbeat("n3", rig.now), Err(Refusal::NoSuchNode));
+    assert_eq!(rig.machine.heartbeat("n3", rig.now), Err(ClientRefusal::NoSuchNode));
     // Channel 0 would keep the others alive.
     rig.receive(8, 7, &server_error("why", 403));
     assert_eq!(rig.events(), [lost("n1", 7, 403)]);
@@ -1691,7 +1691,7 @@ proptest! {
                     let id = format!("n{n}");
                     let added = rig.machine.add_node(&id, "[]");
                     has_others = true;
-                    if rig.machine.phase() != Phase::Finished {
+                    if rig.machine.phase() != ClientPhase::Finished {
                         prop_assert_eq!(added.is_ok(), wanted.insert(id));
                     }
                 }
@@ -1704,7 +1704,7 @@ proptest! {
                 Happening::Take(n, code) => is_broken = model.take(&mut rig, &format!("n{n}"), code),
                 Happening::Break => is_broken = true,
                 Happening::Pass => {
-                    if rig.machine.phase() == Phase::Open {
+                    if rig.machine.phase() == ClientPhase::Open {
                         rig.pass_to_deadline();
                     }
                 }
@@ -1724,7 +1724,7 @@ proptest! {
                     _ => {}
                 }
             }
-            if is_broken || rig.machine.phase() == Phase::HangUp {
+            if is_broken || rig.machine.phase() == ClientPhase::HangUp {
                 rig.machine.handle_closed(SocketEnd::Closed, rig.now);
                 rig.events();
             }
@@ -1733,10 +1733,10 @@ proptest! {
                 model.nodes.clear();
                 model.inbound.clear();
             }
-            if rig.machine.phase() == Phase::Wait {
+            if rig.machine.phase() == ClientPhase::Wait {
                 rig.pass_to_deadline();
             }
-            if rig.machine.phase() == Phase::Dial {
+            if rig.machine.phase() == ClientPhase::Dial {
                 rig.machine.handle_connected(rig.now);
                 rig.events();
             }
@@ -1750,7 +1750,7 @@ proptest! {
         prop_assert_eq!(told.len(), if rig.machine.is_connected() { rig.machine.stats().nodes } else { 0 });
         let missing: Vec<_> = wanted.iter().filter(|id| !told.contains_key(*id)).collect();
         // The first one returns with the next connection only.
-        prop_assert!(missing.iter().all(|id| *id == "n1") || rig.machine.phase() == Phase::Finished, "{:?}", missing);
-        prop_assert!(missing.is_empty() || !replaced || rig.machine.phase() == Phase::Finished);
+        prop_assert!(missing.iter().all(|id| *id == "n1") || rig.machine.phase() == ClientPhase::Finished, "{:?}", missing);
+        prop_assert!(missing.is_empty() || !replaced || rig.machine.phase() == ClientPhase::Finished);
     }
 }

@@ -185,7 +185,7 @@ fn while_there_is_an_overflow_data_waits_behind_it() {
 }
 
 #[test]
-fn above_the_bound_the_events_of_a_node_are_put_together_and_say_how_many_they_stand_for() {
+fn above_the_bound_the_events_of_a_node_are_merge_and_say_how_many_they_stand_for() {
     let server = Fixture::start_with(ServerConfig::default(), InboxLimits { events: 2, bytes: 100 }, EventMask::REGISTER | EventMask::LEFT);
     let _first = server.register("first");
     let flapping = server.register("flapping");

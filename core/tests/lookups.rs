@@ -1,7 +1,7 @@
 //! Whose name is looked up next, at times that the test chooses.
 
 use heartbus_core::hub::Now;
-use heartbus_core::hub::lookups::{Answer, Lookups, MAX_RUNNING};
+use heartbus_core::hub::lookups::{LookupResult, Lookups, MAX_RUNNING};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ fn a_name_is_looked_up_once_at_a_time_and_its_addresses_are_known_for_five_secon
     let name = lookups.next(at(1)).unwrap();
     assert!(lookups.is_running("a"));
     assert_eq!((lookups.ask("a", at(2)), lookups.next(at(2))), (None, None), "it runs already");
-    let answer: Answer = Ok([address(1)].into());
+    let answer: LookupResult = Ok([address(1)].into());
     assert_eq!(lookups.finish(&name, found(), at(10)), answer);
     assert_eq!(lookups.ask("a", at(10 + 5 * SECOND - 1)), Some(answer));
     assert_eq!(lookups.ask("a", at(10 + 5 * SECOND)), None);

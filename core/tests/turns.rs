@@ -211,7 +211,7 @@ fn a_connection_that_is_over_lets_its_nodes_leave_over_several_turns_each_once()
 }
 
 /// Turns the clock until the timer of a connection with one node fires, or with none where `channel_id` is 0, and returns its key.
-fn fired(bus: &mut Bus, channel_id: u32) -> heartbus_core::hub::wheel::Key {
+fn fired(bus: &mut Bus, channel_id: u32) -> heartbus_core::hub::wheel::TimerKey {
     loop {
         bus.now += TICK;
         if let Some((key, timer)) = bus.wheel.pop(bus.now) {
@@ -559,7 +559,7 @@ impl Thread {
         self.bus.replies.clear();
     }
 
-    fn judge(&mut self, slot: u32, key: heartbus_core::hub::wheel::Key, kind: TimerKind, look: Look) -> Next {
+    fn judge(&mut self, slot: u32, key: heartbus_core::hub::wheel::TimerKey, kind: TimerKind, look: Look) -> Next {
         self.bus
             .with(slot, |session, cx| match kind {
                 TimerKind::Node(node) => session.node_timer(cx, key, node, look),

@@ -3,8 +3,8 @@
 use heartbus_core::bus::path_to_bind;
 use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::settings::{
-    self, BusConfig, BusSocket, ClientConfig, InboxLimits, Kind, Listed, MOST, RateLimit, ServerConfig, ServerSwitches, Setting, Settings,
-    Value, YEAR,
+    self, BusConfig, BusSocket, ClientConfig, InboxLimits, Listed, MOST, RateLimit, ServerConfig, ServerSwitches, Setting, SettingValue,
+    Settings, ValueKind, YEAR,
 };
 use heartbus_core::text::{nearest, printable};
 use serde::Deserialize;
@@ -147,34 +147,34 @@ fn shown(text: &str) -> String {
 // ---- values ----
 
 /// The value, or what it must be: the refusal goes on behind "must be".
-fn read(kind: Kind, json: &str) -> Result<Value, String> {
+fn read(kind: ValueKind, json: &str) -> Result<SettingValue, String> {
     match kind {
-        Kind::Whole { least, most } => {
+        ValueKind::Whole { least, most } => {
             let fits = whole(json).filter(|number| (least..=most).contains(number));
-            fits.map(Value::Whole).ok_or_else(|| format!("a whole number from {least} to {most}"))
+            fits.map(SettingValue::Whole).ok_or_else(|| format!("a whole number from {least} to {most}"))
         }
-        Kind::Number { least, most } => {
+        ValueKind::Number { least, most } => {
             let fits = any_number(json).filter(|number| (least..=most).contains(number));
-            fits.map(Value::Number).ok_or_else(|| format!("a number from {least} to {most}"))
+            fits.map(SettingValue::Number).ok_or_else(|| format!("a number from {least} to {most}"))
         }
-        Kind::Seconds | Kind::SecondsOrNone => {
+        ValueKind::Seconds | ValueKind::SecondsOrNone => {
             let most = YEAR.as_secs();
             let fits = any_number(json).filter(|number| (0.001..=most as f64).contains(number));
-            fits.map(|number| Value::Time(Duration::from_secs_f64(number)))
+            fits.map(|number| SettingValue::Time(Duration::from_secs_f64(number)))
                 .ok_or_else(|| format!("a number of seconds from 0.001 to {most}"))
         }
-        Kind::Flag => serde_json::from_str(json).map(Value::Flag).map_err(|_| "true or false".to_owned()),
-        Kind::Text | Kind::Name | Kind::Socket => text(json).map(Value::Text).ok_or_else(|| "a string".to_owned()),
-        Kind::Choice(words) => {
+        ValueKind::Flag => serde_json::from_str(json).map(SettingValue::Flag).map_err(|_| "true or false".to_owned()),
+        ValueKind::Text | ValueKind::Name | ValueKind::Socket => text(json).map(SettingValue::Text).ok_or_else(|| "a string".to_owned()),
+        ValueKind::Choice(words) => {
             let word = text(json).filter(|given| words.contains(&given.as_str()));
-            word.map(Value::Text).ok_or_else(|| words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" or "))
+            word.map(SettingValue::Text).ok_or_else(|| words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" or "))
         }
-        Kind::Networks => {
-            networks(json).map(Value::Networks).ok_or_else(|| "a list of networks such as \"10.0.0.0/8\" and of addresses".to_owned())
-        }
+        ValueKind::Networks => networks(json)
+            .map(SettingValue::Networks)
+            .ok_or_else(|| "a list of networks such as \"10.0.0.0/8\" and of addresses".to_owned()),
         // As it was written: the server gets the same text.
-        Kind::Json => Ok(Value::Json(json.to_owned())),
-        Kind::Any => Ok(Value::None),
+        ValueKind::Json => Ok(SettingValue::Json(json.to_owned())),
+        ValueKind::Any => Ok(SettingValue::None),
     }
 }
 

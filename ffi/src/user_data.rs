@@ -42,7 +42,7 @@ pub unsafe extern "C" fn heartbus_wake(handle: *mut c_void) -> heartbus_status {
 
 /// Attaches a pointer of the program's to a node, which its events and lookups carry from now on as user_data; NULL takes it away. It
 /// belongs to this registration of the node: `channel_id` is the one that its events told, or 0 for whoever has the id at this moment.
-/// The event of its departure (or, where that was put together with a newer event of the same id, that one) is the last that carries
+/// The event of its departure (or, where that was merged with a newer event of the same id, that one) is the last that carries
 /// it, and gives it back.
 ///
 /// HEARTBUS_NOT_FOUND when no such node is online or the channel is not its own, also when its departure waits to be polled: the

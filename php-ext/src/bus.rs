@@ -48,11 +48,11 @@ const MAX_PAGE: i64 = 1000;
 
 thread_local! {
     /// By what was asked for: a path, or the name of a server.
-    static LINES: RefCell<HashMap<String, Rc<Line>>> = RefCell::default();
+    static LINES: RefCell<HashMap<String, Rc<LogRecord>>> = RefCell::default();
 }
 
 /// A connection to one server.
-struct Line {
+struct LogRecord {
     bus: RefCell<bus::Bus>,
     /// Fibers that wait for an answer: its number, and the future that resumes them.
     waiting: RefCell<HashMap<u32, Zval>>,
@@ -63,7 +63,7 @@ struct Line {
 type Answer = std::result::Result<Reply, Error>;
 
 pub struct Bus {
-    line: Rc<Line>,
+    line: Rc<LogRecord>,
     timeout: Duration,
 }
 
@@ -121,7 +121,7 @@ fn connect(call: &mut Call) -> Outcome {
 }
 
 /// The connection that this process has, or a new one.
-fn line(socket: Option<String>, timeout: Duration) -> std::result::Result<Rc<Line>, Error> {
+fn line(socket: Option<String>, timeout: Duration) -> std::result::Result<Rc<LogRecord>, Error> {
     let wanted = socket.unwrap_or_else(|| config::DEFAULT_NAME.into());
     let is_path = wanted.starts_with('/');
     if !is_path {
@@ -139,8 +139,8 @@ fn line(socket: Option<String>, timeout: Duration) -> std::result::Result<Rc<Lin
     LINES.with_borrow_mut(|lines| {
         // A server has one connection, whatever it is called; one that ended is made again by itself.
         let same = lines.values().find(|line| line.bus.try_borrow().is_ok_and(|bus| bus.path() == found.path())).cloned();
-        let line =
-            same.unwrap_or_else(|| Rc::new(Line { bus: RefCell::new(found), waiting: RefCell::default(), answers: RefCell::default() }));
+        let line = same
+            .unwrap_or_else(|| Rc::new(LogRecord { bus: RefCell::new(found), waiting: RefCell::default(), answers: RefCell::default() }));
         if lines.len() >= MAX_LINES {
             lines.clear();
         }
@@ -390,7 +390,7 @@ impl Bus {
     }
 }
 
-impl Line {
+impl LogRecord {
     /// Whether the connection is still there, as far as one can see.
     fn stands(&self) -> bool {
         let Ok(mut bus) = self.bus.try_borrow_mut() else { return true };

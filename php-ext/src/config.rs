@@ -10,8 +10,8 @@ use crate::php::{self, Outcome, Thrown, json_encode, numeric, type_name, weak_do
 use crate::ranges::{LONGEST, SHORTEST, measured};
 use ext_php_rs::types::{ZendHashTable, Zval};
 use heartbus_core::settings::{
-    self, ClientConfig, HostSettings, InboxLimits, Kind, Listed, LogLevel, LogSettings, LogTarget, LoopSettings, MOST, PhpReading,
-    RateLimit, Row, ServerConfig, ServerSwitches, Setting, Settings, Value, check_name,
+    self, ClientConfig, HostSettings, InboxLimits, Listed, LogLevel, LogSettings, LogTarget, LoopSettings, MOST, PhpReading, RateLimit,
+    Row, ServerConfig, ServerSwitches, Setting, SettingValue, Settings, ValueKind, check_name,
 };
 use heartbus_core::text::{nearest, printable};
 use std::cell::RefCell;
@@ -40,7 +40,7 @@ thread_local! {
 }
 
 /// What a server is told.
-pub struct Server {
+pub struct ServerOptions {
     pub worker_count: i64,
     pub check_interval: f64,
     /// As it was said: those who write PHP_INT_MAX want no limit.
@@ -77,7 +77,7 @@ impl From<Thrown> for Fault {
 }
 
 /// Checks the arguments of a server's constructor; throws as the original does.
-pub fn server(host: &str, port: i64, config: &ZendHashTable) -> Outcome<Server> {
+pub fn server(host: &str, port: i64, config: &ZendHashTable) -> Outcome<ServerOptions> {
     read_server(host, port, &Keys { table: config, known: &SERVER_KEYS }).map_err(|fault| match fault {
         Fault::Thrown => Thrown,
         Fault::Text(text) => {
@@ -88,7 +88,7 @@ pub fn server(host: &str, port: i64, config: &ZendHashTable) -> Outcome<Server> 
     })
 }
 
-fn read_server(host: &str, port: i64, keys: &Keys) -> Checked<Server> {
+fn read_server(host: &str, port: i64, keys: &Keys) -> Checked<ServerOptions> {
     let worker_count = keys.required("worker_count", "int", 4.0, |value| value.long().map(|number| number as f64))?;
     let timeout = keys.required("heartbeat_timeout", "numeric", 30.0, numeric)?;
     let given_interval = keys.get("heartbeat_check_interval").is_some();
@@ -131,7 +131,7 @@ fn read_server(host: &str, port: i64, keys: &Keys) -> Checked<Server> {
         return Err(type_fault(r"Server\ConnectionPool", 1, "maxConnections", "int", &Zval::null()));
     }
     let (limit, is_limit_set): (RateLimit, _) = keys.settings()?;
-    Ok(Server {
+    Ok(ServerOptions {
         worker_count: worker_count as i64,
         check_interval,
         max_connections: max_connections.and_then(Zval::long).unwrap_or(engine.max_connections as i64),
@@ -155,17 +155,17 @@ fn read_server(host: &str, port: i64, keys: &Keys) -> Checked<Server> {
 }
 
 /// What a client is told, of which the engine knows nothing.
-pub struct Client {
+pub struct ClientOptions {
     pub event_loop: Loop,
     pub log: log::Settings,
-    /// As [`Server::unknown`].
+    /// As [`ServerOptions::unknown`].
     pub unknown: Vec<String>,
 }
 
 /// The part of a client's configuration that decides where it runs.
-pub fn client(config: &ZendHashTable) -> Outcome<Client> {
+pub fn client(config: &ZendHashTable) -> Outcome<ClientOptions> {
     let keys = Keys { table: config, known: &CLIENT_KEYS };
-    let read = || Ok(Client { event_loop: keys.event_loop()?, log: keys.log()?, unknown: keys.unknown(&SERVER_KEYS, "a server") });
+    let read = || Ok(ClientOptions { event_loop: keys.event_loop()?, log: keys.log()?, unknown: keys.unknown(&SERVER_KEYS, "a server") });
     read().map_err(thrown)
 }
 
@@ -347,56 +347,56 @@ fn named(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-fn read(setting: &Setting, value: &Zval) -> Checked<Value> {
+fn read(setting: &Setting, value: &Zval) -> Checked<SettingValue> {
     let key = setting.php.name;
     match (setting.kind, setting.php_reading) {
         (_, PhpReading::Argument { class, number, parameter, kind }) => {
             argument(setting, value)?.ok_or_else(|| type_fault(class, number, parameter, kind, value))
         }
-        (Kind::Whole { .. }, PhpReading::Positive) => match value.long().filter(|number| *number >= 1) {
-            Some(number) => Ok(Value::Whole((number as u64).min(MOST))),
+        (ValueKind::Whole { .. }, PhpReading::Positive) => match value.long().filter(|number| *number >= 1) {
+            Some(number) => Ok(SettingValue::Whole((number as u64).min(MOST))),
             None => fault(format!("{key} must be a positive integer")),
         },
-        (Kind::Whole { least, most }, reading) => whole(key, value, least, most, reading == PhpReading::NotExceeding),
-        (Kind::Number { .. } | Kind::Any, _) => Ok(Value::None),
-        (Kind::Seconds, _) => seconds(key, value).map(Value::Time),
-        (Kind::SecondsOrNone, _) => match numeric(value).filter(|number| *number == 0.0 || (SHORTEST..=LONGEST).contains(number)) {
-            Some(0.0) => Ok(Value::None),
-            Some(number) => Ok(Value::Time(measured(number))),
+        (ValueKind::Whole { least, most }, reading) => whole(key, value, least, most, reading == PhpReading::NotExceeding),
+        (ValueKind::Number { .. } | ValueKind::Any, _) => Ok(SettingValue::None),
+        (ValueKind::Seconds, _) => seconds(key, value).map(SettingValue::Time),
+        (ValueKind::SecondsOrNone, _) => match numeric(value).filter(|number| *number == 0.0 || (SHORTEST..=LONGEST).contains(number)) {
+            Some(0.0) => Ok(SettingValue::None),
+            Some(number) => Ok(SettingValue::Time(measured(number))),
             None => fault(format!("{key} must be a number of seconds, or 0 for no limit")),
         },
-        (Kind::Flag, _) => Ok(Value::Flag(is_on(value))),
-        (Kind::Text, _) => text(key, value).map(Value::Text),
-        (Kind::Name, _) => match text(key, value)? {
-            name if check_name(&name).is_ok() => Ok(Value::Text(name)),
+        (ValueKind::Flag, _) => Ok(SettingValue::Flag(is_on(value))),
+        (ValueKind::Text, _) => text(key, value).map(SettingValue::Text),
+        (ValueKind::Name, _) => match text(key, value)? {
+            name if check_name(&name).is_ok() => Ok(SettingValue::Text(name)),
             name => fault(format!("{key} must have 1 to 64 letters, digits, dots, dashes or underscores: {name}")),
         },
-        (Kind::Choice(words), _) => pick(key, value.str(), words).map(|word| Value::Text(word.into())),
-        (Kind::Networks, _) => networks(key, value),
-        (Kind::Socket, _) if as_bool(value) == Some(false) => Ok(Value::Flag(false)),
-        (Kind::Socket, _) => match value.str().filter(|path| path.starts_with('/')) {
-            Some(path) => Ok(Value::Text(path.into())),
+        (ValueKind::Choice(words), _) => pick(key, value.str(), words).map(|word| SettingValue::Text(word.into())),
+        (ValueKind::Networks, _) => networks(key, value),
+        (ValueKind::Socket, _) if as_bool(value) == Some(false) => Ok(SettingValue::Flag(false)),
+        (ValueKind::Socket, _) => match value.str().filter(|path| path.starts_with('/')) {
+            Some(path) => Ok(SettingValue::Text(path.into())),
             None => fault(format!("{key} must be the absolute path of a socket, or false")),
         },
-        (Kind::Json, _) if value.is_array() => encode_metadata(value).map(Value::Json),
-        (Kind::Json, _) => fault(format!("{key} must be of type array, {} given", type_name(value, false))),
+        (ValueKind::Json, _) if value.is_array() => encode_metadata(value).map(SettingValue::Json),
+        (ValueKind::Json, _) => fault(format!("{key} must be of type array, {} given", type_name(value, false))),
     }
 }
 
 /// What a constructor of the original's would take; none where PHP raises a `TypeError`.
-fn argument(setting: &Setting, value: &Zval) -> Checked<Option<Value>> {
+fn argument(setting: &Setting, value: &Zval) -> Checked<Option<SettingValue>> {
     let key = setting.php.name;
     match setting.kind {
-        Kind::Number { least, most } => match weak_double(value)? {
+        ValueKind::Number { least, most } => match weak_double(value)? {
             Some(number) if !number.is_finite() || number < least => fault(format!("{key} must be a number >= {least}")),
             Some(number) if number > most => fault(format!("{key} must be a number <= {most}")),
-            number => Ok(number.map(Value::Number)),
+            number => Ok(number.map(SettingValue::Number)),
         },
-        Kind::Whole { least, most } => {
+        ValueKind::Whole { least, most } => {
             let Some(number) = weak_long(value)? else { return Ok(None) };
             match u64::try_from(number) {
                 Ok(number) if number > most => fault(format!("{key} must be an integer <= {most}")),
-                Ok(number) if number >= least => Ok(Some(Value::Whole(number))),
+                Ok(number) if number >= least => Ok(Some(SettingValue::Whole(number))),
                 _ => fault(format!("{key} must be an integer >= {least}")),
             }
         }
@@ -405,14 +405,14 @@ fn argument(setting: &Setting, value: &Zval) -> Checked<Option<Value>> {
 }
 
 /// `1e6` is a float in PHP: one without a fraction is an integer here.
-fn whole(key: &str, value: &Zval, least: u64, most: u64, in_words_of_original: bool) -> Checked<Value> {
+fn whole(key: &str, value: &Zval, least: u64, most: u64, in_words_of_original: bool) -> Checked<SettingValue> {
     let whole = |number: f64| (number.fract() == 0.0).then_some(number as i64);
     let number = value.long().or_else(|| value.double().and_then(whole)).and_then(|number| u64::try_from(number).ok());
     match number {
         Some(number) if number > most && in_words_of_original => fault(format!("{key} should not exceed {most}")),
         // Where a row allows less than its type holds, the engine says what it wants.
         Some(number) if number > most.max(u32::MAX.into()) => fault(format!("{key} must be an integer <= {}", most.max(u32::MAX.into()))),
-        Some(number) if number >= least => Ok(Value::Whole(number)),
+        Some(number) if number >= least => Ok(SettingValue::Whole(number)),
         _ => fault(format!("{key} must be an integer >= {least}")),
     }
 }
@@ -437,7 +437,7 @@ fn text(key: &str, value: &Zval) -> Checked<String> {
     }
 }
 
-fn networks(key: &str, value: &Zval) -> Checked<Value> {
+fn networks(key: &str, value: &Zval) -> Checked<SettingValue> {
     let Some(array) = value.array() else { return fault(format!("{key} must be an array")) };
     let network = |entry: &Zval| {
         let given = entry.dereference();
@@ -445,7 +445,7 @@ fn networks(key: &str, value: &Zval) -> Checked<Value> {
         let shown = || given.coerce_to_string().unwrap_or_else(|| "an entry".into());
         network.ok_or_else(|| Fault::Text(format!("{key}: {} is not an IP address or network", shown())))
     };
-    php::values(array).map(network).collect::<Checked<_>>().map(Value::Networks)
+    php::values(array).map(network).collect::<Checked<_>>().map(SettingValue::Networks)
 }
 
 /// Switches come from files and environments too, as texts: `'off'` is off there, although PHP takes it for true.

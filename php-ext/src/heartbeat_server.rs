@@ -122,7 +122,7 @@ pub enum Role {
 pub struct Server {
     host: String,
     port: i64,
-    config: config::Server,
+    config: config::ServerOptions,
     callbacks: RefCell<[Option<Rc<Callable>>; KINDS.len()]>,
     pub timers: Timers,
     state: Cell<State>,

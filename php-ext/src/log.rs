@@ -8,7 +8,7 @@ mod target;
 mod zone;
 
 use crate::shim;
-use heartbus_core::engine::{LogLevel, LogLine};
+use heartbus_core::engine::{LineLevel, LogLine};
 use heartbus_core::error::Error;
 use heartbus_core::log::{LogQueue, Record, records};
 use std::cell::Cell;
@@ -22,7 +22,7 @@ use tracing::{Event, Level, Metadata, Subscriber};
 
 pub use target::{after_fork, begin_process, end_request, reopen};
 
-/// By the numbers of `LogLevel`.
+/// By the numbers of `LineLevel`.
 const FILTERS: [LevelFilter; 5] = [LevelFilter::DEBUG, LevelFilter::INFO, LevelFilter::WARN, LevelFilter::ERROR, LevelFilter::OFF];
 /// No configuration has named a level.
 const UNSET: u8 = u8::MAX;
@@ -158,10 +158,10 @@ pub fn hand_over<E>(to_logger: impl FnOnce(LogLine) -> Result<(), E>) -> Result<
 
 fn line_of(record: Record) -> LogLine {
     let level = match record.level {
-        Level::ERROR => LogLevel::Error,
-        Level::WARN => LogLevel::Warning,
-        Level::INFO => LogLevel::Info,
-        _ => LogLevel::Debug,
+        Level::ERROR => LineLevel::Error,
+        Level::WARN => LineLevel::Warning,
+        Level::INFO => LineLevel::Info,
+        _ => LineLevel::Debug,
     };
     LogLine { level, message: record.message, context: record.context }
 }

@@ -1,6 +1,6 @@
 //! One client of a bus: what it says to the server, when it gives a connection up, and when it comes back.
 //!
-//! Pure: bytes, commands, the time and a seed come in; bytes, events and a [`Phase`] come out. Knows no socket, no clock
+//! Pure: bytes, commands, the time and a seed come in; bytes, events and a [`ClientPhase`] come out. Knows no socket, no clock
 //! and no queue of the host.
 
 mod client_log;
@@ -10,8 +10,8 @@ mod outbox;
 pub use self::client_log::ClientLog;
 pub(crate) use self::client_log::MODULE as LOG_MODULE;
 
-use self::node_set::{Answer, Others};
-use self::outbox::Outbox;
+use self::node_set::{Others, RegisterOutcome};
+use self::outbox::ClientOutbox;
 use super::Now;
 use crate::model::{ClientEvent, CloseReason, ErrorCause};
 use crate::settings::{ClientConfig, micros};
@@ -46,7 +46,7 @@ const SPARE_FROM: usize = 256 * 1024;
 
 /// What the shell does next.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub enum ClientPhase {
     /// Connect, then call `handle_connected` or `handle_connect_failed`.
     Dial,
     /// Write what waits, read while `is_reading`, and keep the deadline.
@@ -63,7 +63,7 @@ pub enum Phase {
 
 /// Why something was not sent. Nothing has happened then.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum ClientRefusal {
     NotConnected,
     OutboxFull,
     TooLong,
@@ -89,14 +89,14 @@ pub enum SocketEnd {
 /// The life of one client.
 ///
 /// The order of calls: one `handle_*` or verb, then `poll_event` until it returns `None`, then `fill_outbox`, then act as
-/// [`Phase`], `outbox` and `deadline` say. When the host has no room for an event, hand it back with `stall` and go on after `resume`.
+/// [`ClientPhase`], `outbox` and `deadline` say. When the host has no room for an event, hand it back with `stall` and go on after `resume`.
 pub struct ClientMachine {
     id: u64,
     settings: ClientConfig,
     client_log: Arc<ClientLog>,
     node_id: Arc<str>,
     random: fastrand::Rng,
-    state: State,
+    state: ClientState,
     /// This client was told to go, or was replaced: it does not come back.
     leaving: bool,
     attempts: u32,
@@ -115,7 +115,7 @@ pub struct ClientMachine {
     frames_refused: u64,
     /// What was read and is not yet decoded. Empty, and without memory, unless a frame is incomplete or the host is slow.
     input: BytesMut,
-    outbox: Outbox,
+    outbox: ClientOutbox,
     events: VecDeque<ClientEvent>,
     /// The event that the host had no room for: until `resume` nothing is read or told.
     stalled: Option<ClientEvent>,
@@ -123,9 +123,9 @@ pub struct ClientMachine {
 }
 
 #[derive(Debug)]
-enum State {
+enum ClientState {
     Dialing { since: u64 },
-    Open(Connection),
+    Open(OpenConnection),
     Flushing { until: u64 },
     HangingUp { reason: CloseReason, detail: String },
     Waiting { until: u64 },
@@ -133,7 +133,7 @@ enum State {
 }
 
 #[derive(Debug)]
-struct Connection {
+struct OpenConnection {
     /// When it was made.
     since: u64,
     /// The server has answered a REGISTER with a reply.
@@ -204,7 +204,7 @@ impl ClientMachine {
             client_log,
             node_id,
             random,
-            state: State::Dialing { since: now.mono },
+            state: ClientState::Dialing { since: now.mono },
             leaving: false,
             attempts: 0,
             window: None,
@@ -217,33 +217,33 @@ impl ClientMachine {
             reads_paused: 0,
             frames_refused: 0,
             input: BytesMut::new(),
-            outbox: Outbox::default(),
+            outbox: ClientOutbox::default(),
             events: VecDeque::new(),
             stalled: None,
             paused: false,
         }
     }
 
-    pub fn phase(&self) -> Phase {
+    pub fn phase(&self) -> ClientPhase {
         match self.state {
-            State::Dialing { .. } => Phase::Dial,
-            State::Open(_) => Phase::Open,
-            State::Flushing { .. } => Phase::Flush,
-            State::HangingUp { .. } => Phase::HangUp,
-            State::Waiting { .. } => Phase::Wait,
-            State::Finished => Phase::Finished,
+            ClientState::Dialing { .. } => ClientPhase::Dial,
+            ClientState::Open(_) => ClientPhase::Open,
+            ClientState::Flushing { .. } => ClientPhase::Flush,
+            ClientState::HangingUp { .. } => ClientPhase::HangUp,
+            ClientState::Waiting { .. } => ClientPhase::Wait,
+            ClientState::Finished => ClientPhase::Finished,
         }
     }
 
     /// When to call `handle_timeout`, on the monotonic clock.
     pub fn deadline(&self) -> Option<u64> {
         match &self.state {
-            State::Open(connection) => {
+            ClientState::Open(connection) => {
                 let retry = self.others.as_ref().and_then(|others| others.deadline());
                 Some(retry.map_or(connection.next_heartbeat, |time| time.min(connection.next_heartbeat)))
             }
-            State::Flushing { until } | State::Waiting { until } => Some(*until),
-            State::Dialing { .. } | State::HangingUp { .. } | State::Finished => None,
+            ClientState::Flushing { until } | ClientState::Waiting { until } => Some(*until),
+            ClientState::Dialing { .. } | ClientState::HangingUp { .. } | ClientState::Finished => None,
         }
     }
 
@@ -252,7 +252,7 @@ impl ClientMachine {
     }
 
     pub fn is_connected(&self) -> bool {
-        matches!(self.state, State::Open(_))
+        matches!(self.state, ClientState::Open(_))
     }
 
     /// Whether the socket is to be read. False while the host has no room.
@@ -262,7 +262,7 @@ impl ClientMachine {
 
     /// Whether silence may end the connection at the next deadline: then look for unread bytes before `handle_timeout`.
     pub fn awaits_reply(&self) -> bool {
-        !self.paused && matches!(&self.state, State::Open(connection) if connection.unanswered_since.is_some())
+        !self.paused && matches!(&self.state, ClientState::Open(connection) if connection.unanswered_since.is_some())
     }
 
     /// The id the server knows this client by.
@@ -291,8 +291,8 @@ impl ClientMachine {
             node_id: self.node_id().cloned(),
             channel_id: self.channel_id(),
             nodes: match (&self.state, &self.others) {
-                (State::Open(_), Some(others)) => others.registered(),
-                (State::Open(connection), None) => connection.registered.into(),
+                (ClientState::Open(_), Some(others)) => others.registered(),
+                (ClientState::Open(connection), None) => connection.registered.into(),
                 _ => 0,
             },
             messages_sent: self.messages_sent,
@@ -309,12 +309,12 @@ impl ClientMachine {
     // ---- what arrived ----
 
     pub fn handle_connected(&mut self, now: Now) {
-        if !matches!(self.state, State::Dialing { .. }) {
+        if !matches!(self.state, ClientState::Dialing { .. }) {
             return;
         }
         self.client_log.connected(self.id, &self.settings.host, self.settings.port, now);
         self.connected = Some(now);
-        self.state = State::Open(Connection {
+        self.state = ClientState::Open(OpenConnection {
             since: now.mono,
             registered: false,
             was_refused: false,
@@ -339,7 +339,7 @@ impl ClientMachine {
 
     /// `detail` is what the system says.
     pub fn handle_connect_failed(&mut self, cause: ErrorCause, detail: String, now: Now) {
-        let State::Dialing { since } = self.state else { return };
+        let ClientState::Dialing { since } = self.state else { return };
         let ClientConfig { host, port, .. } = &self.settings;
         let seconds = Seconds(now.mono - since);
         let message = if host.contains(':') && !host.starts_with('[') {
@@ -353,7 +353,7 @@ impl ClientMachine {
 
     /// Takes what was read. Any byte from the server is life.
     pub fn handle_bytes(&mut self, bytes: &[u8]) {
-        if let State::Open(connection) = &mut self.state {
+        if let ClientState::Open(connection) = &mut self.state {
             connection.unanswered_since = None;
             self.input.extend_from_slice(bytes);
         }
@@ -362,7 +362,7 @@ impl ClientMachine {
     /// Takes how much of the outbox was written; less than everything means that the socket takes no more for now.
     pub fn handle_written(&mut self, written: usize, now: Now) {
         self.outbox.consume(written);
-        let State::Open(connection) = &mut self.state else { return };
+        let ClientState::Open(connection) = &mut self.state else { return };
         // What had to wait has gone out, so the server's side took something meanwhile: it is slow, not gone. And the
         // heartbeat may have been in what waited.
         if connection.is_blocked && written > 0 && connection.unanswered_since.is_some() {
@@ -373,14 +373,14 @@ impl ClientMachine {
 
     /// `detail` is what the system says.
     pub fn handle_write_failed(&mut self, cause: ErrorCause, detail: String, now: Now) {
-        self.outbox = Outbox::default();
+        self.outbox = ClientOutbox::default();
         match &mut self.state {
-            State::Open(connection) => {
+            ClientState::Open(connection) => {
                 connection.is_mute = true;
                 connection.lost = Some(detail);
                 self.tell_error(SEND_FAILED, "client closed".to_owned(), cause, now);
             }
-            State::Flushing { .. } => self.state = State::HangingUp { reason: CloseReason::IoError, detail },
+            ClientState::Flushing { .. } => self.state = ClientState::HangingUp { reason: CloseReason::IoError, detail },
             _ => {}
         }
     }
@@ -388,13 +388,15 @@ impl ClientMachine {
     /// The socket is closed, by whichever side.
     pub fn handle_closed(&mut self, end: SocketEnd, now: Now) {
         let (reason, detail) = match (&mut self.state, end) {
-            (State::HangingUp { reason, detail }, _) => (*reason, std::mem::take(detail)),
-            (State::Flushing { .. }, _) => (CloseReason::Disconnected, String::new()),
-            (State::Open(Connection { last_words: Some(words), .. }), _) => std::mem::replace(words, (CloseReason::Failed, String::new())),
+            (ClientState::HangingUp { reason, detail }, _) => (*reason, std::mem::take(detail)),
+            (ClientState::Flushing { .. }, _) => (CloseReason::Disconnected, String::new()),
+            (ClientState::Open(OpenConnection { last_words: Some(words), .. }), _) => {
+                std::mem::replace(words, (CloseReason::Failed, String::new()))
+            }
             // Whoever writes to a connection that was reset hears of it, and reading then finds nothing but its end.
-            (State::Open(Connection { lost: Some(detail), .. }), _) => (CloseReason::IoError, std::mem::take(detail)),
-            (State::Open(_), SocketEnd::Closed) => (CloseReason::PeerClosed, String::new()),
-            (State::Open(_), SocketEnd::Lost(detail)) => (CloseReason::IoError, detail),
+            (ClientState::Open(OpenConnection { lost: Some(detail), .. }), _) => (CloseReason::IoError, std::mem::take(detail)),
+            (ClientState::Open(_), SocketEnd::Closed) => (CloseReason::PeerClosed, String::new()),
+            (ClientState::Open(_), SocketEnd::Lost(detail)) => (CloseReason::IoError, detail),
             _ => return,
         };
         self.end_connection(reason, detail, now);
@@ -403,8 +405,8 @@ impl ClientMachine {
     /// Something in here failed that should not. What there was of a connection is over; the next one begins anew.
     pub fn handle_failure(&mut self, detail: String, now: Now) {
         match &mut self.state {
-            State::Finished => {}
-            State::Waiting { until } => *until = now.mono + MAX_WAIT,
+            ClientState::Finished => {}
+            ClientState::Waiting { until } => *until = now.mono + MAX_WAIT,
             _ => self.end_connection(CloseReason::Failed, detail, now),
         }
     }
@@ -418,8 +420,8 @@ impl ClientMachine {
         let own = self.own_channel();
         match &mut self.state {
             // The time to go on with registering: `fill_outbox` does.
-            State::Open(connection) if now.mono < connection.next_heartbeat => {}
-            State::Open(connection) => {
+            ClientState::Open(connection) if now.mono < connection.next_heartbeat => {}
+            ClientState::Open(connection) => {
                 let is_silent = connection.unanswered_since.is_some_and(|since| now.mono - since >= interval);
                 // A server whose answers we do not read is not silent.
                 if is_silent && !self.paused {
@@ -443,9 +445,9 @@ impl ClientMachine {
                     self.messages_sent += 1;
                 }
             }
-            State::Flushing { .. } => self.hang_up(CloseReason::Disconnected, String::new()),
-            State::Waiting { .. } => self.state = State::Dialing { since: now.mono },
-            State::Dialing { .. } | State::HangingUp { .. } | State::Finished => {}
+            ClientState::Flushing { .. } => self.hang_up(CloseReason::Disconnected, String::new()),
+            ClientState::Waiting { .. } => self.state = ClientState::Dialing { since: now.mono },
+            ClientState::Dialing { .. } | ClientState::HangingUp { .. } | ClientState::Finished => {}
         }
     }
 
@@ -454,15 +456,15 @@ impl ClientMachine {
     /// Queues data. A channel id of 0 or less means the client's own channel.
     ///
     /// # Errors
-    /// [`Refusal::NotConnected`] also before the register reply: the own channel is not known until then.
-    pub fn send(&mut self, payload: &[u8], channel_id: i64, now: Now) -> Result<(), Refusal> {
+    /// [`ClientRefusal::NotConnected`] also before the register reply: the own channel is not known until then.
+    pub fn send(&mut self, payload: &[u8], channel_id: i64, now: Now) -> Result<(), ClientRefusal> {
         let result = match (self.own_channel(), &self.others) {
-            _ if !matches!(self.state, State::Open(Connection { registered: true, .. })) => Err(Refusal::NotConnected),
+            _ if !matches!(self.state, ClientState::Open(OpenConnection { registered: true, .. })) => Err(ClientRefusal::NotConnected),
             // What was a node's channel on an older connection may be another's by now.
-            (_, Some(others)) if channel_id > 0 && !others.has_channel(channel_id) => Err(Refusal::NoSuchChannel),
+            (_, Some(others)) if channel_id > 0 && !others.has_channel(channel_id) => Err(ClientRefusal::NoSuchChannel),
             _ if channel_id > 0 => self.queue(FrameType::DATA, channel_id, payload),
             (Some(own), _) => self.queue(FrameType::DATA, own.into(), payload),
-            (None, _) => Err(Refusal::NotConnected),
+            (None, _) => Err(ClientRefusal::NotConnected),
         };
         result.inspect_err(|refusal| self.client_log.not_sent(self.id, *refusal, now))
     }
@@ -470,8 +472,8 @@ impl ClientMachine {
     /// Queues data of one of the client's nodes. Unlike a channel id, a node id stays the same over reconnects.
     ///
     /// # Errors
-    /// As [`ClientMachine::send`], and [`Refusal::NoSuchNode`].
-    pub fn send_from(&mut self, node_id: &str, payload: &[u8], now: Now) -> Result<(), Refusal> {
+    /// As [`ClientMachine::send`], and [`ClientRefusal::NoSuchNode`].
+    pub fn send_from(&mut self, node_id: &str, payload: &[u8], now: Now) -> Result<(), ClientRefusal> {
         let result = self.channel_of(node_id).and_then(|channel_id| self.queue(FrameType::DATA, channel_id.into(), payload));
         result.inspect_err(|refusal| self.client_log.not_sent(self.id, *refusal, now))
     }
@@ -480,7 +482,7 @@ impl ClientMachine {
     ///
     /// # Errors
     /// As [`ClientMachine::send_from`].
-    pub fn heartbeat(&mut self, node_id: &str, now: Now) -> Result<(), Refusal> {
+    pub fn heartbeat(&mut self, node_id: &str, now: Now) -> Result<(), ClientRefusal> {
         let channel_id = self.channel_of(node_id)?;
         self.queue(FrameType::HEARTBEAT_REQ, channel_id.into(), &control::heartbeat_payload(now.unix))
     }
@@ -489,37 +491,39 @@ impl ClientMachine {
     /// server took away is told as [`ClientEvent::NodeLost`] and may be added again.
     ///
     /// # Errors
-    /// [`Refusal::NodeExists`], [`Refusal::TooManyNodes`]; [`Refusal::NotConnected`] when the client does not come back.
-    pub fn add_node(&mut self, node_id: &str, metadata: &str) -> Result<(), Refusal> {
+    /// [`ClientRefusal::NodeExists`], [`ClientRefusal::TooManyNodes`]; [`ClientRefusal::NotConnected`] when the client does not come back.
+    pub fn add_node(&mut self, node_id: &str, metadata: &str) -> Result<(), ClientRefusal> {
         let is_connected = match &self.state {
-            State::Open(_) => true,
-            State::Dialing { .. } | State::Waiting { .. } => false,
-            State::HangingUp { .. } if !self.leaving => false,
-            State::Flushing { .. } | State::HangingUp { .. } | State::Finished => return Err(Refusal::NotConnected),
+            ClientState::Open(_) => true,
+            ClientState::Dialing { .. } | ClientState::Waiting { .. } => false,
+            ClientState::HangingUp { .. } if !self.leaving => false,
+            ClientState::Flushing { .. } | ClientState::HangingUp { .. } | ClientState::Finished => {
+                return Err(ClientRefusal::NotConnected);
+            }
         };
         let own = self.own_channel();
-        let is_asked = matches!(self.state, State::Open(Connection { was_refused: false, .. }));
+        let is_asked = matches!(self.state, ClientState::Open(OpenConnection { was_refused: false, .. }));
         let others = self.others.get_or_insert_with(|| Box::new(Others::new(&self.node_id, own, is_connected, is_asked)));
         if others.channel_of(node_id).is_none() && others.len() >= self.settings.max_nodes {
-            return Err(Refusal::TooManyNodes);
+            return Err(ClientRefusal::TooManyNodes);
         }
         let metadata = Some(metadata.trim()).filter(|text| *text != "[]").map(Box::from);
-        if others.add(node_id, metadata, &self.node_id, is_connected) { Ok(()) } else { Err(Refusal::NodeExists) }
+        if others.add(node_id, metadata, &self.node_id, is_connected) { Ok(()) } else { Err(ClientRefusal::NodeExists) }
     }
 
     /// Signs one of the added nodes off. Nothing is told of it any more.
     ///
     /// # Errors
-    /// [`Refusal::NoSuchNode`]; [`Refusal::FirstNode`] for the client's own, which `disconnect` signs off.
-    pub fn remove_node(&mut self, node_id: &str) -> Result<(), Refusal> {
+    /// [`ClientRefusal::NoSuchNode`]; [`ClientRefusal::FirstNode`] for the client's own, which `disconnect` signs off.
+    pub fn remove_node(&mut self, node_id: &str) -> Result<(), ClientRefusal> {
         let is_first = self.is_first(node_id);
         let Some(others) = &mut self.others else {
-            return Err(if is_first { Refusal::FirstNode } else { Refusal::NoSuchNode });
+            return Err(if is_first { ClientRefusal::FirstNode } else { ClientRefusal::NoSuchNode });
         };
         if is_first && others.channel_of(node_id).is_some() {
-            return Err(Refusal::FirstNode);
+            return Err(ClientRefusal::FirstNode);
         }
-        let registered_on = others.remove(node_id).map_err(|()| Refusal::NoSuchNode)?;
+        let registered_on = others.remove(node_id).map_err(|()| ClientRefusal::NoSuchNode)?;
         self.sign_off(registered_on);
         Ok(())
     }
@@ -528,8 +532,8 @@ impl ClientMachine {
     ///
     /// # Errors
     /// As [`ClientMachine::send`], but the register reply need not be there.
-    pub fn ping(&mut self, now: Now) -> Result<(), Refusal> {
-        let result = if self.is_connected() { self.queue(FrameType::PING, 0, b"") } else { Err(Refusal::NotConnected) };
+    pub fn ping(&mut self, now: Now) -> Result<(), ClientRefusal> {
+        let result = if self.is_connected() { self.queue(FrameType::PING, 0, b"") } else { Err(ClientRefusal::NotConnected) };
         result.inspect_err(|refusal| self.client_log.no_ping(self.id, *refusal, now))
     }
 
@@ -538,15 +542,15 @@ impl ClientMachine {
         self.leaving = true;
         self.stop_reading();
         match &self.state {
-            State::Open(connection) => {
+            ClientState::Open(connection) => {
                 if !connection.is_mute {
                     self.outbox.push_control(connection.dialect, FrameType::UNREGISTER, 0, b"");
                 }
-                self.state = State::Flushing { until: now.mono + FLUSH_TIME };
+                self.state = ClientState::Flushing { until: now.mono + FLUSH_TIME };
             }
-            State::Dialing { .. } => self.end_connection(CloseReason::Disconnected, String::new(), now),
-            State::Waiting { .. } => self.finish(),
-            State::Flushing { .. } | State::HangingUp { .. } | State::Finished => {}
+            ClientState::Dialing { .. } => self.end_connection(CloseReason::Disconnected, String::new(), now),
+            ClientState::Waiting { .. } => self.finish(),
+            ClientState::Flushing { .. } | ClientState::HangingUp { .. } | ClientState::Finished => {}
         }
     }
 
@@ -560,7 +564,7 @@ impl ClientMachine {
     /// The host has room again.
     pub fn resume(&mut self, now: Now) {
         self.paused = false;
-        if let State::Open(connection) = &mut self.state {
+        if let ClientState::Open(connection) = &mut self.state {
             // The silence was ours; what the server answered is only read from now on.
             if let Some(since) = &mut connection.unanswered_since {
                 *since = now.mono;
@@ -585,7 +589,7 @@ impl ClientMachine {
 
     /// Puts the REGISTERs of nodes that wait for their turn into the outbox, as far as they have room.
     pub fn fill_outbox(&mut self, now: Now) {
-        let (Some(others), State::Open(connection)) = (&mut self.others, &self.state) else { return };
+        let (Some(others), ClientState::Open(connection)) = (&mut self.others, &self.state) else { return };
         others.tick(now);
         // The other half is for data.
         while !connection.is_mute && self.outbox.len() <= self.settings.outbox_bytes / 2 {
@@ -643,7 +647,7 @@ impl ClientMachine {
     }
 
     fn apply(&mut self, frame: &Frame<'_>, now: Now) -> Option<ClientEvent> {
-        if let State::Open(connection) = &mut self.state {
+        if let ClientState::Open(connection) = &mut self.state {
             connection.last_words = None;
         }
         match frame.frame_type {
@@ -668,7 +672,7 @@ impl ClientMachine {
         };
         let channel_id = reply.channel_id;
         self.client_log.registered(self.id, &reply.node_id, channel_id, now);
-        if let State::Open(connection) = &mut self.state {
+        if let ClientState::Open(connection) = &mut self.state {
             connection.registered = true;
             if reply.protocol >= 2 && self.settings.protocol >= 2 && connection.dialect == Dialect::V1 {
                 connection.dialect = Dialect::V2;
@@ -680,9 +684,9 @@ impl ClientMachine {
         if let Some(others) = &mut self.others {
             let renamed = if others.channel_of(&reply.node_id).is_none() { others.registered_as(&self.node_id, channel_id) } else { None };
             let node_id = match renamed.unwrap_or_else(|| others.registered_on(&reply.node_id, channel_id)) {
-                Answer::Registered(node_id) => node_id,
-                Answer::Outdated => return None,
-                Answer::Unwanted { was_asked } => {
+                RegisterOutcome::Registered(node_id) => node_id,
+                RegisterOutcome::Outdated => return None,
+                RegisterOutcome::Unwanted { was_asked } => {
                     // A server that tells of nodes nobody asked for may do so without end, and read nothing.
                     if was_asked || self.outbox.len() <= self.settings.outbox_bytes / 2 {
                         self.sign_off(Some(channel_id).filter(|id| *id != 0));
@@ -710,7 +714,7 @@ impl ClientMachine {
     /// Of a client with many nodes an ERROR may concern one of them only: that is told with its name.
     fn apply_error(&mut self, channel_id: i64, raw: Bytes, now: Now) -> Option<ClientEvent> {
         let (Some(others), Some(error)) = (&mut self.others, control::parse_error(&raw)) else {
-            if let State::Open(connection) = &mut self.state {
+            if let ClientState::Open(connection) = &mut self.state {
                 connection.was_refused = true;
             }
             return Some(self.apply_server_error(raw, now));
@@ -760,7 +764,7 @@ impl ClientMachine {
             // Another client has this id now. Coming back would take it away again, and so on for ever. Not so for others.
             self.leaving = self.others.as_ref().is_none_or(|others| others.len() == 0);
             self.hang_up(CloseReason::Replaced, message.clone());
-        } else if let State::Open(connection) = &mut self.state {
+        } else if let ClientState::Open(connection) = &mut self.state {
             connection.last_words = reason.map(|reason| (reason, message.clone()));
         }
         let raw = if raw.len() <= MAX_ERROR {
@@ -776,7 +780,7 @@ impl ClientMachine {
     fn own_channel(&self) -> Option<u32> {
         match &self.others {
             Some(others) => others.channel_of(&self.node_id).flatten(),
-            None if matches!(self.state, State::Open(Connection { registered: true, .. })) => self.channel_id(),
+            None if matches!(self.state, ClientState::Open(OpenConnection { registered: true, .. })) => self.channel_id(),
             None => None,
         }
     }
@@ -786,14 +790,14 @@ impl ClientMachine {
         *node_id == *self.node_id || (self.others.is_none() && self.node_id().is_some_and(|given| **given == *node_id))
     }
 
-    fn channel_of(&self, node_id: &str) -> Result<u32, Refusal> {
+    fn channel_of(&self, node_id: &str) -> Result<u32, ClientRefusal> {
         let channel_id = match &self.others {
-            Some(others) => others.channel_of(node_id).ok_or(Refusal::NoSuchNode)?,
+            Some(others) => others.channel_of(node_id).ok_or(ClientRefusal::NoSuchNode)?,
             None if self.is_first(node_id) => self.own_channel(),
-            None => return Err(Refusal::NoSuchNode),
+            None => return Err(ClientRefusal::NoSuchNode),
         };
         // Channel 0 would mean the first node, or all of them.
-        channel_id.filter(|id| *id != 0 && self.is_connected()).ok_or(Refusal::NotConnected)
+        channel_id.filter(|id| *id != 0 && self.is_connected()).ok_or(ClientRefusal::NotConnected)
     }
 
     /// Which of its nodes a channel belongs to. All that comes to a client with one node is that node's.
@@ -805,15 +809,15 @@ impl ClientMachine {
     }
 
     fn sign_off(&mut self, channel_id: Option<u32>) {
-        if let (State::Open(Connection { dialect, is_mute: false, .. }), Some(channel_id)) = (&self.state, channel_id) {
+        if let (ClientState::Open(OpenConnection { dialect, is_mute: false, .. }), Some(channel_id)) = (&self.state, channel_id) {
             self.outbox.push_control(*dialect, FrameType::UNREGISTER, channel_id, b"");
         }
     }
 
-    fn queue(&mut self, frame_type: FrameType, channel_id: i64, payload: &[u8]) -> Result<(), Refusal> {
+    fn queue(&mut self, frame_type: FrameType, channel_id: i64, payload: &[u8]) -> Result<(), ClientRefusal> {
         let dialect = match &self.state {
-            State::Open(connection) if !connection.is_mute => connection.dialect,
-            _ => return Err(Refusal::NotConnected),
+            ClientState::Open(connection) if !connection.is_mute => connection.dialect,
+            _ => return Err(ClientRefusal::NotConnected),
         };
         self.outbox.push(dialect, frame_type, channel_id, payload, self.settings.outbox_bytes)?;
         self.messages_sent += 1;
@@ -826,8 +830,8 @@ impl ClientMachine {
     }
 
     fn hang_up(&mut self, reason: CloseReason, detail: String) {
-        self.state = State::HangingUp { reason, detail };
-        self.outbox = Outbox::default();
+        self.state = ClientState::HangingUp { reason, detail };
+        self.outbox = ClientOutbox::default();
     }
 
     fn stop_reading(&mut self) {
@@ -838,7 +842,7 @@ impl ClientMachine {
 
     fn end_connection(&mut self, reason: CloseReason, detail: String, now: Now) {
         self.stop_reading();
-        self.outbox = Outbox::default();
+        self.outbox = ClientOutbox::default();
         self.client_log.closed(self.id, reason, &detail, now);
         self.events.push_back(ClientEvent::Close { reason, detail });
         let is_empty = self.others.as_ref().is_some_and(|others| others.len() == 0);
@@ -853,7 +857,7 @@ impl ClientMachine {
         self.attempts = self.attempts.saturating_add(1);
         let wait = self.time_to_wait(now);
         self.client_log.scheduled(self.id, self.attempts, wait, now);
-        self.state = State::Waiting { until: now.mono + wait };
+        self.state = ClientState::Waiting { until: now.mono + wait };
     }
 
     /// A server that goes away knows best when to come back; but one that does so again and again is not one to be trusted with
@@ -863,7 +867,7 @@ impl ClientMachine {
         let Some(window) = self.window.take() else {
             return backoff(base, self.attempts, &mut self.random);
         };
-        let has_lived = matches!(&self.state, State::Open(connection) if now.mono - connection.since >= MAX_WAIT);
+        let has_lived = matches!(&self.state, ClientState::Open(connection) if now.mono - connection.since >= MAX_WAIT);
         self.goaways = if has_lived { 1 } else { self.goaways.saturating_add(1) };
         let spread = self.random.u64(0..=window.min(MAX_WAIT)).max(MIN_WAIT);
         match self.goaways {
@@ -873,7 +877,7 @@ impl ClientMachine {
     }
 
     fn finish(&mut self) {
-        self.state = State::Finished;
+        self.state = ClientState::Finished;
         self.events.push_back(ClientEvent::Finished);
     }
 }
@@ -910,18 +914,18 @@ impl fmt::Display for Seconds {
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for ClientRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Refusal::NotConnected => "Not connected to server",
-            Refusal::OutboxFull => "The outbox is full",
-            Refusal::TooLong => "The message is longer than a frame may be",
-            Refusal::NotUtf8 => "The v1 dialect cannot carry bytes that are not UTF-8",
-            Refusal::NoSuchChannel => "There is no such channel id",
-            Refusal::NoSuchNode => "The client has no such node",
-            Refusal::NodeExists => "The client has a node of this id already",
-            Refusal::TooManyNodes => "The client has as many nodes as it may",
-            Refusal::FirstNode => "The first node stays as long as its client",
+            ClientRefusal::NotConnected => "Not connected to server",
+            ClientRefusal::OutboxFull => "The outbox is full",
+            ClientRefusal::TooLong => "The message is longer than a frame may be",
+            ClientRefusal::NotUtf8 => "The v1 dialect cannot carry bytes that are not UTF-8",
+            ClientRefusal::NoSuchChannel => "There is no such channel id",
+            ClientRefusal::NoSuchNode => "The client has no such node",
+            ClientRefusal::NodeExists => "The client has a node of this id already",
+            ClientRefusal::TooManyNodes => "The client has as many nodes as it may",
+            ClientRefusal::FirstNode => "The first node stays as long as its client",
         })
     }
 }

@@ -1,4 +1,4 @@
-//! How state events are put together when a queue is full: which ones belong together, and what then stands for both.
+//! How state events are merged when a queue is full: which ones belong together, and what then stands for both.
 //!
 //! Does not know queues, nor when they are full.
 
@@ -13,7 +13,7 @@ pub trait Queued: Sized {
     /// A set of kinds of its family.
     type Mask: Copy;
 
-    /// Events with the same key are put together.
+    /// Events with the same key are merged.
     type Key: Debug + Eq + Hash;
 
     /// Where the newer of two goes: to the end, or to the place of the earlier one, which costs less with many waiting.
@@ -25,7 +25,7 @@ pub trait Queued: Sized {
 
     /// `newer`, standing for both.
     #[must_use]
-    fn put_together(waiting: &Self, newer: Self) -> Self;
+    fn merge(waiting: &Self, newer: Self) -> Self;
 
     /// What it counts for against a bound in bytes.
     fn payload_len(&self) -> usize;
@@ -66,7 +66,7 @@ impl Queued for Event {
         }
     }
 
-    fn put_together(waiting: &Event, mut newer: Event) -> Event {
+    fn merge(waiting: &Event, mut newer: Event) -> Event {
         let before = match waiting {
             Event::Register { count, .. } | Event::Heartbeat { count, .. } | Event::Left { count, .. } | Event::Buffer { count, .. } => {
                 *count
@@ -131,7 +131,7 @@ impl Queued for FleetEvent {
         }
     }
 
-    fn put_together(waiting: &FleetEvent, mut newer: FleetEvent) -> FleetEvent {
+    fn merge(waiting: &FleetEvent, mut newer: FleetEvent) -> FleetEvent {
         if let (ClientEvent::Heartbeat { count: before }, ClientEvent::Heartbeat { count }) = (&waiting.event, &mut newer.event) {
             *count = count.saturating_add(*before);
         }

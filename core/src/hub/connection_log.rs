@@ -5,7 +5,7 @@
 //! one number; a heartbeat that is answered does not come here at all.
 
 use super::link::Link;
-use super::quota::{self, Quotas};
+use super::quota::{self, LineQuotas};
 use super::{Node, Now};
 use crate::model::{CloseReason, Departure};
 use crate::wire::code;
@@ -23,7 +23,7 @@ pub(super) const COMPLAINTS: u32 = 10;
 
 /// Kinds of lines that have a quota of their own.
 #[derive(Copy, Clone)]
-enum Kind {
+enum ConnectionLine {
     Connected,
     Registered,
     Left,
@@ -43,7 +43,7 @@ enum Kind {
 const COUNT: usize = 14;
 
 /// In the order of the enum.
-static KINDS: [quota::Kind; COUNT] = [
+static KINDS: [quota::LineKind; COUNT] = [
     ("Connection established", Level::INFO, LIVES),
     ("Node registered", Level::INFO, LIVES),
     ("Node disconnected", Level::INFO, LIVES),
@@ -63,12 +63,12 @@ static KINDS: [quota::Kind; COUNT] = [
 /// The log of one thread.
 pub struct ConnectionLog {
     worker_id: usize,
-    quotas: Quotas<COUNT>,
+    quotas: LineQuotas<COUNT>,
 }
 
 impl ConnectionLog {
     pub fn new(worker_id: usize) -> ConnectionLog {
-        ConnectionLog { worker_id, quotas: Quotas::new(&KINDS) }
+        ConnectionLog { worker_id, quotas: LineQuotas::new(&KINDS) }
     }
 
     pub fn worker_started(&self, pid: u32) {
@@ -80,7 +80,7 @@ impl ConnectionLog {
     }
 
     pub fn connection_established(&mut self, connection_id: u64, peer: SocketAddr, now: Now) {
-        if enabled!(Level::INFO) && self.may(Kind::Connected, now) {
+        if enabled!(Level::INFO) && self.may(ConnectionLine::Connected, now) {
             info!(connection_id, ip = %peer.ip(), port = peer.port(), "Connection established");
         }
     }
@@ -90,7 +90,7 @@ impl ConnectionLog {
         let (ip, port) = (peer.ip(), peer.port());
         let (text, error_code) = match why {
             CloseReason::NotAllowed => {
-                if enabled!(Level::INFO) && self.may(Kind::Denied, now) {
+                if enabled!(Level::INFO) && self.may(ConnectionLine::Denied, now) {
                     info!(%ip, port, error_code = code::NOT_ALLOWED, "Failed to add connection: {why}");
                 }
                 return;
@@ -99,46 +99,46 @@ impl ConnectionLog {
             CloseReason::ServerStopped => (code::SHUTTING_DOWN_TEXT, code::UNAVAILABLE),
             _ => (why.as_str(), code::FAILED),
         };
-        if enabled!(Level::ERROR) && self.may(Kind::NotAdmitted, now) {
+        if enabled!(Level::ERROR) && self.may(ConnectionLine::NotAdmitted, now) {
             error!(%ip, port, error_code, "Failed to add connection: {text}");
         }
     }
 
     pub fn rate_limited(&mut self, ip: IpAddr, now: Now) {
-        if enabled!(Level::WARN) && self.may(Kind::RateLimited, now) {
+        if enabled!(Level::WARN) && self.may(ConnectionLine::RateLimited, now) {
             warn!(%ip, "{}", code::RATE_LIMITED_TEXT);
         }
     }
 
     /// A connection ended in the middle of a frame: what came of it will never be a message.
     pub fn incomplete(&mut self, now: Now) {
-        if enabled!(Level::WARN) && self.may(Kind::Incomplete, now) {
+        if enabled!(Level::WARN) && self.may(ConnectionLine::Incomplete, now) {
             warn!("Invalid message format");
         }
     }
 
     pub fn unknown_type(&mut self, frame_type: u8, now: Now) {
-        if enabled!(Level::WARN) && self.may(Kind::Unknown, now) {
+        if enabled!(Level::WARN) && self.may(ConnectionLine::Unknown, now) {
             warn!("Unknown message type: {frame_type}");
         }
     }
 
     pub fn heartbeat_of_nobody(&mut self, connection_id: u64, now: Now) {
-        if enabled!(Level::WARN) && self.may(Kind::Unregistered, now) {
+        if enabled!(Level::WARN) && self.may(ConnectionLine::Unregistered, now) {
             warn!(connection_id, "Heartbeat from unregistered connection");
         }
     }
 
     /// A frame was answered with an ERROR. Where it came from stands in for the trace of calls that PHP has.
     pub fn failed(&mut self, reason: &dyn Display, link: &Link, now: Now) {
-        if enabled!(Level::ERROR) && self.may(Kind::Failed, now) {
+        if enabled!(Level::ERROR) && self.may(ConnectionLine::Failed, now) {
             let trace = format!("connection {} of {}", link.connection_id(), link.peer());
             error!(trace, "Failed to handle message: {reason}");
         }
     }
 
     pub fn node_registered(&mut self, node: &Node, now: Now) {
-        if enabled!(Level::INFO) && self.may(Kind::Registered, now) {
+        if enabled!(Level::INFO) && self.may(ConnectionLine::Registered, now) {
             let (node_id, connection_id, channel_id) = (&**node.id(), node.connection_id(), node.channel_id());
             info!(node_id, connection_id, channel_id, "Node registered");
         }
@@ -149,7 +149,7 @@ impl ConnectionLog {
         let (node_id, connection_id) = (&**node.id(), node.connection_id());
         let how = match node.departure() {
             Some(Departure::TimedOut) => {
-                if enabled!(Level::WARN) && self.may(Kind::TimedOut, now) {
+                if enabled!(Level::WARN) && self.may(ConnectionLine::TimedOut, now) {
                     let last_heartbeat = now.mono.saturating_sub(node.last_seen()) as f64 / 1e6;
                     warn!(node_id, last_heartbeat, "Node timeout");
                 }
@@ -159,28 +159,28 @@ impl ConnectionLog {
             Some(Departure::Replaced) => "replaced",
             Some(Departure::Disconnected) | None => "disconnected",
         };
-        if enabled!(Level::INFO) && self.may(Kind::Left, now) {
+        if enabled!(Level::INFO) && self.may(ConnectionLine::Left, now) {
             info!(node_id, connection_id, "Node {how}");
         }
     }
 
     /// Another process of this machine may not use the bus socket, or not as it wanted to.
     pub fn caller_refused(&mut self, caller: &dyn Display, why: &dyn Display, now: Now) {
-        if enabled!(Level::INFO) && self.may(Kind::CallerRefused, now) {
+        if enabled!(Level::INFO) && self.may(ConnectionLine::CallerRefused, now) {
             info!(%caller, "A caller of the bus was refused: {why}");
         }
     }
 
     /// It broke the protocol, or a bound.
     pub fn caller_hung_up_on(&mut self, caller: &dyn Display, why: &dyn Display, now: Now) {
-        if enabled!(Level::WARN) && self.may(Kind::CallerHungUpOn, now) {
+        if enabled!(Level::WARN) && self.may(ConnectionLine::CallerHungUpOn, now) {
             warn!(%caller, "A caller of the bus was hung up on: {why}");
         }
     }
 
     /// Everything that is kept was too much, and this connection held most of it.
     pub fn closed_for_memory(&mut self, link: &Link, bytes: usize, now: Now) {
-        if enabled!(Level::WARN) && self.may(Kind::ClosedForMemory, now) {
+        if enabled!(Level::WARN) && self.may(ConnectionLine::ClosedForMemory, now) {
             let (connection_id, ip, port) = (link.connection_id(), link.peer().ip(), link.peer().port());
             warn!(connection_id, %ip, port, bytes, "Connection closed to free memory");
         }
@@ -196,7 +196,7 @@ impl ConnectionLog {
         self.quotas.tell_counts()
     }
 
-    fn may(&mut self, kind: Kind, now: Now) -> bool {
+    fn may(&mut self, kind: ConnectionLine, now: Now) -> bool {
         self.quotas.may(kind as usize, now)
     }
 }

@@ -8,12 +8,12 @@
 //! takes what waits along, and stands still until its former owner has acknowledged what it has in hand. Everything that
 //! waits is told in the order of its numbers, wherever it has been meanwhile.
 //!
-//! At the bound data is refused (or the oldest goes), state events of one node are put together, as in
+//! At the bound data is refused (or the oldest goes), state events of one node are merged, as in
 //! [`crate::hub::coalesce`]. What was taken once is not lost any more: events of a worker that is gone go to the next one
 //! even where they find no room, so that all together may hold twice the bound of each. Only an event that three workers
 //! were gone over is given up, and counted.
 //!
-//! Events of nodes that have left keep these in memory. Where that is too much, says whoever calls; state events are put together
+//! Events of nodes that have left keep these in memory. Where that is too much, says whoever calls; state events are merged
 //! then as at the bound.
 
 use super::coalesce::{Queued, ServerKey};
@@ -34,7 +34,7 @@ pub type WorkerId = u64;
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct DispatchLimits {
-    /// Data events that may wait for one worker, and as many state events before those of one node are put together.
+    /// Data events that may wait for one worker, and as many state events before those of one node are merged.
     pub events: usize,
     /// Payload bytes that may wait for one worker.
     pub bytes: usize,
@@ -63,7 +63,7 @@ impl Default for DispatchLimits {
 /// An event on its way to a worker.
 #[derive(Clone, Debug)]
 pub struct Delivery<N = Held> {
-    /// 1, 2, 3... in the order of happening. Gaps are events that were refused, put together, or not subscribed.
+    /// 1, 2, 3... in the order of happening. Gaps are events that were refused, merged, or not subscribed.
     pub sequence: u64,
     /// A worker that is gone may have seen it.
     pub redelivered: bool,
@@ -92,7 +92,7 @@ pub struct DispatchStats {
     pub refused: u64,
     /// Data events that made room for newer ones.
     pub dropped: u64,
-    /// State events that were put together with a later one.
+    /// State events that were merged with a later one.
     pub coalesced: u64,
     /// Events that a worker which is gone may have seen.
     pub redelivered: u64,
@@ -145,9 +145,9 @@ struct Worker {
     is_leaving: bool,
     /// It was named as ready, and has not been found empty since.
     is_awake: bool,
-    queue: Queue,
+    queue: WorkerQueue,
     /// What waits for a former owner of its lane.
-    held: Queue,
+    held: WorkerQueue,
     flights: VecDeque<Flight>,
     batches: u64,
     watches: usize,
@@ -165,10 +165,10 @@ struct Flight {
     lanes: Vec<u16>,
 }
 
-struct Waiting {
+struct WaitingEvent {
     told: Delivery,
     lane: u16,
-    /// It came when there was no room: others are put together with it.
+    /// It came when there was no room: others are merged with it.
     is_crowd: bool,
     /// Workers that were gone before they had acknowledged it.
     deaths: u8,
@@ -176,9 +176,9 @@ struct Waiting {
 
 /// Both ordered by number. Two, so that the oldest data is found behind any amount of state.
 #[derive(Default)]
-struct Queue {
-    data: VecDeque<Waiting>,
-    state: VecDeque<Waiting>,
+struct WorkerQueue {
+    data: VecDeque<WaitingEvent>,
+    state: VecDeque<WaitingEvent>,
     bytes: usize,
     /// Where in `state` those stand that came when there was no room, by their number.
     crowd: HashMap<ServerKey, u64>,
@@ -230,7 +230,7 @@ impl Dispatch {
         self.limits.bytes = self.limits.bytes.min(bytes).max(1);
     }
 
-    /// Whether what events keep in memory beside their payloads is so much that they are to be put together.
+    /// Whether what events keep in memory beside their payloads is so much that they are to be merged.
     pub fn set_heavy(&mut self, is_heavy: bool) {
         self.is_heavy = is_heavy;
     }
@@ -329,7 +329,7 @@ impl Dispatch {
                     told.redelivered = true;
                     self.redelivered += 1;
                 }
-                moved.push(Waiting { told, lane, is_crowd: false, deaths });
+                moved.push(WaitingEvent { told, lane, is_crowd: false, deaths });
             }
         }
         gone.queue.take(|_| true, &mut moved);
@@ -371,10 +371,10 @@ impl Dispatch {
         for watcher in self.watchers(&told.event, owner) {
             self.queue_data(Some(watcher), copy(&told));
         }
-        self.queue_data(owner, Waiting { told, lane, is_crowd: false, deaths: 0 })
+        self.queue_data(owner, WaitingEvent { told, lane, is_crowd: false, deaths: 0 })
     }
 
-    /// Takes a state event. Never refuses: at the bound, events of one node are put together.
+    /// Takes a state event. Never refuses: at the bound, events of one node are merged.
     pub fn push_state(&mut self, event: Event) {
         self.sequence += 1;
         let told = Delivery { sequence: self.sequence, redelivered: false, watched: false, event };
@@ -393,10 +393,10 @@ impl Dispatch {
         match queue.in_crowd(&told.event) {
             // In its place: no data of the same node was taken since.
             Some(waiting) => {
-                waiting.told.event = Event::put_together(&waiting.told.event, told.event);
+                waiting.told.event = Event::merge(&waiting.told.event, told.event);
                 self.coalesced += 1;
             }
-            None => queue.push(Waiting { told, lane, is_crowd, deaths: 0 }),
+            None => queue.push(WaitingEvent { told, lane, is_crowd, deaths: 0 }),
         }
         if let Some(id) = owner {
             wake(id, worker, &self.limits, &mut self.ready);
@@ -426,7 +426,7 @@ impl Dispatch {
                 if !events.is_empty() && (bytes + len_of_batch > limits.batch_bytes || next.deaths > 0 || deaths > 0) {
                     break;
                 }
-                let Some(Waiting { mut told, lane, deaths: before, .. }) = receiver.queue.pop() else { break };
+                let Some(WaitingEvent { mut told, lane, deaths: before, .. }) = receiver.queue.pop() else { break };
                 let kind = told.event.kind();
                 // A departure may have taken the place of an earlier event of its node.
                 if told.event.is_outdated() {
@@ -539,7 +539,7 @@ impl Dispatch {
         let queues = || self.everybody().flat_map(|worker| [&worker.queue, &worker.held]);
         DispatchStats {
             workers: self.workers.len(),
-            queued_events: queues().map(Queue::len).sum(),
+            queued_events: queues().map(WorkerQueue::len).sum(),
             queued_bytes: queues().map(|queue| queue.bytes).sum(),
             in_flight_events: self.everybody().flat_map(|worker| &worker.flights).map(|flight| flight.batch.events.len()).sum(),
             refused: self.refused,
@@ -565,12 +565,12 @@ impl Dispatch {
         watches.map(|(_, worker)| *worker).filter(|worker| Some(*worker) != owner).collect()
     }
 
-    fn queue_data(&mut self, to: Option<WorkerId>, waiting: Waiting) -> bool {
+    fn queue_data(&mut self, to: Option<WorkerId>, waiting: WaitingEvent) -> bool {
         let most = 2 * self.workers.len().max(1);
         let worker = to.and_then(|id| self.workers.get_mut(&id)).unwrap_or(&mut self.nobody);
         let is_held = !waiting.told.watched && self.lanes[usize::from(waiting.lane)].is_blocked();
         let queue = if is_held { &mut worker.held } else { &mut worker.queue };
-        // Behind state events that are put together in their place, data of the same node would be told too late.
+        // Behind state events that are merged in their place, data of the same node would be told too late.
         if queue.in_crowd(&waiting.told.event).is_some() {
             self.refused += 1;
             return false;
@@ -630,7 +630,7 @@ impl Dispatch {
     }
 
     /// Brings `moved`, and everything that waits in a wrong place since lanes changed hands, to where it belongs now.
-    fn settle(&mut self, mut moved: Vec<Waiting>) {
+    fn settle(&mut self, mut moved: Vec<WaitingEvent>) {
         let lanes = &self.lanes;
         self.nobody.queue.take(|lane| lanes[lane].owner.is_some(), &mut moved);
         for (&id, worker) in &mut self.workers {
@@ -704,8 +704,8 @@ impl Worker {
         self.queue.state.len() + self.held.state.len()
     }
 
-    fn pop_oldest_data(&mut self) -> Option<Waiting> {
-        let number = |queue: &Queue| queue.data.front().map_or(u64::MAX, |waiting| waiting.told.sequence);
+    fn pop_oldest_data(&mut self) -> Option<WaitingEvent> {
+        let number = |queue: &WorkerQueue| queue.data.front().map_or(u64::MAX, |waiting| waiting.told.sequence);
         let queue = if number(&self.held) < number(&self.queue) { &mut self.held } else { &mut self.queue };
         let oldest = queue.data.pop_front()?;
         queue.bytes -= oldest.told.event.payload_len();
@@ -713,19 +713,19 @@ impl Worker {
     }
 }
 
-impl Queue {
+impl WorkerQueue {
     fn len(&self) -> usize {
         self.data.len() + self.state.len()
     }
 
-    fn front(&self) -> Option<&Waiting> {
+    fn front(&self) -> Option<&WaitingEvent> {
         match (self.data.front(), self.state.front()) {
             (Some(data), Some(state)) => Some(if data.told.sequence < state.told.sequence { data } else { state }),
             (data, state) => data.or(state),
         }
     }
 
-    fn pop(&mut self) -> Option<Waiting> {
+    fn pop(&mut self) -> Option<WaitingEvent> {
         if self.front()?.told.event.kind() == EventKind::Data {
             let waiting = self.data.pop_front()?;
             self.bytes -= waiting.told.event.payload_len();
@@ -738,8 +738,8 @@ impl Queue {
         Some(waiting)
     }
 
-    /// To the back; [`Queue::sort`] is called where that is not its place.
-    fn push(&mut self, waiting: Waiting) {
+    /// To the back; [`WorkerQueue::sort`] is called where that is not its place.
+    fn push(&mut self, waiting: WaitingEvent) {
         if waiting.is_crowd {
             self.crowd.insert(waiting.told.event.key(), waiting.told.sequence);
         }
@@ -751,8 +751,8 @@ impl Queue {
         }
     }
 
-    /// The event with which this one would be put together.
-    fn in_crowd(&mut self, event: &Event) -> Option<&mut Waiting> {
+    /// The event with which this one would be merged.
+    fn in_crowd(&mut self, event: &Event) -> Option<&mut WaitingEvent> {
         if self.crowd.is_empty() {
             return None;
         }
@@ -762,8 +762,8 @@ impl Queue {
     }
 
     /// Moves out what waits on lanes of which `leaves` is true. Copies stay.
-    fn take(&mut self, leaves: impl Fn(usize) -> bool, into: &mut Vec<Waiting>) {
-        let leaves = |waiting: &Waiting| !waiting.told.watched && leaves(usize::from(waiting.lane));
+    fn take(&mut self, leaves: impl Fn(usize) -> bool, into: &mut Vec<WaitingEvent>) {
+        let leaves = |waiting: &WaitingEvent| !waiting.told.watched && leaves(usize::from(waiting.lane));
         for deque in [&mut self.data, &mut self.state] {
             if deque.iter().any(leaves) {
                 for waiting in std::mem::take(deque) {
@@ -815,8 +815,8 @@ fn wake(id: WorkerId, worker: &mut Worker, limits: &DispatchLimits, ready: &mut 
     }
 }
 
-fn copy(told: &Delivery) -> Waiting {
-    Waiting { told: Delivery { watched: true, ..told.clone() }, lane: 0, is_crowd: false, deaths: 0 }
+fn copy(told: &Delivery) -> WaitingEvent {
+    WaitingEvent { told: Delivery { watched: true, ..told.clone() }, lane: 0, is_crowd: false, deaths: 0 }
 }
 
 /// The channel whose watchers get a copy.

@@ -57,7 +57,7 @@ pub trait Host: Send + Sync {
     /// The event itself, when there is no room for it.
     fn push_data(&self, event: Event, bytes: usize, producer: Arc<dyn Resume>) -> Result<(), Event>;
 
-    /// Takes a state event. Never refuses: at the bound, events of one node are put together.
+    /// Takes a state event. Never refuses: at the bound, events of one node are merged.
     fn push_state(&self, event: Event);
 
     /// True when state events of new nodes have no room either: whoever would bring a new node or connection waits, and

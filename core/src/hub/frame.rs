@@ -79,16 +79,16 @@ impl Deref for Body {
 }
 
 #[derive(Clone)]
-pub struct Frame {
+pub struct QueuedFrame {
     body: Body,
     channel_id: u32,
     frame_type: FrameType,
     dialect: Dialect,
 }
 
-impl Frame {
-    pub fn new(dialect: Dialect, frame_type: FrameType, channel_id: u32, body: Body) -> Frame {
-        Frame { body, channel_id, frame_type, dialect }
+impl QueuedFrame {
+    pub fn new(dialect: Dialect, frame_type: FrameType, channel_id: u32, body: Body) -> QueuedFrame {
+        QueuedFrame { body, channel_id, frame_type, dialect }
     }
 
     pub fn dialect(&self) -> Dialect {
@@ -133,16 +133,16 @@ impl Frame {
     }
 }
 
-impl PartialEq for Frame {
-    fn eq(&self, other: &Frame) -> bool {
-        let spelled = |frame: &Frame| (frame.dialect, frame.frame_type, frame.channel_id);
+impl PartialEq for QueuedFrame {
+    fn eq(&self, other: &QueuedFrame) -> bool {
+        let spelled = |frame: &QueuedFrame| (frame.dialect, frame.frame_type, frame.channel_id);
         spelled(self) == spelled(other) && *self.body == *other.body
     }
 }
 
-impl Eq for Frame {}
+impl Eq for QueuedFrame {}
 
-impl fmt::Debug for Frame {
+impl fmt::Debug for QueuedFrame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?} {:?} channel {}, {} bytes", self.dialect, self.frame_type, self.channel_id, self.body.len())
     }
@@ -153,13 +153,13 @@ mod tests {
     use super::*;
     use crate::wire::{self, MAX_BODY_LEN};
 
-    fn frame(dialect: Dialect, channel_id: u32, payload: &[u8], memory: &Arc<Memory>) -> Frame {
-        Frame::new(dialect, FrameType::DATA, channel_id, Body::encode(dialect, payload, memory).unwrap())
+    fn frame(dialect: Dialect, channel_id: u32, payload: &[u8], memory: &Arc<Memory>) -> QueuedFrame {
+        QueuedFrame::new(dialect, FrameType::DATA, channel_id, Body::encode(dialect, payload, memory).unwrap())
     }
 
     #[test]
     fn a_frame_is_small() {
-        assert!(size_of::<Frame>() <= 16, "{} bytes", size_of::<Frame>());
+        assert!(size_of::<QueuedFrame>() <= 16, "{} bytes", size_of::<QueuedFrame>());
     }
 
     #[test]
@@ -186,7 +186,7 @@ mod tests {
         let first = frame(Dialect::V2, 1, &[0; 1000], &memory);
         let counted = memory.of(Part::Output);
         assert_eq!((counted, first.alone()), (BODY_BYTES + 1000, BODY_BYTES + 1000));
-        let others: Vec<Frame> = (2..100).map(|id| Frame::new(Dialect::V2, FrameType::DATA, id, first.body.clone())).collect();
+        let others: Vec<QueuedFrame> = (2..100).map(|id| QueuedFrame::new(Dialect::V2, FrameType::DATA, id, first.body.clone())).collect();
         assert_eq!((memory.of(Part::Output), first.alone()), (counted, 0));
         drop(others);
         assert_eq!((memory.of(Part::Output), first.alone()), (counted, counted));

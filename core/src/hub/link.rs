@@ -4,7 +4,7 @@
 //! owns it takes [`Command`]s.
 
 use super::event::Resume;
-use super::frame::Frame;
+use super::frame::QueuedFrame;
 use super::memory::Memory;
 use super::node_ref::NodeRef;
 use crate::model::CloseReason;
@@ -25,7 +25,7 @@ pub struct Command {
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum CommandKind {
-    Write(Frame),
+    Write(QueuedFrame),
     Evict(Eviction),
     /// The connection is to end; what was to be written before is written first where the peer still reads.
     End(CloseReason),
@@ -180,7 +180,7 @@ impl Link {
     ///
     /// # Errors
     /// [`PushError`]; nothing has changed then.
-    pub fn push(&self, frame: Frame, limit: usize) -> Result<(), PushError> {
+    pub fn push(&self, frame: QueuedFrame, limit: usize) -> Result<(), PushError> {
         let flags = self.flags.load(Ordering::Acquire);
         if flags & ENDING != 0 {
             return Err(PushError::Closed);
@@ -291,9 +291,9 @@ mod tests {
 
     const LIMIT: usize = 1000;
 
-    fn frame(len: usize) -> Frame {
+    fn frame(len: usize) -> QueuedFrame {
         let body = Body::encode(Dialect::V2, &vec![0; len - v2::HEADER_LEN], &Arc::new(Memory::new(1))).unwrap();
-        Frame::new(Dialect::V2, FrameType::DATA, 1, body)
+        QueuedFrame::new(Dialect::V2, FrameType::DATA, 1, body)
     }
 
     fn push(link: &Link, len: usize) -> Result<(), PushError> {

@@ -31,7 +31,7 @@ const MAX_IDLE: usize = 1024;
 const MAX_ADDRESSES: usize = 64;
 
 /// The addresses of a name, whose ports mean nothing, or why there are none.
-pub type Answer = Result<Arc<[SocketAddr]>, Arc<str>>;
+pub type LookupResult = Result<Arc<[SocketAddr]>, Arc<str>>;
 
 /// What the last look-up of a name came to.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,32 +53,32 @@ pub struct Lookups {
 
 struct Name {
     trust: Trust,
-    state: State,
+    state: LookupState,
 }
 
-enum State {
+enum LookupState {
     Waiting,
     Running { since: u64 },
-    Idle { answer: Answer, until: u64 },
+    Idle { answer: LookupResult, until: u64 },
 }
 
 impl Lookups {
     /// The answer, where it is known. Otherwise the name is looked up when its turn comes.
-    pub fn ask(&mut self, name: &str, now: Now) -> Option<Answer> {
+    pub fn ask(&mut self, name: &str, now: Now) -> Option<LookupResult> {
         if let Some(known) = self.names.get_mut(name) {
             match &known.state {
-                State::Idle { answer, until } if now.mono < *until => return Some(answer.clone()),
-                State::Idle { .. } => {}
-                State::Waiting | State::Running { .. } => return None,
+                LookupState::Idle { answer, until } if now.mono < *until => return Some(answer.clone()),
+                LookupState::Idle { .. } => {}
+                LookupState::Waiting | LookupState::Running { .. } => return None,
             }
-            known.state = State::Waiting;
+            known.state = LookupState::Waiting;
             self.idle -= 1;
         }
         let (name, trust) = match self.names.get_key_value(name) {
             Some((name, known)) => (name.clone(), known.trust),
             None => {
                 let name = Arc::<str>::from(name);
-                self.names.insert(name.clone(), Name { trust: Trust::New, state: State::Waiting });
+                self.names.insert(name.clone(), Name { trust: Trust::New, state: LookupState::Waiting });
                 (name, Trust::New)
             }
         };
@@ -91,7 +91,7 @@ impl Lookups {
         let trust = self.turn()?;
         let name = self.waiting[trust as usize].pop_front()?;
         if let Some(known) = self.names.get_mut(&name) {
-            known.state = State::Running { since: now.mono };
+            known.state = LookupState::Running { since: now.mono };
         }
         self.running[trust as usize] += 1;
         Some(name)
@@ -103,8 +103,8 @@ impl Lookups {
     }
 
     /// What the look-up of a name that was next has come to.
-    pub fn finish(&mut self, name: &Arc<str>, result: Result<Vec<SocketAddr>, String>, now: Now) -> Answer {
-        let answer: Answer = match result {
+    pub fn finish(&mut self, name: &Arc<str>, result: Result<Vec<SocketAddr>, String>, now: Now) -> LookupResult {
+        let answer: LookupResult = match result {
             Ok(mut addresses) => {
                 addresses.truncate(MAX_ADDRESSES);
                 Ok(addresses.into())
@@ -112,7 +112,7 @@ impl Lookups {
             Err(why) => Err(why.into()),
         };
         let Some(known) = self.names.get_mut(name) else { return answer };
-        let State::Running { since } = known.state else { return answer };
+        let LookupState::Running { since } = known.state else { return answer };
         self.running[known.trust as usize] -= 1;
         known.trust = match &answer {
             Err(_) => Trust::NotFound,
@@ -120,7 +120,7 @@ impl Lookups {
             Ok(_) => Trust::Found,
         };
         let until = now.mono + if answer.is_ok() { KNOWN } else { UNKNOWN };
-        known.state = State::Idle { answer: answer.clone(), until };
+        known.state = LookupState::Idle { answer: answer.clone(), until };
         self.idle += 1;
         self.forget(now);
         answer
@@ -128,16 +128,18 @@ impl Lookups {
 
     /// Nobody waits for the name any more. If it is being looked up, that goes on.
     pub fn give_up(&mut self, name: &str) {
-        let Some((name, _)) = self.names.get_key_value(name).filter(|(_, known)| matches!(known.state, State::Waiting)) else { return };
+        let Some((name, _)) = self.names.get_key_value(name).filter(|(_, known)| matches!(known.state, LookupState::Waiting)) else {
+            return;
+        };
         let name = name.clone();
         let Some(known) = self.names.get_mut(&name) else { return };
         self.waiting[known.trust as usize].retain(|waiting| !Arc::ptr_eq(waiting, &name));
-        known.state = State::Idle { answer: Err("nobody waited for it".into()), until: 0 };
+        known.state = LookupState::Idle { answer: Err("nobody waited for it".into()), until: 0 };
         self.idle += 1;
     }
 
     pub fn is_running(&self, name: &str) -> bool {
-        self.names.get(name).is_some_and(|known| matches!(known.state, State::Running { .. }))
+        self.names.get(name).is_some_and(|known| matches!(known.state, LookupState::Running { .. }))
     }
 
     /// Names that are known, waited for or looked up.
@@ -164,8 +166,8 @@ impl Lookups {
         if self.idle <= MAX_IDLE {
             return;
         }
-        let is_idle = |known: &Name| matches!(known.state, State::Idle { .. });
-        self.names.retain(|_, known| !matches!(known.state, State::Idle { until, .. } if until <= now.mono));
+        let is_idle = |known: &Name| matches!(known.state, LookupState::Idle { .. });
+        self.names.retain(|_, known| !matches!(known.state, LookupState::Idle { until, .. } if until <= now.mono));
         self.idle = self.names.values().filter(|known| is_idle(known)).count();
         if self.idle > MAX_IDLE {
             let mut surplus = self.idle - MAX_IDLE / 2;

@@ -45,7 +45,7 @@ pub use crate::model::{Departure, EventMask};
 use crate::settings::{RateLimit, ServerConfig, micros};
 use crate::wire::{Dialect, FrameType, NotUtf8};
 use directory::Directory;
-use frame::{Body, Frame};
+use frame::{Body, QueuedFrame};
 use link::PushError;
 use memory::Part;
 use rate::{AddressBuckets, SharedBucket};
@@ -74,8 +74,8 @@ impl Now {
 }
 
 /// A DATA frame for a node's main channel.
-fn data(dialect: Dialect, node: &Node, body: Body) -> Frame {
-    Frame::new(dialect, FrameType::DATA, node.channel_id(), body)
+fn data(dialect: Dialect, node: &Node, body: Body) -> QueuedFrame {
+    QueuedFrame::new(dialect, FrameType::DATA, node.channel_id(), body)
 }
 
 /// Why the hub refused what the host asked for. Nothing has happened then.
@@ -325,7 +325,7 @@ impl Hub {
     /// What is the same for all receivers of a payload. It is short enough whatever their channels are.
     fn encode_body(&self, dialect: Dialect, payload: &[u8]) -> Result<Body, Refusal> {
         let body = Body::encode(dialect, payload, &self.memory)?;
-        let longest = Frame::new(dialect, FrameType::DATA, u32::MAX, body.clone());
+        let longest = QueuedFrame::new(dialect, FrameType::DATA, u32::MAX, body.clone());
         if longest.counted_len() > self.limits.max_frame_bytes as usize { Err(Refusal::TooLong) } else { Ok(body) }
     }
 
@@ -353,7 +353,7 @@ impl Hub {
         if payload.len() > self.limits.max_frame_bytes as usize { Err(Refusal::TooLong) } else { Ok(()) }
     }
 
-    fn push(&self, node: &Arc<Node>, frame: Frame) -> Result<(), Refusal> {
+    fn push(&self, node: &Arc<Node>, frame: QueuedFrame) -> Result<(), Refusal> {
         let Err(error) = node.link().push(frame, self.limits.outbox_bytes) else {
             self.data_out.fetch_add(1, Ordering::Relaxed);
             return Ok(());

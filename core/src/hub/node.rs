@@ -27,7 +27,7 @@ pub struct Node {
     link: Arc<Link>,
     channel_id: u32,
     /// How many events that wait have it, what the host was told of its outbox, how it left, and the weight of its texts: see
-    /// [`State`].
+    /// [`NodeState`].
     state: AtomicU32,
     created: u64,
     last_seen: AtomicU64,
@@ -41,9 +41,9 @@ pub struct Node {
 /// What changes together, in one number: events, from the lowest bit on; whether the host was told that the outbox is full, and not
 /// yet that it is empty again; how the node left, 0 while it is online; weight.
 #[derive(Copy, Clone)]
-struct State(u32);
+struct NodeState(u32);
 
-impl State {
+impl NodeState {
     const TOLD_FULL: u32 = 1 << 15;
     const LEFT: u32 = 16;
     const WEIGHT: u32 = 19;
@@ -56,11 +56,11 @@ impl State {
     }
 
     fn left(self) -> u32 {
-        self.0 >> State::LEFT & 7
+        self.0 >> NodeState::LEFT & 7
     }
 
     fn weight(self) -> u32 {
-        self.0 >> State::WEIGHT
+        self.0 >> NodeState::WEIGHT
     }
 
     /// What id and metadata take in memory.
@@ -137,7 +137,7 @@ pub(super) struct Gate<'a> {
 impl Node {
     pub(super) fn new(id: Arc<str>, link: Arc<Link>, channel_id: u32, metadata: Option<Arc<str>>, now: Now) -> Node {
         Node {
-            state: AtomicU32::new(weight(&id, metadata.as_deref()) << State::WEIGHT),
+            state: AtomicU32::new(weight(&id, metadata.as_deref()) << NodeState::WEIGHT),
             id,
             channel_id,
             created: now.mono,
@@ -200,14 +200,14 @@ impl Node {
         (bytes_of(&self.id, None), self.gate().sent_bytes())
     }
 
-    fn state(&self) -> State {
-        State(self.state.load(Ordering::Acquire))
+    fn state(&self) -> NodeState {
+        NodeState(self.state.load(Ordering::Acquire))
     }
 
     /// One event more has it.
     fn hold(&self) {
-        if self.state().events() < State::MANY {
-            let before = State(self.state.fetch_add(1, Ordering::AcqRel));
+        if self.state().events() < NodeState::MANY {
+            let before = NodeState(self.state.fetch_add(1, Ordering::AcqRel));
             if before.events() == 0 && before.left() != 0 {
                 self.link.memory().add(Part::Departed, before.bytes());
             }
@@ -215,8 +215,8 @@ impl Node {
     }
 
     fn release(&self) {
-        if self.state().events() < State::MANY {
-            let before = State(self.state.fetch_sub(1, Ordering::AcqRel));
+        if self.state().events() < NodeState::MANY {
+            let before = NodeState(self.state.fetch_sub(1, Ordering::AcqRel));
             if before.events() == 1 && before.left() != 0 {
                 self.link.memory().remove(Part::Departed, before.bytes());
             }
@@ -256,7 +256,7 @@ impl Node {
     }
 
     pub(super) fn is_told_full(&self) -> bool {
-        self.state().0 & State::TOLD_FULL != 0
+        self.state().0 & NodeState::TOLD_FULL != 0
     }
 
     pub(super) fn gate(&self) -> Gate<'_> {
@@ -290,9 +290,9 @@ pub(super) fn tell_fill(node: &Arc<Node>, fill: Fill, host: &dyn Host) {
     let gate = node.gate();
     if gate.is_open() {
         if is_full {
-            node.state.fetch_or(State::TOLD_FULL, Ordering::AcqRel);
+            node.state.fetch_or(NodeState::TOLD_FULL, Ordering::AcqRel);
         } else {
-            node.state.fetch_and(!State::TOLD_FULL, Ordering::AcqRel);
+            node.state.fetch_and(!NodeState::TOLD_FULL, Ordering::AcqRel);
         }
         host.push_state(Event::Buffer { node: node.into(), fill, count: 1 });
     }
@@ -300,8 +300,8 @@ pub(super) fn tell_fill(node: &Arc<Node>, fill: Fill, host: &dyn Host) {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        let state = State(*self.state.get_mut());
-        if state.events() >= State::MANY && state.left() != 0 {
+        let state = NodeState(*self.state.get_mut());
+        if state.events() >= NodeState::MANY && state.left() != 0 {
             self.link.memory().remove(Part::Departed, state.bytes());
         }
     }
@@ -367,7 +367,7 @@ impl Gate<'_> {
     pub(super) fn close(&self, how: Departure, memory: &Memory) -> bool {
         let was_open = self.is_open();
         if was_open {
-            let before = State(self.node.state.fetch_or((how as u32 + 1) << State::LEFT, Ordering::AcqRel));
+            let before = NodeState(self.node.state.fetch_or((how as u32 + 1) << NodeState::LEFT, Ordering::AcqRel));
             memory.remove(Part::Nodes, before.bytes());
             if before.events() > 0 {
                 memory.add(Part::Departed, before.bytes());
@@ -411,7 +411,7 @@ impl Gate<'_> {
         let text = kept.as_ref().map(|kept| &*kept.text);
         let (before, after) = (self.node.state().weight(), weight(&self.node.id, text));
         // Added up, what is beside it stays as it is.
-        self.node.state.fetch_add(after.wrapping_sub(before) << State::WEIGHT, Ordering::AcqRel);
+        self.node.state.fetch_add(after.wrapping_sub(before) << NodeState::WEIGHT, Ordering::AcqRel);
         memory.change(Part::Nodes, before as usize * UNIT, after as usize * UNIT);
         *self.metadata = kept;
         Ok(())
@@ -455,7 +455,7 @@ mod tests {
     fn texts_weigh_what_they_take_up_to_the_longest_that_there_are() {
         assert_eq!(weight("n", None) as usize * UNIT, 32);
         let longest = weight(&"n".repeat(255), Some(&"m".repeat(65_536)));
-        assert!(longest as usize * UNIT >= 255 + 65_536 && longest < 1 << (32 - State::WEIGHT), "{longest}");
+        assert!(longest as usize * UNIT >= 255 + 65_536 && longest < 1 << (32 - NodeState::WEIGHT), "{longest}");
     }
 
     #[test]

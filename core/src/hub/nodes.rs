@@ -3,7 +3,7 @@
 //! Owns the list and the connection's timers: one per node, or one that runs while there is none. Almost every connection
 //! has one node, and pays for one only.
 
-use super::wheel::Key;
+use super::wheel::TimerKey;
 use super::{Node, NodeRef};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ pub(super) struct Registered {
     pub(super) node: Arc<Node>,
     /// The node's, kept at hand for those who search.
     reference: NodeRef,
-    pub(super) timer: Key,
+    pub(super) timer: TimerKey,
 }
 
 pub(super) enum Nodes {
     /// With the timer that runs until somebody registers.
-    None(Option<Key>),
+    None(Option<TimerKey>),
     One(Registered),
     /// Sorted by their numbers as they count up from the first one's: they are given out in sequence, so this is the order of
     /// registration too, unless the ids of the whole server went round once while the first one stayed.
@@ -53,7 +53,7 @@ impl Default for Nodes {
 }
 
 impl Registered {
-    pub(super) fn new(node: Arc<Node>, timer: Key) -> Registered {
+    pub(super) fn new(node: Arc<Node>, timer: TimerKey) -> Registered {
         Registered { reference: node.reference(), node, timer }
     }
 
@@ -123,7 +123,7 @@ impl Nodes {
     }
 
     /// The timer that runs while there is no node.
-    pub(super) fn idle_timer(&mut self) -> Option<&mut Option<Key>> {
+    pub(super) fn idle_timer(&mut self) -> Option<&mut Option<TimerKey>> {
         match self {
             Nodes::None(timer) => Some(timer),
             _ => None,

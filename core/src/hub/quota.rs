@@ -12,10 +12,10 @@ pub(super) const MODULE: &str = module_path!();
 const SECOND: u64 = 1_000_000;
 
 /// What the count of those left out is told of, at which level, and how many there may be per second.
-pub(super) type Kind = (&'static str, Level, u32);
+pub(super) type LineKind = (&'static str, Level, u32);
 
-pub(super) struct Quotas<const KINDS: usize> {
-    kinds: &'static [Kind; KINDS],
+pub(super) struct LineQuotas<const KINDS: usize> {
+    kinds: &'static [LineKind; KINDS],
     quotas: [Quota; KINDS],
     has_left_out: bool,
     /// When the counts of what was left out are told again.
@@ -29,9 +29,9 @@ struct Quota {
     left_out: u64,
 }
 
-impl<const KINDS: usize> Quotas<KINDS> {
-    pub(super) fn new(kinds: &'static [Kind; KINDS]) -> Quotas<KINDS> {
-        Quotas { kinds, quotas: [Quota::default(); KINDS], has_left_out: false, next_counts: 0 }
+impl<const KINDS: usize> LineQuotas<KINDS> {
+    pub(super) fn new(kinds: &'static [LineKind; KINDS]) -> LineQuotas<KINDS> {
+        LineQuotas { kinds, quotas: [Quota::default(); KINDS], has_left_out: false, next_counts: 0 }
     }
 
     /// Whether there may be one more line of this kind now. If not, it is counted.

@@ -12,7 +12,7 @@ use super::node::{metadata_bytes, tell_fill};
 use super::nodes::{Nodes, Registered};
 use super::rate::Bucket;
 use super::replies::Replies;
-use super::wheel::{Key, Wheel};
+use super::wheel::{TimerKey, Wheel};
 use super::{Counters, Hub, Node, NodeRef, Now, Timer, TimerKind, TooMuch};
 use crate::model::{CloseReason, Departure, EventMask, Fill};
 use crate::settings::{RateLimitBy, micros};
@@ -229,7 +229,7 @@ impl Session {
     }
 
     /// A node's timer fired. It is silent only when `look` says that its connection's socket was looked at since.
-    pub fn node_timer(&mut self, cx: &mut Context<'_>, timer: Key, node: NodeRef, look: Look) -> Next {
+    pub fn node_timer(&mut self, cx: &mut Context<'_>, timer: TimerKey, node: NodeRef, look: Look) -> Next {
         let timeout = cx.hub.heartbeat_timeout();
         let alive_until = |seen: u64| (cx.now.mono <= seen + timeout).then_some(seen + timeout);
         // A heartbeat for all nodes of the connection answers for each without a look at it: there may be a million.
@@ -274,14 +274,14 @@ impl Session {
     }
 
     /// A node's timer fired while its connection's nodes leave one by one: it is not judged any more.
-    pub fn postpone(&self, cx: &mut Context<'_>, timer: Key, node: NodeRef) {
+    pub fn postpone(&self, cx: &mut Context<'_>, timer: TimerKey, node: NodeRef) {
         if self.nodes.get(node).is_some_and(|registered| registered.timer == timer) {
             cx.wheel.rearm(timer, cx.now.mono + cx.hub.heartbeat_timeout());
         }
     }
 
     /// The connection's own timer fired: nobody registered in time, unless `look` says that not everything was read.
-    pub fn register_timer(&mut self, cx: &mut Context<'_>, timer: Key, look: Look) -> Next {
+    pub fn register_timer(&mut self, cx: &mut Context<'_>, timer: TimerKey, look: Look) -> Next {
         let timeout = micros(cx.hub.limits().register_timeout);
         let idle = self.nodes.idle_timer().filter(|idle| **idle == Some(timer) && cx.wheel.has_fired(timer));
         let Some(idle) = idle else {
@@ -640,7 +640,7 @@ fn has_too_much(cx: &Context<'_>, all: usize, bytes: usize, before: usize) -> bo
 }
 
 /// Unless it left elsewhere at this moment; then it is only forgotten here.
-fn leave(cx: &mut Context<'_>, node: &Arc<Node>, timer: Key, how: Departure) {
+fn leave(cx: &mut Context<'_>, node: &Arc<Node>, timer: TimerKey, how: Departure) {
     cx.wheel.remove(timer);
     cx.hub.leave(node, how, cx.counters);
     cx.connection_log.node_left(node, cx.now);

@@ -33,11 +33,11 @@ const LAST: u32 = FIRED - 1;
 
 /// Names one entry until it is removed; after that the key must not be used again.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub struct Key(NonZeroU32);
+pub struct TimerKey(NonZeroU32);
 
-impl Key {
-    fn of(index: u32) -> Key {
-        Key(NonZeroU32::MIN.saturating_add(index))
+impl TimerKey {
+    fn of(index: u32) -> TimerKey {
+        TimerKey(NonZeroU32::MIN.saturating_add(index))
     }
 
     fn index(self) -> u32 {
@@ -82,7 +82,7 @@ impl<T: Copy> Wheel<T> {
     }
 
     /// Fires `item` at the first tick that is strictly after `deadline`; a deadline in the past means the next tick.
-    pub fn insert(&mut self, deadline: u64, item: T) -> Key {
+    pub fn insert(&mut self, deadline: u64, item: T) -> TimerKey {
         let entry = Entry { previous: NONE, next: NONE, due: FIRED, item };
         let index = if self.free == NONE {
             self.entries.push(entry);
@@ -93,12 +93,12 @@ impl<T: Copy> Wheel<T> {
             index
         };
         self.len += 1;
-        self.rearm(Key::of(index), deadline);
-        Key::of(index)
+        self.rearm(TimerKey::of(index), deadline);
+        TimerKey::of(index)
     }
 
     /// Puts an entry that has fired back, under the same key.
-    pub fn rearm(&mut self, key: Key, deadline: u64) {
+    pub fn rearm(&mut self, key: TimerKey, deadline: u64) {
         let due = (deadline.saturating_sub(self.origin) / TICK + 1).min(u64::from(LAST)) as u32;
         let due = due.max(self.current.saturating_add(1));
         let index = key.index();
@@ -114,12 +114,12 @@ impl<T: Copy> Wheel<T> {
     }
 
     /// Whether an entry has fired and was not put back since.
-    pub fn has_fired(&self, key: Key) -> bool {
+    pub fn has_fired(&self, key: TimerKey) -> bool {
         self.entries[key.index() as usize].due == FIRED
     }
 
     /// Takes an entry out, whether it has fired or not.
-    pub fn remove(&mut self, key: Key) -> T {
+    pub fn remove(&mut self, key: TimerKey) -> T {
         let index = key.index();
         let due = self.entries[index as usize].due;
         assert_ne!(due, NEVER, "a key is used once");
@@ -153,7 +153,7 @@ impl<T: Copy> Wheel<T> {
 
     /// Tells one entry whose tick has come; call until it returns `None`. It is in no slot any more and is to be put back
     /// ([`Wheel::rearm`]) or removed. Between two calls entries may be inserted and removed, also those that were about to fire.
-    pub fn pop(&mut self, now: u64) -> Option<(Key, T)> {
+    pub fn pop(&mut self, now: u64) -> Option<(TimerKey, T)> {
         let target = (now.saturating_sub(self.origin) / TICK).min(u64::from(LAST)) as u32;
         loop {
             while self.cursor != NONE {
@@ -161,7 +161,7 @@ impl<T: Copy> Wheel<T> {
                 let Entry { due, next, item, .. } = self.entries[index as usize];
                 if due <= self.current {
                     self.unlink(index);
-                    return Some((Key::of(index), item));
+                    return Some((TimerKey::of(index), item));
                 }
                 self.cursor = next;
             }
@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn entries_may_be_inserted_and_removed_while_their_slot_fires() {
         let mut wheel = Wheel::new(0);
-        let keys: Vec<Key> = (0..4).map(|n| wheel.insert(0, n)).collect();
+        let keys: Vec<TimerKey> = (0..4).map(|n| wheel.insert(0, n)).collect();
         let first = pop(&mut wheel, TICK).expect("four are due");
         let other = if first == 3 { 2 } else { 3 };
         wheel.remove(keys[other as usize]);
@@ -292,7 +292,7 @@ mod tests {
         #[test]
         fn the_wheel_fires_what_a_plain_list_would(steps in steps()) {
             let mut wheel = Wheel::new(0);
-            let mut model: HashMap<u32, (Key, u64)> = HashMap::new();
+            let mut model: HashMap<u32, (TimerKey, u64)> = HashMap::new();
             let (mut now, mut told, mut serial) = (0, 0, 0);
             for step in steps {
                 match step {

@@ -18,7 +18,7 @@ const COMPLAINTS: u32 = 10;
 /// More places than the code has that lines come from.
 const PLACES: usize = 256;
 
-struct Place {
+struct CallSite {
     /// Where it is in memory; 0: nobody's yet.
     address: AtomicUsize,
     since: AtomicU64,
@@ -28,9 +28,9 @@ struct Place {
     text: Mutex<Option<(Level, String)>>,
 }
 
-impl Place {
-    const fn new() -> Place {
-        Place {
+impl CallSite {
+    const fn new() -> CallSite {
+        CallSite {
             address: AtomicUsize::new(0),
             since: AtomicU64::new(0),
             written: AtomicU32::new(0),
@@ -41,14 +41,14 @@ impl Place {
 }
 
 pub(super) struct Quotas {
-    places: [Place; PLACES],
+    places: [CallSite; PLACES],
     /// The process that the counts are of.
     process: AtomicU32,
 }
 
 impl Quotas {
     pub(super) const fn new() -> Quotas {
-        Quotas { places: [const { Place::new() }; PLACES], process: AtomicU32::new(0) }
+        Quotas { places: [const { CallSite::new() }; PLACES], process: AtomicU32::new(0) }
     }
 
     /// What was left out in a process that this one was forked off is told there.
@@ -80,7 +80,7 @@ impl Quotas {
 
     /// What was left out and not told yet, in seconds that are over, or at all: of what, at which level, and how many.
     pub(super) fn take_left_out(&self, now: u64, all: bool) -> Vec<(Level, String, u64)> {
-        let is_due = |place: &&Place| {
+        let is_due = |place: &&CallSite| {
             place.left_out.load(Ordering::Relaxed) > 0 && (all || now.saturating_sub(place.since.load(Ordering::Relaxed)) >= SECOND)
         };
         let told = self.places.iter().filter(is_due).map(|place| {
@@ -92,9 +92,9 @@ impl Quotas {
         told.filter(|(.., count)| *count > 0).collect()
     }
 
-    fn place(&self, address: usize) -> &Place {
+    fn place(&self, address: usize) -> &CallSite {
         let first = address / align_of::<Metadata<'_>>() % PLACES;
-        let is_its_own = |place: &&Place| {
+        let is_its_own = |place: &&CallSite| {
             let taken = place.address.compare_exchange(0, address, Ordering::Relaxed, Ordering::Relaxed);
             taken.is_ok() || taken == Err(address)
         };

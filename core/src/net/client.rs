@@ -10,13 +10,13 @@ mod dial;
 mod task;
 
 use super::resolve::Resolver;
-use super::runtime::{Running, Runtime, as_of};
+use super::runtime::{Runtime, RuntimeTask, as_of};
 use super::{Clock, survive, wait_at_most};
 use crate::descriptor;
 use crate::error::{Error, ErrorKind};
 use crate::event::{ClientEvent, ClientEventKind, ClientEventMask, FleetEvent, Resume};
 use crate::hub::Now;
-use crate::hub::client::{ClientLog, ClientMachine, Refusal, SocketEnd};
+use crate::hub::client::{ClientLog, ClientMachine, ClientRefusal, SocketEnd};
 use crate::inbox::Inbox;
 use crate::settings::{ClientConfig, check_node_id};
 use crate::wire::control::{self, MAX_METADATA_LEN, Register, RegisterError};
@@ -38,12 +38,12 @@ const STOP_TIME: Duration = Duration::from_millis(1300);
 pub struct Clients {
     fleet: Arc<Fleet>,
     runtime: Runtime,
-    running: Mutex<Option<Running>>,
+    running: Mutex<Option<RuntimeTask>>,
 }
 
 /// A handle of one client. Dropping it disconnects politely.
 pub struct Client {
-    shared: Arc<Shared>,
+    shared: Arc<ClientShared>,
 }
 
 /// What the clients of one inbox share.
@@ -69,12 +69,12 @@ struct Members {
 }
 
 struct Member {
-    shared: Arc<Shared>,
+    shared: Arc<ClientShared>,
     task: AbortHandle,
 }
 
 /// What a client's task, its handle and the inbox share.
-struct Shared {
+struct ClientShared {
     id: u64,
     fleet: Arc<Fleet>,
     connect_timeout: Duration,
@@ -129,7 +129,7 @@ impl Clients {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let now = self.fleet.clock.now();
         let (client_log, seed) = (self.fleet.client_log.clone(), self.fleet.seed(id, now));
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(ClientShared {
             id,
             fleet: self.fleet.clone(),
             connect_timeout: config.connect_timeout,
@@ -313,7 +313,7 @@ impl Client {
         self.shared.fleet.is_own_process()
     }
 
-    fn command(&self, command: impl FnOnce(&mut ClientMachine, Now) -> Result<(), Refusal>) -> Result<(), Error> {
+    fn command(&self, command: impl FnOnce(&mut ClientMachine, Now) -> Result<(), ClientRefusal>) -> Result<(), Error> {
         if !self.is_own_process() {
             return Err(Error::wrong_process());
         }
@@ -392,14 +392,14 @@ impl Fleet {
     }
 }
 
-impl Resume for Shared {
+impl Resume for ClientShared {
     fn resume(&self) {
         self.machine().resume(self.fleet.clock.now());
         self.wake.notify_one();
     }
 }
 
-impl Shared {
+impl ClientShared {
     fn machine(&self) -> MutexGuard<'_, ClientMachine> {
         self.machine.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -457,12 +457,12 @@ fn validate_metadata(text: &str, kind: ErrorKind) -> Result<(), Error> {
     }
 }
 
-fn refused(refusal: Refusal) -> Error {
+fn refused(refusal: ClientRefusal) -> Error {
     let kind = match refusal {
-        Refusal::NotConnected => ErrorKind::Closed,
-        Refusal::OutboxFull | Refusal::TooLong | Refusal::TooManyNodes => ErrorKind::Limit,
-        Refusal::NotUtf8 | Refusal::NodeExists | Refusal::FirstNode => ErrorKind::InvalidArgument,
-        Refusal::NoSuchChannel | Refusal::NoSuchNode => ErrorKind::NotFound,
+        ClientRefusal::NotConnected => ErrorKind::Closed,
+        ClientRefusal::OutboxFull | ClientRefusal::TooLong | ClientRefusal::TooManyNodes => ErrorKind::Limit,
+        ClientRefusal::NotUtf8 | ClientRefusal::NodeExists | ClientRefusal::FirstNode => ErrorKind::InvalidArgument,
+        ClientRefusal::NoSuchChannel | ClientRefusal::NoSuchNode => ErrorKind::NotFound,
     };
     Error::new(kind, refusal.to_string())
 }

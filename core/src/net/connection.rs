@@ -4,10 +4,10 @@
 
 use super::outbox::{Outbox, SMALL, USUAL_QUEUE};
 use super::transport::Transport;
-use crate::hub::frame::Frame;
+use crate::hub::frame::QueuedFrame;
 use crate::hub::memory::{Memory, Part};
 use crate::hub::session::Context;
-use crate::hub::wheel::Key;
+use crate::hub::wheel::TimerKey;
 use crate::hub::{Hub, Link, Next, Session, Timer, TimerKind, Wheel};
 use crate::model::CloseReason;
 use crate::wire::{self, Dialect};
@@ -54,7 +54,7 @@ struct Buffers {
     /// When the peer last took something that had waited, in monotonic microseconds.
     took_at: u64,
     /// Runs while something waits, where a peer that takes nothing has to go;
-    timer: Option<Key>,
+    timer: Option<TimerKey>,
     /// since when nothing was taken, in microseconds in which this thread was awake,
     stuck_since: Option<u64>,
     /// and since when frames are held for v2.
@@ -101,7 +101,7 @@ impl Buffers {
 }
 
 /// What the connections of a thread lend each other: emptied [`Buffers`]s with the memory of their queues, so that in the steady
-/// state a push to an idle connection allocates nothing, and a place where small pieces are put together.
+/// state a push to an idle connection allocates nothing, and a place where small pieces are joined.
 pub(super) struct BufferPool {
     #[expect(clippy::vec_box, reason = "connections keep boxes")]
     buffers: Vec<Box<Buffers>>,
@@ -142,7 +142,7 @@ pub(super) enum Phase {
     /// with unread bytes in the socket would take the last frames away from it.
     Ending {
         link: Arc<Link>,
-        timer: Option<Key>,
+        timer: Option<TimerKey>,
     },
 }
 
@@ -242,7 +242,7 @@ impl Connection {
 
     /// Since when the socket has taken nothing of what waits for it, or the peer has not spoken the v2 that frames are held for, whichever
     /// is longer ago; if this is the timer for that.
-    pub(super) fn stuck_since(&self, timer: Key) -> Option<u64> {
+    pub(super) fn stuck_since(&self, timer: TimerKey) -> Option<u64> {
         let rest = self.buffers.as_ref().filter(|rest| rest.timer == Some(timer))?;
         rest.stuck_since.into_iter().chain(rest.held_since).min()
     }
@@ -341,7 +341,7 @@ impl Connection {
     }
 
     /// Queues what another thread wants written; `flush` writes it.
-    pub(super) fn enqueue(&mut self, frame: Frame, pool: &mut BufferPool) {
+    pub(super) fn enqueue(&mut self, frame: QueuedFrame, pool: &mut BufferPool) {
         let speaks_v2 = self.phase.link().dialect() == Dialect::V2;
         let rest = self.buffers.get_or_insert_with(|| pool.take());
         rest.outbox.push(frame, speaks_v2, self.write_blocked);
@@ -525,8 +525,8 @@ mod tests {
         (hub.memory().total(), connection.alone())
     }
 
-    fn frame(hub: &Hub, dialect: Dialect, payload: &[u8]) -> Frame {
-        Frame::new(dialect, FrameType::DATA, 7, Body::encode(dialect, payload, hub.memory()).unwrap())
+    fn frame(hub: &Hub, dialect: Dialect, payload: &[u8]) -> QueuedFrame {
+        QueuedFrame::new(dialect, FrameType::DATA, 7, Body::encode(dialect, payload, hub.memory()).unwrap())
     }
 
     struct Thread(Wheel<Timer>, Replies, ConnectionLog, Counters, fastrand::Rng, Budget);

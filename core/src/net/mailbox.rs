@@ -155,7 +155,7 @@ impl CommandSink for Mailbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::frame::{Body, Frame};
+    use crate::hub::frame::{Body, QueuedFrame};
     use crate::hub::link::CommandKind;
     use crate::model::CloseReason;
     use crate::wire::{Dialect, FrameType};
@@ -227,7 +227,7 @@ mod tests {
     #[test]
     fn a_letter_that_wishes_for_an_end_stays_behind_what_was_to_be_written_before() {
         let body = Body::encode(Dialect::V2, b"x", &Arc::new(Memory::new(1))).unwrap();
-        let write = || CommandKind::Write(Frame::new(Dialect::V2, FrameType::DATA, 1, body.clone()));
+        let write = || CommandKind::Write(QueuedFrame::new(Dialect::V2, FrameType::DATA, 1, body.clone()));
         let kinds = [(4, write()), (1, write()), (4, CommandKind::End(CloseReason::Kicked)), (4, write())];
         let commands = kinds.map(|(slot, kind)| Some(Command { slot, connection_id: 1, kind }));
         let mut drained = Drained { commands: commands.into(), ..Drained::default() };

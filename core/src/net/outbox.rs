@@ -4,7 +4,7 @@
 //! know when that is done, nor the bound on it, which is the link's.
 
 use super::transport::Transport;
-use crate::hub::frame::{Frame, MAX_HEAD};
+use crate::hub::frame::{MAX_HEAD, QueuedFrame};
 use crate::wire::{self, Dialect, FrameType};
 use bytes::BufMut;
 use std::collections::VecDeque;
@@ -12,7 +12,7 @@ use std::io::IoSlice;
 
 /// Pieces handed to one `sendmsg`. More would not make a call cheaper that is already dominated by copying.
 const PIECES: usize = 64;
-/// What is no longer than this altogether is put together first: copying it twice is less than what `sendmsg` takes to look
+/// What is no longer than this altogether is joined first: copying it twice is less than what `sendmsg` takes to look
 /// at each piece, and the frames of a fan-out are a small head and a shared body.
 pub(super) const SMALL: usize = 1024;
 /// A frame that has to wait for its peer and is no longer than this is copied behind the one before: the frame itself would take as
@@ -42,14 +42,14 @@ pub(super) struct Outbox {
 }
 
 enum Piece {
-    Frame(Frame),
+    QueuedFrame(QueuedFrame),
     Bytes(Vec<u8>),
 }
 
 impl Piece {
     fn len(&self) -> usize {
         match self {
-            Piece::Frame(frame) => frame.len(),
+            Piece::QueuedFrame(frame) => frame.len(),
             Piece::Bytes(bytes) => bytes.len(),
         }
     }
@@ -57,7 +57,7 @@ impl Piece {
     /// What it takes in memory, where it is bytes.
     fn capacity(&self) -> usize {
         match self {
-            Piece::Frame(_) => 0,
+            Piece::QueuedFrame(_) => 0,
             Piece::Bytes(bytes) => bytes.capacity(),
         }
     }
@@ -84,7 +84,7 @@ impl Outbox {
     }
 
     /// Queues a frame. `waits`: the socket is known to take nothing now.
-    pub(super) fn push(&mut self, frame: Frame, speaks_v2: bool, waits: bool) {
+    pub(super) fn push(&mut self, frame: QueuedFrame, speaks_v2: bool, waits: bool) {
         let is_held = !self.held.is_empty() || !speaks_v2 && frame.dialect() == Dialect::V2;
         *(if is_held { &mut self.held_len } else { &mut self.len }) += frame.len();
         let queue = if is_held { &mut self.held } else { &mut self.pieces };
@@ -94,7 +94,7 @@ impl Outbox {
             frame.write_head(chunk);
             chunk.extend_from_slice(frame.body());
         } else {
-            queue.push_back(Piece::Frame(frame));
+            queue.push_back(Piece::QueuedFrame(frame));
         }
     }
 
@@ -149,7 +149,7 @@ impl Outbox {
     /// Makes what is left of the frame that was begun a piece by itself. False when none was.
     fn cut(&mut self) -> bool {
         match self.pieces.front_mut() {
-            Some(Piece::Frame(_)) => self.written > 0,
+            Some(Piece::QueuedFrame(_)) => self.written > 0,
             Some(Piece::Bytes(bytes)) => {
                 let end = boundary(bytes, self.begun, self.written);
                 if end == 0 {
@@ -204,11 +204,11 @@ impl Outbox {
             }
             match piece {
                 Piece::Bytes(bytes) => room.put_slice(&bytes[skip..]),
-                Piece::Frame(frame) if skip == 0 => {
+                Piece::QueuedFrame(frame) if skip == 0 => {
                     frame.write_head(&mut room);
                     room.put_slice(frame.body());
                 }
-                Piece::Frame(frame) => {
+                Piece::QueuedFrame(frame) => {
                     let mut head = [0; MAX_HEAD];
                     let (head, body) = rest_of(frame, skip, &mut head);
                     room.put_slice(head);
@@ -228,7 +228,7 @@ impl Outbox {
         for ((piece, head), pair) in self.pieces.iter().zip(&mut heads).zip(slices.chunks_exact_mut(2)) {
             let (first, second) = match piece {
                 Piece::Bytes(bytes) => (&bytes[skip..], &[][..]),
-                Piece::Frame(frame) => rest_of(frame, skip, head),
+                Piece::QueuedFrame(frame) => rest_of(frame, skip, head),
             };
             pair[0] = IoSlice::new(first);
             pair[1] = IoSlice::new(second);
@@ -272,7 +272,7 @@ impl Outbox {
     /// The memory that is free when this is dropped: bodies that others share are not.
     pub(super) fn alone(&self) -> usize {
         let bodies = self.pieces.iter().chain(&self.held).map(|piece| match piece {
-            Piece::Frame(frame) => frame.alone(),
+            Piece::QueuedFrame(frame) => frame.alone(),
             Piece::Bytes(_) => 0,
         });
         self.memory() + bodies.sum::<usize>()
@@ -308,7 +308,7 @@ fn boundary(frames: &[u8], mut at: usize, from: usize) -> usize {
 }
 
 /// Head and body behind the first `skip` bytes.
-fn rest_of<'a>(frame: &'a Frame, skip: usize, head: &'a mut [u8; MAX_HEAD]) -> (&'a [u8], &'a [u8]) {
+fn rest_of<'a>(frame: &'a QueuedFrame, skip: usize, head: &'a mut [u8; MAX_HEAD]) -> (&'a [u8], &'a [u8]) {
     frame.write_head(&mut &mut head[..]);
     let len = frame.head_len();
     (&head[skip.min(len)..len], &frame.body()[skip.saturating_sub(len)..])
@@ -325,8 +325,8 @@ mod tests {
     use std::io::Read;
     use std::sync::Arc;
 
-    fn frame(memory: &Arc<Memory>, dialect: Dialect, len: usize) -> Frame {
-        Frame::new(dialect, FrameType::DATA, 7, Body::encode(dialect, &vec![b'x'; len], memory).unwrap())
+    fn frame(memory: &Arc<Memory>, dialect: Dialect, len: usize) -> QueuedFrame {
+        QueuedFrame::new(dialect, FrameType::DATA, 7, Body::encode(dialect, &vec![b'x'; len], memory).unwrap())
     }
 
     fn encoded(dialect: Dialect, len: usize) -> Vec<u8> {
@@ -386,7 +386,7 @@ mod tests {
         let mut bytes = Vec::new();
         for piece in &outbox.pieces {
             match piece {
-                Piece::Frame(frame) => {
+                Piece::QueuedFrame(frame) => {
                     frame.write_head(&mut bytes);
                     bytes.extend_from_slice(frame.body());
                 }

@@ -7,7 +7,7 @@
 use super::{Clock, spawn_thread};
 use crate::descriptor::off_the_standard_streams;
 use crate::error::Error;
-use crate::hub::lookups::{Answer, Lookups, MAX_RUNNING};
+use crate::hub::lookups::{LookupResult, Lookups, MAX_RUNNING};
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -31,29 +31,29 @@ const STOPPED: &str = "the look-ups are stopped";
 type LookUp = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
 pub(super) struct Resolver {
-    shared: Arc<Shared>,
+    shared: Arc<ResolverShared>,
 }
 
-struct Shared {
+struct ResolverShared {
     clock: Clock,
     look_up: Box<LookUp>,
-    state: Mutex<State>,
+    state: Mutex<ResolverState>,
     /// A name waits, or it is time to stop.
     work: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct ResolverState {
     lookups: Lookups,
     /// Names that somebody waits for.
     told: HashMap<Arc<str>, watch::Sender<Progress>>,
-    threads: Vec<Thread>,
+    threads: Vec<LookupThread>,
     /// How many of them are in the system's resolver.
     busy: usize,
     is_stopping: bool,
 }
 
-struct Thread {
+struct LookupThread {
     handle: JoinHandle<()>,
     is_busy: Arc<AtomicBool>,
 }
@@ -61,12 +61,12 @@ struct Thread {
 enum Progress {
     Waiting,
     Running { since: Instant },
-    Done(Answer),
+    Done(LookupResult),
 }
 
 /// Somebody's place among those who wait for a name.
-struct Place<'a> {
-    shared: &'a Shared,
+struct Attempt<'a> {
+    shared: &'a ResolverShared,
     name: Arc<str>,
     progress: Option<watch::Receiver<Progress>>,
 }
@@ -79,7 +79,7 @@ impl Resolver {
     }
 
     fn with(look_up: Box<LookUp>) -> Result<Resolver, Error> {
-        let shared = Arc::new(Shared { clock: Clock::start(), look_up, state: Mutex::default(), work: Condvar::new() });
+        let shared = Arc::new(ResolverShared { clock: Clock::start(), look_up, state: Mutex::default(), work: Condvar::new() });
         let resolver = Resolver { shared };
         let started = (0..THREADS).try_for_each(|_| resolver.shared.add_thread(&mut resolver.shared.lock(), None));
         if started.is_err() {
@@ -122,7 +122,7 @@ impl Resolver {
     }
 }
 
-fn found(answer: Answer) -> io::Result<Arc<[SocketAddr]>> {
+fn found(answer: LookupResult) -> io::Result<Arc<[SocketAddr]>> {
     match answer {
         Ok(addresses) if addresses.is_empty() => Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address")),
         Ok(addresses) => Ok(addresses),
@@ -130,12 +130,12 @@ fn found(answer: Answer) -> io::Result<Arc<[SocketAddr]>> {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl ResolverShared {
+    fn lock(&self) -> MutexGuard<'_, ResolverState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ask(self: &Arc<Self>, name: &str) -> Result<Answer, Place<'_>> {
+    fn ask(self: &Arc<Self>, name: &str) -> Result<LookupResult, Attempt<'_>> {
         let mut state = self.lock();
         if state.is_stopping {
             return Ok(Err(STOPPED.into()));
@@ -160,15 +160,15 @@ impl Shared {
             let _ = self.add_thread(&mut state, Some(IDLE_TIME));
         }
         self.work.notify_one();
-        Err(Place { shared: self, name, progress: Some(progress) })
+        Err(Attempt { shared: self, name, progress: Some(progress) })
     }
 
     /// A thread that ends after it had nothing to do for so long.
-    fn add_thread(self: &Arc<Self>, state: &mut State, patience: Option<Duration>) -> Result<(), Error> {
+    fn add_thread(self: &Arc<Self>, state: &mut ResolverState, patience: Option<Duration>) -> Result<(), Error> {
         let is_busy = Arc::<AtomicBool>::default();
         let (shared, flag) = (self.clone(), is_busy.clone());
         let handle = spawn_thread("heartbus-dns".to_owned(), move || shared.serve(&flag, patience))?;
-        state.threads.push(Thread { handle, is_busy });
+        state.threads.push(LookupThread { handle, is_busy });
         Ok(())
     }
 
@@ -215,9 +215,9 @@ impl Progress {
     }
 }
 
-impl Place<'_> {
+impl Attempt<'_> {
     /// Waits for this; says since when the look-up runs, and what it came to.
-    async fn until(&mut self, is_so: impl Fn(&Progress) -> bool) -> io::Result<(Option<Instant>, Option<Answer>)> {
+    async fn until(&mut self, is_so: impl Fn(&Progress) -> bool) -> io::Result<(Option<Instant>, Option<LookupResult>)> {
         let gone = || io::Error::other(STOPPED);
         let progress = self.progress.as_mut().ok_or_else(gone)?.wait_for(|progress| is_so(progress)).await.map_err(|_| gone())?;
         Ok(match &*progress {
@@ -228,7 +228,7 @@ impl Place<'_> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         self.progress = None;

@@ -32,15 +32,15 @@ const BEGINNERS: usize = 64;
 type Beginning = Box<dyn FnOnce() + Send>;
 
 /// The runtime of the process, while it has one.
-static CURRENT: Mutex<Weak<Thread>> = Mutex::new(Weak::new());
+static CURRENT: Mutex<Weak<RuntimeThread>> = Mutex::new(Weak::new());
 
 /// A share in the runtime. The thread runs as long as somebody has one.
 #[derive(Clone)]
 pub(super) struct Runtime {
-    thread: Arc<Thread>,
+    thread: Arc<RuntimeThread>,
 }
 
-struct Thread {
+struct RuntimeThread {
     handle: Handle,
     beginnings: Option<mpsc::Sender<Beginning>>,
     joined: Option<JoinHandle<()>>,
@@ -49,11 +49,11 @@ struct Thread {
 }
 
 /// A user's work on the thread.
-pub(super) struct Running {
+pub(super) struct RuntimeTask {
     over: Receiver<()>,
 }
 
-impl Running {
+impl RuntimeTask {
     /// Waits until it is over, however it ended.
     pub(super) fn wait(self) {
         // Nothing is ever sent: its end is that the other side is dropped.
@@ -78,7 +78,7 @@ impl Runtime {
         });
         let thread = match running {
             Some(thread) => thread,
-            None => Arc::new(Thread::start(&turn)?),
+            None => Arc::new(RuntimeThread::start(&turn)?),
         };
         *current = Arc::downgrade(&thread);
         Ok(Runtime { thread })
@@ -108,7 +108,7 @@ impl Runtime {
         &self,
         name: &'static str,
         make: impl FnOnce() -> F + Send + 'static,
-    ) -> Result<Running, Error> {
+    ) -> Result<RuntimeTask, Error> {
         let (is_over, over) = sync_channel::<()>(0);
         let origin = log::origin();
         let begin = move || {
@@ -122,7 +122,7 @@ impl Runtime {
         };
         let beginnings = self.thread.beginnings.as_ref();
         match beginnings.map(|beginnings| beginnings.try_send(Box::new(begin))) {
-            Some(Ok(())) => Ok(Running { over }),
+            Some(Ok(())) => Ok(RuntimeTask { over }),
             _ => Err(Error::new(ErrorKind::Io, "The thread of the engine's tasks does not answer")),
         }
     }
@@ -138,8 +138,8 @@ pub(super) async fn as_of<T>(origin: u64, work: impl Future<Output = T>) -> T {
     .await
 }
 
-impl Thread {
-    fn start(turn: &Turn) -> Result<Thread, Error> {
+impl RuntimeThread {
+    fn start(turn: &Turn) -> Result<RuntimeThread, Error> {
         let mut builder = Builder::new_current_thread();
         builder.enable_all().thread_name("heartbus-work").max_blocking_threads(WORK_THREADS).thread_keep_alive(FOREVER);
         let runtime = lifted_in(turn, || builder.build())
@@ -159,7 +159,7 @@ impl Thread {
             // A request that takes long is not waited for; the threads that have none end with this one.
             runtime.shutdown_timeout(GOODBYE_TIME);
         })?;
-        Ok(Thread { handle, beginnings: Some(beginnings), joined: Some(joined), process: crate::process::id() })
+        Ok(RuntimeThread { handle, beginnings: Some(beginnings), joined: Some(joined), process: crate::process::id() })
     }
 
     fn is_own_process(&self) -> bool {
@@ -167,7 +167,7 @@ impl Thread {
     }
 }
 
-impl Drop for Thread {
+impl Drop for RuntimeThread {
     fn drop(&mut self) {
         if !self.is_own_process() {
             // Neither the thread nor what it holds exists here.

@@ -14,7 +14,7 @@ pub(super) fn log(counts: &Counts, hub: &Hub, connections: Connections) {
     let nodes = hub.node_count();
     let left = counts.nodes_unregistered + counts.nodes_timed_out + counts.nodes_replaced + counts.nodes_disconnected;
     let accepted = counts.connections_total.saturating_sub(counts.connections_rejected + counts.connections_denied);
-    let memory = Memory::now();
+    let memory = ResidentMemory::now();
     tracing::info!(
         nodes.total = nodes,
         nodes.online = nodes,
@@ -42,17 +42,17 @@ pub(super) fn log(counts: &Counts, hub: &Hub, connections: Connections) {
 }
 
 /// Bytes of the whole process, its host included; 0 where the system does not tell.
-struct Memory {
+struct ResidentMemory {
     current: u64,
     peak: u64,
 }
 
-impl Memory {
-    fn now() -> Memory {
+impl ResidentMemory {
+    fn now() -> ResidentMemory {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let kilobytes =
             |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_suffix("kB")?.trim().parse::<u64>().ok());
-        Memory { current: kilobytes("VmRSS:").unwrap_or(0) * 1024, peak: kilobytes("VmHWM:").unwrap_or(0) * 1024 }
+        ResidentMemory { current: kilobytes("VmRSS:").unwrap_or(0) * 1024, peak: kilobytes("VmHWM:").unwrap_or(0) * 1024 }
     }
 }
 
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn the_memory_of_this_process_is_measured() {
-        let memory = Memory::now();
+        let memory = ResidentMemory::now();
         assert!(memory.current > 100_000 && memory.peak >= memory.current, "{} {}", memory.current, memory.peak);
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// What a setting takes.
 #[derive(Copy, Clone, Debug, PartialEq)]
-pub enum Kind {
+pub enum ValueKind {
     Whole {
         least: u64,
         most: u64,
@@ -38,7 +38,7 @@ pub enum Kind {
 
 /// A value on its way from a binding into a struct, or out of one.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Value {
+pub enum SettingValue {
     None,
     Whole(u64),
     Number(f64),
@@ -50,27 +50,27 @@ pub enum Value {
     Networks(Vec<IpNet>),
 }
 
-impl Value {
+impl SettingValue {
     /// As JSON.
     pub fn json(&self) -> String {
         match self {
-            Value::None => "null".to_owned(),
-            Value::Whole(number) => number.to_string(),
-            Value::Number(number) => number.to_string(),
-            Value::Time(time) => time.as_secs_f64().to_string(),
-            Value::Flag(flag) => flag.to_string(),
-            Value::Text(text) => format!("{text:?}"),
-            Value::Json(json) => json.clone(),
-            Value::Networks(networks) => format!("{:?}", networks.iter().map(ToString::to_string).collect::<Vec<_>>()),
+            SettingValue::None => "null".to_owned(),
+            SettingValue::Whole(number) => number.to_string(),
+            SettingValue::Number(number) => number.to_string(),
+            SettingValue::Time(time) => time.as_secs_f64().to_string(),
+            SettingValue::Flag(flag) => flag.to_string(),
+            SettingValue::Text(text) => format!("{text:?}"),
+            SettingValue::Json(json) => json.clone(),
+            SettingValue::Networks(networks) => format!("{:?}", networks.iter().map(ToString::to_string).collect::<Vec<_>>()),
         }
     }
 
     /// As PHP code; empty for none.
     pub fn php(&self) -> String {
         match self {
-            Value::None => String::new(),
-            Value::Number(number) => format!("{number:?}"),
-            Value::Text(text) => format!("'{text}'"),
+            SettingValue::None => String::new(),
+            SettingValue::Number(number) => format!("{number:?}"),
+            SettingValue::Text(text) => format!("'{text}'"),
             other => other.json(),
         }
     }
@@ -107,7 +107,7 @@ pub enum PhpReading {
 /// A row without its place.
 #[derive(Copy, Clone, Debug)]
 pub struct Setting {
-    pub kind: Kind,
+    pub kind: ValueKind,
     /// May be empty.
     pub unit: &'static str,
     /// For people, in Markdown.
@@ -118,9 +118,9 @@ pub struct Setting {
 }
 
 impl Setting {
-    pub(super) const fn new(name: &'static str, kind: Kind, text: &'static str) -> Setting {
+    pub(super) const fn new(name: &'static str, kind: ValueKind, text: &'static str) -> Setting {
         let binding = Binding { name, default: "", note: "" };
-        let unit = if matches!(kind, Kind::Seconds | Kind::SecondsOrNone) { "seconds" } else { "" };
+        let unit = if matches!(kind, ValueKind::Seconds | ValueKind::SecondsOrNone) { "seconds" } else { "" };
         Setting { kind, unit, text, php: binding, php_reading: PhpReading::Plain, c: binding }
     }
 
@@ -170,14 +170,14 @@ impl Setting {
 
     /// # Errors
     /// [`ErrorKind::Config`] with a text that names the setting and what it wants.
-    fn check(&self, value: &Value) -> Result<(), Error> {
+    fn check(&self, value: &SettingValue) -> Result<(), Error> {
         let name = if self.c.name.is_empty() { self.php.name } else { self.c.name };
         match (self.kind, value) {
-            (Kind::Whole { least, most }, Value::Whole(number)) => check_whole(name, *number, least, most),
-            (Kind::Number { least, most }, Value::Number(number)) if !(least..=most).contains(number) => {
+            (ValueKind::Whole { least, most }, SettingValue::Whole(number)) => check_whole(name, *number, least, most),
+            (ValueKind::Number { least, most }, SettingValue::Number(number)) if !(least..=most).contains(number) => {
                 Err(wrong(format!("{name} must be a number from {least} to {most}")))
             }
-            (Kind::Seconds, Value::Time(time)) => check_timeout(name, *time),
+            (ValueKind::Seconds, SettingValue::Time(time)) => check_timeout(name, *time),
             _ => Ok(()),
         }
     }
@@ -186,8 +186,8 @@ impl Setting {
 /// A setting, and its place in a struct.
 pub struct Row<T> {
     pub setting: Setting,
-    pub(super) put: fn(&mut T, Value) -> bool,
-    pub(super) get: fn(&T) -> Value,
+    pub(super) put: fn(&mut T, SettingValue) -> bool,
+    pub(super) get: fn(&T) -> SettingValue,
 }
 
 impl<T> Row<T> {
@@ -195,14 +195,14 @@ impl<T> Row<T> {
     ///
     /// # Errors
     /// [`ErrorKind::Internal`] for a value of another kind.
-    pub fn put(&self, settings: &mut T, value: Value) -> Result<(), Error> {
+    pub fn put(&self, settings: &mut T, value: SettingValue) -> Result<(), Error> {
         let shown = format!("{}{}: not of its kind", self.setting.php.name, self.setting.c.name);
         if (self.put)(settings, value) { Ok(()) } else { Err(Error::new(ErrorKind::Internal, shown)) }
     }
 
-    pub fn get(&self, settings: &T) -> Value {
+    pub fn get(&self, settings: &T) -> SettingValue {
         match ((self.get)(settings), self.setting.kind) {
-            (Value::Text(text), Kind::Json) => Value::Json(text),
+            (SettingValue::Text(text), ValueKind::Json) => SettingValue::Json(text),
             (value, _) => value,
         }
     }
@@ -212,7 +212,7 @@ impl<T> Row<T> {
 #[derive(Clone, Debug)]
 pub struct Listed {
     pub setting: Setting,
-    pub default: Value,
+    pub default: SettingValue,
 }
 
 impl Listed {
@@ -220,8 +220,8 @@ impl Listed {
     pub fn php_default(&self) -> String {
         match &self.default {
             _ if !self.setting.php.default.is_empty() => self.setting.php.default.to_owned(),
-            Value::None => "none".to_owned(),
-            Value::Text(_) | Value::Json(_) | Value::Networks(_) => format!("`{}`", self.default.php()),
+            SettingValue::None => "none".to_owned(),
+            SettingValue::Text(_) | SettingValue::Json(_) | SettingValue::Networks(_) => format!("`{}`", self.default.php()),
             plain => plain.php(),
         }
     }
@@ -248,20 +248,20 @@ pub trait Settings: Default + 'static {
 /// The type of a setting.
 pub trait Field: Sized {
     /// None for a value of another kind.
-    fn of(value: Value) -> Option<Self>;
-    fn value(&self) -> Value;
+    fn of(value: SettingValue) -> Option<Self>;
+    fn value(&self) -> SettingValue;
 }
 
 macro_rules! fields {
     ($($type:ty: $variant:ident, $from:expr, $into:expr;)*) => {$(
         impl Field for $type {
-            fn of(value: Value) -> Option<$type> {
-                let Value::$variant(value) = value else { return None };
+            fn of(value: SettingValue) -> Option<$type> {
+                let SettingValue::$variant(value) = value else { return None };
                 Some($from(value))
             }
 
-            fn value(&self) -> Value {
-                Value::$variant($into(self))
+            fn value(&self) -> SettingValue {
+                SettingValue::$variant($into(self))
             }
         }
     )*};
@@ -281,32 +281,32 @@ fields! {
 }
 
 impl Field for String {
-    fn of(value: Value) -> Option<String> {
-        if let Value::Text(text) | Value::Json(text) = value { Some(text) } else { None }
+    fn of(value: SettingValue) -> Option<String> {
+        if let SettingValue::Text(text) | SettingValue::Json(text) = value { Some(text) } else { None }
     }
 
-    fn value(&self) -> Value {
-        Value::Text(self.clone())
+    fn value(&self) -> SettingValue {
+        SettingValue::Text(self.clone())
     }
 }
 
 impl<T: Field> Field for Option<T> {
-    fn of(value: Value) -> Option<Option<T>> {
-        if value == Value::None { Some(None) } else { T::of(value).map(Some) }
+    fn of(value: SettingValue) -> Option<Option<T>> {
+        if value == SettingValue::None { Some(None) } else { T::of(value).map(Some) }
     }
 
-    fn value(&self) -> Value {
-        self.as_ref().map_or(Value::None, Field::value)
+    fn value(&self) -> SettingValue {
+        self.as_ref().map_or(SettingValue::None, Field::value)
     }
 }
 
 impl Field for () {
-    fn of(_: Value) -> Option<()> {
+    fn of(_: SettingValue) -> Option<()> {
         Some(())
     }
 
-    fn value(&self) -> Value {
-        Value::None
+    fn value(&self) -> SettingValue {
+        SettingValue::None
     }
 }
 
@@ -334,12 +334,12 @@ macro_rules! choices {
         }
 
         impl Field for $name {
-            fn of(value: Value) -> Option<$name> {
-                if let Value::Text(word) = value { $name::named(&word) } else { None }
+            fn of(value: SettingValue) -> Option<$name> {
+                if let SettingValue::Text(word) = value { $name::named(&word) } else { None }
             }
 
-            fn value(&self) -> Value {
-                Value::Text(self.word().to_owned())
+            fn value(&self) -> SettingValue {
+                SettingValue::Text(self.word().to_owned())
             }
         }
     )*};

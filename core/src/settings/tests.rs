@@ -7,18 +7,18 @@ fn each_row<T: Settings + Clone>(mut see: impl FnMut(&Row<T>, T)) {
 }
 
 /// Some value of a kind that is not the default of any row.
-fn sample(kind: Kind) -> Value {
+fn sample(kind: ValueKind) -> SettingValue {
     match kind {
-        Kind::Whole { least, most } => Value::Whole((least + 1).min(most)),
-        Kind::Number { least, .. } => Value::Number(least + 0.5),
-        Kind::Seconds | Kind::SecondsOrNone => Value::Time(Duration::from_millis(1)),
-        Kind::Flag => Value::Flag(false),
-        Kind::Json => Value::Json("{}".into()),
-        Kind::Text | Kind::Name => Value::Text("x".into()),
-        Kind::Choice(words) => Value::Text(words[words.len() - 1].into()),
-        Kind::Networks => Value::Networks(vec!["10.0.0.0/8".parse().unwrap()]),
-        Kind::Socket => Value::Text("/x".into()),
-        Kind::Any => Value::None,
+        ValueKind::Whole { least, most } => SettingValue::Whole((least + 1).min(most)),
+        ValueKind::Number { least, .. } => SettingValue::Number(least + 0.5),
+        ValueKind::Seconds | ValueKind::SecondsOrNone => SettingValue::Time(Duration::from_millis(1)),
+        ValueKind::Flag => SettingValue::Flag(false),
+        ValueKind::Json => SettingValue::Json("{}".into()),
+        ValueKind::Text | ValueKind::Name => SettingValue::Text("x".into()),
+        ValueKind::Choice(words) => SettingValue::Text(words[words.len() - 1].into()),
+        ValueKind::Networks => SettingValue::Networks(vec!["10.0.0.0/8".parse().unwrap()]),
+        ValueKind::Socket => SettingValue::Text("/x".into()),
+        ValueKind::Any => SettingValue::None,
     }
 }
 
@@ -27,9 +27,9 @@ fn check_rows<T: Settings + Clone>() {
         let value = sample(row.setting.kind);
         row.put(&mut settings, value.clone()).unwrap();
         assert_eq!(row.get(&settings), value, "{:?}", row.setting);
-        if row.setting.kind != Kind::Any {
-            let error = row.put(&mut settings, Value::Networks(Vec::new())).err();
-            assert!(row.setting.kind == Kind::Networks || error.is_some_and(|error| error.kind == ErrorKind::Internal));
+        if row.setting.kind != ValueKind::Any {
+            let error = row.put(&mut settings, SettingValue::Networks(Vec::new())).err();
+            assert!(row.setting.kind == ValueKind::Networks || error.is_some_and(|error| error.kind == ErrorKind::Internal));
         }
     });
     assert_eq!(T::default().check_bounds(), Ok(()));
@@ -71,9 +71,11 @@ fn what_is_out_of_its_bounds_is_refused_with_the_name_of_the_key_wherever_it_sta
         each_row::<T>(|row, mut settings| {
             let key = if row.setting.c.name.is_empty() { row.setting.php.name } else { row.setting.c.name };
             let values = match row.setting.kind {
-                Kind::Whole { least, most } => vec![Value::Whole(least.wrapping_sub(1)), Value::Whole(most + 1)],
-                Kind::Number { .. } => [-0.5, f64::NAN, f64::INFINITY, 1e300].map(Value::Number).to_vec(),
-                Kind::Seconds => [Duration::ZERO, Duration::from_micros(999), YEAR + Duration::from_nanos(1)].map(Value::Time).to_vec(),
+                ValueKind::Whole { least, most } => vec![SettingValue::Whole(least.wrapping_sub(1)), SettingValue::Whole(most + 1)],
+                ValueKind::Number { .. } => [-0.5, f64::NAN, f64::INFINITY, 1e300].map(SettingValue::Number).to_vec(),
+                ValueKind::Seconds => {
+                    [Duration::ZERO, Duration::from_micros(999), YEAR + Duration::from_nanos(1)].map(SettingValue::Time).to_vec()
+                }
                 _ => Vec::new(),
             };
             for value in values {

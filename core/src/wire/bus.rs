@@ -334,14 +334,14 @@ pub enum WorkerMessage {
 /// A message of the engine's log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogLine {
-    pub level: LogLevel,
+    pub level: LineLevel,
     pub message: String,
     /// The inside of a JSON object; often empty.
     pub context: String,
 }
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum LogLevel {
+pub enum LineLevel {
     Error,
     Warning,
     Info,

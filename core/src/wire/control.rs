@@ -2,7 +2,7 @@
 //!
 //! Owns their keys, their checks and their exact spelling; knows neither frames nor what a registration leads to.
 
-use super::json::{self, Value};
+use super::json::{self, JsonValue};
 use super::{code, php_cast, php_json};
 use std::fmt;
 
@@ -57,7 +57,7 @@ pub fn parse_register(payload: &[u8]) -> Result<Register, RegisterError> {
         return Ok(Register::default());
     };
     let node_id = match node_id {
-        Value::Null => None,
+        JsonValue::Null => None,
         other => {
             let id = php_cast::to_string(other).ok_or(RegisterError::InvalidNodeId)?.into_text();
             if id.is_empty() || id.len() > MAX_NODE_ID_LEN {
@@ -67,12 +67,12 @@ pub fn parse_register(payload: &[u8]) -> Result<Register, RegisterError> {
         }
     };
     let metadata = match metadata {
-        Value::Nested(text) if text.len() > MAX_METADATA_LEN => return Err(RegisterError::MetadataTooLong),
-        Value::Nested(text) => Some(text.into()),
+        JsonValue::Nested(text) if text.len() > MAX_METADATA_LEN => return Err(RegisterError::MetadataTooLong),
+        JsonValue::Nested(text) => Some(text.into()),
         _ => None,
     };
     let protocol = match protocol {
-        Value::Number(number) => number.parse().unwrap_or(1),
+        JsonValue::Number(number) => number.parse().unwrap_or(1),
         _ => 1,
     };
     Ok(Register { node_id, metadata, protocol })
@@ -120,17 +120,17 @@ pub struct RegisterReply {
 pub fn parse_register_reply(payload: &[u8]) -> Option<RegisterReply> {
     let keys = ["node_id", "metadata", "channel_id", "protocol"];
     let [node_id, metadata, channel_id, protocol] = json::members(payload, keys).ok()?;
-    let Value::String(node_id) = node_id else { return None };
+    let JsonValue::String(node_id) = node_id else { return None };
     let node_id = node_id.text();
     if node_id.len() > MAX_NODE_ID_LEN {
         return None;
     }
     let nested = match metadata {
-        Value::Nested(text) => json::members(text.as_bytes(), ["channel_id"]).map_or(Value::Null, |[id]| id),
-        _ => Value::Null,
+        JsonValue::Nested(text) => json::members(text.as_bytes(), ["channel_id"]).map_or(JsonValue::Null, |[id]| id),
+        _ => JsonValue::Null,
     };
     let number = |value| match value {
-        Value::Number(number) => number.parse().ok(),
+        JsonValue::Number(number) => number.parse().ok(),
         _ => None,
     };
     let channel_id = number(channel_id).or_else(|| number(nested)).unwrap_or(0);
@@ -168,7 +168,7 @@ pub fn goaway_payload(message: &str, code: i64, window_ms: Option<u32>) -> Vec<u
 /// Reads the time that a GOAWAY names, in milliseconds.
 pub fn parse_window(payload: &[u8]) -> Option<u32> {
     match json::members(payload, ["window_ms"]).ok()? {
-        [Value::Number(number)] => number.parse().ok(),
+        [JsonValue::Number(number)] => number.parse().ok(),
         _ => None,
     }
 }

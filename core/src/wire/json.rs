@@ -17,7 +17,7 @@ const LONG: usize = 384;
 
 /// A value as it stands in the text.
 #[derive(Copy, Clone, Debug)]
-pub(super) enum Value<'a> {
+pub(super) enum JsonValue<'a> {
     Null,
     Bool(bool),
     /// The number's own characters.
@@ -76,14 +76,14 @@ fn utf8(text: &[u8]) -> Option<&str> {
 pub(super) struct NotAnObject;
 
 /// The top-level members named `keys`, the last of several wins, `Null` where there is none. An array has no members.
-pub(super) fn members<'a, const N: usize>(text: &'a [u8], keys: [&str; N]) -> Result<[Value<'a>; N], NotAnObject> {
+pub(super) fn members<'a, const N: usize>(text: &'a [u8], keys: [&str; N]) -> Result<[JsonValue<'a>; N], NotAnObject> {
     let text = utf8(text).ok_or(NotAnObject)?;
     if text.len() < LONG { read_members(text, keys) } else { check_members(text, keys) }.ok_or(NotAnObject)
 }
 
-fn read_members<'a, const N: usize>(text: &'a str, keys: [&str; N]) -> Option<[Value<'a>; N]> {
+fn read_members<'a, const N: usize>(text: &'a str, keys: [&str; N]) -> Option<[JsonValue<'a>; N]> {
     let mut reader = Reader { text, at: 0 };
-    let mut found = [Value::Null; N];
+    let mut found = [JsonValue::Null; N];
     reader.skip_space();
     match reader.peek() {
         Some(b'{') => reader.object(1, |key, value| {
@@ -98,7 +98,7 @@ fn read_members<'a, const N: usize>(text: &'a str, keys: [&str; N]) -> Option<[V
     (reader.at == text.len()).then_some(found)
 }
 
-fn check_members<'a, const N: usize>(text: &'a str, keys: [&str; N]) -> Option<[Value<'a>; N]> {
+fn check_members<'a, const N: usize>(text: &'a str, keys: [&str; N]) -> Option<[JsonValue<'a>; N]> {
     let start = text.bytes().position(|byte| !matches!(byte, b' ' | b'\t' | b'\n' | b'\r'))?;
     let text = &text[start..];
     let shortest = keys.iter().map(|key| key.len()).min().unwrap_or(0);
@@ -110,7 +110,7 @@ fn check_members<'a, const N: usize>(text: &'a str, keys: [&str; N]) -> Option<[
         })
     };
     let found = blocks::check(text.as_bytes(), shortest, which)?;
-    Some(found.map(|place| place.map_or(Value::Null, |(start, end)| checked(text[start..end].trim_ascii()))))
+    Some(found.map(|place| place.map_or(JsonValue::Null, |(start, end)| checked(text[start..end].trim_ascii()))))
 }
 
 fn has_backslash(text: &[u8]) -> bool {
@@ -118,14 +118,14 @@ fn has_backslash(text: &[u8]) -> bool {
 }
 
 /// A value that is known to be one.
-fn checked(text: &str) -> Value<'_> {
+fn checked(text: &str) -> JsonValue<'_> {
     match text.as_bytes() {
-        [b'"', raw @ .., b'"'] => Value::String(Text { raw, escaped: has_backslash(raw) }),
-        [b'[' | b'{', ..] => Value::Nested(text),
-        [b'n', ..] => Value::Null,
-        [b't', ..] => Value::Bool(true),
-        [b'f', ..] => Value::Bool(false),
-        _ => Value::Number(text),
+        [b'"', raw @ .., b'"'] => JsonValue::String(Text { raw, escaped: has_backslash(raw) }),
+        [b'[' | b'{', ..] => JsonValue::Nested(text),
+        [b'n', ..] => JsonValue::Null,
+        [b't', ..] => JsonValue::Bool(true),
+        [b'f', ..] => JsonValue::Bool(false),
+        _ => JsonValue::Number(text),
     }
 }
 
@@ -161,7 +161,7 @@ pub(super) fn entries(text: &str) -> Result<IndexMap<Cow<'_, str>, &str>, NotAnO
 }
 
 /// A text that is one value and nothing else.
-pub(super) fn only_value(text: &str) -> Option<Value<'_>> {
+pub(super) fn only_value(text: &str) -> Option<JsonValue<'_>> {
     let mut reader = Reader { text, at: 0 };
     reader.skip_space();
     let value = reader.value(0)?;
@@ -234,26 +234,26 @@ impl<'a> Reader<'a> {
         there
     }
 
-    fn value(&mut self, depth: u32) -> Option<Value<'a>> {
+    fn value(&mut self, depth: u32) -> Option<JsonValue<'a>> {
         let start = self.at;
         match self.peek()? {
-            b'"' => self.string().map(Value::String),
+            b'"' => self.string().map(JsonValue::String),
             b'{' => {
                 self.object(depth + 1, |_, _| ())?;
-                Some(Value::Nested(self.text_from(start)))
+                Some(JsonValue::Nested(self.text_from(start)))
             }
             b'[' => {
                 self.array(depth + 1)?;
-                Some(Value::Nested(self.text_from(start)))
+                Some(JsonValue::Nested(self.text_from(start)))
             }
-            b'n' => self.literal("null", Value::Null),
-            b't' => self.literal("true", Value::Bool(true)),
-            b'f' => self.literal("false", Value::Bool(false)),
-            _ => self.number().map(Value::Number),
+            b'n' => self.literal("null", JsonValue::Null),
+            b't' => self.literal("true", JsonValue::Bool(true)),
+            b'f' => self.literal("false", JsonValue::Bool(false)),
+            _ => self.number().map(JsonValue::Number),
         }
     }
 
-    fn object(&mut self, depth: u32, mut member: impl FnMut(Text<'a>, Value<'a>)) -> Option<()> {
+    fn object(&mut self, depth: u32, mut member: impl FnMut(Text<'a>, JsonValue<'a>)) -> Option<()> {
         if depth > MAX_NESTING {
             return None;
         }
@@ -314,7 +314,7 @@ impl<'a> Reader<'a> {
         Some((key, self.text_from(start)))
     }
 
-    fn literal(&mut self, word: &str, value: Value<'a>) -> Option<Value<'a>> {
+    fn literal(&mut self, word: &str, value: JsonValue<'a>) -> Option<JsonValue<'a>> {
         self.rest().starts_with(word.as_bytes()).then(|| {
             self.at += word.len();
             value
@@ -459,7 +459,7 @@ mod tests {
 
     fn string(text: &str) -> String {
         match members(text.as_bytes(), ["k"]) {
-            Ok([Value::String(text)]) => text.text().into_owned(),
+            Ok([JsonValue::String(text)]) => text.text().into_owned(),
             other => panic!("{other:?}"),
         }
     }
@@ -468,9 +468,9 @@ mod tests {
     fn members_are_found_at_top_level_only_and_the_last_one_wins() {
         let text = br#" { "a" : [ { "b" : 1 } ] , "b" : 2 , "\u0062" : {"b":3} } "#;
         let [a, b, c] = members(text, ["a", "b", "c"]).unwrap();
-        assert!(matches!(a, Value::Nested(r#"[ { "b" : 1 } ]"#)));
-        assert!(matches!(b, Value::Nested(r#"{"b":3}"#)));
-        assert!(matches!(c, Value::Null));
+        assert!(matches!(a, JsonValue::Nested(r#"[ { "b" : 1 } ]"#)));
+        assert!(matches!(b, JsonValue::Nested(r#"{"b":3}"#)));
+        assert!(matches!(c, JsonValue::Null));
     }
 
     #[test]
@@ -484,7 +484,7 @@ mod tests {
     #[test]
     fn strings_unescape_without_being_copied_when_nothing_is_escaped() {
         assert_eq!(string(r#"{"k":"\"\\\/\b\f\n\r\t\u0000\u00e9\uD83D\uDE00é"}"#), "\"\\/\x08\x0c\n\r\t\0é😀é");
-        let Ok([Value::String(text)]) = members(r#"{"k":"plain é"}"#.as_bytes(), ["k"]) else { panic!() };
+        let Ok([JsonValue::String(text)]) = members(r#"{"k":"plain é"}"#.as_bytes(), ["k"]) else { panic!() };
         assert!(matches!(text.text(), Cow::Borrowed("plain é")));
     }
 
@@ -591,7 +591,7 @@ mod tests {
         space(random, text);
     }
 
-    fn found<const N: usize>(values: Option<[Value<'_>; N]>) -> String {
+    fn found<const N: usize>(values: Option<[JsonValue<'_>; N]>) -> String {
         format!("{values:?}")
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Owns how members are set, kept and compared. Values stay as they stand in the text. Knows no nodes.
 
-use super::json::{self, Value};
+use super::json::{self, JsonValue};
 use super::php_json;
 use std::borrow::Cow;
 
@@ -85,13 +85,13 @@ enum Scalar {
 impl Scalar {
     fn of(value: &str) -> Option<Scalar> {
         match json::only_value(value)? {
-            Value::Null => Some(Scalar::Null),
-            Value::Bool(flag) => Some(Scalar::Bool(flag)),
-            Value::Number(number) => {
+            JsonValue::Null => Some(Scalar::Null),
+            JsonValue::Bool(flag) => Some(Scalar::Bool(flag)),
+            JsonValue::Number(number) => {
                 Some(number.parse().map_or_else(|_| Scalar::Number(number.parse().unwrap_or(f64::NAN)), Scalar::Whole))
             }
-            Value::String(text) => Some(Scalar::Text(text.text().into_owned())),
-            Value::Nested(_) => None,
+            JsonValue::String(text) => Some(Scalar::Text(text.text().into_owned())),
+            JsonValue::Nested(_) => None,
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Owns the conversions and nothing of where they are used. `None` stands for PHP's `TypeError`.
 
-use super::json::{Text, Value};
+use super::json::{JsonValue, Text};
 use std::borrow::Cow;
 
 #[derive(Copy, Clone)]
@@ -31,29 +31,29 @@ impl<'a> PhpString<'a> {
 }
 
 /// A value where a `string` is declared. `null` is the caller's business.
-pub(super) fn to_string(value: Value<'_>) -> Option<PhpString<'_>> {
+pub(super) fn to_string(value: JsonValue<'_>) -> Option<PhpString<'_>> {
     match value {
-        Value::String(text) => Some(PhpString::Text(text)),
-        Value::Bool(true) => Some(PhpString::Plain("1")),
-        Value::Bool(false) | Value::Null => Some(PhpString::Plain("")),
-        Value::Number("-0") => Some(PhpString::Plain("0")),
+        JsonValue::String(text) => Some(PhpString::Text(text)),
+        JsonValue::Bool(true) => Some(PhpString::Plain("1")),
+        JsonValue::Bool(false) | JsonValue::Null => Some(PhpString::Plain("")),
+        JsonValue::Number("-0") => Some(PhpString::Plain("0")),
         // JSON has one spelling for every other integer, PHP's own.
-        Value::Number(number) => Some(match number.parse::<i64>() {
+        JsonValue::Number(number) => Some(match number.parse::<i64>() {
             Ok(_) => PhpString::Plain(number),
             Err(_) => PhpString::Float(parse_float(number)),
         }),
-        Value::Nested(_) => None,
+        JsonValue::Nested(_) => None,
     }
 }
 
 /// A value where an `int` is declared. `null` is the caller's business.
-pub(super) fn to_int(value: Value<'_>) -> Option<i64> {
+pub(super) fn to_int(value: JsonValue<'_>) -> Option<i64> {
     match value {
-        Value::Null => Some(0),
-        Value::Bool(b) => Some(i64::from(b)),
-        Value::Number(number) => number.parse().ok().or_else(|| float_to_int(parse_float(number))),
-        Value::String(text) => numeric_string_to_int(&text.text()),
-        Value::Nested(_) => None,
+        JsonValue::Null => Some(0),
+        JsonValue::Bool(b) => Some(i64::from(b)),
+        JsonValue::Number(number) => number.parse().ok().or_else(|| float_to_int(parse_float(number))),
+        JsonValue::String(text) => numeric_string_to_int(&text.text()),
+        JsonValue::Nested(_) => None,
     }
 }
 

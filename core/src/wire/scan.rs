@@ -1,6 +1,6 @@
 //! Finds bytes eight at a time.
 //!
-//! What a caller looks for is put together from the small functions here: each answers with the top bit of bytes of a word. The lowest one
+//! What a caller looks for is built of the small functions here: each answers with the top bit of bytes of a word. The lowest one
 //! that it sets is the first byte that it means; of those behind that it may set more than it should, which nobody looks at.
 
 const ONES: u64 = u64::from_be_bytes([0x01; 8]);

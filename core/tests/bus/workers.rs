@@ -2,7 +2,7 @@
 
 use crate::house::*;
 use crate::support::{Peer, deadline};
-use heartbus_core::bus::{Attachment, AttachmentPhase, Delivered, LogLevel, LogLine, NodeInfo};
+use heartbus_core::bus::{Attachment, AttachmentPhase, Delivered, LineLevel, LogLine, NodeInfo};
 use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::event::{Departure, Event, EventMask};
 use heartbus_core::hub::dispatch::DispatchLimits;
@@ -532,7 +532,7 @@ fn a_watched_channels_data_is_copied_to_whoever_watches_it() {
 #[test]
 fn the_engine_s_log_goes_to_one_of_the_workers_that_take_it() {
     let house = House::for_workers();
-    let line = |text: &str| LogLine { level: LogLevel::Info, message: text.into(), context: r#""n":1"#.into() };
+    let line = |text: &str| LogLine { level: LineLevel::Info, message: text.into(), context: r#""n":1"#.into() };
     assert_eq!(house.engine.send_log(line("nobody")), Err(line("nobody")));
     let mut plain = house.worker();
     assert_eq!(house.engine.send_log(line("not asked for")), Err(line("not asked for")));

@@ -12,7 +12,7 @@ use ext_php_rs::error::Result;
 use ext_php_rs::ffi::{zend_class_entry, zend_object, zend_string};
 use ext_php_rs::flags::ConstantFlags;
 use ext_php_rs::types::{ZendEmptyArray, Zval};
-use heartbus_core::engine::{LogLevel, LogLine};
+use heartbus_core::engine::{LineLevel, LogLine};
 use heartbus_core::text::printable;
 use std::cell::RefCell;
 use std::ptr;
@@ -116,10 +116,10 @@ pub fn log_globally(level: Level, message: Zval, context: Zval) -> Outcome {
 /// Gives a message to PHP's logger of this process. It may be one of the user's own, and throw.
 pub fn log_line(line: &LogLine) -> Outcome {
     let level = match line.level {
-        LogLevel::Error => Level::Error,
-        LogLevel::Warning => Level::Warning,
-        LogLevel::Info => Level::Info,
-        LogLevel::Debug => Level::Debug,
+        LineLevel::Error => Level::Error,
+        LineLevel::Warning => Level::Warning,
+        LineLevel::Info => Level::Info,
+        LineLevel::Debug => Level::Debug,
     };
     let context = php::json_decode(format!("{{{}}}", line.context).as_bytes());
     log_globally(level, text(&line.message), if context.is_array() { context } else { Zval::new_array() })

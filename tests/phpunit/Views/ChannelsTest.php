@@ -283,7 +283,7 @@ final class ChannelsTest extends TestCase
         $peers[] = $server->node('a');
         // Asked over the bus, because PHP sleeps.
         $bus = Bus::connect(PhpProcess::folder() . "/$server->port.sock", 10.0);
-        $this->until(fn () => $bus->stats()['engine']['inbox_coalesced'] > 0, 'events were put together');
+        $this->until(fn () => $bus->stats()['engine']['inbox_coalesced'] > 0, 'events were merged');
         touch($gate);
         $this->until(fn () => $server->ask('return $GLOBALS["f"]->isDone() && $GLOBALS["f"]->getResult() === null && $GLOBALS["c"]->isClosed();'), 'the waiter is told');
         self::assertFalse($server->ask(self::MAIN . 'return $channel === $GLOBALS["c"] || $channel->isClosed();'));

@@ -26,20 +26,20 @@ pub(super) struct Others {
     /// Whose REGISTER has no answer yet, the oldest first; also nodes that were removed meanwhile.
     sent: VecDeque<Arc<str>>,
     window: usize,
-    limit: RateLimit,
+    limit: PeerLimit,
 }
 
 struct Other {
     /// JSON text; None for `[]`, and for the first node, whose metadata is in the settings.
     metadata: Option<Box<str>>,
-    state: State,
+    state: MemberState,
     /// The channel of the node of the same id that was removed before the server had answered: not 0 while the server has that
     /// one, which this one takes over.
     inherits: u32,
 }
 
 #[derive(Copy, Clone, PartialEq, Eq)]
-enum State {
+enum MemberState {
     /// Until the next connection.
     Away,
     Waiting,
@@ -48,7 +48,7 @@ enum State {
 }
 
 #[derive(Copy, Clone, PartialEq, Eq)]
-enum RateLimit {
+enum PeerLimit {
     Unknown,
     /// A REGISTER was perhaps among what the server skipped. The time is looked at next.
     Met,
@@ -56,7 +56,7 @@ enum RateLimit {
 }
 
 /// What the answer to a REGISTER means.
-pub(super) enum Answer {
+pub(super) enum RegisterOutcome {
     Registered(Arc<str>),
     /// The node was removed, or removed and added again, since.
     Outdated,
@@ -75,19 +75,19 @@ impl Others {
             waiting: VecDeque::new(),
             sent: VecDeque::new(),
             window: MAX_WINDOW,
-            limit: RateLimit::Unknown,
+            limit: PeerLimit::Unknown,
         };
         let state = match channel_id {
-            Some(channel_id) => State::Registered(channel_id),
-            None if is_asked => State::Sent,
-            None if is_connected => State::Waiting,
-            None => State::Away,
+            Some(channel_id) => MemberState::Registered(channel_id),
+            None if is_asked => MemberState::Sent,
+            None if is_connected => MemberState::Waiting,
+            None => MemberState::Away,
         };
         others.nodes.insert(first.clone(), Other { metadata: None, state, inherits: 0 });
         match state {
-            State::Registered(channel_id) if channel_id != 0 => drop(others.channels.insert(channel_id, first.clone())),
-            State::Sent => others.sent.push_back(first.clone()),
-            State::Waiting => others.waiting.push_back(first.clone()),
+            MemberState::Registered(channel_id) if channel_id != 0 => drop(others.channels.insert(channel_id, first.clone())),
+            MemberState::Sent => others.sent.push_back(first.clone()),
+            MemberState::Waiting => others.waiting.push_back(first.clone()),
             _ => {}
         }
         others
@@ -112,15 +112,15 @@ impl Others {
     /// `Some(None)`: there is such a node, but it is not registered at this moment.
     pub(super) fn channel_of(&self, node_id: &str) -> Option<Option<u32>> {
         self.nodes.get(node_id).map(|node| match node.state {
-            State::Registered(channel_id) => Some(channel_id),
+            MemberState::Registered(channel_id) => Some(channel_id),
             _ => None,
         })
     }
 
     /// False when there is one of this id, unless it is the first one, which was lost and would return with the next connection.
     pub(super) fn add(&mut self, node_id: &str, metadata: Option<Box<str>>, first: &Arc<str>, is_connected: bool) -> bool {
-        let state = if is_connected { State::Waiting } else { State::Away };
-        if self.nodes.get(node_id).is_some_and(|node| !is_connected || node.state != State::Away) {
+        let state = if is_connected { MemberState::Waiting } else { MemberState::Away };
+        if self.nodes.get(node_id).is_some_and(|node| !is_connected || node.state != MemberState::Away) {
             return false;
         }
         let (id, metadata) = match *node_id == **first {
@@ -139,7 +139,7 @@ impl Others {
     pub(super) fn remove(&mut self, node_id: &str) -> Result<Option<u32>, ()> {
         let node = self.nodes.remove(node_id).ok_or(())?;
         let channel_id = match node.state {
-            State::Registered(channel_id) => channel_id,
+            MemberState::Registered(channel_id) => channel_id,
             _ => node.inherits,
         };
         self.channels.remove(&channel_id);
@@ -152,11 +152,11 @@ impl Others {
         self.waiting.clear();
         self.sent.clear();
         self.window = MAX_WINDOW;
-        self.limit = RateLimit::Unknown;
+        self.limit = PeerLimit::Unknown;
         self.waiting.extend(self.nodes.get_key_value(first).map(|(id, _)| id.clone()));
         self.waiting.extend(self.nodes.keys().filter(|id| *id != first).cloned());
         for node in self.nodes.values_mut() {
-            (node.state, node.inherits) = (State::Waiting, 0);
+            (node.state, node.inherits) = (MemberState::Waiting, 0);
         }
     }
 
@@ -164,14 +164,14 @@ impl Others {
     /// dialect is not known yet.
     pub(super) fn next(&mut self, is_agreed: bool) -> Option<(Arc<str>, Option<&str>)> {
         let window = if is_agreed { self.window } else { 1 };
-        if self.limit != RateLimit::Unknown || self.sent.len() >= window {
+        if self.limit != PeerLimit::Unknown || self.sent.len() >= window {
             return None;
         }
         while let Some(id) = self.waiting.pop_front() {
-            if self.is_in(&id, State::Waiting) {
+            if self.is_in(&id, MemberState::Waiting) {
                 self.sent.push_back(id.clone());
                 let node = self.nodes.get_mut(&*id)?;
-                node.state = State::Sent;
+                node.state = MemberState::Sent;
                 return Some((id, node.metadata.as_deref()));
             }
         }
@@ -181,7 +181,7 @@ impl Others {
     }
 
     /// The server registered a node.
-    pub(super) fn registered_on(&mut self, node_id: &str, channel_id: u32) -> Answer {
+    pub(super) fn registered_on(&mut self, node_id: &str, channel_id: u32) -> RegisterOutcome {
         self.window = MAX_WINDOW.min(self.window + 1);
         let place = self.sent.iter().position(|id| **id == *node_id);
         if let Some(place) = place {
@@ -190,28 +190,28 @@ impl Others {
         }
         let asked = place.and_then(|_| self.sent.pop_front());
         let Some((id, node)) = self.nodes.get_key_value(node_id) else {
-            return Answer::Unwanted { was_asked: asked.is_some() };
+            return RegisterOutcome::Unwanted { was_asked: asked.is_some() };
         };
         let id = id.clone();
         let is_newest = match (asked, node.state) {
             (Some(asked), _) => Arc::ptr_eq(&asked, &id),
             // The answer to a REGISTER that was thought to be skipped has come after all.
-            (None, State::Registered(known)) => known != channel_id,
+            (None, MemberState::Registered(known)) => known != channel_id,
             (None, _) => false,
         };
         if is_newest {
             return self.set_registered(id, channel_id);
         }
         match self.nodes.get_mut(&*id) {
-            Some(node) if !matches!(node.state, State::Registered(_)) => node.inherits = channel_id,
+            Some(node) if !matches!(node.state, MemberState::Registered(_)) => node.inherits = channel_id,
             _ => {}
         }
-        Answer::Outdated
+        RegisterOutcome::Outdated
     }
 
     /// The server registered the node of the oldest REGISTER, under a name of its own.
-    pub(super) fn registered_as(&mut self, first: &Arc<str>, channel_id: u32) -> Option<Answer> {
-        let is_asked = self.sent.front().is_some_and(|id| Arc::ptr_eq(id, first)) && self.is_in(first, State::Sent);
+    pub(super) fn registered_as(&mut self, first: &Arc<str>, channel_id: u32) -> Option<RegisterOutcome> {
+        let is_asked = self.sent.front().is_some_and(|id| Arc::ptr_eq(id, first)) && self.is_in(first, MemberState::Sent);
         is_asked.then(|| {
             self.sent.pop_front();
             self.set_registered(first.clone(), channel_id)
@@ -221,23 +221,23 @@ impl Others {
     /// The server refused the oldest REGISTER. `Some(None)`: that of a node that was removed since.
     pub(super) fn refused(&mut self) -> Option<Option<Arc<str>>> {
         let id = self.sent.pop_front()?;
-        Some(self.is_in(&id, State::Sent).then_some(id))
+        Some(self.is_in(&id, MemberState::Sent).then_some(id))
     }
 
     /// The server skipped something that was too much for it.
     pub(super) fn rate_limited(&mut self) {
         if !self.sent.is_empty() {
             self.window = 1.max(self.window / 2);
-            self.limit = RateLimit::Met;
+            self.limit = PeerLimit::Met;
         }
     }
 
     /// Goes on after a pause: what has no answer by then was skipped.
     pub(super) fn tick(&mut self, now: Now) {
         match self.limit {
-            RateLimit::Met => self.limit = RateLimit::Until(now.mono + RETRY_TIME),
-            RateLimit::Until(time) if now.mono >= time => {
-                self.limit = RateLimit::Unknown;
+            PeerLimit::Met => self.limit = PeerLimit::Until(now.mono + RETRY_TIME),
+            PeerLimit::Until(time) if now.mono >= time => {
+                self.limit = PeerLimit::Unknown;
                 let skipped = std::mem::take(&mut self.sent);
                 skipped.into_iter().for_each(|id| self.wait_again(id));
             }
@@ -247,7 +247,7 @@ impl Others {
 
     pub(super) fn deadline(&self) -> Option<u64> {
         match self.limit {
-            RateLimit::Until(time) => Some(time),
+            PeerLimit::Until(time) => Some(time),
             _ => None,
         }
     }
@@ -265,10 +265,10 @@ impl Others {
     /// channel there is something left of it that has to sign off.
     pub(super) fn lose(&mut self, id: &Arc<str>, comes_back: bool) -> Option<u32> {
         let node = self.nodes.get_mut(&**id)?;
-        if let State::Registered(channel_id) = node.state {
+        if let MemberState::Registered(channel_id) = node.state {
             self.channels.remove(&channel_id);
         }
-        node.state = State::Away;
+        node.state = MemberState::Away;
         let left = std::mem::take(&mut node.inherits);
         if !comes_back {
             self.nodes.remove(&**id);
@@ -276,37 +276,37 @@ impl Others {
         Some(left).filter(|id| *id != 0)
     }
 
-    fn is_in(&self, id: &Arc<str>, state: State) -> bool {
+    fn is_in(&self, id: &Arc<str>, state: MemberState) -> bool {
         self.nodes.get_key_value(&**id).is_some_and(|(known, node)| Arc::ptr_eq(known, id) && node.state == state)
     }
 
-    fn set_registered(&mut self, id: Arc<str>, channel_id: u32) -> Answer {
+    fn set_registered(&mut self, id: Arc<str>, channel_id: u32) -> RegisterOutcome {
         if let Some(node) = self.nodes.get_mut(&*id) {
-            if let State::Registered(older) = node.state {
+            if let MemberState::Registered(older) = node.state {
                 self.channels.remove(&older);
             }
-            (node.state, node.inherits) = (State::Registered(channel_id), 0);
+            (node.state, node.inherits) = (MemberState::Registered(channel_id), 0);
         }
         if channel_id != 0 {
             self.channels.insert(channel_id, id.clone());
         }
-        Answer::Registered(id)
+        RegisterOutcome::Registered(id)
     }
 
     fn wait(&mut self, id: Arc<str>) {
         // Nodes that are added and removed in turn must not make it grow without end.
         if self.waiting.len() > 2 * self.nodes.len() + MAX_WINDOW {
             let mut waiting = std::mem::take(&mut self.waiting);
-            waiting.retain(|id| self.is_in(id, State::Waiting));
+            waiting.retain(|id| self.is_in(id, MemberState::Waiting));
             self.waiting = waiting;
         }
         self.waiting.push_back(id);
     }
 
     fn wait_again(&mut self, id: Arc<str>) {
-        if self.is_in(&id, State::Sent) {
+        if self.is_in(&id, MemberState::Sent) {
             if let Some(node) = self.nodes.get_mut(&*id) {
-                node.state = State::Waiting;
+                node.state = MemberState::Waiting;
             }
             self.wait(id);
         }

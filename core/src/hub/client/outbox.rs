@@ -2,7 +2,7 @@
 //!
 //! Owns their bytes and the bound on them. Knows the dialects, and not what a frame is for.
 
-use super::Refusal;
+use super::ClientRefusal;
 use crate::wire::{self, Dialect, FrameType, MAX_BODY_LEN};
 
 /// A written front below this size is not worth moving the rest for.
@@ -10,13 +10,13 @@ const COMPACT_FROM: usize = 64 * 1024;
 
 /// Frames that wait to be written. Holds memory only while something waits.
 #[derive(Default)]
-pub(super) struct Outbox {
+pub(super) struct ClientOutbox {
     bytes: Vec<u8>,
     /// So much of the front is written already.
     written: usize,
 }
 
-impl Outbox {
+impl ClientOutbox {
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes[self.written..]
     }
@@ -37,26 +37,26 @@ impl Outbox {
         channel_id: i64,
         payload: &[u8],
         limit: usize,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), ClientRefusal> {
         if payload.len() > MAX_BODY_LEN as usize {
-            return Err(Refusal::TooLong);
+            return Err(ClientRefusal::TooLong);
         }
         let waiting = self.len();
         let is_over = |frame: usize| waiting > 0 && waiting + frame > limit;
         if is_over(payload.len()) {
-            return Err(Refusal::OutboxFull);
+            return Err(ClientRefusal::OutboxFull);
         }
         let start = self.bytes.len();
         match (dialect, u32::try_from(channel_id)) {
             // v1 carries any number.
-            (Dialect::V1, _) => wire::v1::encode(frame_type.0, channel_id, payload, &mut self.bytes).map_err(|_| Refusal::NotUtf8)?,
+            (Dialect::V1, _) => wire::v1::encode(frame_type.0, channel_id, payload, &mut self.bytes).map_err(|_| ClientRefusal::NotUtf8)?,
             (Dialect::V2, Ok(channel_id)) => wire::v2::encode(frame_type, channel_id, payload, &mut self.bytes),
-            (Dialect::V2, Err(_)) => return Err(Refusal::NoSuchChannel),
+            (Dialect::V2, Err(_)) => return Err(ClientRefusal::NoSuchChannel),
         }
         let frame = self.bytes.len() - start;
         let refusal = match frame {
-            _ if frame > dialect.header_len() + MAX_BODY_LEN as usize => Refusal::TooLong,
-            _ if is_over(frame) => Refusal::OutboxFull,
+            _ if frame > dialect.header_len() + MAX_BODY_LEN as usize => ClientRefusal::TooLong,
+            _ if is_over(frame) => ClientRefusal::OutboxFull,
             _ => return Ok(()),
         };
         self.bytes.truncate(start);
@@ -74,7 +74,7 @@ impl Outbox {
     pub(super) fn consume(&mut self, len: usize) {
         self.written += len;
         if self.is_empty() {
-            *self = Outbox::default();
+            *self = ClientOutbox::default();
         } else if self.written >= COMPACT_FROM && self.written >= self.len() {
             self.bytes.drain(..self.written);
             self.written = 0;

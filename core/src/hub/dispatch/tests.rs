@@ -353,7 +353,7 @@ fn all_together_hold_no_more_than_twice_what_each_may_hold() {
 }
 
 #[test]
-fn at_the_bound_state_is_put_together_per_node_and_its_data_waits_outside() {
+fn at_the_bound_state_is_merge_per_node_and_its_data_waits_outside() {
     let mut dispatch = dispatch_with(DispatchLimits { events: 2, ..DispatchLimits::default() });
     let nodes = nodes(1..4);
     dispatch.push_state(heartbeat(&nodes[0]));
@@ -363,7 +363,7 @@ fn at_the_bound_state_is_put_together_per_node_and_its_data_waits_outside() {
     dispatch.push_state(heartbeat(&nodes[1]));
     dispatch.push_state(heartbeat(&nodes[0]));
     assert!(dispatch.is_crowded());
-    assert!(!dispatch.push_data(data(&nodes[1])), "it would be told before what is put together later");
+    assert!(!dispatch.push_data(data(&nodes[1])), "it would be told before what is merged later");
     assert!(dispatch.push_data(data(&nodes[2])));
     dispatch.push_state(left(&nodes[0]));
     assert_eq!(dispatch.stats().coalesced, 2);

@@ -3,7 +3,7 @@
 //! Owns a bounded queue that any thread may push to, and who takes from it. Which messages there are is their sender's business.
 
 use crate::hub::dispatch::WorkerId;
-use crate::wire::bus::{LogLevel, LogLine};
+use crate::wire::bus::{LineLevel, LogLine};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
@@ -83,7 +83,7 @@ impl LogState {
     fn report_lost(&mut self) -> Option<LogLine> {
         let lost = std::mem::take(&mut self.lost);
         let message = format!("{lost} log messages were dropped: no PHP worker took them in time");
-        (lost > 0).then(|| LogLine { level: LogLevel::Warning, message, context: String::new() })
+        (lost > 0).then(|| LogLine { level: LineLevel::Warning, message, context: String::new() })
     }
 }
 
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     fn line(number: usize) -> LogLine {
-        LogLine { level: LogLevel::Info, message: number.to_string(), context: String::new() }
+        LogLine { level: LineLevel::Info, message: number.to_string(), context: String::new() }
     }
 
     #[test]

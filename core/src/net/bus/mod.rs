@@ -12,7 +12,7 @@ mod shared;
 pub(crate) mod socket;
 mod worker;
 
-use super::runtime::{Running, Runtime};
+use super::runtime::{Runtime, RuntimeTask};
 use super::{Clock, survive, wait_at_most};
 use crate::descriptor::{self, Shares};
 use crate::error::{Error, ErrorKind};
@@ -25,7 +25,7 @@ use dispatcher::Dispatcher;
 pub(crate) use log::LogPost;
 pub(crate) use shared::Introduce;
 use shared::{BusShared, GOODBYE_TIME, Stage, move_to};
-use socket::{BusSocket, SocketFile};
+use socket::{BoundSocket, SocketFile};
 use socket2::SockRef;
 use std::cell::{Cell, RefCell};
 use std::net::Shutdown;
@@ -69,14 +69,14 @@ pub(crate) struct BusServer {
     callers: Arc<AtomicUsize>,
     log: Arc<LogPost>,
     /// The share in the runtime goes with it.
-    running: Mutex<Option<(Running, Runtime)>>,
+    running: Mutex<Option<(RuntimeTask, Runtime)>>,
 }
 
 impl BusServer {
     /// `clock`: the server's, which the times of its nodes are read on; `memory`: where it counts what it keeps. Without a
     /// dispatcher workers are refused.
     pub(crate) fn start(
-        socket: BusSocket,
+        socket: BoundSocket,
         service: Arc<dyn Service>,
         introduce: Introduce,
         dispatcher: Option<Arc<Dispatcher>>,
@@ -145,7 +145,7 @@ fn lifted<A>((stream, _): (UnixStream, A)) -> std::io::Result<UnixStream> {
 }
 
 impl BusShared {
-    async fn run(self: Rc<BusShared>, socket: BusSocket) {
+    async fn run(self: Rc<BusShared>, socket: BoundSocket) {
         let (listener, mut file) = socket.into_parts();
         let mut listener = match UnixListener::from_std(listener) {
             Ok(listener) => listener,

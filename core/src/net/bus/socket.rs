@@ -25,7 +25,7 @@ const BACKLOG: i32 = 4096;
 const FOLDER_TIME: Duration = Duration::from_millis(500);
 
 /// A socket that is listened on, and its file.
-pub(crate) struct BusSocket {
+pub(crate) struct BoundSocket {
     pub(super) listener: UnixListener,
     pub(super) allows_group: bool,
     file: SocketFile,
@@ -43,16 +43,16 @@ pub(super) struct SocketFile {
 /// Device, number and birth: another file of the same name is another server's, and numbers are used again.
 type Identity = (u64, u64, Option<SystemTime>);
 
-impl BusSocket {
+impl BoundSocket {
     /// Makes the socket. A file that a dead server left behind is removed.
     ///
     /// # Errors
     /// `Io`: somebody listens there, or it cannot be made. `Config`: no such group.
-    pub(crate) fn bind(config: &BusConfig) -> Result<BusSocket, Error> {
+    pub(crate) fn bind(config: &BusConfig) -> Result<BoundSocket, Error> {
         let mut file = SocketFile::of(config)?;
         let _folder = lock_folder(&file.path, FOLDER_TIME);
         let listener = file.make().and_then(|socket| file.listen(socket))?;
-        Ok(BusSocket { listener, allows_group: file.group.is_some(), file })
+        Ok(BoundSocket { listener, allows_group: file.group.is_some(), file })
     }
 
     pub(super) fn into_parts(self) -> (UnixListener, SocketFile) {
@@ -63,7 +63,7 @@ impl BusSocket {
 /// Whether a socket could be made there now: makes one that nobody listens on, and takes it away again.
 ///
 /// # Errors
-/// As [`BusSocket::bind`].
+/// As [`BoundSocket::bind`].
 pub(crate) fn check(config: &BusConfig) -> Result<(), Error> {
     let mut file = SocketFile::of(config)?;
     let _folder = lock_folder(&file.path, FOLDER_TIME);
@@ -174,7 +174,7 @@ impl SocketFile {
     /// Makes a new socket where the file of the old one is gone. Never waits.
     ///
     /// # Errors
-    /// As [`BusSocket::bind`].
+    /// As [`BoundSocket::bind`].
     pub(super) fn make_again(&mut self) -> Result<UnixListener, Error> {
         // What lies there now is not ours to remove.
         self.identity = None;

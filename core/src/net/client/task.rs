@@ -3,9 +3,9 @@
 //! Owns the socket and the timers of a connection. What a panic in here would leave behind is a client that is dead and tells
 //! nobody: so it is caught, told as the end of the connection, and the client goes on with the next.
 
-use super::{Shared, dial};
+use super::{ClientShared, dial};
 use crate::hub::Now;
-use crate::hub::client::{ClientMachine, Phase, SocketEnd};
+use crate::hub::client::{ClientMachine, ClientPhase, SocketEnd};
 use crate::model::ErrorCause;
 use crate::net::survive;
 use socket2::SockRef;
@@ -33,7 +33,7 @@ thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BUFFER].into());
 }
 
-impl Shared {
+impl ClientShared {
     /// The whole life of a client.
     pub(super) async fn run(self: Arc<Self>) {
         loop {
@@ -49,7 +49,7 @@ impl Shared {
         loop {
             let (phase, wait) = self.with(|machine, now| (machine.phase(), wait_until(machine.deadline(), now)));
             match phase {
-                Phase::Dial => {
+                ClientPhase::Dial => {
                     // Boxed, because most of a client's life is spent without it.
                     if let Some(stream) = Box::pin(self.dial()).await {
                         let end = self.serve(stream).await;
@@ -57,12 +57,14 @@ impl Shared {
                     }
                 }
                 // Without a socket, for `serve` has returned.
-                Phase::Open | Phase::Flush | Phase::HangUp => self.with(|machine, now| machine.handle_closed(SocketEnd::Closed, now)),
-                Phase::Wait => tokio::select! {
+                ClientPhase::Open | ClientPhase::Flush | ClientPhase::HangUp => {
+                    self.with(|machine, now| machine.handle_closed(SocketEnd::Closed, now))
+                }
+                ClientPhase::Wait => tokio::select! {
                     () = sleep(wait) => self.with(|machine, now| machine.handle_timeout(now)),
                     () = self.wake.notified() => {}
                 },
-                Phase::Finished => return,
+                ClientPhase::Finished => return,
             }
         }
     }
@@ -87,7 +89,7 @@ impl Shared {
                     }
                 },
                 () = self.wake.notified() => {
-                    if self.machine().phase() != Phase::Dial {
+                    if self.machine().phase() != ClientPhase::Dial {
                         return None;
                     }
                 }
@@ -108,9 +110,9 @@ impl Shared {
                 (machine.phase(), machine.deadline(), wait, machine.is_reading(), !machine.outbox().is_empty())
             });
             match phase {
-                Phase::Open => {}
-                Phase::Flush if is_writing => {}
-                Phase::Flush => {
+                ClientPhase::Open => {}
+                ClientPhase::Flush if is_writing => {}
+                ClientPhase::Flush => {
                     linger(&mut reader).await;
                     break;
                 }

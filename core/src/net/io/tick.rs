@@ -8,7 +8,7 @@
 use super::super::connection::{Connection, Phase};
 use super::{IoThread, Left, STOPPING_TIME, TIDY_TIME};
 use crate::hub::session::Look;
-use crate::hub::wheel::{Key, TICK};
+use crate::hub::wheel::{TICK, TimerKey};
 use crate::hub::{Budget, Next, Now, TimerKind, budget};
 use crate::model::CloseReason;
 use crate::net::spawn_thread;
@@ -104,7 +104,7 @@ impl IoThread {
     }
 
     /// Asks about a timer that fired. What the connection is told stays in the reply buffer.
-    fn judge(&mut self, slot: usize, key: Key, kind: TimerKind, look: Look, now: Now) -> Next {
+    fn judge(&mut self, slot: usize, key: TimerKey, kind: TimerKind, look: Look, now: Now) -> Next {
         self.work.now = now;
         let Some(Connection { phase, .. }) = self.connections.get_mut(slot) else {
             return Next::Continue;
@@ -160,7 +160,7 @@ impl IoThread {
 
     /// Whoever takes nothing of what waits for it has to go. The socket is asked once more: it tells of a little room in it only
     /// where it has much.
-    fn outbox_timer(&mut self, slot: usize, timer: Key) {
+    fn outbox_timer(&mut self, slot: usize, timer: TimerKey) {
         self.respond(slot, Next::Continue);
         if let Some(connection) = self.connections.get_mut(slot) {
             connection.write_blocked = false;
