@@ -200,7 +200,7 @@ struct Arena {
 }
 
 impl Arena {
-    fn open(attack: &Attack) -> Result<Arena> {
+    fn open(attack: &Attack) -> Result<Self> {
         let port = free_port()?;
         let folder = std::env::temp_dir().join(format!("heartbus-attack-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&folder)?;
@@ -216,7 +216,7 @@ impl Arena {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()?;
-        let arena = Arena { server, address: (Ipv4Addr::LOCALHOST, port).into(), folder };
+        let arena = Self { server, address: (Ipv4Addr::LOCALHOST, port).into(), folder };
         let deadline = Instant::now() + PATIENCE;
         while TcpStream::connect(arena.address).is_err() {
             if Instant::now() > deadline {
@@ -269,10 +269,10 @@ struct Beside<T> {
 }
 
 impl<T: Send + 'static> Beside<T> {
-    fn start(run: impl FnOnce(&AtomicBool) -> Result<T> + Send + 'static) -> Beside<T> {
+    fn start(run: impl FnOnce(&AtomicBool) -> Result<T> + Send + 'static) -> Self {
         let over = Arc::new(AtomicBool::new(false));
         let seen = over.clone();
-        Beside { thread: thread::spawn(move || run(&seen)), over }
+        Self { thread: thread::spawn(move || run(&seen)), over }
     }
 
     fn end(self) -> Result<T> {

@@ -441,15 +441,15 @@ pub fn data(report: &mut Report, settings: &Settings) -> Result<()> {
                 let rate = of("per_second");
                 match mode {
                     "echo" if place == "both cores" => {
-                        report.at_least(format!("{title}, {}, messages", dialect.name()), 250_000.0, "/s", rate)
+                        report.at_least(format!("{title}, {}, messages", dialect.name()), 250_000.0, "/s", rate);
                     }
                     "count" if place == "both cores" => {
-                        report.at_least(format!("{title}, {}, messages", dialect.name()), 1_000_000.0, "/s", rate)
+                        report.at_least(format!("{title}, {}, messages", dialect.name()), 1_000_000.0, "/s", rate);
                     }
                     "batch" => {
                         let each = format!("count, {place}/Heartbus {}/per_second", dialect.name());
                         let ratio = report.ratio(&format!("{name}/Heartbus {}/per_second", dialect.name()), &each);
-                        report.at_least(format!("{title}, {}, {place}, over a callback for each", dialect.name()), 1.0, "", ratio)
+                        report.at_least(format!("{title}, {}, {place}, over a callback for each", dialect.name()), 1.0, "", ratio);
                     }
                     _ => {}
                 }

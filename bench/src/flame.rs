@@ -29,14 +29,14 @@ const HOMES: [(&str, &str); 4] = [("kernel", "#ffd8a8"), ("engine", "#99e9f2"), 
 
 impl Home {
     /// By the file that `perf` found it in. In brackets stand the kernel, its modules, and what is no file either.
-    fn of(file: &str) -> Home {
+    fn of(file: &str) -> Self {
         let name = file.rsplit('/').next().unwrap_or(file);
         match name {
-            "[vdso]" | "[unknown]" => Home::Other,
-            name if name.starts_with('[') => Home::Kernel,
-            name if name.starts_with("libheartbus") || name.starts_with("heartbus") => Home::Engine,
-            name if name.starts_with("libc.so") || name.starts_with("libc-") => Home::Libc,
-            _ => Home::Other,
+            "[vdso]" | "[unknown]" => Self::Other,
+            name if name.starts_with('[') => Self::Kernel,
+            name if name.starts_with("libheartbus") || name.starts_with("heartbus") => Self::Engine,
+            name if name.starts_with("libc.so") || name.starts_with("libc-") => Self::Libc,
+            _ => Self::Other,
         }
     }
 
@@ -50,7 +50,7 @@ impl Home {
 pub struct Tree {
     pub samples: u64,
     pub home: Home,
-    pub calls: BTreeMap<String, Tree>,
+    pub calls: BTreeMap<String, Self>,
 }
 
 #[derive(Debug, Default, PartialEq)]

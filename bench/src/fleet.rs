@@ -82,8 +82,8 @@ pub struct Window {
 }
 
 impl Fleet {
-    pub fn new(target: Target) -> Result<Fleet> {
-        Ok(Fleet {
+    pub fn new(target: Target) -> Result<Self> {
+        Ok(Self {
             target,
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             connections: Vec::new(),
@@ -97,8 +97,8 @@ impl Fleet {
     }
 
     /// `count` connections, each of which was greeted and has answered.
-    pub fn connected(target: Target, count: usize) -> Result<Fleet> {
-        let mut fleet = Fleet::new(target)?;
+    pub fn connected(target: Target, count: usize) -> Result<Self> {
+        let mut fleet = Self::new(target)?;
         fleet.connect(count, |_, _| {})?;
         Ok(fleet)
     }
@@ -391,9 +391,9 @@ pub struct Meter {
 }
 
 impl Meter {
-    pub fn new(target: Target, window: Window) -> Meter {
+    pub fn new(target: Target, window: Window) -> Self {
         let latency = Histogram::new_with_bounds(1, 60_000_000, 3).expect("these bounds are valid");
-        Meter { target, window, began: Instant::now(), counting: None, taken: None, operations: 0, latency }
+        Self { target, window, began: Instant::now(), counting: None, taken: None, operations: 0, latency }
     }
 
     /// Whether what happens now counts; `None` when the time is over.

@@ -28,8 +28,8 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub struct Error(String);
 
 impl Error {
-    pub fn new(text: impl Into<String>) -> Error {
-        Error(text.into())
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
     }
 }
 
@@ -42,19 +42,19 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 impl From<std::io::Error> for Error {
-    fn from(error: std::io::Error) -> Error {
-        Error(error.to_string())
+    fn from(error: std::io::Error) -> Self {
+        Self(error.to_string())
     }
 }
 
 impl From<rustix::io::Errno> for Error {
-    fn from(error: rustix::io::Errno) -> Error {
-        Error(error.to_string())
+    fn from(error: rustix::io::Errno) -> Self {
+        Self(error.to_string())
     }
 }
 
 impl From<pico_args::Error> for Error {
-    fn from(error: pico_args::Error) -> Error {
-        Error(error.to_string())
+    fn from(error: pico_args::Error) -> Self {
+        Self(error.to_string())
     }
 }

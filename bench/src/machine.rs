@@ -51,7 +51,7 @@ pub struct Machine {
 }
 
 impl Default for Machine {
-    fn default() -> Machine {
+    fn default() -> Self {
         let limits = ServerConfig {
             heartbeat_timeout: Duration::from_micros(TIMEOUT),
             register_timeout: Duration::from_micros(TIMEOUT),
@@ -60,7 +60,7 @@ impl Default for Machine {
             max_frame_bytes: 1 << 20,
             ..ServerConfig::default()
         };
-        Machine {
+        Self {
             hub: Hub::new(limits, Arc::new(Nobody)),
             counters: Counters::default(),
             wheel: Wheel::new(SECOND),

@@ -23,24 +23,24 @@ pub enum Protocol {
 impl Dialect {
     pub fn name(self) -> &'static str {
         match self {
-            Dialect::V1 => "v1",
-            Dialect::V2 => "v2",
+            Self::V1 => "v1",
+            Self::V2 => "v2",
         }
     }
 
     /// Bytes in front of a body, and where among them its length begins.
     pub const fn header(self) -> (usize, usize) {
         match self {
-            Dialect::V1 => (7, 3),
-            Dialect::V2 => (12, 4),
+            Self::V1 => (7, 3),
+            Self::V2 => (12, 4),
         }
     }
 
     pub fn frame(self, frame_type: FrameType, channel: u32, payload: &[u8]) -> Vec<u8> {
         let mut frame = Vec::with_capacity(64 + payload.len());
         match self {
-            Dialect::V1 => v1::encode(frame_type.0, channel.into(), payload, &mut frame).expect("what we send is UTF-8"),
-            Dialect::V2 => {
+            Self::V1 => v1::encode(frame_type.0, channel.into(), payload, &mut frame).expect("what we send is UTF-8"),
+            Self::V2 => {
                 frame.extend_from_slice(&[0xAB, 0x13, frame_type.0, 0]);
                 frame.extend_from_slice(&(payload.len() as u32).to_be_bytes());
                 frame.extend_from_slice(&channel.to_be_bytes());
@@ -73,42 +73,42 @@ fn register_payload(id: &str, dialect: Dialect) -> String {
 impl Protocol {
     pub fn name(self) -> String {
         match self {
-            Protocol::Floor(dialect) => format!("floor {}", dialect.name()),
-            Protocol::Heartbus(dialect) => format!("Heartbus {}", dialect.name()),
-            Protocol::Redis => "Redis".into(),
-            Protocol::Mqtt => "Mosquitto".into(),
-            Protocol::Nats => "NATS".into(),
+            Self::Floor(dialect) => format!("floor {}", dialect.name()),
+            Self::Heartbus(dialect) => format!("Heartbus {}", dialect.name()),
+            Self::Redis => "Redis".into(),
+            Self::Mqtt => "Mosquitto".into(),
+            Self::Nats => "NATS".into(),
         }
     }
 
     /// What is sent first on a connection. The server gives one answer to it.
     pub fn greeting(self, id: &str) -> Vec<u8> {
         match self {
-            Protocol::Floor(dialect) => dialect.register(id),
-            Protocol::Heartbus(Dialect::V1) => Dialect::V1.register(id),
+            Self::Floor(dialect) => dialect.register(id),
+            Self::Heartbus(Dialect::V1) => Dialect::V1.register(id),
             // Asked for in v1, and from the next frame on it is v2.
-            Protocol::Heartbus(Dialect::V2) => {
+            Self::Heartbus(Dialect::V2) => {
                 let mut bytes = Dialect::V1.frame(FrameType::REGISTER, 0, register_payload(id, Dialect::V2).as_bytes());
                 bytes.extend(Dialect::V2.frame(FrameType(0x11), 0, b""));
                 bytes
             }
-            Protocol::Redis => self.ping(),
-            Protocol::Mqtt => {
+            Self::Redis => self.ping(),
+            Self::Mqtt => {
                 // CONNECT, protocol level 4, clean session, no keep-alive.
                 let mut bytes = vec![0x10, (12 + id.len()) as u8, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 0, 0, id.len() as u8];
                 bytes.extend_from_slice(id.as_bytes());
                 bytes
             }
-            Protocol::Nats => b"CONNECT {\"verbose\":false,\"pedantic\":false}\r\nPING\r\n".to_vec(),
+            Self::Nats => b"CONNECT {\"verbose\":false,\"pedantic\":false}\r\nPING\r\n".to_vec(),
         }
     }
 
     pub fn ping(self) -> Vec<u8> {
         match self {
-            Protocol::Floor(dialect) | Protocol::Heartbus(dialect) => dialect.heartbeat(0),
-            Protocol::Redis => b"*1\r\n$4\r\nPING\r\n".to_vec(),
-            Protocol::Mqtt => vec![0xC0, 0],
-            Protocol::Nats => b"PING\r\n".to_vec(),
+            Self::Floor(dialect) | Self::Heartbus(dialect) => dialect.heartbeat(0),
+            Self::Redis => b"*1\r\n$4\r\nPING\r\n".to_vec(),
+            Self::Mqtt => vec![0xC0, 0],
+            Self::Nats => b"PING\r\n".to_vec(),
         }
     }
 
@@ -119,8 +119,8 @@ impl Protocol {
             let frame = &bytes[at..at + len];
             at += len;
             match self {
-                Protocol::Nats if frame == b"PING\r\n" => each(Answer::Question),
-                Protocol::Nats if frame.starts_with(b"INFO ") => {}
+                Self::Nats if frame == b"PING\r\n" => each(Answer::Question),
+                Self::Nats if frame.starts_with(b"INFO ") => {}
                 _ => each(Answer::Frame(frame)),
             }
         }
@@ -129,14 +129,14 @@ impl Protocol {
 
     fn len_of_first(self, bytes: &[u8]) -> Option<usize> {
         let len = match self {
-            Protocol::Floor(_) | Protocol::Heartbus(_) => {
+            Self::Floor(_) | Self::Heartbus(_) => {
                 // Both dialects may come on one connection: the last byte of the magic number tells them apart.
                 let (size, at) = if *bytes.get(1)? == 0x13 { Dialect::V2.header() } else { Dialect::V1.header() };
                 let length: [u8; 4] = bytes.get(at..at + 4)?.try_into().ok()?;
                 size + u32::from_be_bytes(length) as usize
             }
-            Protocol::Mqtt => 2 + usize::from(*bytes.get(1)?),
-            Protocol::Redis | Protocol::Nats => bytes.iter().position(|byte| *byte == b'\n')? + 1,
+            Self::Mqtt => 2 + usize::from(*bytes.get(1)?),
+            Self::Redis | Self::Nats => bytes.iter().position(|byte| *byte == b'\n')? + 1,
         };
         (len <= bytes.len()).then_some(len)
     }

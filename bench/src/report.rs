@@ -114,22 +114,22 @@ fn table(out: &mut String, header: &[String], rows: impl Iterator<Item = Vec<Str
 }
 
 impl Figure {
-    pub fn of(values: &[f64]) -> Option<Figure> {
+    pub fn of(values: &[f64]) -> Option<Self> {
         let mut sorted = values.to_vec();
         sorted.sort_by(f64::total_cmp);
         let (low, high) = (*sorted.first()?, *sorted.last()?);
         let middle = sorted.len() / 2;
         let median = if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 };
-        Some(Figure { median, low, high })
+        Some(Self { median, low, high })
     }
 
     /// For a bound that every round has to hold: the highest counts.
-    pub fn highest(self) -> Figure {
-        Figure { median: self.high, ..self }
+    pub fn highest(self) -> Self {
+        Self { median: self.high, ..self }
     }
 
-    pub fn one(value: f64) -> Figure {
-        Figure { median: value, low: value, high: value }
+    pub fn one(value: f64) -> Self {
+        Self { median: value, low: value, high: value }
     }
 
     /// "1.05 (1.01-1.10)"; one round has no spread.

@@ -38,8 +38,8 @@ pub struct Ours {
 }
 
 impl Default for Ours {
-    fn default() -> Ours {
-        Ours { mode: "idle", threads: 1, timeout: 300.0, expect: 0, bus: false }
+    fn default() -> Self {
+        Self { mode: "idle", threads: 1, timeout: 300.0, expect: 0, bus: false }
     }
 }
 
@@ -85,7 +85,7 @@ pub struct Server {
 
 impl Server {
     /// `None` when the program is not installed.
-    pub fn start(protocol: Protocol, reply: Reply, ours: &Ours, cores: &Cores) -> Result<Option<Server>> {
+    pub fn start(protocol: Protocol, reply: Reply, ours: &Ours, cores: &Cores) -> Result<Option<Self>> {
         let port = free_port()?;
         let folder = std::env::temp_dir().join(format!("heartbus-bench-{}-{port}", std::process::id()));
         fs::create_dir_all(&folder)?;
@@ -102,7 +102,7 @@ impl Server {
         let mut child = child?;
         let output = child.stdout.take().map(BufReader::new);
         let server =
-            Server { target: Target { protocol, address: (Ipv4Addr::LOCALHOST, port).into(), pid: child.id() }, child, output, folder };
+            Self { target: Target { protocol, address: (Ipv4Addr::LOCALHOST, port).into(), pid: child.id() }, child, output, folder };
         server.wait_until_it_listens()?;
         Ok(Some(server))
     }

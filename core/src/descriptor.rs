@@ -46,10 +46,10 @@ pub struct Shares {
 
 impl Shares {
     /// The callers get an eighth of what `limit` allows, and no more than `most_callers`.
-    pub fn of(limit: usize, most_callers: usize) -> Shares {
+    pub fn of(limit: usize, most_callers: usize) -> Self {
         let shared = limit.saturating_sub(SPARE);
         let callers = (shared / 8).max(1).min(most_callers);
-        Shares { connections: (shared - callers.min(shared)).max(1), callers }
+        Self { connections: (shared - callers.min(shared)).max(1), callers }
     }
 }
 
@@ -139,9 +139,9 @@ static TURN: AtomicBool = AtomicBool::new(false);
 pub(crate) struct Turn(());
 
 impl Turn {
-    pub(crate) fn take() -> Turn {
+    pub(crate) fn take() -> Self {
         begin_fork();
-        Turn(())
+        Self(())
     }
 }
 

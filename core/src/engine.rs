@@ -62,8 +62,8 @@ impl Engine {
     /// # Errors
     /// [`ErrorKind::Config`] when a setting is wrong; [`ErrorKind::Io`] when the address or the bus socket cannot be
     /// listened on or the system has no descriptor or thread left. Nothing is left running then.
-    pub fn start(config: &ServerConfig, inbox: Arc<Inbox>) -> Result<Engine, Error> {
-        Engine::start_with(config, Events::Inbox(inbox))
+    pub fn start(config: &ServerConfig, inbox: Arc<Inbox>) -> Result<Self, Error> {
+        Self::start_with(config, Events::Inbox(inbox))
     }
 
     /// As [`Engine::start`], but the events go to workers: processes that attach through the bus socket, which `config` must
@@ -73,7 +73,7 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::start`]; `Config` without a bus socket, or for a limit of 0.
-    pub fn start_for_workers(config: &ServerConfig, limits: DispatchLimits, until_first_join: EventMask) -> Result<Engine, Error> {
+    pub fn start_for_workers(config: &ServerConfig, limits: DispatchLimits, until_first_join: EventMask) -> Result<Self, Error> {
         if config.bus.is_none() {
             return Err(Error::new(ErrorKind::Config, "Workers need a bus socket to attach to"));
         }
@@ -87,10 +87,10 @@ impl Engine {
         ] {
             check_whole(name, value as u64, 1, MOST)?;
         }
-        Engine::start_with(config, Events::Workers(Arc::new(Dispatcher::new(limits, until_first_join))))
+        Self::start_with(config, Events::Workers(Arc::new(Dispatcher::new(limits, until_first_join))))
     }
 
-    fn start_with(config: &ServerConfig, events: Events) -> Result<Engine, Error> {
+    fn start_with(config: &ServerConfig, events: Events) -> Result<Self, Error> {
         config.validate()?;
         descriptor::raise_limit();
         // Callers wait in its queue until the bus thread runs.
@@ -102,7 +102,7 @@ impl Engine {
         let server = Server::start(config, host)?;
         let started = server.shared.clock.now();
         let running = RunningEngine { server, events, bus: OnceLock::new(), process: process::id(), started };
-        let engine = Engine { running: Arc::new(running), is_the_hosts: true };
+        let engine = Self { running: Arc::new(running), is_the_hosts: true };
         if let (Some(config), Some(socket)) = (&config.bus, socket) {
             let dispatcher = match &engine.running.events {
                 Events::Inbox(_) => None,
@@ -328,8 +328,8 @@ impl Engine {
     }
 
     /// Another face of the same engine, which stops nothing when it is dropped.
-    fn view(&self) -> Engine {
-        Engine { running: self.running.clone(), is_the_hosts: false }
+    fn view(&self) -> Self {
+        Self { running: self.running.clone(), is_the_hosts: false }
     }
 
     /// What is said over the bus socket before anything is asked.

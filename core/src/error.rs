@@ -34,7 +34,7 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
-    pub fn from_code(code: i32) -> Option<ErrorKind> {
+    pub fn from_code(code: i32) -> Option<Self> {
         use ErrorKind::*;
         let all = [Config, Io, Protocol, Closed, Timeout, Limit, NotFound, Internal, InvalidArgument, WrongProcess];
         all.into_iter().find(|kind| *kind as i32 == code)
@@ -49,13 +49,13 @@ pub struct Error {
 }
 
 impl Error {
-    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
-        Error { kind, message: message.into() }
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
     }
 
     /// The handle was made before a fork, and this is the child.
-    pub fn wrong_process() -> Error {
-        Error::new(ErrorKind::WrongProcess, "This handle belongs to the parent process; create a new one after the fork")
+    pub fn wrong_process() -> Self {
+        Self::new(ErrorKind::WrongProcess, "This handle belongs to the parent process; create a new one after the fork")
     }
 }
 

@@ -66,7 +66,7 @@ pub struct InboxStats {
 impl<E: Queued> Inbox<E> {
     /// # Errors
     /// [`ErrorKind::Config`] for a limit of 0 or beyond all measure, [`ErrorKind::Io`] when no descriptor is left.
-    pub fn new(limits: InboxLimits) -> Result<Arc<Inbox<E>>, Error> {
+    pub fn new(limits: InboxLimits) -> Result<Arc<Self>, Error> {
         limits.check_bounds()?;
         let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(io::Error::from)
@@ -82,7 +82,7 @@ impl<E: Queued> Inbox<E> {
             pauses: 0,
             coalesced: 0,
         };
-        Ok(Arc::new(Inbox { limits, subscribed: AtomicU32::new(0), queue: Mutex::new(queue), fd }))
+        Ok(Arc::new(Self { limits, subscribed: AtomicU32::new(0), queue: Mutex::new(queue), fd }))
     }
 
     /// Readable while events wait. Never read from it: [`Inbox::drain`] does.
@@ -254,15 +254,15 @@ impl Host for Inbox {
     }
 
     fn wants(&self, kinds: EventMask) -> bool {
-        Inbox::wants(self, kinds)
+        Self::wants(self, kinds)
     }
 
     fn push_data(&self, event: Event, bytes: usize, producer: Arc<dyn Resume>) -> Result<(), Event> {
-        Inbox::push_data(self, event, bytes, producer)
+        Self::push_data(self, event, bytes, producer)
     }
 
     fn push_state(&self, event: Event) {
-        Inbox::push_state(self, event);
+        Self::push_state(self, event);
     }
 
     fn is_crowded(&self, producer: Option<Arc<dyn Resume>>) -> bool {

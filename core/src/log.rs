@@ -69,7 +69,7 @@ impl Drop for Within {
 const MAX_TEXT: usize = 1000;
 
 impl Record {
-    pub fn of(event: &Event<'_>) -> Record {
+    pub fn of(event: &Event<'_>) -> Self {
         let mut fields = Fields::default();
         event.record(&mut fields);
         fields.open_group("");
@@ -79,7 +79,7 @@ impl Record {
         };
         // A stranger may have written some of it.
         let message = printable(&message).into_owned();
-        Record {
+        Self {
             time: SystemTime::now(),
             level: *event.metadata().level(),
             message,
@@ -89,13 +89,13 @@ impl Record {
         }
     }
 
-    fn left_out((level, of, count): (Level, String, u64)) -> Record {
+    fn left_out((level, of, count): (Level, String, u64)) -> Self {
         let mut fields = Fields::default();
         fields.member("of");
         fields.json(&of);
         fields.member("count");
         fields.context.push_str(&count.to_string());
-        Record { time: SystemTime::now(), level, message: "Log messages left out".into(), context: fields.context, client_id: 0, origin: 0 }
+        Self { time: SystemTime::now(), level, message: "Log messages left out".into(), context: fields.context, client_id: 0, origin: 0 }
     }
 
     /// What it is about, without what is special this time.
@@ -261,12 +261,12 @@ struct WaitingLines {
 impl LogQueue {
     /// # Errors
     /// [`ErrorKind::Io`] when no descriptor is left.
-    pub fn new(bound: usize) -> Result<LogQueue, Error> {
+    pub fn new(bound: usize) -> Result<Self, Error> {
         let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(io::Error::from)
             .and_then(lift)
             .map_err(|error| Error::new(ErrorKind::Io, format!("Cannot wait for log messages: {error}")))?;
-        Ok(LogQueue { bound, waiting: Mutex::default(), fd })
+        Ok(Self { bound, waiting: Mutex::default(), fd })
     }
 
     /// Readable while records wait.

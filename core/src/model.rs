@@ -192,17 +192,17 @@ pub struct EventMask(pub u32);
 mask!(EventMask, EventKind);
 
 impl EventMask {
-    pub const CONNECT: EventMask = EventMask::of(EventKind::Connect);
-    pub const REGISTER: EventMask = EventMask::of(EventKind::Register);
-    pub const HEARTBEAT: EventMask = EventMask::of(EventKind::Heartbeat);
-    pub const DATA: EventMask = EventMask::of(EventKind::Data);
-    pub const LEFT: EventMask = EventMask::of(EventKind::Left);
-    pub const CLOSE: EventMask = EventMask::of(EventKind::Close);
-    pub const BUFFER: EventMask = EventMask::of(EventKind::Buffer);
+    pub const CONNECT: Self = Self::of(EventKind::Connect);
+    pub const REGISTER: Self = Self::of(EventKind::Register);
+    pub const HEARTBEAT: Self = Self::of(EventKind::Heartbeat);
+    pub const DATA: Self = Self::of(EventKind::Data);
+    pub const LEFT: Self = Self::of(EventKind::Left);
+    pub const CLOSE: Self = Self::of(EventKind::Close);
+    pub const BUFFER: Self = Self::of(EventKind::Buffer);
 
     /// The bit that stands for a kind, on the bus socket as well. Bit 6 is retired: it stood for the events of clients.
-    pub const fn of(kind: EventKind) -> EventMask {
-        EventMask(match kind {
+    pub const fn of(kind: EventKind) -> Self {
+        Self(match kind {
             EventKind::Connect => 1,
             EventKind::Register => 1 << 1,
             EventKind::Heartbeat => 1 << 2,
@@ -213,7 +213,7 @@ impl EventMask {
         })
     }
 
-    pub fn contains(self, other: EventMask) -> bool {
+    pub fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
 }
@@ -225,8 +225,8 @@ pub struct ClientEventMask(pub u32);
 mask!(ClientEventMask, ClientEventKind);
 
 impl ClientEventMask {
-    pub const fn of(kind: ClientEventKind) -> ClientEventMask {
-        ClientEventMask(1 << (kind.number() - 1))
+    pub const fn of(kind: ClientEventKind) -> Self {
+        Self(1 << (kind.number() - 1))
     }
 }
 
@@ -256,20 +256,20 @@ pub enum ServerEvent<N> {
 impl<N> ServerEvent<N> {
     pub fn kind(&self) -> EventKind {
         match self {
-            ServerEvent::Connect { .. } => EventKind::Connect,
-            ServerEvent::Register { .. } => EventKind::Register,
-            ServerEvent::Heartbeat { .. } => EventKind::Heartbeat,
-            ServerEvent::Data { .. } => EventKind::Data,
-            ServerEvent::Left { .. } => EventKind::Left,
-            ServerEvent::Buffer { .. } => EventKind::Buffer,
-            ServerEvent::Close { .. } => EventKind::Close,
+            Self::Connect { .. } => EventKind::Connect,
+            Self::Register { .. } => EventKind::Register,
+            Self::Heartbeat { .. } => EventKind::Heartbeat,
+            Self::Data { .. } => EventKind::Data,
+            Self::Left { .. } => EventKind::Left,
+            Self::Buffer { .. } => EventKind::Buffer,
+            Self::Close { .. } => EventKind::Close,
         }
     }
 
     /// What it counts for against a bound in bytes.
     pub fn payload_len(&self) -> usize {
         match self {
-            ServerEvent::Data { payload, .. } => payload.len(),
+            Self::Data { payload, .. } => payload.len(),
             _ => 0,
         }
     }
@@ -277,25 +277,25 @@ impl<N> ServerEvent<N> {
     /// The node that it is about.
     pub fn node(&self) -> Option<&N> {
         match self {
-            ServerEvent::Register { node, .. }
-            | ServerEvent::Heartbeat { node, .. }
-            | ServerEvent::Data { node, .. }
-            | ServerEvent::Left { node, .. }
-            | ServerEvent::Buffer { node, .. } => Some(node),
-            ServerEvent::Connect { .. } | ServerEvent::Close { .. } => None,
+            Self::Register { node, .. }
+            | Self::Heartbeat { node, .. }
+            | Self::Data { node, .. }
+            | Self::Left { node, .. }
+            | Self::Buffer { node, .. } => Some(node),
+            Self::Connect { .. } | Self::Close { .. } => None,
         }
     }
 
     /// The same event about a node known otherwise.
     pub fn map_node<M>(self, map: impl FnOnce(N) -> M) -> ServerEvent<M> {
         match self {
-            ServerEvent::Connect { connection_id, peer } => ServerEvent::Connect { connection_id, peer },
-            ServerEvent::Register { node, count } => ServerEvent::Register { node: map(node), count },
-            ServerEvent::Heartbeat { node, count } => ServerEvent::Heartbeat { node: map(node), count },
-            ServerEvent::Data { node, channel_id, payload } => ServerEvent::Data { node: map(node), channel_id, payload },
-            ServerEvent::Left { node, how, count } => ServerEvent::Left { node: map(node), how, count },
-            ServerEvent::Buffer { node, fill, count } => ServerEvent::Buffer { node: map(node), fill, count },
-            ServerEvent::Close { connection_id, reason } => ServerEvent::Close { connection_id, reason },
+            Self::Connect { connection_id, peer } => ServerEvent::Connect { connection_id, peer },
+            Self::Register { node, count } => ServerEvent::Register { node: map(node), count },
+            Self::Heartbeat { node, count } => ServerEvent::Heartbeat { node: map(node), count },
+            Self::Data { node, channel_id, payload } => ServerEvent::Data { node: map(node), channel_id, payload },
+            Self::Left { node, how, count } => ServerEvent::Left { node: map(node), how, count },
+            Self::Buffer { node, fill, count } => ServerEvent::Buffer { node: map(node), fill, count },
+            Self::Close { connection_id, reason } => ServerEvent::Close { connection_id, reason },
         }
     }
 }
@@ -357,38 +357,35 @@ pub enum ClientEvent {
 impl ClientEvent {
     pub fn kind(&self) -> ClientEventKind {
         match self {
-            ClientEvent::Connect => ClientEventKind::Connect,
-            ClientEvent::Register { .. } => ClientEventKind::Register,
-            ClientEvent::Heartbeat { .. } => ClientEventKind::Heartbeat,
-            ClientEvent::Data { .. } => ClientEventKind::Data,
-            ClientEvent::Pong => ClientEventKind::Pong,
-            ClientEvent::ServerError { .. } => ClientEventKind::ServerError,
-            ClientEvent::Error { .. } => ClientEventKind::Error,
-            ClientEvent::Close { .. } => ClientEventKind::Close,
-            ClientEvent::Finished => ClientEventKind::Finished,
-            ClientEvent::NodeLost { .. } => ClientEventKind::NodeLost,
+            Self::Connect => ClientEventKind::Connect,
+            Self::Register { .. } => ClientEventKind::Register,
+            Self::Heartbeat { .. } => ClientEventKind::Heartbeat,
+            Self::Data { .. } => ClientEventKind::Data,
+            Self::Pong => ClientEventKind::Pong,
+            Self::ServerError { .. } => ClientEventKind::ServerError,
+            Self::Error { .. } => ClientEventKind::Error,
+            Self::Close { .. } => ClientEventKind::Close,
+            Self::Finished => ClientEventKind::Finished,
+            Self::NodeLost { .. } => ClientEventKind::NodeLost,
         }
     }
 
     /// The server can cause it as often as it likes, and there is something in it that takes memory: it waits for room as data
     /// do, and the server with it.
     pub(crate) fn waits_for_room(&self) -> bool {
-        matches!(
-            self,
-            ClientEvent::Register { .. } | ClientEvent::Data { .. } | ClientEvent::ServerError { .. } | ClientEvent::NodeLost { .. }
-        )
+        matches!(self, Self::Register { .. } | Self::Data { .. } | Self::ServerError { .. } | Self::NodeLost { .. })
     }
 
     /// What it counts for against a bound in bytes.
     pub(crate) fn payload_len(&self) -> usize {
         match self {
-            ClientEvent::Register { node_id, .. } => node_id.len(),
-            ClientEvent::Data { payload, .. } => payload.len(),
-            ClientEvent::ServerError { raw, message, .. } => raw.len() + message.len(),
-            ClientEvent::NodeLost { node_id, message, .. } => node_id.len() + message.len(),
-            ClientEvent::Error { message, .. } => message.len(),
-            ClientEvent::Close { detail, .. } => detail.len(),
-            ClientEvent::Connect | ClientEvent::Heartbeat { .. } | ClientEvent::Pong | ClientEvent::Finished => 0,
+            Self::Register { node_id, .. } => node_id.len(),
+            Self::Data { payload, .. } => payload.len(),
+            Self::ServerError { raw, message, .. } => raw.len() + message.len(),
+            Self::NodeLost { node_id, message, .. } => node_id.len() + message.len(),
+            Self::Error { message, .. } => message.len(),
+            Self::Close { detail, .. } => detail.len(),
+            Self::Connect | Self::Heartbeat { .. } | Self::Pong | Self::Finished => 0,
         }
     }
 }

@@ -53,22 +53,22 @@ pub enum BusSocket {
 }
 
 impl Field for BusSocket {
-    fn of(value: SettingValue) -> Option<BusSocket> {
+    fn of(value: SettingValue) -> Option<Self> {
         Some(match value {
-            SettingValue::None => BusSocket::Default,
-            SettingValue::Flag(false) => BusSocket::None,
-            SettingValue::Text(path) if path.starts_with('/') => BusSocket::At(path.into()),
-            SettingValue::Text(name) => BusSocket::Named(name),
+            SettingValue::None => Self::Default,
+            SettingValue::Flag(false) => Self::None,
+            SettingValue::Text(path) if path.starts_with('/') => Self::At(path.into()),
+            SettingValue::Text(name) => Self::Named(name),
             _ => return None,
         })
     }
 
     fn value(&self) -> SettingValue {
         match self {
-            BusSocket::Default => SettingValue::None,
-            BusSocket::At(path) => SettingValue::Text(path.to_string_lossy().into_owned()),
-            BusSocket::Named(name) => SettingValue::Text(name.clone()),
-            BusSocket::None => SettingValue::Flag(false),
+            Self::Default => SettingValue::None,
+            Self::At(path) => SettingValue::Text(path.to_string_lossy().into_owned()),
+            Self::Named(name) => SettingValue::Text(name.clone()),
+            Self::None => SettingValue::Flag(false),
         }
     }
 }

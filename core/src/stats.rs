@@ -53,7 +53,7 @@ impl Stats {
     /// Shows every number under its name; `see` may change it.
     fn visit(&mut self, see: &mut impl FnMut(&'static str, &mut u64)) {
         self.counts.visit(see);
-        let Stats { inbox, dispatch, .. } = self;
+        let Self { inbox, dispatch, .. } = self;
         for (name, number) in [("inbox_pauses", &mut inbox.pauses), ("inbox_coalesced", &mut inbox.coalesced)] {
             see(name, number);
         }
@@ -117,8 +117,8 @@ impl Reply {
 
 /// Names that are not known here are left out, and what is missing is 0: the other side may count more, or less.
 impl From<&StatsRecord> for BusStats {
-    fn from(record: &StatsRecord) -> BusStats {
-        let mut found = BusStats::default();
+    fn from(record: &StatsRecord) -> Self {
+        let mut found = Self::default();
         found.stats.visit(&mut |name, number| {
             let sent = record.numbers.iter().find(|(sent, _)| *sent == name);
             *number = sent.map_or(0, |(_, number)| *number);

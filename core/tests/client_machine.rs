@@ -43,25 +43,25 @@ struct Rig {
 }
 
 impl Rig {
-    fn new(settings: ClientConfig) -> Rig {
-        Rig::seeded(settings, 1)
+    fn new(settings: ClientConfig) -> Self {
+        Self::seeded(settings, 1)
     }
 
-    fn seeded(settings: ClientConfig, seed: u64) -> Rig {
+    fn seeded(settings: ClientConfig, seed: u64) -> Self {
         let now = Now { mono: SECOND, unix: UNIX };
-        Rig { machine: ClientMachine::new(5, settings, Arc::default(), seed, now), now }
+        Self { machine: ClientMachine::new(5, settings, Arc::default(), seed, now), now }
     }
 
-    fn connected(settings: ClientConfig) -> Rig {
-        let mut rig = Rig::new(settings);
+    fn connected(settings: ClientConfig) -> Self {
+        let mut rig = Self::new(settings);
         rig.machine.handle_connected(rig.now);
         rig.events();
         rig.written();
         rig
     }
 
-    fn registered(settings: ClientConfig) -> Rig {
-        let mut rig = Rig::connected(settings);
+    fn registered(settings: ClientConfig) -> Self {
+        let mut rig = Self::connected(settings);
         rig.receive(6, 0, &register_reply("n1", 7));
         assert!(matches!(rig.events()[..], [ClientEvent::Register { .. }]));
         rig
@@ -464,7 +464,10 @@ fn a_disconnect_says_goodbye_and_does_not_come_back() {
     assert_eq!(rig.events(), []);
     assert_eq!(rig.written(), [(3, 7, "last words".into()), (7, 0, String::new())]);
     rig.machine.handle_closed(SocketEnd::Closed, rig.now);
-    assert_eq!((rig.events(), rig.machine.phase()), (vec![closed(CloseReason::Disconnected), ClientEvent::Finished], ClientPhase::Finished));
+    assert_eq!(
+        (rig.events(), rig.machine.phase()),
+        (vec![closed(CloseReason::Disconnected), ClientEvent::Finished], ClientPhase::Finished)
+    );
     rig.machine.disconnect(rig.now);
     rig.machine.handle_closed(SocketEnd::Closed, rig.now);
     assert_eq!(rig.events(), [], "nothing follows the end");
@@ -487,7 +490,10 @@ fn a_server_that_does_not_take_the_goodbye_is_not_waited_for() {
 fn a_disconnect_ends_dialling_and_waiting() {
     let mut rig = Rig::new(settings());
     rig.machine.disconnect(rig.now);
-    assert_eq!((rig.events(), rig.machine.phase()), (vec![closed(CloseReason::Disconnected), ClientEvent::Finished], ClientPhase::Finished));
+    assert_eq!(
+        (rig.events(), rig.machine.phase()),
+        (vec![closed(CloseReason::Disconnected), ClientEvent::Finished], ClientPhase::Finished)
+    );
     rig.machine.handle_connected(rig.now);
     assert_eq!((rig.events(), rig.machine.outbox().len()), (vec![], 0), "a connection that comes too late is nobody's");
     let mut rig = Rig::registered(settings());
@@ -530,7 +536,10 @@ fn data_goes_to_the_own_channel_unless_another_is_named() {
 #[test]
 fn nothing_is_sent_before_the_register_reply_or_without_a_connection() {
     let mut rig = Rig::new(settings());
-    assert_eq!((rig.machine.send(b"x", 1, rig.now), rig.machine.ping(rig.now)), (Err(ClientRefusal::NotConnected), Err(ClientRefusal::NotConnected)));
+    assert_eq!(
+        (rig.machine.send(b"x", 1, rig.now), rig.machine.ping(rig.now)),
+        (Err(ClientRefusal::NotConnected), Err(ClientRefusal::NotConnected))
+    );
     rig.machine.handle_connected(rig.now);
     assert_eq!(rig.events(), [ClientEvent::Connect]);
     assert_eq!(
@@ -544,7 +553,11 @@ fn nothing_is_sent_before_the_register_reply_or_without_a_connection() {
     rig.close_and_wait();
     assert_eq!(rig.machine.send(b"x", 0, rig.now), Err(ClientRefusal::NotConnected));
     rig.machine.handle_connected(rig.now);
-    assert_eq!(rig.machine.send(b"x", 0, rig.now), Err(ClientRefusal::NotConnected), "the channel of the last connection is not this one's");
+    assert_eq!(
+        rig.machine.send(b"x", 0, rig.now),
+        Err(ClientRefusal::NotConnected),
+        "the channel of the last connection is not this one's"
+    );
     assert_eq!(rig.machine.stats().messages_sent, 2);
 }
 
@@ -603,7 +616,10 @@ fn a_failed_write_is_told_and_what_the_server_had_said_is_still_read() {
     rig.machine.handle_write_failed(ErrorCause::Lost, "in words".into(), rig.now);
     assert_eq!((rig.machine.outbox().len(), rig.machine.phase()), (0, ClientPhase::Open));
     assert_eq!(rig.events(), [ClientEvent::Error { code: 2, message: "client closed".into(), cause: ErrorCause::Lost }]);
-    assert_eq!((rig.machine.send(b"x", 0, rig.now), rig.machine.ping(rig.now)), (Err(ClientRefusal::NotConnected), Err(ClientRefusal::NotConnected)));
+    assert_eq!(
+        (rig.machine.send(b"x", 0, rig.now), rig.machine.ping(rig.now)),
+        (Err(ClientRefusal::NotConnected), Err(ClientRefusal::NotConnected))
+    );
     rig.pass_to_deadline();
     assert_eq!(rig.machine.outbox().len(), 0);
     rig.receive(8, 0, &server_error("Replaced by a newer connection", 409));
@@ -855,8 +871,8 @@ proptest! {
 
 impl Rig {
     /// A client that agreed on v2 with its server.
-    fn agreed() -> Rig {
-        let mut rig = Rig::connected(modern());
+    fn agreed() -> Self {
+        let mut rig = Self::connected(modern());
         rig.receive(6, 0, &agreement("n1", 7, 2));
         assert!(matches!(rig.events()[..], [ClientEvent::Register { .. }]));
         assert_eq!(rig.written_raw(), v2_frame(17, 0, b""), "the server learns at once that v2 is spoken");

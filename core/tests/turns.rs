@@ -365,11 +365,11 @@ struct Thread {
 }
 
 impl Thread {
-    fn new(kinds: &[Kind], turn: u64, seed: u64) -> Thread {
+    fn new(kinds: &[Kind], turn: u64, seed: u64) -> Self {
         let bus = Bus::new(false);
         bus.host.room.set(AtomicBool::new(true)).unwrap();
         let random = fastrand::Rng::with_seed(seed);
-        let mut thread = Thread { clock: bus.now, bus, random, peers: BTreeMap::new(), ready: VecDeque::new(), turn, looks: 0 };
+        let mut thread = Self { clock: bus.now, bus, random, peers: BTreeMap::new(), ready: VecDeque::new(), turn, looks: 0 };
         for kind in kinds {
             thread.connect(kind.clone());
         }
@@ -576,7 +576,7 @@ impl Thread {
         assert!(unread.len() < READ || self.clock > *last_beat, "{kind:?} was judged although there was more to read");
         match (kind, reason) {
             (Kind::Dies(_), CloseReason::HeartbeatTimeout) => {
-                assert!(self.clock > last_beat + TIMEOUT, "{kind:?} is silent for {} us only", self.clock - last_beat)
+                assert!(self.clock > last_beat + TIMEOUT, "{kind:?} is silent for {} us only", self.clock - last_beat);
             }
             (Kind::Mute, CloseReason::RegisterTimeout) => {}
             other => panic!("{other:?}: it beats, the last time {} us ago", self.clock - last_beat),

@@ -18,7 +18,7 @@ pub(crate) struct UserData(pub(crate) *mut c_void);
 unsafe impl Send for UserData {}
 
 impl UserData {
-    pub(crate) const NONE: UserData = UserData(ptr::null_mut());
+    pub(crate) const NONE: Self = Self(ptr::null_mut());
 
     pub(crate) fn is_none(self) -> bool {
         self.0.is_null()

@@ -20,14 +20,14 @@ use std::time::Duration;
 const DEFAULT_NAME: &str = "HeartbeatServer";
 
 /// A connection to the bus socket of a server in another process.
-pub struct heartbus_bus {
+pub(crate) struct heartbus_bus {
     _opaque: [u8; 0],
 }
 
 /// A text of the caller, where there are several.
 #[derive(Copy, Clone, Debug)]
 #[repr(C)]
-pub struct heartbus_text {
+pub(crate) struct heartbus_text {
     pub text: *const c_char,
     pub len: usize,
 }
@@ -48,7 +48,7 @@ impl Object for SharedBus {
 /// HEARTBUS_IO when nobody answers there or this user may not ask, HEARTBUS_PROTOCOL when it speaks another version; from every
 /// function below, too. HEARTBUS_TIMEOUT: the request may still be carried out.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_bus_connect(
+pub(crate) unsafe extern "C" fn heartbus_bus_connect(
     socket: *const c_char,
     socket_len: usize,
     timeout: f64,
@@ -74,14 +74,14 @@ pub unsafe extern "C" fn heartbus_bus_connect(
 
 /// Closes the connection. NULL is fine.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_bus_free(bus: *mut heartbus_bus) -> heartbus_status {
+pub(crate) unsafe extern "C" fn heartbus_bus_free(bus: *mut heartbus_bus) -> heartbus_status {
     guard(|| if bus.is_null() { Ok(()) } else { handle::close::<SharedBus>(bus).map(drop) })
 }
 
 /// Sends data to several nodes on their main channels, and says for how many of them it was queued in `count`, which may be
 /// NULL. Who is not online, or has no room, is not counted.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_bus_send_many(
+pub(crate) unsafe extern "C" fn heartbus_bus_send_many(
     bus: *mut heartbus_bus,
     node_ids: *const heartbus_text,
     node_count: usize,
@@ -107,7 +107,7 @@ pub unsafe extern "C" fn heartbus_bus_send_many(
 /// `*` in the pattern stands for any text, `?` for one character; NULL with length 0 matches all. A page may be short, even
 /// empty, with more to come: only a cursor of 0 says that it was the last.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_bus_nodes(
+pub(crate) unsafe extern "C" fn heartbus_bus_nodes(
     bus: *mut heartbus_bus,
     id_pattern: *const c_char,
     id_pattern_len: usize,
@@ -127,7 +127,7 @@ pub unsafe extern "C" fn heartbus_bus_nodes(
 ///
 /// HEARTBUS_INVALID_ARGUMENT when `metadata` is no such object.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_bus_find_nodes(
+pub(crate) unsafe extern "C" fn heartbus_bus_find_nodes(
     bus: *mut heartbus_bus,
     id_pattern: *const c_char,
     id_pattern_len: usize,

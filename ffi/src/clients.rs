@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A group of clients, driven by one thread and polled together. One client or tens of thousands.
-pub struct heartbus_clients {
+pub(crate) struct heartbus_clients {
     _opaque: [u8; 0],
 }
 
@@ -144,7 +144,7 @@ impl Group {
 /// A client as it is at this moment.
 #[derive(Copy, Clone, Debug)]
 #[repr(C)]
-pub struct heartbus_client {
+pub(crate) struct heartbus_client {
     pub client_id: u64,
     /// 0 until the server registered it for the first time; kept afterwards.
     pub channel_id: i64,
@@ -176,7 +176,7 @@ pub struct heartbus_client {
 /// Starts a group without clients. `config` is JSON text (see the first page); NULL with length 0 means all defaults. Free
 /// the group with heartbus_clients_free.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_clients_start(
+pub(crate) unsafe extern "C" fn heartbus_clients_start(
     config: *const c_char,
     config_len: usize,
     clients: *mut *mut heartbus_clients,
@@ -201,7 +201,7 @@ pub unsafe extern "C" fn heartbus_clients_start(
 /// Disconnects all clients politely and ends their thread, within 1.5 s. Poll until HEARTBUS_CLOSED to learn what happened
 /// until then. Calling it again is harmless.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_clients_stop(clients: *mut heartbus_clients) -> heartbus_status {
+pub(crate) unsafe extern "C" fn heartbus_clients_stop(clients: *mut heartbus_clients) -> heartbus_status {
     guard(|| {
         handle::get::<Group>(clients)?.stop();
         Ok(())
@@ -210,7 +210,7 @@ pub unsafe extern "C" fn heartbus_clients_stop(clients: *mut heartbus_clients) -
 
 /// Stops the clients if they still run, and ends their handle, as heartbus_server_free. NULL is fine.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_clients_free(clients: *mut heartbus_clients) -> heartbus_status {
+pub(crate) unsafe extern "C" fn heartbus_clients_free(clients: *mut heartbus_clients) -> heartbus_status {
     guard(|| {
         if !clients.is_null() {
             handle::close::<Group>(clients)?.stop();
@@ -221,7 +221,7 @@ pub unsafe extern "C" fn heartbus_clients_free(clients: *mut heartbus_clients) -
 
 /// A descriptor for all clients of the group, as heartbus_server_fd.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_clients_fd(clients: *const heartbus_clients, fd: *mut c_int) -> heartbus_status {
+pub(crate) unsafe extern "C" fn heartbus_clients_fd(clients: *const heartbus_clients, fd: *mut c_int) -> heartbus_status {
     guard(|| {
         let group = handle::get::<Group>(clients)?;
         // SAFETY: the place for the result, as the first page asks.
@@ -234,7 +234,7 @@ pub unsafe extern "C" fn heartbus_clients_fd(clients: *const heartbus_clients, f
 ///
 /// HEARTBUS_CLOSED when the clients were stopped and every event was taken, or when another thread has freed them.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_clients_poll(
+pub(crate) unsafe extern "C" fn heartbus_clients_poll(
     clients: *mut heartbus_clients,
     events: *mut heartbus_event,
     capacity: usize,
@@ -252,7 +252,7 @@ pub unsafe extern "C" fn heartbus_clients_poll(
 
 /// How many clients of the group are not finished.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_clients_count(clients: *const heartbus_clients, count: *mut usize) -> heartbus_status {
+pub(crate) unsafe extern "C" fn heartbus_clients_count(clients: *const heartbus_clients, count: *mut usize) -> heartbus_status {
     guard(|| {
         let group = handle::get::<Group>(clients)?;
         // SAFETY: the place for the result, as the first page asks.
@@ -266,7 +266,7 @@ pub unsafe extern "C" fn heartbus_clients_count(clients: *const heartbus_clients
 ///
 /// HEARTBUS_CONFIG when a setting is wrong, HEARTBUS_CLOSED when the group is stopped.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_client_connect(
+pub(crate) unsafe extern "C" fn heartbus_client_connect(
     clients: *mut heartbus_clients,
     config: *const c_char,
     config_len: usize,
@@ -294,7 +294,7 @@ pub unsafe extern "C" fn heartbus_client_connect(
 /// version 1 only, which cannot carry it, HEARTBUS_NOT_FOUND for a channel id over 32 bits in version 2, or when the client
 /// has more nodes and none of them that channel.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_client_send(
+pub(crate) unsafe extern "C" fn heartbus_client_send(
     clients: *mut heartbus_clients,
     client_id: u64,
     payload: *const c_char,
@@ -316,7 +316,7 @@ pub unsafe extern "C" fn heartbus_client_send(
 /// HEARTBUS_INVALID_ARGUMENT when the id or the metadata is wrong, or the client has a node of this id already;
 /// HEARTBUS_LIMIT when it has max_nodes of them; HEARTBUS_CLOSED when it will not connect again.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_client_add_node(
+pub(crate) unsafe extern "C" fn heartbus_client_add_node(
     clients: *mut heartbus_clients,
     client_id: u64,
     node_id: *const c_char,
@@ -341,7 +341,7 @@ pub unsafe extern "C" fn heartbus_client_add_node(
 /// HEARTBUS_NOT_FOUND when the client has no such node; HEARTBUS_INVALID_ARGUMENT for its first one, which stays as long as
 /// the client.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_client_remove_node(
+pub(crate) unsafe extern "C" fn heartbus_client_remove_node(
     clients: *mut heartbus_clients,
     client_id: u64,
     node_id: *const c_char,
@@ -368,7 +368,7 @@ pub unsafe extern "C" fn heartbus_client_remove_node(
 /// HEARTBUS_NOT_FOUND when the client has no such node; HEARTBUS_CLOSED when it is not registered at this moment; else as
 /// heartbus_client_send.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_client_send_from(
+pub(crate) unsafe extern "C" fn heartbus_client_send_from(
     clients: *mut heartbus_clients,
     client_id: u64,
     node_id: *const c_char,
@@ -389,7 +389,7 @@ pub unsafe extern "C" fn heartbus_client_send_from(
 ///
 /// As heartbus_client_send_from.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_client_heartbeat(
+pub(crate) unsafe extern "C" fn heartbus_client_heartbeat(
     clients: *mut heartbus_clients,
     client_id: u64,
     node_id: *const c_char,
@@ -407,13 +407,13 @@ pub unsafe extern "C" fn heartbus_client_heartbeat(
 ///
 /// HEARTBUS_CLOSED when it is not connected.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_client_ping(clients: *mut heartbus_clients, client_id: u64) -> heartbus_status {
+pub(crate) unsafe extern "C" fn heartbus_client_ping(clients: *mut heartbus_clients, client_id: u64) -> heartbus_status {
     guard(|| handle::get::<Group>(clients)?.client(client_id)?.ping())
 }
 
 /// Says goodbye to the server and does not connect again. HEARTBUS_EVENT_CLIENT_FINISHED follows.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_client_disconnect(clients: *mut heartbus_clients, client_id: u64) -> heartbus_status {
+pub(crate) unsafe extern "C" fn heartbus_client_disconnect(clients: *mut heartbus_clients, client_id: u64) -> heartbus_status {
     guard(|| {
         handle::get::<Group>(clients)?.client(client_id)?.disconnect();
         Ok(())
@@ -424,7 +424,7 @@ pub unsafe extern "C" fn heartbus_client_disconnect(clients: *mut heartbus_clien
 ///
 /// HEARTBUS_NOT_FOUND when there is none with this number, or not any more.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_client_info(
+pub(crate) unsafe extern "C" fn heartbus_client_info(
     clients: *const heartbus_clients,
     client_id: u64,
     client: *mut heartbus_client,
@@ -466,7 +466,7 @@ pub unsafe extern "C" fn heartbus_client_info(
 /// HEARTBUS_NOT_FOUND when the client has no such node, also when HEARTBUS_EVENT_CLIENT_NODE_LOST waits to be polled: the pointer is
 /// still the program's then.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_client_set_user_data(
+pub(crate) unsafe extern "C" fn heartbus_client_set_user_data(
     clients: *mut heartbus_clients,
     client_id: u64,
     node_id: *const c_char,
@@ -499,7 +499,7 @@ pub unsafe extern "C" fn heartbus_client_set_user_data(
 ///
 /// HEARTBUS_NOT_FOUND as there.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_client_user_data(
+pub(crate) unsafe extern "C" fn heartbus_client_user_data(
     clients: *const heartbus_clients,
     client_id: u64,
     node_id: *const c_char,

@@ -6,7 +6,7 @@ use std::ffi::{CStr, c_char};
 /// told, where that told something. More may be added; `text` says the same in words.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 #[repr(C)]
-pub enum heartbus_close_reason {
+pub(crate) enum heartbus_close_reason {
     /// The peer closed it.
     HEARTBUS_CLOSE_PEER_CLOSED = 1,
     /// The connection was lost: it was reset, for one.
@@ -45,7 +45,7 @@ pub enum heartbus_close_reason {
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 #[repr(C)]
 #[allow(dead_code, reason = "names for C, which gets the numbers as they come")]
-pub enum heartbus_error_code {
+pub(crate) enum heartbus_error_code {
     HEARTBUS_ERROR_INVALID_REQUEST = 400,
     HEARTBUS_ERROR_NOT_AUTHENTICATED = 401,
     HEARTBUS_ERROR_NOT_ALLOWED = 403,
@@ -65,7 +65,7 @@ pub enum heartbus_error_code {
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 #[repr(C)]
 #[allow(dead_code, reason = "names for C, which gets the numbers as they come")]
-pub enum heartbus_client_error {
+pub(crate) enum heartbus_client_error {
     HEARTBUS_CLIENT_CONNECT_FAILED = 1,
     HEARTBUS_CLIENT_SEND_FAILED = 2,
 }
@@ -73,7 +73,7 @@ pub enum heartbus_client_error {
 /// The `cause` of HEARTBUS_EVENT_CLIENT_ERROR: why the socket failed. More may be added; `payload` says the same in words.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 #[repr(C)]
-pub enum heartbus_error_cause {
+pub(crate) enum heartbus_error_cause {
     /// Nobody listens there.
     HEARTBUS_CAUSE_REFUSED = 1,
     /// The name of the host has no address, as far as the system can tell.
@@ -96,7 +96,7 @@ pub(crate) fn name_in(names: &[(i32, &'static CStr)], number: i32) -> *const c_c
 /// The name of a heartbus_close_reason without its prefix, in lower case: "peer_closed", "slow_consumer"; "unknown" for a number that
 /// this library does not know. Lives as long as the program. Names never change, unlike the words in `text`.
 #[unsafe(no_mangle)]
-pub extern "C" fn heartbus_reason_name(reason: i32) -> *const c_char {
+pub(crate) extern "C" fn heartbus_reason_name(reason: i32) -> *const c_char {
     use heartbus_close_reason::*;
     const NAMES: &[(i32, &CStr)] = &[
         (HEARTBUS_CLOSE_PEER_CLOSED as i32, c"peer_closed"),
@@ -121,7 +121,7 @@ pub extern "C" fn heartbus_reason_name(reason: i32) -> *const c_char {
 
 /// The name of a heartbus_error_code, as heartbus_reason_name: "node_timed_out", "rate_limited".
 #[unsafe(no_mangle)]
-pub extern "C" fn heartbus_error_name(code: i32) -> *const c_char {
+pub(crate) extern "C" fn heartbus_error_name(code: i32) -> *const c_char {
     use heartbus_error_code::*;
     const NAMES: &[(i32, &CStr)] = &[
         (HEARTBUS_ERROR_INVALID_REQUEST as i32, c"invalid_request"),
@@ -140,7 +140,7 @@ pub extern "C" fn heartbus_error_name(code: i32) -> *const c_char {
 
 /// The name of a heartbus_client_error, as heartbus_reason_name: "connect_failed".
 #[unsafe(no_mangle)]
-pub extern "C" fn heartbus_client_error_name(code: i32) -> *const c_char {
+pub(crate) extern "C" fn heartbus_client_error_name(code: i32) -> *const c_char {
     use heartbus_client_error::*;
     const NAMES: &[(i32, &CStr)] =
         &[(HEARTBUS_CLIENT_CONNECT_FAILED as i32, c"connect_failed"), (HEARTBUS_CLIENT_SEND_FAILED as i32, c"send_failed")];
@@ -149,7 +149,7 @@ pub extern "C" fn heartbus_client_error_name(code: i32) -> *const c_char {
 
 /// The name of a heartbus_error_cause, as heartbus_reason_name: "refused", "no_such_host".
 #[unsafe(no_mangle)]
-pub extern "C" fn heartbus_cause_name(cause: i32) -> *const c_char {
+pub(crate) extern "C" fn heartbus_cause_name(cause: i32) -> *const c_char {
     use heartbus_error_cause::*;
     const NAMES: &[(i32, &CStr)] = &[
         (HEARTBUS_CAUSE_REFUSED as i32, c"refused"),

@@ -55,7 +55,7 @@ struct Keys<'a>(Vec<(&'static str, String, &'a str)>);
 
 impl<'a> Keys<'a> {
     /// No text at all means no key at all, and null means that a key is not there.
-    fn read(json: &'a [u8], known: &[Listed]) -> Result<Keys<'a>, Error> {
+    fn read(json: &'a [u8], known: &[Listed]) -> Result<Self, Error> {
         let known: Vec<&Setting> = known.iter().map(|row| &row.setting).filter(|setting| !setting.c.name.is_empty()).collect();
         let mut given: Vec<(&str, String, &str)> = Vec::new();
         for (name, value) in pairs(json)? {
@@ -102,7 +102,7 @@ fn unknown(name: &str, known: &[&Setting]) -> Error {
 struct Pairs<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Pairs<'a>, D::Error> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Members;
         impl<'de> Visitor<'de> for Members {
             type Value = Vec<(String, &'de RawValue)>;

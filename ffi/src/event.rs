@@ -9,7 +9,7 @@ use std::ptr;
 /// What happened. Numbers are assigned once; new ones may be added, so a switch wants a default that ignores them.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 #[repr(C)]
-pub enum heartbus_event_type {
+pub(crate) enum heartbus_event_type {
     /// A connection was accepted. connection_id, ip, port.
     HEARTBUS_EVENT_CONNECT = 1,
     /// A node came online. The fields of a node, ip, port; payload is its metadata, JSON text.
@@ -67,7 +67,7 @@ use heartbus_event_type::*;
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 #[repr(C)]
 #[allow(dead_code, reason = "C needs a name for 0")]
-pub enum heartbus_events {
+pub(crate) enum heartbus_events {
     HEARTBUS_ON_NOTHING = 0,
     HEARTBUS_ON_CONNECT = 1,
     HEARTBUS_ON_REGISTER = 2,
@@ -99,7 +99,7 @@ pub(crate) fn mask(events: u32) -> Option<EventMask> {
 /// "The fields of a node" are node_id, connection_id and channel_id, its main channel.
 #[derive(Copy, Clone, Debug)]
 #[repr(C)]
-pub struct heartbus_event {
+pub(crate) struct heartbus_event {
     pub r#type: heartbus_event_type,
     pub code: i32,
     /// The server's number for the connection, never used again.
@@ -133,8 +133,8 @@ pub struct heartbus_event {
 }
 
 impl heartbus_event {
-    pub(crate) fn new(r#type: heartbus_event_type) -> heartbus_event {
-        heartbus_event {
+    pub(crate) fn new(r#type: heartbus_event_type) -> Self {
+        Self {
             r#type,
             code: 0,
             connection_id: 0,
@@ -290,7 +290,7 @@ pub(crate) fn of_client(FleetEvent { client_id, event }: &FleetEvent, texts: &Bu
 /// The name of an event's type without its prefix, in lower case: "register", "client_data"; "unknown" for a number that
 /// this library does not know. Lives as long as the program.
 #[unsafe(no_mangle)]
-pub extern "C" fn heartbus_event_name(r#type: i32) -> *const c_char {
+pub(crate) extern "C" fn heartbus_event_name(r#type: i32) -> *const c_char {
     const SERVER: [&CStr; 11] = [
         c"connect",
         c"register",

@@ -138,8 +138,8 @@ pub(crate) struct Owner {
 
 impl Owner {
     /// This thread.
-    pub(crate) fn me() -> Owner {
-        THREAD.try_with(|thread| Owner { thread: thread.number, lives: Arc::downgrade(&thread.lives) }).unwrap_or_default()
+    pub(crate) fn me() -> Self {
+        THREAD.try_with(|thread| Self { thread: thread.number, lives: Arc::downgrade(&thread.lives) }).unwrap_or_default()
     }
 
     pub(crate) fn is_or_is_gone(&self, thread: u64) -> bool {
@@ -154,9 +154,9 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    pub(crate) fn new() -> Place {
+    pub(crate) fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        Place { address: Address::new(0), origin: NEXT.fetch_add(1, Ordering::Relaxed) }
+        Self { address: Address::new(0), origin: NEXT.fetch_add(1, Ordering::Relaxed) }
     }
 
     /// Log messages of this thread, and of those that it starts, are the object's until the result is dropped.
@@ -166,7 +166,7 @@ impl Place {
 
     /// Makes the handle.
     pub(crate) fn open<T: Object>(self, object: Arc<T>) -> *mut T::Opaque {
-        let Place { mut address, origin } = self;
+        let Self { mut address, origin } = self;
         let handle = &raw mut *address;
         let entry = Entry { address, polled: object.polled(), object, origin, user_data: AtomicPtr::default() };
         write(TABLES.current()).live.insert(handle.addr(), entry);

@@ -28,14 +28,14 @@ const MAX_WAITING: usize = 1000;
 const MAX_OPEN: usize = 64;
 
 /// An open log.
-pub struct heartbus_log {
+pub(crate) struct heartbus_log {
     _opaque: [u8; 0],
 }
 
 /// How important a log message is; the `code` of HEARTBUS_EVENT_LOG.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 #[repr(C)]
-pub enum heartbus_log_level {
+pub(crate) enum heartbus_log_level {
     HEARTBUS_LOG_DEBUG = 1,
     HEARTBUS_LOG_INFO = 2,
     HEARTBUS_LOG_WARNING = 3,
@@ -45,7 +45,7 @@ use heartbus_log_level::*;
 
 /// The name of a heartbus_log_level, as heartbus_reason_name: "warning".
 #[unsafe(no_mangle)]
-pub extern "C" fn heartbus_log_level_name(level: i32) -> *const c_char {
+pub(crate) extern "C" fn heartbus_log_level_name(level: i32) -> *const c_char {
     const NAMES: &[(i32, &CStr)] = &[
         (HEARTBUS_LOG_DEBUG as i32, c"debug"),
         (HEARTBUS_LOG_INFO as i32, c"info"),
@@ -90,7 +90,7 @@ impl Source for LogQueue {
     type Item = Record;
 
     fn as_fd(&self) -> BorrowedFd<'_> {
-        LogQueue::as_fd(self)
+        Self::as_fd(self)
     }
 
     fn drain(&self, into: &mut VecDeque<Record>, max: usize) -> usize {
@@ -100,7 +100,7 @@ impl Source for LogQueue {
     }
 
     fn wake(&self) {
-        LogQueue::wake(self);
+        Self::wake(self);
     }
 }
 
@@ -205,7 +205,7 @@ fn open(level: i32, of: Option<u64>) -> Result<*mut heartbus_log, Error> {
 ///
 /// HEARTBUS_INVALID_ARGUMENT for a number that is no level, HEARTBUS_LIMIT when 64 are open.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_log_start(level: i32, log: *mut *mut heartbus_log) -> heartbus_status {
+pub(crate) unsafe extern "C" fn heartbus_log_start(level: i32, log: *mut *mut heartbus_log) -> heartbus_status {
     guard(|| {
         // SAFETY: the place for the result, as the first page asks.
         let target = unsafe { out("log", log) }?;
@@ -217,7 +217,7 @@ pub unsafe extern "C" fn heartbus_log_start(level: i32, log: *mut *mut heartbus_
 /// As heartbus_log_start, of one handle alone: a server, a group of clients or a connection to the bus socket, with what its threads
 /// and the calls with it have to say, from now on. It stays open when that handle is freed, and has nothing more then.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_log_start_for(handle: *const c_void, level: i32, log: *mut *mut heartbus_log) -> heartbus_status {
+pub(crate) unsafe extern "C" fn heartbus_log_start_for(handle: *const c_void, level: i32, log: *mut *mut heartbus_log) -> heartbus_status {
     guard(|| {
         // SAFETY: the place for the result, as the first page asks.
         let target = unsafe { out("log", log) }?;
@@ -228,7 +228,7 @@ pub unsafe extern "C" fn heartbus_log_start_for(handle: *const c_void, level: i3
 
 /// Closes a log, as heartbus_server_free a server; messages that wait are dropped. NULL is fine.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_log_free(log: *mut heartbus_log) -> heartbus_status {
+pub(crate) unsafe extern "C" fn heartbus_log_free(log: *mut heartbus_log) -> heartbus_status {
     guard(|| {
         if !log.is_null() {
             let log = handle::close::<Log>(log)?;
@@ -243,7 +243,7 @@ pub unsafe extern "C" fn heartbus_log_free(log: *mut heartbus_log) -> heartbus_s
 
 /// A descriptor that is readable while messages wait, as heartbus_server_fd.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_log_fd(log: *const heartbus_log, fd: *mut c_int) -> heartbus_status {
+pub(crate) unsafe extern "C" fn heartbus_log_fd(log: *const heartbus_log, fd: *mut c_int) -> heartbus_status {
     guard(|| {
         let log = handle::get::<Log>(log)?;
         // SAFETY: the place for the result, as the first page asks.
@@ -256,7 +256,7 @@ pub unsafe extern "C" fn heartbus_log_fd(log: *const heartbus_log, fd: *mut c_in
 ///
 /// HEARTBUS_CLOSED when another thread has closed it.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_log_poll(
+pub(crate) unsafe extern "C" fn heartbus_log_poll(
     log: *mut heartbus_log,
     events: *mut heartbus_event,
     capacity: usize,

@@ -14,7 +14,7 @@ use std::ptr;
 /// A node as it is at this moment. Times are seconds since 1970.
 #[derive(Copy, Clone, Debug)]
 #[repr(C)]
-pub struct heartbus_node {
+pub(crate) struct heartbus_node {
     pub connection_id: u64,
     /// Its main channel.
     pub channel_id: i64,
@@ -46,7 +46,7 @@ pub struct heartbus_node {
 /// A connection as it is at this moment, registered or not.
 #[derive(Copy, Clone, Debug)]
 #[repr(C)]
-pub struct heartbus_connection {
+pub(crate) struct heartbus_connection {
     pub connection_id: u64,
     pub bytes_in: u64,
     pub bytes_out: u64,
@@ -67,11 +67,11 @@ pub struct heartbus_connection {
 }
 
 impl heartbus_node {
-    pub(crate) fn new(info: &NodeInfo, texts: &Bump) -> heartbus_node {
+    pub(crate) fn new(info: &NodeInfo, texts: &Bump) -> Self {
         let (node_id, node_id_len) = keep(texts, &info.id);
         let (ip, ip_len) = keep(texts, &info.peer.ip().to_string());
         let (metadata, metadata_len) = keep(texts, &info.metadata);
-        heartbus_node {
+        Self {
             connection_id: info.connection_id,
             channel_id: info.channel_id.into(),
             heartbeat_count: info.heartbeat_count,
@@ -96,10 +96,10 @@ impl heartbus_node {
 }
 
 impl heartbus_connection {
-    pub(crate) fn new(info: &ConnectionInfo, texts: &Bump) -> heartbus_connection {
+    pub(crate) fn new(info: &ConnectionInfo, texts: &Bump) -> Self {
         let (node_id, node_id_len) = info.first_node.as_ref().map_or((ptr::null(), 0), |id| keep(texts, id));
         let (ip, ip_len) = keep(texts, &info.peer.ip().to_string());
-        heartbus_connection {
+        Self {
             connection_id: info.id,
             bytes_in: info.bytes_in,
             bytes_out: info.bytes_out,
@@ -129,7 +129,7 @@ impl heartbus_connection {
 /// A node that is online all the time is on exactly one page, whoever comes and goes meanwhile. The order means nothing. What
 /// the nodes point to is valid until this thread's next lookup, which the next page is too.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_server_nodes(
+pub(crate) unsafe extern "C" fn heartbus_server_nodes(
     server: *const heartbus_server,
     cursor: *mut u64,
     nodes: *mut heartbus_node,

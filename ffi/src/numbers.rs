@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 /// A number with its name, such as "nodes_online". Names live as long as the program.
 #[derive(Copy, Clone, Debug)]
 #[repr(C)]
-pub struct heartbus_stat {
+pub(crate) struct heartbus_stat {
     pub name: *const c_char,
     pub value: u64,
 }

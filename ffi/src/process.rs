@@ -52,12 +52,12 @@ pub(crate) struct Own<T: 'static> {
     process: u32,
     pub(crate) value: T,
     /// What its parent had, in the state in which the fork found it.
-    pub(crate) parent: Option<&'static Own<T>>,
+    pub(crate) parent: Option<&'static Self>,
 }
 
 impl<T: Default> PerProcess<T> {
-    pub(crate) const fn new() -> PerProcess<T> {
-        PerProcess(AtomicPtr::new(ptr::null_mut()))
+    pub(crate) const fn new() -> Self {
+        Self(AtomicPtr::new(ptr::null_mut()))
     }
 
     /// None where this process has made nothing of its own yet. Neither allocates nor locks.

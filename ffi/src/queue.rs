@@ -79,8 +79,8 @@ struct Batch<I> {
 }
 
 impl<I> Batch<I> {
-    fn new() -> Batch<I> {
-        Batch { items: VecDeque::new(), texts: Bump::new(), of: Owner::default() }
+    fn new() -> Self {
+        Self { items: VecDeque::new(), texts: Bump::new(), of: Owner::default() }
     }
 }
 
@@ -101,10 +101,10 @@ impl<I: Send> Remains for Mutex<Batch<I>> {
 impl<S: Source> Queue<S> {
     /// # Errors
     /// `Io` when no descriptor is left.
-    pub(crate) fn new(source: S) -> Result<Arc<Queue<S>>, Error> {
+    pub(crate) fn new(source: S) -> Result<Arc<Self>, Error> {
         let fd = lower(source.as_fd()).map_err(cannot_wait)?;
         let flag = AtomicBool::default;
-        Ok(Arc::new(Queue { source, fd, batch: Arc::new(Mutex::new(Batch::new())), ended: flag(), discarded: flag(), woken: flag() }))
+        Ok(Arc::new(Self { source, fd, batch: Arc::new(Mutex::new(Batch::new())), ended: flag(), discarded: flag(), woken: flag() }))
     }
 
     pub(crate) fn source(&self) -> &S {

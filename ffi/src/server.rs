@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// A running server.
-pub struct heartbus_server {
+pub(crate) struct heartbus_server {
     _opaque: [u8; 0],
 }
 
@@ -102,7 +102,7 @@ pub(crate) fn timeout_of(seconds: f64) -> Duration {
 /// HEARTBUS_CONFIG when a setting is wrong, HEARTBUS_IO when the address cannot be listened on, HEARTBUS_INVALID_ARGUMENT when
 /// `events` holds a bit that is no event.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_server_start(
+pub(crate) unsafe extern "C" fn heartbus_server_start(
     config: *const c_char,
     config_len: usize,
     events: u32,
@@ -130,7 +130,7 @@ pub unsafe extern "C" fn heartbus_server_start(
 ///
 /// As heartbus_server_start.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_server_check(config: *const c_char, config_len: usize) -> heartbus_status {
+pub(crate) unsafe extern "C" fn heartbus_server_check(config: *const c_char, config_len: usize) -> heartbus_status {
     guard(|| {
         // SAFETY: the caller's text, as the first page asks.
         let (config, limits) = crate::config::server(unsafe { bytes("config", config, config_len) }?)?;
@@ -142,7 +142,7 @@ pub unsafe extern "C" fn heartbus_server_check(config: *const c_char, config_len
 /// Tells every client that the server is shutting down, writes what waits, closes all connections and ends the threads,
 /// within 1.5 s. Poll until HEARTBUS_CLOSED to learn what happened until then. Calling it again is harmless.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_server_stop(server: *mut heartbus_server) -> heartbus_status {
+pub(crate) unsafe extern "C" fn heartbus_server_stop(server: *mut heartbus_server) -> heartbus_status {
     guard(|| {
         handle::get::<Server>(server)?.stop();
         Ok(())
@@ -154,7 +154,7 @@ pub unsafe extern "C" fn heartbus_server_stop(server: *mut heartbus_server) -> h
 /// thread polls again or ends. To lose no event: heartbus_server_stop, join the thread that polls until HEARTBUS_CLOSED, free. The
 /// descriptor of heartbus_server_fd is closed, and its number soon another's: watch it no longer. NULL is fine.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_server_free(server: *mut heartbus_server) -> heartbus_status {
+pub(crate) unsafe extern "C" fn heartbus_server_free(server: *mut heartbus_server) -> heartbus_status {
     guard(|| {
         if !server.is_null() {
             handle::close::<Server>(server)?.stop();
@@ -165,7 +165,7 @@ pub unsafe extern "C" fn heartbus_server_free(server: *mut heartbus_server) -> h
 
 /// The port that the server listens on: the real one, where the configuration said 0.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_server_port(server: *const heartbus_server, port: *mut u16) -> heartbus_status {
+pub(crate) unsafe extern "C" fn heartbus_server_port(server: *const heartbus_server, port: *mut u16) -> heartbus_status {
     guard(|| {
         let object = handle::get::<Server>(server)?;
         // SAFETY: the place for the result, as the first page asks.
@@ -178,7 +178,7 @@ pub unsafe extern "C" fn heartbus_server_port(server: *const heartbus_server, po
 /// any event loop: wait until it is readable, then call heartbus_server_poll. Never read from it, write to it or close it. Where
 /// it is watched edge-triggered (EPOLLET), poll until `count` is 0: it does not become readable again while events wait.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_server_fd(server: *const heartbus_server, fd: *mut c_int) -> heartbus_status {
+pub(crate) unsafe extern "C" fn heartbus_server_fd(server: *const heartbus_server, fd: *mut c_int) -> heartbus_status {
     guard(|| {
         let object = handle::get::<Server>(server)?;
         // SAFETY: the place for the result, as the first page asks.
@@ -191,7 +191,7 @@ pub unsafe extern "C" fn heartbus_server_fd(server: *const heartbus_server, fd: 
 ///
 /// HEARTBUS_INVALID_ARGUMENT when `events` holds a bit that is no event.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_server_subscribe(server: *mut heartbus_server, events: u32) -> heartbus_status {
+pub(crate) unsafe extern "C" fn heartbus_server_subscribe(server: *mut heartbus_server, events: u32) -> heartbus_status {
     guard(|| {
         let object = handle::get::<Server>(server)?;
         let mask = mask(events).ok_or_else(|| invalid("events holds a bit that is no event"))?;
@@ -209,7 +209,7 @@ pub unsafe extern "C" fn heartbus_server_subscribe(server: *mut heartbus_server,
 /// HEARTBUS_CLOSED when the server has stopped and every event was taken, or when another thread has freed it,
 /// HEARTBUS_INVALID_ARGUMENT when `capacity` is 0 or another thread is polling.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_server_poll(
+pub(crate) unsafe extern "C" fn heartbus_server_poll(
     server: *mut heartbus_server,
     events: *mut heartbus_event,
     capacity: usize,

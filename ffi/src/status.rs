@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// How a call ended. Numbers are assigned once and never used again for something else; new ones may be added.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 #[repr(C)]
-pub enum heartbus_status {
+pub(crate) enum heartbus_status {
     HEARTBUS_OK = 0,
     /// A setting is wrong: not JSON, an unknown key, a value out of range.
     HEARTBUS_CONFIG = 1,
@@ -41,7 +41,7 @@ thread_local! {
 /// Says in English why the last call of this thread that failed did so; "" when none has. A call that succeeds leaves it
 /// as it is. Valid until the next call of this thread that fails.
 #[unsafe(no_mangle)]
-pub extern "C" fn heartbus_last_error() -> *const c_char {
+pub(crate) extern "C" fn heartbus_last_error() -> *const c_char {
     // A thread that is ending has lost its text already.
     LAST_ERROR.try_with(|text| text.borrow().as_ptr()).unwrap_or(c"".as_ptr())
 }
@@ -49,7 +49,7 @@ pub extern "C" fn heartbus_last_error() -> *const c_char {
 /// The name of a status without its prefix: "OK", "NOT_FOUND"; "UNKNOWN" for a number that this library does not know.
 /// Lives as long as the program.
 #[unsafe(no_mangle)]
-pub extern "C" fn heartbus_status_name(status: i32) -> *const c_char {
+pub(crate) extern "C" fn heartbus_status_name(status: i32) -> *const c_char {
     const NAMES: [&CStr; 11] = [
         c"OK",
         c"CONFIG",

@@ -15,13 +15,13 @@ use std::sync::Arc;
 /// The library never follows it. Log messages about the handle carry it (see heartbus_event). It works until the handle is freed,
 /// and nothing is told of it then.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_set_user_data(handle: *mut c_void, user_data: *mut c_void) -> heartbus_status {
+pub(crate) unsafe extern "C" fn heartbus_set_user_data(handle: *mut c_void, user_data: *mut c_void) -> heartbus_status {
     guard(|| handle::set_user_data(handle, user_data))
 }
 
 /// What heartbus_set_user_data has attached to this handle; NULL when nothing is.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_user_data(handle: *const c_void, user_data: *mut *mut c_void) -> heartbus_status {
+pub(crate) unsafe extern "C" fn heartbus_user_data(handle: *const c_void, user_data: *mut *mut c_void) -> heartbus_status {
     guard(|| {
         let found = handle::user_data(handle)?;
         // SAFETY: the place for the result, as the first page asks.
@@ -36,7 +36,7 @@ pub unsafe extern "C" fn heartbus_user_data(handle: *const c_void, user_data: *m
 ///
 /// HEARTBUS_INVALID_ARGUMENT for a connection to the bus socket, which is not polled.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_wake(handle: *mut c_void) -> heartbus_status {
+pub(crate) unsafe extern "C" fn heartbus_wake(handle: *mut c_void) -> heartbus_status {
     guard(|| handle::wake(handle))
 }
 
@@ -48,7 +48,7 @@ pub unsafe extern "C" fn heartbus_wake(handle: *mut c_void) -> heartbus_status {
 /// HEARTBUS_NOT_FOUND when no such node is online or the channel is not its own, also when its departure waits to be polled: the
 /// pointer is still the program's then. HEARTBUS_INVALID_ARGUMENT when the server does not tell HEARTBUS_ON_LEFT.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_server_set_node_user_data(
+pub(crate) unsafe extern "C" fn heartbus_server_set_node_user_data(
     server: *mut heartbus_server,
     node_id: *const c_char,
     node_id_len: usize,
@@ -68,7 +68,7 @@ pub unsafe extern "C" fn heartbus_server_set_node_user_data(
 ///
 /// HEARTBUS_NOT_FOUND as there.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn heartbus_server_node_user_data(
+pub(crate) unsafe extern "C" fn heartbus_server_node_user_data(
     server: *const heartbus_server,
     node_id: *const c_char,
     node_id_len: usize,

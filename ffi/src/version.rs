@@ -4,7 +4,7 @@ use std::ffi::{CStr, c_char};
 
 /// Grows when a program compiled against an older header could no longer run with the library. New functions, event
 /// types, status codes and configuration keys do not count.
-pub const HEARTBUS_ABI_VERSION: u32 = 1;
+pub(crate) const HEARTBUS_ABI_VERSION: u32 = 1;
 
 const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
     Ok(text) => text,
@@ -13,14 +13,14 @@ const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_V
 
 /// The library's version, such as "0.1.0". Lives as long as the program.
 #[unsafe(no_mangle)]
-pub extern "C" fn heartbus_version() -> *const c_char {
+pub(crate) extern "C" fn heartbus_version() -> *const c_char {
     VERSION.as_ptr()
 }
 
 /// The ABI that the loaded library has. A program that loads it at run time compares this with HEARTBUS_ABI_VERSION of
 /// the header it was compiled against, and does not go on when they differ.
 #[unsafe(no_mangle)]
-pub extern "C" fn heartbus_abi_version() -> u32 {
+pub(crate) extern "C" fn heartbus_abi_version() -> u32 {
     HEARTBUS_ABI_VERSION
 }
 

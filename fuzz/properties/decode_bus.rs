@@ -9,7 +9,7 @@ use heartbus_core::wire::bus::{
 };
 
 /// Panics if a property is violated.
-pub fn check(input: &[u8]) {
+pub(crate) fn check(input: &[u8]) {
     check_hello(input);
     check_greeting(input);
     let mut rest = input;

@@ -10,7 +10,7 @@ enum Outcome {
 }
 
 /// Panics if a property is violated.
-pub fn check(input: &[u8]) {
+pub(crate) fn check(input: &[u8]) {
     let mut whole = Vec::new();
     drain(input, &mut whole);
 
@@ -37,7 +37,7 @@ fn check_long(body: &[u8]) {
     match (v1::decode(&short, u32::MAX), v1::decode(&long, u32::MAX)) {
         (Decoded::Frame { frame: short, .. }, Decoded::Frame { frame: long, .. }) => assert_eq!(short, long),
         (short, long) => {
-            assert!(matches!((&short, &long), (Decoded::Invalid { .. }, Decoded::Invalid { .. })), "{short:?}, and long {long:?}")
+            assert!(matches!((&short, &long), (Decoded::Invalid { .. }, Decoded::Invalid { .. })), "{short:?}, and long {long:?}");
         }
     }
 }

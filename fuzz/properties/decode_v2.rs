@@ -11,7 +11,7 @@ enum Outcome {
 }
 
 /// Panics if a property is violated.
-pub fn check(input: &[u8]) {
+pub(crate) fn check(input: &[u8]) {
     let mut whole = Vec::new();
     drain(input, &mut whole);
 

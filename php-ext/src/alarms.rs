@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
-pub struct Alarms<T> {
+pub(crate) struct Alarms<T> {
     /// By their times, and by their numbers where these are the same.
     due: BTreeMap<(Instant, i64), T>,
     /// The times of the numbers.
@@ -15,32 +15,32 @@ pub struct Alarms<T> {
 
 impl<T> Default for Alarms<T> {
     fn default() -> Self {
-        Alarms { due: BTreeMap::new(), times: HashMap::new(), last: 0 }
+        Self { due: BTreeMap::new(), times: HashMap::new(), last: 0 }
     }
 }
 
 impl<T> Alarms<T> {
     /// Returns the number that cancels it.
-    pub fn add(&mut self, at: Instant, what: T) -> i64 {
+    pub(crate) fn add(&mut self, at: Instant, what: T) -> i64 {
         self.last += 1;
         self.due.insert((at, self.last), what);
         self.times.insert(self.last, at);
         self.last
     }
 
-    pub fn cancel(&mut self, number: i64) -> Option<T> {
+    pub(crate) fn cancel(&mut self, number: i64) -> Option<T> {
         let at = self.times.remove(&number)?;
         self.due.remove(&(at, number))
     }
 
     /// The next one that is due.
-    pub fn take_due(&mut self, now: Instant) -> Option<T> {
+    pub(crate) fn take_due(&mut self, now: Instant) -> Option<T> {
         let first = self.due.first_entry().filter(|entry| entry.key().0 <= now)?;
         self.times.remove(&first.key().1);
         Some(first.remove())
     }
 
-    pub fn next(&self) -> Option<Instant> {
+    pub(crate) fn next(&self) -> Option<Instant> {
         self.due.first_key_value().map(|((at, _), _)| *at)
     }
 }

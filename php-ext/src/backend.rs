@@ -16,44 +16,44 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a worker waits for an answer of the engine's.
-pub const ANSWER_TIME: Duration = Duration::from_secs(1);
+pub(crate) const ANSWER_TIME: Duration = Duration::from_secs(1);
 
 /// Nodes that are asked for at a time where somebody wants all of them.
 const PAGE: u32 = 1000;
 
 /// A registration of a node, as this process knows it.
 #[derive(Clone, Debug)]
-pub enum Registration {
+pub(crate) enum Registration {
     Here(Arc<Node>),
     NextDoor(Arc<NodeInfo>),
 }
 
 /// No two registrations of a server have the same.
-pub type RegistrationKey = (u64, u32);
+pub(crate) type RegistrationKey = (u64, u32);
 
 impl Registration {
-    pub fn id(&self) -> &Arc<str> {
+    pub(crate) fn id(&self) -> &Arc<str> {
         match self {
-            Registration::Here(node) => node.id(),
-            Registration::NextDoor(info) => &info.id,
+            Self::Here(node) => node.id(),
+            Self::NextDoor(info) => &info.id,
         }
     }
 
-    pub fn connection_id(&self) -> u64 {
+    pub(crate) fn connection_id(&self) -> u64 {
         match self {
-            Registration::Here(node) => node.connection_id(),
-            Registration::NextDoor(info) => info.connection_id,
+            Self::Here(node) => node.connection_id(),
+            Self::NextDoor(info) => info.connection_id,
         }
     }
 
-    pub fn channel_id(&self) -> u32 {
+    pub(crate) fn channel_id(&self) -> u32 {
         match self {
-            Registration::Here(node) => node.channel_id(),
-            Registration::NextDoor(info) => info.channel_id,
+            Self::Here(node) => node.channel_id(),
+            Self::NextDoor(info) => info.channel_id,
         }
     }
 
-    pub fn key(&self) -> RegistrationKey {
+    pub(crate) fn key(&self) -> RegistrationKey {
         (self.connection_id(), self.channel_id())
     }
 }
@@ -61,7 +61,7 @@ impl Registration {
 /// Nodes, and where the next page begins; none behind the last.
 type Page = (Vec<Registration>, Option<u64>);
 
-pub enum Backend {
+pub(crate) enum Backend {
     Here(Box<Engine>),
     NextDoor(Box<NextDoor>),
     /// Asked by a process that is none of the server's.
@@ -69,7 +69,7 @@ pub enum Backend {
 }
 
 /// The two connections of a worker.
-pub struct NextDoor {
+pub(crate) struct NextDoor {
     pub attachment: RefCell<Attachment>,
     line: Line,
     /// What `start` subscribed to is known.
@@ -77,19 +77,19 @@ pub struct NextDoor {
 }
 
 impl NextDoor {
-    pub fn attach(path: &Path) -> Result<NextDoor, Error> {
+    pub(crate) fn attach(path: &Path) -> Result<Self, Error> {
         let attachment = RefCell::new(Attachment::attach(path, ANSWER_TIME)?);
         let line = Line { bus: RefCell::new(Bus::connect(path, ANSWER_TIME)?), last: Cell::default(), is_worker: true };
-        Ok(NextDoor { attachment, line, is_ready: Cell::new(false) })
+        Ok(Self { attachment, line, is_ready: Cell::new(false) })
     }
 
-    pub fn phase(&self) -> AttachmentPhase {
+    pub(crate) fn phase(&self) -> AttachmentPhase {
         self.attachment.borrow().phase()
     }
 }
 
 /// A connection that questions go over.
-pub struct Line {
+pub(crate) struct Line {
     bus: RefCell<Bus>,
     /// Answered last: what is left to say once the engine is gone.
     last: Cell<Stats>,
@@ -98,8 +98,8 @@ pub struct Line {
 }
 
 impl Line {
-    pub fn of_asker(bus: Bus) -> Line {
-        Line { bus: RefCell::new(bus), last: Cell::default(), is_worker: false }
+    pub(crate) fn of_asker(bus: Bus) -> Self {
+        Self { bus: RefCell::new(bus), last: Cell::default(), is_worker: false }
     }
 
     fn ask(&self, request: &Request) -> Result<Reply, Error> {
@@ -162,64 +162,64 @@ fn or_default<T: Default>(answer: Result<T, Error>) -> Result<T, Error> {
 impl Backend {
     fn way(&self) -> Way<'_> {
         match self {
-            Backend::Here(engine) => Way::Engine(engine),
-            Backend::NextDoor(next_door) => Way::Line(&next_door.line),
-            Backend::Elsewhere(line) => Way::Line(line),
+            Self::Here(engine) => Way::Engine(engine),
+            Self::NextDoor(next_door) => Way::Line(&next_door.line),
+            Self::Elsewhere(line) => Way::Line(line),
         }
     }
 
-    pub fn is_own_process(&self) -> bool {
+    pub(crate) fn is_own_process(&self) -> bool {
         match self {
-            Backend::Here(engine) => engine.is_own_process(),
-            Backend::NextDoor(worker) => worker.attachment.borrow().is_own_process(),
-            Backend::Elsewhere(line) => line.bus.borrow().is_own_process(),
+            Self::Here(engine) => engine.is_own_process(),
+            Self::NextDoor(worker) => worker.attachment.borrow().is_own_process(),
+            Self::Elsewhere(line) => line.bus.borrow().is_own_process(),
         }
     }
 
-    pub fn is_stopped(&self) -> bool {
+    pub(crate) fn is_stopped(&self) -> bool {
         match self {
-            Backend::Here(engine) => engine.is_stopped(),
-            Backend::NextDoor(worker) => matches!(worker.phase(), AttachmentPhase::Finished | AttachmentPhase::Lost),
-            Backend::Elsewhere(_) => false,
+            Self::Here(engine) => engine.is_stopped(),
+            Self::NextDoor(worker) => matches!(worker.phase(), AttachmentPhase::Finished | AttachmentPhase::Lost),
+            Self::Elsewhere(_) => false,
         }
     }
 
-    pub fn ask(&self, request: &Request) -> Result<Reply, Error> {
+    pub(crate) fn ask(&self, request: &Request) -> Result<Reply, Error> {
         match self.way() {
             Way::Engine(engine) => engine.ask(request),
             Way::Line(line) => line.ask(request),
         }
     }
 
-    pub fn node(&self, node_id: &str) -> Result<Option<Registration>, Error> {
+    pub(crate) fn node(&self, node_id: &str) -> Result<Option<Registration>, Error> {
         match self.way() {
             Way::Engine(engine) => Ok(engine.node(node_id).map(Registration::Here)),
             Way::Line(line) => line.find(&Request::Node { id: node_id }),
         }
     }
 
-    pub fn node_of_channel(&self, channel_id: u32) -> Result<Option<Registration>, Error> {
+    pub(crate) fn node_of_channel(&self, channel_id: u32) -> Result<Option<Registration>, Error> {
         match self.way() {
             Way::Engine(engine) => Ok(engine.node_of_channel(channel_id).map(Registration::Here)),
             Way::Line(line) => line.find(&Request::NodeOfChannel { channel: channel_id }),
         }
     }
 
-    pub fn node_of_connection(&self, connection_id: u64) -> Result<Option<Registration>, Error> {
+    pub(crate) fn node_of_connection(&self, connection_id: u64) -> Result<Option<Registration>, Error> {
         match self.way() {
             Way::Engine(engine) => Ok(engine.node_of_connection(connection_id).map(Registration::Here)),
             Way::Line(line) => line.find(&Request::NodeOfConnection { connection: connection_id }),
         }
     }
 
-    pub fn nodes(&self) -> Result<Vec<Registration>, Error> {
+    pub(crate) fn nodes(&self) -> Result<Vec<Registration>, Error> {
         match self.way() {
             Way::Engine(engine) => Ok(engine.nodes(usize::MAX).into_iter().map(Registration::Here).collect()),
             Way::Line(line) => or_default(line.all_nodes()),
         }
     }
 
-    pub fn page(&self, after: Option<u64>, size: u32) -> Result<Page, Error> {
+    pub(crate) fn page(&self, after: Option<u64>, size: u32) -> Result<Page, Error> {
         match self.way() {
             Way::Engine(engine) => {
                 let (page, next) = engine.page(after, size as usize);
@@ -230,7 +230,7 @@ impl Backend {
     }
 
     /// What is known of a registration: at this moment where the engine is here, else when it was told.
-    pub fn info<'a>(&self, about: &'a Registration) -> Cow<'a, NodeInfo> {
+    pub(crate) fn info<'a>(&self, about: &'a Registration) -> Cow<'a, NodeInfo> {
         match (self.way(), about) {
             (Way::Engine(engine), Registration::Here(node)) => Cow::Owned(node.info(engine.now())),
             (_, Registration::NextDoor(info)) => Cow::Borrowed(&**info),
@@ -238,21 +238,21 @@ impl Backend {
         }
     }
 
-    pub fn is_online(&self, about: &Registration) -> Result<bool, Error> {
+    pub(crate) fn is_online(&self, about: &Registration) -> Result<bool, Error> {
         match about {
             Registration::Here(node) => Ok(node.is_online()),
             Registration::NextDoor(info) => Ok(self.node(&info.id)?.is_some_and(|node| node.key() == about.key())),
         }
     }
 
-    pub fn stats(&self) -> Result<Stats, Error> {
+    pub(crate) fn stats(&self) -> Result<Stats, Error> {
         match self.way() {
             Way::Engine(engine) => Ok(engine.stats()),
             Way::Line(line) => line.stats(),
         }
     }
 
-    pub fn timings(&self) -> Result<Timings, Error> {
+    pub(crate) fn timings(&self) -> Result<Timings, Error> {
         match self.way() {
             Way::Engine(engine) => Ok(engine.timings()),
             Way::Line(line) => or_default(line.ask(&Request::Stats).and_then(Reply::stats).map(|answer| answer.timings)),

@@ -20,7 +20,7 @@ use std::rc::{Rc, Weak};
 use std::sync::{Arc, OnceLock};
 
 /// Whose nodes objects show: a server.
-pub trait Owner {
+pub(crate) trait Owner {
     /// Throws in a process that the owner does not belong to.
     fn check_process(&self) -> Outcome;
 
@@ -39,13 +39,13 @@ pub trait Owner {
 }
 
 /// Whose nodes are known by copies alone: what is looked up over a bus.
-pub trait Directory {
+pub(crate) trait Directory {
     fn set_metadata(&self, node_id: &str, channel_id: u32, members: &str) -> Outcome<Result<(), Error>>;
 }
 
 /// What an object of an owner's stands for.
 #[derive(Clone)]
-pub enum Subject {
+pub(crate) enum Subject {
     Node(Registration),
     Channel(Registration),
 }
@@ -65,10 +65,10 @@ enum Binding {
 
 /// Keys are addresses and numbers of ours: two look-ups for every event are noticed with the standard library's hasher,
 /// which is made for keys that strangers choose.
-pub type NumberMap<K, T> = HashMap<K, T, BuildHasherDefault<NumberHasher>>;
+pub(crate) type NumberMap<K, T> = HashMap<K, T, BuildHasherDefault<NumberHasher>>;
 
 #[derive(Default)]
-pub struct NumberHasher(u64);
+pub(crate) struct NumberHasher(u64);
 
 impl Hasher for NumberHasher {
     fn write(&mut self, bytes: &[u8]) {
@@ -108,12 +108,12 @@ fn handlers() -> &'static [zend_object_handlers; 2] {
     })
 }
 
-pub fn bind(object: &Zval, owner: &Weak<dyn Owner>, subject: Subject) -> Outcome<*mut zend_object> {
+pub(crate) fn bind(object: &Zval, owner: &Weak<dyn Owner>, subject: Subject) -> Outcome<*mut zend_object> {
     insert(object, Binding::Owned { owner: owner.clone(), subject })
 }
 
 /// What is set of the node goes to the directory.
-pub fn bind_found(object: &Zval, directory: Rc<dyn Directory>, id: Arc<str>, channel_id: u32) -> Outcome {
+pub(crate) fn bind_found(object: &Zval, directory: Rc<dyn Directory>, id: Arc<str>, channel_id: u32) -> Outcome {
     insert(object, Binding::Found { directory, id, channel_id }).map(drop)
 }
 
@@ -148,13 +148,13 @@ fn binding<T>(object: *mut zend_object, read: impl FnOnce(&Binding) -> Option<T>
 }
 
 /// What is set of a node that an object shows is kept by its engine, for everybody to see.
-pub enum ShownNode {
+pub(crate) enum ShownNode {
     Owned(Rc<dyn Owner>, Registration),
     Found(Rc<dyn Directory>, Arc<str>, u32),
 }
 
 /// The node that an object shows; none for a plain value.
-pub fn shown_node(object: *mut zend_object) -> Option<ShownNode> {
+pub(crate) fn shown_node(object: *mut zend_object) -> Option<ShownNode> {
     binding(object, |binding| match binding {
         Binding::Owned { owner, subject: Subject::Node(node) } => Some(ShownNode::Owned(owner.upgrade()?, node.clone())),
         Binding::Found { directory, id, channel_id } => Some(ShownNode::Found(directory.clone(), id.clone(), *channel_id)),
@@ -164,10 +164,10 @@ pub fn shown_node(object: *mut zend_object) -> Option<ShownNode> {
 
 impl ShownNode {
     /// Sets members of the node's metadata. A node that has left has nobody to show it to any more.
-    pub fn set_metadata(&self, object: *mut zend_object, members: &str) -> Outcome {
+    pub(crate) fn set_metadata(&self, object: *mut zend_object, members: &str) -> Outcome {
         let set = match self {
-            ShownNode::Owned(owner, node) => owner.set_metadata(object, node, members)?,
-            ShownNode::Found(directory, id, channel_id) => directory.set_metadata(id, *channel_id, members)?,
+            Self::Owned(owner, node) => owner.set_metadata(object, node, members)?,
+            Self::Found(directory, id, channel_id) => directory.set_metadata(id, *channel_id, members)?,
         };
         match set {
             Err(error) if !matches!(error.kind, ErrorKind::NotFound | ErrorKind::Closed | ErrorKind::Io) => Err(exception::raise(&error)),
@@ -177,7 +177,7 @@ impl ShownNode {
 }
 
 /// What becomes of data for a node.
-pub enum Sent {
+pub(crate) enum Sent {
     Yes,
     /// Not now, or not this: the log knows why.
     Refused,
@@ -186,13 +186,13 @@ pub enum Sent {
 }
 
 /// The engine's channel that an object shows.
-pub struct ShownChannel {
+pub(crate) struct ShownChannel {
     owner: Weak<dyn Owner>,
     node: Registration,
 }
 
 /// None for a channel that stands alone.
-pub fn shown_channel(object: *mut zend_object) -> Outcome<Option<ShownChannel>> {
+pub(crate) fn shown_channel(object: *mut zend_object) -> Outcome<Option<ShownChannel>> {
     let found = binding(object, |binding| match binding {
         Binding::Owned { owner, subject: Subject::Channel(node) } => Some(ShownChannel { owner: owner.clone(), node: node.clone() }),
         _ => None,
@@ -204,12 +204,12 @@ pub fn shown_channel(object: *mut zend_object) -> Outcome<Option<ShownChannel>> 
 }
 
 impl ShownChannel {
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         // Next door the engine says so when it is asked for something, and tells who left.
         !matches!(&self.node, Registration::Here(node) if !node.is_online())
     }
 
-    pub fn send(&self, data: &[u8]) -> Outcome<Sent> {
+    pub(crate) fn send(&self, data: &[u8]) -> Outcome<Sent> {
         match self.owner.upgrade().filter(|_| self.is_open()) {
             Some(owner) => owner.send(&self.node, data),
             None => Ok(Sent::Gone),
@@ -217,12 +217,12 @@ impl ShownChannel {
     }
 
     /// Whoever receives from a channel wants what comes between two calls as well: the owner holds it from now on.
-    pub fn keep(&self, channel: *mut zend_object) -> Outcome {
+    pub(crate) fn keep(&self, channel: *mut zend_object) -> Outcome {
         self.owner.upgrade().filter(|_| self.is_open()).map_or(Ok(()), |owner| owner.keep(&self.node, channel))
     }
 
     /// The channel is closed on this side.
-    pub fn let_go(&self, channel: *mut zend_object) {
+    pub(crate) fn let_go(&self, channel: *mut zend_object) {
         if let Some(owner) = self.owner.upgrade() {
             owner.let_go(&self.node, channel);
         }

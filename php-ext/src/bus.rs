@@ -62,7 +62,7 @@ struct LogRecord {
 
 type Answer = std::result::Result<Reply, Error>;
 
-pub struct Bus {
+pub(crate) struct Bus {
     line: Rc<LogRecord>,
     timeout: Duration,
 }
@@ -76,7 +76,7 @@ impl Native for Bus {
     fn each_value(&self, _: &mut dyn FnMut(&Zval)) {}
 }
 
-pub fn register() -> Result<()> {
+pub(crate) fn register() -> Result<()> {
     ClassBuilder::new(r"Heartbus\Bus")
         .flags(ext_php_rs::flags::ClassFlags::Final)
         .declare(r"static connect(?string $socket = null, float $timeout = 1.0): Heartbus\Bus", connect)
@@ -495,7 +495,7 @@ impl LogRecord {
 }
 
 /// Those who wait for answers, as the loop of this process serves them.
-pub struct Answers;
+pub(crate) struct Answers;
 
 impl Source for Answers {
     fn wake(&self) -> Outcome<usize> {

@@ -10,27 +10,27 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 static CLASS: AtomicPtr<zend_class_entry> = AtomicPtr::new(ptr::null_mut());
 
 /// As the class is registered.
-pub fn are_methods_of(class: *mut zend_class_entry) {
+pub(crate) fn are_methods_of(class: *mut zend_class_entry) {
     CLASS.store(class, Ordering::Relaxed);
 }
 
 /// What Workerman calls in the worker of the clients.
-pub fn worker_start() -> Zval {
+pub(crate) fn worker_start() -> Zval {
     static_method("onworkerstart")
 }
 
 /// What another loop calls when there is something to tell.
-pub fn on_readable() -> Zval {
+pub(crate) fn on_readable() -> Zval {
     static_method("onreadable")
 }
 
 /// What a visit runs in its Fiber.
-pub fn turn() -> Zval {
+pub(crate) fn turn() -> Zval {
     static_method("turn")
 }
 
 /// What Workerman's commands call.
-pub fn of_commands() -> HostClosures {
+pub(crate) fn of_commands() -> HostClosures {
     HostClosures {
         ready: on_readable(),
         own: static_method("own"),

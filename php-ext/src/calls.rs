@@ -10,19 +10,19 @@ use ext_php_rs::ffi::zend_string;
 use heartbus_core::service::{Reply, Request};
 use std::ptr;
 
-pub trait Asking: Native {
+pub(crate) trait Asking: Native {
     /// `None`: it was refused, and the caller gets false.
     fn try_to(&self, request: &Request) -> Outcome<Option<Reply>>;
 
     fn count(&self, request: &Request) -> Outcome<usize>;
 }
 
-pub trait DeclareCalls: Sized {
+pub(crate) trait DeclareCalls: Sized {
     fn declare_calls<A: Asking>(self) -> Self;
 }
 
 impl DeclareCalls for ClassBuilder {
-    fn declare_calls<A: Asking>(self) -> ClassBuilder {
+    fn declare_calls<A: Asking>(self) -> Self {
         self.declare("sendTo(string $nodeId, string $data, int $channelId = 0): bool", send_to::<A>)
             .declare("broadcast(string $data): int", |call| with_data::<A>(call, |data| Request::Broadcast { data }))
             .declare("disconnect(string $nodeId): bool", |call| with_node::<A>(call, |node| Request::Disconnect { node }))

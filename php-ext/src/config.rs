@@ -20,7 +20,7 @@ use std::net::IpAddr;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-pub use heartbus_core::settings::{BusSocket, CHANNEL_QUEUE_SIZE as DEFAULT_QUEUE_SIZE, EventLoop as Loop};
+pub(crate) use heartbus_core::settings::{BusSocket, CHANNEL_QUEUE_SIZE as DEFAULT_QUEUE_SIZE, EventLoop as Loop};
 
 static SERVER_KEYS: LazyLock<Vec<&str>> = LazyLock::new(|| names(&settings::of_server()));
 static CLIENT_KEYS: LazyLock<Vec<&str>> = LazyLock::new(|| names(&settings::of_client()));
@@ -30,7 +30,7 @@ fn names(listed: &[Listed]) -> Vec<&'static str> {
 }
 
 /// Of a server that has no name of its own: Workerman shows it, and the bus socket is called after it.
-pub const DEFAULT_NAME: &str = "HeartbeatServer";
+pub(crate) const DEFAULT_NAME: &str = "HeartbeatServer";
 
 /// Lines about unknown keys, of one process.
 const MOST_TOLD: usize = 100;
@@ -40,7 +40,7 @@ thread_local! {
 }
 
 /// What a server is told.
-pub struct ServerOptions {
+pub(crate) struct ServerOptions {
     pub worker_count: i64,
     pub check_interval: f64,
     /// As it was said: those who write PHP_INT_MAX want no limit.
@@ -71,13 +71,13 @@ fn fault<T>(text: impl Into<String>) -> Checked<T> {
 }
 
 impl From<Thrown> for Fault {
-    fn from(_: Thrown) -> Fault {
-        Fault::Thrown
+    fn from(_: Thrown) -> Self {
+        Self::Thrown
     }
 }
 
 /// Checks the arguments of a server's constructor; throws as the original does.
-pub fn server(host: &str, port: i64, config: &ZendHashTable) -> Outcome<ServerOptions> {
+pub(crate) fn server(host: &str, port: i64, config: &ZendHashTable) -> Outcome<ServerOptions> {
     read_server(host, port, &Keys { table: config, known: &SERVER_KEYS }).map_err(|fault| match fault {
         Fault::Thrown => Thrown,
         Fault::Text(text) => {
@@ -155,7 +155,7 @@ fn read_server(host: &str, port: i64, keys: &Keys) -> Checked<ServerOptions> {
 }
 
 /// What a client is told, of which the engine knows nothing.
-pub struct ClientOptions {
+pub(crate) struct ClientOptions {
     pub event_loop: Loop,
     pub log: log::Settings,
     /// As [`ServerOptions::unknown`].
@@ -163,26 +163,26 @@ pub struct ClientOptions {
 }
 
 /// The part of a client's configuration that decides where it runs.
-pub fn client(config: &ZendHashTable) -> Outcome<ClientOptions> {
+pub(crate) fn client(config: &ZendHashTable) -> Outcome<ClientOptions> {
     let keys = Keys { table: config, known: &CLIENT_KEYS };
     let read = || Ok(ClientOptions { event_loop: keys.event_loop()?, log: keys.log()?, unknown: keys.unknown(&SERVER_KEYS, "a server") });
     read().map_err(thrown)
 }
 
 /// The part that says where its messages go; what is wrong in it is left out.
-pub fn log(config: &ZendHashTable) -> log::Settings {
+pub(crate) fn log(config: &ZendHashTable) -> log::Settings {
     Keys { table: config, known: &CLIENT_KEYS }.log().unwrap_or_default()
 }
 
 /// Where no configuration has said anything about the log, php.ini does.
-pub fn settle_log() {
+pub(crate) fn settle_log() {
     if log::is_untouched() {
         let _ = log(&ZendHashTable::new()).apply();
     }
 }
 
 /// What the engine is told of a client. May run PHP code: metadata may hold objects that encode themselves.
-pub fn client_engine(host: &str, port: i64, config: &ZendHashTable, node_id: Option<String>) -> Outcome<ClientConfig> {
+pub(crate) fn client_engine(host: &str, port: i64, config: &ZendHashTable, node_id: Option<String>) -> Outcome<ClientConfig> {
     let keys = Keys { table: config, known: &CLIENT_KEYS };
     let read = || {
         let port = u16::try_from(port).or_else(|_| fault(format!("Invalid port: {port}")))?;
@@ -193,7 +193,7 @@ pub fn client_engine(host: &str, port: i64, config: &ZendHashTable, node_id: Opt
 }
 
 /// How many nodes a client may carry, its first one included.
-pub fn client_nodes(config: &ZendHashTable) -> Outcome<usize> {
+pub(crate) fn client_nodes(config: &ZendHashTable) -> Outcome<usize> {
     let keys = Keys { table: config, known: &CLIENT_KEYS };
     let read = keys.settings_of(|row: &Row<ClientConfig>| row.setting.php.name == "max_nodes");
     read.map(|(config, _)| config.max_nodes).map_err(thrown)
@@ -201,7 +201,7 @@ pub fn client_nodes(config: &ZendHashTable) -> Outcome<usize> {
 
 /// Says which keys have no effect, in the log: old code goes on, and a slip of the pen is seen. A thousand clients of one
 /// configuration say it once.
-pub fn tell_unknown(lines: &[String]) {
+pub(crate) fn tell_unknown(lines: &[String]) {
     for line in lines {
         if TOLD.with_borrow_mut(|told| told.len() < MOST_TOLD && told.insert(line.clone())) {
             tracing::warn!("{line}");
@@ -210,12 +210,12 @@ pub fn tell_unknown(lines: &[String]) {
 }
 
 /// A node's metadata as JSON text. May run PHP code: it may hold objects that encode themselves.
-pub fn metadata(array: &Zval) -> Outcome<String> {
+pub(crate) fn metadata(array: &Zval) -> Outcome<String> {
     encode_metadata(array).map_err(thrown)
 }
 
 /// Members of metadata, by their keys, as the text of a JSON object. May run PHP code, as above.
-pub fn members<'a>(entries: impl IntoIterator<Item = (Zval, &'a Zval)>) -> Outcome<String> {
+pub(crate) fn members<'a>(entries: impl IntoIterator<Item = (Zval, &'a Zval)>) -> Outcome<String> {
     let mut text = String::from("{");
     for (key, value) in entries {
         let key = encode_metadata(&key).map_err(thrown)?;

@@ -16,13 +16,13 @@ extern "C" fn handler<F: Fn(&mut Call) -> Outcome + Copy>(frame: &mut ExecuteDat
     php::run(frame, result, body);
 }
 
-pub trait Declare: Sized {
+pub(crate) trait Declare: Sized {
     /// A method: `static foo(string $bar, int $baz = 0): ?int`. Public unless it begins with `private`.
     fn declare<F: Fn(&mut Call) -> Outcome + Copy>(self, signature: &'static str, body: F) -> Self;
 }
 
 impl Declare for ClassBuilder {
-    fn declare<F: Fn(&mut Call) -> Outcome + Copy>(self, signature: &'static str, body: F) -> ClassBuilder {
+    fn declare<F: Fn(&mut Call) -> Outcome + Copy>(self, signature: &'static str, body: F) -> Self {
         let mut rest = signature;
         let mut flags = MethodFlags::Public;
         if let Some(signature) = rest.strip_prefix("private ") {
@@ -36,7 +36,7 @@ impl Declare for ClassBuilder {
 }
 
 /// A function, as [`Declare::declare`] reads methods.
-pub fn function<F: Fn(&mut Call) -> Outcome + Copy>(signature: &'static str, _: F) -> FunctionBuilder<'static> {
+pub(crate) fn function<F: Fn(&mut Call) -> Outcome + Copy>(signature: &'static str, _: F) -> FunctionBuilder<'static> {
     let (name, rest) = signature.split_once('(').expect("a parameter list");
     let (parameters, result) = rest.rsplit_once(')').expect("a closed parameter list");
 

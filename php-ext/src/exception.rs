@@ -14,12 +14,12 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// A PHP exception (or an `exit()`) is pending: return to PHP as soon as possible.
 #[derive(Debug)]
-pub struct Thrown;
+pub(crate) struct Thrown;
 
-pub type Outcome<T = ()> = std::result::Result<T, Thrown>;
+pub(crate) type Outcome<T = ()> = std::result::Result<T, Thrown>;
 
 /// `Err` when an exception is pending.
-pub fn pending_exception() -> Outcome {
+pub(crate) fn pending_exception() -> Outcome {
     if ExecutorGlobals::has_exception() { Err(Thrown) } else { Ok(()) }
 }
 
@@ -42,7 +42,7 @@ const CLASSES: [&str; 11] = [
 
 static ENTRIES: [AtomicPtr<zend_class_entry>; 11] = [const { AtomicPtr::new(ptr::null_mut()) }; 11];
 
-pub fn register() -> Result<()> {
+pub(crate) fn register() -> Result<()> {
     ClassBuilder::new(format!(r"{NAMESPACE}\{}", CLASSES[0]))
         .flags(ClassFlags::Interface)
         .implements((ce::throwable, r"\Throwable"))
@@ -69,7 +69,7 @@ pub fn register() -> Result<()> {
 }
 
 /// Throws the exception of an engine's error: its kind decides the class and is the code.
-pub fn raise(error: &Error) -> Thrown {
+pub(crate) fn raise(error: &Error) -> Thrown {
     let kind = error.kind as i32;
     let class = match error.kind {
         // SAFETY: a pointer that PHP fills in at its start.
@@ -80,30 +80,30 @@ pub fn raise(error: &Error) -> Thrown {
 }
 
 /// An exception of a kind, with a text of the extension's own.
-pub fn fail(kind: ErrorKind, message: impl Into<String>) -> Thrown {
+pub(crate) fn fail(kind: ErrorKind, message: impl Into<String>) -> Thrown {
     raise(&Error::new(kind, message))
 }
 
 /// `\RuntimeException`, as the PHP library throws it.
-pub fn runtime_exception(message: &str) -> Thrown {
+pub(crate) fn runtime_exception(message: &str) -> Thrown {
     throw(runtime(), message, 0)
 }
 
-pub fn logic_exception(message: &str) -> Thrown {
+pub(crate) fn logic_exception(message: &str) -> Thrown {
     // SAFETY: a pointer that PHP fills in at its start.
     throw(unsafe { shim::heartbus_spl_logic_exception() }, message, 0)
 }
 
-pub fn invalid_argument(message: &str) -> Thrown {
+pub(crate) fn invalid_argument(message: &str) -> Thrown {
     // SAFETY: a pointer that PHP fills in at its start.
     throw(unsafe { shim::heartbus_spl_invalid_argument_exception() }, message, 0)
 }
 
-pub fn type_error(message: &str) -> Thrown {
+pub(crate) fn type_error(message: &str) -> Thrown {
     throw(ptr::from_ref(ce::type_error()).cast_mut(), message, 0)
 }
 
-pub fn error(message: &str) -> Thrown {
+pub(crate) fn error(message: &str) -> Thrown {
     throw(ptr::from_ref(ce::error()).cast_mut(), message, 0)
 }
 

@@ -6,7 +6,7 @@ use ext_php_rs::types::Zval;
 use std::cell::OnceCell;
 use std::ffi::CStr;
 
-pub struct Glue {
+pub(crate) struct Glue {
     /// Begins with `<?php` and returns the closures by their names.
     source: &'static str,
     /// The file that PHP shows in traces.
@@ -15,11 +15,11 @@ pub struct Glue {
 }
 
 impl Glue {
-    pub const fn new(source: &'static str, name: &'static CStr) -> Glue {
-        Glue { source, name, closures: OnceCell::new() }
+    pub(crate) const fn new(source: &'static str, name: &'static CStr) -> Self {
+        Self { source, name, closures: OnceCell::new() }
     }
 
-    pub fn call<const N: usize>(&self, name: &str, arguments: [Zval; N]) -> Outcome<Zval> {
+    pub(crate) fn call<const N: usize>(&self, name: &str, arguments: [Zval; N]) -> Outcome<Zval> {
         if self.closures.get().is_none() {
             let mut closures = Zval::new();
             // SAFETY: the source begins with "<?php", and PHP copies it.

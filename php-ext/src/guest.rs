@@ -7,7 +7,7 @@ use crate::php::{Outcome, Thrown, class_named};
 use ext_php_rs::types::Zval;
 use heartbus_core::error::ErrorKind;
 
-pub struct Guest {
+pub(crate) struct Guest {
     /// The name people know it by.
     pub name: &'static str,
     class: &'static str,
@@ -15,16 +15,12 @@ pub struct Guest {
 }
 
 impl Guest {
-    pub const fn revolt() -> Guest {
-        Guest {
-            name: "Revolt",
-            class: r"Revolt\EventLoop",
-            glue: Glue::new(include_str!("loops/revolt.php"), c"heartbus/loops/revolt.php"),
-        }
+    pub(crate) const fn revolt() -> Self {
+        Self { name: "Revolt", class: r"Revolt\EventLoop", glue: Glue::new(include_str!("loops/revolt.php"), c"heartbus/loops/revolt.php") }
     }
 
-    pub const fn react() -> Guest {
-        Guest {
+    pub(crate) const fn react() -> Self {
+        Self {
             name: "ReactPHP",
             class: r"React\EventLoop\Loop",
             glue: Glue::new(include_str!("loops/reactphp.php"), c"heartbus/loops/reactphp.php"),
@@ -32,31 +28,31 @@ impl Guest {
     }
 
     /// Whether the library can be used; with `autoload` it may be loaded for that.
-    pub fn exists(&self, autoload: bool) -> Outcome<bool> {
+    pub(crate) fn exists(&self, autoload: bool) -> Outcome<bool> {
         Ok(class_named(self.class, autoload)?.is_some())
     }
 
     /// Throws what a configuration deserves that asks for it.
-    pub fn is_missing(&self, setting: &str) -> Thrown {
+    pub(crate) fn is_missing(&self, setting: &str) -> Thrown {
         let text = format!("'loop' => '{setting}' needs {}: there is no class {}", self.name, self.class);
         exception::fail(ErrorKind::Config, text)
     }
 
     /// Whether the call that runs now comes from this loop.
-    pub fn is_running(&self) -> Outcome<bool> {
+    pub(crate) fn is_running(&self) -> Outcome<bool> {
         Ok(self.exists(false)? && self.glue.call("running", [])?.is_true())
     }
 
     /// Whether the application uses this loop: it runs, or can be expected to.
-    pub fn is_used(&self) -> Outcome<bool> {
+    pub(crate) fn is_used(&self) -> Outcome<bool> {
         Ok(self.exists(false)? && self.glue.call("used", [])?.is_true())
     }
 
-    pub fn watch(&self, stream: Zval, ready: Zval) -> Outcome {
+    pub(crate) fn watch(&self, stream: Zval, ready: Zval) -> Outcome {
         self.glue.call("watch", [stream, ready]).map(drop)
     }
 
-    pub fn unwatch(&self) -> Outcome {
+    pub(crate) fn unwatch(&self) -> Outcome {
         self.glue.call("unwatch", []).map(drop)
     }
 }

@@ -49,7 +49,7 @@ enum EventKind {
 /// The kinds by name, in the order of the enum.
 const KINDS: [&str; 9] = ["connect", "register", "heartbeat", "data", "pong", "server_error", "error", "close", "node.lost"];
 
-pub struct Client {
+pub(crate) struct Client {
     host: String,
     port: i64,
     config: Zval,
@@ -73,7 +73,7 @@ pub struct Client {
     nodes: RefCell<BTreeMap<String, String>>,
 }
 
-pub fn register() -> Result<()> {
+pub(crate) fn register() -> Result<()> {
     ClassBuilder::new(r"PfinalClub\AsyncioHeartbeat\Client\HeartbeatClient")
         .declare("__construct(string $host = '127.0.0.1', int $port = 9501, array $config = [])", construct)
         .declare("connect(): void", connect)
@@ -326,7 +326,7 @@ fn start(runtime: &Runtime, object: &Zval) -> Outcome {
     let Some(client) = client_of(object) else { return Ok(()) };
     client.is_waiting.set(false);
     let stats = client.stats();
-    let node_id = stats.node_id.as_ref().map(|id| id.to_string());
+    let node_id = stats.node_id.as_ref().map(ToString::to_string);
     let settings = config::client(client.settings())?;
     let config = config::client_engine(&client.host, client.port, client.settings(), node_id)?;
     raise_limit();
@@ -494,11 +494,11 @@ struct Fleet {
 }
 
 impl Fleet {
-    fn start() -> std::result::Result<Fleet, Error> {
+    fn start() -> std::result::Result<Self, Error> {
         let inbox = Inbox::new(InboxLimits::default())?;
         inbox.subscribe(ClientEventMask::ALL);
         let clients = Clients::start(inbox.clone())?;
-        Ok(Fleet { clients, inbox, pending: RefCell::default(), members: RefCell::default() })
+        Ok(Self { clients, inbox, pending: RefCell::default(), members: RefCell::default() })
     }
 
     fn connected(&self) -> usize {
@@ -546,7 +546,7 @@ fn fleet(runtime: &Runtime) -> Outcome<Rc<Fleet>> {
 }
 
 /// Clients of this process that are connected.
-pub fn connected(runtime: &Runtime) -> usize {
+pub(crate) fn connected(runtime: &Runtime) -> usize {
     started_fleet(runtime).map_or(0, |fleet| fleet.connected())
 }
 

@@ -15,7 +15,7 @@ use std::ptr;
 const VERSION: &str = "1.0.0";
 const MAX_CHANNEL_ID: i64 = 65_535;
 
-pub fn register() -> Result<()> {
+pub(crate) fn register() -> Result<()> {
     ClassBuilder::new(r"PfinalClub\AsyncioHeartbeat\Protocol\HeartbeatProtocol")
         .constant("VERSION", VERSION, &[], ConstantFlags::Public)?
         .constant("DEFAULT_HEARTBEAT_INTERVAL", 10i64, &[], ConstantFlags::Public)?

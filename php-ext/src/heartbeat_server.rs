@@ -28,13 +28,13 @@ use std::time::{Duration, Instant};
 use waiting_log::WaitingLog;
 
 mod absence;
-pub mod class;
+pub(crate) mod class;
 mod delivery;
 mod log;
 mod other_process;
 mod owner;
 mod socket;
-pub mod start;
+pub(crate) mod start;
 mod stop;
 mod tell;
 mod waiting_log;
@@ -43,14 +43,14 @@ mod worker;
 static CLASS: AtomicPtr<zend_class_entry> = AtomicPtr::new(ptr::null_mut());
 
 /// Servers that run in this process, or have events left to tell, in the order in which they were started.
-pub fn running() -> Vec<Rc<Server>> {
+pub(crate) fn running() -> Vec<Rc<Server>> {
     let known: Vec<Rc<Server>> = SERVERS.with_borrow(|servers| servers.iter().filter_map(Weak::upgrade).collect());
     let sources = Runtime::current().servers();
     sources.iter().filter_map(|source| known.iter().find(|server| is_same(&**source, &***server)).cloned()).collect()
 }
 
 /// Servers whose engines run, here or next door.
-pub fn running_engines() -> Vec<(Rc<Server>, Rc<Backend>)> {
+pub(crate) fn running_engines() -> Vec<(Rc<Server>, Rc<Backend>)> {
     let servers = running().into_iter();
     servers.filter_map(|server| server.engine().filter(|engine| !engine.is_stopped()).map(|engine| (server, engine))).collect()
 }
@@ -110,7 +110,7 @@ enum State {
 
 /// What a process has of a server.
 #[derive(Copy, Clone, Debug, PartialEq)]
-pub enum Role {
+pub(crate) enum Role {
     /// The engine and its callbacks.
     Whole,
     /// The engine; its callbacks run in workers.
@@ -119,7 +119,7 @@ pub enum Role {
     Worker,
 }
 
-pub struct Server {
+pub(crate) struct Server {
     host: String,
     port: i64,
     config: config::ServerOptions,
@@ -158,7 +158,7 @@ pub struct Server {
     /// What PHP holds of its nodes and channels.
     pub objects: Objects,
     /// Itself.
-    me: OnceCell<Weak<Server>>,
+    me: OnceCell<Weak<Self>>,
 }
 
 impl Native for Server {
@@ -199,12 +199,12 @@ impl Server {
         format!("tcp://{host}:{}", self.port)
     }
 
-    pub fn stop_timeout(&self) -> Option<Duration> {
+    pub(crate) fn stop_timeout(&self) -> Option<Duration> {
         self.config.host.stop_timeout
     }
 
     /// The last engine of this server.
-    pub fn engine(&self) -> Option<Rc<Backend>> {
+    pub(crate) fn engine(&self) -> Option<Rc<Backend>> {
         self.engine.borrow().clone()
     }
 
@@ -217,7 +217,7 @@ impl Server {
     }
 
     /// After what PHP wants to know has changed.
-    pub fn resubscribe(&self) {
+    pub(crate) fn resubscribe(&self) {
         if let Some(inbox) = &*self.inbox.borrow() {
             inbox.subscribe(self.subscriptions());
         }
@@ -225,12 +225,12 @@ impl Server {
     }
 
     /// None while its object is freed.
-    fn shared(&self) -> Option<Rc<Server>> {
+    fn shared(&self) -> Option<Rc<Self>> {
         self.me.get().and_then(Weak::upgrade)
     }
 
     /// Asks the engine for something. None, and a word in the log, when it cannot be done.
-    pub fn ask<T>(&self, question: impl FnOnce(&Backend) -> std::result::Result<T, Error>) -> Outcome<Option<T>> {
+    pub(crate) fn ask<T>(&self, question: impl FnOnce(&Backend) -> Result<T, Error>) -> Outcome<Option<T>> {
         let Some(engine) = self.backend()? else { return Ok(None) };
         match question(&engine) {
             Ok(answer) => Ok(Some(answer)),
@@ -244,7 +244,7 @@ impl Server {
         }
     }
 
-    pub fn check_process(&self) -> Outcome {
+    pub(crate) fn check_process(&self) -> Outcome {
         let is_foreign = self.engine.borrow().as_ref().is_some_and(|engine| !engine.is_own_process());
         if is_foreign { Err(exception::raise(&Error::wrong_process())) } else { Ok(()) }
     }

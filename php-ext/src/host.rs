@@ -17,7 +17,7 @@ use ext_php_rs::flags::ClassFlags;
 use ext_php_rs::types::Zval;
 use std::ptr;
 
-pub fn register() -> Result<()> {
+pub(crate) fn register() -> Result<()> {
     ClassBuilder::new(r"Heartbus\Host")
         .flags(ClassFlags::Final)
         .declare("static run(array $config = []): void", run)

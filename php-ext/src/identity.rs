@@ -5,7 +5,7 @@ use heartbus_core::error::{Error, ErrorKind};
 use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid, getgrouplist, getgroups, setegid, seteuid, setgroups};
 use std::ffi::CString;
 
-pub struct Identity {
+pub(crate) struct Identity {
     /// By their names, as Workerman wants them; empty: as the process is.
     pub user: String,
     pub group: String,
@@ -18,7 +18,7 @@ impl Identity {
     ///
     /// # Errors
     /// `Config`: there is no such user or group, or this process may not become it.
-    pub fn named(user: &str, group: &str) -> Result<Identity, Error> {
+    pub(crate) fn named(user: &str, group: &str) -> Result<Self, Error> {
         let (own_user, own_group) = (geteuid(), getegid());
         let found = if user.is_empty() { None } else { Some(user_named(user)?) };
         let of_group = if group.is_empty() { None } else { Some(group_named(group)?) };
@@ -32,7 +32,7 @@ impl Identity {
             let wanted = [user, group].into_iter().filter(|name| !name.is_empty()).collect::<Vec<_>>().join(":");
             return Err(Error::new(ErrorKind::Config, format!("user, group: only root can run a server as {wanted}")));
         }
-        Ok(Identity {
+        Ok(Self {
             user: found.map_or_else(String::new, |found| found.name),
             group: of_group.map_or_else(String::new, |group| group.name),
             uid,
@@ -46,7 +46,7 @@ impl Identity {
 
     /// # Errors
     /// `Config`: where nobody makes processes for the server, this one would have to be that user's already.
-    pub fn check_is_ours(&self) -> Result<(), Error> {
+    pub(crate) fn check_is_ours(&self) -> Result<(), Error> {
         if self.is_ours() {
             return Ok(());
         }
@@ -57,7 +57,7 @@ impl Identity {
     ///
     /// # Errors
     /// Those of `act`; `Config` when the system does not let this process become them.
-    pub fn act_as<T>(&self, act: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    pub(crate) fn act_as<T>(&self, act: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
         if self.is_ours() {
             return act();
         }

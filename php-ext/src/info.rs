@@ -5,7 +5,7 @@ use ext_php_rs::zend::ModuleEntry;
 use ext_php_rs::{info_table_end, info_table_header, info_table_row, info_table_start};
 use heartbus_core::settings::{self, EventLoop, Listed};
 
-pub extern "C" fn print(module: *mut ModuleEntry) {
+pub(crate) extern "C" fn print(module: *mut ModuleEntry) {
     info_table_start!();
     info_table_row!("Heartbus", "enabled");
     info_table_row!("Version", env!("CARGO_PKG_VERSION"));

@@ -3,28 +3,28 @@
 use crate::shim;
 use std::ffi::CStr;
 
-pub fn register(kind: i32, number: i32) {
+pub(crate) fn register(kind: i32, number: i32) {
     // SAFETY: PHP is starting this module, and calls with its number.
     unsafe { shim::heartbus_register_ini(kind, number) };
 }
 
-pub fn unregister(kind: i32, number: i32) {
+pub(crate) fn unregister(kind: i32, number: i32) {
     // SAFETY: PHP is stopping this module, and calls with its number.
     unsafe { shim::heartbus_unregister_ini(kind, number) };
 }
 
 /// What php.ini, `-d` or `ini_set()` say of `heartbus.<key>`; none when that is empty.
-pub fn setting(key: &str) -> Option<String> {
+pub(crate) fn setting(key: &str) -> Option<String> {
     given(key).filter(|text| !text.is_empty())
 }
 
 /// The same of `heartbus.log_level`: its `off` without quotes is an empty text, as PHP reads it.
-pub fn log_level() -> Option<String> {
+pub(crate) fn log_level() -> Option<String> {
     given("log_level").map(|text| if text.is_empty() { "off".into() } else { text })
 }
 
 /// It is there and empty: in php.ini that is how `off`, `no`, `false` and `none` arrive.
-pub fn is_empty(key: &str) -> bool {
+pub(crate) fn is_empty(key: &str) -> bool {
     given(key).is_some_and(|text| text.is_empty())
 }
 

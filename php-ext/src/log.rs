@@ -20,7 +20,7 @@ use tracing::level_filters::LevelFilter;
 use tracing::span::{self, Attributes, Id};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-pub use target::{after_fork, begin_process, end_request, reopen};
+pub(crate) use target::{after_fork, begin_process, end_request, reopen};
 
 /// By the numbers of `LineLevel`.
 const FILTERS: [LevelFilter; 5] = [LevelFilter::DEBUG, LevelFilter::INFO, LevelFilter::WARN, LevelFilter::ERROR, LevelFilter::OFF];
@@ -37,14 +37,14 @@ thread_local! {
 
 /// What a configuration says about the log. The log is the process's: the last server or client that starts decides.
 #[derive(Clone, Default)]
-pub struct Settings {
+pub(crate) struct Settings {
     pub level: Option<u8>,
     pub file: Option<String>,
     pub to_logger: Option<bool>,
 }
 
 impl Settings {
-    pub fn apply(&self) -> Result<(), Error> {
+    pub(crate) fn apply(&self) -> Result<(), Error> {
         if let Some(level) = self.level {
             LEVEL.store(level, Ordering::Relaxed);
         }
@@ -67,12 +67,12 @@ impl Settings {
 }
 
 /// No configuration decided about the log yet.
-pub fn is_untouched() -> bool {
+pub(crate) fn is_untouched() -> bool {
     !TOUCHED.load(Ordering::Relaxed)
 }
 
 /// What the application has changed since: its time zone, and what it has as stderr. To be called now and then on PHP's thread.
-pub fn follow_application() {
+pub(crate) fn follow_application() {
     if TOUCHED.load(Ordering::Relaxed) {
         zone::follow();
         target::settle();
@@ -126,29 +126,29 @@ fn generation() -> u32 {
 }
 
 impl Sink {
-    fn open() -> Result<*mut Sink, Error> {
-        Ok(Box::into_raw(Box::new(Sink { generation: generation(), queue: LogQueue::new(MAX_WAITING)? })))
+    fn open() -> Result<*mut Self, Error> {
+        Ok(Box::into_raw(Box::new(Self { generation: generation(), queue: LogQueue::new(MAX_WAITING)? })))
     }
 
-    fn current() -> Option<&'static Sink> {
+    fn current() -> Option<&'static Self> {
         // SAFETY: null, or a sink that is never freed.
         unsafe { SINK.load(Ordering::Acquire).as_ref() }.filter(|sink| sink.generation == generation())
     }
 }
 
 /// Readable while messages wait for PHP's logger; none where they go elsewhere.
-pub fn waiting_fd() -> Option<BorrowedFd<'static>> {
+pub(crate) fn waiting_fd() -> Option<BorrowedFd<'static>> {
     Sink::current().map(|sink| sink.queue.as_fd())
 }
 
 /// Messages that wait for PHP's logger.
-pub fn waiting() -> usize {
+pub(crate) fn waiting() -> usize {
     Sink::current().map_or(0, |sink| sink.queue.len())
 }
 
 /// Hands the next message to PHP's logger, if there is one. What PHP's thread has to say meanwhile is written as a line: a logger that
 /// sends its lines through the client or the server would otherwise be told of its own troubles without end.
-pub fn hand_over<E>(to_logger: impl FnOnce(LogLine) -> Result<(), E>) -> Result<(), E> {
+pub(crate) fn hand_over<E>(to_logger: impl FnOnce(LogLine) -> Result<(), E>) -> Result<(), E> {
     let Some(record) = Sink::current().and_then(|sink| sink.queue.pop()) else { return Ok(()) };
     IS_HANDING_OVER.set(true);
     let done = to_logger(line_of(record));
@@ -167,12 +167,12 @@ fn line_of(record: Record) -> LogLine {
 }
 
 /// A logger that suspended its Fiber, or ended the script, is not waited for.
-pub fn forget_handing_over() {
+pub(crate) fn forget_handing_over() {
     IS_HANDING_OVER.set(false);
 }
 
 /// PHP's logger is gone, or wanted no more: what waits for it is written as if it had never been.
-pub fn stop_waiting() {
+pub(crate) fn stop_waiting() {
     if let Some(sink) = Sink::current() {
         SINK.store(ptr::null_mut(), Ordering::Release);
         tracing::callsite::rebuild_interest_cache();

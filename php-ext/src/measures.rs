@@ -5,16 +5,16 @@ use heartbus_core::engine::Stats;
 use heartbus_core::hub::Timings;
 use heartbus_core::metrics::{Measure, measures};
 
-pub use heartbus_core::metrics::Number;
+pub(crate) use heartbus_core::metrics::Number;
 
 /// How long the oldest server of this process has run, its engine here or next door.
-pub fn uptime() -> Option<f64> {
+pub(crate) fn uptime() -> Option<f64> {
     let engines = running_engines();
     engines.iter().filter_map(|(_, engine)| engine.stats().ok()).map(|stats| stats.uptime_seconds as f64).reduce(f64::max)
 }
 
 /// All servers that run in this process, added up; nothing where none runs.
-pub fn of_this_process() -> Vec<Measure> {
+pub(crate) fn of_this_process() -> Vec<Measure> {
     let engines = running_engines();
     if engines.is_empty() {
         return Vec::new();

@@ -25,7 +25,7 @@ const PAYLOAD: Property = Property::new(1, "payload");
 const CHANNEL_ID: Property = Property::new(2, "channelId");
 
 /// The types that the class names.
-pub const TYPES: [FrameType; 8] = [
+pub(crate) const TYPES: [FrameType; 8] = [
     FrameType::HEARTBEAT_REQ,
     FrameType::HEARTBEAT_RES,
     FrameType::DATA,
@@ -36,7 +36,7 @@ pub const TYPES: [FrameType; 8] = [
     FrameType::ERROR,
 ];
 
-pub fn register() -> Result<()> {
+pub(crate) fn register() -> Result<()> {
     let mut class = ClassBuilder::new(NAME)
         .declare("__construct(int $type, string $payload = '', int $channelId = 0)", construct)
         .declare("encode(): string", encode)
@@ -183,7 +183,7 @@ fn create(kind: i64, payload: Zval, channel_id: i64) -> Outcome<Zval> {
     Ok(message)
 }
 
-pub fn class() -> *mut zend_class_entry {
+pub(crate) fn class() -> *mut zend_class_entry {
     CLASS.load(Ordering::Relaxed)
 }
 
@@ -192,18 +192,18 @@ fn type_name(kind: i64) -> &'static str {
 }
 
 /// What the methods and `HeartbeatProtocol` read of a message.
-pub struct Fields {
+pub(crate) struct Fields {
     pub kind: i64,
     pub payload: Zval,
     pub channel_id: i64,
 }
 
 impl Fields {
-    pub fn of(message: *mut zend_object) -> Outcome<Fields> {
-        Ok(Fields { kind: TYPE.int(message)?, payload: PAYLOAD.read(message)?, channel_id: CHANNEL_ID.int(message)? })
+    pub(crate) fn of(message: *mut zend_object) -> Outcome<Self> {
+        Ok(Self { kind: TYPE.int(message)?, payload: PAYLOAD.read(message)?, channel_id: CHANNEL_ID.int(message)? })
     }
 
-    pub fn payload(&self) -> &[u8] {
+    pub(crate) fn payload(&self) -> &[u8] {
         self.payload.zend_str().map_or(&[], ZendStr::as_bytes)
     }
 }

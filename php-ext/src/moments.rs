@@ -32,12 +32,12 @@ struct Aging {
 }
 
 /// Gives every object of this class, and of classes that extend it, room for its moments.
-pub fn keep(class: &mut ClassEntry) {
+pub(crate) fn keep(class: &mut ClassEntry) {
     class.__bindgen_anon_2.create_object = Some(create);
 }
 
 /// PHP's own, with the place of the object in what was allocated, and clones that are as old as what they were cloned from.
-pub fn handlers() -> &'static zend_object_handlers {
+pub(crate) fn handlers() -> &'static zend_object_handlers {
     static HANDLERS: OnceLock<zend_object_handlers> = OnceLock::new();
     HANDLERS.get_or_init(|| {
         // SAFETY: PHP's standard handlers are a constant.
@@ -74,19 +74,19 @@ fn moments(object: *mut zend_object) -> *mut [Moment; MOMENTS] {
 }
 
 /// How far the wall clock is ahead of the monotonic one.
-pub fn ahead() -> f64 {
+pub(crate) fn ahead() -> f64 {
     microtime() - monotonic()
 }
 
 /// A property of the object is set to a moment, told by a wall clock that was so far ahead. `object` must be one that [`keep`] is
 /// about.
-pub fn note(object: *mut zend_object, place: usize, shown: f64, ahead: f64) {
+pub(crate) fn note(object: *mut zend_object, place: usize, shown: f64, ahead: f64) {
     // SAFETY: callers pass live objects of such classes.
     unsafe { (*moments(object))[place] = Moment { shown, ahead } };
 }
 
 /// Seconds since a moment that a property of the object shows.
-pub fn since(object: *mut zend_object, place: usize, shown: f64) -> f64 {
+pub(crate) fn since(object: *mut zend_object, place: usize, shown: f64) -> f64 {
     // SAFETY: as above.
     let moment = unsafe { (*moments(object))[place] };
     if moment.shown.to_bits() == shown.to_bits() { monotonic() - (shown - moment.ahead) } else { microtime() - shown }

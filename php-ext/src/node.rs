@@ -41,7 +41,7 @@ const TIMES: [Property; 3] = [LAST_HEARTBEAT_TIME, CREATED_AT, LAST_MESSAGE_TIME
 const ONLINE: &str = "online";
 const OFFLINE: &str = "offline";
 
-pub fn register() -> Result<()> {
+pub(crate) fn register() -> Result<()> {
     ClassBuilder::new(r"PfinalClub\AsyncioHeartbeat\Node\Node")
         .declare("__construct(string $id, string $ip, int $port, int $connectionId)", construct)
         .declare("updateHeartbeat(): void", update_heartbeat)
@@ -76,32 +76,32 @@ pub fn register() -> Result<()> {
         .register()
 }
 
-pub fn class() -> *mut zend_class_entry {
+pub(crate) fn class() -> *mut zend_class_entry {
     CLASS.load(Ordering::Relaxed)
 }
 
 /// Whether no subclass can have methods of its own.
-pub fn is_plain(node: *mut zend_object) -> bool {
+pub(crate) fn is_plain(node: *mut zend_object) -> bool {
     // SAFETY: callers pass live objects.
     ptr::eq(unsafe { (*node).ce }, class())
 }
 
 /// The id, and the connection.
-pub fn identity(node: *mut zend_object) -> Outcome<(Zval, i64)> {
+pub(crate) fn identity(node: *mut zend_object) -> Outcome<(Zval, i64)> {
     Ok((ID.read(node)?, CONNECTION_ID.int(node)?))
 }
 
-pub fn online(node: *mut zend_object) -> Outcome<bool> {
+pub(crate) fn online(node: *mut zend_object) -> Outcome<bool> {
     Ok(string_bytes(&STATUS.read(node)?) == ONLINE.as_bytes())
 }
 
 /// Heartbeats and messages.
-pub fn counts(node: *mut zend_object) -> Outcome<(i64, i64)> {
+pub(crate) fn counts(node: *mut zend_object) -> Outcome<(i64, i64)> {
     Ok((HEARTBEAT_COUNT.int(node)?, TOTAL_MESSAGES.int(node)?))
 }
 
 /// A copy of the engine's record, at this moment.
-pub fn create(info: &NodeInfo) -> Outcome<Zval> {
+pub(crate) fn create(info: &NodeInfo) -> Outcome<Zval> {
     let mut node = Zval::new();
     // SAFETY: the class is registered and can be instantiated.
     unsafe { shim::object_init_ex(&raw mut node, CLASS.load(Ordering::Relaxed)) };
@@ -115,7 +115,7 @@ pub fn create(info: &NodeInfo) -> Outcome<Zval> {
 }
 
 /// Brings a copy of the engine's record up to date.
-pub fn refresh(object: *mut zend_object, info: &NodeInfo, with_metadata: bool) {
+pub(crate) fn refresh(object: *mut zend_object, info: &NodeInfo, with_metadata: bool) {
     // The engine tells its moments by the wall clock as it is now: when that was set, they are others.
     let ahead = moments::ahead();
     if !CREATED_AT.peek(object).is_some_and(|shown| (shown - info.created_at).abs() < 0.1) {
@@ -153,7 +153,7 @@ fn place(time: Property) -> usize {
 }
 
 /// `toArray()` of the engine's record, without an object.
-pub fn describe(info: &NodeInfo) -> Zval {
+pub(crate) fn describe(info: &NodeInfo) -> Zval {
     let now = microtime();
     map([
         ("id", text(&*info.id)),
@@ -262,7 +262,7 @@ fn set_metadata(call: &mut Call) -> Outcome {
     arguments!(call, c"Sz", key, value)?;
     let this = call.this();
     if !METADATA.is_initialized(this) {
-        METADATA.write(this, crate::php::value(ZendEmptyArray))?;
+        METADATA.write(this, php::value(ZendEmptyArray))?;
     }
     let mut kept;
     if let Some(shown) = bindings::shown_node(this) {

@@ -38,7 +38,7 @@ struct ChannelEntry {
 }
 
 #[derive(Default)]
-pub struct Objects {
+pub(crate) struct Objects {
     /// The server.
     owner: OnceCell<Weak<dyn Owner>>,
     nodes: RefCell<NumberMap<RegistrationKey, NodeEntry>>,
@@ -61,7 +61,7 @@ pub struct Objects {
 
 impl Objects {
     /// To be said once, before anything is shown.
-    pub fn be_owned_by(&self, owner: Weak<dyn Owner>) {
+    pub(crate) fn be_owned_by(&self, owner: Weak<dyn Owner>) {
         let _ = self.owner.set(owner);
     }
 
@@ -70,7 +70,7 @@ impl Objects {
         bindings::bind(object, owner, subject)
     }
 
-    pub fn each_value(&self, visit: &mut dyn FnMut(&Zval)) {
+    pub(crate) fn each_value(&self, visit: &mut dyn FnMut(&Zval)) {
         visit(&self.manager.borrow());
         visit(&self.scheduler.borrow());
         self.monitors.borrow().iter().for_each(&mut *visit);
@@ -80,22 +80,22 @@ impl Objects {
     }
 
     /// The server's manager; made when somebody asks for it.
-    pub fn manager(&self, make: impl FnOnce() -> Outcome<Zval>) -> Outcome<Zval> {
+    pub(crate) fn manager(&self, make: impl FnOnce() -> Outcome<Zval>) -> Outcome<Zval> {
         get_or_make(&self.manager, make)
     }
 
     /// As [`Objects::manager`].
-    pub fn scheduler(&self, make: impl FnOnce() -> Outcome<Zval>) -> Outcome<Zval> {
+    pub(crate) fn scheduler(&self, make: impl FnOnce() -> Outcome<Zval>) -> Outcome<Zval> {
         get_or_make(&self.scheduler, make)
     }
 
     /// The manager, if there is one already.
-    pub fn made_manager(&self) -> Option<*mut zend_object> {
+    pub(crate) fn made_manager(&self) -> Option<*mut zend_object> {
         self.manager.borrow().object().map(|manager| ptr::from_ref(manager).cast_mut())
     }
 
     /// The object of a registration, as the engine knows it at this moment, or as an event of that batch shows it.
-    pub fn node(&self, engine: &Backend, about: &Registration, batch: Option<u64>) -> Outcome<Zval> {
+    pub(crate) fn node(&self, engine: &Backend, about: &Registration, batch: Option<u64>) -> Outcome<Zval> {
         let info = engine.info(about);
         let key = about.key();
         let known = self.nodes.borrow_mut().get_mut(&key).map(|entry| {
@@ -117,7 +117,7 @@ impl Objects {
     }
 
     /// A worker has changed what the engine keeps of a node: events that are on their way show it as it was before.
-    pub fn hold(&self, object: *mut zend_object, node: &Registration, last_batch: u64) {
+    pub(crate) fn hold(&self, object: *mut zend_object, node: &Registration, last_batch: u64) {
         let until = last_batch + BATCHES_AHEAD;
         let is_known =
             self.nodes.borrow_mut().get_mut(&node.key()).filter(|entry| entry.object == object).map(|entry| entry.ahead_until = until);
@@ -133,7 +133,7 @@ impl Objects {
     }
 
     /// Lets go of nodes of which all events up to this batch were told.
-    pub fn release(&self, batch: u64) {
+    pub(crate) fn release(&self, batch: u64) {
         loop {
             let mut changed = self.changed.borrow_mut();
             let is_told = changed.front().is_some_and(|(until, _)| *until < batch);
@@ -147,7 +147,7 @@ impl Objects {
     }
 
     /// The objects of many registrations, each brought up to date once.
-    pub fn nodes(&self, engine: &Backend, about: Vec<&Registration>, batch: u64) -> Outcome<Vec<Zval>> {
+    pub(crate) fn nodes(&self, engine: &Backend, about: Vec<&Registration>, batch: u64) -> Outcome<Vec<Zval>> {
         let mut known = NumberMap::<RegistrationKey, usize>::default();
         let mut objects: Vec<Zval> = Vec::with_capacity(about.len());
         let mut before = None;
@@ -169,7 +169,7 @@ impl Objects {
     }
 
     /// A channel that nobody has asked for before.
-    pub fn new_channel(&self, node: &Registration, info: &NodeInfo, max_queue_size: i64) -> Outcome<Zval> {
+    pub(crate) fn new_channel(&self, node: &Registration, info: &NodeInfo, max_queue_size: i64) -> Outcome<Zval> {
         let channel = channel::create(i64::from(info.channel_id), text(&*info.id), max_queue_size)?;
         let object = self.bind(&channel, Subject::Channel(node.clone()))?;
         channel::set_created_at(object, info.created_at);
@@ -179,27 +179,27 @@ impl Objects {
     }
 
     /// What PHP holds of a node's channel.
-    pub fn channel_of(&self, node: &Registration) -> Option<*mut zend_object> {
+    pub(crate) fn channel_of(&self, node: &Registration) -> Option<*mut zend_object> {
         self.channels.borrow().get(&node.channel_id()).filter(|entry| entry.node.key() == node.key()).map(|entry| entry.object)
     }
 
-    pub fn open_channels(&self) -> Vec<u32> {
+    pub(crate) fn open_channels(&self) -> Vec<u32> {
         self.channels.borrow().keys().copied().collect()
     }
 
-    pub fn are_channels_open(&self) -> bool {
+    pub(crate) fn are_channels_open(&self) -> bool {
         !self.channels.borrow().is_empty()
     }
 
-    pub fn are_monitors_running(&self) -> bool {
+    pub(crate) fn are_monitors_running(&self) -> bool {
         !self.monitors.borrow().is_empty()
     }
 
-    pub fn monitors(&self) -> Vec<Zval> {
+    pub(crate) fn monitors(&self) -> Vec<Zval> {
         self.monitors.borrow().iter().map(Zval::shallow_clone).collect()
     }
 
-    pub fn add_monitor(&self, monitor: *mut zend_object) {
+    pub(crate) fn add_monitor(&self, monitor: *mut zend_object) {
         let mut monitors = self.monitors.borrow_mut();
         if !monitors.iter().any(|known| is_object(known, monitor)) {
             monitors.push(php::object(monitor));
@@ -207,18 +207,18 @@ impl Objects {
     }
 
     /// Gives it back: dropping it may run PHP code.
-    pub fn remove_monitor(&self, monitor: *mut zend_object) -> Option<Zval> {
+    pub(crate) fn remove_monitor(&self, monitor: *mut zend_object) -> Option<Zval> {
         let mut monitors = self.monitors.borrow_mut();
         let place = monitors.iter().position(|known| is_object(known, monitor))?;
         Some(monitors.remove(place))
     }
 
-    pub fn forget_node(&self, node: &Registration) {
+    pub(crate) fn forget_node(&self, node: &Registration) {
         self.nodes.borrow_mut().remove(&node.key());
     }
 
     /// True when it was the last channel.
-    pub fn forget_channel(&self, object: *mut zend_object, node: &Registration) -> bool {
+    pub(crate) fn forget_channel(&self, object: *mut zend_object, node: &Registration) -> bool {
         let mut channels = self.channels.borrow_mut();
         // A later channel may have the id by now.
         if channels.get(&node.channel_id()).is_some_and(|entry| entry.object == object) {
@@ -228,27 +228,27 @@ impl Objects {
     }
 
     /// Holds a channel that is open, also while PHP does not.
-    pub fn keep(&self, node: &Registration, channel: *mut zend_object) {
+    pub(crate) fn keep(&self, node: &Registration, channel: *mut zend_object) {
         if let Some(entry) = self.channels.borrow_mut().get_mut(&node.channel_id()).filter(|entry| entry.object == channel) {
             entry.kept.get_or_insert_with(|| php::object(channel));
         }
     }
 
     /// Gives it back: dropping it may run PHP code.
-    pub fn let_go(&self, node: &Registration, channel: *mut zend_object) -> Option<Zval> {
+    pub(crate) fn let_go(&self, node: &Registration, channel: *mut zend_object) -> Option<Zval> {
         let mut channels = self.channels.borrow_mut();
         channels.get_mut(&node.channel_id()).filter(|entry| entry.object == channel).and_then(|entry| entry.kept.take())
     }
 
     /// Forgets a channel and gives its object back.
-    pub fn take_channel(&self, id: u32) -> Option<Zval> {
+    pub(crate) fn take_channel(&self, id: u32) -> Option<Zval> {
         // What is kept of it is dropped with no borrow held, and behind the object.
         let entry = self.channels.borrow_mut().remove(&id)?;
         Some(php::object(entry.object))
     }
 
     /// Forgets closed channels that PHP still holds. Returns how many.
-    pub fn forget_closed(&self) -> usize {
+    pub(crate) fn forget_closed(&self) -> usize {
         let mut channels = self.channels.borrow_mut();
         let before = channels.len();
         channels.retain(|_, entry| !channel::closed(entry.object));
@@ -259,7 +259,7 @@ impl Objects {
 
     /// Puts a message into its channel's queue, once. `sequence` is its event's number. True when somebody waits for it: see
     /// [`Objects::wake`].
-    pub fn receive(&self, node: &Registration, channel_id: u32, payload: &[u8], sequence: u64) -> bool {
+    pub(crate) fn receive(&self, node: &Registration, channel_id: u32, payload: &[u8], sequence: u64) -> bool {
         let object = self.channel_of(node).filter(|_| channel_id == node.channel_id());
         let Some(object) = object.filter(|object| !channel::closed(*object)) else { return false };
         if self.channels.borrow().get(&channel_id).is_some_and(|entry| entry.seen.replace(sequence.max(entry.seen.get())) >= sequence) {
@@ -272,7 +272,7 @@ impl Objects {
     }
 
     /// A node left: its channel takes nothing more. What it has is still there to be received.
-    pub fn node_left(&self, node: &Registration) -> bool {
+    pub(crate) fn node_left(&self, node: &Registration) -> bool {
         self.channel_of(node).is_some_and(|object| self.close(node.channel_id(), object))
     }
 
@@ -286,7 +286,7 @@ impl Objects {
     }
 
     /// The server stopped, or told us less than happened: closes the channels of all nodes that are gone.
-    pub fn close_departed(&self, engine: &Backend) -> bool {
+    pub(crate) fn close_departed(&self, engine: &Backend) -> bool {
         let channels: Vec<_> = self.channels.borrow().iter().map(|(id, entry)| (*id, entry.object, entry.node.clone())).collect();
         // Whoever cannot be asked about is gone.
         let gone = channels.into_iter().filter(|(.., node)| !engine.is_online(node).unwrap_or_default());
@@ -294,14 +294,14 @@ impl Objects {
     }
 
     /// The server is gone, and all its nodes.
-    pub fn close_all(&self) -> bool {
+    pub(crate) fn close_all(&self) -> bool {
         let all: Vec<_> = self.channels.borrow().iter().map(|(id, entry)| (*id, entry.object)).collect();
         all.into_iter().fold(false, |any, (id, object)| self.close(id, object) || any)
     }
 
     /// Departures may be merged with later arrivals of the same id while PHP is slow. To be called when everything
     /// was told, with the number of events that were merged so far.
-    pub fn sweep(&self, coalesced: u64, engine: &Backend) -> bool {
+    pub(crate) fn sweep(&self, coalesced: u64, engine: &Backend) -> bool {
         self.swept.replace(coalesced) != coalesced && self.close_departed(engine)
     }
 
@@ -313,12 +313,12 @@ impl Objects {
         is_waited_for
     }
 
-    pub fn has_to_wake(&self) -> bool {
+    pub(crate) fn has_to_wake(&self) -> bool {
         !self.to_wake.borrow().is_empty()
     }
 
     /// Gives those who wait what their channels have. Runs PHP code.
-    pub fn wake(&self) -> Outcome<usize> {
+    pub(crate) fn wake(&self) -> Outcome<usize> {
         let mut woken = 0;
         loop {
             let channel = self.to_wake.borrow_mut().pop_front();
@@ -328,17 +328,17 @@ impl Objects {
         }
     }
 
-    pub fn clear(&self) {
+    pub(crate) fn clear(&self) {
         let kept: Vec<_> = self.channels.borrow_mut().values_mut().filter_map(|entry| entry.kept.take()).collect();
         drop((kept, self.changed.take(), self.to_wake.take(), self.monitors.take()));
     }
 
-    pub fn dropped(&self) -> u64 {
+    pub(crate) fn dropped(&self) -> u64 {
         self.dropped.get()
     }
 
     /// Messages that wait in all channels together.
-    pub fn queued(&self) -> i64 {
+    pub(crate) fn queued(&self) -> i64 {
         self.channels.borrow().values().map(|entry| channel::totals(entry.object)[1]).sum()
     }
 }

@@ -18,10 +18,10 @@ use std::ptr;
 use std::rc::Rc;
 use std::sync::OnceLock;
 
-pub use crate::exception::{Outcome, Thrown, pending_exception};
+pub(crate) use crate::exception::{Outcome, Thrown, pending_exception};
 
 /// One call of a method of the extension.
-pub struct Call<'a> {
+pub(crate) struct Call<'a> {
     frame: &'a mut ExecuteData,
     pub result: &'a mut Zval,
 }
@@ -33,12 +33,12 @@ impl Call<'_> {
     }
 
     /// The object; null in a static method.
-    pub fn this(&mut self) -> *mut zend_object {
+    pub(crate) fn this(&mut self) -> *mut zend_object {
         self.frame.get_self().map_or(ptr::null_mut(), ptr::from_mut)
     }
 
     /// The Rust value of the object.
-    pub fn held<T: Native>(&mut self) -> Outcome<Rc<T>> {
+    pub(crate) fn held<T: Native>(&mut self) -> Outcome<Rc<T>> {
         let this = self.this();
         // SAFETY: methods of T's class are only called on objects that `create::<T>` made.
         let value = unsafe { held::<T>(this) };
@@ -46,7 +46,7 @@ impl Call<'_> {
     }
 
     /// See [`arguments!`](crate::arguments).
-    pub fn parse<const N: usize>(&self, spec: &CStr, variables: [*mut c_void; N]) -> Outcome {
+    pub(crate) fn parse<const N: usize>(&self, spec: &CStr, variables: [*mut c_void; N]) -> Outcome {
         // More variables than letters do no harm: C does not look at them.
         let mut v = [ptr::null_mut(); 6];
         v[..N].copy_from_slice(&variables);
@@ -68,7 +68,7 @@ macro_rules! arguments {
 }
 
 /// The body of a method. A panic becomes an `Error` exception, and a bailout passes through.
-pub fn run(frame: &mut ExecuteData, result: &mut Zval, body: impl FnOnce(&mut Call) -> Outcome) {
+pub(crate) fn run(frame: &mut ExecuteData, result: &mut Zval, body: impl FnOnce(&mut Call) -> Outcome) {
     run_handler(AssertUnwindSafe(|| {
         // An `Err` says that an exception is pending; PHP sees it by itself.
         let _ = body(&mut Call { frame, result });
@@ -76,13 +76,13 @@ pub fn run(frame: &mut ExecuteData, result: &mut Zval, body: impl FnOnce(&mut Ca
 }
 
 /// The bytes of a string argument, which the caller's frame keeps alive.
-pub fn bytes<'a>(string: *const zend_string) -> &'a [u8] {
+pub(crate) fn bytes<'a>(string: *const zend_string) -> &'a [u8] {
     // SAFETY: PHP's argument parser wrote the pointer; null means that an optional argument was left out.
     unsafe { string.as_ref() }.map_or(&[], ZendStr::as_bytes)
 }
 
 /// A string argument as a value, without copying its bytes; empty when it was left out.
-pub fn string(string: *mut zend_string) -> Zval {
+pub(crate) fn string(string: *mut zend_string) -> Zval {
     let mut value = Zval::new();
     if string.is_null() {
         return text("");
@@ -92,18 +92,18 @@ pub fn string(string: *mut zend_string) -> Zval {
     value
 }
 
-pub fn text(bytes: impl AsRef<[u8]>) -> Zval {
+pub(crate) fn text(bytes: impl AsRef<[u8]>) -> Zval {
     let mut value = Zval::new();
     value.set_zend_string(ZendStr::new(bytes, false));
     value
 }
 
 /// An array with string keys, of which PHP keeps one copy for all such arrays.
-pub fn map<const N: usize>(entries: [(&'static str, Zval); N]) -> Zval {
+pub(crate) fn map<const N: usize>(entries: [(&'static str, Zval); N]) -> Zval {
     map_of(entries)
 }
 
-pub fn map_of(entries: impl IntoIterator<Item = (&'static str, Zval), IntoIter: ExactSizeIterator>) -> Zval {
+pub(crate) fn map_of(entries: impl IntoIterator<Item = (&'static str, Zval), IntoIter: ExactSizeIterator>) -> Zval {
     let entries = entries.into_iter();
     let mut table = ZendHashTable::with_capacity(entries.len() as u32);
     for (key, mut value) in entries {
@@ -120,7 +120,7 @@ pub fn map_of(entries: impl IntoIterator<Item = (&'static str, Zval), IntoIter: 
 }
 
 /// A packed array.
-pub fn list(values: Vec<Zval>) -> Zval {
+pub(crate) fn list(values: Vec<Zval>) -> Zval {
     let mut array = Zval::new();
     // SAFETY: C takes the values over, so they are not dropped here.
     unsafe { shim::heartbus_list(&raw mut array, values.as_ptr(), values.len() as u32) };
@@ -129,18 +129,18 @@ pub fn list(values: Vec<Zval>) -> Zval {
 }
 
 /// The members of an array with their keys, integers or strings of any bytes. The array's own iterators panic on a key that is not UTF-8.
-pub fn entries(array: &ZendHashTable) -> impl Iterator<Item = (Zval, &Zval)> {
+pub(crate) fn entries(array: &ZendHashTable) -> impl Iterator<Item = (Zval, &Zval)> {
     let mut entries = array.into_iter();
     std::iter::from_fn(move || entries.next_zval())
 }
 
 /// The members of an array without their keys.
-pub fn values(array: &ZendHashTable) -> impl Iterator<Item = &Zval> {
+pub(crate) fn values(array: &ZendHashTable) -> impl Iterator<Item = &Zval> {
     entries(array).map(|(_, value)| value)
 }
 
 /// A key of [`entries`] in words: what is not UTF-8 is replaced.
-pub fn key_name(key: &Zval) -> String {
+pub(crate) fn key_name(key: &Zval) -> String {
     match key.zend_str() {
         Some(text) => String::from_utf8_lossy(text.as_bytes()).into_owned(),
         None => key.long().unwrap_or_default().to_string(),
@@ -148,11 +148,11 @@ pub fn key_name(key: &Zval) -> String {
 }
 
 /// A value that cannot fail to become a PHP value: numbers, booleans, null.
-pub fn value(value: impl IntoZval) -> Zval {
+pub(crate) fn value(value: impl IntoZval) -> Zval {
     value.into_zval(false).unwrap_or_else(|_| Zval::null())
 }
 
-pub fn object(object: *mut zend_object) -> Zval {
+pub(crate) fn object(object: *mut zend_object) -> Zval {
     let mut value = Zval::new();
     // SAFETY: callers pass the object of a running call or of a live value.
     if let Some(object) = unsafe { object.as_mut() } {
@@ -162,20 +162,20 @@ pub fn object(object: *mut zend_object) -> Zval {
 }
 
 /// `gettype()` of a value, or (not `legacy`) what error messages about types call it.
-pub fn type_name(value: &Zval, legacy: bool) -> String {
+pub(crate) fn type_name(value: &Zval, legacy: bool) -> String {
     // SAFETY: PHP returns the text of an interned string.
     unsafe { CStr::from_ptr(shim::heartbus_type_name(value, legacy)) }.to_string_lossy().into_owned()
 }
 
 /// As `is_numeric()`, with the number.
-pub fn numeric(value: &Zval) -> Option<f64> {
+pub(crate) fn numeric(value: &Zval) -> Option<f64> {
     let mut number = 0.0;
     // SAFETY: both pointers are valid for the call.
     unsafe { shim::heartbus_numeric(value.dereference(), &raw mut number) }.then_some(number)
 }
 
 /// What an `int` parameter of the user's gets from the value in weak mode; none where PHP raises a `TypeError`.
-pub fn weak_long(value: &Zval) -> Outcome<Option<i64>> {
+pub(crate) fn weak_long(value: &Zval) -> Outcome<Option<i64>> {
     let (mut value, mut number) = (value.dereference().shallow_clone(), 0);
     // SAFETY: converts our own copy of the value.
     let fits = unsafe { shim::heartbus_weak_long(&raw mut value, &raw mut number) };
@@ -184,7 +184,7 @@ pub fn weak_long(value: &Zval) -> Outcome<Option<i64>> {
 }
 
 /// As [`weak_long`], for a `float`.
-pub fn weak_double(value: &Zval) -> Outcome<Option<f64>> {
+pub(crate) fn weak_double(value: &Zval) -> Outcome<Option<f64>> {
     let (mut value, mut number) = (value.dereference().shallow_clone(), 0.0);
     // SAFETY: as above.
     let fits = unsafe { shim::heartbus_weak_double(&raw mut value, &raw mut number) };
@@ -193,7 +193,7 @@ pub fn weak_double(value: &Zval) -> Outcome<Option<f64>> {
 }
 
 /// As [`weak_long`], for a `string`.
-pub fn weak_string(value: &Zval) -> Outcome<Option<Zval>> {
+pub(crate) fn weak_string(value: &Zval) -> Outcome<Option<Zval>> {
     let mut value = value.dereference().shallow_clone();
     // SAFETY: as above; the copy itself becomes the string.
     let fits = unsafe { shim::heartbus_weak_string(&raw mut value) };
@@ -202,7 +202,7 @@ pub fn weak_string(value: &Zval) -> Outcome<Option<Zval>> {
 }
 
 /// `json_encode()`, or `None` for a value that cannot be encoded. May run PHP code (`JsonSerializable`).
-pub fn json_encode(value: &Zval) -> Outcome<Option<Zval>> {
+pub(crate) fn json_encode(value: &Zval) -> Outcome<Option<Zval>> {
     let mut encoded = Zval::new();
     // SAFETY: PHP only reads the value and writes the result.
     let done = unsafe { shim::heartbus_json_encode(ptr::from_ref(value).cast_mut(), &raw mut encoded) };
@@ -211,7 +211,7 @@ pub fn json_encode(value: &Zval) -> Outcome<Option<Zval>> {
 }
 
 /// `json_decode($text, true)`: null when it is not JSON.
-pub fn json_decode(text: &[u8]) -> Zval {
+pub(crate) fn json_decode(text: &[u8]) -> Zval {
     let mut decoded = Zval::null();
     // PHP's scanner wants a NUL behind the text, as its own strings have it.
     let text = ZendStr::new(text, false);
@@ -222,15 +222,15 @@ pub fn json_decode(text: &[u8]) -> Zval {
 
 /// A callable, looked up once.
 #[repr(C)]
-pub struct Callable {
+pub(crate) struct Callable {
     value: Zval,
     cache: zend_fcall_info_cache,
 }
 
 impl Callable {
     /// Throws PHP's `TypeError` for argument `number` when the value cannot be called.
-    pub fn new(value: *mut zval, number: u32) -> Outcome<Callable> {
-        let mut callable = MaybeUninit::<Callable>::uninit();
+    pub(crate) fn new(value: *mut zval, number: u32) -> Outcome<Self> {
+        let mut callable = MaybeUninit::<Self>::uninit();
         // SAFETY: `value` is an argument of the running call; a true result says that the callable is filled in.
         unsafe {
             if shim::heartbus_callable_init(callable.as_mut_ptr().cast(), value, number) { Ok(callable.assume_init()) } else { Err(Thrown) }
@@ -238,7 +238,7 @@ impl Callable {
     }
 
     /// No lock, borrow or guard may be held here: the callee may throw, exit, suspend its fiber or free anything.
-    pub fn call<const N: usize>(self: &Rc<Self>, mut arguments: [Zval; N]) -> Outcome<Zval> {
+    pub(crate) fn call<const N: usize>(self: &Rc<Self>, mut arguments: [Zval; N]) -> Outcome<Zval> {
         // The callee may replace itself; this keeps it alive while it runs.
         let callable = self.clone();
         let mut result = Zval::new();
@@ -249,19 +249,19 @@ impl Callable {
         if calm { Ok(result) } else { Err(Thrown) }
     }
 
-    pub fn zval(&self) -> &Zval {
+    pub(crate) fn zval(&self) -> &Zval {
         &self.value
     }
 }
 
 /// Calls a closure that the extension itself made.
-pub fn call<const N: usize>(closure: &Zval, arguments: [Zval; N]) -> Outcome<Zval> {
+pub(crate) fn call<const N: usize>(closure: &Zval, arguments: [Zval; N]) -> Outcome<Zval> {
     let mut closure = closure.shallow_clone();
     Rc::new(Callable::new(&raw mut closure, 0)?).call(arguments)
 }
 
 /// Calls a public method by its name in lower case, as `$object->name()` would: a subclass may have its own.
-pub fn invoke<const N: usize>(object: &Zval, name: &'static CStr, mut arguments: [Zval; N]) -> Outcome<Zval> {
+pub(crate) fn invoke<const N: usize>(object: &Zval, name: &'static CStr, mut arguments: [Zval; N]) -> Outcome<Zval> {
     let object = object.object().map_or(ptr::null_mut(), |object| ptr::from_ref(object).cast_mut());
     assert!(!object.is_null(), "methods are called on objects");
     let mut result = Zval::new();
@@ -272,7 +272,7 @@ pub fn invoke<const N: usize>(object: &Zval, name: &'static CStr, mut arguments:
 }
 
 /// What a call of PHP code has left.
-pub fn settled(calm: bool, result: Zval) -> Outcome<Zval> {
+pub(crate) fn settled(calm: bool, result: Zval) -> Outcome<Zval> {
     // SAFETY: 0 is the type of undefined values: what a call leaves that did not return.
     let undefined = unsafe { result.u1.type_info } == 0;
     match calm {
@@ -282,7 +282,7 @@ pub fn settled(calm: bool, result: Zval) -> Outcome<Zval> {
 }
 
 /// A class by its name; with `autoload` PHP code may run to find it.
-pub fn class_named(name: &str, autoload: bool) -> Outcome<Option<*mut zend_class_entry>> {
+pub(crate) fn class_named(name: &str, autoload: bool) -> Outcome<Option<*mut zend_class_entry>> {
     /// `ZEND_FETCH_CLASS_NO_AUTOLOAD`
     const NO_AUTOLOAD: u32 = 0x80;
     let mut name = ZendStr::new(name, false);
@@ -293,7 +293,7 @@ pub fn class_named(name: &str, autoload: bool) -> Outcome<Option<*mut zend_class
 }
 
 /// Returns when the callback has returned, or suspended the Fiber that it gets for itself.
-pub fn start_fiber<const N: usize>(callback: &Zval, arguments: [Zval; N]) -> Outcome {
+pub(crate) fn start_fiber<const N: usize>(callback: &Zval, arguments: [Zval; N]) -> Outcome {
     let mut fiber = Zval::new();
     if let Some(class) = class_named("Fiber", false)? {
         // SAFETY: a final class of PHP's own, constructed at once.
@@ -304,7 +304,7 @@ pub fn start_fiber<const N: usize>(callback: &Zval, arguments: [Zval; N]) -> Out
 }
 
 /// A closure over a private method: the only way to hand it to PHP code. The name is in lower case.
-pub fn method_closure(class: &ClassEntry, object: *mut zend_object, name: &str) -> Zval {
+pub(crate) fn method_closure(class: &ClassEntry, object: *mut zend_object, name: &str) -> Zval {
     let mut closure = Zval::new();
     // SAFETY: the class is one of ours and has the method.
     unsafe {
@@ -314,7 +314,7 @@ pub fn method_closure(class: &ClassEntry, object: *mut zend_object, name: &str) 
 }
 
 /// A Rust type whose values live in PHP objects.
-pub trait Native: Sized + 'static {
+pub(crate) trait Native: Sized + 'static {
     fn handlers() -> &'static OnceLock<zend_object_handlers>;
 
     /// Shows PHP's cycle collector every PHP value that this one holds.
@@ -329,14 +329,14 @@ struct Held<T> {
 }
 
 /// Makes every object of this class, and of classes that extend it, hold a `T`: none until [`set_held`].
-pub fn hold<T: Native>(class: &mut ClassEntry) {
+pub(crate) fn hold<T: Native>(class: &mut ClassEntry) {
     class.__bindgen_anon_2.create_object = Some(create::<T>);
     class.ce_flags |= ext_php_rs::ffi::ZEND_ACC_NOT_SERIALIZABLE;
 }
 
 /// # Safety
 /// `object` must be null or made by `create::<T>`.
-pub unsafe fn held<T: Native>(object: *mut zend_object) -> Option<Rc<T>> {
+pub(crate) unsafe fn held<T: Native>(object: *mut zend_object) -> Option<Rc<T>> {
     if object.is_null() {
         return None;
     }
@@ -346,7 +346,7 @@ pub unsafe fn held<T: Native>(object: *mut zend_object) -> Option<Rc<T>> {
 
 /// # Safety
 /// `object` must be made by `create::<T>`.
-pub unsafe fn set_held<T: Native>(object: *mut zend_object, value: Rc<T>) {
+pub(crate) unsafe fn set_held<T: Native>(object: *mut zend_object, value: Rc<T>) {
     // SAFETY: see above. The old value is dropped after the field has changed: dropping may run PHP code.
     let _old = unsafe { (*whole::<T>(object)).value.replace(value) };
 }

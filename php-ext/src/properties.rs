@@ -10,7 +10,7 @@ use std::ptr;
 
 /// The type of a property, by PHP's number for it.
 #[derive(Copy, Clone)]
-pub enum Type {
+pub(crate) enum Type {
     Int = 4,
     Float = 5,
     String = 6,
@@ -19,18 +19,18 @@ pub enum Type {
 
 /// A public property. The number of its slot is the number of properties declared before it.
 #[derive(Copy, Clone)]
-pub struct Property {
+pub(crate) struct Property {
     slot: usize,
     name: &'static str,
 }
 
 impl Property {
-    pub const fn new(slot: usize, name: &'static str) -> Property {
-        Property { slot, name }
+    pub(crate) const fn new(slot: usize, name: &'static str) -> Self {
+        Self { slot, name }
     }
 
     /// Without an initial value the property is uninitialized until the constructor sets it.
-    pub fn declare(self, class: &mut ClassEntry, kind: Type, readonly: bool, initial: Option<Zval>) {
+    pub(crate) fn declare(self, class: &mut ClassEntry, kind: Type, readonly: bool, initial: Option<Zval>) {
         let mut initial = initial.unwrap_or_else(|| {
             let mut undefined = Zval::new();
             undefined.u1.type_info = 0;
@@ -44,13 +44,13 @@ impl Property {
     }
 
     /// Sets the property of a new object, also a readonly one. The value must have the property's type.
-    pub fn fill(self, object: *mut zend_object, value: Zval) {
+    pub(crate) fn fill(self, object: *mut zend_object, value: Zval) {
         // SAFETY: the slot is one of the class's own. A slot that is a reference (`&$object->name`) keeps being one.
         unsafe { *(*self.slot(object)).dereference_mut() = value };
     }
 
     /// What a constructor does, which PHP code may call again on an object that lives.
-    pub fn construct(self, object: *mut zend_object, value: Zval) -> Outcome {
+    pub(crate) fn construct(self, object: *mut zend_object, value: Zval) -> Outcome {
         if self.is_initialized(object) {
             return self.write(object, value);
         }
@@ -58,30 +58,30 @@ impl Property {
         Ok(())
     }
 
-    pub fn is_initialized(self, object: *mut zend_object) -> bool {
+    pub(crate) fn is_initialized(self, object: *mut zend_object) -> bool {
         // SAFETY: the slot is one of the class's own; 0 is the type of undefined values.
         unsafe { (*self.slot(object)).u1.type_info != 0 }
     }
 
-    pub fn is_same(self, other: Property) -> bool {
+    pub(crate) fn is_same(self, other: Self) -> bool {
         self.slot == other.slot
     }
 
     /// The float that it holds, without asking anybody.
-    pub fn peek(self, object: *mut zend_object) -> Option<f64> {
+    pub(crate) fn peek(self, object: *mut zend_object) -> Option<f64> {
         // SAFETY: the slot is one of the class's own.
         unsafe { (*self.slot(object)).dereference() }.double()
     }
 
     /// Whether it is this text.
-    pub fn holds(self, object: *mut zend_object, text: &str) -> bool {
+    pub(crate) fn holds(self, object: *mut zend_object, text: &str) -> bool {
         // SAFETY: the slot is one of the class's own.
         let held = unsafe { (*self.slot(object)).dereference() }.zend_str();
         held.is_some_and(|held| held.as_bytes() == text.as_bytes())
     }
 
     /// As PHP code would read it: an uninitialized property throws PHP's own error, an unset one asks `__get`.
-    pub fn read(self, object: *mut zend_object) -> Outcome<Zval> {
+    pub(crate) fn read(self, object: *mut zend_object) -> Outcome<Zval> {
         if self.is_initialized(object) {
             // SAFETY: the slot is one of the class's own.
             return Ok(unsafe { (*self.slot(object)).dereference() }.shallow_clone());
@@ -96,22 +96,22 @@ impl Property {
     }
 
     /// As PHP code would write it.
-    pub fn write(self, object: *mut zend_object, mut value: Zval) -> Outcome {
+    pub(crate) fn write(self, object: *mut zend_object, mut value: Zval) -> Outcome {
         let mut name = ZendStr::new(self.name, false);
         // SAFETY: PHP copies the value.
         unsafe { zend_std_write_property(object, &raw mut *name, &raw mut value, ptr::null_mut()) };
         pending_exception()
     }
 
-    pub fn int(self, object: *mut zend_object) -> Outcome<i64> {
+    pub(crate) fn int(self, object: *mut zend_object) -> Outcome<i64> {
         Ok(self.read(object)?.long().unwrap_or_default())
     }
 
-    pub fn float(self, object: *mut zend_object) -> Outcome<f64> {
+    pub(crate) fn float(self, object: *mut zend_object) -> Outcome<f64> {
         Ok(self.read(object)?.double().unwrap_or_default())
     }
 
-    pub fn slot(self, object: *mut zend_object) -> *mut Zval {
+    pub(crate) fn slot(self, object: *mut zend_object) -> *mut Zval {
         // SAFETY: PHP puts the slots of declared properties behind the object, those of the topmost class first.
         unsafe { (&raw mut (*object).properties_table).cast::<Zval>().add(self.slot) }
     }

@@ -11,23 +11,23 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// Longest time that is taken, in seconds: thirty years, which people write for "never". The engine takes a year for as long.
-pub const LONGEST: f64 = 1e9;
+pub(crate) const LONGEST: f64 = 1e9;
 
 /// Shortest time that the engine measures, in seconds.
-pub const SHORTEST: f64 = 0.001;
+pub(crate) const SHORTEST: f64 = 0.001;
 
 /// A time in seconds. `what` names the call and the argument: `poll(): timeout`.
-pub fn seconds(what: &str, given: f64, range: RangeInclusive<f64>) -> Outcome<Duration> {
+pub(crate) fn seconds(what: &str, given: f64, range: RangeInclusive<f64>) -> Outcome<Duration> {
     timeout(what, given, range).map_err(|error| exception::raise(&error))
 }
 
 /// A time for the engine.
-pub fn measured(seconds: f64) -> Duration {
+pub(crate) fn measured(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds.clamp(SHORTEST, LONGEST)).min(YEAR)
 }
 
 /// As [`seconds`], where an exception has to wait.
-pub fn timeout(what: &str, given: f64, range: RangeInclusive<f64>) -> Result<Duration, Error> {
+pub(crate) fn timeout(what: &str, given: f64, range: RangeInclusive<f64>) -> Result<Duration, Error> {
     if range.contains(&given) {
         return Ok(Duration::from_secs_f64(given));
     }
@@ -36,7 +36,7 @@ pub fn timeout(what: &str, given: f64, range: RangeInclusive<f64>) -> Result<Dur
 }
 
 /// For numbers of which the PHP library allows more than makes sense.
-pub fn finite(what: &str, given: f64) -> Outcome<f64> {
+pub(crate) fn finite(what: &str, given: f64) -> Outcome<f64> {
     if given.is_finite() {
         Ok(given)
     } else {

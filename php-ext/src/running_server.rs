@@ -22,7 +22,7 @@ use std::ptr;
 use std::rc::{Rc, Weak};
 
 /// A server whose nodes a manager, a scheduler and a monitor are about.
-pub trait NodeServer {
+pub(crate) trait NodeServer {
     fn check_process(&self) -> Outcome;
 
     /// Throws where nothing of what happens is told.
@@ -48,7 +48,7 @@ thread_local! {
 }
 
 /// From now on the object is about the nodes of this server. The server holds it as long as it lives itself.
-pub fn show(object: &Zval, server: Weak<dyn NodeServer>) {
+pub(crate) fn show(object: &Zval, server: Weak<dyn NodeServer>) {
     if let Some(object) = object.object() {
         SERVERS.with_borrow_mut(|servers| {
             // Another object may get the address of one that went with its server.
@@ -63,14 +63,14 @@ fn server_of(object: *const zend_object) -> Option<Rc<dyn NodeServer>> {
 }
 
 /// The server behind a manager or a scheduler; none for one that stands alone, or whose server has not started yet.
-pub fn of(object: *mut zend_object) -> Outcome<Option<RunningServer>> {
+pub(crate) fn of(object: *mut zend_object) -> Outcome<Option<RunningServer>> {
     let Some(server) = server_of(object) else { return Ok(None) };
     server.check_process()?;
     Ok(server.backend_if_started()?.map(|engine| RunningServer { server, engine }))
 }
 
 /// From now on a monitor is told which nodes of its manager's server time out.
-pub fn watch_timeouts(manager: &Zval, monitor: *mut zend_object) -> Outcome {
+pub(crate) fn watch_timeouts(manager: &Zval, monitor: *mut zend_object) -> Outcome {
     let Some(server) = manager.object().and_then(|manager| server_of(manager)) else { return Ok(()) };
     server.check_is_told("HeartbeatMonitor::start()")?;
     server.objects().add_monitor(monitor);
@@ -78,7 +78,7 @@ pub fn watch_timeouts(manager: &Zval, monitor: *mut zend_object) -> Outcome {
     Ok(())
 }
 
-pub fn unwatch_timeouts(manager: &Zval, monitor: *mut zend_object) {
+pub(crate) fn unwatch_timeouts(manager: &Zval, monitor: *mut zend_object) {
     let Some(server) = manager.object().and_then(|manager| server_of(manager)) else { return };
     let forgotten = server.objects().remove_monitor(monitor);
     server.resubscribe();
@@ -86,7 +86,7 @@ pub fn unwatch_timeouts(manager: &Zval, monitor: *mut zend_object) {
 }
 
 /// A server that has started.
-pub struct RunningServer {
+pub(crate) struct RunningServer {
     server: Rc<dyn NodeServer>,
     engine: Rc<Backend>,
 }
@@ -111,20 +111,20 @@ impl RunningServer {
 
     // ---- nodes ----
 
-    pub fn has_node(&self, id: &[u8]) -> Outcome<bool> {
+    pub(crate) fn has_node(&self, id: &[u8]) -> Outcome<bool> {
         Ok(self.find(id)?.is_some())
     }
 
-    pub fn node(&self, id: &[u8]) -> Outcome<Zval> {
+    pub(crate) fn node(&self, id: &[u8]) -> Outcome<Zval> {
         self.find(id)?.map_or_else(|| Ok(Zval::null()), |node| self.object(&node))
     }
 
-    pub fn node_by_connection(&self, connection_id: i64) -> Outcome<Zval> {
+    pub(crate) fn node_by_connection(&self, connection_id: i64) -> Outcome<Zval> {
         self.find_by_connection(connection_id)?.map_or_else(|| Ok(Zval::null()), |node| self.object(&node))
     }
 
     /// Nodes register over their connections; one that is registered already may be registered again.
-    pub fn register(&self, id: &[u8], connection_id: i64) -> Outcome {
+    pub(crate) fn register(&self, id: &[u8], connection_id: i64) -> Outcome {
         match self.find(id)? {
             Some(node) if node.connection_id() == connection_id as u64 => Ok(()),
             _ => Err(exception::logic_exception(
@@ -134,26 +134,26 @@ impl RunningServer {
     }
 
     /// Takes the node off the bus, and its connection with it unless that has other nodes.
-    pub fn unregister(&self, id: &[u8]) -> Outcome<Zval> {
+    pub(crate) fn unregister(&self, id: &[u8]) -> Outcome<Zval> {
         let Some(node) = self.find(id)? else { return Ok(Zval::null()) };
         // It may leave by itself at this moment.
         let _ = self.engine.ask(&Request::Disconnect { node: node.id() });
         self.object(&node)
     }
 
-    pub fn unregister_by_connection(&self, connection_id: i64) -> Outcome<Zval> {
+    pub(crate) fn unregister_by_connection(&self, connection_id: i64) -> Outcome<Zval> {
         match self.find_by_connection(connection_id)? {
             Some(node) => self.unregister(node.id().as_bytes()),
             None => Ok(Zval::null()),
         }
     }
 
-    pub fn keep_alive(&self, id: &[u8]) -> Outcome<bool> {
+    pub(crate) fn keep_alive(&self, id: &[u8]) -> Outcome<bool> {
         Ok(std::str::from_utf8(id).is_ok_and(|id| self.engine.ask(&Request::KeepAlive { node: id }).is_ok()))
     }
 
     /// Every node by its id. The engine knows only nodes that are online.
-    pub fn nodes(&self) -> Outcome<Zval> {
+    pub(crate) fn nodes(&self) -> Outcome<Zval> {
         let mut all = value(ZendEmptyArray);
         for node in answered(self.engine.nodes())? {
             Table::of(&mut all).set(node.id().as_bytes(), self.object(&node)?);
@@ -162,7 +162,7 @@ impl RunningServer {
     }
 
     /// Nodes by their ids, and where the next page begins; null behind the last.
-    pub fn page(&self, after: Option<i64>, size: u32) -> Outcome<[Zval; 2]> {
+    pub(crate) fn page(&self, after: Option<i64>, size: u32) -> Outcome<[Zval; 2]> {
         let (found, next) = answered(self.engine.page(after.map(|after| after as u64), size))?;
         let mut nodes = value(ZendEmptyArray);
         for node in &found {
@@ -171,11 +171,11 @@ impl RunningServer {
         Ok([nodes, next.map_or_else(Zval::null, |next| value(next as i64))])
     }
 
-    pub fn node_count(&self) -> Outcome<i64> {
+    pub(crate) fn node_count(&self) -> Outcome<i64> {
         Ok(answered(self.engine.stats())?.nodes_online as i64)
     }
 
-    pub fn node_stats(&self, with_nodes: bool) -> Outcome<Zval> {
+    pub(crate) fn node_stats(&self, with_nodes: bool) -> Outcome<Zval> {
         let stats = answered(self.engine.stats())?;
         let (counts, online) = (stats.counts, stats.nodes_online as i64);
         let number = |number: u64| value(number as i64);
@@ -197,7 +197,7 @@ impl RunningServer {
         Ok(php::map_of(entries))
     }
 
-    pub fn set_heartbeat_timeout(&self, seconds: f64) -> Outcome {
+    pub(crate) fn set_heartbeat_timeout(&self, seconds: f64) -> Outcome {
         let timeout = ranges::seconds("setHeartbeatTimeout(): timeout", seconds, SHORTEST..=LONGEST)?.min(YEAR);
         match self.engine.ask(&Request::SetHeartbeatTimeout { micros: timeout.as_micros() as u64 }) {
             // A stopped server has nobody to time out.
@@ -223,13 +223,13 @@ impl RunningServer {
         Ok(if is_online { channel } else { Zval::null() })
     }
 
-    pub fn channel(&self, id: i64) -> Outcome<Zval> {
+    pub(crate) fn channel(&self, id: i64) -> Outcome<Zval> {
         let node = u32::try_from(id).map_or(Ok(None), |id| answered(self.engine.node_of_channel(id)))?;
         node.map_or_else(|| Ok(Zval::null()), |node| self.channel_object(&node))
     }
 
     /// A node's channel comes with the node: there is one already.
-    pub fn create_channel(&self, node_id: &[u8], max_queue_size: i64) -> Outcome<Zval> {
+    pub(crate) fn create_channel(&self, node_id: &[u8], max_queue_size: i64) -> Outcome<Zval> {
         let channel = match self.find(node_id)? {
             Some(node) => self.channel_object(&node)?,
             None => Zval::null(),
@@ -253,39 +253,39 @@ impl RunningServer {
         Ok(all)
     }
 
-    pub fn node_channels(&self, node_id: &[u8]) -> Outcome<Zval> {
+    pub(crate) fn node_channels(&self, node_id: &[u8]) -> Outcome<Zval> {
         self.channels_of(self.find(node_id)?)
     }
 
-    pub fn channels(&self) -> Outcome<Zval> {
+    pub(crate) fn channels(&self) -> Outcome<Zval> {
         self.channels_of(answered(self.engine.nodes())?)
     }
 
-    pub fn channel_count(&self) -> Outcome<i64> {
+    pub(crate) fn channel_count(&self) -> Outcome<i64> {
         Ok(answered(self.engine.stats())?.channels_active as i64)
     }
 
     /// Closes what PHP has of a channel, and forgets it: whoever asks for the channel of a node that is still there gets
     /// another object.
-    pub fn close_channel(&self, id: i64) -> Outcome {
+    pub(crate) fn close_channel(&self, id: i64) -> Outcome {
         let entry = u32::try_from(id).ok().and_then(|id| self.server.objects().take_channel(id));
         let Some(object) = entry.as_ref().and_then(Zval::object) else { return Ok(()) };
         self.server.resubscribe();
         channel::shut(ptr::from_ref(object).cast_mut())
     }
 
-    pub fn close_node_channels(&self, node_id: &[u8]) -> Outcome {
+    pub(crate) fn close_node_channels(&self, node_id: &[u8]) -> Outcome {
         self.find(node_id)?.map_or(Ok(()), |node| self.close_channel(node.channel_id().into()))
     }
 
     /// Forgets closed channels that PHP still holds.
-    pub fn cleanup(&self) -> i64 {
+    pub(crate) fn cleanup(&self) -> i64 {
         let cleaned = self.server.objects().forget_closed();
         self.server.resubscribe();
         cleaned as i64
     }
 
-    pub fn channel_stats(&self) -> Outcome<Zval> {
+    pub(crate) fn channel_stats(&self) -> Outcome<Zval> {
         let stats = answered(self.engine.stats())?;
         let counts = stats.counts;
         let left = statistics::left(&stats);
@@ -321,7 +321,7 @@ impl RunningServer {
         ]))
     }
 
-    pub fn channel_summary(&self) -> Outcome<Zval> {
+    pub(crate) fn channel_summary(&self) -> Outcome<Zval> {
         let stats = answered(self.engine.stats())?;
         Ok(map([
             ("active_channels", value(stats.channels_active as i64)),

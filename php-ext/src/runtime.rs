@@ -35,7 +35,7 @@ thread_local! {
 
 /// Something that events come from: a server, all clients together, those who wait for answers. What was taken out waits in it for its
 /// callbacks.
-pub trait Source {
+pub(crate) trait Source {
     /// Events that were taken out.
     fn pending(&self) -> usize {
         0
@@ -105,24 +105,24 @@ pub trait Source {
 static ANSWERS: OnceLock<&'static (dyn Source + Sync)> = OnceLock::new();
 
 /// As the module starts.
-pub fn serve_answers(answers: &'static (dyn Source + Sync)) {
+pub(crate) fn serve_answers(answers: &'static (dyn Source + Sync)) {
     // The module starts once.
     let _ = ANSWERS.set(answers);
 }
 
 /// What starts a client that waited for a loop.
-pub type Start = fn(&Runtime, &Zval) -> Outcome;
+pub(crate) type Start = fn(&Runtime, &Zval) -> Outcome;
 
 /// A loop of others.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum Watcher {
+pub(crate) enum Watcher {
     Nobody,
     Workerman,
     Revolt,
     React,
 }
 
-pub struct Runtime {
+pub(crate) struct Runtime {
     /// Tells a forked child from its parent.
     generation: u32,
     wakeup: OnceCell<Wakeup>,
@@ -156,30 +156,30 @@ pub struct Runtime {
     /// The descriptor of the log that is watched.
     watched_log: Cell<RawFd>,
     /// In a forked child: the parent's runtime, of which nothing may be used here.
-    inherited: RefCell<Option<Rc<Runtime>>>,
+    inherited: RefCell<Option<Rc<Self>>>,
 }
 
 impl Runtime {
-    pub fn current() -> Rc<Runtime> {
+    pub(crate) fn current() -> Rc<Self> {
         // SAFETY: reads a number.
         let generation = unsafe { shim::heartbus_generation() };
         CURRENT.with_borrow_mut(|current| match current {
             Some(runtime) if runtime.generation == generation => runtime.clone(),
             other => {
-                let runtime = Rc::new(Runtime::new(generation, other.take()));
+                let runtime = Rc::new(Self::new(generation, other.take()));
                 other.insert(runtime).clone()
             }
         })
     }
 
-    fn new(generation: u32, inherited: Option<Rc<Runtime>>) -> Runtime {
+    fn new(generation: u32, inherited: Option<Rc<Self>>) -> Self {
         let waiting = inherited.as_ref().map(|parent| parent.waiting.take()).unwrap_or_default();
         let has_client_worker = inherited.as_ref().is_some_and(|parent| parent.has_client_worker.get());
         if let Some(parent) = &inherited {
             // The parent's loop does not turn here.
             parent.signals.take();
         }
-        Runtime {
+        Self {
             generation,
             wakeup: OnceCell::new(),
             servers: RefCell::default(),
@@ -204,7 +204,7 @@ impl Runtime {
     }
 
     /// The end of the request: everything stops, politely; no callback runs any more.
-    pub fn shut_down() {
+    pub(crate) fn shut_down() {
         heartbus_core::log::tell_left_out(true);
         // SAFETY: PHP's thread.
         unsafe { shim::heartbus_end_own_time_limit() };
@@ -231,7 +231,7 @@ impl Runtime {
         if is_own { Ok(()) } else { Err(exception::raise(&Error::wrong_process())) }
     }
 
-    pub fn wakeup(&self) -> Result<&Wakeup, Error> {
+    pub(crate) fn wakeup(&self) -> Result<&Wakeup, Error> {
         if let Some(wakeup) = self.wakeup.get() {
             return Ok(wakeup);
         }
@@ -240,14 +240,14 @@ impl Runtime {
     }
 
     /// Makes whatever loop there is look again soon.
-    pub fn wake_loop(&self) {
+    pub(crate) fn wake_loop(&self) {
         if let Some(wakeup) = self.wakeup.get() {
             wakeup.set();
         }
     }
 
     /// The stream that other loops watch.
-    pub fn stream(&self) -> Outcome<Zval> {
+    pub(crate) fn stream(&self) -> Outcome<Zval> {
         let mut stream = self.stream.borrow_mut();
         // SAFETY: looks at a value.
         if !unsafe { shim::heartbus_stream_is_open(&raw mut *stream) } {
@@ -264,34 +264,34 @@ impl Runtime {
 
     // ---- servers and clients ----
 
-    pub fn add_server(&self, server: Rc<dyn Source>, object: Zval) {
+    pub(crate) fn add_server(&self, server: Rc<dyn Source>, object: Zval) {
         self.servers.borrow_mut().push((server, object));
     }
 
     /// Gives the server's object back: dropping it may run PHP code.
-    pub fn remove_server(&self, server: &dyn Source) -> Option<Zval> {
+    pub(crate) fn remove_server(&self, server: &dyn Source) -> Option<Zval> {
         let mut servers = self.servers.borrow_mut();
         let place = servers.iter().position(|(running, _)| is_same(&**running, server))?;
         Some(servers.remove(place).1)
     }
 
     /// The PHP object of a server that runs.
-    pub fn object_of(&self, server: &dyn Source) -> Option<Zval> {
+    pub(crate) fn object_of(&self, server: &dyn Source) -> Option<Zval> {
         let servers = self.servers.borrow();
         servers.iter().find(|(running, _)| is_same(&**running, server)).map(|(_, object)| object.shallow_clone())
     }
 
     /// In the order in which they were started.
-    pub fn servers(&self) -> Vec<Rc<dyn Source>> {
+    pub(crate) fn servers(&self) -> Vec<Rc<dyn Source>> {
         self.servers.borrow().iter().map(|(server, _)| server.clone()).collect()
     }
 
     /// All clients together, where there are or were any.
-    pub fn clients(&self) -> Option<Rc<dyn Source>> {
+    pub(crate) fn clients(&self) -> Option<Rc<dyn Source>> {
         self.clients.borrow().clone()
     }
 
-    pub fn set_clients(&self, clients: Rc<dyn Source>) {
+    pub(crate) fn set_clients(&self, clients: Rc<dyn Source>) {
         self.clients.replace(Some(clients));
     }
 
@@ -300,26 +300,26 @@ impl Runtime {
         self.servers().into_iter().chain(iter::once_with(|| self.clients()).flatten())
     }
 
-    pub fn watch(&self, fd: BorrowedFd) -> Result<(), Error> {
+    pub(crate) fn watch(&self, fd: BorrowedFd) -> Result<(), Error> {
         self.wakeup()?.watch(fd)
     }
 
-    pub fn unwatch(&self, fd: BorrowedFd) {
+    pub(crate) fn unwatch(&self, fd: BorrowedFd) {
         if let Some(wakeup) = self.wakeup.get() {
             wakeup.unwatch(fd);
         }
     }
 
-    pub fn has_clients(&self) -> bool {
+    pub(crate) fn has_clients(&self) -> bool {
         !self.waiting.borrow().is_empty() || self.clients.borrow().as_ref().is_some_and(|clients| !clients.is_idle())
     }
 
     /// A client that connects as soon as there is a loop: in its own worker of Workerman's, or in `run()` and `poll()`.
-    pub fn wait(&self, client: Zval, start: Start) {
+    pub(crate) fn wait(&self, client: Zval, start: Start) {
         self.waiting.borrow_mut().push_back((client, start));
     }
 
-    pub fn stop_waiting(&self, client: &Zval) {
+    pub(crate) fn stop_waiting(&self, client: &Zval) {
         let mut waiting = self.waiting.borrow_mut();
         let place = waiting.iter().position(|(waiting, _)| waiting.is_identical(client));
         let removed = place.and_then(|place| waiting.remove(place));
@@ -328,12 +328,12 @@ impl Runtime {
     }
 
     /// True once: for whoever registers the worker of the waiting clients.
-    pub fn wants_client_worker(&self) -> bool {
+    pub(crate) fn wants_client_worker(&self) -> bool {
         !self.has_client_worker.replace(true)
     }
 
     /// Connects the clients that waited for a loop. They are many, maybe; the first that cannot be started is told.
-    pub fn connect_waiting(&self) -> Outcome {
+    pub(crate) fn connect_waiting(&self) -> Outcome {
         loop {
             let next = self.waiting.borrow_mut().pop_front();
             let Some((client, start)) = next else { return Ok(()) };
@@ -342,23 +342,23 @@ impl Runtime {
     }
 
     /// Somebody drives us by hand: no worker of Workerman's will connect the clients that wait.
-    pub fn adopt_waiting(&self) -> Outcome {
+    pub(crate) fn adopt_waiting(&self) -> Outcome {
         if self.waiting.borrow().is_empty() || self.workerman.is_running()? {
             return Ok(());
         }
         self.connect_waiting()
     }
 
-    pub fn is_looping(&self) -> bool {
+    pub(crate) fn is_looping(&self) -> bool {
         self.loops.get() > 0
     }
 
-    pub fn is_pumping(&self) -> bool {
+    pub(crate) fn is_pumping(&self) -> bool {
         self.pumps.get() > 0
     }
 }
 
 /// Whether the two are one: a source's address is its own.
-pub fn is_same(one: &dyn Source, other: &dyn Source) -> bool {
+pub(crate) fn is_same(one: &dyn Source, other: &dyn Source) -> bool {
     ptr::addr_eq(one, other)
 }

@@ -3,22 +3,22 @@
 use crate::shim;
 
 /// The stop signals are ours until this is dropped.
-pub struct Signals {
+pub(crate) struct Signals {
     saved: Box<[u64]>,
 }
 
 impl Signals {
-    pub fn take() -> Signals {
+    pub(crate) fn take() -> Self {
         // SAFETY: C says how long the buffer must be; u64 is aligned for everything in it.
         let words = unsafe { shim::heartbus_signals_size() }.div_ceil(size_of::<u64>());
         let mut saved = vec![0; words].into_boxed_slice();
         // SAFETY: as above.
         unsafe { shim::heartbus_signals_take(saved.as_mut_ptr().cast()) };
-        Signals { saved }
+        Self { saved }
     }
 
     /// Whether one came since the last call.
-    pub fn came() -> bool {
+    pub(crate) fn came() -> bool {
         // SAFETY: reads and clears a flag.
         unsafe { shim::heartbus_signals_next() != 0 }
     }

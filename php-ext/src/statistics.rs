@@ -12,7 +12,7 @@ fn size(number: usize) -> Zval {
     value(number as i64)
 }
 
-pub fn nodes(stats: &Stats) -> Zval {
+pub(crate) fn nodes(stats: &Stats) -> Zval {
     let counts = &stats.counts;
     map([
         ("total", size(stats.nodes_online)),
@@ -27,13 +27,13 @@ pub fn nodes(stats: &Stats) -> Zval {
 }
 
 /// Nodes that left, in whatever way.
-pub fn left(stats: &Stats) -> u64 {
+pub(crate) fn left(stats: &Stats) -> u64 {
     let counts = &stats.counts;
     counts.nodes_unregistered + counts.nodes_timed_out + counts.nodes_replaced + counts.nodes_disconnected
 }
 
 /// `queued` is what waits in the channels that PHP holds.
-pub fn channels(stats: &Stats, queued: i64) -> Zval {
+pub(crate) fn channels(stats: &Stats, queued: i64) -> Zval {
     map([
         ("active_channels", size(stats.channels_active)),
         ("active_nodes", size(stats.nodes_online)),
@@ -45,7 +45,7 @@ pub fn channels(stats: &Stats, queued: i64) -> Zval {
     ])
 }
 
-pub fn connections(stats: &Stats, max_connections: i64) -> Zval {
+pub(crate) fn connections(stats: &Stats, max_connections: i64) -> Zval {
     let counts = &stats.counts;
     let refused = counts.connections_rejected + counts.connections_denied;
     map([
@@ -59,7 +59,7 @@ pub fn connections(stats: &Stats, max_connections: i64) -> Zval {
 
 /// Everything that the engine counts, under the names that the C interface and the bus socket have. `dropped` are messages for
 /// which PHP's channels had no room.
-pub fn engine(stats: &Stats, dropped: u64) -> Zval {
+pub(crate) fn engine(stats: &Stats, dropped: u64) -> Zval {
     let mut numbers: Vec<_> = stats.list().into_iter().map(|(name, number)| (name, count(number))).collect();
     numbers.push(("channel_dropped", count(dropped)));
     map_of(numbers)

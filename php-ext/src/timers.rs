@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 #[derive(Default)]
-pub struct Timers {
+pub(crate) struct Timers {
     last_id: Cell<i64>,
     timers: RefCell<BTreeMap<i64, ServerTimer>>,
     /// Those that run, the next one first.
@@ -27,7 +27,7 @@ struct ServerTimer {
 }
 
 impl Timers {
-    pub fn add(&self, interval: Duration, callback: Rc<Callable>) -> i64 {
+    pub(crate) fn add(&self, interval: Duration, callback: Rc<Callable>) -> i64 {
         let id = self.last_id.get() + 1;
         self.last_id.set(id);
         self.timers.borrow_mut().insert(id, ServerTimer { interval, callback, at: None });
@@ -35,12 +35,12 @@ impl Timers {
         id
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.timers.borrow().is_empty()
     }
 
     /// Whether there was such a timer.
-    pub fn cancel(&self, id: i64) -> bool {
+    pub(crate) fn cancel(&self, id: i64) -> bool {
         let timer = self.timers.borrow_mut().remove(&id);
         match timer.as_ref().map(|timer| timer.at) {
             Some(Some(at)) => drop(self.due.borrow_mut().remove(&(at, id))),
@@ -52,7 +52,7 @@ impl Timers {
     }
 
     /// Lets those that do not run yet run, beginning one interval from now.
-    pub fn run(&self, now: Instant) {
+    pub(crate) fn run(&self, now: Instant) {
         let (mut timers, mut due) = (self.timers.borrow_mut(), self.due.borrow_mut());
         for id in self.resting.take() {
             if let Some(timer) = timers.get_mut(&id) {
@@ -64,7 +64,7 @@ impl Timers {
     }
 
     /// Lets one that does not run yet run, beginning one interval from now.
-    pub fn run_one(&self, id: i64, now: Instant) {
+    pub(crate) fn run_one(&self, id: i64, now: Instant) {
         if let Some(timer) = self.timers.borrow_mut().get_mut(&id).filter(|timer| timer.at.is_none()) {
             let at = now + timer.interval;
             timer.at = Some(at);
@@ -73,23 +73,23 @@ impl Timers {
     }
 
     /// Stops all timers, without cancelling them.
-    pub fn rest(&self) {
+    pub(crate) fn rest(&self) {
         self.due.take();
         let mut timers = self.timers.borrow_mut();
         timers.values_mut().for_each(|timer| timer.at = None);
         self.resting.replace(timers.keys().copied().collect());
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.timers.borrow().len()
     }
 
-    pub fn next_due(&self) -> Option<Instant> {
+    pub(crate) fn next_due(&self) -> Option<Instant> {
         self.due.borrow().first().map(|(at, _)| *at)
     }
 
     /// The callback of a timer that is due, with its next time set. A late timer does not catch up.
-    pub fn take_due(&self, now: Instant) -> Option<Rc<Callable>> {
+    pub(crate) fn take_due(&self, now: Instant) -> Option<Rc<Callable>> {
         let (at, id) = *self.due.borrow().first().filter(|(at, _)| *at <= now)?;
         self.due.borrow_mut().pop_first();
         let mut timers = self.timers.borrow_mut();
@@ -103,12 +103,12 @@ impl Timers {
         Some(timer.callback.clone())
     }
 
-    pub fn each_value(&self, visit: &mut dyn FnMut(&Zval)) {
+    pub(crate) fn each_value(&self, visit: &mut dyn FnMut(&Zval)) {
         self.timers.borrow().values().for_each(|timer| visit(timer.callback.zval()));
     }
 
     /// Drops every timer. Nothing calls into PHP for it afterwards.
-    pub fn clear(&self) {
+    pub(crate) fn clear(&self) {
         self.due.take();
         self.resting.take();
         drop(self.timers.take());

@@ -13,7 +13,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::time::Instant;
 
-pub struct Wakeup {
+pub(crate) struct Wakeup {
     watched: OwnedFd,
     /// Readable from [`Wakeup::set`] to [`Wakeup::clear`].
     event: OwnedFd,
@@ -24,21 +24,21 @@ pub struct Wakeup {
 }
 
 impl Wakeup {
-    pub fn new() -> Result<Wakeup, Error> {
+    pub(crate) fn new() -> Result<Self, Error> {
         // It may come before the engine whose events it tells of, whose descriptors will be many.
         raise_limit();
         let lifted = |opened: rustix::io::Result<OwnedFd>| opened.map_err(io::Error::from).and_then(lift).map_err(no_descriptor);
         let watched = lifted(epoll::create(CreateFlags::CLOEXEC))?;
         let event = lifted(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK))?;
         let alarm = lifted(timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK))?;
-        let wakeup = Wakeup { watched, event, is_set: Cell::new(false), alarm, wakes_at: Cell::new(None) };
+        let wakeup = Self { watched, event, is_set: Cell::new(false), alarm, wakes_at: Cell::new(None) };
         wakeup.watch(wakeup.event.as_fd())?;
         wakeup.watch(wakeup.alarm.as_fd())?;
         Ok(wakeup)
     }
 
     /// Readable from `at` on, until the next call.
-    pub fn wake_at(&self, at: Option<Instant>) {
+    pub(crate) fn wake_at(&self, at: Option<Instant>) {
         if self.wakes_at.replace(at) == at {
             return;
         }
@@ -54,35 +54,35 @@ impl Wakeup {
         let _ = timerfd_settime(&self.alarm, TimerfdTimerFlags::empty(), &once);
     }
 
-    pub fn watch(&self, fd: BorrowedFd) -> Result<(), Error> {
+    pub(crate) fn watch(&self, fd: BorrowedFd) -> Result<(), Error> {
         epoll::add(&self.watched, fd, EventData::new_u64(0), EventFlags::IN).map_err(|error| no_descriptor(error.into()))
     }
 
-    pub fn unwatch(&self, fd: BorrowedFd) {
+    pub(crate) fn unwatch(&self, fd: BorrowedFd) {
         // Fails only if it was not watched.
         let _ = epoll::delete(&self.watched, fd);
     }
 
     /// Readable until [`Wakeup::clear`].
-    pub fn set(&self) {
+    pub(crate) fn set(&self) {
         if !self.is_set.replace(true) {
             // Any number but 0 will do.
             let _ = rustix::io::write(&self.event, &[1; 8]);
         }
     }
 
-    pub fn clear(&self) {
+    pub(crate) fn clear(&self) {
         if self.is_set.replace(false) {
             let _ = rustix::io::read(&self.event, &mut [0; 8]);
         }
     }
 
-    pub fn fd(&self) -> RawFd {
+    pub(crate) fn fd(&self) -> RawFd {
         self.watched.as_raw_fd()
     }
 
     /// Another descriptor of the same, for a PHP stream to own: one that select() knows.
-    pub fn duplicate(&self) -> Result<RawFd, Error> {
+    pub(crate) fn duplicate(&self) -> Result<RawFd, Error> {
         lower(&self.watched).map(IntoRawFd::into_raw_fd).map_err(no_descriptor)
     }
 }

@@ -56,11 +56,11 @@ impl Attachment {
     /// # Errors
     /// `Io`: no engine there, or no right to be its worker. `Protocol`: it speaks another version. `Closed`: it runs its
     /// callbacks itself, or is stopping. `Timeout`.
-    pub fn attach(path: &Path, timeout: Duration) -> Result<Attachment, Error> {
+    pub fn attach(path: &Path, timeout: Duration) -> Result<Self, Error> {
         let deadline = Instant::now() + timeout;
         let mut stream = EngineStream::open(path, Role::Worker, deadline)?;
         stream.await_welcome(deadline)?;
-        Ok(Attachment { stream, timeout, phase: AttachmentPhase::Running, batch: BatchReader::default(), log: VecDeque::new() })
+        Ok(Self { stream, timeout, phase: AttachmentPhase::Running, batch: BatchReader::default(), log: VecDeque::new() })
     }
 
     /// Readable when [`Attachment::drain`] has something to do, unless the last one stopped at its `max`.

@@ -36,9 +36,9 @@ impl Bus {
     ///
     /// # Errors
     /// `Io`: no engine there, or no right to use it. `Timeout`.
-    pub fn connect(path: &Path, timeout: Duration) -> Result<Bus, Error> {
+    pub fn connect(path: &Path, timeout: Duration) -> Result<Self, Error> {
         let stream = EngineStream::open(path, Role::Client, Instant::now() + timeout)?;
-        Ok(Bus { path: path.to_owned(), timeout, process: process::id(), stream: Some(stream), next_number: 1, begun: HashMap::new() })
+        Ok(Self { path: path.to_owned(), timeout, process: process::id(), stream: Some(stream), next_number: 1, begun: HashMap::new() })
     }
 
     pub fn path(&self) -> &Path {

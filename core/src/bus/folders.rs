@@ -12,11 +12,11 @@ impl Bus {
     ///
     /// # Errors
     /// As [`Bus::connect`], and `Io` when several answer there; `Config` for a name that no server can have.
-    pub fn find(name: &str, timeout: Duration) -> Result<Bus, Error> {
+    pub fn find(name: &str, timeout: Duration) -> Result<Self, Error> {
         check_name(name)?;
         let paths = default_paths(name);
         for path in &paths {
-            match Bus::connect(path, timeout) {
+            match Self::connect(path, timeout) {
                 Ok(bus) => return Ok(bus),
                 // One that we may not use, or that hangs, is the one that was meant.
                 Err(error) if is_taken(path) => return Err(error),
@@ -24,7 +24,7 @@ impl Bus {
             }
         }
         match &places::elsewhere(name)[..] {
-            [only] => Bus::connect(only, timeout),
+            [only] => Self::connect(only, timeout),
             [] => {
                 let others = places::others(name);
                 let known = if others.is_empty() { String::new() } else { format!(" (others: {})", listed(&others, ", ")) };

@@ -57,9 +57,9 @@ pub(super) struct Unsent {
 }
 
 impl EngineStream {
-    pub(super) fn open(path: &Path, role: Role, deadline: Instant) -> Result<EngineStream, Error> {
+    pub(super) fn open(path: &Path, role: Role, deadline: Instant) -> Result<Self, Error> {
         let socket = connect(path, deadline)?;
-        let mut stream = EngineStream { socket, input: BytesMut::new(), room: *READ_BYTES.start(), welcome: None, process: process::id() };
+        let mut stream = Self { socket, input: BytesMut::new(), room: *READ_BYTES.start(), welcome: None, process: process::id() };
         let mut hello = Vec::with_capacity(32);
         wire::write_hello(&mut hello, wire::VERSION, role, std::process::id(), env!("CARGO_PKG_VERSION"));
         stream.send(&hello, deadline).map_err(|failed| failed.error)?;

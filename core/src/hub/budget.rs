@@ -37,22 +37,22 @@ pub struct Budget {
 
 impl Budget {
     /// The turn of one of `ready` connections that have something to say.
-    pub fn share(ready: usize) -> Budget {
-        Budget::of((ROUND / ready.max(1) as u64).clamp(LEAST_TURN, TURN))
+    pub fn share(ready: usize) -> Self {
+        Self::of((ROUND / ready.max(1) as u64).clamp(LEAST_TURN, TURN))
     }
 
     /// The turn of a connection whose next frame is a long one.
-    pub fn long() -> Budget {
-        Budget { left: TURN, long_frames: 1 }
+    pub fn long() -> Self {
+        Self { left: TURN, long_frames: 1 }
     }
 
-    pub fn of(left: u64) -> Budget {
-        Budget { left, long_frames: 0 }
+    pub fn of(left: u64) -> Self {
+        Self { left, long_frames: 0 }
     }
 
     /// Everything at once, for who cannot come back.
-    pub fn unlimited() -> Budget {
-        Budget { left: u64::MAX, long_frames: u32::MAX }
+    pub fn unlimited() -> Self {
+        Self { left: u64::MAX, long_frames: u32::MAX }
     }
 
     #[inline]

@@ -191,14 +191,14 @@ pub struct ClientStats {
 
 impl ClientMachine {
     /// A client that is about to dial. `seed` decides everything that is random.
-    pub fn new(id: u64, settings: ClientConfig, client_log: Arc<ClientLog>, seed: u64, now: Now) -> ClientMachine {
+    pub fn new(id: u64, settings: ClientConfig, client_log: Arc<ClientLog>, seed: u64, now: Now) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let node_id = match &settings.node_id {
             Some(id) => Arc::from(&**id),
             // As PHP's uniqid(): eight digits of seconds, five of microseconds.
             None => Arc::from(format!("client_{:08x}{:05x}_{:08x}", now.unix / SECOND, now.unix % SECOND, random.u32(..))),
         };
-        ClientMachine {
+        Self {
             id,
             settings,
             client_log,
@@ -917,15 +917,15 @@ impl fmt::Display for Seconds {
 impl fmt::Display for ClientRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            ClientRefusal::NotConnected => "Not connected to server",
-            ClientRefusal::OutboxFull => "The outbox is full",
-            ClientRefusal::TooLong => "The message is longer than a frame may be",
-            ClientRefusal::NotUtf8 => "The v1 dialect cannot carry bytes that are not UTF-8",
-            ClientRefusal::NoSuchChannel => "There is no such channel id",
-            ClientRefusal::NoSuchNode => "The client has no such node",
-            ClientRefusal::NodeExists => "The client has a node of this id already",
-            ClientRefusal::TooManyNodes => "The client has as many nodes as it may",
-            ClientRefusal::FirstNode => "The first node stays as long as its client",
+            Self::NotConnected => "Not connected to server",
+            Self::OutboxFull => "The outbox is full",
+            Self::TooLong => "The message is longer than a frame may be",
+            Self::NotUtf8 => "The v1 dialect cannot carry bytes that are not UTF-8",
+            Self::NoSuchChannel => "There is no such channel id",
+            Self::NoSuchNode => "The client has no such node",
+            Self::NodeExists => "The client has a node of this id already",
+            Self::TooManyNodes => "The client has as many nodes as it may",
+            Self::FirstNode => "The first node stays as long as its client",
         })
     }
 }

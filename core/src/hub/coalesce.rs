@@ -58,41 +58,39 @@ impl Queued for Event {
 
     fn key(&self) -> ServerKey {
         match self {
-            Event::Connect { connection_id, .. } | Event::Close { connection_id, .. } => ServerKey::Connection(*connection_id),
-            Event::Register { node, .. } | Event::Heartbeat { node, .. } | Event::Left { node, .. } | Event::Data { node, .. } => {
+            Self::Connect { connection_id, .. } | Self::Close { connection_id, .. } => ServerKey::Connection(*connection_id),
+            Self::Register { node, .. } | Self::Heartbeat { node, .. } | Self::Left { node, .. } | Self::Data { node, .. } => {
                 ServerKey::Node(node.id().clone())
             }
-            Event::Buffer { node, .. } => ServerKey::Buffer(node.id().clone()),
+            Self::Buffer { node, .. } => ServerKey::Buffer(node.id().clone()),
         }
     }
 
-    fn merge(waiting: &Event, mut newer: Event) -> Event {
+    fn merge(waiting: &Self, mut newer: Self) -> Self {
         let before = match waiting {
-            Event::Register { count, .. } | Event::Heartbeat { count, .. } | Event::Left { count, .. } | Event::Buffer { count, .. } => {
-                *count
-            }
-            Event::Connect { .. } | Event::Close { .. } | Event::Data { .. } => 1,
+            Self::Register { count, .. } | Self::Heartbeat { count, .. } | Self::Left { count, .. } | Self::Buffer { count, .. } => *count,
+            Self::Connect { .. } | Self::Close { .. } | Self::Data { .. } => 1,
         };
         match &mut newer {
-            Event::Heartbeat { node, count } => {
+            Self::Heartbeat { node, count } => {
                 // A heartbeat says nothing that its node's registration does not say: the registration stays.
-                if let Event::Register { node: registered, count: old } = waiting
+                if let Self::Register { node: registered, count: old } = waiting
                     && Arc::ptr_eq(registered, node)
                 {
-                    return Event::Register { node: registered.clone(), count: old.saturating_add(*count) };
+                    return Self::Register { node: registered.clone(), count: old.saturating_add(*count) };
                 }
                 *count = count.saturating_add(before);
             }
-            Event::Register { count, .. } | Event::Left { count, .. } | Event::Buffer { count, .. } => {
-                *count = count.saturating_add(before)
+            Self::Register { count, .. } | Self::Left { count, .. } | Self::Buffer { count, .. } => {
+                *count = count.saturating_add(before);
             }
-            Event::Connect { .. } | Event::Close { .. } | Event::Data { .. } => {}
+            Self::Connect { .. } | Self::Close { .. } | Self::Data { .. } => {}
         }
         newer
     }
 
     fn payload_len(&self) -> usize {
-        Event::payload_len(self)
+        Self::payload_len(self)
     }
 
     fn node_bytes(&self) -> usize {
@@ -101,7 +99,7 @@ impl Queued for Event {
 
     /// Its node has left since, which is told by another.
     fn is_outdated(&self) -> bool {
-        matches!(self, Event::Buffer { node, .. } if !node.is_online())
+        matches!(self, Self::Buffer { node, .. } if !node.is_online())
     }
 }
 
@@ -131,7 +129,7 @@ impl Queued for FleetEvent {
         }
     }
 
-    fn merge(waiting: &FleetEvent, mut newer: FleetEvent) -> FleetEvent {
+    fn merge(waiting: &Self, mut newer: Self) -> Self {
         if let (ClientEvent::Heartbeat { count: before }, ClientEvent::Heartbeat { count }) = (&waiting.event, &mut newer.event) {
             *count = count.saturating_add(*before);
         }

@@ -67,8 +67,8 @@ pub struct ConnectionLog {
 }
 
 impl ConnectionLog {
-    pub fn new(worker_id: usize) -> ConnectionLog {
-        ConnectionLog { worker_id, quotas: LineQuotas::new(&KINDS) }
+    pub fn new(worker_id: usize) -> Self {
+        Self { worker_id, quotas: LineQuotas::new(&KINDS) }
     }
 
     pub fn worker_started(&self, pid: u32) {

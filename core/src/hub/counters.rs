@@ -54,7 +54,7 @@ pub struct Distribution {
 }
 
 impl Distribution {
-    pub fn add(&mut self, other: &Distribution) {
+    pub fn add(&mut self, other: &Self) {
         self.buckets.iter_mut().zip(other.buckets).for_each(|(sum, more)| *sum += more);
         self.micros += other.micros;
     }

@@ -165,8 +165,8 @@ impl Table {
 }
 
 impl Default for Table {
-    fn default() -> Table {
-        Table((0..1 << SHARD_BITS).map(|_| RwLock::default()).collect())
+    fn default() -> Self {
+        Self((0..1 << SHARD_BITS).map(|_| RwLock::default()).collect())
     }
 }
 

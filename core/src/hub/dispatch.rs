@@ -48,15 +48,8 @@ pub struct DispatchLimits {
 }
 
 impl Default for DispatchLimits {
-    fn default() -> DispatchLimits {
-        DispatchLimits {
-            events: 65_536,
-            bytes: 64 << 20,
-            drop_oldest: false,
-            batch_events: 512,
-            batch_bytes: 256 << 10,
-            batches_in_flight: 4,
-        }
+    fn default() -> Self {
+        Self { events: 65_536, bytes: 64 << 20, drop_oldest: false, batch_events: 512, batch_bytes: 256 << 10, batches_in_flight: 4 }
     }
 }
 
@@ -193,7 +186,7 @@ struct Size {
 impl Dispatch {
     /// `until_first_join` is what [`Dispatch::wants`] says before a worker has said what it wants. Limits below 1 count
     /// as 1.
-    pub fn new(limits: DispatchLimits, until_first_join: EventMask) -> Dispatch {
+    pub fn new(limits: DispatchLimits, until_first_join: EventMask) -> Self {
         let limits = DispatchLimits {
             events: limits.events.max(1),
             bytes: limits.bytes.max(1),
@@ -202,7 +195,7 @@ impl Dispatch {
             batch_bytes: limits.batch_bytes.max(1),
             batches_in_flight: limits.batches_in_flight.max(1),
         };
-        Dispatch {
+        Self {
             limits,
             lanes: vec![Lane::default(); LANES],
             workers: BTreeMap::new(),

@@ -44,24 +44,24 @@ impl Drop for Counted {
 impl Body {
     /// # Errors
     /// [`NotUtf8`] in v1 only.
-    pub fn encode(dialect: Dialect, payload: &[u8], memory: &Arc<Memory>) -> Result<Body, NotUtf8> {
+    pub fn encode(dialect: Dialect, payload: &[u8], memory: &Arc<Memory>) -> Result<Self, NotUtf8> {
         if dialect == Dialect::V2 {
-            return Ok(Body::keep(payload, memory));
+            return Ok(Self::keep(payload, memory));
         }
         SCRATCH.with_borrow_mut(|scratch| {
             scratch.clear();
             v1::encode_tail(payload, scratch)?;
-            let body = Body::keep(scratch, memory);
+            let body = Self::keep(scratch, memory);
             scratch.clear();
             scratch.shrink_to(MAX_SCRATCH);
             Ok(body)
         })
     }
 
-    fn keep(bytes: &[u8], memory: &Arc<Memory>) -> Body {
+    fn keep(bytes: &[u8], memory: &Arc<Memory>) -> Self {
         let counted = Counted { memory: memory.clone(), bytes: BODY_BYTES + bytes.len() };
         memory.add(Part::Output, counted.bytes);
-        Body(ThinArc::from_header_and_slice(counted, bytes))
+        Self(ThinArc::from_header_and_slice(counted, bytes))
     }
 
     /// The memory that is free when this is dropped: none while others share it.
@@ -87,8 +87,8 @@ pub struct QueuedFrame {
 }
 
 impl QueuedFrame {
-    pub fn new(dialect: Dialect, frame_type: FrameType, channel_id: u32, body: Body) -> QueuedFrame {
-        QueuedFrame { body, channel_id, frame_type, dialect }
+    pub fn new(dialect: Dialect, frame_type: FrameType, channel_id: u32, body: Body) -> Self {
+        Self { body, channel_id, frame_type, dialect }
     }
 
     pub fn dialect(&self) -> Dialect {
@@ -134,8 +134,8 @@ impl QueuedFrame {
 }
 
 impl PartialEq for QueuedFrame {
-    fn eq(&self, other: &QueuedFrame) -> bool {
-        let spelled = |frame: &QueuedFrame| (frame.dialect, frame.frame_type, frame.channel_id);
+    fn eq(&self, other: &Self) -> bool {
+        let spelled = |frame: &Self| (frame.dialect, frame.frame_type, frame.channel_id);
         spelled(self) == spelled(other) && *self.body == *other.body
     }
 }

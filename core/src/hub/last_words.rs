@@ -7,25 +7,25 @@ impl CloseReason {
     /// The last words of a server to somebody who speaks v2 and would otherwise learn nothing.
     pub(crate) fn farewell(self) -> Option<(u16, &'static str)> {
         match self {
-            CloseReason::Kicked => Some((code::NOT_ALLOWED, code::KICKED_TEXT)),
-            CloseReason::HeartbeatTimeout => Some((code::NODE_TIMED_OUT, code::TIMED_OUT_TEXT)),
-            CloseReason::SlowConsumer => Some((code::NODE_TIMED_OUT, code::SLOW_TEXT)),
+            Self::Kicked => Some((code::NOT_ALLOWED, code::KICKED_TEXT)),
+            Self::HeartbeatTimeout => Some((code::NODE_TIMED_OUT, code::TIMED_OUT_TEXT)),
+            Self::SlowConsumer => Some((code::NODE_TIMED_OUT, code::SLOW_TEXT)),
             _ => None,
         }
     }
 
     /// What it means when these were a server's last words.
-    pub(crate) fn of_last_words(error_code: i64, message: &str) -> Option<CloseReason> {
+    pub(crate) fn of_last_words(error_code: i64, message: &str) -> Option<Self> {
         Some(match (u16::try_from(error_code).ok()?, message) {
-            (code::NOT_ALLOWED, code::KICKED_TEXT) => CloseReason::Kicked,
-            (code::INVALID_REQUEST | code::NOT_AUTHENTICATED | code::NOT_ALLOWED, _) => CloseReason::Refused,
-            (code::NODE_TIMED_OUT, code::SLOW_TEXT) => CloseReason::SlowConsumer,
-            (code::NODE_TIMED_OUT, _) => CloseReason::HeartbeatTimeout,
-            (code::REPLACED, _) => CloseReason::Replaced,
-            (code::FRAME_TOO_LONG, _) => CloseReason::FrameTooLong,
-            (code::FAILED, _) => CloseReason::BrokenStream,
-            (code::UNAVAILABLE, code::SHUTTING_DOWN_TEXT) => CloseReason::ServerStopped,
-            (code::UNAVAILABLE, _) => CloseReason::ServerFull,
+            (code::NOT_ALLOWED, code::KICKED_TEXT) => Self::Kicked,
+            (code::INVALID_REQUEST | code::NOT_AUTHENTICATED | code::NOT_ALLOWED, _) => Self::Refused,
+            (code::NODE_TIMED_OUT, code::SLOW_TEXT) => Self::SlowConsumer,
+            (code::NODE_TIMED_OUT, _) => Self::HeartbeatTimeout,
+            (code::REPLACED, _) => Self::Replaced,
+            (code::FRAME_TOO_LONG, _) => Self::FrameTooLong,
+            (code::FAILED, _) => Self::BrokenStream,
+            (code::UNAVAILABLE, code::SHUTTING_DOWN_TEXT) => Self::ServerStopped,
+            (code::UNAVAILABLE, _) => Self::ServerFull,
             _ => return None,
         })
     }

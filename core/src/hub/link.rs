@@ -98,8 +98,8 @@ pub enum PushError {
 }
 
 impl Link {
-    pub fn new(connection_id: u64, peer: SocketAddr, slot: u32, sink: Arc<dyn CommandSink>) -> Link {
-        Link {
+    pub fn new(connection_id: u64, peer: SocketAddr, slot: u32, sink: Arc<dyn CommandSink>) -> Self {
+        Self {
             connection_id,
             sink,
             last_seen: AtomicU64::new(0),

@@ -23,7 +23,7 @@ pub enum Part {
 }
 
 impl Part {
-    pub const ALL: [Part; 6] = [Part::Input, Part::Output, Part::Nodes, Part::Events, Part::Departed, Part::Bus];
+    pub const ALL: [Self; 6] = [Self::Input, Self::Output, Self::Nodes, Self::Events, Self::Departed, Self::Bus];
 }
 
 /// The sums at one moment, each that of the [`Part`] of its name.
@@ -48,11 +48,11 @@ pub struct Memory {
 static NOBODYS: Memory = Memory::new(usize::MAX);
 
 impl Memory {
-    pub const fn new(bound: usize) -> Memory {
-        Memory { bound, parts: [const { AtomicUsize::new(0) }; Part::ALL.len()] }
+    pub const fn new(bound: usize) -> Self {
+        Self { bound, parts: [const { AtomicUsize::new(0) }; Part::ALL.len()] }
     }
 
-    pub(super) fn nobodys() -> &'static Memory {
+    pub(super) fn nobodys() -> &'static Self {
         &NOBODYS
     }
 

@@ -103,8 +103,8 @@ enum TooMuch {
 }
 
 impl From<NotUtf8> for Refusal {
-    fn from(_: NotUtf8) -> Refusal {
-        Refusal::NotUtf8
+    fn from(_: NotUtf8) -> Self {
+        Self::NotUtf8
     }
 }
 
@@ -126,11 +126,11 @@ pub struct Hub {
 }
 
 impl Hub {
-    pub fn new(limits: ServerConfig, host: Arc<dyn Host>) -> Hub {
+    pub fn new(limits: ServerConfig, host: Arc<dyn Host>) -> Self {
         let requests = SharedBucket::new(limits.max_requests_per_second);
         let memory = Arc::new(Memory::new(limits.total_buffer_bytes));
         host.attach(&memory);
-        Hub {
+        Self {
             heartbeat_timeout: AtomicU64::new(micros(limits.heartbeat_timeout)),
             memory,
             limits,

@@ -56,11 +56,11 @@ impl NodeState {
     }
 
     fn left(self) -> u32 {
-        self.0 >> NodeState::LEFT & 7
+        self.0 >> Self::LEFT & 7
     }
 
     fn weight(self) -> u32 {
-        self.0 >> NodeState::WEIGHT
+        self.0 >> Self::WEIGHT
     }
 
     /// What id and metadata take in memory.
@@ -106,12 +106,12 @@ struct Own {
 }
 
 impl Kept {
-    fn new(text: Arc<str>) -> Box<Kept> {
-        Box::new(Kept { text, own: None })
+    fn new(text: Arc<str>) -> Box<Self> {
+        Box::new(Self { text, own: None })
     }
 
-    fn merged(Merged { text, own: keys }: Merged, sent: usize) -> Box<Kept> {
-        Box::new(Kept { text: text.into(), own: (!keys.is_empty()).then(|| Box::new(Own { keys, sent })) })
+    fn merged(Merged { text, own: keys }: Merged, sent: usize) -> Box<Self> {
+        Box::new(Self { text: text.into(), own: (!keys.is_empty()).then(|| Box::new(Own { keys, sent })) })
     }
 
     fn own(&self) -> &[Box<str>] {
@@ -135,8 +135,8 @@ pub(super) struct Gate<'a> {
 }
 
 impl Node {
-    pub(super) fn new(id: Arc<str>, link: Arc<Link>, channel_id: u32, metadata: Option<Arc<str>>, now: Now) -> Node {
-        Node {
+    pub(super) fn new(id: Arc<str>, link: Arc<Link>, channel_id: u32, metadata: Option<Arc<str>>, now: Now) -> Self {
+        Self {
             state: AtomicU32::new(weight(&id, metadata.as_deref()) << NodeState::WEIGHT),
             id,
             channel_id,
@@ -319,21 +319,21 @@ impl Held {
 }
 
 impl From<Arc<Node>> for Held {
-    fn from(node: Arc<Node>) -> Held {
+    fn from(node: Arc<Node>) -> Self {
         node.hold();
-        Held(node)
+        Self(node)
     }
 }
 
 impl From<&Arc<Node>> for Held {
-    fn from(node: &Arc<Node>) -> Held {
+    fn from(node: &Arc<Node>) -> Self {
         node.clone().into()
     }
 }
 
 impl Clone for Held {
-    fn clone(&self) -> Held {
-        Held::from(&self.0)
+    fn clone(&self) -> Self {
+        Self::from(&self.0)
     }
 }
 

@@ -11,8 +11,8 @@ impl NodeRef {
     /// Timers of other kinds have the numbers above, and 0.
     pub const MAX: u32 = u32::MAX - 16;
 
-    pub fn of_main_channel(channel_id: u32) -> NodeRef {
-        NodeRef(channel_id)
+    pub fn of_main_channel(channel_id: u32) -> Self {
+        Self(channel_id)
     }
 
     pub(super) fn number(self) -> u32 {

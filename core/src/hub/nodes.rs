@@ -47,14 +47,14 @@ impl Many {
 }
 
 impl Default for Nodes {
-    fn default() -> Nodes {
-        Nodes::None(None)
+    fn default() -> Self {
+        Self::None(None)
     }
 }
 
 impl Registered {
-    pub(super) fn new(node: Arc<Node>, timer: TimerKey) -> Registered {
-        Registered { reference: node.reference(), node, timer }
+    pub(super) fn new(node: Arc<Node>, timer: TimerKey) -> Self {
+        Self { reference: node.reference(), node, timer }
     }
 
     pub(super) fn reference(&self) -> NodeRef {
@@ -79,45 +79,45 @@ fn search(list: &VecDeque<Registered>, node: NodeRef) -> Result<usize, usize> {
 impl Nodes {
     pub(super) fn len(&self) -> usize {
         match self {
-            Nodes::None(_) => 0,
-            Nodes::One(_) => 1,
-            Nodes::Many(many) => many.list.len(),
+            Self::None(_) => 0,
+            Self::One(_) => 1,
+            Self::Many(many) => many.list.len(),
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        matches!(self, Nodes::None(_))
+        matches!(self, Self::None(_))
     }
 
     /// The node that registered first among those that are still here: channel 0 means it where one node is meant.
     pub(super) fn first(&self) -> Option<&Registered> {
         match self {
-            Nodes::None(_) => None,
-            Nodes::One(one) => Some(one),
-            Nodes::Many(many) => many.list.front(),
+            Self::None(_) => None,
+            Self::One(one) => Some(one),
+            Self::Many(many) => many.list.front(),
         }
     }
 
     pub(super) fn get(&self, node: NodeRef) -> Option<&Registered> {
         match self {
-            Nodes::None(_) => None,
-            Nodes::One(one) => (one.reference == node).then_some(one),
-            Nodes::Many(many) => search(&many.list, node).ok().map(|place| &many.list[place]),
+            Self::None(_) => None,
+            Self::One(one) => (one.reference == node).then_some(one),
+            Self::Many(many) => search(&many.list, node).ok().map(|place| &many.list[place]),
         }
     }
 
     /// What their ids take in memory, and the metadata that they have sent.
     pub(super) fn sent_bytes(&self) -> (usize, usize) {
         match self {
-            Nodes::None(_) => (0, 0),
-            Nodes::One(one) => one.node.sent_bytes(),
-            Nodes::Many(many) => (many.ids, many.metadata),
+            Self::None(_) => (0, 0),
+            Self::One(one) => one.node.sent_bytes(),
+            Self::Many(many) => (many.ids, many.metadata),
         }
     }
 
     /// The metadata of one of them is another now.
     pub(super) fn change_metadata(&mut self, before: usize, after: usize) {
-        if let Nodes::Many(many) = self {
+        if let Self::Many(many) = self {
             many.metadata = many.metadata + after - before;
         }
     }
@@ -125,7 +125,7 @@ impl Nodes {
     /// The timer that runs while there is no node.
     pub(super) fn idle_timer(&mut self) -> Option<&mut Option<TimerKey>> {
         match self {
-            Nodes::None(timer) => Some(timer),
+            Self::None(timer) => Some(timer),
             _ => None,
         }
     }
@@ -133,16 +133,16 @@ impl Nodes {
     /// Adds a node that is not here yet. The idle timer must have been taken.
     pub(super) fn insert(&mut self, registered: Registered) {
         match self {
-            Nodes::None(_) => *self = Nodes::One(registered),
-            Nodes::One(first) => {
+            Self::None(_) => *self = Self::One(registered),
+            Self::One(first) => {
                 let mut many = Many { list: VecDeque::with_capacity(2), ids: 0, metadata: 0 };
                 for registered in [first.clone(), registered] {
                     many.add(&registered.node);
                     many.list.push_back(registered);
                 }
-                *self = Nodes::Many(Box::new(many));
+                *self = Self::Many(Box::new(many));
             }
-            Nodes::Many(many) => {
+            Self::Many(many) => {
                 // The end, but for numbers that went round.
                 let place = search(&many.list, registered.reference).unwrap_or_else(|place| place);
                 many.add(&registered.node);
@@ -153,18 +153,18 @@ impl Nodes {
 
     pub(super) fn remove(&mut self, node: NodeRef) -> Option<Registered> {
         match self {
-            Nodes::None(_) => None,
-            Nodes::One(one) => {
+            Self::None(_) => None,
+            Self::One(one) => {
                 let one = (one.reference == node).then(|| one.clone())?;
-                *self = Nodes::default();
+                *self = Self::default();
                 Some(one)
             }
-            Nodes::Many(many) => {
+            Self::Many(many) => {
                 let removed = many.list.remove(search(&many.list, node).ok()?)?;
                 many.subtract(&removed.node);
                 let list = &mut many.list;
                 if list.is_empty() {
-                    *self = Nodes::default();
+                    *self = Self::default();
                 } else if list.len() < list.capacity() / 4 {
                     list.shrink_to(list.len() * 2);
                 }
@@ -182,23 +182,23 @@ impl Nodes {
     /// Those that come behind the one of that channel, or would if it were here still; all where there is none.
     pub(super) fn iter_behind(&self, node: Option<NodeRef>) -> impl Iterator<Item = &Registered> {
         let skipped = match (self, node) {
-            (_, None) | (Nodes::None(_), _) => 0,
-            (Nodes::One(one), Some(node)) => usize::from(one.reference == node),
-            (Nodes::Many(many), Some(node)) => search(&many.list, node).map_or_else(|place| place, |place| place + 1),
+            (_, None) | (Self::None(_), _) => 0,
+            (Self::One(one), Some(node)) => usize::from(one.reference == node),
+            (Self::Many(many), Some(node)) => search(&many.list, node).map_or_else(|place| place, |place| place + 1),
         };
         let (one, many) = match self {
-            Nodes::None(_) => (None, None),
-            Nodes::One(one) => (Some(one), None),
-            Nodes::Many(many) => (None, Some(many.list.range(skipped..))),
+            Self::None(_) => (None, None),
+            Self::One(one) => (Some(one), None),
+            Self::Many(many) => (None, Some(many.list.range(skipped..))),
         };
         one.into_iter().skip(skipped).chain(many.into_iter().flatten())
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Registered> {
         let (one, many) = match self {
-            Nodes::None(_) => (None, None),
-            Nodes::One(one) => (Some(one), None),
-            Nodes::Many(many) => (None, Some(many.list.iter())),
+            Self::None(_) => (None, None),
+            Self::One(one) => (Some(one), None),
+            Self::Many(many) => (None, Some(many.list.iter())),
         };
         one.into_iter().chain(many.into_iter().flatten())
     }

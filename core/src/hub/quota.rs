@@ -30,8 +30,8 @@ struct Quota {
 }
 
 impl<const KINDS: usize> LineQuotas<KINDS> {
-    pub(super) fn new(kinds: &'static [LineKind; KINDS]) -> LineQuotas<KINDS> {
-        LineQuotas { kinds, quotas: [Quota::default(); KINDS], has_left_out: false, next_counts: 0 }
+    pub(super) fn new(kinds: &'static [LineKind; KINDS]) -> Self {
+        Self { kinds, quotas: [Quota::default(); KINDS], has_left_out: false, next_counts: 0 }
     }
 
     /// Whether there may be one more line of this kind now. If not, it is counted.
@@ -42,7 +42,7 @@ impl<const KINDS: usize> LineQuotas<KINDS> {
         }
         let may = quota.written < most;
         if may {
-            quota.written += 1
+            quota.written += 1;
         } else {
             quota.left_out += 1;
             self.has_left_out = true;

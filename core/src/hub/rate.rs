@@ -14,8 +14,8 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    pub fn full(limit: &RateLimit, now: u64) -> Bucket {
-        Bucket { tokens: f64::from(limit.capacity), refilled: now }
+    pub fn full(limit: &RateLimit, now: u64) -> Self {
+        Self { tokens: f64::from(limit.capacity), refilled: now }
     }
 
     /// Takes one token. A refused call takes nothing.
@@ -87,8 +87,8 @@ const FILLING: u64 = 1_000_000_000;
 
 impl SharedBucket {
     /// 0 means no limit.
-    pub fn new(per_second: u64) -> SharedBucket {
-        SharedBucket { token: FILLING.checked_div(per_second).unwrap_or(0), full_at: AtomicU64::new(0) }
+    pub fn new(per_second: u64) -> Self {
+        Self { token: FILLING.checked_div(per_second).unwrap_or(0), full_at: AtomicU64::new(0) }
     }
 
     /// Takes one token. A refused call takes nothing.

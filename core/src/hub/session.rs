@@ -99,7 +99,7 @@ impl Drop for Refused {
 }
 
 impl Session {
-    pub fn open(link: Arc<Link>, cx: &mut Context<'_>) -> Session {
+    pub fn open(link: Arc<Link>, cx: &mut Context<'_>) -> Self {
         let bucket = match &cx.hub.limits().rate_limit {
             Some(limit) if limit.by == RateLimitBy::Connection => Some(Bucket::full(limit, cx.now.mono)),
             _ => None,
@@ -107,11 +107,8 @@ impl Session {
         if cx.hub.host().wants(EventMask::CONNECT) {
             cx.hub.host().push_state(Event::Connect { connection_id: link.connection_id(), peer: link.peer() });
         }
-        let mut session = Session {
-            link,
-            nodes: Nodes::default(),
-            rare: bucket.map(|bucket| Box::new(Rare { bucket: Some(bucket), ..Rare::default() })),
-        };
+        let mut session =
+            Self { link, nodes: Nodes::default(), rare: bucket.map(|bucket| Box::new(Rare { bucket: Some(bucket), ..Rare::default() })) };
         session.await_register(cx);
         session
     }

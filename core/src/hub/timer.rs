@@ -31,14 +31,14 @@ const OUTBOX: u32 = u32::MAX;
 const ENDING: u32 = u32::MAX - 1;
 
 impl Timer {
-    pub fn new(slot: u32, kind: TimerKind) -> Timer {
+    pub fn new(slot: u32, kind: TimerKind) -> Self {
         let what = match kind {
             TimerKind::Register => REGISTER,
             TimerKind::Node(node) => node.number(),
             TimerKind::Outbox => OUTBOX,
             TimerKind::Ending => ENDING,
         };
-        Timer { slot, what }
+        Self { slot, what }
     }
 
     pub fn slot(self) -> u32 {

@@ -27,7 +27,7 @@ impl Trim {
         }
         let due = *self.due.get_or_insert((now + CALM_TIME).max(self.next));
         if now >= due {
-            *self = Trim { most: kept, due: None, next: now + INTERVAL };
+            *self = Self { most: kept, due: None, next: now + INTERVAL };
             return true;
         }
         false

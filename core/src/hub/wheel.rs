@@ -36,8 +36,8 @@ const LAST: u32 = FIRED - 1;
 pub struct TimerKey(NonZeroU32);
 
 impl TimerKey {
-    fn of(index: u32) -> TimerKey {
-        TimerKey(NonZeroU32::MIN.saturating_add(index))
+    fn of(index: u32) -> Self {
+        Self(NonZeroU32::MIN.saturating_add(index))
     }
 
     fn index(self) -> u32 {
@@ -68,9 +68,9 @@ pub struct Wheel<T> {
 }
 
 impl<T: Copy> Wheel<T> {
-    pub fn new(now: u64) -> Wheel<T> {
+    pub fn new(now: u64) -> Self {
         let heads = vec![NONE; SLOTS as usize].into();
-        Wheel { entries: Vec::new(), free: NONE, len: 0, heads, origin: now, current: 0, cursor: NONE }
+        Self { entries: Vec::new(), free: NONE, len: 0, heads, origin: now, current: 0, cursor: NONE }
     }
 
     pub fn len(&self) -> usize {

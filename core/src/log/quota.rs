@@ -29,8 +29,8 @@ struct CallSite {
 }
 
 impl CallSite {
-    const fn new() -> CallSite {
-        CallSite {
+    const fn new() -> Self {
+        Self {
             address: AtomicUsize::new(0),
             since: AtomicU64::new(0),
             written: AtomicU32::new(0),
@@ -47,8 +47,8 @@ pub(super) struct Quotas {
 }
 
 impl Quotas {
-    pub(super) const fn new() -> Quotas {
-        Quotas { places: [const { CallSite::new() }; PLACES], process: AtomicU32::new(0) }
+    pub(super) const fn new() -> Self {
+        Self { places: [const { CallSite::new() }; PLACES], process: AtomicU32::new(0) }
     }
 
     /// What was left out in a process that this one was forked off is told there.

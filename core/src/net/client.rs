@@ -88,7 +88,7 @@ impl Clients {
     ///
     /// # Errors
     /// [`ErrorKind::Io`] when the system has no descriptor or thread left: those that look host names up are all started here.
-    pub fn start(inbox: Arc<Inbox<FleetEvent>>) -> Result<Clients, Error> {
+    pub fn start(inbox: Arc<Inbox<FleetEvent>>) -> Result<Self, Error> {
         // Each client needs a descriptor, and the usual soft limit of 1,024 is meant for programs that call select().
         descriptor::raise_limit();
         let runtime = Runtime::share()?;
@@ -112,7 +112,7 @@ impl Clients {
             served.client_log.tell_counts();
         });
         let running = running.inspect_err(|_| fleet.resolver.stop())?;
-        Ok(Clients { fleet, runtime, running: Mutex::new(Some(running)) })
+        Ok(Self { fleet, runtime, running: Mutex::new(Some(running)) })
     }
 
     /// Starts a client. It connects in the background; its events carry the id of the handle.
@@ -234,7 +234,7 @@ impl Client {
     /// `InvalidArgument` when the id or the metadata is wrong, or the client has such a node already; `Limit` when it has
     /// [`ClientConfig::max_nodes`]; `Closed` when it will not connect again; `WrongProcess`.
     pub fn add_node(&self, node_id: &str, metadata: &str) -> Result<(), Error> {
-        Client::check_node(node_id, metadata)?;
+        Self::check_node(node_id, metadata)?;
         self.command(|machine, _| machine.add_node(node_id, metadata))
     }
 

@@ -109,8 +109,8 @@ pub(super) struct BufferPool {
 }
 
 impl Default for BufferPool {
-    fn default() -> BufferPool {
-        BufferPool { buffers: Vec::new(), small: [0; SMALL] }
+    fn default() -> Self {
+        Self { buffers: Vec::new(), small: [0; SMALL] }
     }
 }
 
@@ -154,16 +154,16 @@ pub(super) struct Leaving {
 impl Phase {
     fn link(&self) -> &Arc<Link> {
         match self {
-            Phase::Open(session) => session.link(),
-            Phase::Leaving(leaving) => leaving.session.link(),
-            Phase::Ending { link, .. } => link,
+            Self::Open(session) => session.link(),
+            Self::Leaving(leaving) => leaving.session.link(),
+            Self::Ending { link, .. } => link,
         }
     }
 }
 
 impl Connection {
-    pub(super) fn new(transport: Transport, phase: Phase, counted: bool) -> Connection {
-        Connection {
+    pub(super) fn new(transport: Transport, phase: Phase, counted: bool) -> Self {
+        Self {
             transport,
             phase,
             buffers: None,
@@ -532,8 +532,8 @@ mod tests {
     struct Thread(Wheel<Timer>, Replies, ConnectionLog, Counters, fastrand::Rng, Budget);
 
     impl Thread {
-        fn new() -> Thread {
-            Thread(
+        fn new() -> Self {
+            Self(
                 Wheel::new(1),
                 Replies::default(),
                 ConnectionLog::new(0),
@@ -544,7 +544,7 @@ mod tests {
         }
 
         fn context<'a>(&'a mut self, hub: &'a Hub) -> Context<'a> {
-            let Thread(wheel, replies, connection_log, counters, random, budget) = self;
+            let Self(wheel, replies, connection_log, counters, random, budget) = self;
             Context { hub, counters, wheel, replies, random, connection_log, now: Now { mono: 1, unix: 1 }, budget }
         }
     }

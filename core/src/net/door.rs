@@ -24,12 +24,12 @@ pub(super) struct Door {
 impl Door {
     /// # Errors
     /// A thread has so many already; the system has no memory left.
-    pub(super) fn open(index: usize, mut listener: TcpListener, registry: &Registry) -> io::Result<Door> {
+    pub(super) fn open(index: usize, mut listener: TcpListener, registry: &Registry) -> io::Result<Self> {
         if index >= MAX_DOORS {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("a server listens on at most {MAX_DOORS} addresses")));
         }
         registry.register(&mut listener, Token(FIRST - index), Interest::READABLE)?;
-        Ok(Door { listener, is_ready: false })
+        Ok(Self { listener, is_ready: false })
     }
 
     /// Lets one connection in that waits.

@@ -88,11 +88,11 @@ pub(super) struct Polling {
 }
 
 impl Polling {
-    pub(super) fn new() -> io::Result<Polling> {
+    pub(super) fn new() -> io::Result<Self> {
         let poll = Poll::new()?;
         let registry = poll.registry().try_clone()?;
         let waker = Waker::new(&registry, WAKER)?;
-        Ok(Polling { poll, registry, waker })
+        Ok(Self { poll, registry, waker })
     }
 }
 
@@ -199,14 +199,14 @@ impl IoThread {
         registry: Registry,
         mailbox: Arc<Mailbox>,
         listeners: Vec<TcpListener>,
-    ) -> io::Result<IoThread> {
+    ) -> io::Result<Self> {
         let doors = (0..).zip(listeners).map(|(index, listener)| Door::open(index, listener, &registry)).collect::<io::Result<_>>()?;
         let clock = shared.clock;
         let now = clock.now();
         let timer = start_ticking(&registry)?;
         let counters = shared.counters[worker_id].clone();
         let first_stats = now.mono + shared.stats_interval;
-        Ok(IoThread {
+        Ok(Self {
             work: Work {
                 shared: shared.clone(),
                 counters,

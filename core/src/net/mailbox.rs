@@ -33,8 +33,8 @@ pub(super) struct Listing {
 }
 
 impl Mailbox {
-    pub(super) fn new(waker: mio::Waker, memory: Arc<Memory>) -> Mailbox {
-        Mailbox { commands: Mutex::default(), count: AtomicUsize::new(0), memory, listing: Mutex::default(), waker }
+    pub(super) fn new(waker: mio::Waker, memory: Arc<Memory>) -> Self {
+        Self { commands: Mutex::default(), count: AtomicUsize::new(0), memory, listing: Mutex::default(), waker }
     }
 
     /// Moves all commands to those that are followed, of which none may be left; its memory is used for the next ones.

@@ -35,8 +35,8 @@ pub struct Clock {
 }
 
 impl Clock {
-    pub fn start() -> Clock {
-        Clock { origin: Instant::now() }
+    pub fn start() -> Self {
+        Self { origin: Instant::now() }
     }
 
     pub fn now(&self) -> Now {

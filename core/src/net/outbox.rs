@@ -49,16 +49,16 @@ enum Piece {
 impl Piece {
     fn len(&self) -> usize {
         match self {
-            Piece::QueuedFrame(frame) => frame.len(),
-            Piece::Bytes(bytes) => bytes.len(),
+            Self::QueuedFrame(frame) => frame.len(),
+            Self::Bytes(bytes) => bytes.len(),
         }
     }
 
     /// What it takes in memory, where it is bytes.
     fn capacity(&self) -> usize {
         match self {
-            Piece::QueuedFrame(_) => 0,
-            Piece::Bytes(bytes) => bytes.capacity(),
+            Self::QueuedFrame(_) => 0,
+            Self::Bytes(bytes) => bytes.capacity(),
         }
     }
 }

@@ -45,8 +45,8 @@ struct Round {
 }
 
 impl Relief {
-    pub(super) fn new(threads: Vec<Arc<Mailbox>>) -> Relief {
-        Relief { number: AtomicU64::new(0), round: Mutex::default(), threads }
+    pub(super) fn new(threads: Vec<Arc<Mailbox>>) -> Self {
+        Self { number: AtomicU64::new(0), round: Mutex::default(), threads }
     }
 
     /// The round that is under way, or was last.

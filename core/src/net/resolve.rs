@@ -74,13 +74,13 @@ struct Attempt<'a> {
 impl Resolver {
     /// # Errors
     /// [`crate::error::ErrorKind::Io`] when the system has no thread left. None is left running then.
-    pub(super) fn start() -> Result<Resolver, Error> {
-        Resolver::with(Box::new(|name| off_the_standard_streams(|| Ok((name, 0).to_socket_addrs()?.collect()))))
+    pub(super) fn start() -> Result<Self, Error> {
+        Self::with(Box::new(|name| off_the_standard_streams(|| Ok((name, 0).to_socket_addrs()?.collect()))))
     }
 
-    fn with(look_up: Box<LookUp>) -> Result<Resolver, Error> {
+    fn with(look_up: Box<LookUp>) -> Result<Self, Error> {
         let shared = Arc::new(ResolverShared { clock: Clock::start(), look_up, state: Mutex::default(), work: Condvar::new() });
-        let resolver = Resolver { shared };
+        let resolver = Self { shared };
         let started = (0..THREADS).try_for_each(|_| resolver.shared.add_thread(&mut resolver.shared.lock(), None));
         if started.is_err() {
             resolver.stop();
@@ -210,8 +210,8 @@ impl ResolverShared {
 }
 
 impl Progress {
-    fn running() -> Progress {
-        Progress::Running { since: Instant::now() }
+    fn running() -> Self {
+        Self::Running { since: Instant::now() }
     }
 }
 

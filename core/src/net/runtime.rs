@@ -64,7 +64,7 @@ impl RuntimeTask {
 impl Runtime {
     /// # Errors
     /// [`ErrorKind::Io`] when the system has no descriptor or thread left.
-    pub(super) fn share() -> Result<Runtime, Error> {
+    pub(super) fn share() -> Result<Self, Error> {
         // Nobody forks meanwhile, where the host says when it does: a child would find the lock taken for ever.
         let turn = Turn::take();
         let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
@@ -81,7 +81,7 @@ impl Runtime {
             None => Arc::new(RuntimeThread::start(&turn)?),
         };
         *current = Arc::downgrade(&thread);
-        Ok(Runtime { thread })
+        Ok(Self { thread })
     }
 
     pub(super) fn handle(&self) -> &Handle {
@@ -139,7 +139,7 @@ pub(super) async fn as_of<T>(origin: u64, work: impl Future<Output = T>) -> T {
 }
 
 impl RuntimeThread {
-    fn start(turn: &Turn) -> Result<RuntimeThread, Error> {
+    fn start(turn: &Turn) -> Result<Self, Error> {
         let mut builder = Builder::new_current_thread();
         builder.enable_all().thread_name("heartbus-work").max_blocking_threads(WORK_THREADS).thread_keep_alive(FOREVER);
         let runtime = lifted_in(turn, || builder.build())
@@ -159,7 +159,7 @@ impl RuntimeThread {
             // A request that takes long is not waited for; the threads that have none end with this one.
             runtime.shutdown_timeout(GOODBYE_TIME);
         })?;
-        Ok(RuntimeThread { handle, beginnings: Some(beginnings), joined: Some(joined), process: crate::process::id() })
+        Ok(Self { handle, beginnings: Some(beginnings), joined: Some(joined), process: crate::process::id() })
     }
 
     fn is_own_process(&self) -> bool {

@@ -140,7 +140,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn start(config: &ServerConfig, host: Arc<dyn Host>) -> Result<Server, Error> {
+    pub(crate) fn start(config: &ServerConfig, host: Arc<dyn Host>) -> Result<Self, Error> {
         config.validate()?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = if config.io_threads == 0 { cores } else { config.io_threads.min(cores) };
@@ -170,7 +170,7 @@ impl Server {
             warned: AtomicU64::new(0),
         });
         tracing::info!(host = config.host, port = local_addr.port(), workers = threads, protocol = "tcp", "HeartbeatServer starting");
-        let mut server = Server { shared, local_addr, mailboxes, threads: Mutex::default() };
+        let mut server = Self { shared, local_addr, mailboxes, threads: Mutex::default() };
         for (index, (listener, (poll, registry))) in listeners.into_iter().zip(polls).enumerate() {
             if let Err(error) = server.start_thread(index, listener, poll, registry, cannot_start) {
                 server.stop();

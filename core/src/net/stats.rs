@@ -48,11 +48,11 @@ struct ResidentMemory {
 }
 
 impl ResidentMemory {
-    fn now() -> ResidentMemory {
+    fn now() -> Self {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let kilobytes =
             |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_suffix("kB")?.trim().parse::<u64>().ok());
-        ResidentMemory { current: kilobytes("VmRSS:").unwrap_or(0) * 1024, peak: kilobytes("VmHWM:").unwrap_or(0) * 1024 }
+        Self { current: kilobytes("VmRSS:").unwrap_or(0) * 1024, peak: kilobytes("VmHWM:").unwrap_or(0) * 1024 }
     }
 }
 

@@ -19,41 +19,41 @@ impl Transport {
     /// Has the poll tell, under `token`, when there is something to read, or room to write.
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         match self {
-            Transport::Plain(socket) => registry.register(socket, token, Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY),
+            Self::Plain(socket) => registry.register(socket, token, Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY),
         }
     }
 
     /// Reads what has come, as much as there is room for; nothing is the end.
     pub(super) fn recv(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
         match self {
-            Transport::Plain(socket) => net::recv(socket, buffer, RecvFlags::empty()).map(|(count, _)| count),
+            Self::Plain(socket) => net::recv(socket, buffer, RecvFlags::empty()).map(|(count, _)| count),
         }
     }
 
     /// Writes as much as there is room for, and says how much that was.
     pub(super) fn send(&self, bytes: &[u8]) -> Result<usize, Errno> {
         match self {
-            Transport::Plain(socket) => net::send(socket, bytes, SendFlags::NOSIGNAL),
+            Self::Plain(socket) => net::send(socket, bytes, SendFlags::NOSIGNAL),
         }
     }
 
     /// As [`Transport::send`], of several pieces in a row.
     pub(super) fn send_pieces(&self, pieces: &[IoSlice<'_>]) -> Result<usize, Errno> {
         match self {
-            Transport::Plain(socket) => net::sendmsg(socket, pieces, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL),
+            Self::Plain(socket) => net::sendmsg(socket, pieces, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL),
         }
     }
 
     /// Ends a direction, for every process that holds the socket. The peer may be gone already, and that is fine.
     pub(super) fn shut_down(&self, how: Shutdown) {
         match self {
-            Transport::Plain(socket) => drop(socket.shutdown(how)),
+            Self::Plain(socket) => drop(socket.shutdown(how)),
         }
     }
 }
 
 impl From<TcpStream> for Transport {
-    fn from(socket: TcpStream) -> Transport {
-        Transport::Plain(socket)
+    fn from(socket: TcpStream) -> Self {
+        Self::Plain(socket)
     }
 }

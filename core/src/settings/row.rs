@@ -54,23 +54,23 @@ impl SettingValue {
     /// As JSON.
     pub fn json(&self) -> String {
         match self {
-            SettingValue::None => "null".to_owned(),
-            SettingValue::Whole(number) => number.to_string(),
-            SettingValue::Number(number) => number.to_string(),
-            SettingValue::Time(time) => time.as_secs_f64().to_string(),
-            SettingValue::Flag(flag) => flag.to_string(),
-            SettingValue::Text(text) => format!("{text:?}"),
-            SettingValue::Json(json) => json.clone(),
-            SettingValue::Networks(networks) => format!("{:?}", networks.iter().map(ToString::to_string).collect::<Vec<_>>()),
+            Self::None => "null".to_owned(),
+            Self::Whole(number) => number.to_string(),
+            Self::Number(number) => number.to_string(),
+            Self::Time(time) => time.as_secs_f64().to_string(),
+            Self::Flag(flag) => flag.to_string(),
+            Self::Text(text) => format!("{text:?}"),
+            Self::Json(json) => json.clone(),
+            Self::Networks(networks) => format!("{:?}", networks.iter().map(ToString::to_string).collect::<Vec<_>>()),
         }
     }
 
     /// As PHP code; empty for none.
     pub fn php(&self) -> String {
         match self {
-            SettingValue::None => String::new(),
-            SettingValue::Number(number) => format!("{number:?}"),
-            SettingValue::Text(text) => format!("'{text}'"),
+            Self::None => String::new(),
+            Self::Number(number) => format!("{number:?}"),
+            Self::Text(text) => format!("'{text}'"),
             other => other.json(),
         }
     }
@@ -118,52 +118,52 @@ pub struct Setting {
 }
 
 impl Setting {
-    pub(super) const fn new(name: &'static str, kind: ValueKind, text: &'static str) -> Setting {
+    pub(super) const fn new(name: &'static str, kind: ValueKind, text: &'static str) -> Self {
         let binding = Binding { name, default: "", note: "" };
         let unit = if matches!(kind, ValueKind::Seconds | ValueKind::SecondsOrNone) { "seconds" } else { "" };
-        Setting { kind, unit, text, php: binding, php_reading: PhpReading::Plain, c: binding }
+        Self { kind, unit, text, php: binding, php_reading: PhpReading::Plain, c: binding }
     }
 
-    pub(super) const fn named(mut self, name: &'static str) -> Setting {
+    pub(super) const fn named(mut self, name: &'static str) -> Self {
         (self.php.name, self.c.name) = (name, name);
         self
     }
 
-    pub(super) const fn php_name(mut self, name: &'static str) -> Setting {
+    pub(super) const fn php_name(mut self, name: &'static str) -> Self {
         self.php.name = name;
         self
     }
 
-    pub(super) const fn only_c(self) -> Setting {
+    pub(super) const fn only_c(self) -> Self {
         self.php_name("")
     }
 
-    pub(super) const fn only_php(mut self) -> Setting {
+    pub(super) const fn only_php(mut self) -> Self {
         self.c.name = "";
         self
     }
 
-    pub(super) const fn unit(mut self, unit: &'static str) -> Setting {
+    pub(super) const fn unit(mut self, unit: &'static str) -> Self {
         self.unit = unit;
         self
     }
 
-    pub(super) const fn reading(mut self, reading: PhpReading) -> Setting {
+    pub(super) const fn reading(mut self, reading: PhpReading) -> Self {
         self.php_reading = reading;
         self
     }
 
-    pub(super) const fn php_default(mut self, default: &'static str) -> Setting {
+    pub(super) const fn php_default(mut self, default: &'static str) -> Self {
         self.php.default = default;
         self
     }
 
-    pub(super) const fn php_note(mut self, note: &'static str) -> Setting {
+    pub(super) const fn php_note(mut self, note: &'static str) -> Self {
         self.php.note = note;
         self
     }
 
-    pub(super) const fn c_note(mut self, note: &'static str) -> Setting {
+    pub(super) const fn c_note(mut self, note: &'static str) -> Self {
         self.c.note = note;
         self
     }
@@ -246,7 +246,7 @@ pub trait Settings: Default + 'static {
 // ---- what a row is made of ----
 
 /// The type of a setting.
-pub trait Field: Sized {
+pub(super) trait Field: Sized {
     /// None for a value of another kind.
     fn of(value: SettingValue) -> Option<Self>;
     fn value(&self) -> SettingValue;
@@ -281,7 +281,7 @@ fields! {
 }
 
 impl Field for String {
-    fn of(value: SettingValue) -> Option<String> {
+    fn of(value: SettingValue) -> Option<Self> {
         if let SettingValue::Text(text) | SettingValue::Json(text) = value { Some(text) } else { None }
     }
 
@@ -291,7 +291,7 @@ impl Field for String {
 }
 
 impl<T: Field> Field for Option<T> {
-    fn of(value: SettingValue) -> Option<Option<T>> {
+    fn of(value: SettingValue) -> Option<Self> {
         if value == SettingValue::None { Some(None) } else { T::of(value).map(Some) }
     }
 

@@ -36,16 +36,16 @@ pub struct Version {
 impl Version {
     /// The version that these two speak with each other; `None`: they do not understand each other.
     #[must_use]
-    pub fn common(self, other: Version) -> Option<Version> {
-        (self.major == other.major).then(|| Version { major: self.major, minor: self.minor.min(other.minor) })
+    pub fn common(self, other: Self) -> Option<Self> {
+        (self.major == other.major).then(|| Self { major: self.major, minor: self.minor.min(other.minor) })
     }
 
     fn to_bytes(self) -> [u8; 2] {
         [self.minor, self.major]
     }
 
-    fn from_bytes([minor, major]: [u8; 2]) -> Version {
-        Version { major, minor }
+    fn from_bytes([minor, major]: [u8; 2]) -> Self {
+        Self { major, minor }
     }
 }
 
@@ -364,22 +364,21 @@ pub enum ServerMessage {
 }
 
 impl ServerMessage {
-    const ALL: [ServerMessage; 5] =
-        [ServerMessage::Part, ServerMessage::Batch, ServerMessage::Stopping, ServerMessage::Finished, ServerMessage::Log];
+    const ALL: [Self; 5] = [Self::Part, Self::Batch, Self::Stopping, Self::Finished, Self::Log];
 
     pub fn code(self) -> u8 {
         match self {
-            ServerMessage::Part => 0,
-            ServerMessage::Batch => 1,
-            ServerMessage::Stopping => 2,
-            ServerMessage::Finished => 3,
-            ServerMessage::Log => 4,
+            Self::Part => 0,
+            Self::Batch => 1,
+            Self::Stopping => 2,
+            Self::Finished => 3,
+            Self::Log => 4,
         }
     }
 
     /// `None`: it came later, and is skipped.
-    pub fn from_code(code: u8) -> Option<ServerMessage> {
-        ServerMessage::ALL.into_iter().find(|message| message.code() == code)
+    pub fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|message| message.code() == code)
     }
 }
 

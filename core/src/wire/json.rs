@@ -573,9 +573,9 @@ mod tests {
                     if kind == 1 {
                         space(random, text);
                         if random.bool() {
-                            string(random, text)
+                            string(random, text);
                         } else {
-                            text.push_str(random.choice(["\"wanted\"", "\"k\"", "\"\"", "\"w\\u0061nted\""]).unwrap())
+                            text.push_str(random.choice(["\"wanted\"", "\"k\"", "\"\"", "\"w\\u0061nted\""]).unwrap());
                         }
                         space(random, text);
                         text.push(':');

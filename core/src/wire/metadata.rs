@@ -29,7 +29,7 @@ pub fn keys(members: &str) -> Result<Vec<Box<str>>, NotMetadata> {
     if !is_object || found.is_empty() {
         return Err(NotMetadata);
     }
-    Ok(found.into_keys().map(|key| key.into()).collect())
+    Ok(found.into_keys().map(Into::into).collect())
 }
 
 /// The host sets members: `text` with those of `members` in the place of its own, or behind them.
@@ -83,21 +83,21 @@ enum Scalar {
 }
 
 impl Scalar {
-    fn of(value: &str) -> Option<Scalar> {
+    fn of(value: &str) -> Option<Self> {
         match json::only_value(value)? {
-            JsonValue::Null => Some(Scalar::Null),
-            JsonValue::Bool(flag) => Some(Scalar::Bool(flag)),
+            JsonValue::Null => Some(Self::Null),
+            JsonValue::Bool(flag) => Some(Self::Bool(flag)),
             JsonValue::Number(number) => {
-                Some(number.parse().map_or_else(|_| Scalar::Number(number.parse().unwrap_or(f64::NAN)), Scalar::Whole))
+                Some(number.parse().map_or_else(|_| Self::Number(number.parse().unwrap_or(f64::NAN)), Scalar::Whole))
             }
-            JsonValue::String(text) => Some(Scalar::Text(text.text().into_owned())),
+            JsonValue::String(text) => Some(Self::Text(text.text().into_owned())),
             JsonValue::Nested(_) => None,
         }
     }
 
-    fn equals(&self, other: &Scalar) -> bool {
+    fn equals(&self, other: &Self) -> bool {
         match (self, other) {
-            (Scalar::Whole(whole), Scalar::Number(number)) | (Scalar::Number(number), Scalar::Whole(whole)) => *whole as f64 == *number,
+            (Self::Whole(whole), Self::Number(number)) | (Self::Number(number), Self::Whole(whole)) => *whole as f64 == *number,
             (one, other) => one == other,
         }
     }
@@ -115,7 +115,7 @@ impl Wanted {
     ///
     /// # Errors
     /// It is none, or has more members than [`MAX_WANTED`].
-    pub fn parse(members: &str) -> Result<Wanted, NotMetadata> {
+    pub fn parse(members: &str) -> Result<Self, NotMetadata> {
         keys(members)?;
         let members = json::entries(members).map_err(|_| NotMetadata)?;
         if members.len() > MAX_WANTED {

@@ -38,8 +38,8 @@ impl Dialect {
     /// Bytes in front of what a frame's length counts.
     pub fn header_len(self) -> usize {
         match self {
-            Dialect::V1 => HEADER_LEN,
-            Dialect::V2 => v2::HEADER_LEN,
+            Self::V1 => HEADER_LEN,
+            Self::V2 => v2::HEADER_LEN,
         }
     }
 }

@@ -22,21 +22,21 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// Long enough that only what is broken takes it.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A folder of the test, gone at its end.
-pub struct Folder(pub PathBuf);
+pub(crate) struct Folder(pub PathBuf);
 
 impl Folder {
-    pub fn new() -> Folder {
+    pub(crate) fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("heartbus-test-{}-{number}", std::process::id()));
         fs::create_dir(&path).unwrap();
-        Folder(path)
+        Self(path)
     }
 
-    pub fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.0.join("server.sock")
     }
 }
@@ -47,12 +47,12 @@ impl Drop for Folder {
     }
 }
 
-pub fn config(path: &Path) -> ServerConfig {
+pub(crate) fn config(path: &Path) -> ServerConfig {
     let bus = BusConfig { path: path.to_owned(), group: None, name: "test".into() };
     ServerConfig { host: "127.0.0.1".into(), port: 0, bus: Some(bus), ..ServerConfig::default() }
 }
 
-pub struct House {
+pub(crate) struct House {
     pub engine: Engine,
     pub path: PathBuf,
     pub _folder: Folder,
@@ -60,33 +60,33 @@ pub struct House {
 
 impl House {
     /// An engine whose callbacks run in its own process.
-    pub fn in_process() -> House {
-        House::start(|config| Engine::start(config, Inbox::new(InboxLimits::default()).unwrap()))
+    pub(crate) fn in_process() -> Self {
+        Self::start(|config| Engine::start(config, Inbox::new(InboxLimits::default()).unwrap()))
     }
 
-    pub fn for_workers() -> House {
-        House::with_limits(DispatchLimits::default(), EventMask::ALL)
+    pub(crate) fn for_workers() -> Self {
+        Self::with_limits(DispatchLimits::default(), EventMask::ALL)
     }
 
-    pub fn with_limits(limits: DispatchLimits, until_first_join: EventMask) -> House {
-        House::start(|config| Engine::start_for_workers(config, limits, until_first_join))
+    pub(crate) fn with_limits(limits: DispatchLimits, until_first_join: EventMask) -> Self {
+        Self::start(|config| Engine::start_for_workers(config, limits, until_first_join))
     }
 
-    pub fn start(start: impl FnOnce(&ServerConfig) -> Result<Engine, Error>) -> House {
+    pub(crate) fn start(start: impl FnOnce(&ServerConfig) -> Result<Engine, Error>) -> Self {
         let folder = Folder::new();
         let path = folder.socket();
-        House { engine: start(&config(&path)).unwrap(), path, _folder: folder }
+        Self { engine: start(&config(&path)).unwrap(), path, _folder: folder }
     }
 
-    pub fn bus(&self) -> Bus {
+    pub(crate) fn bus(&self) -> Bus {
         Bus::connect(&self.path, PATIENCE).unwrap()
     }
 
-    pub fn attach(&self) -> Worker {
+    pub(crate) fn attach(&self) -> Worker {
         Worker { attachment: Attachment::attach(&self.path, PATIENCE).unwrap(), queue: VecDeque::new(), heard_of_the_stop: false }
     }
 
-    pub fn worker(&self) -> Worker {
+    pub(crate) fn worker(&self) -> Worker {
         let before = self.engine.stats().dispatch.workers;
         let mut worker = self.attach();
         worker.attachment.ready(EventMask::ALL).unwrap();
@@ -94,18 +94,18 @@ impl House {
         worker
     }
 
-    pub fn connect(&self) -> Peer {
+    pub(crate) fn connect(&self) -> Peer {
         Peer::over(TcpStream::connect(self.engine.local_addr()).unwrap())
     }
 
-    pub fn register(&self, id: &str) -> Peer {
+    pub(crate) fn register(&self, id: &str) -> Peer {
         let mut peer = self.connect();
         peer.send(6, 0, &format!(r#"{{"node_id":"{id}"}}"#));
         assert_eq!(peer.frame().frame_type, 6);
         peer
     }
 
-    pub fn until(&self, what: &str, condition: impl Fn(&heartbus_core::engine::Stats) -> bool) {
+    pub(crate) fn until(&self, what: &str, condition: impl Fn(&heartbus_core::engine::Stats) -> bool) {
         let deadline = deadline();
         loop {
             let stats = self.engine.stats();
@@ -118,7 +118,7 @@ impl House {
     }
 
     /// A caller that writes its own bytes.
-    pub fn raw(&self) -> Raw {
+    pub(crate) fn raw(&self) -> Raw {
         let stream = UnixStream::connect(&self.path).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -126,13 +126,13 @@ impl House {
     }
 
     /// Nothing that others did has done any harm.
-    pub fn assert_well(&self) {
+    pub(crate) fn assert_well(&self) {
         let mut bus = self.bus();
         assert_eq!(bus.node("nobody").unwrap(), None);
     }
 }
 
-pub struct Worker {
+pub(crate) struct Worker {
     pub attachment: Attachment,
     pub queue: VecDeque<Delivered>,
     pub heard_of_the_stop: bool,
@@ -140,7 +140,7 @@ pub struct Worker {
 
 impl Worker {
     /// The next event; acknowledges nothing.
-    pub fn event(&mut self) -> Delivered {
+    pub(crate) fn event(&mut self) -> Delivered {
         let deadline = deadline();
         while self.queue.is_empty() {
             self.attachment.drain(&mut self.queue, 64).unwrap();
@@ -151,7 +151,7 @@ impl Worker {
     }
 
     /// The next event; acknowledges its batch if it is the last one.
-    pub fn tell(&mut self) -> Delivered {
+    pub(crate) fn tell(&mut self) -> Delivered {
         let delivered = self.event();
         if delivered.is_last {
             self.attachment.acknowledge(delivered.batch).unwrap();
@@ -159,7 +159,7 @@ impl Worker {
         delivered
     }
 
-    pub fn tell_until(&mut self, wanted: impl Fn(&Event<std::sync::Arc<NodeInfo>>) -> bool) -> Delivered {
+    pub(crate) fn tell_until(&mut self, wanted: impl Fn(&Event<std::sync::Arc<NodeInfo>>) -> bool) -> Delivered {
         loop {
             let delivered = self.tell();
             if wanted(&delivered.told.event) {
@@ -169,7 +169,7 @@ impl Worker {
     }
 
     /// Tells what comes until the connection stands there.
-    pub fn tell_until_phase(&mut self, phase: AttachmentPhase) -> Vec<Delivered> {
+    pub(crate) fn tell_until_phase(&mut self, phase: AttachmentPhase) -> Vec<Delivered> {
         let deadline = deadline();
         let mut told = Vec::new();
         loop {
@@ -192,28 +192,28 @@ impl Worker {
     }
 }
 
-pub struct Raw {
+pub(crate) struct Raw {
     pub stream: UnixStream,
 }
 
 impl Raw {
-    pub fn hello(&mut self, version: Version, role: Role) {
+    pub(crate) fn hello(&mut self, version: Version, role: Role) {
         let mut hello = Vec::new();
         wire::write_hello(&mut hello, version, role, 1, "0.0.0");
         self.write(&hello);
     }
 
-    pub fn write(&mut self, bytes: &[u8]) {
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
     }
 
-    pub fn say(&mut self, word: WorkerMessage) {
+    pub(crate) fn say(&mut self, word: WorkerMessage) {
         let mut frame = Vec::new();
         wire::write_message(&mut frame, &word);
         self.write(&frame);
     }
 
-    pub fn greeting(&mut self) -> Result<wire::Welcome, RemoteError> {
+    pub(crate) fn greeting(&mut self) -> Result<wire::Welcome, RemoteError> {
         let mut received = Vec::new();
         loop {
             if let Some((greeting, _)) = wire::parse_greeting(&received).unwrap() {
@@ -225,7 +225,7 @@ impl Raw {
         }
     }
 
-    pub fn answer(&mut self) -> Response {
+    pub(crate) fn answer(&mut self) -> Response {
         let mut length = [0; wire::LENGTH_LEN];
         self.stream.read_exact(&mut length).expect("an answer in time");
         let mut body = vec![0; u32::from_be_bytes(length) as usize];
@@ -234,7 +234,7 @@ impl Raw {
     }
 
     /// The engine hangs up, whatever it still says before.
-    pub fn expect_end(&mut self) {
+    pub(crate) fn expect_end(&mut self) {
         let mut buffer = [0; 65_536];
         loop {
             match self.stream.read(&mut buffer) {
@@ -247,17 +247,17 @@ impl Raw {
     }
 }
 
-pub fn frame(ask: &RequestFrame<'_>) -> Vec<u8> {
+pub(crate) fn frame(ask: &RequestFrame<'_>) -> Vec<u8> {
     let mut frame = Vec::new();
     wire::write_message(&mut frame, ask);
     frame
 }
 
-pub fn kind<T: std::fmt::Debug>(result: Result<T, Error>) -> ErrorKind {
+pub(crate) fn kind<T: std::fmt::Debug>(result: Result<T, Error>) -> ErrorKind {
     result.unwrap_err().kind
 }
 
-pub fn data_of(delivered: &Delivered) -> Option<(String, String)> {
+pub(crate) fn data_of(delivered: &Delivered) -> Option<(String, String)> {
     match &delivered.told.event {
         Event::Data { node, payload, .. } => Some((node.id.to_string(), String::from_utf8_lossy(payload).into_owned())),
         _ => None,
@@ -265,21 +265,21 @@ pub fn data_of(delivered: &Delivered) -> Option<(String, String)> {
 }
 
 /// The socket of a server that died.
-pub fn leave_behind(path: &Path) {
+pub(crate) fn leave_behind(path: &Path) {
     let listener = UnixListener::bind(path).unwrap();
     // Not only dropped: a child that another test is starting may hold a copy of it.
     SockRef::from(&listener).shutdown(Shutdown::Both).unwrap();
 }
 
-pub const NOBODY: u32 = 65_534;
+pub(crate) const NOBODY: u32 = 65_534;
 
 /// Runs a test of `who_may` as nobody; `None` where we are not root and cannot.
-pub fn ask_as_nobody(path: &Path) -> Option<HashMap<String, String>> {
+pub(crate) fn ask_as_nobody(path: &Path) -> Option<HashMap<String, String>> {
     as_nobody("who_may::as_another_user", "HEARTBUS_TEST_SOCKET", path)
 }
 
 /// Runs a test that says what it sees, as nobody; `None` where we are not root and cannot.
-pub fn as_nobody(test: &str, variable: &str, path: &Path) -> Option<HashMap<String, String>> {
+pub(crate) fn as_nobody(test: &str, variable: &str, path: &Path) -> Option<HashMap<String, String>> {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: only root can be somebody else");
         return None;
@@ -300,7 +300,7 @@ pub fn as_nobody(test: &str, variable: &str, path: &Path) -> Option<HashMap<Stri
 }
 
 /// What an engine says to a client that it lets in.
-pub fn welcome() -> Vec<u8> {
+pub(crate) fn welcome() -> Vec<u8> {
     let mut bytes = Vec::new();
     wire::write_welcome(&mut bytes, wire::VERSION, &House::in_process().bus().welcome().unwrap().clone());
     bytes

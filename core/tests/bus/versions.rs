@@ -75,7 +75,7 @@ mod v2_0 {
     use std::net::SocketAddr;
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
-    pub struct Welcome {
+    pub(super) struct Welcome {
         pub name: String,
         pub package: String,
         pub pid: u32,
@@ -91,19 +91,19 @@ mod v2_0 {
     }
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
-    pub struct Answer {
+    pub(super) struct Answer {
         pub id: u32,
         pub result: Result<Reply, Fault>,
     }
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
-    pub struct Fault {
+    pub(super) struct Fault {
         pub kind: i32,
         pub message: String,
     }
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
-    pub enum Reply {
+    pub(super) enum Reply {
         Done,
         Count(u64),
         Node(Option<Node>),
@@ -114,7 +114,7 @@ mod v2_0 {
     }
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
-    pub struct Node {
+    pub(super) struct Node {
         pub id: String,
         pub peer: SocketAddr,
         pub connection_id: u64,
@@ -130,13 +130,13 @@ mod v2_0 {
     }
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
-    pub struct Durations {
+    pub(super) struct Durations {
         pub buckets: Vec<u64>,
         pub micros: u64,
     }
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
-    pub struct Connection {
+    pub(super) struct Connection {
         pub id: u64,
         pub peer: SocketAddr,
         pub nodes: usize,
@@ -148,7 +148,7 @@ mod v2_0 {
     }
 
     /// That release takes exactly so many bytes, and no more.
-    pub fn read<T: Serialize + for<'a> Deserialize<'a>>(bytes: &[u8]) -> T {
+    pub(super) fn read<T: Serialize + for<'a> Deserialize<'a>>(bytes: &[u8]) -> T {
         let message: T = heartbus_core::wire::bus::decode(bytes).expect("a message of version 2.0");
         let mut again = Vec::new();
         heartbus_core::wire::bus::write_message(&mut again, &message);
@@ -205,7 +205,7 @@ fn a_client_of_the_first_release_is_understood_and_understands() {
             ("Broadcast", Ok(Reply::Count(0))) => {}
             ("Disconnect" | "KeepAlive" | "SetHeartbeatTimeout" | "CloseDoor", Ok(Reply::Done)) => {}
             ("Node", Ok(Reply::Node(Some(node)))) => {
-                assert_eq!((node.id.as_str(), node.online, node.metadata.as_str()), ("n1", true, "[]"))
+                assert_eq!((node.id.as_str(), node.online, node.metadata.as_str()), ("n1", true, "[]"));
             }
             ("NodeOfChannel" | "NodeOfConnection", Ok(Reply::Node(_))) => {}
             ("Page", Ok(Reply::Page { nodes, next: None })) => assert_eq!(nodes.len(), usize::from(what.contains("the first 100"))),

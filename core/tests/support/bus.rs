@@ -17,12 +17,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
-pub const TIMEOUT: u64 = 3_000_000;
-pub const REGISTER_TIMEOUT: u64 = 2_000_000;
+pub(crate) const TIMEOUT: u64 = 3_000_000;
+pub(crate) const REGISTER_TIMEOUT: u64 = 2_000_000;
 
 /// Keeps who came and who left, per node id. Who hears that a node left does not find it any more.
 #[derive(Default)]
-pub struct Recorder {
+pub(crate) struct Recorder {
     pub events: Mutex<BTreeMap<String, Vec<&'static str>>>,
     silent: bool,
     hub: OnceLock<Weak<Hub>>,
@@ -78,7 +78,7 @@ impl Host for Recorder {
     }
 }
 
-pub fn word(how: Departure) -> &'static str {
+pub(crate) fn word(how: Departure) -> &'static str {
     match how {
         Departure::Unregistered => "unregister",
         Departure::TimedOut => "timeout",
@@ -89,7 +89,7 @@ pub fn word(how: Departure) -> &'static str {
 
 /// Keeps the commands.
 #[derive(Default)]
-pub struct Commands(pub Mutex<Vec<Command>>);
+pub(crate) struct Commands(pub Mutex<Vec<Command>>);
 
 impl CommandSink for Commands {
     fn post(&self, command: Command) {
@@ -98,7 +98,7 @@ impl CommandSink for Commands {
 }
 
 /// One thread's worth of sessions, with a clock that the test turns.
-pub struct Bus {
+pub(crate) struct Bus {
     pub hub: Arc<Hub>,
     pub host: Arc<Recorder>,
     pub counters: Counters,
@@ -115,11 +115,11 @@ pub struct Bus {
 }
 
 impl Bus {
-    pub fn new(silent: bool) -> Bus {
-        Bus::with_limits(silent, |_| {})
+    pub(crate) fn new(silent: bool) -> Self {
+        Self::with_limits(silent, |_| {})
     }
 
-    pub fn with_limits(silent: bool, change: impl FnOnce(&mut ServerConfig)) -> Bus {
+    pub(crate) fn with_limits(silent: bool, change: impl FnOnce(&mut ServerConfig)) -> Self {
         let host = Arc::new(Recorder { silent, ..Recorder::default() });
         let mut limits = ServerConfig {
             heartbeat_timeout: Duration::from_micros(TIMEOUT),
@@ -134,7 +134,7 @@ impl Bus {
         host.hub.set(Arc::downgrade(&hub)).unwrap();
         // A multiple of the tick, so that the wheel's ticks are the model's.
         let now = 10 * TICK;
-        Bus {
+        Self {
             hub,
             host,
             counters: Counters::default(),
@@ -151,7 +151,7 @@ impl Bus {
         }
     }
 
-    pub fn with<T>(&mut self, slot: u32, work: impl FnOnce(&mut Session, &mut Context<'_>) -> T) -> Option<T> {
+    pub(crate) fn with<T>(&mut self, slot: u32, work: impl FnOnce(&mut Session, &mut Context<'_>) -> T) -> Option<T> {
         let session = self.sessions.get_mut(&slot)?;
         let mut cx = Context {
             hub: &self.hub,
@@ -166,7 +166,7 @@ impl Bus {
         Some(work(session, &mut cx))
     }
 
-    pub fn open(&mut self) -> u32 {
+    pub(crate) fn open(&mut self) -> u32 {
         let slot = self.next_slot;
         self.next_slot += 1;
         let link = Arc::new(Link::new(u64::from(slot) + 1, ([127, 0, 0, 1], 1).into(), slot, self.drained.clone()));
@@ -186,7 +186,7 @@ impl Bus {
     }
 
     /// Feeds one frame, does what the session says, and returns the frames it answered with.
-    pub fn send(&mut self, slot: u32, frame_type: u8, channel_id: i64, payload: &str) -> Vec<(u8, i64, String)> {
+    pub(crate) fn send(&mut self, slot: u32, frame_type: u8, channel_id: i64, payload: &str) -> Vec<(u8, i64, String)> {
         let mut bytes = Vec::new();
         v1::encode(frame_type, channel_id, payload.as_bytes(), &mut bytes).unwrap();
         if let Some((consumed, next)) = self.with(slot, |session, cx| session.receive(cx, &bytes)) {
@@ -198,7 +198,7 @@ impl Bus {
         answers
     }
 
-    pub fn answers(&mut self) -> Vec<(u8, i64, String)> {
+    pub(crate) fn answers(&mut self) -> Vec<(u8, i64, String)> {
         let mut answers = Vec::new();
         let mut rest = self.replies.bytes();
         while let Decoded::Frame { frame, len } = v1::decode(rest, u32::MAX) {
@@ -210,28 +210,28 @@ impl Bus {
         answers
     }
 
-    pub fn register(&mut self, slot: u32, id: &str) -> Vec<(u8, i64, String)> {
+    pub(crate) fn register(&mut self, slot: u32, id: &str) -> Vec<(u8, i64, String)> {
         self.send(slot, 6, 0, &format!(r#"{{"node_id":"{id}"}}"#))
     }
 
-    pub fn channel(&self, id: &str) -> i64 {
+    pub(crate) fn channel(&self, id: &str) -> i64 {
         self.hub.node(id).map_or(-1, |node| node.channel_id().into())
     }
 
-    pub fn follow(&mut self, slot: u32, next: Next) {
+    pub(crate) fn follow(&mut self, slot: u32, next: Next) {
         if let Next::Close(reason) = next {
             self.close(slot, reason);
         }
     }
 
-    pub fn close(&mut self, slot: u32, reason: CloseReason) {
+    pub(crate) fn close(&mut self, slot: u32, reason: CloseReason) {
         self.with(slot, |session, cx| session.close(cx, reason));
         if let Some(session) = self.sessions.remove(&slot) {
             session.link().close();
         }
     }
 
-    pub fn follow_commands(&mut self) {
+    pub(crate) fn follow_commands(&mut self) {
         let commands = std::mem::take(&mut *self.drained.0.lock().unwrap());
         for Command { slot, kind, .. } in commands {
             if let CommandKind::Evict(eviction) = kind
@@ -244,7 +244,7 @@ impl Bus {
     }
 
     /// Turns the clock to the next tick and lets it fire.
-    pub fn tick(&mut self) {
+    pub(crate) fn tick(&mut self) {
         self.now = (self.now / TICK + 1) * TICK;
         while let Some((key, timer)) = self.wheel.pop(self.now) {
             self.touched += 1;
@@ -258,12 +258,12 @@ impl Bus {
         self.follow_commands();
     }
 
-    pub fn online(&self) -> BTreeSet<String> {
+    pub(crate) fn online(&self) -> BTreeSet<String> {
         self.hub.some_nodes(usize::MAX).iter().map(|node| node.id().to_string()).collect()
     }
 }
 
-pub fn frame(frame_type: u8, channel_id: i64, payload: &str) -> Vec<u8> {
+pub(crate) fn frame(frame_type: u8, channel_id: i64, payload: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     v1::encode(frame_type, channel_id, payload.as_bytes(), &mut bytes).unwrap();
     bytes

@@ -17,11 +17,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Waiting for something that has to happen fails after this time; nothing waits that long when all is well.
-pub fn deadline() -> Instant {
+pub(crate) fn deadline() -> Instant {
     Instant::now() + Duration::from_secs(20)
 }
 
-pub struct Fixture {
+pub(crate) struct Fixture {
     pub engine: Engine,
     pub inbox: Arc<Inbox>,
     events: RefCell<VecDeque<Event>>,
@@ -29,32 +29,32 @@ pub struct Fixture {
 
 impl Fixture {
     /// Starts on a free port of 127.0.0.1, unless the configuration names another host.
-    pub fn start(config: ServerConfig) -> Fixture {
-        Fixture::start_with(config, InboxLimits::default(), EventMask::ALL)
+    pub(crate) fn start(config: ServerConfig) -> Self {
+        Self::start_with(config, InboxLimits::default(), EventMask::ALL)
     }
 
-    pub fn start_with(mut config: ServerConfig, limits: InboxLimits, subscribed: EventMask) -> Fixture {
+    pub(crate) fn start_with(mut config: ServerConfig, limits: InboxLimits, subscribed: EventMask) -> Self {
         config.port = 0;
         if config.host == ServerConfig::default().host {
             config.host = "127.0.0.1".into();
         }
         let inbox = Inbox::new(limits).unwrap();
         inbox.subscribe(subscribed);
-        Fixture { engine: Engine::start(&config, inbox.clone()).unwrap(), inbox, events: RefCell::default() }
+        Self { engine: Engine::start(&config, inbox.clone()).unwrap(), inbox, events: RefCell::default() }
     }
 
-    pub fn connect(&self) -> Peer {
+    pub(crate) fn connect(&self) -> Peer {
         Peer::over(TcpStream::connect(self.engine.local_addr()).unwrap())
     }
 
-    pub fn register(&self, id: &str) -> Peer {
+    pub(crate) fn register(&self, id: &str) -> Peer {
         let mut peer = self.connect();
         peer.send(6, 0, &format!(r#"{{"node_id":"{id}"}}"#));
         assert_eq!(peer.frame().frame_type, 6);
         peer
     }
 
-    pub fn until(&self, what: &str, condition: impl Fn(&Stats) -> bool) {
+    pub(crate) fn until(&self, what: &str, condition: impl Fn(&Stats) -> bool) {
         let deadline = deadline();
         loop {
             let stats = self.engine.stats();
@@ -66,7 +66,7 @@ impl Fixture {
         }
     }
 
-    pub fn event(&self) -> Event {
+    pub(crate) fn event(&self) -> Event {
         let deadline = deadline();
         loop {
             if let Some(event) = self.events.borrow_mut().pop_front() {
@@ -78,7 +78,7 @@ impl Fixture {
         }
     }
 
-    pub fn event_where(&self, wanted: impl Fn(&Event) -> bool) -> Event {
+    pub(crate) fn event_where(&self, wanted: impl Fn(&Event) -> bool) -> Event {
         loop {
             let event = self.event();
             if wanted(&event) {
@@ -90,7 +90,7 @@ impl Fixture {
 
 /// Keeps a port for the servers of this test until it is dropped: the system would give it to whoever asks for any port.
 /// It does not listen, so that whoever does can have it beside this, and nobody is answered when nobody does.
-pub fn hold_port(address: SocketAddr) -> Socket {
+pub(crate) fn hold_port(address: SocketAddr) -> Socket {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
     socket.set_reuse_address(true).unwrap();
     socket.set_reuse_port(true).unwrap();
@@ -99,27 +99,27 @@ pub fn hold_port(address: SocketAddr) -> Socket {
 }
 
 /// Why a server with this configuration does not start.
-pub fn start_error(config: ServerConfig) -> Error {
+pub(crate) fn start_error(config: ServerConfig) -> Error {
     match Engine::start(&config, Inbox::new(InboxLimits::default()).unwrap()) {
         Ok(_) => panic!("the server started"),
         Err(error) => error,
     }
 }
 
-pub fn frame(frame_type: u8, channel_id: i64, payload: &str) -> Vec<u8> {
+pub(crate) fn frame(frame_type: u8, channel_id: i64, payload: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     v1::encode(frame_type, channel_id, payload.as_bytes(), &mut bytes).unwrap();
     bytes
 }
 
-pub fn v2_frame(frame_type: u8, channel_id: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn v2_frame(frame_type: u8, channel_id: u32, payload: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     v2::encode(FrameType(frame_type), channel_id, payload, &mut bytes);
     bytes
 }
 
 #[derive(Debug)]
-pub struct Received {
+pub(crate) struct Received {
     pub dialect: Dialect,
     pub frame_type: u8,
     pub channel_id: i64,
@@ -127,37 +127,37 @@ pub struct Received {
 }
 
 impl Received {
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8(self.payload.clone()).unwrap()
     }
 }
 
-pub struct Peer {
+pub(crate) struct Peer {
     pub stream: TcpStream,
     received: Vec<u8>,
 }
 
 impl Peer {
-    pub fn over(stream: TcpStream) -> Peer {
+    pub(crate) fn over(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream.set_nodelay(true).unwrap();
-        Peer { stream, received: Vec::new() }
+        Self { stream, received: Vec::new() }
     }
 
-    pub fn send(&mut self, frame_type: u8, channel_id: i64, payload: &str) {
+    pub(crate) fn send(&mut self, frame_type: u8, channel_id: i64, payload: &str) {
         self.raw(&frame(frame_type, channel_id, payload));
     }
 
-    pub fn send_v2(&mut self, frame_type: u8, channel_id: u32, payload: &[u8]) {
+    pub(crate) fn send_v2(&mut self, frame_type: u8, channel_id: u32, payload: &[u8]) {
         self.raw(&v2_frame(frame_type, channel_id, payload));
     }
 
-    pub fn raw(&mut self, bytes: &[u8]) {
+    pub(crate) fn raw(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
     }
 
     /// Sends pings and reads no answer, until the server has stopped reading. Returns what is left to be sent of the last one.
-    pub fn ping_until_paused(&mut self, server: &Fixture) -> Vec<u8> {
+    pub(crate) fn ping_until_paused(&mut self, server: &Fixture) -> Vec<u8> {
         let ping = frame(4, 0, "");
         let pings = ping.repeat(1000);
         let (mut sent, deadline) = (0, deadline());
@@ -170,11 +170,11 @@ impl Peer {
     }
 
     /// Moves the peer out, to be used on another thread.
-    pub fn take(&mut self) -> Peer {
-        Peer { stream: self.stream.try_clone().unwrap(), received: std::mem::take(&mut self.received) }
+    pub(crate) fn take(&mut self) -> Self {
+        Self { stream: self.stream.try_clone().unwrap(), received: std::mem::take(&mut self.received) }
     }
 
-    pub fn frame(&mut self) -> Received {
+    pub(crate) fn frame(&mut self) -> Received {
         loop {
             if let (dialect, Decoded::Frame { frame, len }) = wire::decode(&self.received, u32::MAX) {
                 let payload = frame.payload.bytes().into_owned();
@@ -190,12 +190,12 @@ impl Peer {
     }
 
     /// The server closes in order, after everything that was read already.
-    pub fn expect_end(&mut self) {
+    pub(crate) fn expect_end(&mut self) {
         assert!(self.received.is_empty(), "bytes are left: {:?}", self.received);
         assert_eq!(self.stream.read(&mut [0; 1024]).expect("the end in time"), 0);
     }
 
-    pub fn skip_until_end(&mut self) {
+    pub(crate) fn skip_until_end(&mut self) {
         while self.stream.read(&mut [0; 65_536]).expect("the end in time") > 0 {}
     }
 }

@@ -79,7 +79,7 @@ struct House {
 }
 
 impl House {
-    fn read(sources: &Sources) -> House {
+    fn read(sources: &Sources) -> Self {
         let mut files = BTreeMap::new();
         for (path, text) in sources {
             let stream: TokenStream = text.parse().unwrap_or_else(|error| panic!("{path}: {error}"));
@@ -90,7 +90,7 @@ impl House {
         // A file that only tests declare is not listed by its parent.
         let declared: BTreeSet<Path> = files.keys().filter(|module| is_declared(module, &files)).cloned().collect();
         files.retain(|module, _| declared.contains(module));
-        House { files }
+        Self { files }
     }
 
     /// The file that defines what a path names in a module. A path to a module alone is none: what is taken from it says more.

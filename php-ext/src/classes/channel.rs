@@ -24,7 +24,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::time::Duration;
 
-pub const NAME: &str = r"PfinalClub\AsyncioHeartbeat\Channel\Channel";
+pub(crate) const NAME: &str = r"PfinalClub\AsyncioHeartbeat\Channel\Channel";
 
 static CLASS: AtomicPtr<zend_class_entry> = AtomicPtr::new(ptr::null_mut());
 
@@ -39,7 +39,7 @@ const ID: Property = Property::new(7, "id");
 const NODE_ID: Property = Property::new(8, "nodeId");
 const MAX_QUEUE_SIZE: Field = Field::new(9, c"maxQueueSize");
 
-pub fn register() -> Result<()> {
+pub(crate) fn register() -> Result<()> {
     ClassBuilder::new(NAME)
         .declare("__construct(int $id, string $nodeId, int $maxQueueSize = 1000)", construct)
         .declare("send(string $data): bool", send)
@@ -73,11 +73,11 @@ pub fn register() -> Result<()> {
 }
 
 /// The object of a value, when it is a channel.
-pub fn of(value: &Zval) -> Option<*mut zend_object> {
+pub(crate) fn of(value: &Zval) -> Option<*mut zend_object> {
     state::instance(value, CLASS.load(Ordering::Relaxed))
 }
 
-pub fn create(id: i64, node_id: Zval, max_queue_size: i64) -> Outcome<Zval> {
+pub(crate) fn create(id: i64, node_id: Zval, max_queue_size: i64) -> Outcome<Zval> {
     let mut channel = Zval::new();
     // SAFETY: the class is registered and can be instantiated.
     unsafe { shim::object_init_ex(&raw mut channel, CLASS.load(Ordering::Relaxed)) };
@@ -93,45 +93,45 @@ fn fill(channel: *mut zend_object, id: i64, node_id: Zval, max_queue_size: i64) 
     set_created_at(channel, microtime());
 }
 
-pub fn id(channel: *mut zend_object) -> Outcome<i64> {
+pub(crate) fn id(channel: *mut zend_object) -> Outcome<i64> {
     ID.int(channel)
 }
 
-pub fn node_id(channel: *mut zend_object) -> Outcome<Zval> {
+pub(crate) fn node_id(channel: *mut zend_object) -> Outcome<Zval> {
     NODE_ID.read(channel)
 }
 
-pub fn closed(channel: *mut zend_object) -> bool {
+pub(crate) fn closed(channel: *mut zend_object) -> bool {
     CLOSED.is_true(channel)
 }
 
-pub fn set_created_at(channel: *mut zend_object, created_at: f64) {
+pub(crate) fn set_created_at(channel: *mut zend_object, created_at: f64) {
     moments::note(channel, 0, created_at, moments::ahead());
     CREATED_AT.set(channel, value(created_at));
 }
 
-pub fn set_max_queue_size(channel: *mut zend_object, max_queue_size: i64) {
+pub(crate) fn set_max_queue_size(channel: *mut zend_object, max_queue_size: i64) {
     MAX_QUEUE_SIZE.set(channel, value(max_queue_size));
 }
 
 /// Takes what came over the wire, and calls nobody: see [`serve_waiters`]. True when the oldest item was dropped for it.
-pub fn accept(channel: *mut zend_object, data: Zval) -> bool {
+pub(crate) fn accept(channel: *mut zend_object, data: Zval) -> bool {
     let is_full = RECV_QUEUE.table(channel).len() >= MAX_QUEUE_SIZE.int(channel);
     queue(channel, RECV_QUEUE, data, true);
     is_full
 }
 
 /// Takes nothing more. What is there can still be received; [`serve_waiters`] tells those who wait.
-pub fn end(channel: *mut zend_object) {
+pub(crate) fn end(channel: *mut zend_object) {
     CLOSED.set(channel, value(true));
 }
 
-pub fn has_waiters(channel: *mut zend_object) -> bool {
+pub(crate) fn has_waiters(channel: *mut zend_object) -> bool {
     !WAITING.table(channel).is_empty()
 }
 
 /// Gives those who wait what is in the queue, oldest to oldest, and null when nothing can come any more. Runs PHP code.
-pub fn serve_waiters(channel: *mut zend_object) -> Outcome {
+pub(crate) fn serve_waiters(channel: *mut zend_object) -> Outcome {
     while has_waiters(channel) && (closed(channel) || !RECV_QUEUE.table(channel).is_empty()) {
         let Some(waiter) = WAITING.table(channel).shift() else { break };
         if !is_done(&waiter)? {
@@ -165,7 +165,7 @@ fn shut_down(channel: *mut zend_object) -> Outcome<bool> {
 }
 
 /// Resolves every waiter with null: runs PHP code.
-pub fn shut(channel: *mut zend_object) -> Outcome {
+pub(crate) fn shut(channel: *mut zend_object) -> Outcome {
     CLOSED.set(channel, value(true));
     SEND_QUEUE.table(channel).take();
     RECV_QUEUE.table(channel).take();
@@ -176,7 +176,7 @@ pub fn shut(channel: *mut zend_object) -> Outcome {
     Ok(())
 }
 
-pub fn stats(channel: *mut zend_object) -> Outcome<Zval> {
+pub(crate) fn stats(channel: *mut zend_object) -> Outcome<Zval> {
     let created_at = CREATED_AT.float(channel);
     Ok(map([
         ("id", ID.read(channel)?),
@@ -193,7 +193,7 @@ pub fn stats(channel: *mut zend_object) -> Outcome<Zval> {
 }
 
 /// What a scheduler adds up: both queues' sizes and both counts.
-pub fn totals(channel: *mut zend_object) -> [i64; 4] {
+pub(crate) fn totals(channel: *mut zend_object) -> [i64; 4] {
     [SEND_QUEUE.table(channel).len(), RECV_QUEUE.table(channel).len(), SEND_COUNT.int(channel), RECV_COUNT.int(channel)]
 }
 

@@ -15,7 +15,7 @@ use ext_php_rs::types::{ZendEmptyArray, Zval};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-pub const NAME: &str = r"PfinalClub\AsyncioHeartbeat\Channel\ChannelScheduler";
+pub(crate) const NAME: &str = r"PfinalClub\AsyncioHeartbeat\Channel\ChannelScheduler";
 
 static CLASS: AtomicPtr<zend_class_entry> = AtomicPtr::new(ptr::null_mut());
 
@@ -25,7 +25,7 @@ const NEXT_CHANNEL_ID: Field = Field::new(2, c"nextChannelId");
 const TOTAL_CREATED: Field = Field::new(3, c"totalChannelsCreated");
 const TOTAL_CLOSED: Field = Field::new(4, c"totalChannelsClosed");
 
-pub fn register() -> Result<()> {
+pub(crate) fn register() -> Result<()> {
     ClassBuilder::new(NAME)
         .declare(r"createChannel(string $nodeId, int $maxQueueSize = 1000): PfinalClub\AsyncioHeartbeat\Channel\Channel", create_channel)
         .declare(r"getChannel(int $channelId): ?PfinalClub\AsyncioHeartbeat\Channel\Channel", get_channel)
@@ -52,11 +52,11 @@ pub fn register() -> Result<()> {
         .register()
 }
 
-pub fn class() -> *mut zend_class_entry {
+pub(crate) fn class() -> *mut zend_class_entry {
     CLASS.load(Ordering::Relaxed)
 }
 
-pub fn create() -> Outcome<Zval> {
+pub(crate) fn create() -> Outcome<Zval> {
     let mut scheduler = Zval::new();
     // SAFETY: the class is registered and can be instantiated.
     unsafe { shim::object_init_ex(&raw mut scheduler, class()) };

@@ -11,7 +11,7 @@ use ext_php_rs::types::{ZendHashTable, Zval};
 use std::net::IpAddr;
 use std::ptr;
 
-pub fn register() -> Result<()> {
+pub(crate) fn register() -> Result<()> {
     ClassBuilder::new(r"PfinalClub\AsyncioHeartbeat\Utils\ConfigValidator")
         .declare("static validateServerConfig(array $config): void", validate_server_config)
         .declare("static validateClientConfig(array $config): void", validate_client_config)
@@ -87,7 +87,7 @@ fn first<const N: usize>(faults: [(bool, &str); N]) -> Validated {
 }
 
 /// An IP address without brackets, or what PHP's filter takes for the name of a host.
-pub fn is_host(host: &[u8]) -> bool {
+pub(crate) fn is_host(host: &[u8]) -> bool {
     if std::str::from_utf8(host).is_ok_and(|host| host.parse::<IpAddr>().is_ok()) {
         return true;
     }

@@ -18,7 +18,7 @@ const NEXT_CONNECTION_ID: Field = Field::new(2, c"nextConnectionId");
 const TOTAL_CONNECTIONS: Field = Field::new(3, c"totalConnections");
 const TOTAL_CLOSED: Field = Field::new(4, c"totalClosed");
 
-pub fn register() -> Result<()> {
+pub(super) fn register() -> Result<()> {
     ClassBuilder::new(r"PfinalClub\AsyncioHeartbeat\Server\ConnectionPool")
         .declare("__construct(int $maxConnections = 1000000)", construct)
         .declare(r"add(Workerman\Connection\TcpConnection $connection): int", add)

@@ -13,7 +13,7 @@ use std::ptr;
 use std::rc::Rc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-pub fn add(module: ModuleBuilder) -> ModuleBuilder {
+pub(crate) fn add(module: ModuleBuilder) -> ModuleBuilder {
     module
         .function(function("hb_log(string $message, string $level = 'info', array $context = []): void", log))
         .function(function("hb_metric_inc(string $name, int $value = 1, array $labels = []): void", metrics::inc_counter))

@@ -26,7 +26,7 @@ const CALLBACKS: Field = Field::new(3, c"callbacks");
 /// What `Channel::recv()` suspended until the result comes.
 const SUSPENSION: Field = Field::new(4, c"suspension");
 
-pub fn register() -> Result<()> {
+pub(crate) fn register() -> Result<()> {
     ClassBuilder::new(r"Heartbus\Future")
         .declare("isDone(): bool", is_done)
         .declare("setResult(mixed $result): void", set_result)
@@ -48,11 +48,11 @@ pub fn register() -> Result<()> {
         .register()
 }
 
-pub fn class() -> *mut zend_class_entry {
+pub(crate) fn class() -> *mut zend_class_entry {
     CLASS.load(Ordering::Relaxed)
 }
 
-pub fn create() -> Outcome<Zval> {
+pub(crate) fn create() -> Outcome<Zval> {
     let mut future = Zval::new();
     // SAFETY: the class is registered and can be instantiated.
     unsafe { shim::object_init_ex(&raw mut future, class()) };
@@ -60,32 +60,32 @@ pub fn create() -> Outcome<Zval> {
 }
 
 /// Lets the result resume whoever suspended.
-pub fn resumes(future: *mut zend_object, suspension: &Suspension) {
+pub(crate) fn resumes(future: *mut zend_object, suspension: &Suspension) {
     SUSPENSION.set(future, suspension.zval());
 }
 
 /// A closure that gives the future the result null, unless it has one by then.
-pub fn expiry(future: *mut zend_object) -> Zval {
+pub(crate) fn expiry(future: *mut zend_object) -> Zval {
     // SAFETY: class entries of internal classes live as long as the process.
     php::method_closure(unsafe { &*class() }, future, "expire")
 }
 
-pub fn done(future: *mut zend_object) -> bool {
+pub(crate) fn done(future: *mut zend_object) -> bool {
     DONE.is_true(future)
 }
 
-pub fn result(future: *mut zend_object) -> Zval {
+pub(crate) fn result(future: *mut zend_object) -> Zval {
     RESULT.get(future)
 }
 
 /// Marks a future that nobody waits for any more; nothing is called.
-pub fn abandon(future: *mut zend_object) {
+pub(crate) fn abandon(future: *mut zend_object) {
     DONE.set(future, value(true));
     SUSPENSION.set(future, Zval::null());
 }
 
 /// Runs PHP code: the callbacks, and what was suspended.
-pub fn complete(future: *mut zend_object, result: Zval) -> Outcome {
+pub(crate) fn complete(future: *mut zend_object, result: Zval) -> Outcome {
     DONE.set(future, value(true));
     RESULT.set(future, result);
     settle(future)

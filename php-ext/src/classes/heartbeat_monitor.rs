@@ -26,7 +26,7 @@ const CHECK_COUNT: Field = Field::new(3, c"checkCount");
 const NODE_MANAGER: Field = Field::new(4, c"nodeManager");
 const CHECK_INTERVAL: Field = Field::new(5, c"checkInterval");
 
-pub fn register() -> Result<()> {
+pub(crate) fn register() -> Result<()> {
     ClassBuilder::new(r"PfinalClub\AsyncioHeartbeat\Node\HeartbeatMonitor")
         .declare(r"__construct(PfinalClub\AsyncioHeartbeat\Node\NodeManager $nodeManager, float $checkInterval = 10.0)", construct)
         .declare("start(): void", start)
@@ -117,7 +117,7 @@ fn check_nodes(monitor: *mut zend_object) -> Outcome {
 }
 
 /// Calls back for a node that timed out.
-pub fn tell(monitor: *mut zend_object, node: &Zval) -> Outcome {
+pub(crate) fn tell(monitor: *mut zend_object, node: &Zval) -> Outcome {
     for callback in TIMEOUT_CALLBACKS.table(monitor).values() {
         // An \Exception is the callback's own affair; an \Error is told to PHP's error log.
         let called = catch_exception(call_in_fiber(&callback, node.shallow_clone()));

@@ -32,7 +32,7 @@ const UNWRITTEN: Field = Field::new(5, c"unwritten");
 const LOGGER: Field = Field::new(6, c"logger");
 
 #[derive(Copy, Clone)]
-pub enum Level {
+pub(crate) enum Level {
     Debug,
     Info,
     Warning,
@@ -41,26 +41,26 @@ pub enum Level {
 
 impl Level {
     /// As PSR-3 calls them; others are info.
-    pub fn named(name: &[u8]) -> Level {
+    pub(crate) fn named(name: &[u8]) -> Self {
         match name {
-            b"debug" => Level::Debug,
-            b"warning" => Level::Warning,
-            b"error" => Level::Error,
-            _ => Level::Info,
+            b"debug" => Self::Debug,
+            b"warning" => Self::Warning,
+            b"error" => Self::Error,
+            _ => Self::Info,
         }
     }
 
     fn name(self) -> &'static str {
         match self {
-            Level::Debug => "debug",
-            Level::Info => "info",
-            Level::Warning => "warning",
-            Level::Error => "error",
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Error => "error",
         }
     }
 }
 
-pub fn register() -> Result<()> {
+pub(crate) fn register() -> Result<()> {
     let mut class = ClassBuilder::new(NAME);
     for (level, number) in ["DEBUG", "INFO", "WARNING", "ERROR"].into_iter().zip(0i64..) {
         class = class.constant(format!("LEVEL_{level}"), number, &[], ConstantFlags::Public)?;
@@ -96,7 +96,7 @@ pub fn register() -> Result<()> {
         .register()
 }
 
-pub fn instance() -> Outcome<Zval> {
+pub(crate) fn instance() -> Outcome<Zval> {
     let class = CLASS.load(Ordering::Relaxed);
     state::singleton(class, || {
         let mut logger = Zval::new();
@@ -107,14 +107,14 @@ pub fn instance() -> Outcome<Zval> {
 }
 
 /// `hb_log()`
-pub fn log_globally(level: Level, message: Zval, context: Zval) -> Outcome {
+pub(crate) fn log_globally(level: Level, message: Zval, context: Zval) -> Outcome {
     let logger = instance()?;
     let object = logger.object().map(|object| ptr::from_ref(object).cast_mut()).ok_or(Thrown)?;
     log(object, level, message, context)
 }
 
 /// Gives a message to PHP's logger of this process. It may be one of the user's own, and throw.
-pub fn log_line(line: &LogLine) -> Outcome {
+pub(crate) fn log_line(line: &LogLine) -> Outcome {
     let level = match line.level {
         LineLevel::Error => Level::Error,
         LineLevel::Warning => Level::Warning,
@@ -134,13 +134,13 @@ thread_local! {
 struct Telling(usize);
 
 impl Telling {
-    fn begin() -> Option<Telling> {
+    fn begin() -> Option<Self> {
         let fiber = state::current_fiber().and_then(|fiber| fiber.object().map(|object| ptr::from_ref(object).addr())).unwrap_or_default();
         TELLING.with_borrow_mut(|telling| {
             let is_new = !telling.contains(&fiber);
             is_new.then(|| telling.push(fiber))
         })?;
-        Some(Telling(fiber))
+        Some(Self(fiber))
     }
 }
 
@@ -151,7 +151,7 @@ impl Drop for Telling {
 }
 
 /// A fatal error leaves a logger without returning.
-pub fn end_request() {
+pub(crate) fn end_request() {
     TELLING.with_borrow_mut(Vec::clear);
 }
 

@@ -18,7 +18,7 @@ const TOTAL_ROUTED: Field = Field::new(2, c"totalRouted");
 const TOTAL_FAILED: Field = Field::new(3, c"totalFailed");
 const SCHEDULER: Field = Field::new(4, c"scheduler");
 
-pub fn register() -> Result<()> {
+pub(super) fn register() -> Result<()> {
     ClassBuilder::new(r"PfinalClub\AsyncioHeartbeat\Channel\MessageRouter")
         .declare(r"__construct(PfinalClub\AsyncioHeartbeat\Channel\ChannelScheduler $scheduler)", construct)
         .declare(r"route(PfinalClub\AsyncioHeartbeat\Protocol\Message $message): bool", route)
@@ -57,9 +57,9 @@ fn route(call: &mut Call) -> Outcome {
     let this = call.this();
     let routed = catch_exception(arrives(this, message))?.unwrap_or(false);
     if routed {
-        TOTAL_ROUTED.add(this, 1)
+        TOTAL_ROUTED.add(this, 1);
     } else {
-        TOTAL_FAILED.add(this, 1)
+        TOTAL_FAILED.add(this, 1);
     }
     call.result.set_bool(routed);
     Ok(())

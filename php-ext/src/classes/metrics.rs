@@ -47,7 +47,7 @@ const _: () = {
 const UPTIME: &str = "heartbeat_uptime_seconds";
 const DROPPED_NAME: &str = "heartbeat_metric_series_dropped_total";
 
-pub fn register() -> Result<()> {
+pub(super) fn register() -> Result<()> {
     ClassBuilder::new(NAME)
         .declare("private __construct()", construct)
         .declare("static getInstance(): self", get_instance)
@@ -73,7 +73,7 @@ pub fn register() -> Result<()> {
 }
 
 /// The process's metrics, for the functions `hb_metric_*`.
-pub fn instance() -> Outcome<Zval> {
+pub(super) fn instance() -> Outcome<Zval> {
     let class = CLASS.load(Ordering::Relaxed);
     state::singleton(class, || {
         let mut metrics = Zval::new();
@@ -125,7 +125,7 @@ fn labels_of(labels: *mut Zval) -> Zval {
     unsafe { labels.as_ref() }.map_or_else(|| value(ZendEmptyArray), |labels| labels.dereference().shallow_clone())
 }
 
-pub fn inc_counter(call: &mut Call) -> Outcome {
+pub(super) fn inc_counter(call: &mut Call) -> Outcome {
     let (mut name, mut more, mut labels) = (ptr::null_mut::<zend_string>(), 1i64, ptr::null_mut::<Zval>());
     arguments!(call, c"S|la", name, more, labels)?;
     let (_kept, metrics) = target(call)?;
@@ -140,7 +140,7 @@ pub fn inc_counter(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-pub fn set_gauge(call: &mut Call) -> Outcome {
+pub(super) fn set_gauge(call: &mut Call) -> Outcome {
     let (mut name, mut number, mut labels) = (ptr::null_mut::<zend_string>(), 0f64, ptr::null_mut::<Zval>());
     arguments!(call, c"Sd|a", name, number, labels)?;
     let (_kept, metrics) = target(call)?;
@@ -150,7 +150,7 @@ pub fn set_gauge(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-pub fn observe_histogram(call: &mut Call) -> Outcome {
+pub(super) fn observe_histogram(call: &mut Call) -> Outcome {
     let (mut name, mut number, mut labels) = (ptr::null_mut::<zend_string>(), 0f64, ptr::null_mut::<Zval>());
     arguments!(call, c"Sd|a", name, number, labels)?;
     let (_kept, metrics) = target(call)?;
@@ -246,7 +246,7 @@ enum Sample {
 }
 
 impl Sample {
-    fn of(series: Table, kind: Field) -> Sample {
+    fn of(series: Table, kind: Field) -> Self {
         if kind.is_same(HISTOGRAMS) {
             let mut buckets = [0; BOUNDS.len() + 1];
             let counts = series.get(b"buckets").unwrap_or_else(|| value(ZendEmptyArray));
@@ -254,33 +254,33 @@ impl Sample {
                 *bucket = count.long().unwrap_or_default();
             }
             let sum = series.get(b"sum").and_then(|sum| sum.double()).unwrap_or_default();
-            return Sample::Histogram { buckets, sum, count: series.get(b"count").and_then(|count| count.long()).unwrap_or_default() };
+            return Self::Histogram { buckets, sum, count: series.get(b"count").and_then(|count| count.long()).unwrap_or_default() };
         }
         let number = series.get(b"value").unwrap_or_else(Zval::null);
         match number.long() {
-            Some(whole) => Sample::Whole(i128::from(whole)),
-            None => Sample::Number(number.double().unwrap_or_default()),
+            Some(whole) => Self::Whole(i128::from(whole)),
+            None => Self::Number(number.double().unwrap_or_default()),
         }
     }
 
-    fn merge(&mut self, other: Sample, adds: bool) {
+    fn merge(&mut self, other: Self, adds: bool) {
         match (&mut *self, other) {
-            (Sample::Histogram { buckets, sum, count }, Sample::Histogram { buckets: more, sum: more_sum, count: more_count }) => {
+            (Self::Histogram { buckets, sum, count }, Self::Histogram { buckets: more, sum: more_sum, count: more_count }) => {
                 buckets.iter_mut().zip(more).for_each(|(bucket, more)| *bucket += more);
                 *sum += more_sum;
                 *count += more_count;
             }
-            (Sample::Whole(whole), Sample::Whole(more)) if adds => *whole += more,
-            (_, other) if adds => *self = Sample::Number(self.float() + other.float()),
+            (Self::Whole(whole), Self::Whole(more)) if adds => *whole += more,
+            (_, other) if adds => *self = Self::Number(self.float() + other.float()),
             (_, other) => *self = other,
         }
     }
 
     fn float(&self) -> f64 {
         match self {
-            Sample::Number(number) => *number,
-            Sample::Whole(whole) => *whole as f64,
-            Sample::Histogram { sum, .. } => *sum,
+            Self::Number(number) => *number,
+            Self::Whole(whole) => *whole as f64,
+            Self::Histogram { sum, .. } => *sum,
         }
     }
 }

@@ -1,26 +1,26 @@
 //! The classes of the PHP library that need no engine, and its global functions. Their state is PHP's own: see `state`.
 
-pub mod channel;
-pub mod channel_scheduler;
-pub mod config_validator;
+pub(crate) mod channel;
+pub(crate) mod channel_scheduler;
+pub(crate) mod config_validator;
 mod connection_pool;
-pub mod functions;
-pub mod future;
-pub mod heartbeat_monitor;
-pub mod logger;
+pub(crate) mod functions;
+pub(crate) mod future;
+pub(crate) mod heartbeat_monitor;
+pub(crate) mod logger;
 mod message_router;
 mod metrics;
-pub mod node_manager;
+pub(crate) mod node_manager;
 mod rate_limiter;
-pub mod state;
+pub(crate) mod state;
 mod tcp_multiplex_client;
 mod tcp_multiplex_server;
-pub mod waiting;
+pub(crate) mod waiting;
 
 use ext_php_rs::error::Result;
 
 /// After `Message` and `Node`.
-pub fn register() -> Result<()> {
+pub(crate) fn register() -> Result<()> {
     future::register()?;
     channel::register()?;
     channel_scheduler::register()?;

@@ -20,7 +20,7 @@ use ext_php_rs::types::{ZendEmptyArray, Zval};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-pub const NAME: &str = r"PfinalClub\AsyncioHeartbeat\Node\NodeManager";
+pub(crate) const NAME: &str = r"PfinalClub\AsyncioHeartbeat\Node\NodeManager";
 
 static CLASS: AtomicPtr<zend_class_entry> = AtomicPtr::new(ptr::null_mut());
 
@@ -34,7 +34,7 @@ const HEARTBEAT_TIMEOUT: Field = Field::new(5, c"heartbeatTimeout");
 /// Larger pages than this are cut: a walk is for lists that are too long to be there as a whole.
 const PAGE: i64 = 10_000;
 
-pub fn register_class() -> Result<()> {
+pub(crate) fn register_class() -> Result<()> {
     ClassBuilder::new(NAME)
         .declare("__construct(float $heartbeatTimeout = 30.0)", construct)
         .declare(r"register(PfinalClub\AsyncioHeartbeat\Node\Node $node): void", register)
@@ -72,11 +72,11 @@ pub fn register_class() -> Result<()> {
         .register()
 }
 
-pub fn class() -> *mut zend_class_entry {
+pub(crate) fn class() -> *mut zend_class_entry {
     CLASS.load(Ordering::Relaxed)
 }
 
-pub fn create(heartbeat_timeout: f64) -> Outcome<Zval> {
+pub(crate) fn create(heartbeat_timeout: f64) -> Outcome<Zval> {
     let mut manager = Zval::new();
     // SAFETY: the class is registered and can be instantiated.
     unsafe { shim::object_init_ex(&raw mut manager, class()) };
@@ -85,7 +85,7 @@ pub fn create(heartbeat_timeout: f64) -> Outcome<Zval> {
     Ok(manager)
 }
 
-pub fn heartbeat_timeout(manager: *mut zend_object) -> f64 {
+pub(crate) fn heartbeat_timeout(manager: *mut zend_object) -> f64 {
     HEARTBEAT_TIMEOUT.float(manager)
 }
 

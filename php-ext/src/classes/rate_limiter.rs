@@ -19,7 +19,7 @@ const REFILL_RATE: Field = Field::new(2, c"refillRate");
 const TOKENS: &[u8] = b"tokens";
 const LAST_REFILL: &[u8] = b"last_refill";
 
-pub fn register() -> Result<()> {
+pub(super) fn register() -> Result<()> {
     ClassBuilder::new(r"PfinalClub\AsyncioHeartbeat\Utils\RateLimiter")
         .declare("__construct(int $capacity = 100, float $refillRate = 10.0)", construct)
         .declare("allow(string $key, int $tokens = 1): bool", allow)
@@ -45,44 +45,44 @@ enum Tokens {
 }
 
 impl Tokens {
-    fn of(value: Option<Zval>) -> Tokens {
+    fn of(value: Option<Zval>) -> Self {
         match value.as_ref().and_then(Zval::long) {
-            Some(whole) => Tokens::Whole(whole),
-            None => Tokens::Part(value.and_then(|value| value.double()).unwrap_or_default()),
+            Some(whole) => Self::Whole(whole),
+            None => Self::Part(value.and_then(|value| value.double()).unwrap_or_default()),
         }
     }
 
     fn float(self) -> f64 {
         match self {
-            Tokens::Whole(whole) => whole as f64,
-            Tokens::Part(part) => part,
+            Self::Whole(whole) => whole as f64,
+            Self::Part(part) => part,
         }
     }
 
     fn zval(self) -> Zval {
         match self {
-            Tokens::Whole(whole) => value(whole),
-            Tokens::Part(part) => value(part),
+            Self::Whole(whole) => value(whole),
+            Self::Part(part) => value(part),
         }
     }
 
-    fn plus(self, more: Tokens) -> Tokens {
+    fn plus(self, more: Self) -> Self {
         match (self, more) {
-            (Tokens::Whole(a), Tokens::Whole(b)) => a.checked_add(b).map_or(Tokens::Part(a as f64 + b as f64), Tokens::Whole),
-            (a, b) => Tokens::Part(a.float() + b.float()),
+            (Self::Whole(a), Self::Whole(b)) => a.checked_add(b).map_or(Self::Part(a as f64 + b as f64), Tokens::Whole),
+            (a, b) => Self::Part(a.float() + b.float()),
         }
     }
 
-    fn minus(self, fewer: i64) -> Tokens {
+    fn minus(self, fewer: i64) -> Self {
         match self {
-            Tokens::Whole(whole) => whole.checked_sub(fewer).map_or(Tokens::Part(whole as f64 - fewer as f64), Tokens::Whole),
-            Tokens::Part(part) => Tokens::Part(part - fewer as f64),
+            Self::Whole(whole) => whole.checked_sub(fewer).map_or(Self::Part(whole as f64 - fewer as f64), Tokens::Whole),
+            Self::Part(part) => Self::Part(part - fewer as f64),
         }
     }
 
-    fn refilled(self, more: f64, capacity: i64) -> Tokens {
+    fn refilled(self, more: f64, capacity: i64) -> Self {
         let full = self.float() + more;
-        if capacity as f64 <= full { Tokens::Whole(capacity) } else { Tokens::Part(full) }
+        if capacity as f64 <= full { Self::Whole(capacity) } else { Self::Part(full) }
     }
 }
 

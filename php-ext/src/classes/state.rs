@@ -57,22 +57,22 @@ unsafe extern "C" {
 
 /// A private property. The number of its slot is the number of properties declared before it, statics not counted.
 #[derive(Copy, Clone)]
-pub struct Field {
+pub(crate) struct Field {
     slot: usize,
     name: &'static CStr,
 }
 
 impl Field {
-    pub const fn new(slot: usize, name: &'static CStr) -> Field {
-        Field { slot, name }
+    pub(crate) const fn new(slot: usize, name: &'static CStr) -> Self {
+        Self { slot, name }
     }
 
-    pub fn is_same(self, other: Field) -> bool {
+    pub(crate) fn is_same(self, other: Self) -> bool {
         self.slot == other.slot
     }
 
     /// `kind` as PHP writes it; without an initial value the property is uninitialized until a constructor sets it.
-    pub fn declare(self, class: &mut ClassEntry, kind: &str, initial: Option<Zval>) {
+    pub(crate) fn declare(self, class: &mut ClassEntry, kind: &str, initial: Option<Zval>) {
         let initial = initial.unwrap_or_else(|| {
             let mut undefined = Zval::new();
             undefined.u1.type_info = 0;
@@ -87,7 +87,7 @@ impl Field {
         unsafe { (*(&raw mut (*object).properties_table).cast::<Zval>().add(self.slot)).dereference_mut() }
     }
 
-    pub fn get(self, object: *mut zend_object) -> Zval {
+    pub(crate) fn get(self, object: *mut zend_object) -> Zval {
         // SAFETY: the slot is one of the class's own, and holds a value or none.
         let slot = unsafe { &*self.slot(object) };
         // SAFETY: 0 is the type of undefined values; they must not be copied.
@@ -95,29 +95,29 @@ impl Field {
     }
 
     /// The value must have the property's type.
-    pub fn set(self, object: *mut zend_object, value: Zval) {
+    pub(crate) fn set(self, object: *mut zend_object, value: Zval) {
         // SAFETY: the slot is one of the class's own. The old value is dropped last: that may run PHP code.
         let _old = unsafe { mem::replace(&mut *self.slot(object), value) };
     }
 
-    pub fn int(self, object: *mut zend_object) -> i64 {
+    pub(crate) fn int(self, object: *mut zend_object) -> i64 {
         self.get(object).long().unwrap_or_default()
     }
 
-    pub fn float(self, object: *mut zend_object) -> f64 {
+    pub(crate) fn float(self, object: *mut zend_object) -> f64 {
         self.get(object).double().unwrap_or_default()
     }
 
-    pub fn is_true(self, object: *mut zend_object) -> bool {
+    pub(crate) fn is_true(self, object: *mut zend_object) -> bool {
         self.get(object).is_true()
     }
 
-    pub fn add(self, object: *mut zend_object, more: i64) {
+    pub(crate) fn add(self, object: *mut zend_object, more: i64) {
         self.set(object, value(self.int(object).wrapping_add(more)));
     }
 
     /// The array that the property holds.
-    pub fn table(self, object: *mut zend_object) -> Table {
+    pub(crate) fn table(self, object: *mut zend_object) -> Table {
         let slot = self.slot(object);
         // SAFETY: the slot is one of the class's own; an array property without an array was never initialized.
         unsafe {
@@ -129,13 +129,13 @@ impl Field {
     }
 
     /// The object that the property holds; throws PHP's own error when there is none yet.
-    pub fn object(self, this: *mut zend_object) -> Outcome<Zval> {
+    pub(crate) fn object(self, this: *mut zend_object) -> Outcome<Zval> {
         self.require(this)?;
         Ok(self.get(this))
     }
 
     /// Throws PHP's own error when no constructor has set the property: that of a subclass need not call its parent's.
-    pub fn require(self, this: *mut zend_object) -> Outcome {
+    pub(crate) fn require(self, this: *mut zend_object) -> Outcome {
         if !self.get(this).is_null() {
             return Ok(());
         }
@@ -166,12 +166,12 @@ fn declare(class: &mut ClassEntry, name: &CStr, kind: &str, is_static: bool, mut
 const INSTANCE: &CStr = c"instance";
 
 /// Gives a class the private static property in which it keeps its only object.
-pub fn declare_singleton(class: &mut ClassEntry, name: &str) {
+pub(crate) fn declare_singleton(class: &mut ClassEntry, name: &str) {
     declare(class, INSTANCE, &format!("?{name}"), true, Zval::null());
 }
 
 /// The only object of a class, made by `create` when there is none. PHP forgets it at the end of the request.
-pub fn singleton(class: *mut zend_class_entry, create: impl FnOnce() -> Outcome<Zval>) -> Outcome<Zval> {
+pub(crate) fn singleton(class: *mut zend_class_entry, create: impl FnOnce() -> Outcome<Zval>) -> Outcome<Zval> {
     let (name, len) = (INSTANCE.as_ptr(), INSTANCE.count_bytes());
     // SAFETY: the class declares the property; the pointer is used before anything else runs.
     if let Some(instance) = unsafe { heartbus_static_find(class, name, len).as_ref() } {
@@ -186,95 +186,95 @@ pub fn singleton(class: *mut zend_class_entry, create: impl FnOnce() -> Outcome<
 
 /// An array in a property, or an array in such an array. Must not be kept while PHP code runs.
 #[derive(Copy, Clone)]
-pub struct Table(*mut Zval);
+pub(crate) struct Table(*mut Zval);
 
 impl Table {
     /// An array of our own.
-    pub fn of(array: &mut Zval) -> Table {
-        Table(array)
+    pub(crate) fn of(array: &mut Zval) -> Self {
+        Self(array)
     }
 
     /// The entries, to be walked while anything may happen to the table. A key is an integer or a string.
-    pub fn entries(self) -> Vec<(Zval, Zval)> {
+    pub(crate) fn entries(self) -> Vec<(Zval, Zval)> {
         php::entries(self.array()).map(|(key, value)| (key, value.dereference().shallow_clone())).collect()
     }
 
-    pub fn array(self) -> &'static ZendHashTable {
+    pub(crate) fn array(self) -> &'static ZendHashTable {
         // SAFETY: the value is an array; callers look at it before PHP code can run.
         unsafe { (*self.0).dereference().array().unwrap_or_else(|| unreachable!("a table is an array")) }
     }
 
-    pub fn len(self) -> i64 {
+    pub(crate) fn len(self) -> i64 {
         self.array().len() as i64
     }
 
-    pub fn is_empty(self) -> bool {
+    pub(crate) fn is_empty(self) -> bool {
         self.array().is_empty()
     }
 
     /// A copy, to be walked while anything may happen to the table.
-    pub fn snapshot(self) -> Zval {
+    pub(crate) fn snapshot(self) -> Zval {
         // SAFETY: the value is an array.
         unsafe { (*self.0).shallow_clone() }
     }
 
     /// The values, to be walked while anything may happen to the table.
-    pub fn values(self) -> Vec<Zval> {
+    pub(crate) fn values(self) -> Vec<Zval> {
         php::values(self.array()).map(|value| value.dereference().shallow_clone()).collect()
     }
 
-    pub fn get(self, key: &[u8]) -> Option<Zval> {
+    pub(crate) fn get(self, key: &[u8]) -> Option<Zval> {
         // SAFETY: C only reads the table; the pointer is used at once.
         unsafe { heartbus_table_find(self.0, key.as_ptr().cast(), key.len()).as_ref() }.map(|value| value.dereference().shallow_clone())
     }
 
-    pub fn get_index(self, key: i64) -> Option<Zval> {
+    pub(crate) fn get_index(self, key: i64) -> Option<Zval> {
         // SAFETY: as above.
         unsafe { heartbus_table_find_index(self.0, key).as_ref() }.map(|value| value.dereference().shallow_clone())
     }
 
-    pub fn set(self, key: &[u8], value: Zval) {
+    pub(crate) fn set(self, key: &[u8], value: Zval) {
         let mut value = mem::ManuallyDrop::new(value);
         // SAFETY: C separates the array and takes the value over.
         unsafe { heartbus_table_set(self.0, key.as_ptr().cast(), key.len(), (&raw mut value).cast()) };
     }
 
-    pub fn set_index(self, key: i64, value: Zval) {
+    pub(crate) fn set_index(self, key: i64, value: Zval) {
         let mut value = mem::ManuallyDrop::new(value);
         // SAFETY: as above.
         unsafe { heartbus_table_set_index(self.0, key, (&raw mut value).cast()) };
     }
 
-    pub fn remove(self, key: &[u8]) {
+    pub(crate) fn remove(self, key: &[u8]) {
         // SAFETY: C separates the array.
         unsafe { heartbus_table_delete(self.0, key.as_ptr().cast(), key.len()) };
     }
 
-    pub fn remove_index(self, key: i64) {
+    pub(crate) fn remove_index(self, key: i64) {
         // SAFETY: as above.
         unsafe { heartbus_table_delete_index(self.0, key) };
     }
 
     /// The array under a key; made when there is none.
-    pub fn open(self, key: &[u8]) -> Table {
+    pub(crate) fn open(self, key: &[u8]) -> Self {
         // SAFETY: C separates both arrays.
-        Table(unsafe { heartbus_table_open(self.0, key.as_ptr().cast(), key.len()) }.cast())
+        Self(unsafe { heartbus_table_open(self.0, key.as_ptr().cast(), key.len()) }.cast())
     }
 
-    pub fn push(self, item: Zval) {
+    pub(crate) fn push(self, item: Zval) {
         let mut item = mem::ManuallyDrop::new(item);
         // SAFETY: C separates the array and takes the item over.
         unsafe { heartbus_queue_push(self.0, (&raw mut item).cast()) };
     }
 
-    pub fn shift(self) -> Option<Zval> {
+    pub(crate) fn shift(self) -> Option<Zval> {
         let mut item = Zval::new();
         // SAFETY: C writes the item when it returns true.
         unsafe { heartbus_queue_shift(self.0, &raw mut item) }.then_some(item)
     }
 
     /// Takes all items, numbered from 0.
-    pub fn take(self) -> Zval {
+    pub(crate) fn take(self) -> Zval {
         // SAFETY: the value is an array, before and after.
         let mut all = unsafe { mem::replace(&mut *self.0, value(ZendEmptyArray)) };
         // SAFETY: our own array now.
@@ -284,19 +284,19 @@ impl Table {
 }
 
 /// The items of an array that nobody else can change.
-pub fn items(array: &Zval) -> impl Iterator<Item = &Zval> {
+pub(crate) fn items(array: &Zval) -> impl Iterator<Item = &Zval> {
     array.array().into_iter().flat_map(php::values).map(Zval::dereference)
 }
 
 /// The object of a value, when it is one of this class.
-pub fn instance(value: &Zval, class: *mut zend_class_entry) -> Option<*mut zend_object> {
+pub(crate) fn instance(value: &Zval, class: *mut zend_class_entry) -> Option<*mut zend_object> {
     let object = value.dereference().object().map(|object| ptr::from_ref(object).cast_mut())?;
     // SAFETY: both are alive.
     unsafe { heartbus_instance_of(object, class) }.then_some(object)
 }
 
 /// `$object->name`
-pub fn property(object: &Zval, name: &str) -> Outcome<Zval> {
+pub(crate) fn property(object: &Zval, name: &str) -> Outcome<Zval> {
     let Some(object) = object.object() else { return Ok(Zval::null()) };
     let (mut name, mut found) = (ZendStr::new(name, false), Zval::new());
     // SAFETY: 0 is BP_VAR_R; PHP returns a valid value, possibly in `found`.
@@ -310,7 +310,7 @@ pub fn property(object: &Zval, name: &str) -> Outcome<Zval> {
 }
 
 /// `$object->name = $value`
-pub fn set_property(object: &Zval, name: &str, mut value: Zval) -> Outcome {
+pub(crate) fn set_property(object: &Zval, name: &str, mut value: Zval) -> Outcome {
     let Some(object) = object.object() else { return Ok(()) };
     let mut name = ZendStr::new(name, false);
     // SAFETY: PHP copies the value.
@@ -319,7 +319,7 @@ pub fn set_property(object: &Zval, name: &str, mut value: Zval) -> Outcome {
 }
 
 /// Calls a function, or a static method as `Class::method`.
-pub fn call<const N: usize>(name: &str, mut arguments: [Zval; N]) -> Outcome<Zval> {
+pub(crate) fn call<const N: usize>(name: &str, mut arguments: [Zval; N]) -> Outcome<Zval> {
     let mut result = Zval::new();
     // SAFETY: C copies the name; the arguments are ours.
     let calm = unsafe { heartbus_call(name.as_ptr().cast(), name.len(), &raw mut result, N as u32, arguments.as_mut_ptr()) };
@@ -327,18 +327,18 @@ pub fn call<const N: usize>(name: &str, mut arguments: [Zval; N]) -> Outcome<Zva
 }
 
 /// By its name in lower case.
-pub fn function_exists(name: &str) -> bool {
+pub(crate) fn function_exists(name: &str) -> bool {
     // SAFETY: C only reads.
     unsafe { heartbus_function_exists(name.as_ptr().cast(), name.len()) }
 }
 
-pub fn has_method(object: *mut zend_object, name: &str) -> bool {
+pub(crate) fn has_method(object: *mut zend_object, name: &str) -> bool {
     // SAFETY: C only reads; callers pass live objects.
     unsafe { heartbus_has_method(object, name.as_ptr().cast(), name.len()) }
 }
 
 /// An argument that must be an object of a class that PHP code defines. Throws PHP's own `TypeError`.
-pub fn require_instance(argument: *mut Zval, number: u32, class: &'static CStr) -> Outcome<Zval> {
+pub(crate) fn require_instance(argument: *mut Zval, number: u32, class: &'static CStr) -> Outcome<Zval> {
     // SAFETY: an argument of the running call.
     let argument = unsafe { (*argument).dereference() };
     let name = class.to_str().unwrap_or_default();
@@ -352,7 +352,7 @@ pub fn require_instance(argument: *mut Zval, number: u32, class: &'static CStr) 
 }
 
 /// `catch (\Exception)`: an `\Error` and an `exit()` pass.
-pub fn catch_exception<T>(outcome: Outcome<T>) -> Outcome<Option<T>> {
+pub(crate) fn catch_exception<T>(outcome: Outcome<T>) -> Outcome<Option<T>> {
     match outcome {
         Ok(value) => Ok(Some(value)),
         // SAFETY: clears an exception that PHP has.
@@ -364,7 +364,7 @@ pub fn catch_exception<T>(outcome: Outcome<T>) -> Outcome<Option<T>> {
 }
 
 /// `catch (\Throwable)`, told to PHP's error log: for callbacks that must not stop the others.
-pub fn log_throwable<T>(outcome: Outcome<T>, what: &'static CStr) -> Outcome<Option<T>> {
+pub(crate) fn log_throwable<T>(outcome: Outcome<T>, what: &'static CStr) -> Outcome<Option<T>> {
     match outcome {
         Ok(value) => Ok(Some(value)),
         // SAFETY: as above.
@@ -375,44 +375,44 @@ pub fn log_throwable<T>(outcome: Outcome<T>, what: &'static CStr) -> Outcome<Opt
     }
 }
 
-pub fn throw(exception: &Zval) -> Thrown {
+pub(crate) fn throw(exception: &Zval) -> Thrown {
     // SAFETY: PHP counts its own reference to the object.
     unsafe { heartbus_throw(ptr::from_ref(exception).cast_mut()) };
     Thrown
 }
 
-pub fn division_by_zero() -> Thrown {
+pub(crate) fn division_by_zero() -> Thrown {
     // SAFETY: throws.
     unsafe { heartbus_throw_division_by_zero() };
     Thrown
 }
 
-pub fn current_fiber() -> Option<Zval> {
+pub(crate) fn current_fiber() -> Option<Zval> {
     let mut fiber = Zval::new();
     // SAFETY: C writes the value when it returns true.
     unsafe { heartbus_current_fiber(&raw mut fiber) }.then_some(fiber)
 }
 
 /// As `echo`. Output handlers may run PHP code.
-pub fn print(text: &[u8]) {
+pub(crate) fn print(text: &[u8]) {
     // SAFETY: PHP copies the text.
     unsafe { heartbus_print(text.as_ptr().cast(), text.len()) };
 }
 
-pub fn memory_usage(peak: bool) -> i64 {
+pub(crate) fn memory_usage(peak: bool) -> i64 {
     // SAFETY: reads a counter.
     (unsafe { heartbus_memory_usage(peak) }) as i64
 }
 
 /// `date($format)`, in PHP's time zone.
-pub fn date(format: &str) -> Zval {
+pub(crate) fn date(format: &str) -> Zval {
     let mut result = Zval::new();
     // SAFETY: PHP copies the format.
     unsafe { heartbus_date(format.as_ptr().cast(), format.len(), &raw mut result) };
     result
 }
 
-pub fn md5(text: &[u8]) -> String {
+pub(crate) fn md5(text: &[u8]) -> String {
     let mut digits = [0u8; 33];
     // SAFETY: C writes 32 digits and a NUL.
     unsafe { heartbus_md5(text.as_ptr().cast(), text.len(), digits.as_mut_ptr().cast()) };
@@ -420,7 +420,7 @@ pub fn md5(text: &[u8]) -> String {
 }
 
 /// JSON of whatever can be encoded of a value; never fails for one that cannot.
-pub fn json_lossy(value: &Zval, pretty: bool) -> Outcome<Zval> {
+pub(crate) fn json_lossy(value: &Zval, pretty: bool) -> Outcome<Zval> {
     let mut result = Zval::new();
     // SAFETY: PHP only reads the value.
     let done = unsafe { heartbus_json_encode_lossy(ptr::from_ref(value).cast_mut(), pretty, &raw mut result) };
@@ -429,14 +429,14 @@ pub fn json_lossy(value: &Zval, pretty: bool) -> Outcome<Zval> {
 }
 
 /// `ksort($array)`
-pub fn sorted_by_key(mut array: Zval) -> Zval {
+pub(crate) fn sorted_by_key(mut array: Zval) -> Zval {
     // SAFETY: our own reference to the array, which C replaces.
     unsafe { heartbus_sort_by_key(&raw mut array) };
     array
 }
 
 /// `(string) $value`, with its warnings.
-pub fn to_string(value: &Zval) -> Outcome<Zval> {
+pub(crate) fn to_string(value: &Zval) -> Outcome<Zval> {
     let mut result = Zval::new();
     // SAFETY: PHP only reads the value.
     let done = unsafe { heartbus_to_string(ptr::from_ref(value).cast_mut(), &raw mut result) };
@@ -445,11 +445,11 @@ pub fn to_string(value: &Zval) -> Outcome<Zval> {
 }
 
 /// The bytes of a string value.
-pub fn bytes(value: &Zval) -> &[u8] {
+pub(crate) fn bytes(value: &Zval) -> &[u8] {
     value.dereference().zend_str().map_or(&[], ZendStr::as_bytes)
 }
 
 /// A text for C; what follows a NUL is cut off.
-pub fn c_string(bytes: &[u8]) -> CString {
+pub(crate) fn c_string(bytes: &[u8]) -> CString {
     CString::new(bytes.split(|byte| *byte == 0).next().unwrap_or_default()).unwrap_or_default()
 }

@@ -14,7 +14,7 @@ use std::ptr;
 
 const CHANNELS: Field = Field::new(0, c"channels");
 
-pub fn register() -> Result<()> {
+pub(super) fn register() -> Result<()> {
     ClassBuilder::new(r"PfinalClub\AsyncioHeartbeat\Client\TcpMultiplexClient")
         .declare(r"createChannel(int $channelId, string $nodeId): PfinalClub\AsyncioHeartbeat\Channel\Channel", create_channel)
         .declare(r"getChannel(int $channelId): ?PfinalClub\AsyncioHeartbeat\Channel\Channel", get_channel)

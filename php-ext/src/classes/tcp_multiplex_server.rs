@@ -17,7 +17,7 @@ const CONNECTION: &std::ffi::CStr = c"Workerman\\Connection\\TcpConnection";
 const SCHEDULER: Field = Field::new(0, c"scheduler");
 const CONNECTION_CHANNELS: Field = Field::new(1, c"connectionChannels");
 
-pub fn register() -> Result<()> {
+pub(super) fn register() -> Result<()> {
     ClassBuilder::new(r"PfinalClub\AsyncioHeartbeat\Server\TcpMultiplexServer")
         .declare("__construct()", construct)
         .declare(r"createChannel(Workerman\Connection\TcpConnection $connection, string $nodeId): int", create_channel)

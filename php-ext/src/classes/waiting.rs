@@ -23,7 +23,7 @@ fn revolt_runs() -> Outcome<bool> {
 }
 
 /// A piece of running code that can wait while other code runs.
-pub enum Suspension {
+pub(crate) enum Suspension {
     Fiber(Zval),
     /// Revolt does not let fibers that it runs be suspended in another way.
     Revolt(Zval),
@@ -31,38 +31,38 @@ pub enum Suspension {
 
 impl Suspension {
     /// None where waiting means that nothing else runs. With `timed` there must be a loop that has timers.
-    pub fn here(timed: bool) -> Outcome<Option<Suspension>> {
+    pub(crate) fn here(timed: bool) -> Outcome<Option<Self>> {
         let fiber = state::current_fiber();
         if revolt_runs()? || (fiber.is_none() && is_loaded(REVOLT)? && !workerman_runs()?) {
-            return Ok(Some(Suspension::Revolt(call(r"Revolt\EventLoop::getSuspension", [])?)));
+            return Ok(Some(Self::Revolt(call(r"Revolt\EventLoop::getSuspension", [])?)));
         }
         match fiber {
-            Some(fiber) if !timed || Timer::is_possible()? => Ok(Some(Suspension::Fiber(fiber))),
+            Some(fiber) if !timed || Timer::is_possible()? => Ok(Some(Self::Fiber(fiber))),
             _ => Ok(None),
         }
     }
 
     /// As [`Suspension::here`], for what is short enough to block outside of fibers.
-    pub fn in_fiber() -> Outcome<Option<Suspension>> {
-        if state::current_fiber().is_some() { Suspension::here(true) } else { Ok(None) }
+    pub(crate) fn in_fiber() -> Outcome<Option<Self>> {
+        if state::current_fiber().is_some() { Self::here(true) } else { Ok(None) }
     }
 
     /// Returns when somebody resumes it, for whatever reason.
-    pub fn suspend(&self) -> Outcome {
+    pub(crate) fn suspend(&self) -> Outcome {
         match self {
-            Suspension::Fiber(_) => call("Fiber::suspend", []).map(drop),
-            Suspension::Revolt(suspension) => invoke(suspension, c"suspend", []).map(drop),
+            Self::Fiber(_) => call("Fiber::suspend", []).map(drop),
+            Self::Revolt(suspension) => invoke(suspension, c"suspend", []).map(drop),
         }
     }
 
-    pub fn zval(&self) -> Zval {
+    pub(crate) fn zval(&self) -> Zval {
         match self {
-            Suspension::Fiber(object) | Suspension::Revolt(object) => object.shallow_clone(),
+            Self::Fiber(object) | Self::Revolt(object) => object.shallow_clone(),
         }
     }
 
     /// Resumes what [`Suspension::zval`] stands for: at once, or when Revolt comes to it. Null is nobody.
-    pub fn resume(suspension: &Zval) -> Outcome {
+    pub(crate) fn resume(suspension: &Zval) -> Outcome {
         let Some(object) = suspension.object() else { return Ok(()) };
         let is_fiber = state::has_method(std::ptr::from_ref(object).cast_mut(), "issuspended");
         if is_fiber && !invoke(suspension, c"issuspended", [])?.is_true() {
@@ -76,7 +76,7 @@ impl Suspension {
 const OWN: &str = "";
 
 /// A timer that fires once: what cancels it, and its id there.
-pub struct Timer {
+pub(crate) struct Timer {
     cancel: &'static str,
     id: Zval,
 }
@@ -87,7 +87,7 @@ impl Timer {
     }
 
     /// None when there is no loop.
-    pub fn start(seconds: f64, callback: Zval) -> Outcome<Option<Timer>> {
+    pub(crate) fn start(seconds: f64, callback: Zval) -> Outcome<Option<Self>> {
         let seconds = if seconds > 0.0 { seconds } else { 0.0 };
         let runtime = Runtime::current();
         let (cancel, id) = if runtime.is_looping() {
@@ -103,19 +103,19 @@ impl Timer {
         } else {
             return Ok(None);
         };
-        Ok(Some(Timer { cancel, id }))
+        Ok(Some(Self { cancel, id }))
     }
 
-    pub fn cancel(self) -> Outcome {
+    pub(crate) fn cancel(self) -> Outcome {
         cancel(self.cancel, &self.id)
     }
 
     /// As a value that a property can hold.
-    pub fn save(self) -> Zval {
+    pub(crate) fn save(self) -> Zval {
         value(vec![text(self.cancel), self.id])
     }
 
-    pub fn cancel_saved(timer: &Zval) -> Outcome {
+    pub(crate) fn cancel_saved(timer: &Zval) -> Outcome {
         let Some(timer) = timer.array() else { return Ok(()) };
         let (by, id) = (timer.get_index(0).and_then(Zval::str), timer.get_index(1));
         match (by, id) {
@@ -134,7 +134,7 @@ fn cancel(by: &str, id: &Zval) -> Outcome {
 }
 
 /// Calls back in a fiber, so that the callback may suspend itself.
-pub fn call_in_fiber(callback: &Zval, argument: Zval) -> Outcome {
+pub(crate) fn call_in_fiber(callback: &Zval, argument: Zval) -> Outcome {
     if state::current_fiber().is_some() {
         return php::call(callback, [argument]).map(drop);
     }
@@ -143,7 +143,7 @@ pub fn call_in_fiber(callback: &Zval, argument: Zval) -> Outcome {
 
 /// Blocks until `ready` gives something or the time is up (none: never). The servers and clients of this process, and
 /// signals, go on meanwhile.
-pub fn block<T>(timeout: Option<Duration>, mut ready: impl FnMut() -> Option<T>) -> Outcome<Option<T>> {
+pub(crate) fn block<T>(timeout: Option<Duration>, mut ready: impl FnMut() -> Option<T>) -> Outcome<Option<T>> {
     // A time that the clock cannot express is never up.
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let mut found = None;

@@ -30,7 +30,7 @@ use std::sync::atomic::Ordering;
 
 const NAME: &str = r"PfinalClub\AsyncioHeartbeat\Server\HeartbeatServer";
 
-pub fn register() -> Result<()> {
+pub(crate) fn register() -> Result<()> {
     ClassBuilder::new(NAME)
         .declare("__construct(string $host = '0.0.0.0', int $port = 9501, array $config = [])", construct)
         .declare("start(): void", start::start)

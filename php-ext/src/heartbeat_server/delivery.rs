@@ -67,7 +67,7 @@ pub(super) struct Delivery<N> {
 
 impl<N> Default for Delivery<N> {
     fn default() -> Self {
-        Delivery {
+        Self {
             pending: VecDeque::new(),
             current: None,
             sequence: 0,

@@ -22,7 +22,7 @@ pub(super) fn generation() -> u32 {
 
 impl Server {
     /// Other processes may run it, this one does not.
-    pub fn is_elsewhere(&self) -> bool {
+    pub(crate) fn is_elsewhere(&self) -> bool {
         let has_part = self.serves_in.get() == Some(generation()) || self.engine.borrow().is_some();
         !has_part && (self.made_in != generation() || self.prepared_in.get().is_some())
     }
@@ -37,7 +37,7 @@ impl Server {
     }
 
     /// Whoever waits for what the server tells would wait in vain.
-    pub fn check_is_told(&self, call: &str) -> Outcome {
+    pub(crate) fn check_is_told(&self, call: &str) -> Outcome {
         if self.is_elsewhere() && self.prepared_in.get() != Some(generation()) { Err(self.is_not_for(call)) } else { Ok(()) }
     }
 
@@ -49,7 +49,7 @@ impl Server {
     }
 
     /// What the server stands on, as far as this process can reach it; none before it is started, or prepared, by this one.
-    pub fn backend(&self) -> Outcome<Option<Rc<Backend>>> {
+    pub(crate) fn backend(&self) -> Outcome<Option<Rc<Backend>>> {
         self.reach().map_err(|error| {
             let about = format!("The server at {} runs in other processes, if at all, and cannot be asked from this one", self.address());
             exception::raise(&Error::new(ErrorKind::WrongProcess, format!("{about}: {error}")))
@@ -58,7 +58,7 @@ impl Server {
 
     /// As [`Server::backend`], for what has an answer before the start as well: where nobody answers, and nobody is known to have
     /// started it, it has not been started.
-    pub fn backend_if_started(&self) -> Outcome<Option<Rc<Backend>>> {
+    pub(crate) fn backend_if_started(&self) -> Outcome<Option<Rc<Backend>>> {
         let may_be_idle = self.prepared_in.get().is_none() && self.config.bus != BusSocket::None;
         if may_be_idle && self.is_elsewhere() { Ok(self.reach().unwrap_or_default()) } else { self.backend() }
     }

@@ -15,7 +15,7 @@ use std::rc::{Rc, Weak};
 
 impl Owner for Server {
     fn check_process(&self) -> Outcome {
-        Server::check_process(self)
+        Self::check_process(self)
     }
 
     fn forget(&self, object: *mut zend_object, subject: &Subject) {
@@ -69,15 +69,15 @@ impl Owner for Server {
 
 impl NodeServer for Server {
     fn check_process(&self) -> Outcome {
-        Server::check_process(self)
+        Self::check_process(self)
     }
 
     fn check_is_told(&self, call: &str) -> Outcome {
-        Server::check_is_told(self, call)
+        Self::check_is_told(self, call)
     }
 
     fn backend_if_started(&self) -> Outcome<Option<Rc<Backend>>> {
-        Server::backend_if_started(self)
+        Self::backend_if_started(self)
     }
 
     fn objects(&self) -> &Objects {
@@ -89,11 +89,11 @@ impl NodeServer for Server {
     }
 
     fn resubscribe(&self) {
-        Server::resubscribe(self);
+        Self::resubscribe(self);
     }
 
     fn watch(&self, channel_id: u32) {
-        Server::watch(self, channel_id);
+        Self::watch(self, channel_id);
     }
 }
 

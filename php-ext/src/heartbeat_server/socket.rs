@@ -21,7 +21,7 @@ impl Server {
     }
 
     /// The other servers that this process knows.
-    pub(super) fn siblings(&self) -> Vec<Rc<Server>> {
+    pub(super) fn siblings(&self) -> Vec<Rc<Self>> {
         let all: Vec<_> = SERVERS.with_borrow(|servers| servers.iter().filter_map(Weak::upgrade).collect());
         all.into_iter().filter(|other| !std::ptr::eq(&raw const **other, self)).collect()
     }

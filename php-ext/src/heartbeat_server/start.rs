@@ -32,7 +32,7 @@ use std::sync::atomic::Ordering;
 
 // ---- methods ----
 
-pub fn start(call: &mut Call) -> Outcome {
+pub(crate) fn start(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let (server, this) = (call.held::<Server>()?, call.this());
     check_cli("HeartbeatServer::start()")?;
@@ -59,7 +59,7 @@ pub fn start(call: &mut Call) -> Outcome {
 }
 
 /// Makes the workers that `Worker::runAll()` will start, with those of others.
-pub fn prepare(call: &mut Call) -> Outcome {
+pub(crate) fn prepare(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let (server, this) = (call.held::<Server>()?, call.this());
     check_cli("HeartbeatServer::prepare()")?;
@@ -85,7 +85,7 @@ fn needs_workerman(what: &str) -> Thrown {
 }
 
 /// A server of this class that nobody has callbacks for, until a signal stops it.
-pub fn run_alone(arguments: [Zval; 3]) -> Outcome {
+pub(crate) fn run_alone(arguments: [Zval; 3]) -> Outcome {
     check_cli(r"Heartbus\Host::run()")?;
     let mut server = Zval::new();
     // SAFETY: the class is registered and can be instantiated.
@@ -112,7 +112,7 @@ fn check_cli(call: &str) -> Outcome {
 /// Throws when the server could not start now as the user of these names; else says whether a reload replaces its process.
 /// It runs in Workerman's master: nothing may be left behind there, but the choice of the bus socket, which all its processes
 /// share.
-pub fn check_start(call: &mut Call) -> Outcome {
+pub(crate) fn check_start(call: &mut Call) -> Outcome {
     let (mut user, mut group) = (ptr::null_mut::<zend_string>(), ptr::null_mut::<zend_string>());
     arguments!(call, c"|SS", user, group)?;
     let server = call.held::<Server>()?;
@@ -134,7 +134,7 @@ pub fn check_start(call: &mut Call) -> Outcome {
 }
 
 /// In the one worker of Workerman's that has the engine, and everything where there are no others.
-pub fn start_engine(call: &mut Call) -> Outcome {
+pub(crate) fn start_engine(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let (server, this) = (call.held::<Server>()?, call.this());
     let runtime = Runtime::current();
@@ -143,7 +143,7 @@ pub fn start_engine(call: &mut Call) -> Outcome {
 }
 
 /// In a worker of Workerman's that runs callbacks. `number`: which one of them, the same for whoever replaces it.
-pub fn start_worker(call: &mut Call) -> Outcome {
+pub(crate) fn start_worker(call: &mut Call) -> Outcome {
     let mut number = 0i64;
     arguments!(call, c"l", number)?;
     let (server, this) = (call.held::<Server>()?, call.this());
@@ -227,11 +227,7 @@ impl Server {
     }
 
     /// `may_move`: to another bus socket, when a server that was as quick as this one has taken the one that was chosen.
-    fn open_engine<T>(
-        &self,
-        may_move: bool,
-        start: impl Fn(&ServerConfig) -> std::result::Result<T, Error>,
-    ) -> std::result::Result<T, Error> {
+    fn open_engine<T>(&self, may_move: bool, start: impl Fn(&ServerConfig) -> Result<T, Error>) -> Result<T, Error> {
         let mut config = self.config.engine.clone();
         if let Some(timeout) = self.objects.made_manager().map(node_manager::heartbeat_timeout) {
             config.heartbeat_timeout = ranges::timeout("setHeartbeatTimeout(): timeout", timeout, SHORTEST..=LONGEST)?.min(YEAR);
@@ -250,7 +246,7 @@ impl Server {
         BusConfig { path, group: self.config.bus_group.clone(), name: self.name().into() }
     }
 
-    fn identity(&self) -> std::result::Result<Identity, Error> {
+    fn identity(&self) -> Result<Identity, Error> {
         let name = |name: &Option<String>| name.clone().unwrap_or_default();
         Identity::named(&name(&self.config.host.user), &name(&self.config.host.group))
     }

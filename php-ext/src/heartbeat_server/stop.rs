@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 // ---- methods ----
 
 /// The end of a worker of Workerman's. One that `leaves` is replaced: its engine goes on.
-pub fn stop_here(call: &mut Call) -> Outcome {
+pub(super) fn stop_here(call: &mut Call) -> Outcome {
     let mut leaves = false;
     arguments!(call, c"|b", leaves)?;
     let server = call.held::<Server>()?;
@@ -36,14 +36,14 @@ pub fn stop_here(call: &mut Call) -> Outcome {
 }
 
 /// Whether a worker of Workerman's that stops gracefully has something to wait for: its engine has connections.
-pub fn is_busy(call: &mut Call) -> Outcome {
+pub(super) fn is_busy(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let server = call.held::<Server>()?;
     call.result.set_bool(server.state.get() == State::Running);
     Ok(())
 }
 
-pub fn stop(call: &mut Call) -> Outcome {
+pub(super) fn stop(call: &mut Call) -> Outcome {
     arguments!(call, c"")?;
     let server = call.held::<Server>()?;
     server.check_process()?;
@@ -115,7 +115,7 @@ impl Server {
         }
     }
 
-    pub fn finish_stop(&self, runtime: &Runtime) -> Outcome {
+    pub(crate) fn finish_stop(&self, runtime: &Runtime) -> Outcome {
         if self.role.get() == Role::Engine {
             self.give_up_log()?;
         }

@@ -71,7 +71,7 @@ impl Server {
     }
 
     /// Says something to the engine next door. That it is gone shows when its events are read.
-    pub(super) fn say(&self, what: impl FnOnce(&mut Attachment) -> std::result::Result<(), Error>) {
+    pub(super) fn say(&self, what: impl FnOnce(&mut Attachment) -> Result<(), Error>) {
         let said = self.next_door(|next_door| if next_door.is_ready.get() { what(&mut next_door.attachment.borrow_mut()) } else { Ok(()) });
         if let Some(Err(error)) = said {
             tracing::debug!(%error, "The engine does not hear");
@@ -79,11 +79,11 @@ impl Server {
     }
 
     /// Lets this worker have what comes on a channel, whichever worker the node belongs to.
-    pub fn watch(&self, channel_id: u32) {
+    pub(crate) fn watch(&self, channel_id: u32) {
         self.say(|attachment| attachment.watch(channel_id));
     }
 
-    pub fn unwatch(&self, channel_id: u32) {
+    pub(crate) fn unwatch(&self, channel_id: u32) {
         self.say(|attachment| attachment.unwatch(channel_id));
     }
 

@@ -84,7 +84,7 @@ fn descriptor() -> Option<BorrowedFd<'static>> {
 }
 
 /// As the process starts, on the thread that runs PHP, before anything of the application's runs.
-pub fn begin_process() {
+pub(crate) fn begin_process() {
     IS_PHP.set(true);
     // What can only be read has the number by chance: PHP has opened it, where there was no stderr.
     let writable = fcntl_getfl(standard(STDERR)).is_ok_and(|flags| flags & OFlags::ACCMODE != OFlags::RDONLY);
@@ -92,7 +92,7 @@ pub fn begin_process() {
 }
 
 /// The end of the request: PHP cannot be asked any more.
-pub fn end_request() {
+pub(crate) fn end_request() {
     IN_REQUEST.set(false);
 }
 
@@ -100,7 +100,7 @@ pub fn end_request() {
 ///
 /// # Errors
 /// It cannot be opened; then nothing has changed.
-pub fn choose(path: &str) -> Result<(), Error> {
+pub(super) fn choose(path: &str) -> Result<(), Error> {
     IN_REQUEST.set(true);
     let path = std::path::absolute(path).unwrap_or_else(|_| path.into());
     let place = file(path);
@@ -114,7 +114,7 @@ pub fn choose(path: &str) -> Result<(), Error> {
 }
 
 /// Looks for the place, on PHP's thread, where nobody has looked yet or the application has changed what was there.
-pub fn settle() {
+pub(super) fn settle() {
     IN_REQUEST.set(true);
     if place().is_none() {
         look();
@@ -122,7 +122,7 @@ pub fn settle() {
 }
 
 /// Opens anew whatever there is to open. True when lines go somewhere now.
-pub fn reopen() -> bool {
+pub(crate) fn reopen() -> bool {
     match CHOSEN.get() {
         Some(place) => match open_file(place.path()) {
             Ok(opened) => put(place, opened).is_ok(),
@@ -141,7 +141,7 @@ pub fn reopen() -> bool {
 
 /// In a child that was just forked, where it may do what a signal handler may. The parent's stderr is let go: whoever waits for
 /// its end (a pipe to the shell that started a daemon) must not wait for ours.
-pub fn after_fork() {
+pub(crate) fn after_fork() {
     TURN.store(false, Ordering::Relaxed);
     let place = PLACE.load(Ordering::Acquire);
     // SAFETY: null, or a place that is never freed.
@@ -165,7 +165,7 @@ fn is_at(wanted: &'static Place) -> bool {
 }
 
 /// Writes one line, if it can be done at once. `stamp` begins a line of our own.
-pub fn write(line: &str, stamp: &str) {
+pub(super) fn write(line: &str, stamp: &str) {
     let here = match place() {
         Some(Place::Stderr) if identity_of(standard(STDERR)) != descriptor().and_then(identity_of) => {
             // The application has closed its stderr, or opened another: what we have of it is let go as well.
@@ -325,7 +325,7 @@ fn put_nothing() {
 impl Place {
     fn path(&self) -> &Path {
         match self {
-            Place::File(file) => &file.path,
+            Self::File(file) => &file.path,
             _ => Path::new(""),
         }
     }

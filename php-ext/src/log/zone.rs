@@ -36,7 +36,7 @@ fn zone() -> Option<&'static Zone> {
 }
 
 /// The application may have chosen another: to be called on PHP's thread, while a request runs.
-pub fn follow() {
+pub(super) fn follow() {
     // SAFETY: asks PHP, whose text lives until it is asked again.
     let name = unsafe {
         let name = shim::heartbus_time_zone();
@@ -85,7 +85,7 @@ fn explore(name: String, now: i64) -> Zone {
 }
 
 /// How a moment is written there: date and time.
-pub fn written(moment: SystemTime) -> String {
+pub(super) fn written(moment: SystemTime) -> String {
     let seconds = match moment.duration_since(UNIX_EPOCH) {
         Ok(since) => since.as_secs() as i64,
         Err(before) => -((before.duration() + Duration::from_nanos(999_999_999)).as_secs() as i64),

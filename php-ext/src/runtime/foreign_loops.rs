@@ -9,7 +9,7 @@ use crate::php::Outcome;
 impl Runtime {
     /// Lets the loop of others that runs in this process tell us when there is something to do. False when none runs, or
     /// when the setting asks for something else.
-    pub fn join_running_loop(&self, wanted: Loop) -> Outcome<bool> {
+    pub(crate) fn join_running_loop(&self, wanted: Loop) -> Outcome<bool> {
         let allows = |only| wanted == Loop::Auto || wanted == only;
         let watcher = if allows(Loop::Workerman) && self.workerman.is_running()? {
             Watcher::Workerman
@@ -25,7 +25,7 @@ impl Runtime {
 
     /// As [`Runtime::join_running_loop`] for one that the application can be expected to run later: the one it asks for, or
     /// one that it uses already.
-    pub fn join_loop_to_come(&self, wanted: Loop) -> Outcome<bool> {
+    pub(crate) fn join_loop_to_come(&self, wanted: Loop) -> Outcome<bool> {
         let watcher = match wanted {
             Loop::Revolt if self.revolt.exists(true)? => Watcher::Revolt,
             Loop::React if self.react.exists(true)? => Watcher::React,
@@ -38,7 +38,7 @@ impl Runtime {
         self.be_watched_by(watcher).map(|()| true)
     }
 
-    pub fn be_watched_by(&self, watcher: Watcher) -> Outcome {
+    pub(crate) fn be_watched_by(&self, watcher: Watcher) -> Outcome {
         if self.watcher.get() == watcher {
             return Ok(());
         }
@@ -65,17 +65,17 @@ impl Runtime {
         Ok(())
     }
 
-    pub fn leave_loop_when_idle(&self) -> Outcome {
+    pub(crate) fn leave_loop_when_idle(&self) -> Outcome {
         let is_idle = self.servers.borrow().is_empty() && !self.has_clients() && ANSWERS.get().is_none_or(|answers| answers.is_idle());
         if is_idle { self.leave_loop() } else { Ok(()) }
     }
 
-    pub fn watcher(&self) -> Watcher {
+    pub(crate) fn watcher(&self) -> Watcher {
         self.watcher.get()
     }
 
     /// Throws when the loop that would be blocked is the one that tells our events.
-    pub fn check_not_inside(&self, call: &str) -> Outcome {
+    pub(crate) fn check_not_inside(&self, call: &str) -> Outcome {
         let inside = match self.watcher.get() {
             Watcher::Nobody => self.workerman.is_running()?.then_some("Workerman"),
             Watcher::Workerman => Some("Workerman"),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 impl Runtime {
     /// Runs everything of this process until `is_done`, an exception, or a stop signal. `begin` goes first: a signal that
     /// comes while it tells the world that something runs is obeyed as any other.
-    pub fn run(&self, begin: impl FnOnce() -> Outcome, is_done: &dyn Fn() -> bool) -> Outcome {
+    pub(crate) fn run(&self, begin: impl FnOnce() -> Outcome, is_done: &dyn Fn() -> bool) -> Outcome {
         if self.loops.get() == 0 {
             // Ours runs instead; ReactPHP's would start again at the end of the script.
             self.leave_loop()?;
@@ -76,7 +76,7 @@ impl Runtime {
     }
 
     /// For whoever blocks: goes on telling until `is_done`, the deadline, or the end of a loop that was told to stop.
-    pub fn drive(&self, deadline: Option<Instant>, is_done: &mut dyn FnMut() -> bool) -> Outcome {
+    pub(crate) fn drive(&self, deadline: Option<Instant>, is_done: &mut dyn FnMut() -> bool) -> Outcome {
         self.adopt_waiting()?;
         while !is_done() {
             self.hear_signals()?;
@@ -96,7 +96,7 @@ impl Runtime {
     }
 
     /// One turn for loops of others: tells what waits; with nothing to tell, waits for it for up to `timeout`.
-    pub fn poll(&self, timeout: Duration) -> Outcome<usize> {
+    pub(crate) fn poll(&self, timeout: Duration) -> Outcome<usize> {
         self.adopt_waiting()?;
         let deadline = Instant::now() + timeout;
         loop {
@@ -108,7 +108,7 @@ impl Runtime {
     }
 
     /// Sleeps until something may have to be done. False when a signal ended it.
-    pub fn sleep(&self, deadline: Option<Instant>) -> Outcome<bool> {
+    pub(crate) fn sleep(&self, deadline: Option<Instant>) -> Outcome<bool> {
         let nanoseconds = deadline.map_or(-1, |at| {
             let left = at.saturating_duration_since(Instant::now()).as_nanos();
             i64::try_from(left).unwrap_or(i64::MAX)

@@ -18,7 +18,7 @@ const BATCH_TIME: Duration = Duration::from_millis(5);
 
 impl Runtime {
     /// Tells what waits, one batch per source. Returns the number of callbacks that ran.
-    pub fn pump(&self) -> Outcome<usize> {
+    pub(crate) fn pump(&self) -> Outcome<usize> {
         self.pumps.set(self.pumps.get() + 1);
         let told = self.tell_all();
         self.pumps.set(self.pumps.get() - 1);
@@ -64,7 +64,7 @@ impl Runtime {
     }
 
     /// After the log's settings were applied: messages for PHP's logger wake the loop.
-    pub fn watch_log(&self) -> Result<(), Error> {
+    pub(crate) fn watch_log(&self) -> Result<(), Error> {
         let Some(fd) = log::waiting_fd() else { return Ok(()) };
         if self.watched_log.replace(fd.as_raw_fd()) != fd.as_raw_fd() {
             self.wakeup()?.watch(fd)?;
@@ -119,7 +119,7 @@ impl Runtime {
     }
 
     /// Wakes the loop when the next timer is due.
-    pub fn set_alarm(&self) {
+    pub(crate) fn set_alarm(&self) {
         let sources = self.sources().filter_map(|source| source.wakes_at());
         let next = sources.chain(self.alarms.borrow().next()).min();
         if let Some(wakeup) = self.wakeup.get() {
@@ -163,7 +163,7 @@ impl Runtime {
     /// A loop of others found out that there is something to tell. `turn` runs in a fiber, so that a callback that suspends itself keeps
     /// nobody waiting: the next visit goes on with what is left. Whoever resumes such a callback waits for its end and for
     /// nothing else, which is why telling stops there: the number of visits has changed.
-    pub fn be_visited(&self, turn: &Zval) -> Outcome {
+    pub(crate) fn be_visited(&self, turn: &Zval) -> Outcome {
         self.visits.set(self.visits.get() + 1);
         let done = start_fiber(turn, []);
         self.visits.set(self.visits.get() + 1);
@@ -171,7 +171,7 @@ impl Runtime {
     }
 
     /// What a visit does.
-    pub fn turn_once(&self) -> Outcome {
+    pub(crate) fn turn_once(&self) -> Outcome {
         let visits = self.visits.get();
         self.pump()?;
         if visits == self.visits.get() {
@@ -181,13 +181,13 @@ impl Runtime {
     }
 
     /// Calls a closure once, when our own loop turns that long from now.
-    pub fn alarm(&self, after: Duration, closure: Zval) -> i64 {
+    pub(crate) fn alarm(&self, after: Duration, closure: Zval) -> i64 {
         let number = self.alarms.borrow_mut().add(Instant::now() + after, closure);
         self.set_alarm();
         number
     }
 
-    pub fn cancel_alarm(&self, number: i64) {
+    pub(crate) fn cancel_alarm(&self, number: i64) {
         let closure = self.alarms.borrow_mut().cancel(number);
         // Dropped with no borrow held: it may run PHP code.
         drop(closure);

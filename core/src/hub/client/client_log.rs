@@ -61,8 +61,8 @@ pub struct ClientLog {
 }
 
 impl Default for ClientLog {
-    fn default() -> ClientLog {
-        ClientLog { quotas: Mutex::new(LineQuotas::new(&KINDS)) }
+    fn default() -> Self {
+        Self { quotas: Mutex::new(LineQuotas::new(&KINDS)) }
     }
 }
 

@@ -68,8 +68,8 @@ pub(super) enum RegisterOutcome {
 
 impl Others {
     /// Of a client whose first node is registered on this channel, or `is_asked` for.
-    pub(super) fn new(first: &Arc<str>, channel_id: Option<u32>, is_connected: bool, is_asked: bool) -> Others {
-        let mut others = Others {
+    pub(super) fn new(first: &Arc<str>, channel_id: Option<u32>, is_connected: bool, is_asked: bool) -> Self {
+        let mut others = Self {
             nodes: BTreeMap::new(),
             channels: BTreeMap::new(),
             waiting: VecDeque::new(),

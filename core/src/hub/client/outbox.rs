@@ -74,7 +74,7 @@ impl ClientOutbox {
     pub(super) fn consume(&mut self, len: usize) {
         self.written += len;
         if self.is_empty() {
-            *self = ClientOutbox::default();
+            *self = Self::default();
         } else if self.written >= COMPACT_FROM && self.written >= self.len() {
             self.bytes.drain(..self.written);
             self.written = 0;

@@ -556,8 +556,8 @@ struct Model {
 }
 
 impl Model {
-    fn new(limits: DispatchLimits) -> Model {
-        Model {
+    fn new(limits: DispatchLimits) -> Self {
+        Self {
             dispatch: dispatch_with(limits),
             nodes: nodes(0..8),
             sequence: 0,
@@ -641,7 +641,7 @@ impl Model {
         let (worker, _) = self.workers.remove(index);
         self.dispatch.remove(worker);
         let first = self.flights.remove(&worker).and_then(|flights| flights.front().copied());
-        for known in self.known.iter_mut() {
+        for known in &mut self.known {
             if let Some((holder, batch)) = known.in_hand {
                 if holder == worker {
                     known.in_hand = None;

@@ -66,17 +66,17 @@ pub(super) enum End {
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            End::Gone => f.write_str("it hung up"),
-            End::Invalid(error) => write!(f, "{error}"),
-            End::Late(what) => f.write_str(what),
-            End::Lost(error) => write!(f, "{error}"),
+            Self::Gone => f.write_str("it hung up"),
+            Self::Invalid(error) => write!(f, "{error}"),
+            Self::Late(what) => f.write_str(what),
+            Self::Lost(error) => write!(f, "{error}"),
         }
     }
 }
 
 impl From<DecodeError> for End {
-    fn from(error: DecodeError) -> End {
-        End::Invalid(error)
+    fn from(error: DecodeError) -> Self {
+        Self::Invalid(error)
     }
 }
 
@@ -104,9 +104,9 @@ pub(super) struct BusConnection {
 }
 
 impl BusConnection {
-    pub(super) fn new(stream: UnixStream, shared: Rc<BusShared>) -> BusConnection {
+    pub(super) fn new(stream: UnixStream, shared: Rc<BusShared>) -> Self {
         let credentials = stream.peer_cred().ok();
-        BusConnection {
+        Self {
             shared,
             stream,
             uid: credentials.map(|credentials| credentials.uid()),

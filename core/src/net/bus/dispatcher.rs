@@ -27,9 +27,9 @@ struct DispatcherState {
 }
 
 impl Dispatcher {
-    pub(crate) fn new(limits: DispatchLimits, until_first_join: EventMask) -> Dispatcher {
+    pub(crate) fn new(limits: DispatchLimits, until_first_join: EventMask) -> Self {
         let dispatch = Dispatch::new(limits, until_first_join);
-        Dispatcher {
+        Self {
             wants: AtomicU32::new(dispatch.wants().0),
             state: Mutex::new(DispatcherState {
                 memory: Arc::new(Memory::new(usize::MAX)),

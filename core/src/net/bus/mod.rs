@@ -7,7 +7,7 @@
 mod connection;
 pub(crate) mod dispatcher;
 mod log;
-pub mod places;
+pub(crate) mod places;
 mod shared;
 pub(crate) mod socket;
 mod worker;
@@ -82,7 +82,7 @@ impl BusServer {
         dispatcher: Option<Arc<Dispatcher>>,
         clock: Clock,
         memory: Arc<Memory>,
-    ) -> Result<BusServer, Error> {
+    ) -> Result<Self, Error> {
         let runtime = Runtime::share()?;
         runtime.keep_a_work_thread()?;
         let stage = Arc::new(watch::Sender::new(Stage::Open));
@@ -111,7 +111,7 @@ impl BusServer {
             };
             Rc::new(shared).run(socket)
         })?;
-        Ok(BusServer { stage, callers, log, running: Mutex::new(Some((running, runtime))) })
+        Ok(Self { stage, callers, log, running: Mutex::new(Some((running, runtime))) })
     }
 
     /// Open connections.
@@ -145,7 +145,7 @@ fn lifted<A>((stream, _): (UnixStream, A)) -> std::io::Result<UnixStream> {
 }
 
 impl BusShared {
-    async fn run(self: Rc<BusShared>, socket: BoundSocket) {
+    async fn run(self: Rc<Self>, socket: BoundSocket) {
         let (listener, mut file) = socket.into_parts();
         let mut listener = match UnixListener::from_std(listener) {
             Ok(listener) => listener,
@@ -175,7 +175,7 @@ impl BusShared {
     }
 
     /// Does this for as long as the thread lives, whatever fails in it.
-    async fn go_on<F: Future<Output = ()>>(self: Rc<BusShared>, what: &'static str, work: impl Fn() -> F) {
+    async fn go_on<F: Future<Output = ()>>(self: Rc<Self>, what: &'static str, work: impl Fn() -> F) {
         while let Err(why) = survive(work()).await {
             self.failed(what, &why);
             sleep(ACCEPT_PAUSE).await;
@@ -186,7 +186,7 @@ impl BusShared {
         tracing::error!(what, "The bus failed in something, and goes on: {why}");
     }
 
-    async fn accept(self: &Rc<BusShared>, listener: &mut UnixListener, file: &mut SocketFile) {
+    async fn accept(self: &Rc<Self>, listener: &mut UnixListener, file: &mut SocketFile) {
         let mut warned: Option<Instant> = None;
         let mut told: Option<Instant> = None;
         let mut look = interval(LOOK_INTERVAL);
@@ -212,7 +212,7 @@ impl BusShared {
     }
 
     /// Somebody has removed the file: nobody new would find us.
-    async fn open_again(self: &Rc<BusShared>, listener: &mut UnixListener, file: &mut SocketFile, told: &mut Option<Instant>) {
+    async fn open_again(self: &Rc<Self>, listener: &mut UnixListener, file: &mut SocketFile, told: &mut Option<Instant>) {
         let opened = file.make_again().and_then(|opened| {
             UnixListener::from_std(opened).map_err(|error| Error::new(ErrorKind::Io, format!("Cannot listen on the bus socket: {error}")))
         });
@@ -238,14 +238,14 @@ impl BusShared {
     }
 
     /// Whatever fails in there is the end of this caller alone.
-    async fn receive(self: Rc<BusShared>, stream: UnixStream) {
+    async fn receive(self: Rc<Self>, stream: UnixStream) {
         if let Err(why) = survive(self.clone().attend(stream)).await {
             self.failed("serving a caller", &why);
             self.progress.notify_one();
         }
     }
 
-    async fn attend(self: Rc<BusShared>, stream: UnixStream) {
+    async fn attend(self: Rc<Self>, stream: UnixStream) {
         let place = CallerPlace::take(self.callers.clone());
         if place.number > self.places + MAX_REFUSED {
             return;
@@ -270,7 +270,7 @@ impl BusShared {
         self.progress.notify_one();
     }
 
-    async fn wake_workers(self: Rc<BusShared>, dispatcher: Arc<Dispatcher>) {
+    async fn wake_workers(self: Rc<Self>, dispatcher: Arc<Dispatcher>) {
         loop {
             for worker in dispatcher.ready().await {
                 if let Some(session) = self.workers.borrow().get(&worker) {
@@ -280,7 +280,7 @@ impl BusShared {
         }
     }
 
-    async fn wake_log_taker(self: Rc<BusShared>) {
+    async fn wake_log_taker(self: Rc<Self>) {
         loop {
             self.log.arrived.notified().await;
             if let Some(session) = self.log.taker().and_then(|worker| self.workers.borrow().get(&worker).cloned()) {
@@ -323,9 +323,9 @@ struct CallerPlace {
 }
 
 impl CallerPlace {
-    fn take(callers: Arc<AtomicUsize>) -> CallerPlace {
+    fn take(callers: Arc<AtomicUsize>) -> Self {
         let number = callers.fetch_add(1, Ordering::Relaxed) + 1;
-        CallerPlace { callers, number }
+        Self { callers, number }
     }
 }
 

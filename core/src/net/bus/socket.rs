@@ -48,11 +48,11 @@ impl BoundSocket {
     ///
     /// # Errors
     /// `Io`: somebody listens there, or it cannot be made. `Config`: no such group.
-    pub(crate) fn bind(config: &BusConfig) -> Result<BoundSocket, Error> {
+    pub(crate) fn bind(config: &BusConfig) -> Result<Self, Error> {
         let mut file = SocketFile::of(config)?;
         let _folder = lock_folder(&file.path, FOLDER_TIME);
         let listener = file.make().and_then(|socket| file.listen(socket))?;
-        Ok(BoundSocket { listener, allows_group: file.group.is_some(), file })
+        Ok(Self { listener, allows_group: file.group.is_some(), file })
     }
 
     pub(super) fn into_parts(self) -> (UnixListener, SocketFile) {
@@ -109,9 +109,9 @@ fn lock_folder(path: &Path, patience: Duration) -> Option<OwnedFd> {
 
 impl SocketFile {
     /// Not made yet.
-    fn of(config: &BusConfig) -> Result<SocketFile, Error> {
+    fn of(config: &BusConfig) -> Result<Self, Error> {
         let group = config.group.as_deref().map(group_id).transpose()?;
-        Ok(SocketFile { path: real_path(&config.path), group, identity: None, process: std::process::id() })
+        Ok(Self { path: real_path(&config.path), group, identity: None, process: std::process::id() })
     }
 
     fn refuse(&self, error: &io::Error) -> Error {

@@ -58,10 +58,10 @@ impl ClientShared {
                 }
                 // Without a socket, for `serve` has returned.
                 ClientPhase::Open | ClientPhase::Flush | ClientPhase::HangUp => {
-                    self.with(|machine, now| machine.handle_closed(SocketEnd::Closed, now))
+                    self.with(|machine, now| machine.handle_closed(SocketEnd::Closed, now));
                 }
                 ClientPhase::Wait => tokio::select! {
-                    () = sleep(wait) => self.with(|machine, now| machine.handle_timeout(now)),
+                    () = sleep(wait) => self.with(ClientMachine::handle_timeout),
                     () = self.wake.notified() => {}
                 },
                 ClientPhase::Finished => return,
@@ -80,7 +80,7 @@ impl ClientShared {
             tokio::select! {
                 result = &mut connecting => return match result {
                     Ok(stream) => {
-                        self.with(|machine, now| machine.handle_connected(now));
+                        self.with(ClientMachine::handle_connected);
                         Some(stream)
                     }
                     Err(error) => {
@@ -139,7 +139,7 @@ impl ClientShared {
                         end = over;
                         break;
                     }
-                    self.with(|machine, now| machine.handle_timeout(now));
+                    self.with(ClientMachine::handle_timeout);
                 }
             }
         }

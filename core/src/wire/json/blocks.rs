@@ -20,9 +20,9 @@ struct Block([i8x16; 4]);
 
 impl Block {
     #[inline(always)]
-    fn new(bytes: &[u8; BLOCK]) -> Block {
+    fn new(bytes: &[u8; BLOCK]) -> Self {
         let lane = |n: usize| i8x16::from(std::array::from_fn::<i8, 16, _>(|i| bytes[16 * n + i] as i8));
-        Block([lane(0), lane(1), lane(2), lane(3)])
+        Self([lane(0), lane(1), lane(2), lane(3)])
     }
 
     /// One bit for each byte, the first byte's the lowest.
@@ -486,8 +486,8 @@ struct Keys<const N: usize> {
 }
 
 impl<const N: usize> Default for Keys<N> {
-    fn default() -> Keys<N> {
-        Keys { string_at: 0, inner: 0, named: 0, pending: None, found: [None; N] }
+    fn default() -> Self {
+        Self { string_at: 0, inner: 0, named: 0, pending: None, found: [None; N] }
     }
 }
 
