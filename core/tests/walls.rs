@@ -345,10 +345,46 @@ fn no_files_use_each_other_in_a_circle() {
     assert!(cut.is_empty(), "no longer in a circle, so no longer in the list: {cut:?}");
 }
 
+/// The types that a file defines for the crate: those of its tests and those that belong to a trait stand further to the right.
+fn types_of<'a>(path: &str, text: &'a str) -> Vec<&'a str> {
+    if path.ends_with("tests.rs") {
+        return Vec::new();
+    }
+    let name_of = |line: &'a str| {
+        let rest = match line.strip_prefix("pub") {
+            Some(rest) => rest.trim_start_matches(|character| character != ' ').trim_start(),
+            None => line,
+        };
+        let rest = ["struct ", "enum ", "union ", "trait ", "type "].iter().find_map(|word| rest.strip_prefix(word))?;
+        Some(&rest[..rest.find(|character: char| !character.is_alphanumeric() && character != '_').unwrap_or(rest.len())])
+    };
+    text.lines().filter_map(name_of).collect()
+}
+
+#[test]
+fn a_name_of_a_type_stands_once_in_a_crate() {
+    let mut told = Vec::new();
+    for name in CRATES {
+        let mut found: std::collections::BTreeMap<String, String> = Default::default();
+        for (path, text) in sources_of(name) {
+            for type_name in types_of(&path, &text) {
+                if let Some(other) = found.insert(type_name.to_owned(), path.clone()) {
+                    told.push(format!("{name}: {type_name} is in {other} and in {path}"));
+                }
+            }
+        }
+        assert!(found.len() > 10, "{name} has hardly a type: {found:?}");
+    }
+    assert!(told.is_empty(), "\n{}\n", told.join("\n"));
+    let text = "pub struct One;\npub(super) enum Two<T> {\nstruct Three(u8);\n    type Item = u8;\npub trait Four: Five {\ntype Six = One;";
+    assert_eq!(types_of("a.rs", text), ["One", "Two", "Three", "Four", "Six"]);
+    assert_eq!(types_of("a/tests.rs", text), [""; 0]);
+}
+
 /// Files of a crate of few words, by their paths.
 type Planted<'a> = &'a [(&'a str, &'a str)];
 
-fn planted(files: Planted) -> Sources {
+fn planted(files: Planted<'_>) -> Sources {
     files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect()
 }
 
@@ -359,7 +395,7 @@ fn circle(files: &[&str]) -> Circle {
 #[test]
 fn a_planted_circle_is_found() {
     let lib = ("lib.rs", "mod a; mod b; mod c;");
-    let cases: &[(Planted, &[&str])] = &[
+    let cases: &[(Planted<'_>, &[&str])] = &[
         (&[lib, ("a.rs", "use crate::b::B; struct A;"), ("b.rs", "use crate::a::A; struct B;")], &["a.rs", "b.rs"]),
         // Around a corner, in the code, in a list of names, inside a macro.
         (
@@ -406,7 +442,7 @@ fn a_planted_circle_is_found() {
 
 #[test]
 fn what_only_looks_like_a_circle_is_none() {
-    let cases: &[Planted] = &[
+    let cases: &[Planted<'_>] = &[
         // The parent names its children's things, they each other's.
         &[
             ("lib.rs", "mod a;"),

@@ -82,7 +82,7 @@ macro_rules! calls {
     )*) => {$(
         $(#[$text])*
         #[unsafe(no_mangle)]
-        pub unsafe extern "C" fn $server(server: *$mutability heartbus_server, $($parameter: $kind),*) -> heartbus_status {
+        pub(crate) unsafe extern "C" fn $server(server: *$mutability heartbus_server, $($parameter: $kind),*) -> heartbus_status {
             guard(|| {
                 let asked = handle::get::<Server>(server)?;
                 // SAFETY: the caller's texts and the places for the results, as the first page asks.
@@ -94,7 +94,7 @@ macro_rules! calls {
 
         #[doc = concat!("As ", stringify!($server), ".")]
         #[unsafe(no_mangle)]
-        pub unsafe extern "C" fn $bus(bus: *mut heartbus_bus, $($parameter: $kind),*) -> heartbus_status {
+        pub(crate) unsafe extern "C" fn $bus(bus: *mut heartbus_bus, $($parameter: $kind),*) -> heartbus_status {
             guard(|| {
                 let asked = handle::get::<SharedBus>(bus)?;
                 // SAFETY: as above.

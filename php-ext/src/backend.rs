@@ -102,7 +102,7 @@ impl Line {
         Self { bus: RefCell::new(bus), last: Cell::default(), is_worker: false }
     }
 
-    fn ask(&self, request: &Request) -> Result<Reply, Error> {
+    fn ask(&self, request: &Request<'_>) -> Result<Reply, Error> {
         self.bus.borrow_mut().ask(request).map_err(|error| match is_gone(&error) && !self.is_worker {
             true => Error::new(ErrorKind::WrongProcess, format!("The server runs in other processes, and cannot be asked: {error}")),
             false => error,
@@ -118,7 +118,7 @@ impl Line {
         Ok(self.last.get())
     }
 
-    fn find(&self, request: &Request) -> Result<Option<Registration>, Error> {
+    fn find(&self, request: &Request<'_>) -> Result<Option<Registration>, Error> {
         or_default(self.ask(request).and_then(Reply::node).map(|info| info.map(|info| Registration::NextDoor(Arc::new(info)))))
     }
 
@@ -184,7 +184,7 @@ impl Backend {
         }
     }
 
-    pub(crate) fn ask(&self, request: &Request) -> Result<Reply, Error> {
+    pub(crate) fn ask(&self, request: &Request<'_>) -> Result<Reply, Error> {
         match self.way() {
             Way::Engine(engine) => engine.ask(request),
             Way::Line(line) => line.ask(request),

@@ -100,11 +100,11 @@ pub(crate) fn register() -> Result<()> {
 
 // ---- methods ----
 
-fn construct(_: &mut Call) -> Outcome {
+fn construct(_: &mut Call<'_>) -> Outcome {
     Err(exception::error(r"Heartbus\Bus::connect() makes objects of this class"))
 }
 
-fn connect(call: &mut Call) -> Outcome {
+fn connect(call: &mut Call<'_>) -> Outcome {
     let (mut socket, mut timeout) = (ptr::null_mut::<zend_string>(), 1f64);
     arguments!(call, c"|S!d", socket, timeout)?;
     let timeout = ranges::seconds("The timeout", timeout, 0.001..=3600.0)?;
@@ -149,7 +149,7 @@ fn line(socket: Option<String>, timeout: Duration) -> std::result::Result<Rc<Log
     })
 }
 
-fn send_to_many(call: &mut Call) -> Outcome {
+fn send_to_many(call: &mut Call<'_>) -> Outcome {
     let (mut node_ids, mut data) = (ptr::null_mut::<Zval>(), ptr::null_mut::<zend_string>());
     arguments!(call, c"aS", node_ids, data)?;
     let bus = call.held::<Bus>()?;
@@ -174,7 +174,7 @@ fn send_to_many(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn node_of(call: &mut Call) -> Outcome<Option<bus::NodeInfo>> {
+fn node_of(call: &mut Call<'_>) -> Outcome<Option<bus::NodeInfo>> {
     let mut node_id = ptr::null_mut::<zend_string>();
     arguments!(call, c"S", node_id)?;
     let bus = call.held::<Bus>()?;
@@ -184,7 +184,7 @@ fn node_of(call: &mut Call) -> Outcome<Option<bus::NodeInfo>> {
     }
 }
 
-fn find_node(call: &mut Call) -> Outcome {
+fn find_node(call: &mut Call<'_>) -> Outcome {
     *call.result = match node_of(call)? {
         Some(info) => node_object(&call.held::<Bus>()?, &info)?,
         None => Zval::null(),
@@ -192,7 +192,7 @@ fn find_node(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn set_metadata(call: &mut Call) -> Outcome {
+fn set_metadata(call: &mut Call<'_>) -> Outcome {
     let (mut node_id, mut metadata) = (ptr::null_mut::<zend_string>(), ptr::null_mut::<Zval>());
     arguments!(call, c"Sa", node_id, metadata)?;
     let bus = call.held::<Bus>()?;
@@ -226,13 +226,13 @@ fn members_of(array: &ZendHashTable) -> Outcome<String> {
     config::members(php::entries(array).map(|(key, member)| (key, member.dereference())))
 }
 
-fn is_online(call: &mut Call) -> Outcome {
+fn is_online(call: &mut Call<'_>) -> Outcome {
     let is_online = node_of(call)?.is_some();
     call.result.set_bool(is_online);
     Ok(())
 }
 
-fn nodes(call: &mut Call) -> Outcome {
+fn nodes(call: &mut Call<'_>) -> Outcome {
     let (mut filter, mut page, mut limit) = (ptr::null_mut::<Zval>(), ptr::null_mut::<Zval>(), PAGE);
     arguments!(call, c"|azl", filter, page, limit)?;
     let bus = call.held::<Bus>()?;
@@ -300,7 +300,7 @@ fn read_filter(given: &ZendHashTable) -> Outcome<Filter> {
     Ok(filter)
 }
 
-fn stats(call: &mut Call) -> Outcome {
+fn stats(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let bus = call.held::<Bus>()?;
     let numbers = answered(bus.ask(&Request::Stats)?.and_then(Reply::stats))?;
@@ -325,7 +325,7 @@ fn stats(call: &mut Call) -> Outcome {
 }
 
 /// The engine's, as text for Prometheus. What PHP code counts is in each PHP process's own.
-fn metrics_text(call: &mut Call) -> Outcome {
+fn metrics_text(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let bus = call.held::<Bus>()?;
     let numbers = answered(bus.ask(&Request::Stats)?.and_then(Reply::stats))?;
@@ -333,7 +333,7 @@ fn metrics_text(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn get_socket(call: &mut Call) -> Outcome {
+fn get_socket(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let bus = call.held::<Bus>()?;
     *call.result = text(bus.line.bus.borrow().path().to_string_lossy().as_bytes());
@@ -348,7 +348,7 @@ fn answered<T>(answer: std::result::Result<T, Error>) -> Outcome<T> {
 
 impl Asking for Bus {
     /// Refused is what is not there, or has no room. Anything else that went wrong is thrown.
-    fn try_to(&self, request: &Request) -> Outcome<Option<Reply>> {
+    fn try_to(&self, request: &Request<'_>) -> Outcome<Option<Reply>> {
         match self.ask(request)? {
             Ok(reply) => Ok(Some(reply)),
             Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Limit) => Ok(None),
@@ -356,7 +356,7 @@ impl Asking for Bus {
         }
     }
 
-    fn count(&self, request: &Request) -> Outcome<usize> {
+    fn count(&self, request: &Request<'_>) -> Outcome<usize> {
         answered(self.ask(request)?.and_then(Reply::count))
     }
 }
@@ -367,7 +367,7 @@ impl Bus {
         Ok(self.ask(&Request::SetMetadata { node, channel, members })?.and_then(Reply::done))
     }
 
-    fn ask(&self, request: &Request) -> Outcome<Answer> {
+    fn ask(&self, request: &Request<'_>) -> Outcome<Answer> {
         let number = {
             let mut bus = self.line.bus.borrow_mut();
             bus.set_timeout(self.timeout);

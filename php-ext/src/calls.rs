@@ -12,9 +12,9 @@ use std::ptr;
 
 pub(crate) trait Asking: Native {
     /// `None`: it was refused, and the caller gets false.
-    fn try_to(&self, request: &Request) -> Outcome<Option<Reply>>;
+    fn try_to(&self, request: &Request<'_>) -> Outcome<Option<Reply>>;
 
-    fn count(&self, request: &Request) -> Outcome<usize>;
+    fn count(&self, request: &Request<'_>) -> Outcome<usize>;
 }
 
 pub(crate) trait DeclareCalls: Sized {
@@ -29,7 +29,7 @@ impl DeclareCalls for ClassBuilder {
     }
 }
 
-fn send_to<A: Asking>(call: &mut Call) -> Outcome {
+fn send_to<A: Asking>(call: &mut Call<'_>) -> Outcome {
     let (mut node_id, mut data, mut channel_id) = (ptr::null_mut::<zend_string>(), ptr::null_mut::<zend_string>(), 0i64);
     arguments!(call, c"SS|l", node_id, data, channel_id)?;
     let asked = call.held::<A>()?;
@@ -42,7 +42,7 @@ fn send_to<A: Asking>(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn with_data<A: Asking>(call: &mut Call, request: impl for<'a> Fn(&'a [u8]) -> Request<'a>) -> Outcome {
+fn with_data<A: Asking>(call: &mut Call<'_>, request: impl for<'a> Fn(&'a [u8]) -> Request<'a>) -> Outcome {
     let mut data = ptr::null_mut::<zend_string>();
     arguments!(call, c"S", data)?;
     let count = call.held::<A>()?.count(&request(bytes(data)))?;
@@ -50,7 +50,7 @@ fn with_data<A: Asking>(call: &mut Call, request: impl for<'a> Fn(&'a [u8]) -> R
     Ok(())
 }
 
-fn with_node<A: Asking>(call: &mut Call, request: impl for<'a> Fn(&'a str) -> Request<'a>) -> Outcome {
+fn with_node<A: Asking>(call: &mut Call<'_>, request: impl for<'a> Fn(&'a str) -> Request<'a>) -> Outcome {
     let mut node_id = ptr::null_mut::<zend_string>();
     arguments!(call, c"S", node_id)?;
     let asked = call.held::<A>()?;

@@ -23,7 +23,7 @@ fn engines() -> impl Iterator<Item = Rc<Backend>> {
 }
 
 /// What Workerman counts of its own beside its connections: outgoing ones, and timers.
-pub(crate) fn own(call: &mut Call) -> Outcome {
+pub(crate) fn own(call: &mut Call<'_>) -> Outcome {
     let runtime = Runtime::current();
     let timers: usize = runtime.servers().iter().map(|server| server.timers()).sum();
     *call.result = map([("connections", value(heartbeat_client::connected(&runtime) as i64)), ("timers", value(timers as i64))]);
@@ -31,7 +31,7 @@ pub(crate) fn own(call: &mut Call) -> Outcome {
 }
 
 /// The keys are those of `ConnectionInterface::$statistics`.
-pub(crate) fn statistics(call: &mut Call) -> Outcome {
+pub(crate) fn statistics(call: &mut Call<'_>) -> Outcome {
     let (mut connections, mut requests, mut refused) = (0, 0, 0);
     for stats in engines().filter_map(|engine| engine.stats().ok()) {
         connections += stats.connections_active as i64;
@@ -43,7 +43,7 @@ pub(crate) fn statistics(call: &mut Call) -> Outcome {
 }
 
 /// The first connections, as arguments for a row of `loops/workerman.php`.
-pub(crate) fn connections(call: &mut Call) -> Outcome {
+pub(crate) fn connections(call: &mut Call<'_>) -> Outcome {
     let mut rows = Vec::new();
     for engine in engines() {
         let Backend::Here(engine) = &*engine else { continue };
@@ -72,7 +72,7 @@ pub(crate) fn connections(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-pub(crate) fn close_doors(_: &mut Call) -> Outcome {
+pub(crate) fn close_doors(_: &mut Call<'_>) -> Outcome {
     for engine in engines() {
         if let Backend::Here(engine) = &*engine {
             engine.close_door();
@@ -82,7 +82,7 @@ pub(crate) fn close_doors(_: &mut Call) -> Outcome {
 }
 
 /// How many seconds a graceful stop waits for those who stay; null: without end. Asked when it begins.
-pub(crate) fn patience(call: &mut Call) -> Outcome {
+pub(crate) fn patience(call: &mut Call<'_>) -> Outcome {
     let longest = running().iter().map(|server| server.stop_timeout()).max_by(|one, other| match (one, other) {
         (None, None) => Ordering::Equal,
         (None, Some(_)) => Ordering::Greater,
@@ -94,7 +94,7 @@ pub(crate) fn patience(call: &mut Call) -> Outcome {
 }
 
 /// Says whom a graceful stop waits for: connections of the engine's, `own` ones of the application's in this process.
-pub(crate) fn waits(call: &mut Call) -> Outcome {
+pub(crate) fn waits(call: &mut Call<'_>) -> Outcome {
     let (mut own, mut is_over) = (0i64, false);
     arguments!(call, c"lb", own, is_over)?;
     let (mut connections, mut some) = (0, Vec::new());
@@ -116,7 +116,7 @@ pub(crate) fn waits(call: &mut Call) -> Outcome {
 }
 
 /// The end of the worker: every client is told, and every callback runs that has something to be told.
-pub(crate) fn stop_servers(_: &mut Call) -> Outcome {
+pub(crate) fn stop_servers(_: &mut Call<'_>) -> Outcome {
     let runtime = Runtime::current();
     for server in running() {
         server.begin_stop(&runtime);

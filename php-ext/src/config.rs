@@ -88,7 +88,7 @@ pub(crate) fn server(host: &str, port: i64, config: &ZendHashTable) -> Outcome<S
     })
 }
 
-fn read_server(host: &str, port: i64, keys: &Keys) -> Checked<ServerOptions> {
+fn read_server(host: &str, port: i64, keys: &Keys<'_>) -> Checked<ServerOptions> {
     let worker_count = keys.required("worker_count", "int", 4.0, |value| value.long().map(|number| number as f64))?;
     let timeout = keys.required("heartbeat_timeout", "numeric", 30.0, numeric)?;
     let given_interval = keys.get("heartbeat_check_interval").is_some();

@@ -9,7 +9,7 @@ use ext_php_rs::types::Zval;
 use ext_php_rs::zend::ExecuteData;
 
 /// A method as PHP calls it. The Rust function `F` is known by its type alone: function items have no size.
-extern "C" fn handler<F: Fn(&mut Call) -> Outcome + Copy>(frame: &mut ExecuteData, result: &mut Zval) {
+extern "C" fn handler<F: Fn(&mut Call<'_>) -> Outcome + Copy>(frame: &mut ExecuteData, result: &mut Zval) {
     const { assert!(size_of::<F>() == 0) };
     // SAFETY: a type without a size has exactly one value, and any aligned pointer is a pointer to it.
     let body = unsafe { std::ptr::NonNull::<F>::dangling().read() };
@@ -18,11 +18,11 @@ extern "C" fn handler<F: Fn(&mut Call) -> Outcome + Copy>(frame: &mut ExecuteDat
 
 pub(crate) trait Declare: Sized {
     /// A method: `static foo(string $bar, int $baz = 0): ?int`. Public unless it begins with `private`.
-    fn declare<F: Fn(&mut Call) -> Outcome + Copy>(self, signature: &'static str, body: F) -> Self;
+    fn declare<F: Fn(&mut Call<'_>) -> Outcome + Copy>(self, signature: &'static str, body: F) -> Self;
 }
 
 impl Declare for ClassBuilder {
-    fn declare<F: Fn(&mut Call) -> Outcome + Copy>(self, signature: &'static str, body: F) -> Self {
+    fn declare<F: Fn(&mut Call<'_>) -> Outcome + Copy>(self, signature: &'static str, body: F) -> Self {
         let mut rest = signature;
         let mut flags = MethodFlags::Public;
         if let Some(signature) = rest.strip_prefix("private ") {
@@ -36,7 +36,7 @@ impl Declare for ClassBuilder {
 }
 
 /// A function, as [`Declare::declare`] reads methods.
-pub(crate) fn function<F: Fn(&mut Call) -> Outcome + Copy>(signature: &'static str, _: F) -> FunctionBuilder<'static> {
+pub(crate) fn function<F: Fn(&mut Call<'_>) -> Outcome + Copy>(signature: &'static str, _: F) -> FunctionBuilder<'static> {
     let (name, rest) = signature.split_once('(').expect("a parameter list");
     let (parameters, result) = rest.rsplit_once(')').expect("a closed parameter list");
 

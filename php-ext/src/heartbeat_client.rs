@@ -113,7 +113,7 @@ impl Native for Client {
 
 // ---- methods ----
 
-fn construct(call: &mut Call) -> Outcome {
+fn construct(call: &mut Call<'_>) -> Outcome {
     let (mut host, mut port, mut config) = (ptr::null_mut::<zend_string>(), 9501i64, ptr::null_mut::<Zval>());
     arguments!(call, c"|Sla", host, port, config)?;
     let host = if host.is_null() { "127.0.0.1".into() } else { String::from_utf8_lossy(bytes(host)) };
@@ -139,7 +139,7 @@ fn construct(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn connect(call: &mut Call) -> Outcome {
+fn connect(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let client = call.held::<Client>()?;
     let this = object(call.this());
@@ -171,7 +171,7 @@ fn connect(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn disconnect(call: &mut Call) -> Outcome {
+fn disconnect(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let client = call.held::<Client>()?;
     if client.is_waiting.replace(false) {
@@ -191,7 +191,7 @@ fn disconnect(call: &mut Call) -> Outcome {
     }
 }
 
-fn send(call: &mut Call) -> Outcome {
+fn send(call: &mut Call<'_>) -> Outcome {
     let (mut data, mut channel_id) = (ptr::null_mut::<zend_string>(), 0i64);
     arguments!(call, c"S|l", data, channel_id)?;
     let sent = call.held::<Client>()?.command("send", |engine| engine.send(bytes(data), channel_id))?;
@@ -199,14 +199,14 @@ fn send(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn ping(call: &mut Call) -> Outcome {
+fn ping(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let sent = call.held::<Client>()?.command("ping", Engine::ping)?;
     call.result.set_bool(sent);
     Ok(())
 }
 
-fn add_node(call: &mut Call) -> Outcome {
+fn add_node(call: &mut Call<'_>) -> Outcome {
     let (mut node_id, mut metadata) = (ptr::null_mut::<zend_string>(), ptr::null_mut::<Zval>());
     arguments!(call, c"S|a", node_id, metadata)?;
     let client = call.held::<Client>()?;
@@ -218,7 +218,7 @@ fn add_node(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn remove_node(call: &mut Call) -> Outcome {
+fn remove_node(call: &mut Call<'_>) -> Outcome {
     let mut node_id = ptr::null_mut::<zend_string>();
     arguments!(call, c"S", node_id)?;
     let removed = call.held::<Client>()?.remove_node(id_of(node_id)?)?;
@@ -226,7 +226,7 @@ fn remove_node(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn send_from(call: &mut Call) -> Outcome {
+fn send_from(call: &mut Call<'_>) -> Outcome {
     let (mut node_id, mut data) = (ptr::null_mut::<zend_string>(), ptr::null_mut::<zend_string>());
     arguments!(call, c"SS", node_id, data)?;
     let node_id = id_of(node_id)?;
@@ -235,7 +235,7 @@ fn send_from(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn heartbeat(call: &mut Call) -> Outcome {
+fn heartbeat(call: &mut Call<'_>) -> Outcome {
     let mut node_id = ptr::null_mut::<zend_string>();
     arguments!(call, c"S", node_id)?;
     let node_id = id_of(node_id)?;
@@ -249,7 +249,7 @@ fn id_of<'a>(argument: *const zend_string) -> Outcome<&'a str> {
     std::str::from_utf8(bytes(argument)).map_err(|_| exception::invalid_argument("node_id must be valid UTF-8"))
 }
 
-fn on(call: &mut Call) -> Outcome {
+fn on(call: &mut Call<'_>) -> Outcome {
     let (mut event, mut callback) = (ptr::null_mut::<zend_string>(), ptr::null_mut::<Zval>());
     arguments!(call, c"Sz", event, callback)?;
     let client = call.held::<Client>()?;
@@ -270,28 +270,28 @@ fn on(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn is_connected(call: &mut Call) -> Outcome {
+fn is_connected(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let client = call.held::<Client>()?;
     call.result.set_bool(client.stats().connected);
     Ok(())
 }
 
-fn get_node_id(call: &mut Call) -> Outcome {
+fn get_node_id(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let client = call.held::<Client>()?;
     *call.result = client.stats().node_id.map_or_else(Zval::null, |id| text(&*id));
     Ok(())
 }
 
-fn get_channel_id(call: &mut Call) -> Outcome {
+fn get_channel_id(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let client = call.held::<Client>()?;
     *call.result = client.stats().channel_id.map_or_else(Zval::null, |id| value(i64::from(id)));
     Ok(())
 }
 
-fn get_stats(call: &mut Call) -> Outcome {
+fn get_stats(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let stats = call.held::<Client>()?.stats();
     let channels = i64::from(stats.connected && stats.channel_id.is_some());
@@ -312,7 +312,7 @@ fn get_stats(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn run(call: &mut Call) -> Outcome {
+fn run(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let runtime = Runtime::current();
     runtime.check_not_inside("HeartbeatClient::run()")?;

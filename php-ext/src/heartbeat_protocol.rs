@@ -31,7 +31,7 @@ pub(crate) fn register() -> Result<()> {
         .register()
 }
 
-fn validate_message(call: &mut Call) -> Outcome {
+fn validate_message(call: &mut Call<'_>) -> Outcome {
     let (mut value, class) = (ptr::null_mut::<Zval>(), message::class());
     // "O" takes two: the object, and the class it must have.
     call.parse(c"O", [(&raw mut value).cast(), class.cast()])?;
@@ -44,7 +44,7 @@ fn validate_message(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn is_valid_message_type(call: &mut Call) -> Outcome {
+fn is_valid_message_type(call: &mut Call<'_>) -> Outcome {
     let mut kind = 0i64;
     arguments!(call, c"l", kind)?;
     call.result.set_bool(is_known(kind));
@@ -55,14 +55,14 @@ fn is_known(kind: i64) -> bool {
     u8::try_from(kind).is_ok_and(|kind| FrameType(kind).is_known())
 }
 
-fn calculate_timeout(call: &mut Call) -> Outcome {
+fn calculate_timeout(call: &mut Call<'_>) -> Outcome {
     let mut interval = 0i64;
     arguments!(call, c"l", interval)?;
     call.result.set_long(interval.saturating_mul(3));
     Ok(())
 }
 
-fn get_info(call: &mut Call) -> Outcome {
+fn get_info(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     *call.result = map([
         ("version", text(VERSION)),

@@ -256,11 +256,11 @@ impl Server {
 }
 
 impl Asking for Server {
-    fn try_to(&self, request: &Request) -> Outcome<Option<Reply>> {
+    fn try_to(&self, request: &Request<'_>) -> Outcome<Option<Reply>> {
         self.ask(|engine| engine.ask(request))
     }
 
-    fn count(&self, request: &Request) -> Outcome<usize> {
+    fn count(&self, request: &Request<'_>) -> Outcome<usize> {
         Ok(self.ask(|engine| engine.ask(request)?.count())?.unwrap_or_default())
     }
 }

@@ -39,12 +39,12 @@ pub(crate) fn register() -> Result<()> {
         .register()
 }
 
-fn construct(_: &mut Call) -> Outcome {
+fn construct(_: &mut Call<'_>) -> Outcome {
     Err(exception::error(r"Heartbus\Host has static methods only"))
 }
 
 /// Returns when a signal has stopped the server.
-fn run(call: &mut Call) -> Outcome {
+fn run(call: &mut Call<'_>) -> Outcome {
     let mut config = ptr::null_mut::<Zval>();
     arguments!(call, c"|a", config)?;
     // SAFETY: an argument of this call, or null when it was left out.
@@ -64,7 +64,7 @@ fn run(call: &mut Call) -> Outcome {
 // ---- what other loops call ----
 
 /// In the worker of the clients that were told to connect before there was a loop.
-fn on_worker_start(call: &mut Call) -> Outcome {
+fn on_worker_start(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let runtime = Runtime::current();
     runtime.be_watched_by(Watcher::Workerman)?;
@@ -72,12 +72,12 @@ fn on_worker_start(call: &mut Call) -> Outcome {
 }
 
 /// Called by another loop when there is something to tell, with whatever arguments it has.
-fn on_readable(_: &mut Call) -> Outcome {
+fn on_readable(_: &mut Call<'_>) -> Outcome {
     Runtime::current().be_visited(&callbacks::turn())
 }
 
 /// In the fiber of a visit.
-fn turn(call: &mut Call) -> Outcome {
+fn turn(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     Runtime::current().turn_once()
 }

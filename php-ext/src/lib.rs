@@ -49,7 +49,7 @@ use runtime::{Runtime, Source};
 
 #[php_module]
 #[php(startup = start_module)]
-pub fn get_module(module: ModuleBuilder) -> ModuleBuilder {
+pub fn get_module(module: ModuleBuilder<'_>) -> ModuleBuilder<'_> {
     classes::functions::add(module.name("heartbus"))
         .info_function(info::print)
         .request_shutdown_function(end_request)

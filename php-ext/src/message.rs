@@ -65,7 +65,7 @@ pub(crate) fn register() -> Result<()> {
         .register()
 }
 
-fn construct(call: &mut Call) -> Outcome {
+fn construct(call: &mut Call<'_>) -> Outcome {
     let (mut kind, mut payload, mut channel_id) = (0i64, ptr::null_mut::<zend_string>(), 0i64);
     arguments!(call, c"l|Sl", kind, payload, channel_id)?;
     let this = call.this();
@@ -74,7 +74,7 @@ fn construct(call: &mut Call) -> Outcome {
     CHANNEL_ID.construct(this, value(channel_id))
 }
 
-fn encode(call: &mut Call) -> Outcome {
+fn encode(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let message = Fields::of(call.this())?;
     let payload = message.payload();
@@ -89,7 +89,7 @@ fn encode(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn decode(call: &mut Call) -> Outcome {
+fn decode(call: &mut Call<'_>) -> Outcome {
     let mut buffer = ptr::null_mut::<zend_string>();
     arguments!(call, c"S", buffer)?;
     // As the original, without a limit of its own: the whole frame is in the caller's memory already.
@@ -103,7 +103,7 @@ fn decode(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn get_package_length(call: &mut Call) -> Outcome {
+fn get_package_length(call: &mut Call<'_>) -> Outcome {
     let mut buffer = ptr::null_mut::<zend_string>();
     arguments!(call, c"S", buffer)?;
     call.result.set_long(match v1::package_len(bytes(buffer)) {
@@ -114,14 +114,14 @@ fn get_package_length(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn get_type_name(call: &mut Call) -> Outcome {
+fn get_type_name(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let kind = TYPE.int(call.this())?;
     *call.result = text(type_name(kind));
     Ok(())
 }
 
-fn to_array(call: &mut Call) -> Outcome {
+fn to_array(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let message = Fields::of(call.this())?;
     *call.result = map([
@@ -133,17 +133,17 @@ fn to_array(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn create_heartbeat_request(call: &mut Call) -> Outcome {
+fn create_heartbeat_request(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     created(call, FrameType::HEARTBEAT_REQ, map([("timestamp", value(crate::clock::microtime()))]))
 }
 
-fn create_heartbeat_response(call: &mut Call) -> Outcome {
+fn create_heartbeat_response(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     created(call, FrameType::HEARTBEAT_RES, map([("timestamp", value(crate::clock::microtime()))]))
 }
 
-fn create_register(call: &mut Call) -> Outcome {
+fn create_register(call: &mut Call<'_>) -> Outcome {
     let (mut node_id, mut metadata) = (ptr::null_mut::<zend_string>(), ptr::null_mut::<Zval>());
     arguments!(call, c"S|a", node_id, metadata)?;
     // SAFETY: an argument of this call, or null when it was left out.
@@ -152,21 +152,21 @@ fn create_register(call: &mut Call) -> Outcome {
     created(call, FrameType::REGISTER, payload)
 }
 
-fn create_data(call: &mut Call) -> Outcome {
+fn create_data(call: &mut Call<'_>) -> Outcome {
     let (mut payload, mut channel_id) = (ptr::null_mut::<zend_string>(), 0i64);
     arguments!(call, c"S|l", payload, channel_id)?;
     *call.result = create(i64::from(FrameType::DATA.0), string(payload), channel_id)?;
     Ok(())
 }
 
-fn create_error(call: &mut Call) -> Outcome {
+fn create_error(call: &mut Call<'_>) -> Outcome {
     let (mut message, mut code) = (ptr::null_mut::<zend_string>(), 0i64);
     arguments!(call, c"S|l", message, code)?;
     created(call, FrameType::ERROR, map([("message", string(message)), ("code", value(code))]))
 }
 
 /// A message whose payload is JSON; empty when PHP cannot encode it, as in the original.
-fn created(call: &mut Call, kind: FrameType, payload: Zval) -> Outcome {
+fn created(call: &mut Call<'_>, kind: FrameType, payload: Zval) -> Outcome {
     let payload = php::json_encode(&payload)?.unwrap_or_else(|| text(""));
     *call.result = create(i64::from(kind.0), payload, 0)?;
     Ok(())

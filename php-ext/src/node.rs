@@ -191,7 +191,7 @@ fn metadata(json: &str) -> Zval {
     }
 }
 
-fn construct(call: &mut Call) -> Outcome {
+fn construct(call: &mut Call<'_>) -> Outcome {
     let (mut id, mut ip) = (ptr::null_mut::<zend_string>(), ptr::null_mut::<zend_string>());
     let (mut port, mut connection_id) = (0i64, 0i64);
     arguments!(call, c"SSll", id, ip, port, connection_id)?;
@@ -209,7 +209,7 @@ fn construct(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn update_heartbeat(call: &mut Call) -> Outcome {
+fn update_heartbeat(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
     touch(this, LAST_HEARTBEAT_TIME)?;
@@ -217,14 +217,14 @@ fn update_heartbeat(call: &mut Call) -> Outcome {
     STATUS.write(this, text(ONLINE))
 }
 
-fn update_message(call: &mut Call) -> Outcome {
+fn update_message(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
     touch(this, LAST_MESSAGE_TIME)?;
     TOTAL_MESSAGES.write(this, value(TOTAL_MESSAGES.int(this)? + 1))
 }
 
-fn is_timeout(call: &mut Call) -> Outcome {
+fn is_timeout(call: &mut Call<'_>) -> Outcome {
     let mut timeout = 0f64;
     arguments!(call, c"d", timeout)?;
     ranges::finite("isTimeout(): timeoutSeconds", timeout)?;
@@ -233,31 +233,31 @@ fn is_timeout(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn get_seconds_since_last_heartbeat(call: &mut Call) -> Outcome {
+fn get_seconds_since_last_heartbeat(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let silent = since(call.this(), LAST_HEARTBEAT_TIME)?;
     call.result.set_double(silent);
     Ok(())
 }
 
-fn get_lifetime(call: &mut Call) -> Outcome {
+fn get_lifetime(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let age = since(call.this(), CREATED_AT)?;
     call.result.set_double(age);
     Ok(())
 }
 
-fn mark_offline(call: &mut Call) -> Outcome {
+fn mark_offline(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     STATUS.write(call.this(), text(OFFLINE))
 }
 
-fn mark_online(call: &mut Call) -> Outcome {
+fn mark_online(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     STATUS.write(call.this(), text(ONLINE))
 }
 
-fn set_metadata(call: &mut Call) -> Outcome {
+fn set_metadata(call: &mut Call<'_>) -> Outcome {
     let (mut key, mut value) = (ptr::null_mut::<zend_string>(), ptr::null_mut::<Zval>());
     arguments!(call, c"Sz", key, value)?;
     let this = call.this();
@@ -284,7 +284,7 @@ fn set_metadata(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn get_metadata(call: &mut Call) -> Outcome {
+fn get_metadata(call: &mut Call<'_>) -> Outcome {
     let (mut key, mut default) = (ptr::null_mut::<zend_string>(), ptr::null_mut::<Zval>());
     arguments!(call, c"S|z", key, default)?;
     let metadata = METADATA.read(call.this())?;
@@ -299,14 +299,14 @@ fn get_metadata(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn is_online(call: &mut Call) -> Outcome {
+fn is_online(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let online = online(call.this())?;
     call.result.set_bool(online);
     Ok(())
 }
 
-fn to_array(call: &mut Call) -> Outcome {
+fn to_array(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
     *call.result = map([
@@ -326,7 +326,7 @@ fn to_array(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn get_summary(call: &mut Call) -> Outcome {
+fn get_summary(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
     let mut summary = b"Node[".to_vec();

@@ -68,7 +68,7 @@ macro_rules! arguments {
 }
 
 /// The body of a method. A panic becomes an `Error` exception, and a bailout passes through.
-pub(crate) fn run(frame: &mut ExecuteData, result: &mut Zval, body: impl FnOnce(&mut Call) -> Outcome) {
+pub(crate) fn run(frame: &mut ExecuteData, result: &mut Zval, body: impl FnOnce(&mut Call<'_>) -> Outcome) {
     run_handler(AssertUnwindSafe(|| {
         // An `Err` says that an exception is pending; PHP sees it by itself.
         let _ = body(&mut Call { frame, result });

@@ -6,7 +6,7 @@ use crate::php::{Call, Outcome};
 use crate::ranges::{self, LONGEST};
 use crate::runtime::Runtime;
 
-pub(crate) fn poll(call: &mut Call) -> Outcome {
+pub(crate) fn poll(call: &mut Call<'_>) -> Outcome {
     let mut timeout = 0f64;
     arguments!(call, c"|d", timeout)?;
     let timeout = ranges::seconds("poll(): timeout", timeout, 0.0..=LONGEST)?;
@@ -14,7 +14,7 @@ pub(crate) fn poll(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-pub(crate) fn get_event_stream(call: &mut Call) -> Outcome {
+pub(crate) fn get_event_stream(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let runtime = Runtime::current();
     runtime.adopt_waiting()?;

@@ -300,11 +300,11 @@ impl Runtime {
         self.servers().into_iter().chain(iter::once_with(|| self.clients()).flatten())
     }
 
-    pub(crate) fn watch(&self, fd: BorrowedFd) -> Result<(), Error> {
+    pub(crate) fn watch(&self, fd: BorrowedFd<'_>) -> Result<(), Error> {
         self.wakeup()?.watch(fd)
     }
 
-    pub(crate) fn unwatch(&self, fd: BorrowedFd) {
+    pub(crate) fn unwatch(&self, fd: BorrowedFd<'_>) {
         if let Some(wakeup) = self.wakeup.get() {
             wakeup.unwatch(fd);
         }

@@ -54,11 +54,11 @@ impl Wakeup {
         let _ = timerfd_settime(&self.alarm, TimerfdTimerFlags::empty(), &once);
     }
 
-    pub(crate) fn watch(&self, fd: BorrowedFd) -> Result<(), Error> {
+    pub(crate) fn watch(&self, fd: BorrowedFd<'_>) -> Result<(), Error> {
         epoll::add(&self.watched, fd, EventData::new_u64(0), EventFlags::IN).map_err(|error| no_descriptor(error.into()))
     }
 
-    pub(crate) fn unwatch(&self, fd: BorrowedFd) {
+    pub(crate) fn unwatch(&self, fd: BorrowedFd<'_>) {
         // Fails only if it was not watched.
         let _ = epoll::delete(&self.watched, fd);
     }

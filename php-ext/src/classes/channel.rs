@@ -197,7 +197,7 @@ pub(crate) fn totals(channel: *mut zend_object) -> [i64; 4] {
     [SEND_QUEUE.table(channel).len(), RECV_QUEUE.table(channel).len(), SEND_COUNT.int(channel), RECV_COUNT.int(channel)]
 }
 
-fn construct(call: &mut Call) -> Outcome {
+fn construct(call: &mut Call<'_>) -> Outcome {
     let (mut id, mut node_id, mut max_queue_size) = (0i64, ptr::null_mut::<zend_string>(), DEFAULT_QUEUE_SIZE);
     arguments!(call, c"lS|l", id, node_id, max_queue_size)?;
     let this = call.this();
@@ -208,7 +208,7 @@ fn construct(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn send(call: &mut Call) -> Outcome {
+fn send(call: &mut Call<'_>) -> Outcome {
     let mut data = ptr::null_mut::<zend_string>();
     arguments!(call, c"S", data)?;
     let this = call.this();
@@ -220,7 +220,7 @@ fn send(call: &mut Call) -> Outcome {
     count_sent(call, matches!(sent, Sent::Yes))
 }
 
-fn try_send(call: &mut Call) -> Outcome {
+fn try_send(call: &mut Call<'_>) -> Outcome {
     let (mut data, mut drop_oldest) = (ptr::null_mut::<zend_string>(), false);
     arguments!(call, c"S|b", data, drop_oldest)?;
     let this = call.this();
@@ -239,7 +239,7 @@ fn put(channel: *mut zend_object, data: *mut zend_string, drop_oldest: bool) -> 
     }
 }
 
-fn count_sent(call: &mut Call, sent: bool) -> Outcome {
+fn count_sent(call: &mut Call<'_>, sent: bool) -> Outcome {
     if sent {
         SEND_COUNT.add(call.this(), 1);
     }
@@ -260,7 +260,7 @@ fn queue(channel: *mut zend_object, queue: Field, data: Zval, drop_oldest: bool)
     true
 }
 
-fn put_recv(call: &mut Call) -> Outcome {
+fn put_recv(call: &mut Call<'_>) -> Outcome {
     let mut data = ptr::null_mut::<zend_string>();
     arguments!(call, c"S", data)?;
     let taken = deliver(call.this(), string(data), false)?;
@@ -268,7 +268,7 @@ fn put_recv(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn try_put_recv(call: &mut Call) -> Outcome {
+fn try_put_recv(call: &mut Call<'_>) -> Outcome {
     let (mut data, mut drop_oldest) = (ptr::null_mut::<zend_string>(), false);
     arguments!(call, c"S|b", data, drop_oldest)?;
     let taken = deliver(call.this(), string(data), drop_oldest)?;
@@ -327,7 +327,7 @@ fn take(channel: *mut zend_object) -> Option<Zval> {
     Some(item)
 }
 
-fn recv(call: &mut Call) -> Outcome {
+fn recv(call: &mut Call<'_>) -> Outcome {
     let mut timeout = 0f64;
     arguments!(call, c"|d", timeout)?;
     let given = ranges::seconds("recv(): timeout", timeout, 0.0..=LONGEST)?;
@@ -389,7 +389,7 @@ fn leave(channel: *mut zend_object, future: *mut zend_object) {
     }
 }
 
-fn recv_async(call: &mut Call) -> Outcome {
+fn recv_async(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
     MAX_QUEUE_SIZE.require(this)?;
@@ -421,20 +421,20 @@ fn new_future() -> Outcome<Zval> {
     future::create()
 }
 
-fn get_send_queue(call: &mut Call) -> Outcome {
+fn get_send_queue(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     *call.result = SEND_QUEUE.table(call.this()).take();
     Ok(())
 }
 
-fn get_send_queue_size(call: &mut Call) -> Outcome {
+fn get_send_queue_size(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let size = SEND_QUEUE.table(call.this()).len();
     call.result.set_long(size);
     Ok(())
 }
 
-fn get_recv_queue_size(call: &mut Call) -> Outcome {
+fn get_recv_queue_size(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let size = RECV_QUEUE.table(call.this()).len();
     call.result.set_long(size);
@@ -442,7 +442,7 @@ fn get_recv_queue_size(call: &mut Call) -> Outcome {
 }
 
 /// On a server's channel this ends the receiving and sending here: the node and its connection stay.
-fn close(call: &mut Call) -> Outcome {
+fn close(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
     let _alive = php::object(this);
@@ -452,14 +452,14 @@ fn close(call: &mut Call) -> Outcome {
     shut(this)
 }
 
-fn is_closed(call: &mut Call) -> Outcome {
+fn is_closed(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let closed = shut_down(call.this())?;
     call.result.set_bool(closed);
     Ok(())
 }
 
-fn get_stats(call: &mut Call) -> Outcome {
+fn get_stats(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     *call.result = stats(call.this())?;
     Ok(())

@@ -63,7 +63,7 @@ pub(crate) fn create() -> Outcome<Zval> {
     if scheduler.is_object() { Ok(scheduler) } else { Err(Thrown) }
 }
 
-fn create_channel(call: &mut Call) -> Outcome {
+fn create_channel(call: &mut Call<'_>) -> Outcome {
     let (mut node_id, mut max_queue_size) = (ptr::null_mut::<zend_string>(), DEFAULT_QUEUE_SIZE);
     arguments!(call, c"S|l", node_id, max_queue_size)?;
     let this = call.this();
@@ -81,7 +81,7 @@ fn create_channel(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn get_channel(call: &mut Call) -> Outcome {
+fn get_channel(call: &mut Call<'_>) -> Outcome {
     let mut id = 0i64;
     arguments!(call, c"l", id)?;
     let this = call.this();
@@ -92,7 +92,7 @@ fn get_channel(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn get_node_channels(call: &mut Call) -> Outcome {
+fn get_node_channels(call: &mut Call<'_>) -> Outcome {
     let mut node_id = ptr::null_mut::<zend_string>();
     arguments!(call, c"S", node_id)?;
     let this = call.this();
@@ -107,7 +107,7 @@ fn of_node(scheduler: *mut zend_object, node_id: &[u8]) -> Option<Zval> {
     NODE_CHANNELS.table(scheduler).get(node_id).filter(Zval::is_array)
 }
 
-fn get_node_main_channel(call: &mut Call) -> Outcome {
+fn get_node_main_channel(call: &mut Call<'_>) -> Outcome {
     let mut node_id = ptr::null_mut::<zend_string>();
     arguments!(call, c"S", node_id)?;
     let channels = invoke(&php::object(call.this()), c"getnodechannels", [string(node_id)])?;
@@ -115,7 +115,7 @@ fn get_node_main_channel(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn close_channel(call: &mut Call) -> Outcome {
+fn close_channel(call: &mut Call<'_>) -> Outcome {
     let mut id = 0i64;
     arguments!(call, c"l", id)?;
     let this = call.this();
@@ -147,7 +147,7 @@ fn forget(scheduler: *mut zend_object, id: i64, channel: *mut zend_object) -> Ou
     Ok(())
 }
 
-fn close_node_channels(call: &mut Call) -> Outcome {
+fn close_node_channels(call: &mut Call<'_>) -> Outcome {
     let mut node_id = ptr::null_mut::<zend_string>();
     arguments!(call, c"S", node_id)?;
     let this = call.this();
@@ -166,7 +166,7 @@ fn close_node_channels(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn has_node_channels(call: &mut Call) -> Outcome {
+fn has_node_channels(call: &mut Call<'_>) -> Outcome {
     let mut node_id = ptr::null_mut::<zend_string>();
     arguments!(call, c"S", node_id)?;
     let this = call.this();
@@ -179,7 +179,7 @@ fn has_node_channels(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn get_all_channels(call: &mut Call) -> Outcome {
+fn get_all_channels(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
     *call.result = match running_server::of(this)? {
@@ -189,7 +189,7 @@ fn get_all_channels(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn get_active_channel_count(call: &mut Call) -> Outcome {
+fn get_active_channel_count(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
     let count = running_server::of(this)?.map_or_else(|| Ok(CHANNELS.table(this).len()), |live| live.channel_count())?;
@@ -197,7 +197,7 @@ fn get_active_channel_count(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn get_active_node_count(call: &mut Call) -> Outcome {
+fn get_active_node_count(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
     let count = running_server::of(this)?.map_or_else(|| Ok(NODE_CHANNELS.table(this).len()), |live| live.node_count())?;
@@ -205,7 +205,7 @@ fn get_active_node_count(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn cleanup(call: &mut Call) -> Outcome {
+fn cleanup(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
     if let Some(live) = running_server::of(this)? {
@@ -223,7 +223,7 @@ fn cleanup(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn get_stats(call: &mut Call) -> Outcome {
+fn get_stats(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
     *call.result = match running_server::of(this)? {
@@ -245,7 +245,7 @@ fn stats(scheduler: *mut zend_object) -> Outcome<Zval> {
     ]))
 }
 
-fn get_stats_summary(call: &mut Call) -> Outcome {
+fn get_stats_summary(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
     if let Some(live) = running_server::of(this)? {

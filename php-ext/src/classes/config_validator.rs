@@ -24,15 +24,15 @@ pub(crate) fn register() -> Result<()> {
 
 type Validated<T = ()> = std::result::Result<T, String>;
 
-fn validate_server_config(call: &mut Call) -> Outcome {
+fn validate_server_config(call: &mut Call<'_>) -> Outcome {
     validate(call, server)
 }
 
-fn validate_client_config(call: &mut Call) -> Outcome {
+fn validate_client_config(call: &mut Call<'_>) -> Outcome {
     validate(call, client)
 }
 
-fn validate(call: &mut Call, check: fn(&ZendHashTable) -> Validated) -> Outcome {
+fn validate(call: &mut Call<'_>, check: fn(&ZendHashTable) -> Validated) -> Outcome {
     let mut config = ptr::null_mut::<ZendHashTable>();
     arguments!(call, c"h", config)?;
     // SAFETY: an argument of this call; nothing here runs PHP code.
@@ -110,21 +110,21 @@ pub(crate) fn is_host(host: &[u8]) -> bool {
         })
 }
 
-fn validate_host(call: &mut Call) -> Outcome {
+fn validate_host(call: &mut Call<'_>) -> Outcome {
     let mut host = ptr::null_mut::<zend_string>();
     arguments!(call, c"S", host)?;
     call.result.set_bool(is_host(php::bytes(host)));
     Ok(())
 }
 
-fn validate_port(call: &mut Call) -> Outcome {
+fn validate_port(call: &mut Call<'_>) -> Outcome {
     let mut port = 0i64;
     arguments!(call, c"l", port)?;
     call.result.set_bool((1..=65535).contains(&port));
     Ok(())
 }
 
-fn get_recommended_server_config(call: &mut Call) -> Outcome {
+fn get_recommended_server_config(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     // SAFETY: asks the system for a number.
     let processors = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };

@@ -40,14 +40,14 @@ pub(super) fn register() -> Result<()> {
         .register()
 }
 
-fn construct(call: &mut Call) -> Outcome {
+fn construct(call: &mut Call<'_>) -> Outcome {
     let mut max_connections = 1_000_000i64;
     arguments!(call, c"|l", max_connections)?;
     MAX_CONNECTIONS.set(call.this(), value(max_connections));
     Ok(())
 }
 
-fn add(call: &mut Call) -> Outcome {
+fn add(call: &mut Call<'_>) -> Outcome {
     let mut connection = ptr::null_mut::<Zval>();
     arguments!(call, c"z", connection)?;
     let connection = require_instance(connection, 1, CONNECTION)?;
@@ -65,7 +65,7 @@ fn add(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn remove(call: &mut Call) -> Outcome {
+fn remove(call: &mut Call<'_>) -> Outcome {
     let mut id = 0i64;
     arguments!(call, c"l", id)?;
     let this = call.this();
@@ -77,14 +77,14 @@ fn remove(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn get(call: &mut Call) -> Outcome {
+fn get(call: &mut Call<'_>) -> Outcome {
     let mut id = 0i64;
     arguments!(call, c"l", id)?;
     *call.result = CONNECTIONS.table(call.this()).get_index(id).unwrap_or_else(Zval::null);
     Ok(())
 }
 
-fn has(call: &mut Call) -> Outcome {
+fn has(call: &mut Call<'_>) -> Outcome {
     let mut id = 0i64;
     arguments!(call, c"l", id)?;
     let found = CONNECTIONS.table(call.this()).get_index(id).is_some();
@@ -92,20 +92,20 @@ fn has(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn get_all(call: &mut Call) -> Outcome {
+fn get_all(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     *call.result = CONNECTIONS.table(call.this()).snapshot();
     Ok(())
 }
 
-fn count(call: &mut Call) -> Outcome {
+fn count(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let count = CONNECTIONS.table(call.this()).len();
     call.result.set_long(count);
     Ok(())
 }
 
-fn clear(call: &mut Call) -> Outcome {
+fn clear(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
     let connections = CONNECTIONS.table(this).snapshot();
@@ -116,7 +116,7 @@ fn clear(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn get_stats(call: &mut Call) -> Outcome {
+fn get_stats(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
     MAX_CONNECTIONS.require(this)?;

@@ -13,7 +13,7 @@ use std::ptr;
 use std::rc::Rc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-pub(crate) fn add(module: ModuleBuilder) -> ModuleBuilder {
+pub(crate) fn add(module: ModuleBuilder<'_>) -> ModuleBuilder<'_> {
     module
         .function(function("hb_log(string $message, string $level = 'info', array $context = []): void", log))
         .function(function("hb_metric_inc(string $name, int $value = 1, array $labels = []): void", metrics::inc_counter))
@@ -27,7 +27,7 @@ pub(crate) fn add(module: ModuleBuilder) -> ModuleBuilder {
         .function(function(r"Heartbus\reopen_logs(): bool", reopen_logs))
 }
 
-fn log(call: &mut Call) -> Outcome {
+fn log(call: &mut Call<'_>) -> Outcome {
     let (mut message, mut level, mut context) = (ptr::null_mut::<zend_string>(), ptr::null_mut::<zend_string>(), ptr::null_mut::<Zval>());
     arguments!(call, c"S|Sa", message, level, context)?;
     // SAFETY: an argument of this call, or null when it was left out.
@@ -36,13 +36,13 @@ fn log(call: &mut Call) -> Outcome {
 }
 
 /// For whoever rotates logs. False when the engine's lines go nowhere, or still to the old file.
-fn reopen_logs(call: &mut Call) -> Outcome {
+fn reopen_logs(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     call.result.set_bool(crate::log::reopen());
     Ok(())
 }
 
-fn format_bytes(call: &mut Call) -> Outcome {
+fn format_bytes(call: &mut Call<'_>) -> Outcome {
     let (mut size, mut precision) = (0i64, 2i64);
     arguments!(call, c"l|l", size, precision)?;
     *call.result = bytes_text(size, precision)?;
@@ -63,7 +63,7 @@ fn bytes_text(size: i64, precision: i64) -> Outcome<Zval> {
     Ok(text([bytes(&to_string(&rounded)?), b" ", UNITS[unit].as_bytes()].concat()))
 }
 
-fn format_duration(call: &mut Call) -> Outcome {
+fn format_duration(call: &mut Call<'_>) -> Outcome {
     let mut seconds = 0f64;
     arguments!(call, c"d", seconds)?;
     // From a minute on fractions are dropped.
@@ -86,7 +86,7 @@ fn format_duration(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn memory(call: &mut Call) -> Outcome {
+fn memory(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let (current, peak) = (memory_usage(false), memory_usage(true));
     *call.result = map([
@@ -99,7 +99,7 @@ fn memory(call: &mut Call) -> Outcome {
 }
 
 /// `<prefix>_<13 hex>_<8 hex>`: the time in microseconds, and chance.
-fn generate_node_id(call: &mut Call) -> Outcome {
+fn generate_node_id(call: &mut Call<'_>) -> Outcome {
     let mut prefix = ptr::null_mut::<zend_string>();
     arguments!(call, c"|S", prefix)?;
     let prefix: &[u8] = if prefix.is_null() { b"node" } else { php::bytes(prefix) };
@@ -111,7 +111,7 @@ fn generate_node_id(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn benchmark(call: &mut Call) -> Outcome {
+fn benchmark(call: &mut Call<'_>) -> Outcome {
     let (mut callback, mut iterations) = (ptr::null_mut::<Zval>(), 1i64);
     arguments!(call, c"z|l", callback, iterations)?;
     let callback = Rc::new(Callable::new(callback, 1)?);

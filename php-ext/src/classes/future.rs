@@ -103,19 +103,19 @@ fn settle(future: *mut zend_object) -> Outcome {
     Suspension::resume(&suspension)
 }
 
-fn pending(call: &mut Call) -> Outcome<*mut zend_object> {
+fn pending(call: &mut Call<'_>) -> Outcome<*mut zend_object> {
     let this = call.this();
     if done(this) { Err(exception::runtime_exception("Future already done")) } else { Ok(this) }
 }
 
-fn is_done(call: &mut Call) -> Outcome {
+fn is_done(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let done = done(call.this());
     call.result.set_bool(done);
     Ok(())
 }
 
-fn set_result(call: &mut Call) -> Outcome {
+fn set_result(call: &mut Call<'_>) -> Outcome {
     let mut result = ptr::null_mut::<Zval>();
     arguments!(call, c"z", result)?;
     let this = pending(call)?;
@@ -123,7 +123,7 @@ fn set_result(call: &mut Call) -> Outcome {
     complete(this, unsafe { (*result).dereference() }.shallow_clone())
 }
 
-fn set_exception(call: &mut Call) -> Outcome {
+fn set_exception(call: &mut Call<'_>) -> Outcome {
     let (mut thrown, class) = (ptr::null_mut::<Zval>(), ptr::from_ref(ce::throwable()).cast_mut());
     call.parse(c"O", [(&raw mut thrown).cast(), class.cast()])?;
     let this = pending(call)?;
@@ -133,7 +133,7 @@ fn set_exception(call: &mut Call) -> Outcome {
     settle(this)
 }
 
-fn get_result(call: &mut Call) -> Outcome {
+fn get_result(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
     if !done(this) {
@@ -147,20 +147,20 @@ fn get_result(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn has_exception(call: &mut Call) -> Outcome {
+fn has_exception(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let thrown = EXCEPTION.get(call.this());
     call.result.set_bool(thrown.is_object());
     Ok(())
 }
 
-fn get_exception(call: &mut Call) -> Outcome {
+fn get_exception(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     *call.result = EXCEPTION.get(call.this());
     Ok(())
 }
 
-fn add_done_callback(call: &mut Call) -> Outcome {
+fn add_done_callback(call: &mut Call<'_>) -> Outcome {
     let mut callback = ptr::null_mut::<Zval>();
     arguments!(call, c"z", callback)?;
     let callable = Rc::new(Callable::new(callback, 1)?);
@@ -172,7 +172,7 @@ fn add_done_callback(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn expire(call: &mut Call) -> Outcome {
+fn expire(call: &mut Call<'_>) -> Outcome {
     let this = call.this();
     if done(this) { Ok(()) } else { complete(this, Zval::null()) }
 }

@@ -51,7 +51,7 @@ pub(crate) fn register() -> Result<()> {
         .register()
 }
 
-fn construct(call: &mut Call) -> Outcome {
+fn construct(call: &mut Call<'_>) -> Outcome {
     let (mut manager, class, mut interval) = (ptr::null_mut::<Zval>(), node_manager::class(), 10f64);
     call.parse(c"O|d", [(&raw mut manager).cast(), class.cast(), (&raw mut interval).cast()])?;
     ranges::seconds("HeartbeatMonitor: checkInterval", interval, SHORTEST..=LONGEST)?;
@@ -63,7 +63,7 @@ fn construct(call: &mut Call) -> Outcome {
 }
 
 /// Where no event loop runs yet there is no timer: starting again under one makes it.
-fn start(call: &mut Call) -> Outcome {
+fn start(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
     let manager = NODE_MANAGER.object(this)?;
@@ -83,7 +83,7 @@ fn schedule(monitor: *mut zend_object) -> Outcome {
     Ok(())
 }
 
-fn stop(call: &mut Call) -> Outcome {
+fn stop(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
     RUNNING.set(this, value(false));
@@ -93,7 +93,7 @@ fn stop(call: &mut Call) -> Outcome {
     Timer::cancel_saved(&timer)
 }
 
-fn check(call: &mut Call) -> Outcome {
+fn check(call: &mut Call<'_>) -> Outcome {
     let this = call.this();
     if !RUNNING.is_true(this) {
         return Ok(());
@@ -126,7 +126,7 @@ pub(crate) fn tell(monitor: *mut zend_object, node: &Zval) -> Outcome {
     Ok(())
 }
 
-fn on_timeout(call: &mut Call) -> Outcome {
+fn on_timeout(call: &mut Call<'_>) -> Outcome {
     let mut callback = ptr::null_mut::<Zval>();
     arguments!(call, c"z", callback)?;
     let callback = Callable::new(callback, 1)?.zval().shallow_clone();
@@ -134,13 +134,13 @@ fn on_timeout(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn clear_timeout_callbacks(call: &mut Call) -> Outcome {
+fn clear_timeout_callbacks(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     TIMEOUT_CALLBACKS.set(call.this(), value(ZendEmptyArray));
     Ok(())
 }
 
-fn set_check_interval(call: &mut Call) -> Outcome {
+fn set_check_interval(call: &mut Call<'_>) -> Outcome {
     let mut interval = 0f64;
     arguments!(call, c"d", interval)?;
     ranges::seconds("setCheckInterval(): interval", interval, SHORTEST..=LONGEST)?;
@@ -148,7 +148,7 @@ fn set_check_interval(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn get_check_interval(call: &mut Call) -> Outcome {
+fn get_check_interval(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
     CHECK_INTERVAL.require(this)?;
@@ -157,14 +157,14 @@ fn get_check_interval(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn is_running(call: &mut Call) -> Outcome {
+fn is_running(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let running = RUNNING.is_true(call.this());
     call.result.set_bool(running);
     Ok(())
 }
 
-fn get_stats(call: &mut Call) -> Outcome {
+fn get_stats(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
     CHECK_INTERVAL.require(this)?;

@@ -227,66 +227,66 @@ fn keep_newest(logger: *mut zend_object, lines: Field) {
     lines.set(logger, kept);
 }
 
-fn construct(call: &mut Call) -> Outcome {
+fn construct(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")
 }
 
-fn get_instance(call: &mut Call) -> Outcome {
+fn get_instance(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     *call.result = instance()?;
     Ok(())
 }
 
-fn set_level(call: &mut Call) -> Outcome {
+fn set_level(call: &mut Call<'_>) -> Outcome {
     let mut level = 0i64;
     arguments!(call, c"l", level)?;
     LEVEL.set(call.this(), value(level));
     Ok(())
 }
 
-fn enable(call: &mut Call) -> Outcome {
+fn enable(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     ENABLED.set(call.this(), value(true));
     Ok(())
 }
 
-fn disable(call: &mut Call) -> Outcome {
+fn disable(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     ENABLED.set(call.this(), value(false));
     Ok(())
 }
 
-fn set_log_file(call: &mut Call) -> Outcome {
+fn set_log_file(call: &mut Call<'_>) -> Outcome {
     let mut file = ptr::null_mut::<zend_string>();
     arguments!(call, c"S!", file)?;
     LOG_FILE.set(call.this(), if file.is_null() { Zval::null() } else { php::string(file) });
     Ok(())
 }
 
-fn set_buffer_size(call: &mut Call) -> Outcome {
+fn set_buffer_size(call: &mut Call<'_>) -> Outcome {
     let mut size = 0i64;
     arguments!(call, c"l", size)?;
     BUFFER_SIZE.set(call.this(), value(size));
     Ok(())
 }
 
-fn debug(call: &mut Call) -> Outcome {
+fn debug(call: &mut Call<'_>) -> Outcome {
     log_call(call, Level::Debug)
 }
 
-fn info(call: &mut Call) -> Outcome {
+fn info(call: &mut Call<'_>) -> Outcome {
     log_call(call, Level::Info)
 }
 
-fn warning(call: &mut Call) -> Outcome {
+fn warning(call: &mut Call<'_>) -> Outcome {
     log_call(call, Level::Warning)
 }
 
-fn error(call: &mut Call) -> Outcome {
+fn error(call: &mut Call<'_>) -> Outcome {
     log_call(call, Level::Error)
 }
 
-fn log_call(call: &mut Call, level: Level) -> Outcome {
+fn log_call(call: &mut Call<'_>, level: Level) -> Outcome {
     let (mut message, mut context) = (ptr::null_mut::<zend_string>(), ptr::null_mut::<Zval>());
     arguments!(call, c"S|a", message, context)?;
     // SAFETY: an argument of this call, or null when it was left out.
@@ -294,13 +294,13 @@ fn log_call(call: &mut Call, level: Level) -> Outcome {
     log(call.this(), level, php::string(message), context)
 }
 
-fn get_buffer(call: &mut Call) -> Outcome {
+fn get_buffer(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     *call.result = BUFFER.table(call.this()).snapshot();
     Ok(())
 }
 
-fn clear_buffer(call: &mut Call) -> Outcome {
+fn clear_buffer(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
     for lines in [BUFFER, UNWRITTEN] {
@@ -310,7 +310,7 @@ fn clear_buffer(call: &mut Call) -> Outcome {
 }
 
 /// Writes what came before there was a file: the other lines are in it already.
-fn flush(call: &mut Call) -> Outcome {
+fn flush(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
     let unwritten = UNWRITTEN.table(this).snapshot();
@@ -327,7 +327,7 @@ fn flush(call: &mut Call) -> Outcome {
 }
 
 /// An object with the method `log($level, $message, $context)` of PSR-3 gets the messages in place of the output.
-fn set_logger(call: &mut Call) -> Outcome {
+fn set_logger(call: &mut Call<'_>) -> Outcome {
     let mut logger = ptr::null_mut::<Zval>();
     arguments!(call, c"o!", logger)?;
     // SAFETY: an argument of this call, or null.

@@ -41,7 +41,7 @@ pub(super) fn register() -> Result<()> {
         .register()
 }
 
-fn construct(call: &mut Call) -> Outcome {
+fn construct(call: &mut Call<'_>) -> Outcome {
     let (mut scheduler, class) = (ptr::null_mut::<Zval>(), channel_scheduler::class());
     call.parse(c"O", [(&raw mut scheduler).cast(), class.cast()])?;
     // SAFETY: an argument of this call.
@@ -49,7 +49,7 @@ fn construct(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn route(call: &mut Call) -> Outcome {
+fn route(call: &mut Call<'_>) -> Outcome {
     let (mut message, class) = (ptr::null_mut::<Zval>(), message::class());
     call.parse(c"O", [(&raw mut message).cast(), class.cast()])?;
     // SAFETY: an argument of this call.
@@ -88,7 +88,7 @@ fn put(channel: &Zval, payload: Zval) -> Outcome<bool> {
     Ok(invoke(channel, c"tryputrecv", [payload, value(true)])?.is_true())
 }
 
-fn broadcast(call: &mut Call) -> Outcome {
+fn broadcast(call: &mut Call<'_>) -> Outcome {
     let (mut node_id, mut message, class) = (ptr::null_mut::<zend_string>(), ptr::null_mut::<Zval>(), message::class());
     call.parse(c"SO", [(&raw mut node_id).cast(), (&raw mut message).cast(), class.cast()])?;
     let scheduler = SCHEDULER.object(call.this())?;
@@ -97,7 +97,7 @@ fn broadcast(call: &mut Call) -> Outcome {
     put_into_all(call, &channels, unsafe { (*message).dereference() })
 }
 
-fn broadcast_all(call: &mut Call) -> Outcome {
+fn broadcast_all(call: &mut Call<'_>) -> Outcome {
     let (mut message, class) = (ptr::null_mut::<Zval>(), message::class());
     call.parse(c"O", [(&raw mut message).cast(), class.cast()])?;
     let scheduler = SCHEDULER.object(call.this())?;
@@ -106,7 +106,7 @@ fn broadcast_all(call: &mut Call) -> Outcome {
     put_into_all(call, &channels, unsafe { (*message).dereference() })
 }
 
-fn put_into_all(call: &mut Call, channels: &Zval, message: &Zval) -> Outcome {
+fn put_into_all(call: &mut Call<'_>, channels: &Zval, message: &Zval) -> Outcome {
     let mut count = 0;
     for channel in items(channels).filter(|channel| channel.is_object()) {
         if invoke(channel, c"isclosed", [])?.is_true() {
@@ -120,7 +120,7 @@ fn put_into_all(call: &mut Call, channels: &Zval, message: &Zval) -> Outcome {
     Ok(())
 }
 
-fn register_handler(call: &mut Call) -> Outcome {
+fn register_handler(call: &mut Call<'_>) -> Outcome {
     let (mut kind, mut handler) = (0i64, ptr::null_mut::<Zval>());
     arguments!(call, c"lz", kind, handler)?;
     let handler = Callable::new(handler, 2)?.zval().shallow_clone();
@@ -128,21 +128,21 @@ fn register_handler(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn unregister_handler(call: &mut Call) -> Outcome {
+fn unregister_handler(call: &mut Call<'_>) -> Outcome {
     let mut kind = 0i64;
     arguments!(call, c"l", kind)?;
     HANDLERS.table(call.this()).remove_index(kind);
     Ok(())
 }
 
-fn add_route(call: &mut Call) -> Outcome {
+fn add_route(call: &mut Call<'_>) -> Outcome {
     let (mut pattern, mut channel_id) = (ptr::null_mut::<zend_string>(), 0i64);
     arguments!(call, c"Sl", pattern, channel_id)?;
     ROUTES.table(call.this()).set(php::bytes(pattern), value(channel_id));
     Ok(())
 }
 
-fn remove_route(call: &mut Call) -> Outcome {
+fn remove_route(call: &mut Call<'_>) -> Outcome {
     let mut pattern = ptr::null_mut::<zend_string>();
     arguments!(call, c"S", pattern)?;
     ROUTES.table(call.this()).remove(php::bytes(pattern));
@@ -150,7 +150,7 @@ fn remove_route(call: &mut Call) -> Outcome {
 }
 
 /// The channel of the first pattern that fits, in the order in which they were added.
-fn match_route(call: &mut Call) -> Outcome {
+fn match_route(call: &mut Call<'_>) -> Outcome {
     let mut key = ptr::null_mut::<zend_string>();
     arguments!(call, c"S", key)?;
     let key = state::c_string(php::bytes(key));
@@ -169,7 +169,7 @@ fn match_route(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn get_stats(call: &mut Call) -> Outcome {
+fn get_stats(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
     *call.result = map([

@@ -85,20 +85,20 @@ pub(super) fn instance() -> Outcome<Zval> {
     })
 }
 
-fn construct(call: &mut Call) -> Outcome {
+fn construct(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     START_TIME.set(call.this(), value(monotonic()));
     Ok(())
 }
 
-fn get_instance(call: &mut Call) -> Outcome {
+fn get_instance(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     *call.result = instance()?;
     Ok(())
 }
 
 /// The object of a method's call, or of a function's.
-fn target(call: &mut Call) -> Outcome<(Zval, *mut zend_object)> {
+fn target(call: &mut Call<'_>) -> Outcome<(Zval, *mut zend_object)> {
     let this = call.this();
     let metrics = if this.is_null() { instance()? } else { php::object(this) };
     let object = metrics.object().map(|object| ptr::from_ref(object).cast_mut()).ok_or(Thrown)?;
@@ -125,7 +125,7 @@ fn labels_of(labels: *mut Zval) -> Zval {
     unsafe { labels.as_ref() }.map_or_else(|| value(ZendEmptyArray), |labels| labels.dereference().shallow_clone())
 }
 
-pub(super) fn inc_counter(call: &mut Call) -> Outcome {
+pub(super) fn inc_counter(call: &mut Call<'_>) -> Outcome {
     let (mut name, mut more, mut labels) = (ptr::null_mut::<zend_string>(), 1i64, ptr::null_mut::<Zval>());
     arguments!(call, c"S|la", name, more, labels)?;
     let (_kept, metrics) = target(call)?;
@@ -140,7 +140,7 @@ pub(super) fn inc_counter(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-pub(super) fn set_gauge(call: &mut Call) -> Outcome {
+pub(super) fn set_gauge(call: &mut Call<'_>) -> Outcome {
     let (mut name, mut number, mut labels) = (ptr::null_mut::<zend_string>(), 0f64, ptr::null_mut::<Zval>());
     arguments!(call, c"Sd|a", name, number, labels)?;
     let (_kept, metrics) = target(call)?;
@@ -150,7 +150,7 @@ pub(super) fn set_gauge(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-pub(super) fn observe_histogram(call: &mut Call) -> Outcome {
+pub(super) fn observe_histogram(call: &mut Call<'_>) -> Outcome {
     let (mut name, mut number, mut labels) = (ptr::null_mut::<zend_string>(), 0f64, ptr::null_mut::<Zval>());
     arguments!(call, c"Sd|a", name, number, labels)?;
     let (_kept, metrics) = target(call)?;
@@ -290,7 +290,7 @@ fn uptime(metrics: *mut zend_object) -> f64 {
     measures::uptime().unwrap_or_else(|| monotonic() - START_TIME.float(metrics))
 }
 
-fn export(call: &mut Call) -> Outcome {
+fn export(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
     let mut out = String::new();
@@ -411,7 +411,7 @@ fn number(number: f64) -> String {
     }
 }
 
-fn get_all(call: &mut Call) -> Outcome {
+fn get_all(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
     *call.result = map([("counters", families(this, COUNTERS)?), ("gauges", families(this, GAUGES)?), ("histograms", histograms(this)?)]);
@@ -446,7 +446,7 @@ fn histograms(metrics: *mut zend_object) -> Outcome<Zval> {
     Ok(all)
 }
 
-fn export_json(call: &mut Call) -> Outcome {
+fn export_json(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
     let data = map([
@@ -476,7 +476,7 @@ fn finite(families: Table, field: &[u8]) -> Outcome<Zval> {
     Ok(all)
 }
 
-fn reset(call: &mut Call) -> Outcome {
+fn reset(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
     for families in [COUNTERS, GAUGES, HISTOGRAMS] {

@@ -89,7 +89,7 @@ pub(crate) fn heartbeat_timeout(manager: *mut zend_object) -> f64 {
     HEARTBEAT_TIMEOUT.float(manager)
 }
 
-fn construct(call: &mut Call) -> Outcome {
+fn construct(call: &mut Call<'_>) -> Outcome {
     let mut timeout = 30f64;
     arguments!(call, c"|d", timeout)?;
     ranges::seconds("NodeManager: heartbeatTimeout", timeout, 0.0..=LONGEST)?;
@@ -97,7 +97,7 @@ fn construct(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn register(call: &mut Call) -> Outcome {
+fn register(call: &mut Call<'_>) -> Outcome {
     let (mut node, class) = (ptr::null_mut::<Zval>(), node::class());
     call.parse(c"O", [(&raw mut node).cast(), class.cast()])?;
     // SAFETY: an argument of this call.
@@ -137,7 +137,7 @@ fn forget_connection(manager: *mut zend_object, node: &Zval) -> Outcome {
     Ok(())
 }
 
-fn unregister(call: &mut Call) -> Outcome {
+fn unregister(call: &mut Call<'_>) -> Outcome {
     let mut id = ptr::null_mut::<zend_string>();
     arguments!(call, c"S", id)?;
     let this = call.this();
@@ -154,7 +154,7 @@ fn unregister(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn unregister_by_connection(call: &mut Call) -> Outcome {
+fn unregister_by_connection(call: &mut Call<'_>) -> Outcome {
     let mut connection_id = 0i64;
     arguments!(call, c"l", connection_id)?;
     let this = call.this();
@@ -168,7 +168,7 @@ fn unregister_by_connection(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn get_node(call: &mut Call) -> Outcome {
+fn get_node(call: &mut Call<'_>) -> Outcome {
     let mut id = ptr::null_mut::<zend_string>();
     arguments!(call, c"S", id)?;
     let this = call.this();
@@ -179,7 +179,7 @@ fn get_node(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn get_node_by_connection(call: &mut Call) -> Outcome {
+fn get_node_by_connection(call: &mut Call<'_>) -> Outcome {
     let mut connection_id = 0i64;
     arguments!(call, c"l", connection_id)?;
     let this = call.this();
@@ -192,7 +192,7 @@ fn get_node_by_connection(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn has_node(call: &mut Call) -> Outcome {
+fn has_node(call: &mut Call<'_>) -> Outcome {
     let mut id = ptr::null_mut::<zend_string>();
     arguments!(call, c"S", id)?;
     let this = call.this();
@@ -203,16 +203,16 @@ fn has_node(call: &mut Call) -> Outcome {
 }
 
 /// A server's node is kept alive by it as by a sign of life of its own; only heartbeats of its own are counted.
-fn update_heartbeat(call: &mut Call) -> Outcome {
+fn update_heartbeat(call: &mut Call<'_>) -> Outcome {
     update(call, c"updateheartbeat", RunningServer::keep_alive)
 }
 
 /// A server counts a node's messages itself.
-fn update_message(call: &mut Call) -> Outcome {
+fn update_message(call: &mut Call<'_>) -> Outcome {
     update(call, c"updatemessage", RunningServer::has_node)
 }
 
-fn update(call: &mut Call, method: &'static std::ffi::CStr, on_server: fn(&RunningServer, &[u8]) -> Outcome<bool>) -> Outcome {
+fn update(call: &mut Call<'_>, method: &'static std::ffi::CStr, on_server: fn(&RunningServer, &[u8]) -> Outcome<bool>) -> Outcome {
     let mut id = ptr::null_mut::<zend_string>();
     arguments!(call, c"S", id)?;
     if let Some(live) = running_server::of(call.this())? {
@@ -227,7 +227,7 @@ fn update(call: &mut Call, method: &'static std::ffi::CStr, on_server: fn(&Runni
     Ok(())
 }
 
-fn get_all_nodes(call: &mut Call) -> Outcome {
+fn get_all_nodes(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
     *call.result = match running_server::of(this)? {
@@ -237,17 +237,17 @@ fn get_all_nodes(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn get_online_nodes(call: &mut Call) -> Outcome {
+fn get_online_nodes(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     nodes_that_are(call, true)
 }
 
-fn get_offline_nodes(call: &mut Call) -> Outcome {
+fn get_offline_nodes(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     nodes_that_are(call, false)
 }
 
-fn nodes_that_are(call: &mut Call, online: bool) -> Outcome {
+fn nodes_that_are(call: &mut Call<'_>, online: bool) -> Outcome {
     if let Some(live) = running_server::of(call.this())? {
         *call.result = if online { live.nodes()? } else { value(ZendEmptyArray) };
         return Ok(());
@@ -263,7 +263,7 @@ fn nodes_that_are(call: &mut Call, online: bool) -> Outcome {
 }
 
 /// As [`get_all_nodes`], a page at a time: for servers with very many nodes.
-fn iterate_nodes(call: &mut Call) -> Outcome {
+fn iterate_nodes(call: &mut Call<'_>) -> Outcome {
     let mut size = 1000i64;
     arguments!(call, c"|l", size)?;
     if size < 1 {
@@ -275,7 +275,7 @@ fn iterate_nodes(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn page(call: &mut Call) -> Outcome {
+fn page(call: &mut Call<'_>) -> Outcome {
     let (mut after, mut is_first, mut size) = (0i64, false, 0i64);
     arguments!(call, c"l!l", after, is_first, size)?;
     let this = call.this();
@@ -295,7 +295,7 @@ fn is_online(node: &Zval) -> Outcome<bool> {
     }
 }
 
-fn check_timeout(call: &mut Call) -> Outcome {
+fn check_timeout(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
     let mut timed_out = value(ZendEmptyArray);
@@ -318,7 +318,7 @@ fn check_timeout(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn cleanup_offline(call: &mut Call) -> Outcome {
+fn cleanup_offline(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let this = php::object(call.this());
     let mut cleaned = 0;
@@ -337,7 +337,7 @@ fn cleanup_offline(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn get_node_count(call: &mut Call) -> Outcome {
+fn get_node_count(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
     let count = running_server::of(this)?.map_or_else(|| Ok(NODES.table(this).len()), |live| live.node_count())?;
@@ -345,17 +345,17 @@ fn get_node_count(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn get_online_node_count(call: &mut Call) -> Outcome {
+fn get_online_node_count(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     count_those(call, true)
 }
 
-fn get_offline_node_count(call: &mut Call) -> Outcome {
+fn get_offline_node_count(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     count_those(call, false)
 }
 
-fn count_those(call: &mut Call, online: bool) -> Outcome {
+fn count_those(call: &mut Call<'_>, online: bool) -> Outcome {
     if let Some(live) = running_server::of(call.this())? {
         call.result.set_long(if online { live.node_count()? } else { 0 });
         return Ok(());
@@ -369,7 +369,7 @@ fn count_those(call: &mut Call, online: bool) -> Outcome {
     Ok(())
 }
 
-fn get_stats(call: &mut Call) -> Outcome {
+fn get_stats(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
     if let Some(live) = running_server::of(this)? {
@@ -396,7 +396,7 @@ fn both_counts(manager: *mut zend_object) -> Outcome<(Zval, Zval)> {
     Ok((invoke(&this, c"getonlinenodecount", [])?, invoke(&this, c"getofflinenodecount", [])?))
 }
 
-fn get_stats_summary(call: &mut Call) -> Outcome {
+fn get_stats_summary(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
     if let Some(live) = running_server::of(this)? {
@@ -424,7 +424,7 @@ fn get_stats_summary(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn set_heartbeat_timeout(call: &mut Call) -> Outcome {
+fn set_heartbeat_timeout(call: &mut Call<'_>) -> Outcome {
     let mut timeout = 0f64;
     arguments!(call, c"d", timeout)?;
     ranges::seconds("setHeartbeatTimeout(): timeout", timeout, 0.0..=LONGEST)?;
@@ -436,7 +436,7 @@ fn set_heartbeat_timeout(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn get_heartbeat_timeout(call: &mut Call) -> Outcome {
+fn get_heartbeat_timeout(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
     HEARTBEAT_TIMEOUT.require(this)?;

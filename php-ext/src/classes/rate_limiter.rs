@@ -86,7 +86,7 @@ impl Tokens {
     }
 }
 
-fn construct(call: &mut Call) -> Outcome {
+fn construct(call: &mut Call<'_>) -> Outcome {
     let (mut capacity, mut refill_rate) = (100i64, 10f64);
     arguments!(call, c"|ld", capacity, refill_rate)?;
     ranges::finite("RateLimiter: refillRate", refill_rate)?;
@@ -101,7 +101,7 @@ fn fill(limiter: *mut zend_object, bucket: Table, now: f64) {
     bucket.set(LAST_REFILL, value(now));
 }
 
-fn allow(call: &mut Call) -> Outcome {
+fn allow(call: &mut Call<'_>) -> Outcome {
     let (mut key, mut wanted) = (ptr::null_mut::<zend_string>(), 1i64);
     arguments!(call, c"S|l", key, wanted)?;
     let (this, now) = (call.this(), monotonic());
@@ -127,7 +127,7 @@ fn last_refill(bucket: Table) -> f64 {
     bucket.get(LAST_REFILL).and_then(|time| time.double()).unwrap_or_default()
 }
 
-fn reset(call: &mut Call) -> Outcome {
+fn reset(call: &mut Call<'_>) -> Outcome {
     let mut key = ptr::null_mut::<zend_string>();
     arguments!(call, c"S", key)?;
     let this = call.this();
@@ -138,13 +138,13 @@ fn reset(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn clear(call: &mut Call) -> Outcome {
+fn clear(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     BUCKETS.set(call.this(), value(ZendEmptyArray));
     Ok(())
 }
 
-fn get_tokens(call: &mut Call) -> Outcome {
+fn get_tokens(call: &mut Call<'_>) -> Outcome {
     let mut key = ptr::null_mut::<zend_string>();
     arguments!(call, c"S", key)?;
     let this = call.this();
@@ -162,7 +162,7 @@ fn get_tokens(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn cleanup(call: &mut Call) -> Outcome {
+fn cleanup(call: &mut Call<'_>) -> Outcome {
     let mut ttl = 300f64;
     arguments!(call, c"|d", ttl)?;
     ranges::finite("cleanup(): ttl", ttl)?;
@@ -178,7 +178,7 @@ fn cleanup(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn get_stats(call: &mut Call) -> Outcome {
+fn get_stats(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
     CAPACITY.require(this)?;

@@ -29,7 +29,7 @@ pub(super) fn register() -> Result<()> {
         .register()
 }
 
-fn create_channel(call: &mut Call) -> Outcome {
+fn create_channel(call: &mut Call<'_>) -> Outcome {
     let (mut id, mut node_id) = (0i64, ptr::null_mut::<zend_string>());
     arguments!(call, c"lS", id, node_id)?;
     let channel = channel::create(id, string(node_id), DEFAULT_QUEUE_SIZE)?;
@@ -38,14 +38,14 @@ fn create_channel(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn get_channel(call: &mut Call) -> Outcome {
+fn get_channel(call: &mut Call<'_>) -> Outcome {
     let mut id = 0i64;
     arguments!(call, c"l", id)?;
     *call.result = CHANNELS.table(call.this()).get_index(id).unwrap_or_else(Zval::null);
     Ok(())
 }
 
-fn close_channel(call: &mut Call) -> Outcome {
+fn close_channel(call: &mut Call<'_>) -> Outcome {
     let mut id = 0i64;
     arguments!(call, c"l", id)?;
     let this = call.this();
@@ -57,7 +57,7 @@ fn close_channel(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn close_all(call: &mut Call) -> Outcome {
+fn close_all(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
     for channel in CHANNELS.table(this).values().iter().filter_map(channel::of) {
@@ -67,13 +67,13 @@ fn close_all(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn get_all_channels(call: &mut Call) -> Outcome {
+fn get_all_channels(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     *call.result = CHANNELS.table(call.this()).snapshot();
     Ok(())
 }
 
-fn get_channel_count(call: &mut Call) -> Outcome {
+fn get_channel_count(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let count = CHANNELS.table(call.this()).len();
     call.result.set_long(count);

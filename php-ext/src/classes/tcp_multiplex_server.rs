@@ -37,13 +37,13 @@ pub(super) fn register() -> Result<()> {
         .register()
 }
 
-fn construct(call: &mut Call) -> Outcome {
+fn construct(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     SCHEDULER.set(call.this(), channel_scheduler::create()?);
     Ok(())
 }
 
-fn create_channel(call: &mut Call) -> Outcome {
+fn create_channel(call: &mut Call<'_>) -> Outcome {
     let (mut connection, mut node_id) = (ptr::null_mut::<Zval>(), ptr::null_mut::<zend_string>());
     arguments!(call, c"zS", connection, node_id)?;
     let connection = require_instance(connection, 1, CONNECTION)?;
@@ -58,13 +58,13 @@ fn create_channel(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn get_scheduler(call: &mut Call) -> Outcome {
+fn get_scheduler(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     *call.result = SCHEDULER.object(call.this())?;
     Ok(())
 }
 
-fn send_to_channel(call: &mut Call) -> Outcome {
+fn send_to_channel(call: &mut Call<'_>) -> Outcome {
     let (mut id, mut message, class, mut connection) = (0i64, ptr::null_mut::<Zval>(), message::class(), ptr::null_mut::<Zval>());
     call.parse(c"lOz", [(&raw mut id).cast(), (&raw mut message).cast(), class.cast(), (&raw mut connection).cast()])?;
     let connection = require_instance(connection, 3, CONNECTION)?;
@@ -76,7 +76,7 @@ fn send_to_channel(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn close_connection_channels(call: &mut Call) -> Outcome {
+fn close_connection_channels(call: &mut Call<'_>) -> Outcome {
     let mut connection_id = 0i64;
     arguments!(call, c"l", connection_id)?;
     let this = call.this();
@@ -89,7 +89,7 @@ fn close_connection_channels(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn get_connection_channel_count(call: &mut Call) -> Outcome {
+fn get_connection_channel_count(call: &mut Call<'_>) -> Outcome {
     let mut connection_id = 0i64;
     arguments!(call, c"l", connection_id)?;
     let channels = CONNECTION_CHANNELS.table(call.this()).get_index(connection_id);
@@ -97,7 +97,7 @@ fn get_connection_channel_count(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn get_stats(call: &mut Call) -> Outcome {
+fn get_stats(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let this = call.this();
     let scheduler_stats = invoke(&SCHEDULER.object(this)?, c"getstats", [])?;

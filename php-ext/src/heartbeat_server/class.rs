@@ -61,7 +61,7 @@ pub(crate) fn register() -> Result<()> {
         .register()
 }
 
-fn construct(call: &mut Call) -> Outcome {
+fn construct(call: &mut Call<'_>) -> Outcome {
     let (mut host, mut port, mut config) = (ptr::null_mut::<zend_string>(), 9501i64, ptr::null_mut::<Zval>());
     arguments!(call, c"|Sla", host, port, config)?;
     let host = if host.is_null() { "0.0.0.0".into() } else { String::from_utf8_lossy(bytes(host)) };
@@ -107,7 +107,7 @@ fn construct(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn on(call: &mut Call) -> Outcome {
+fn on(call: &mut Call<'_>) -> Outcome {
     let (mut event, mut callback) = (ptr::null_mut::<zend_string>(), ptr::null_mut::<Zval>());
     arguments!(call, c"Sz", event, callback)?;
     let server = call.held::<Server>()?;
@@ -134,7 +134,7 @@ fn on(call: &mut Call) -> Outcome {
     server.make_workers_for_callbacks(call.this())
 }
 
-fn every(call: &mut Call) -> Outcome {
+fn every(call: &mut Call<'_>) -> Outcome {
     let (mut seconds, mut callback) = (0f64, ptr::null_mut::<Zval>());
     arguments!(call, c"dz", seconds, callback)?;
     let server = call.held::<Server>()?;
@@ -152,7 +152,7 @@ fn every(call: &mut Call) -> Outcome {
     server.make_workers_for_callbacks(call.this())
 }
 
-fn cancel(call: &mut Call) -> Outcome {
+fn cancel(call: &mut Call<'_>) -> Outcome {
     let mut id = 0i64;
     arguments!(call, c"l", id)?;
     let server = call.held::<Server>()?;
@@ -160,13 +160,13 @@ fn cancel(call: &mut Call) -> Outcome {
     Ok(())
 }
 
-fn on_message(_: &mut Call) -> Outcome {
+fn on_message(_: &mut Call<'_>) -> Outcome {
     Err(exception::logic_exception(
         "A native HeartbeatServer reads its connections itself: onMessage() cannot be called; subscribe with on('data', ...)",
     ))
 }
 
-fn get_stats(call: &mut Call) -> Outcome {
+fn get_stats(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let server = call.held::<Server>()?;
     server.check_process()?;
@@ -175,7 +175,7 @@ fn get_stats(call: &mut Call) -> Outcome {
 }
 
 /// Of the event whose callback runs; empty outside.
-fn event(call: &mut Call) -> Outcome {
+fn event(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let server = call.held::<Server>()?;
     *call.result = match server.delivery.borrow().current() {
@@ -186,7 +186,7 @@ fn event(call: &mut Call) -> Outcome {
 }
 
 /// Which of the PHP workers this process is: from 0 on, and the same for whoever replaces it.
-fn worker_id(call: &mut Call) -> Outcome {
+fn worker_id(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let server = call.held::<Server>()?;
     server.check_process()?;
@@ -196,7 +196,7 @@ fn worker_id(call: &mut Call) -> Outcome {
 }
 
 /// Before the start it is one that stands alone; from then on it shows the engine's nodes.
-fn get_node_manager(call: &mut Call) -> Outcome {
+fn get_node_manager(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let server = call.held::<Server>()?;
     server.check_process()?;
@@ -205,7 +205,7 @@ fn get_node_manager(call: &mut Call) -> Outcome {
 }
 
 /// As [`get_node_manager`].
-fn get_channel_scheduler(call: &mut Call) -> Outcome {
+fn get_channel_scheduler(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let server = call.held::<Server>()?;
     server.check_process()?;

@@ -32,7 +32,7 @@ use std::sync::atomic::Ordering;
 
 // ---- methods ----
 
-pub(crate) fn start(call: &mut Call) -> Outcome {
+pub(crate) fn start(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let (server, this) = (call.held::<Server>()?, call.this());
     check_cli("HeartbeatServer::start()")?;
@@ -59,7 +59,7 @@ pub(crate) fn start(call: &mut Call) -> Outcome {
 }
 
 /// Makes the workers that `Worker::runAll()` will start, with those of others.
-pub(crate) fn prepare(call: &mut Call) -> Outcome {
+pub(crate) fn prepare(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let (server, this) = (call.held::<Server>()?, call.this());
     check_cli("HeartbeatServer::prepare()")?;
@@ -112,7 +112,7 @@ fn check_cli(call: &str) -> Outcome {
 /// Throws when the server could not start now as the user of these names; else says whether a reload replaces its process.
 /// It runs in Workerman's master: nothing may be left behind there, but the choice of the bus socket, which all its processes
 /// share.
-pub(crate) fn check_start(call: &mut Call) -> Outcome {
+pub(crate) fn check_start(call: &mut Call<'_>) -> Outcome {
     let (mut user, mut group) = (ptr::null_mut::<zend_string>(), ptr::null_mut::<zend_string>());
     arguments!(call, c"|SS", user, group)?;
     let server = call.held::<Server>()?;
@@ -134,7 +134,7 @@ pub(crate) fn check_start(call: &mut Call) -> Outcome {
 }
 
 /// In the one worker of Workerman's that has the engine, and everything where there are no others.
-pub(crate) fn start_engine(call: &mut Call) -> Outcome {
+pub(crate) fn start_engine(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let (server, this) = (call.held::<Server>()?, call.this());
     let runtime = Runtime::current();
@@ -143,7 +143,7 @@ pub(crate) fn start_engine(call: &mut Call) -> Outcome {
 }
 
 /// In a worker of Workerman's that runs callbacks. `number`: which one of them, the same for whoever replaces it.
-pub(crate) fn start_worker(call: &mut Call) -> Outcome {
+pub(crate) fn start_worker(call: &mut Call<'_>) -> Outcome {
     let mut number = 0i64;
     arguments!(call, c"l", number)?;
     let (server, this) = (call.held::<Server>()?, call.this());

@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 // ---- methods ----
 
 /// The end of a worker of Workerman's. One that `leaves` is replaced: its engine goes on.
-pub(super) fn stop_here(call: &mut Call) -> Outcome {
+pub(super) fn stop_here(call: &mut Call<'_>) -> Outcome {
     let mut leaves = false;
     arguments!(call, c"|b", leaves)?;
     let server = call.held::<Server>()?;
@@ -36,14 +36,14 @@ pub(super) fn stop_here(call: &mut Call) -> Outcome {
 }
 
 /// Whether a worker of Workerman's that stops gracefully has something to wait for: its engine has connections.
-pub(super) fn is_busy(call: &mut Call) -> Outcome {
+pub(super) fn is_busy(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let server = call.held::<Server>()?;
     call.result.set_bool(server.state.get() == State::Running);
     Ok(())
 }
 
-pub(super) fn stop(call: &mut Call) -> Outcome {
+pub(super) fn stop(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
     let server = call.held::<Server>()?;
     server.check_process()?;
