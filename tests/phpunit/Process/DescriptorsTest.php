@@ -116,7 +116,7 @@ final class DescriptorsTest extends TestCase
         $server = $this->server(['worker_count' => 1], '', ['wrap' => ['bash', '-c', 'ulimit -n 1024; exec "$@"', 'bash']]);
         $this->crowd($server->port, 100);
         $server->node('one more')->beat();
-        $errors = $server->process->errors();
+        $errors = $server->process->allErrors();
         self::assertSame([1, 1], [substr_count($errors, 'max_connections lowered'), substr_count($errors, "\n")], $errors);
     }
 }
