@@ -232,7 +232,7 @@ final class Part
 /** The other process: a server that has nothing to do but what is measured. */
 function serve(array $options): void
 {
-    $server = new HeartbeatServer($options['host'], $options['port'], ['loop' => 'native']);
+    $server = new HeartbeatServer($options['host'], $options['port'], ['loop' => 'native', 'max_connections' => 100]);
     $counts = [];
     match ($options['serve']) {
         'heartbeats' => null, // the engine answers them; PHP has no part in it

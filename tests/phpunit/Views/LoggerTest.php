@@ -79,7 +79,7 @@ final class LoggerTest extends TestCase
         $this->until(fn () => str_contains($server->process->errors(), '[WARNING] Unknown message type: 99'), 'the warning');
         self::assertStringNotContainsString('[INFO]', $server->process->errors());
 
-        $server = $this->server(['log' => 'logger'], self::TELLING_LOGGER . 'PfinalClub\AsyncioHeartbeat\Utils\Logger::getInstance()->setLevel(2);');
+        $server = $this->server(['log' => 'logger', 'max_connections' => 100], self::TELLING_LOGGER . 'PfinalClub\AsyncioHeartbeat\Utils\Logger::getInstance()->setLevel(2);');
         $server->node('a')->send(99)->expectSilence();
         $this->until(fn () => $server->process->said('log') !== [], 'the warning');
         self::assertSame([['warning', 'Unknown message type: 99', []]], $server->process->said('log'));
