@@ -2,11 +2,9 @@
 
 use heartbus_core::hub::event::Resume;
 use heartbus_core::hub::link::{Command, CommandSink};
-use heartbus_core::hub::replies::Replies;
 use heartbus_core::hub::session::Context;
-use heartbus_core::hub::{
-    Budget, ConnectionLog, Counters, Event, EventMask, Host, Hub, Link, Look, Next, Now, Session, Timer, TimerKind, Wheel,
-};
+use heartbus_core::hub::thread_state::ThreadState;
+use heartbus_core::hub::{Event, EventMask, Host, Hub, Link, Look, Next, Now, Session, TimerKind};
 use heartbus_core::settings::ServerConfig;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,14 +38,9 @@ impl CommandSink for Nobody {
 
 pub struct Machine {
     hub: Hub,
-    counters: Counters,
-    wheel: Wheel<Timer>,
-    replies: Replies,
-    random: fastrand::Rng,
-    connection_log: ConnectionLog,
+    state: ThreadState,
     sessions: Vec<Option<Session>>,
     pub now: u64,
-    budget: Budget,
 }
 
 impl Default for Machine {
@@ -62,16 +55,15 @@ impl Default for Machine {
         };
         Self {
             hub: Hub::new(limits, Arc::new(Nobody)),
-            counters: Counters::default(),
-            wheel: Wheel::new(SECOND),
-            replies: Replies::default(),
-            random: fastrand::Rng::with_seed(1),
-            connection_log: ConnectionLog::new(0),
+            state: ThreadState::new(0, Arc::default(), fastrand::Rng::with_seed(1), now(SECOND)),
             sessions: Vec::new(),
             now: SECOND,
-            budget: Budget::unlimited(),
         }
     }
+}
+
+fn now(micros: u64) -> Now {
+    Now { mono: micros, unix: 1_700_000_000_000_000 + micros }
 }
 
 impl Machine {
@@ -89,14 +81,14 @@ impl Machine {
         let Some(mut session) = self.sessions[slot].take() else { return };
         session.receive(&mut self.context(), frames);
         self.sessions[slot] = Some(session);
-        heard(self.replies.bytes());
-        self.replies.clear();
+        heard(self.state.replies.bytes());
+        self.state.replies.clear();
     }
 
     /// Fires what is due, and returns how many nodes left by that.
     pub fn tick(&mut self) -> usize {
         let before = self.hub.node_count();
-        while let Some((key, timer)) = self.wheel.pop(self.now) {
+        while let Some((key, timer)) = self.state.wheel.pop(self.now) {
             let slot = timer.slot() as usize;
             let TimerKind::Node(node) = timer.kind() else { continue };
             let Some(mut session) = self.sessions[slot].take() else { continue };
@@ -105,7 +97,7 @@ impl Machine {
                 // There is no socket: nobody has sent anything that was not read.
                 next = session.node_timer(&mut self.context(), key, node, Look::Empty);
             }
-            self.replies.clear();
+            self.state.replies.clear();
             if let Next::Close(reason) = next {
                 session.close(&mut self.context(), reason);
             } else {
@@ -116,16 +108,8 @@ impl Machine {
     }
 
     fn context(&mut self) -> Context<'_> {
-        Context {
-            hub: &self.hub,
-            counters: &self.counters,
-            wheel: &mut self.wheel,
-            replies: &mut self.replies,
-            random: &mut self.random,
-            connection_log: &mut self.connection_log,
-            now: Now { mono: self.now, unix: 1_700_000_000_000_000 + self.now },
-            budget: &mut self.budget,
-        }
+        self.state.now = now(self.now);
+        self.state.context(&self.hub)
     }
 }
 
@@ -157,7 +141,7 @@ mod tests {
             ("Session", size_of::<Session>(), 128),
             ("Link", size_of::<Link>(), 256),
             ("Node", size_of::<Node>(), 256),
-            ("Timer, in the wheel 12 bytes more", size_of::<Timer>(), 16),
+            ("Timer, in the wheel 12 bytes more", size_of::<heartbus_core::hub::Timer>(), 16),
             ("Event", size_of::<Event>(), 128),
         ];
         for (name, size, bound) in sizes {

@@ -2,11 +2,9 @@
 
 use heartbus_core::event::{CloseReason, Resume};
 use heartbus_core::hub::link::{Command, CommandSink, Eviction};
-use heartbus_core::hub::replies::Replies;
 use heartbus_core::hub::session::Context;
-use heartbus_core::hub::{
-    Budget, ConnectionLog, Counters, Event, EventMask, Host, Hub, Link, Look, Next, NodeRef, Now, Session, Timer, TimerKind, Wheel,
-};
+use heartbus_core::hub::thread_state::ThreadState;
+use heartbus_core::hub::{Event, EventMask, Host, Hub, Link, Look, Next, NodeRef, Now, Session, Timer, TimerKind};
 use heartbus_core::settings::{RateLimit, RateLimitBy, ServerConfig};
 use heartbus_core::wire::v1;
 use std::fmt::{Debug, Write};
@@ -103,13 +101,8 @@ const TIMEOUT: u64 = 3 * SECOND;
 
 struct Thread {
     hub: Hub,
-    counters: Counters,
-    wheel: Wheel<Timer>,
-    replies: Replies,
-    random: fastrand::Rng,
-    connection_log: ConnectionLog,
+    state: ThreadState,
     now: u64,
-    budget: Budget,
 }
 
 impl Thread {
@@ -126,27 +119,14 @@ impl Thread {
         };
         Self {
             hub: Hub::new(limits, Arc::new(Nobody)),
-            counters: Counters::default(),
-            wheel: Wheel::new(SECOND),
-            replies: Replies::default(),
-            random: fastrand::Rng::with_seed(1),
-            connection_log: ConnectionLog::new(4),
+            state: ThreadState::new(4, Arc::default(), fastrand::Rng::with_seed(1), now(SECOND)),
             now: SECOND,
-            budget: Budget::unlimited(),
         }
     }
 
     fn context(&mut self) -> Context<'_> {
-        Context {
-            hub: &self.hub,
-            counters: &self.counters,
-            wheel: &mut self.wheel,
-            replies: &mut self.replies,
-            random: &mut self.random,
-            connection_log: &mut self.connection_log,
-            now: now(self.now),
-            budget: &mut self.budget,
-        }
+        self.state.now = now(self.now);
+        self.state.context(&self.hub)
     }
 
     fn open(&mut self, id: u64) -> Session {
@@ -195,9 +175,9 @@ fn a_node_s_coming_and_each_way_of_going_is_one_line() {
         let [x, y] = ["x", "y"].map(|id| thread.hub.node(id).unwrap());
         thread.now += TIMEOUT + SECOND / 2;
         let is_of_x = |timer: &Timer| timer.kind() == TimerKind::Node(x.reference());
-        let (key, _) = std::iter::from_fn(|| thread.wheel.pop(thread.now)).find(|(_, timer)| is_of_x(timer)).unwrap();
+        let (key, _) = std::iter::from_fn(|| thread.state.wheel.pop(thread.now)).find(|(_, timer)| is_of_x(timer)).unwrap();
         b.node_timer(&mut thread.context(), key, x.reference(), Look::Empty);
-        thread.hub.disconnect("y", &thread.counters).unwrap();
+        thread.hub.disconnect("y", &thread.state.counters).unwrap();
         // The connection ends before it hears of the eviction.
         b.close(&mut thread.context(), CloseReason::PeerClosed);
         drop(y);
@@ -279,10 +259,10 @@ fn a_flood_is_ten_lines_per_second_and_a_count() {
                 thread.receive(&mut session, 1, "{}");
             }
             for part in 0..10 {
-                thread.connection_log.tell_left_out(now((second + 1) * SECOND + part * SECOND / 10));
+                thread.state.connection_log.tell_left_out(now((second + 1) * SECOND + part * SECOND / 10));
             }
         }
-        assert!(!thread.connection_log.tell_counts(), "all is told");
+        assert!(!thread.state.connection_log.tell_counts(), "all is told");
     });
     let count = |text: &str| lines.iter().filter(|line| line.contains(text)).count();
     assert_eq!(lines.len(), 3 * 22, "{lines:#?}");
@@ -300,7 +280,7 @@ fn nodes_that_come_and_go_in_a_loop_are_bounded_too_and_counted_at_the_end() {
             thread.register(&mut session, "x");
             thread.receive(&mut session, 7, "");
         }
-        assert!(thread.connection_log.tell_counts());
+        assert!(thread.state.connection_log.tell_counts());
     });
     assert_eq!(lines.len(), 2002);
     assert_eq!(lines[2000..], ["Node registered", "Node disconnected"].map(|of| format!("INFO Log messages left out of={of:?} count=500")));
@@ -314,7 +294,7 @@ fn what_is_not_logged_is_not_counted_as_left_out() {
         for _ in 0..1000 {
             thread.receive(&mut session, 99, "");
         }
-        assert!(!thread.connection_log.tell_counts());
+        assert!(!thread.state.connection_log.tell_counts());
     });
     assert_eq!(lines, [""; 0]);
 }

@@ -5,9 +5,9 @@
 use allocation_counter::measure;
 use heartbus_core::hub::event::Resume;
 use heartbus_core::hub::link::{Command, CommandSink};
-use heartbus_core::hub::replies::Replies;
 use heartbus_core::hub::session::Context;
-use heartbus_core::hub::{Budget, ConnectionLog, Counters, Event, EventMask, Host, Hub, Link, Now, Session, Timer, Wheel};
+use heartbus_core::hub::thread_state::ThreadState;
+use heartbus_core::hub::{Event, EventMask, Host, Hub, Link, Now, Session};
 use heartbus_core::inbox::Inbox;
 use heartbus_core::settings::{InboxLimits, ServerConfig};
 use heartbus_core::wire::{self, Dialect, FrameType, v1};
@@ -39,13 +39,12 @@ impl CommandSink for Nobody {
 
 struct Thread {
     hub: Hub,
-    counters: Counters,
-    wheel: Wheel<Timer>,
-    replies: Replies,
-    random: fastrand::Rng,
-    connection_log: ConnectionLog,
+    state: ThreadState,
     now: u64,
-    budget: Budget,
+}
+
+fn now(micros: u64) -> Now {
+    Now { mono: micros, unix: 1_700_000_000_000_000 + micros }
 }
 
 impl Thread {
@@ -64,27 +63,14 @@ impl Thread {
         };
         Self {
             hub: Hub::new(limits, host),
-            counters: Counters::default(),
-            wheel: Wheel::new(1_000_000),
-            replies: Replies::default(),
-            random: fastrand::Rng::with_seed(1),
-            connection_log: ConnectionLog::new(0),
+            state: ThreadState::new(0, Arc::default(), fastrand::Rng::with_seed(1), now(1_000_000)),
             now: 1_000_000,
-            budget: Budget::unlimited(),
         }
     }
 
     fn context(&mut self) -> Context<'_> {
-        Context {
-            hub: &self.hub,
-            counters: &self.counters,
-            wheel: &mut self.wheel,
-            replies: &mut self.replies,
-            random: &mut self.random,
-            connection_log: &mut self.connection_log,
-            now: Now { mono: self.now, unix: 1_700_000_000_000_000 + self.now },
-            budget: &mut self.budget,
-        }
+        self.state.now = now(self.now);
+        self.state.context(&self.hub)
     }
 
     fn open(&mut self, slot: u32) -> Session {
@@ -95,8 +81,8 @@ impl Thread {
     fn receive(&mut self, session: &mut Session, bytes: &[u8]) {
         let (consumed, _) = session.receive(&mut self.context(), bytes);
         assert_eq!(consumed, bytes.len());
-        assert!(!self.replies.is_empty());
-        self.replies.clear();
+        assert!(!self.state.replies.is_empty());
+        self.state.replies.clear();
     }
 }
 
@@ -146,7 +132,10 @@ fn what_could_be_logged_allocates_nothing_while_nobody_logs() {
             assert_eq!(session.receive(&mut thread.context(), &frames).0, frames.len());
         }
     });
-    assert_eq!((cost.count_total, thread.counters.unknown_types.get(), thread.counters.heartbeats_ignored.get()), (0, 1000, 1000));
+    assert_eq!(
+        (cost.count_total, thread.state.counters.unknown_types.get(), thread.state.counters.heartbeats_ignored.get()),
+        (0, 1000, 1000)
+    );
 }
 
 #[test]

@@ -22,7 +22,7 @@ fn the_limit_of_all_connections_together_holds_beside_that_of_each_and_costs_nob
     let pings = |bus: &mut Bus, slot, count| (0..count).filter(|_| bus.send(slot, 4, 0, "")[0].0 == 5).count();
     assert_eq!(pings(&mut bus, a, 5), 3, "its own limit");
     assert_eq!(pings(&mut bus, b, 5), 1, "what the two may take together");
-    assert_eq!(bus.counters.rate_limited.get(), 6);
+    assert_eq!(bus.thread.counters.rate_limited.get(), 6);
     bus.now += 1_000_000;
     assert_eq!((pings(&mut bus, a, 5), pings(&mut bus, b, 5)), (0, 2), "of its own three it had paid one");
 }
@@ -39,7 +39,7 @@ fn a_million_nodes_time_out_in_the_first_tick_after_their_deadline_and_heartbeat
             let id = format!("{slot}-{n}");
             bus.with(slot, |session, cx| session.receive(cx, &frame(6, 0, &format!(r#"{{"node_id":"{id}"}}"#))));
         }
-        bus.replies.clear();
+        bus.thread.replies.clear();
     }
     assert_eq!(bus.hub.node_count(), 1_000_000);
     let (start_of_walk, pages) = (std::time::Instant::now(), 1_000_000 / 100);
@@ -51,18 +51,18 @@ fn a_million_nodes_time_out_in_the_first_tick_after_their_deadline_and_heartbeat
     let mut gone_at = BTreeMap::new();
     for _ in 0..(2 * TIMEOUT / TICK) {
         bus.tick();
-        *gone_at.entry(bus.now).or_insert(0) = bus.counters.nodes_timed_out.get();
+        *gone_at.entry(bus.now).or_insert(0) = bus.thread.counters.nodes_timed_out.get();
         if bus.now % 1_000_000 == 0 {
             for slot in (0..CONNECTIONS).filter(|slot| !silent(*slot)) {
                 bus.with(slot, |session, cx| session.receive(cx, &beat));
             }
-            bus.replies.clear();
+            bus.thread.replies.clear();
         }
     }
     let lost = u64::from((0..CONNECTIONS).filter(|slot| silent(*slot)).count() as u32 * PER_CONNECTION);
     assert_eq!(gone_at[&(start + TIMEOUT)], 0, "at the deadline itself nobody is late");
     assert_eq!(gone_at[&(start + TIMEOUT + TICK)], lost, "one tick later all of them are gone");
-    assert_eq!(bus.counters.nodes_timed_out.get(), lost, "and nobody else, ever");
+    assert_eq!(bus.thread.counters.nodes_timed_out.get(), lost, "and nobody else, ever");
     assert_eq!(bus.hub.node_count() as u64, 1_000_000 - lost);
     // Per timeout period the wheel touches a node once, whatever the number of heartbeats.
     assert!(bus.touched <= 3 * 1_000_000, "{} touches", bus.touched);
@@ -191,7 +191,7 @@ fn limits_on_nodes_are_refused_and_the_connection_stays() {
     for n in 0..10_000 {
         bus.with(slot, |session, cx| session.receive(cx, &frame(6, 0, &format!(r#"{{"node_id":"{n}"}}"#))));
     }
-    bus.replies.clear();
+    bus.thread.replies.clear();
     let answers = bus.register(slot, "one too many");
     assert_eq!(answers, [(8, 0, r#"{"message":"Too many nodes on this connection","code":403}"#.to_owned())]);
     assert_eq!(bus.send(slot, 1, 0, "{}")[0].0, 2);
@@ -334,7 +334,7 @@ proptest! {
                 }
                 Step::Kick(id) => {
                     let id = format!("id{id}");
-                    let result = bus.hub.disconnect(&id, &bus.counters);
+                    let result = bus.hub.disconnect(&id, &bus.thread.counters);
                     bus.follow_commands();
                     let owner = model.owner(&id);
                     prop_assert_eq!(result.is_ok(), owner.is_some());
@@ -359,7 +359,7 @@ proptest! {
             prop_assert_eq!(&*bus.host.events.lock().unwrap(), &model.told);
             // One timer per node, one per connection without nodes: nothing stays behind in the wheel.
             let idle = model.connections.values().filter(|(_, nodes)| nodes.is_empty()).count();
-            prop_assert_eq!(bus.wheel.len(), expected.len() + idle);
+            prop_assert_eq!(bus.thread.wheel.len(), expected.len() + idle);
         }
     }
 }

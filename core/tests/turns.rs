@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 fn receive(bus: &mut Bus, slot: u32, bytes: &[u8], turn: Budget) -> (usize, Next) {
-    bus.budget = turn;
+    bus.thread.budget = turn;
     bus.with(slot, |session, cx| session.receive(cx, bytes)).expect("the connection is there")
 }
 
@@ -30,7 +30,7 @@ fn gateway(bus: &mut Bus, nodes: usize) -> u32 {
     for n in 0..nodes {
         bus.register(slot, &format!("n{n}"));
     }
-    bus.budget = Budget::unlimited();
+    bus.thread.budget = Budget::unlimited();
     slot
 }
 
@@ -92,7 +92,7 @@ fn a_heartbeat_for_many_nodes_that_the_host_is_told_of_takes_several_turns_and_n
     assert_eq!(*bus.host.heartbeats.lock().unwrap(), first.chain(second).collect::<Vec<_>>());
     // Each frame was answered and counted once.
     assert_eq!(answers(&mut bus), [2, 2]);
-    assert_eq!((bus.counters.heartbeat_requests.get(), bus.counters.heartbeats.get()), (2, 2));
+    assert_eq!((bus.thread.counters.heartbeat_requests.get(), bus.thread.counters.heartbeats.get()), (2, 2));
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn data_that_the_host_has_no_room_for_is_taken_once_and_offered_as_it_is_until_t
     bus.host.room.get().unwrap().store(true, Ordering::Relaxed);
     assert_eq!(receive(&mut bus, slot, rest, turn()), (rest.len(), Next::Continue));
     assert_eq!(*bus.host.data.lock().unwrap(), [b"first".to_vec(), b"second".to_vec()]);
-    assert_eq!((bus.counters.data_in.get(), bus.hub.memory().of(Part::Input)), (2, before));
+    assert_eq!((bus.thread.counters.data_in.get(), bus.hub.memory().of(Part::Input)), (2, before));
 
     // A node that was replaced meanwhile says no more.
     bus.host.room.get().unwrap().store(false, Ordering::Relaxed);
@@ -137,13 +137,13 @@ fn a_long_frame_waits_for_the_turn_of_a_long_frame_and_what_is_before_it_does_no
     let mut bus = Bus::new(true);
     let slot = gateway(&mut bus, 1);
     for long in [frame(3, 0, &"x".repeat(budget::LONG_FRAME)), v2_frame(3, 0, &vec![0; budget::LONG_FRAME])] {
-        let (ping, data_in) = (frame(4, 0, ""), bus.counters.data_in.get());
+        let (ping, data_in) = (frame(4, 0, ""), bus.thread.counters.data_in.get());
         let bytes = [&ping[..], &long, &long, &ping].concat();
         assert_eq!(receive(&mut bus, slot, &bytes, Budget::share(1)), (ping.len(), Next::Later));
-        assert_eq!((answers(&mut bus), bus.counters.data_in.get()), (vec![5], data_in));
+        assert_eq!((answers(&mut bus), bus.thread.counters.data_in.get()), (vec![5], data_in));
         // One of them, and nothing behind it.
         assert_eq!(receive(&mut bus, slot, &bytes[ping.len()..], Budget::long()), (long.len(), Next::Again));
-        assert_eq!(bus.counters.data_in.get(), data_in + 1);
+        assert_eq!(bus.thread.counters.data_in.get(), data_in + 1);
         assert_eq!(receive(&mut bus, slot, &bytes[ping.len() + long.len()..], Budget::long()).1, Next::Again);
         assert_eq!(receive(&mut bus, slot, &ping, Budget::share(1)), (ping.len(), Next::Continue));
         assert_eq!(answers(&mut bus), [5]);
@@ -170,13 +170,13 @@ fn nodes_that_unregister_together_leave_over_several_turns_and_what_was_sent_beh
         let left = before - bus.hub.node_count();
         assert!((1..=budget::TURN as usize / budget::DEPARTURE as usize).contains(&left), "{left} left in one turn");
         assert!(next == Next::Again && answers(&mut bus).is_empty() || consumed > 0);
-        assert_eq!(bus.counters.unregisters.get(), u64::from(consumed > 0), "it is one frame");
+        assert_eq!(bus.thread.counters.unregisters.get(), u64::from(consumed > 0), "it is one frame");
     }
     assert!(turns > 10);
     receive(&mut bus, slot, &bytes[consumed..], Budget::share(1));
-    assert_eq!((answers(&mut bus), bus.hub.node_count(), bus.counters.nodes_unregistered.get()), (vec![5], 0, NODES as u64));
+    assert_eq!((answers(&mut bus), bus.hub.node_count(), bus.thread.counters.nodes_unregistered.get()), (vec![5], 0, NODES as u64));
     assert!(bus.host.events.lock().unwrap().values().all(|told| *told == ["register", "unregister"]));
-    assert_eq!(bus.wheel.len(), 1, "the time to register in");
+    assert_eq!(bus.thread.wheel.len(), 1, "the time to register in");
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn a_connection_that_is_over_lets_its_nodes_leave_over_several_turns_each_once()
     let slot = gateway(&mut bus, NODES);
     let mut turns = 1;
     loop {
-        bus.budget = Budget::share(1);
+        bus.thread.budget = Budget::share(1);
         let next = bus.with(slot, |session, cx| session.close(cx, CloseReason::PeerClosed)).unwrap();
         if next != Next::Again {
             assert_eq!(next, Next::Continue);
@@ -196,7 +196,7 @@ fn a_connection_that_is_over_lets_its_nodes_leave_over_several_turns_each_once()
         turns += 1;
         // Meanwhile another connection takes one of them over.
         if turns == 2 {
-            bus.budget = Budget::unlimited();
+            bus.thread.budget = Budget::unlimited();
             let other = bus.open();
             bus.register(other, "n999");
         }
@@ -207,14 +207,14 @@ fn a_connection_that_is_over_lets_its_nodes_leave_over_several_turns_each_once()
         let expected: &[&str] = if id == "n999" { &["register", "replaced", "register"] } else { &["register", "disconnected"] };
         assert_eq!(told, expected, "{id}");
     }
-    assert_eq!(bus.wheel.len(), 1, "the timer of the node that is left");
+    assert_eq!(bus.thread.wheel.len(), 1, "the timer of the node that is left");
 }
 
 /// Turns the clock until the timer of a connection with one node fires, or with none where `channel_id` is 0, and returns its key.
 fn fired(bus: &mut Bus, channel_id: u32) -> heartbus_core::hub::wheel::TimerKey {
     loop {
         bus.now += TICK;
-        if let Some((key, timer)) = bus.wheel.pop(bus.now) {
+        if let Some((key, timer)) = bus.thread.wheel.pop(bus.now) {
             let node = TimerKind::Node(NodeRef::of_main_channel(channel_id));
             assert_eq!(timer.kind(), if channel_id == 0 { TimerKind::Register } else { node });
             return key;
@@ -238,7 +238,7 @@ fn a_node_that_seems_silent_is_looked_for_and_only_an_empty_socket_proves_that_i
             bus.with(slot, |session, cx| session.node_timer(cx, key, NodeRef::of_main_channel(channel_id), look)),
             Some(Next::Continue)
         );
-        assert_eq!(bus.wheel.pop(looked_at + next_look), None, "{look:?}");
+        assert_eq!(bus.thread.wheel.pop(looked_at + next_look), None, "{look:?}");
     }
     // What the look finds counts from when it was found.
     let key = fired(&mut bus, channel_id);
@@ -253,7 +253,7 @@ fn a_node_that_seems_silent_is_looked_for_and_only_an_empty_socket_proves_that_i
         bus.with(slot, |session, cx| session.node_timer(cx, key, NodeRef::of_main_channel(channel_id), Look::Empty)),
         Some(Next::Continue)
     );
-    assert_eq!(bus.wheel.pop(heard_at + TIMEOUT), None);
+    assert_eq!(bus.thread.wheel.pop(heard_at + TIMEOUT), None);
     let key = fired(&mut bus, channel_id);
     let ask = |bus: &mut Bus, look| bus.with(slot, |session, cx| session.node_timer(cx, key, NodeRef::of_main_channel(channel_id), look));
     assert_eq!(ask(&mut bus, Look::NotYet), Some(Next::Look));
@@ -275,7 +275,7 @@ fn a_node_that_the_look_finds_leaving_is_not_judged() {
         Some(Next::Continue)
     );
     assert_eq!(bus.host.events.lock().unwrap()["n0"], ["register", "unregister"]);
-    assert_eq!((bus.online().len(), bus.wheel.len()), (1, 1));
+    assert_eq!((bus.online().len(), bus.thread.wheel.len()), (1, 1));
     fired(&mut bus, other);
 }
 
@@ -292,14 +292,14 @@ fn who_registers_in_the_last_moment_is_found_by_the_look_also_when_it_has_left_a
             bus.send(slot, 7, 0, "");
         }
         assert_eq!(ask(&mut bus, Look::Empty), Some(Next::Continue));
-        assert_eq!((bus.counters.register_timeouts.get(), bus.wheel.len()), (0, 1));
+        assert_eq!((bus.thread.counters.register_timeouts.get(), bus.thread.wheel.len()), (0, 1));
     }
     let mut bus = Bus::new(false);
     let slot = bus.open();
     for (look, next_look) in [(Look::Unread, REGISTER_TIMEOUT / 16), (Look::Stopped, REGISTER_TIMEOUT)] {
         let key = fired(&mut bus, 0);
         assert_eq!(bus.with(slot, |session, cx| session.register_timer(cx, key, look)), Some(Next::Continue));
-        assert_eq!(bus.wheel.pop(bus.now + next_look), None, "{look:?}");
+        assert_eq!(bus.thread.wheel.pop(bus.now + next_look), None, "{look:?}");
     }
     let key = fired(&mut bus, 0);
     assert_eq!(bus.with(slot, |session, cx| session.register_timer(cx, key, Look::Empty)), Some(Next::Close(CloseReason::RegisterTimeout)));
@@ -455,7 +455,7 @@ impl Thread {
 
     /// True when there is more.
     fn turn(&mut self, slot: u32) -> bool {
-        self.bus.budget = Budget::of(self.turn);
+        self.bus.thread.budget = Budget::of(self.turn);
         loop {
             if !self.is_there(slot) || self.peers[&slot].is_stopped {
                 return false;
@@ -478,10 +478,10 @@ impl Thread {
             peer.kept = kept[consumed..].to_vec();
             peer.is_unfinished = next == Next::Again;
             peer.is_stopped = next == Next::Wait;
-            self.bus.replies.clear();
+            self.bus.thread.replies.clear();
             match next {
                 Next::Continue if is_drained => return false,
-                Next::Continue if !self.bus.budget.is_used_up() => {}
+                Next::Continue if !self.bus.thread.budget.is_used_up() => {}
                 Next::Continue | Next::Again => {
                     self.list(slot);
                     return true;
@@ -538,7 +538,7 @@ impl Thread {
         self.look_at_clock();
         // Before any of the looks.
         let now = self.bus.now;
-        while let Some((key, timer)) = self.bus.wheel.pop(now) {
+        while let Some((key, timer)) = self.bus.thread.wheel.pop(now) {
             self.hiccup();
             let slot = timer.slot();
             self.bus.now = now;
@@ -551,12 +551,12 @@ impl Thread {
             }
             if let Next::Close(reason) = next {
                 self.may_close(slot, reason);
-                self.bus.budget = Budget::unlimited();
+                self.bus.thread.budget = Budget::unlimited();
                 self.bus.close(slot, reason);
             }
         }
         self.peers.values_mut().for_each(|peer| peer.look = Look::NotYet);
-        self.bus.replies.clear();
+        self.bus.thread.replies.clear();
     }
 
     fn judge(&mut self, slot: u32, key: heartbus_core::hub::wheel::TimerKey, kind: TimerKind, look: Look) -> Next {
@@ -645,6 +645,6 @@ proptest! {
             }
         }
         let stay = kinds.iter().map(|kind| match kind { Kind::Gateway => 3, Kind::Node | Kind::Late => 1, _ => 0 }).sum::<usize>();
-        prop_assert_eq!((thread.bus.hub.node_count(), thread.bus.wheel.len()), (stay, stay));
+        prop_assert_eq!((thread.bus.hub.node_count(), thread.bus.thread.wheel.len()), (stay, stay));
     }
 }

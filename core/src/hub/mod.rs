@@ -24,6 +24,7 @@ mod quota;
 pub mod rate;
 pub mod replies;
 pub mod session;
+pub mod thread_state;
 pub mod timer;
 pub mod trim;
 pub mod wheel;

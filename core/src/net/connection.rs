@@ -463,8 +463,8 @@ mod tests {
     use super::*;
     use crate::hub::frame::Body;
     use crate::hub::link::{Command, CommandSink};
-    use crate::hub::replies::Replies;
-    use crate::hub::{Budget, ConnectionLog, Counters, Now};
+    use crate::hub::thread_state::ThreadState;
+    use crate::hub::{Budget, Now};
     use crate::inbox::Inbox;
     use crate::settings::{InboxLimits, ServerConfig};
     use crate::wire::{FrameType, v2};
@@ -529,53 +529,37 @@ mod tests {
         QueuedFrame::new(dialect, FrameType::DATA, 7, Body::encode(dialect, payload, hub.memory()).unwrap())
     }
 
-    struct Thread(Wheel<Timer>, Replies, ConnectionLog, Counters, fastrand::Rng, Budget);
-
-    impl Thread {
-        fn new() -> Self {
-            Self(
-                Wheel::new(1),
-                Replies::default(),
-                ConnectionLog::new(0),
-                Counters::default(),
-                fastrand::Rng::with_seed(1),
-                Budget::unlimited(),
-            )
-        }
-
-        fn context<'a>(&'a mut self, hub: &'a Hub) -> Context<'a> {
-            let Self(wheel, replies, connection_log, counters, random, budget) = self;
-            Context { hub, counters, wheel, replies, random, connection_log, now: Now { mono: 1, unix: 1 }, budget }
-        }
+    fn thread() -> ThreadState {
+        ThreadState::new(0, Arc::default(), fastrand::Rng::with_seed(1), Now { mono: 1, unix: 1 })
     }
 
-    fn open(connection: &mut Connection, thread: &mut Thread, hub: &Hub) {
+    fn open(connection: &mut Connection, thread: &mut ThreadState, hub: &Hub) {
         connection.phase = Phase::Open(Session::open(connection.link().clone(), &mut thread.context(hub)));
     }
 
     #[test]
     fn half_a_frame_is_kept_until_the_other_half_comes_and_then_there_is_no_buffer_any_more() {
         let (mut connection, _peer, hub) = pair();
-        let mut thread = Thread::new();
+        let mut thread = thread();
         open(&mut connection, &mut thread, &hub);
         let mut ping = Vec::new();
         wire::encode(Dialect::V1, FrameType::PING, 0, b"", &mut ping).unwrap();
         let (half, other) = ping.split_at(5);
         for _ in 0..2 {
             assert_eq!(connection.feed(&mut thread.context(&hub), half), Next::Continue);
-            assert!(connection.buffers.is_some() && thread.1.is_empty());
+            assert!(connection.buffers.is_some() && thread.replies.is_empty());
             assert_eq!(kept(&connection, &hub), (5, 5));
             assert_eq!(connection.feed(&mut thread.context(&hub), other), Next::Continue);
-            assert!(connection.buffers.is_none() && !thread.1.is_empty());
+            assert!(connection.buffers.is_none() && !thread.replies.is_empty());
             assert_eq!(kept(&connection, &hub), (0, 0));
-            thread.1.clear();
+            thread.replies.clear();
         }
     }
 
     #[test]
     fn a_long_frame_takes_no_more_memory_than_it_is_long_and_gives_it_back_when_it_was_read() {
         let (mut connection, _peer, hub) = pair();
-        let mut thread = Thread::new();
+        let mut thread = thread();
         open(&mut connection, &mut thread, &hub);
         let mut stream = Vec::new();
         v2::encode(FrameType::DATA, 0, &vec![b'x'; 3_000_000], &mut stream);
@@ -598,7 +582,7 @@ mod tests {
     #[test]
     fn what_a_header_promises_is_not_allocated_before_it_comes() {
         let (mut connection, _peer, hub) = pair();
-        let mut thread = Thread::new();
+        let mut thread = thread();
         open(&mut connection, &mut thread, &hub);
         let mut stream = Vec::new();
         v2::encode(FrameType::DATA, 0, &vec![b'x'; 3_000_000], &mut stream);
@@ -696,11 +680,11 @@ mod tests {
     #[test]
     fn nothing_is_gone_on_with_that_came_before_the_end() {
         let (mut connection, _peer, hub) = pair();
-        let mut thread = Thread::new();
+        let mut thread = thread();
         open(&mut connection, &mut thread, &hub);
         let mut beats = Vec::new();
         (0..10_000).for_each(|_| v2::encode(FrameType::PING, 0, b"", &mut beats));
-        thread.5 = Budget::share(1);
+        thread.budget = Budget::share(1);
         assert_eq!(connection.feed(&mut thread.context(&hub), &beats), Next::Again);
         assert!(connection.is_unfinished() && connection.partial_len() > 0);
         connection.phase = Phase::Ending { link: connection.link().clone(), timer: None };

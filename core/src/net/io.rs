@@ -30,11 +30,10 @@ use super::server::{ConnectionInfo, Shared};
 use crate::descriptor::lift;
 
 use crate::hub::link::{Command, CommandKind};
-use crate::hub::replies::Replies;
-use crate::hub::session::Context;
+use crate::hub::thread_state::ThreadState;
 use crate::hub::trim::Trim;
 use crate::hub::wheel::TICK;
-use crate::hub::{Budget, ConnectionLog, Counters, Look, Next, Now, Timer, TimerKind, Wheel};
+use crate::hub::{Budget, Look, Next, Timer, TimerKind};
 use crate::model::{CloseReason, EventMask, Fill};
 use mio::event::Event;
 use mio::net::TcpListener;
@@ -119,7 +118,7 @@ pub(super) struct IoThread {
     /// Connections that were read and not answered yet, and where the replies to each end in the thread's buffer.
     unanswered: Vec<(usize, usize)>,
     buffer: Box<[u8]>,
-    work: Work,
+    state: ThreadState,
     /// When this thread heard that the server stops.
     stopping_since: Option<u64>,
     /// It has said goodbye.
@@ -138,40 +137,6 @@ pub(super) struct IoThread {
     /// Connections whose sockets this part of a tick has looked at, and what was found.
     looked_at: HashMap<usize, Look>,
     done: bool,
-}
-
-/// What a session is lent, in one place.
-struct Work {
-    shared: Arc<Shared>,
-    counters: Arc<Counters>,
-    wheel: Wheel<Timer>,
-    replies: Replies,
-    random: fastrand::Rng,
-    connection_log: ConnectionLog,
-    now: Now,
-    budget: Budget,
-}
-
-impl Work {
-    /// Reads the clock, the monotonic one alone: the other one is as far ahead of it as at the beginning of the pass.
-    fn look_at_clock(&mut self) {
-        let mono = self.shared.clock.mono();
-        self.now.unix += mono - self.now.mono;
-        self.now.mono = mono;
-    }
-
-    fn context(&mut self) -> Context<'_> {
-        Context {
-            hub: &self.shared.hub,
-            counters: &self.counters,
-            wheel: &mut self.wheel,
-            replies: &mut self.replies,
-            random: &mut self.random,
-            connection_log: &mut self.connection_log,
-            now: self.now,
-            budget: &mut self.budget,
-        }
-    }
 }
 
 /// Where a connection's turn left off.
@@ -207,16 +172,7 @@ impl IoThread {
         let counters = shared.counters[worker_id].clone();
         let first_stats = now.mono + shared.stats_interval;
         Ok(Self {
-            work: Work {
-                shared: shared.clone(),
-                counters,
-                wheel: Wheel::new(now.mono),
-                replies: Replies::default(),
-                random: fastrand::Rng::new(),
-                connection_log: ConnectionLog::new(worker_id),
-                now,
-                budget: Budget::of(0),
-            },
+            state: ThreadState::new(worker_id, counters, fastrand::Rng::new(), now),
             shared,
             mailbox,
             clock,
@@ -248,6 +204,11 @@ impl IoThread {
         })
     }
 
+    /// Reads the monotonic clock alone.
+    fn look_at_clock(&mut self) {
+        self.state.go_on_to(self.clock.mono());
+    }
+
     /// Works until the server stops.
     fn work(&mut self, poll: &mut Poll) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_PER_PASS);
@@ -271,9 +232,9 @@ impl IoThread {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
-        self.work.now = self.clock.now();
-        let begun = self.work.now.mono;
-        let (messages, heartbeats) = (self.work.counters.messages_in.get(), self.work.counters.heartbeats.get());
+        self.state.now = self.clock.now();
+        let begun = self.state.now.mono;
+        let (messages, heartbeats) = (self.state.counters.messages_in.get(), self.state.counters.heartbeats.get());
         let share = Budget::share(events.iter().count());
         for event in events.iter() {
             match event.token() {
@@ -287,11 +248,11 @@ impl IoThread {
         }
         self.go_on();
         self.answer();
-        if let Some(messages) = NonZeroU64::new(self.work.counters.messages_in.get() - messages) {
+        if let Some(messages) = NonZeroU64::new(self.state.counters.messages_in.get() - messages) {
             // One look at the clock for everything that this pass read.
             let micros = self.clock.mono().saturating_sub(begun);
-            self.work.counters.message_durations.observe(micros / messages, messages.get());
-            self.work.counters.heartbeat_durations.observe(micros, self.work.counters.heartbeats.get() - heartbeats);
+            self.state.counters.message_durations.observe(micros / messages, messages.get());
+            self.state.counters.heartbeat_durations.observe(micros, self.state.counters.heartbeats.get() - heartbeats);
         }
         if std::mem::take(&mut self.has_commands) {
             self.follow_commands();
@@ -325,21 +286,21 @@ impl IoThread {
         if self.ready.is_empty() && self.long.is_empty() {
             return;
         }
-        self.work.look_at_clock();
-        let begun = self.work.now.mono;
+        self.look_at_clock();
+        let begun = self.state.now.mono;
         for _ in 0..self.ready.len() {
             let Some(slot) = self.ready.pop_front() else { break };
             self.turn_of_listed(slot, Budget::share(1));
-            if self.work.now.mono > begun + GOING_ON_TIME {
+            if self.state.now.mono > begun + GOING_ON_TIME {
                 break;
             }
         }
-        let begun = self.work.now.mono;
+        let begun = self.state.now.mono;
         for _ in 0..self.long.len() {
             let Some(slot) = self.long.pop_front() else { break };
             self.turn_of_listed(slot, Budget::long());
-            self.work.look_at_clock();
-            if self.work.now.mono > begun + GOING_ON_TIME {
+            self.look_at_clock();
+            if self.state.now.mono > begun + GOING_ON_TIME {
                 break;
             }
         }
@@ -355,7 +316,7 @@ impl IoThread {
 
     /// Lets a connection say as much as its budget allows: what was kept of it first, then what its socket has.
     fn turn(&mut self, slot: usize, budget: Budget) -> Left {
-        self.work.budget = budget;
+        self.state.budget = budget;
         loop {
             let Some(connection) = self.connections.get_mut(slot) else {
                 return Left::Nothing;
@@ -368,8 +329,8 @@ impl IoThread {
             }
             let mut is_drained = false;
             let next = if connection.is_unfinished() {
-                self.work.look_at_clock();
-                connection.feed(&mut self.work.context(), &[])
+                self.state.go_on_to(self.clock.mono());
+                connection.feed(&mut self.state.context(&self.shared.hub), &[])
             } else {
                 match connection.read(&mut self.buffer) {
                     Ok(0) => {
@@ -378,12 +339,12 @@ impl IoThread {
                     }
                     Ok(count) => {
                         // After the read: whatever came until now counts as heard now, and nothing that comes later does.
-                        self.work.look_at_clock();
-                        self.work.budget.spend_read(count);
-                        self.work.counters.bytes_in.add(count as u64);
+                        self.state.go_on_to(self.clock.mono());
+                        self.state.budget.spend_read(count);
+                        self.state.counters.bytes_in.add(count as u64);
                         connection.bytes_in += count as u64;
                         is_drained = count < self.buffer.len() && !connection.hangup && !connection.urgent;
-                        connection.feed(&mut self.work.context(), &self.buffer[..count])
+                        connection.feed(&mut self.state.context(&self.shared.hub), &self.buffer[..count])
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         connection.urgent = false;
@@ -401,7 +362,7 @@ impl IoThread {
             }
             match next {
                 Next::Continue if is_drained => return Left::Nothing,
-                Next::Continue if !self.work.budget.is_used_up() => {}
+                Next::Continue if !self.state.budget.is_used_up() => {}
                 Next::Continue | Next::Again | Next::Later | Next::Look => {
                     self.list(slot, next == Next::Later);
                     return Left::More;
@@ -427,7 +388,7 @@ impl IoThread {
     }
 
     fn has_enough_to_answer(&self) -> bool {
-        self.unanswered.len() >= ANSWERED_TOGETHER || self.work.replies.bytes().len() >= READ_BUFFER
+        self.unanswered.len() >= ANSWERED_TOGETHER || self.state.replies.bytes().len() >= READ_BUFFER
     }
 
     /// Writes the replies to whoever was read since the last time.
@@ -439,7 +400,7 @@ impl IoThread {
         let mut broken = Vec::new();
         let mut begin = 0;
         for (slot, end) in unanswered.drain(..) {
-            let replies = &self.work.replies.bytes()[begin..end];
+            let replies = &self.state.replies.bytes()[begin..end];
             begin = end;
             let result = match self.connections.get_mut(slot) {
                 Some(connection) if !replies.is_empty() => connection.write(&self.shared.hub, replies),
@@ -447,13 +408,13 @@ impl IoThread {
             };
             match result {
                 Ok(written) => {
-                    self.work.counters.bytes_out.add(written);
+                    self.state.counters.bytes_out.add(written);
                     self.settle(slot);
                 }
                 Err(_) => broken.push(slot),
             }
         }
-        self.work.replies.clear();
+        self.state.replies.clear();
         self.unanswered = unanswered;
         for slot in broken {
             self.end(slot, CloseReason::IoError);
@@ -462,7 +423,7 @@ impl IoThread {
 
     /// What was added to the thread's buffer since the last time is for this connection.
     fn note_replies(&mut self, slot: usize) {
-        let end = self.work.replies.bytes().len();
+        let end = self.state.replies.bytes().len();
         match self.unanswered.last_mut() {
             Some((last, until)) if *last == slot => *until = end,
             _ => self.unanswered.push((slot, end)),
@@ -487,8 +448,8 @@ impl IoThread {
         // A peer that does not read what it asked for is heard no more until it does.
         if !connection.peer_slow && connection.unread() > self.shared.hub.limits().outbox_bytes {
             connection.peer_slow = true;
-            connection.set_took_at(self.work.now.mono);
-            self.work.counters.reads_paused_by_peer.up();
+            connection.set_took_at(self.state.now.mono);
+            self.state.counters.reads_paused_by_peer.up();
         }
         self.watch(slot);
     }
@@ -507,7 +468,7 @@ impl IoThread {
         }
         let Some(connection) = self.connections.get_mut(slot) else { return };
         if let (Some(timeout), Phase::Open(_)) = (self.shared.slow_consumer_timeout, &connection.phase) {
-            connection.watch(&mut self.work.wheel, self.work.now.mono + timeout, awake);
+            connection.watch(&mut self.state.wheel, self.state.now.mono + timeout, awake);
         }
     }
 
@@ -518,7 +479,7 @@ impl IoThread {
         {
             connection.told_full = true;
             if let Phase::Open(session) = &connection.phase {
-                session.tell_fill(&mut self.work.context(), Fill::Full);
+                session.tell_fill(&mut self.state.context(&self.shared.hub), Fill::Full);
             }
         }
     }
@@ -527,14 +488,14 @@ impl IoThread {
         if let Some(connection) = self.connections.get_mut(slot) {
             connection.told_full = false;
             if let Phase::Open(session) = &connection.phase {
-                session.tell_fill(&mut self.work.context(), Fill::Drained);
+                session.tell_fill(&mut self.state.context(&self.shared.hub), Fill::Drained);
             }
         }
     }
 
     /// The time in microseconds, but for that which this thread slept through.
     fn awake(&self) -> u64 {
-        self.work.now.mono - self.asleep
+        self.state.now.mono - self.asleep
     }
 
     fn flush(&mut self, slot: usize) {
@@ -542,11 +503,11 @@ impl IoThread {
         let Some(connection) = self.connections.get_mut(slot) else {
             return;
         };
-        match connection.flush(&self.shared.hub, &mut self.pool, &mut self.work.wheel) {
+        match connection.flush(&self.shared.hub, &mut self.pool, &mut self.state.wheel) {
             Ok(0) => {}
             Ok(written) => {
-                self.work.counters.bytes_out.add(written);
-                connection.set_took_at(self.work.now.mono);
+                self.state.counters.bytes_out.add(written);
+                connection.set_took_at(self.state.now.mono);
                 connection.set_moved(awake);
             }
             Err(_) => return self.end(slot, CloseReason::IoError),
@@ -568,19 +529,19 @@ impl IoThread {
         let is_fresh = self.commands.is_empty();
         // Asked first: what was sent before the stop is among the commands then, and goes out before the farewell, if it is not too much.
         if self.shared.is_stopping() {
-            self.stopping_since.get_or_insert(self.work.now.mono);
+            self.stopping_since.get_or_insert(self.state.now.mono);
         }
         if is_fresh {
             self.mailbox.drain_into(&mut self.commands);
         }
         // Few commands cost any of it: those that the nodes of a connection are told about.
-        self.work.budget = Budget::of(LETTERS_BUDGET);
+        self.state.budget = Budget::of(LETTERS_BUDGET);
         for followed in 1..=COMMANDS_PER_PASS {
             let Some(command) = self.commands.pop(self.shared.hub.memory()) else { break };
             let slot = command.slot;
             self.follow_command(command);
             // One write for all that came for a connection.
-            let is_last = followed == COMMANDS_PER_PASS || self.work.budget.is_used_up();
+            let is_last = followed == COMMANDS_PER_PASS || self.state.budget.is_used_up();
             if self.commands.next_slot() != Some(slot) || is_last {
                 self.flush(slot as usize);
             }
@@ -594,7 +555,7 @@ impl IoThread {
             // Whoever asked may have given up waiting; then nobody misses the answer.
             let _ = listing.answer.try_send(self.list_connections(listing.max));
         }
-        if self.stopping_since.is_some_and(|since| is_read || self.work.now.mono > since + LAST_COMMANDS_TIME) && !self.is_stopping {
+        if self.stopping_since.is_some_and(|since| is_read || self.state.now.mono > since + LAST_COMMANDS_TIME) && !self.is_stopping {
             self.begin_stopping();
         }
         if self.shared.is_closed() && !self.doors.is_empty() {
@@ -645,7 +606,7 @@ impl IoThread {
         };
         match (kind, &mut connection.phase) {
             (CommandKind::Evict(eviction), Phase::Open(session)) => {
-                let next = session.evict(&mut self.work.context(), eviction);
+                let next = session.evict(&mut self.state.context(&self.shared.hub), eviction);
                 self.respond(slot, next);
             }
             (CommandKind::End(reason), _) => self.end(slot, reason),
@@ -680,13 +641,13 @@ impl IoThread {
             Phase::Ending { .. } => return self.drop_connection(slot),
         }
         if reason == CloseReason::SlowConsumer {
-            self.work.counters.slow_consumers.up();
+            self.state.counters.slow_consumers.up();
         }
         let truncated = connection.partial_len() as u64;
         if truncated > 0 && matches!(reason, CloseReason::PeerClosed | CloseReason::IoError) {
-            self.work.connection_log.incomplete(self.work.now);
+            self.state.connection_log.incomplete(self.state.now);
         }
-        self.work.counters.truncated_bytes.add(truncated);
+        self.state.counters.truncated_bytes.add(truncated);
         let link = connection.link().clone();
         link.close();
         connection.host_full = false;
@@ -698,7 +659,7 @@ impl IoThread {
         let ending = Phase::Ending { link, timer: None };
         if let Phase::Open(session) = std::mem::replace(&mut connection.phase, ending) {
             connection.phase = Phase::Leaving(Box::new(Leaving { session, why: reason }));
-            self.work.budget = Budget::share(1);
+            self.state.budget = Budget::share(1);
             self.leave(slot);
         }
     }
@@ -707,15 +668,15 @@ impl IoThread {
     /// behind that.
     fn say_farewell_only(&mut self, slot: usize, reason: CloseReason) {
         let Some(connection) = self.connections.get_mut(slot) else { return };
-        connection.drop_waiting(&self.shared.hub, &mut self.work.wheel);
-        self.work.replies.speak(connection.link().dialect());
-        let begin = self.work.replies.bytes().len();
-        self.work.replies.farewell(reason);
+        connection.drop_waiting(&self.shared.hub, &mut self.state.wheel);
+        self.state.replies.speak(connection.link().dialect());
+        let begin = self.state.replies.bytes().len();
+        self.state.replies.farewell(reason);
         // A socket that is broken is found to be so when the rest is written.
-        if let Ok(written) = connection.write(&self.shared.hub, &self.work.replies.bytes()[begin..]) {
-            self.work.counters.bytes_out.add(written);
+        if let Ok(written) = connection.write(&self.shared.hub, &self.state.replies.bytes()[begin..]) {
+            self.state.counters.bytes_out.add(written);
         }
-        self.work.replies.clear();
+        self.state.replies.clear();
     }
 
     /// Lets nodes of a connection that is over leave, as many as the turn allows. The last one out shuts the door.
@@ -723,13 +684,13 @@ impl IoThread {
         let Some(connection) = self.connections.get_mut(slot) else { return Left::Nothing };
         let Phase::Leaving(leaving) = &mut connection.phase else { return Left::Nothing };
         let reason = leaving.why;
-        if leaving.session.close(&mut self.work.context(), reason) == Next::Again {
+        if leaving.session.close(&mut self.state.context(&self.shared.hub), reason) == Next::Again {
             self.list(slot, false);
             return Left::More;
         }
         connection.phase = Phase::Ending { link: connection.link().clone(), timer: None };
-        if let Ok(written) = connection.flush(&self.shared.hub, &mut self.pool, &mut self.work.wheel) {
-            self.work.counters.bytes_out.add(written);
+        if let Ok(written) = connection.flush(&self.shared.hub, &mut self.pool, &mut self.state.wheel) {
+            self.state.counters.bytes_out.add(written);
         }
         let is_over = match reason {
             CloseReason::IoError => true,
@@ -740,7 +701,7 @@ impl IoThread {
             self.drop_connection(slot);
             return Left::Nothing;
         }
-        let key = self.work.wheel.insert(self.work.now.mono + ENDING_TIME, Timer::new(slot as u32, TimerKind::Ending));
+        let key = self.state.wheel.insert(self.state.now.mono + ENDING_TIME, Timer::new(slot as u32, TimerKind::Ending));
         if let Phase::Ending { timer, .. } = &mut connection.phase {
             *timer = Some(key);
         }
@@ -755,22 +716,22 @@ impl IoThread {
     fn drop_connection(&mut self, slot: usize) {
         let mut connection = self.connections.remove(slot);
         match &mut connection.phase {
-            Phase::Ending { timer: Some(timer), .. } => drop(self.work.wheel.remove(*timer)),
+            Phase::Ending { timer: Some(timer), .. } => drop(self.state.wheel.remove(*timer)),
             Phase::Leaving(leaving) => {
                 // The server stops, and nobody comes back to it.
-                self.work.budget = Budget::unlimited();
-                leaving.session.close(&mut self.work.context(), leaving.why);
+                self.state.budget = Budget::unlimited();
+                leaving.session.close(&mut self.state.context(&self.shared.hub), leaving.why);
             }
             _ => {}
         }
-        connection.release(&self.shared.hub, &mut self.work.wheel);
+        connection.release(&self.shared.hub, &mut self.state.wheel);
         if !connection.hangup {
             // Not only dropped: a process that was forked off this one may hold a copy of the descriptor.
             connection.shut_down();
         }
         if connection.counted {
             self.shared.leave(connection.link().peer().ip());
-            self.work.counters.connections_closed.up();
+            self.state.counters.connections_closed.up();
         } else {
             self.ending_refused -= 1;
         }
@@ -782,7 +743,7 @@ impl IoThread {
         let excess = memory.excess();
         let mut chosen = Vec::new();
         if excess > 0 && self.answered == relief.number() {
-            chosen = relief.begin(self.work.now.mono, memory);
+            chosen = relief.begin(self.state.now.mono, memory);
         }
         let number = relief.number();
         if self.answered != number {
@@ -790,7 +751,7 @@ impl IoThread {
             chosen.extend(relief.answer(number, self.holdings(), memory));
         }
         for Holder { bytes, who: link } in chosen {
-            self.work.connection_log.closed_for_memory(&link, bytes, self.work.now);
+            self.state.connection_log.closed_for_memory(&link, bytes, self.state.now);
             let slot = link.slot() as usize;
             if self.connections.get(slot).is_some_and(|found| Arc::ptr_eq(found.link(), &link)) {
                 self.end(slot, CloseReason::SlowConsumer);
@@ -811,15 +772,15 @@ impl IoThread {
 
     fn begin_stopping(&mut self) {
         self.is_stopping = true;
-        self.work.connection_log.worker_stopping();
+        self.state.connection_log.worker_stopping();
         // Those who knocked already are told as well.
         self.close_doors();
         let open: Vec<usize> =
             self.connections.iter().filter(|(_, found)| matches!(found.phase, Phase::Open(_))).map(|(slot, _)| slot).collect();
         let window = (self.shared.connection_count() as u64 * RETURN_TIME).clamp(MIN_RETURN_WINDOW, MAX_RETURN_WINDOW) as u32;
         for slot in open {
-            self.work.replies.speak(self.connections[slot].link().dialect());
-            self.work.replies.shutting_down(window);
+            self.state.replies.speak(self.connections[slot].link().dialect());
+            self.state.replies.shutting_down(window);
             self.respond(slot, Next::Close(CloseReason::ServerStopped));
         }
         if self.connections.is_empty() {
@@ -842,7 +803,7 @@ impl IoThread {
                 break;
             }
         }
-        self.work.connection_log.tell_counts();
+        self.state.connection_log.tell_counts();
         if let Some(giving_back) = self.giving_back.take() {
             // The host may unload this code when it has stopped.
             let _ = giving_back.join();

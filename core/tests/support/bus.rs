@@ -4,12 +4,10 @@
 
 use heartbus_core::event::{CloseReason, Resume};
 use heartbus_core::hub::link::{Command, CommandKind, CommandSink};
-use heartbus_core::hub::replies::Replies;
 use heartbus_core::hub::session::Context;
+use heartbus_core::hub::thread_state::ThreadState;
 use heartbus_core::hub::wheel::TICK;
-use heartbus_core::hub::{
-    Budget, ConnectionLog, Counters, Departure, Event, EventMask, Host, Hub, Link, Look, Next, Now, Session, Timer, TimerKind, Wheel,
-};
+use heartbus_core::hub::{Departure, Event, EventMask, Host, Hub, Link, Look, Next, Now, Session, TimerKind};
 use heartbus_core::settings::ServerConfig;
 use heartbus_core::wire::{Decoded, v1};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -101,13 +99,8 @@ impl CommandSink for Commands {
 pub(crate) struct Bus {
     pub hub: Arc<Hub>,
     pub host: Arc<Recorder>,
-    pub counters: Counters,
-    pub wheel: Wheel<Timer>,
-    pub replies: Replies,
-    pub random: fastrand::Rng,
-    pub connection_log: ConnectionLog,
+    pub thread: ThreadState,
     pub now: u64,
-    pub budget: Budget,
     pub drained: Arc<Commands>,
     pub sessions: HashMap<u32, Session>,
     pub next_slot: u32,
@@ -137,13 +130,8 @@ impl Bus {
         Self {
             hub,
             host,
-            counters: Counters::default(),
-            wheel: Wheel::new(now),
-            replies: Replies::default(),
-            random: fastrand::Rng::with_seed(1),
-            connection_log: ConnectionLog::new(0),
+            thread: ThreadState::new(0, Arc::default(), fastrand::Rng::with_seed(1), Now { mono: now, unix: now }),
             now,
-            budget: Budget::unlimited(),
             drained: Arc::default(),
             sessions: HashMap::new(),
             next_slot: 0,
@@ -153,16 +141,8 @@ impl Bus {
 
     pub(crate) fn with<T>(&mut self, slot: u32, work: impl FnOnce(&mut Session, &mut Context<'_>) -> T) -> Option<T> {
         let session = self.sessions.get_mut(&slot)?;
-        let mut cx = Context {
-            hub: &self.hub,
-            counters: &self.counters,
-            wheel: &mut self.wheel,
-            replies: &mut self.replies,
-            random: &mut self.random,
-            connection_log: &mut self.connection_log,
-            now: Now { mono: self.now, unix: self.now },
-            budget: &mut self.budget,
-        };
+        self.thread.now = Now { mono: self.now, unix: self.now };
+        let mut cx = self.thread.context(&self.hub);
         Some(work(session, &mut cx))
     }
 
@@ -170,16 +150,8 @@ impl Bus {
         let slot = self.next_slot;
         self.next_slot += 1;
         let link = Arc::new(Link::new(u64::from(slot) + 1, ([127, 0, 0, 1], 1).into(), slot, self.drained.clone()));
-        let mut cx = Context {
-            hub: &self.hub,
-            counters: &self.counters,
-            wheel: &mut self.wheel,
-            replies: &mut self.replies,
-            random: &mut self.random,
-            connection_log: &mut self.connection_log,
-            now: Now { mono: self.now, unix: self.now },
-            budget: &mut self.budget,
-        };
+        self.thread.now = Now { mono: self.now, unix: self.now };
+        let mut cx = self.thread.context(&self.hub);
         let session = Session::open(link, &mut cx);
         self.sessions.insert(slot, session);
         slot
@@ -200,13 +172,13 @@ impl Bus {
 
     pub(crate) fn answers(&mut self) -> Vec<(u8, i64, String)> {
         let mut answers = Vec::new();
-        let mut rest = self.replies.bytes();
+        let mut rest = self.thread.replies.bytes();
         while let Decoded::Frame { frame, len } = v1::decode(rest, u32::MAX) {
             answers.push((frame.frame_type.0, frame.channel_id, String::from_utf8(frame.payload.bytes().into_owned()).unwrap()));
             rest = &rest[len..];
         }
         assert!(rest.is_empty());
-        self.replies.clear();
+        self.thread.replies.clear();
         answers
     }
 
@@ -240,13 +212,13 @@ impl Bus {
                 self.follow(slot, next);
             }
         }
-        self.replies.clear();
+        self.thread.replies.clear();
     }
 
     /// Turns the clock to the next tick and lets it fire.
     pub(crate) fn tick(&mut self) {
         self.now = (self.now / TICK + 1) * TICK;
-        while let Some((key, timer)) = self.wheel.pop(self.now) {
+        while let Some((key, timer)) = self.thread.wheel.pop(self.now) {
             self.touched += 1;
             let next = self.with(timer.slot(), |session, cx| match timer.kind() {
                 TimerKind::Node(node) => session.node_timer(cx, key, node, Look::Empty),
@@ -254,7 +226,7 @@ impl Bus {
             });
             self.follow(timer.slot(), next.expect("timers go with their session"));
         }
-        self.replies.clear();
+        self.thread.replies.clear();
         self.follow_commands();
     }
 

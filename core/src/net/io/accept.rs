@@ -54,8 +54,8 @@ impl IoThread {
                         // No descriptor or memory is left. Nothing spins: the next tick tries again, and whoever wants in
                         // waits in the kernel's queue.
                         self.accept_paused = true;
-                        self.work.counters.accept_pauses.up();
-                        if self.shared.may_warn_of_accept(self.work.now) {
+                        self.state.counters.accept_pauses.up();
+                        if self.shared.may_warn_of_accept(self.state.now) {
                             tracing::warn!(%error, "Cannot accept connections, trying again");
                         }
                         return;
@@ -67,11 +67,11 @@ impl IoThread {
 
     fn welcome(&mut self, mut transport: Transport, peer: SocketAddr) {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        self.work.counters.connections_total.up();
+        self.state.counters.connections_total.up();
         let admission = self.shared.admit(peer.ip());
         if admission == Err(CloseReason::NotAllowed) {
-            self.work.counters.connections_denied.up();
-            self.work.connection_log.connection_refused(peer, CloseReason::NotAllowed, self.work.now);
+            self.state.counters.connections_denied.up();
+            self.state.connection_log.connection_refused(peer, CloseReason::NotAllowed, self.state.now);
             return;
         }
         let entry = self.connections.vacant_entry();
@@ -82,33 +82,33 @@ impl IoThread {
             if admission.is_ok() {
                 self.shared.leave(peer.ip());
             }
-            self.work.counters.connections_rejected.up();
-            self.work.connection_log.connection_refused(peer, CloseReason::IoError, self.work.now);
+            self.state.counters.connections_rejected.up();
+            self.state.connection_log.connection_refused(peer, CloseReason::IoError, self.state.now);
             return;
         }
         if let Err(reason) = admission {
-            self.work.counters.connections_rejected.up();
-            self.work.replies.speak(Dialect::V1);
-            self.work.connection_log.connection_refused(peer, reason, self.work.now);
+            self.state.counters.connections_rejected.up();
+            self.state.replies.speak(Dialect::V1);
+            self.state.connection_log.connection_refused(peer, reason, self.state.now);
             if reason == CloseReason::ServerStopped {
-                self.work.replies.shutting_down(0);
+                self.state.replies.shutting_down(0);
             } else {
-                self.work.replies.server_full();
+                self.state.replies.server_full();
             }
             if self.ending_refused >= MAX_ENDING_REFUSED {
                 // Nothing can be kept for it: what one write does not take is lost with the connection.
-                let _ = transport.send(self.work.replies.bytes());
-                self.work.replies.clear();
+                let _ = transport.send(self.state.replies.bytes());
+                self.state.replies.clear();
                 return;
             }
             self.ending_refused += 1;
-            let timer = self.work.wheel.insert(self.work.now.mono + ENDING_TIME, Timer::new(slot as u32, TimerKind::Ending));
+            let timer = self.state.wheel.insert(self.state.now.mono + ENDING_TIME, Timer::new(slot as u32, TimerKind::Ending));
             entry.insert(Connection::new(transport, Phase::Ending { link, timer: Some(timer) }, false));
             self.respond(slot, Next::Continue);
             return self.flush(slot);
         }
-        self.work.connection_log.connection_established(link.connection_id(), peer, self.work.now);
-        let session = Session::open(link, &mut self.work.context());
+        self.state.connection_log.connection_established(link.connection_id(), peer, self.state.now);
+        let session = Session::open(link, &mut self.state.context(&self.shared.hub));
         entry.insert(Connection::new(transport, Phase::Open(session), true));
     }
 

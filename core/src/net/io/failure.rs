@@ -17,7 +17,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 impl IoThread {
     pub(in crate::net) fn run(mut self, mut poll: Poll) {
-        self.work.connection_log.worker_started(std::process::id());
+        self.state.connection_log.worker_started(std::process::id());
         loop {
             let why = match catch_unwind(AssertUnwindSafe(|| self.work(&mut poll))) {
                 Ok(Ok(())) => return,
@@ -38,7 +38,7 @@ impl IoThread {
 
     /// Ends all connections at once. Whatever fails in that leaves the others alone.
     fn abandon(&mut self) {
-        self.work.now = self.clock.now();
+        self.state.now = self.clock.now();
         self.ready.clear();
         self.long.clear();
         self.looked_at.clear();
@@ -50,8 +50,8 @@ impl IoThread {
             let ended = catch_unwind(AssertUnwindSafe(|| {
                 let Some(connection) = self.connections.get_mut(slot) else { return };
                 if let Phase::Open(session) = &mut connection.phase {
-                    self.work.budget = Budget::unlimited();
-                    session.close(&mut self.work.context(), CloseReason::Failed);
+                    self.state.budget = Budget::unlimited();
+                    session.close(&mut self.state.context(&self.shared.hub), CloseReason::Failed);
                 }
                 self.drop_connection(slot);
             }));
@@ -59,14 +59,14 @@ impl IoThread {
                 drop(self.connections.remove(slot));
             }
         }
-        self.work.replies.clear();
-        self.work.wheel = Wheel::new(self.work.now.mono);
+        self.state.replies.clear();
+        self.state.wheel = Wheel::new(self.state.now.mono);
         // Nodes that their session did not know yet, or not any more.
         let hub = &self.shared.hub;
         for node in hub.some_nodes(usize::MAX).into_iter().filter(|node| gone.contains(&node.connection_id())) {
             // Whoever took its id over meanwhile stays.
             if hub.node(node.id()).is_some_and(|found| std::ptr::eq(&raw const *found, &raw const *node)) {
-                let _ = catch_unwind(AssertUnwindSafe(|| hub.disconnect(node.id(), &self.work.counters)));
+                let _ = catch_unwind(AssertUnwindSafe(|| hub.disconnect(node.id(), &self.state.counters)));
             }
         }
         // What came meanwhile has had its event.

@@ -24,40 +24,40 @@ impl IoThread {
     pub(super) fn tick(&mut self) -> bool {
         // How many ticks there were does not matter, nor does a read that finds none.
         let _ = rustix::io::read(&self.timer, &mut [0; 8]);
-        if self.work.now.mono > self.last_tick + 3 * TICK {
-            self.asleep += self.work.now.mono - self.last_tick - TICK;
+        if self.state.now.mono > self.last_tick + 3 * TICK {
+            self.asleep += self.state.now.mono - self.last_tick - TICK;
         }
         // What was sent to a node goes out before its time is up. And a lost wake-up would show here at the latest.
         self.follow_commands();
-        self.work.look_at_clock();
+        self.look_at_clock();
         let is_done = self.fire_timers();
         if self.accept_paused {
             self.accept_paused = false;
             self.accept();
         }
-        if self.work.now.mono >= self.next_tidy {
-            self.next_tidy = self.work.now.mono + TIDY_TIME;
-            self.shared.hub.tidy(self.work.now);
+        if self.state.now.mono >= self.next_tidy {
+            self.next_tidy = self.state.now.mono + TIDY_TIME;
+            self.shared.hub.tidy(self.state.now);
         }
-        if self.next_stats.is_some_and(|next| self.work.now.mono >= next) {
-            self.next_stats = Some(self.work.now.mono + self.shared.stats_interval);
+        if self.next_stats.is_some_and(|next| self.state.now.mono >= next) {
+            self.next_stats = Some(self.state.now.mono + self.shared.stats_interval);
             self.shared.log_stats();
         }
         self.give_back_memory();
-        self.work.connection_log.tell_left_out(self.work.now);
+        self.state.connection_log.tell_left_out(self.state.now);
         crate::log::tell_left_out(false);
-        let is_over = |since: u64| self.connections.is_empty() || self.work.now.mono > since + STOPPING_TIME;
+        let is_over = |since: u64| self.connections.is_empty() || self.state.now.mono > since + STOPPING_TIME;
         if self.is_stopping && self.stopping_since.is_some_and(is_over) {
             self.finish();
         }
-        self.last_tick = self.work.now.mono;
+        self.last_tick = self.state.now.mono;
         is_done
     }
 
     /// After a storm the allocator has memory that nobody needs. It takes its time to give that back, so it does not take this thread's.
     fn give_back_memory(&mut self) {
         let kept = self.shared.hub.memory().total();
-        if self.trim.as_mut().is_some_and(|trim| trim.is_due(kept, self.work.now.mono))
+        if self.trim.as_mut().is_some_and(|trim| trim.is_due(kept, self.state.now.mono))
             && self.giving_back.as_ref().is_none_or(JoinHandle::is_finished)
             && let Some(give_back) = process::give_back_memory()
         {
@@ -68,16 +68,16 @@ impl IoThread {
     fn fire_timers(&mut self) -> bool {
         let mut part = Budget::of(PART);
         // By this time, which is before any of the looks, all are judged: one that takes long does not make the next one's peer older.
-        let now = self.work.now;
+        let now = self.state.now;
         let is_done = loop {
             if part.is_used_up() {
                 break false;
             }
-            let Some((key, timer)) = self.work.wheel.pop(now.mono) else { break true };
+            let Some((key, timer)) = self.state.wheel.pop(now.mono) else { break true };
             part.spend(budget::NODE);
             let slot = timer.slot() as usize;
             if timer.kind() == TimerKind::Outbox {
-                self.work.now = now;
+                self.state.now = now;
                 self.outbox_timer(slot, key);
                 continue;
             }
@@ -88,7 +88,7 @@ impl IoThread {
                 next = self.judge(slot, key, timer.kind(), look, now);
             }
             // Nodes of one connection that are found silent one behind the other cost one write together.
-            if !self.work.replies.is_empty() {
+            if !self.state.replies.is_empty() {
                 self.note_replies(slot);
                 if self.has_enough_to_answer() {
                     self.answer();
@@ -105,16 +105,22 @@ impl IoThread {
 
     /// Asks about a timer that fired. What the connection is told stays in the reply buffer.
     fn judge(&mut self, slot: usize, key: TimerKey, kind: TimerKind, look: Look, now: Now) -> Next {
-        self.work.now = now;
+        self.state.now = now;
         let Some(Connection { phase, .. }) = self.connections.get_mut(slot) else {
             return Next::Continue;
         };
         match (phase, kind) {
-            (Phase::Open(session), TimerKind::Register) => return session.register_timer(&mut self.work.context(), key, look),
-            (Phase::Open(session), TimerKind::Node(node)) => return session.node_timer(&mut self.work.context(), key, node, look),
-            (Phase::Leaving(leaving), TimerKind::Node(node)) => leaving.session.postpone(&mut self.work.context(), key, node),
+            (Phase::Open(session), TimerKind::Register) => {
+                return session.register_timer(&mut self.state.context(&self.shared.hub), key, look);
+            }
+            (Phase::Open(session), TimerKind::Node(node)) => {
+                return session.node_timer(&mut self.state.context(&self.shared.hub), key, node, look);
+            }
+            (Phase::Leaving(leaving), TimerKind::Node(node)) => {
+                leaving.session.postpone(&mut self.state.context(&self.shared.hub), key, node);
+            }
             // Not one that was set by what was read at last.
-            (Phase::Ending { timer, .. }, TimerKind::Ending) if *timer == Some(key) && self.work.wheel.has_fired(key) => {
+            (Phase::Ending { timer, .. }, TimerKind::Ending) if *timer == Some(key) && self.state.wheel.has_fired(key) => {
                 self.drop_connection(slot);
             }
             _ => {}
@@ -136,7 +142,7 @@ impl IoThread {
         }
         let timeout = if is_register { micros(self.shared.hub.limits().register_timeout) } else { self.shared.hub.heartbeat_timeout() };
         let Some(connection) = self.connections.get_mut(slot) else { return Look::Empty };
-        let look = if connection.host_full || connection.peer_slow && connection.takes_replies(self.work.now.mono, timeout) {
+        let look = if connection.host_full || connection.peer_slow && connection.takes_replies(self.state.now.mono, timeout) {
             Look::Stopped
         } else if connection.peer_slow {
             Look::Empty
@@ -170,7 +176,7 @@ impl IoThread {
         let (Some(since), Some(timeout)) = (since, self.shared.slow_consumer_timeout) else { return };
         match timeout.saturating_sub(self.awake().saturating_sub(since)) {
             0 => self.end(slot, CloseReason::SlowConsumer),
-            left => self.work.wheel.rearm(timer, self.work.now.mono + left),
+            left => self.state.wheel.rearm(timer, self.state.now.mono + left),
         }
     }
 }
