@@ -26,6 +26,7 @@ pub mod replies;
 pub mod session;
 pub mod thread_state;
 pub mod timer;
+pub mod topics;
 pub mod trim;
 pub mod wheel;
 

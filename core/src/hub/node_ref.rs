@@ -4,7 +4,7 @@
 ///
 /// A node draws one number, which is its own and that of its main channel: a second one would take 16 bytes more of each node, as
 /// allocators round. Nobody but [`NodeRef::of_main_channel`] may know that; a node's other channels have numbers that are no node's.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NodeRef(u32);
 
 impl NodeRef {

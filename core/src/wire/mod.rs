@@ -11,6 +11,7 @@ pub mod metadata;
 mod php_cast;
 pub mod php_json;
 mod scan;
+pub mod topic;
 pub mod v1;
 pub mod v2;
 
