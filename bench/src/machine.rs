@@ -1,6 +1,6 @@
 //! The pure machine by itself: sessions, nodes and a wheel on one thread, with no socket and a clock of our own.
 
-use heartbus_core::hub::event::Resume;
+use heartbus_core::event::Resume;
 use heartbus_core::hub::link::{Command, CommandSink};
 use heartbus_core::hub::session::Context;
 use heartbus_core::hub::thread_state::ThreadState;

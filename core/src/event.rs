@@ -1,6 +1,6 @@
 //! The events that bindings receive, under the name they use. What they are is [`crate::model`]'s, what they mean the hub's.
 
-pub use crate::hub::event::{Event, Resume};
+pub use crate::hub::{Event, Resume};
 pub use crate::model::{
     ClientEvent, ClientEventKind, ClientEventMask, CloseReason, Departure, ErrorCause, EventKind, EventMask, Fill, FleetEvent, ServerEvent,
 };

@@ -13,10 +13,11 @@
 use crate::descriptor::lift;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, EventMask, Resume};
+use crate::hub::Host;
 use crate::hub::Memory;
 use crate::hub::coalesce::Queued;
-use crate::hub::event::{Host, Paused};
 use crate::hub::memory::Part;
+use crate::hub::resume::Paused;
 use crate::settings::{InboxLimits, Settings};
 use indexmap::IndexMap;
 use rustix::event::{EventfdFlags, eventfd};

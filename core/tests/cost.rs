@@ -3,7 +3,7 @@
 //! Counted, not timed, so the figures are the same on every machine.
 
 use allocation_counter::measure;
-use heartbus_core::hub::event::Resume;
+use heartbus_core::event::Resume;
 use heartbus_core::hub::link::{Command, CommandSink};
 use heartbus_core::hub::session::Context;
 use heartbus_core::hub::thread_state::ThreadState;

@@ -6,9 +6,11 @@
 mod client_log;
 mod node_set;
 mod outbox;
+mod refusal;
 
 pub use self::client_log::ClientLog;
 pub(crate) use self::client_log::MODULE as LOG_MODULE;
+pub use self::refusal::ClientRefusal;
 
 use self::node_set::{Others, RegisterOutcome};
 use self::outbox::ClientOutbox;
@@ -59,22 +61,6 @@ pub enum ClientPhase {
     Wait,
     /// Nothing will happen any more.
     Finished,
-}
-
-/// Why something was not sent. Nothing has happened then.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum ClientRefusal {
-    NotConnected,
-    OutboxFull,
-    TooLong,
-    NotUtf8,
-    /// The dialect has no such channel ids; or none of a client's many nodes has it.
-    NoSuchChannel,
-    NoSuchNode,
-    NodeExists,
-    TooManyNodes,
-    /// The first node stays as long as its client.
-    FirstNode,
 }
 
 /// How a socket ended, as far as it shows.
@@ -911,21 +897,5 @@ impl fmt::Display for Seconds {
             return write!(f, "{whole}");
         }
         write!(f, "{whole}.{}", format!("{fraction:04}").trim_end_matches('0'))
-    }
-}
-
-impl fmt::Display for ClientRefusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NotConnected => "Not connected to server",
-            Self::OutboxFull => "The outbox is full",
-            Self::TooLong => "The message is longer than a frame may be",
-            Self::NotUtf8 => "The v1 dialect cannot carry bytes that are not UTF-8",
-            Self::NoSuchChannel => "There is no such channel id",
-            Self::NoSuchNode => "The client has no such node",
-            Self::NodeExists => "The client has a node of this id already",
-            Self::TooManyNodes => "The client has as many nodes as it may",
-            Self::FirstNode => "The first node stays as long as its client",
-        })
     }
 }

@@ -3,10 +3,10 @@
 //! Owns the bound on what waits for its socket. Does not know the socket, nor where what is sent to it waits: the thread that
 //! owns it takes [`Command`]s.
 
-use super::event::Resume;
 use super::frame::QueuedFrame;
 use super::memory::Memory;
 use super::node_ref::NodeRef;
+use super::resume::Resume;
 use crate::model::CloseReason;
 use crate::wire::Dialect;
 use std::net::{IpAddr, SocketAddr};

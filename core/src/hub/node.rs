@@ -4,13 +4,12 @@
 //! connection; whether the node is still there is behind the gate, which also orders the node's events. Knows what its texts take in
 //! memory, and how many events keep it there after it left.
 
-use super::Now;
-use super::event::{Event, Host};
 use super::link::Link;
 use super::memory::{Memory, Part};
 use super::node_ref::NodeRef;
+use super::now::Now;
+use crate::model::Departure;
 pub use crate::model::NodeInfo;
-use crate::model::{Departure, Fill};
 use crate::wire::metadata::{self, Merged, NotMetadata};
 use std::fmt;
 use std::net::SocketAddr;
@@ -281,23 +280,6 @@ impl Node {
     }
 }
 
-/// Tells the host what waits for a node's connection, unless that is what it was told last.
-pub(super) fn tell_fill(node: &Arc<Node>, fill: Fill, host: &dyn Host) {
-    let is_full = fill == Fill::Full;
-    if node.is_told_full() == is_full {
-        return;
-    }
-    let gate = node.gate();
-    if gate.is_open() {
-        if is_full {
-            node.state.fetch_or(NodeState::TOLD_FULL, Ordering::AcqRel);
-        } else {
-            node.state.fetch_and(!NodeState::TOLD_FULL, Ordering::AcqRel);
-        }
-        host.push_state(Event::Buffer { node: node.into(), fill, count: 1 });
-    }
-}
-
 impl Drop for Node {
     fn drop(&mut self) {
         let state = NodeState(*self.state.get_mut());
@@ -361,6 +343,15 @@ impl Gate<'_> {
     /// The node has not left.
     pub(super) fn is_open(&self) -> bool {
         self.node.state().left() == 0
+    }
+
+    /// What the host is told of the outbox from now on.
+    pub(super) fn set_told_full(&self, is_full: bool) {
+        if is_full {
+            self.node.state.fetch_or(NodeState::TOLD_FULL, Ordering::AcqRel);
+        } else {
+            self.node.state.fetch_and(!NodeState::TOLD_FULL, Ordering::AcqRel);
+        }
     }
 
     /// The node leaves, unless it did already. From then on it counts only where events have it.

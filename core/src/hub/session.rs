@@ -8,12 +8,13 @@ use super::connection_log::ConnectionLog;
 use super::event::Event;
 use super::link::{Eviction, Link};
 use super::memory::{Memory, Part};
-use super::node::{metadata_bytes, tell_fill};
+use super::node::metadata_bytes;
 use super::nodes::{Nodes, Registered};
 use super::rate::Bucket;
+use super::refusal::TooMuch;
 use super::replies::Replies;
 use super::wheel::{TimerKey, Wheel};
-use super::{Counters, Hub, Node, NodeRef, Now, Timer, TimerKind, TooMuch};
+use super::{Counters, Hub, Node, NodeRef, Now, Timer, TimerKind};
 use crate::model::{CloseReason, Departure, EventMask, Fill};
 use crate::settings::{RateLimitBy, micros};
 use crate::wire::control::RegisterError;
@@ -318,7 +319,7 @@ impl Session {
 
     /// As much waits for the connection as may, or nothing any more: each of its nodes is told so, once.
     pub fn tell_fill(&self, cx: &mut Context<'_>, fill: Fill) {
-        self.nodes.iter().for_each(|registered| tell_fill(&registered.node, fill, cx.hub.host()));
+        self.nodes.iter().for_each(|registered| tell_fill(cx, &registered.node, fill));
         cx.budget.spend(budget::EVENT * self.nodes.len() as u64);
     }
 
@@ -661,6 +662,19 @@ fn tell_heartbeat(cx: &Context<'_>, node: &Arc<Node>) {
     let gate = node.gate();
     if gate.is_open() {
         cx.hub.host().push_state(Event::Heartbeat { node: node.into(), count: 1 });
+    }
+}
+
+/// Tells the host what waits for a node's connection, unless that is what it was told last.
+fn tell_fill(cx: &Context<'_>, node: &Arc<Node>, fill: Fill) {
+    let is_full = fill == Fill::Full;
+    if node.is_told_full() == is_full {
+        return;
+    }
+    let gate = node.gate();
+    if gate.is_open() {
+        gate.set_told_full(is_full);
+        cx.hub.host().push_state(Event::Buffer { node: node.into(), fill, count: 1 });
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Knows no frames and reads nothing; what PHP reads is in `json` and `php_cast`.
 
-use super::{NotUtf8, scan};
+use super::error::NotUtf8;
+use super::scan;
 use std::fmt::Write;
 
 /// Appends `"text"`, escaped; nothing if `text` is not UTF-8.

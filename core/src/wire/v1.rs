@@ -4,17 +4,20 @@
 
 use super::json;
 use super::php_cast::PhpString;
-use super::{Decoded, Dialect, Frame, FrameError, FrameType, Front, HEADER_LEN, NotUtf8, Payload, Repr, Whole, php_cast, php_json};
+use super::{Decoded, Dialect, Frame, FrameError, FrameType, Front, NotUtf8, Payload, Whole, php_cast, php_json};
 use bytes::BufMut;
 
 pub const MAGIC: u16 = 0xab12;
+
+/// Bytes in front of a frame's body.
+pub const HEADER_LEN: usize = Dialect::V1.header_len();
 
 const BEFORE: &[u8] = b"{\"channel_id\":";
 const AFTER: &[u8] = b",\"payload\":";
 
 /// The first frame in `input`. A body over `max_body` is refused as soon as the header says so.
 pub fn decode(input: &[u8], max_body: u32) -> Decoded<'_> {
-    front(input, max_body).decode()
+    front(input, max_body).decode_with(decode_whole)
 }
 
 #[inline(always)]
@@ -68,10 +71,10 @@ fn header(input: &[u8]) -> Option<(u16, u8, u32)> {
 
 fn envelope(body: &[u8]) -> Option<(i64, Payload<'_>)> {
     if let Some((channel_id, payload)) = usual_envelope(body) {
-        return Some((channel_id, Payload(Repr::Cast(PhpString::Text(payload)))));
+        return Some((channel_id, PhpString::Text(payload).into()));
     }
     let [channel_id, payload] = json::members(body, ["channel_id", "payload"]).ok()?;
-    Some((php_cast::to_int(channel_id)?, Payload(Repr::Cast(php_cast::to_string(payload)?))))
+    Some((php_cast::to_int(channel_id)?, php_cast::to_string(payload)?.into()))
 }
 
 /// The envelope as encoders write it, read without looking for keys; `None` is no verdict.

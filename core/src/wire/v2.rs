@@ -8,14 +8,14 @@ use bytes::BufMut;
 pub const MAGIC: u16 = 0xab13;
 
 /// Bytes in front of a frame's payload.
-pub const HEADER_LEN: usize = 12;
+pub const HEADER_LEN: usize = Dialect::V2.header_len();
 
 /// Where a header has its channel id.
 const CHANNEL: std::ops::Range<usize> = 8..12;
 
 /// The first frame in `input`. A payload over `max_body` is refused as soon as the header says so.
 pub fn decode(input: &[u8], max_body: u32) -> Decoded<'_> {
-    front(input, max_body).decode()
+    front(input, max_body).decode_with(decode_whole)
 }
 
 #[inline(always)]

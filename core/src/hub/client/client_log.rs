@@ -3,6 +3,7 @@
 //! Owns the texts, and how many lines of a kind the clients of one thread may write per second: a server can cause most of them
 //! as often as it likes, and a host the others. Shared by those clients; has no clock.
 
+use super::refusal::ClientRefusal;
 use crate::hub::Now;
 use crate::hub::connection_log::{COMPLAINTS, LIVES};
 use crate::hub::quota::{self, LineQuotas};
@@ -151,19 +152,19 @@ impl ClientLog {
         }
     }
 
-    pub(super) fn not_sent(&self, client_id: u64, why: super::ClientRefusal, now: Now) {
+    pub(super) fn not_sent(&self, client_id: u64, why: ClientRefusal, now: Now) {
         if enabled!(Level::ERROR) && self.may(ClientLine::NotSent, now) {
             match why {
-                super::ClientRefusal::NotConnected => error!(client_id, "Cannot send: Not connected to server"),
+                ClientRefusal::NotConnected => error!(client_id, "Cannot send: Not connected to server"),
                 why => error!(client_id, "Failed to send data: {why}"),
             }
         }
     }
 
-    pub(super) fn no_ping(&self, client_id: u64, why: super::ClientRefusal, now: Now) {
+    pub(super) fn no_ping(&self, client_id: u64, why: ClientRefusal, now: Now) {
         if enabled!(Level::ERROR) && self.may(ClientLine::NoPing, now) {
             match why {
-                super::ClientRefusal::NotConnected => error!(client_id, "Cannot ping: Not connected to server"),
+                ClientRefusal::NotConnected => error!(client_id, "Cannot ping: Not connected to server"),
                 why => error!(client_id, "Failed to send ping: {why}"),
             }
         }

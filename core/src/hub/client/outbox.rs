@@ -2,7 +2,7 @@
 //!
 //! Owns their bytes and the bound on them. Knows the dialects, and not what a frame is for.
 
-use super::ClientRefusal;
+use super::refusal::ClientRefusal;
 use crate::wire::{self, Dialect, FrameType, MAX_BODY_LEN};
 
 /// A written front below this size is not worth moving the rest for.

@@ -4,8 +4,8 @@
 
 use crate::event::{Event, EventMask, Resume};
 use crate::hub::dispatch::{Dispatch, DispatchLimits, DispatchStats, WorkerId};
-use crate::hub::event::Paused;
 use crate::hub::memory::Part;
+use crate::hub::resume::Paused;
 use crate::hub::{Host, Memory};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,0 +1,404 @@
+//! The state that all threads share: who is registered, under which channel, within which limits; and what is sent to nodes.
+//!
+//! Owns the order of coming and going, and the checks before a payload goes out. Does not know sessions: what a frame means is theirs.
+
+use super::counters::{Counters, Counts};
+use super::directory::Directory;
+use super::event::{Event, Host};
+use super::frame::{Body, QueuedFrame};
+use super::link::{Link, PushError};
+use super::memory::{Memory, Part};
+use super::node::Node;
+use super::node_ref::NodeRef;
+use super::now::Now;
+use super::rate::{AddressBuckets, SharedBucket};
+use super::refusal::{Refusal, TooMuch};
+use crate::model::{CloseReason, Departure, EventMask};
+use crate::settings::{RateLimit, ServerConfig, micros};
+use crate::wire::{Dialect, FrameType, NotUtf8};
+use std::net::IpAddr;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+/// A DATA frame for a node's main channel.
+fn data(dialect: Dialect, node: &Node, body: Body) -> QueuedFrame {
+    QueuedFrame::new(dialect, FrameType::DATA, node.channel_id(), body)
+}
+
+pub struct Hub {
+    limits: ServerConfig,
+    /// The limit of that name at first; the host may change it.
+    heartbeat_timeout: AtomicU64,
+    host: Arc<dyn Host>,
+    nodes: Directory,
+    node_count: AtomicUsize,
+    next_channel: AtomicU32,
+    next_connection: AtomicU64,
+    address_buckets: AddressBuckets,
+    pub(super) requests: SharedBucket,
+    memory: Arc<Memory>,
+    /// What the host itself counts, from its own threads: these are rare, so they may contend.
+    data_out: AtomicU64,
+    data_out_refused: AtomicU64,
+}
+
+impl Hub {
+    pub fn new(limits: ServerConfig, host: Arc<dyn Host>) -> Self {
+        let requests = SharedBucket::new(limits.max_requests_per_second);
+        let memory = Arc::new(Memory::new(limits.total_buffer_bytes));
+        host.attach(&memory);
+        Self {
+            heartbeat_timeout: AtomicU64::new(micros(limits.heartbeat_timeout)),
+            memory,
+            limits,
+            host,
+            nodes: Directory::default(),
+            node_count: AtomicUsize::new(0),
+            next_channel: AtomicU32::new(1),
+            next_connection: AtomicU64::new(1),
+            address_buckets: AddressBuckets::default(),
+            requests,
+            data_out: AtomicU64::new(0),
+            data_out_refused: AtomicU64::new(0),
+        }
+    }
+
+    /// The settings that the server was started with.
+    pub fn limits(&self) -> &ServerConfig {
+        &self.limits
+    }
+
+    /// Whether frames are counted against anything.
+    pub(super) fn limits_frames(&self) -> bool {
+        self.limits.rate_limit.is_some() || self.limits.max_requests_per_second != 0
+    }
+
+    /// In microseconds.
+    pub fn heartbeat_timeout(&self) -> u64 {
+        self.heartbeat_timeout.load(Ordering::Relaxed)
+    }
+
+    /// Holds for nodes that register from now on, and for the others from their next check on, which the old one decides.
+    pub fn set_heartbeat_timeout(&self, micros: u64) {
+        self.heartbeat_timeout.store(micros, Ordering::Relaxed);
+    }
+
+    pub fn host(&self) -> &dyn Host {
+        &*self.host
+    }
+
+    /// Nodes online, without walking anything.
+    pub fn node_count(&self) -> usize {
+        self.node_count.load(Ordering::Relaxed)
+    }
+
+    pub fn channel_count(&self) -> usize {
+        self.nodes.channel_count()
+    }
+
+    pub fn node(&self, id: &str) -> Option<Arc<Node>> {
+        self.nodes.get(id)
+    }
+
+    /// Up to `max` nodes, in no particular order.
+    pub fn some_nodes(&self, max: usize) -> Vec<Arc<Node>> {
+        let mut some = Vec::new();
+        self.nodes.each(|node| {
+            if some.len() >= max {
+                return ControlFlow::Break(());
+            }
+            some.push(node.clone());
+            ControlFlow::Continue(())
+        });
+        some
+    }
+
+    /// A page of the list of nodes: up to `limit` of them behind `after`, and what `after` is for the next page, `None` when
+    /// there is none. The order is stable but has no meaning. However the list changes between two pages, a node id that was
+    /// online all the time from the first page to the last is in exactly one of them. At a million nodes a page of 100 costs
+    /// about as much as looking at a thousand.
+    pub fn page(&self, after: Option<u64>, limit: usize) -> (Vec<Arc<Node>>, Option<u64>) {
+        self.nodes.page(after, limit)
+    }
+
+    /// What `after` is for the page that begins behind this node.
+    pub fn place_of(&self, node: &Node) -> u64 {
+        self.nodes.place_of(node)
+    }
+
+    pub fn node_of_channel(&self, channel_id: u32) -> Option<Arc<Node>> {
+        self.nodes.of_channel(channel_id)
+    }
+
+    /// The node of a connection, of several the one that registered last. Looks at every node.
+    pub fn node_of_connection(&self, connection_id: u64) -> Option<Arc<Node>> {
+        // No connection has had such an id yet.
+        if connection_id == 0 || connection_id >= self.next_connection.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut newest: Option<Arc<Node>> = None;
+        self.nodes.each(|node| {
+            if node.connection_id() == connection_id && newest.as_ref().is_none_or(|other| other.registered_at() <= node.registered_at()) {
+                newest = Some(node.clone());
+            }
+            ControlFlow::Continue(())
+        });
+        newest
+    }
+
+    /// The host says that a node is alive. No heartbeat is counted.
+    pub fn keep_alive(&self, id: &str, now: Now) -> Result<(), Refusal> {
+        self.node(id).ok_or(Refusal::NoSuchNode)?.seen(now);
+        Ok(())
+    }
+
+    /// Sets members of a node's metadata, of which the node hears nothing; they stay as long as it is registered, unless it sends
+    /// its own of that name. `channel_id` names one registration of the id, 0 whichever there is.
+    ///
+    /// # Errors
+    /// [`Refusal::NoSuchNode`], [`Refusal::NotMetadata`], [`Refusal::MetadataTooLong`].
+    pub fn set_metadata(&self, id: &str, channel_id: u32, members: &str) -> Result<(), Refusal> {
+        let node = self.node(id).filter(|node| channel_id == 0 || channel_id == node.channel_id()).ok_or(Refusal::NoSuchNode)?;
+        let mut gate = node.gate();
+        if !gate.is_open() {
+            return Err(Refusal::NoSuchNode);
+        }
+        gate.set_metadata(members, &self.memory).map_err(|_| Refusal::NotMetadata)?.map_err(|_| Refusal::MetadataTooLong)
+    }
+
+    pub fn next_connection_id(&self) -> u64 {
+        self.next_connection.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// What strangers make the server keep.
+    pub fn memory(&self) -> &Arc<Memory> {
+        &self.memory
+    }
+
+    /// Lets a test reach the wrap-around of channel ids without registering four billion nodes.
+    #[doc(hidden)]
+    pub fn set_next_channel_for_test(&self, id: u32) {
+        self.next_channel.store(id, Ordering::Relaxed);
+    }
+
+    /// Adds what is counted here rather than by a thread.
+    pub fn add_counts_to(&self, sum: &mut Counts) {
+        sum.data_out += self.data_out.load(Ordering::Relaxed);
+        sum.data_out_refused += self.data_out_refused.load(Ordering::Relaxed);
+    }
+
+    /// Sends DATA to a node, on its main channel when `channel_id` is 0.
+    ///
+    /// # Errors
+    /// [`Refusal`]; nothing has changed then.
+    pub fn send_to(&self, id: &str, payload: &[u8], channel_id: u32) -> Result<(), Refusal> {
+        let node = self.node(id).ok_or(Refusal::NoSuchNode)?;
+        if channel_id != 0 && channel_id != node.channel_id() {
+            return Err(Refusal::NoSuchChannel);
+        }
+        self.check_len(payload)?;
+        let encode = |dialect| Body::encode(dialect, payload, &self.memory).map(|body| data(dialect, &node, body));
+        let frame = match encode(node.link().dialect()) {
+            Err(NotUtf8) if node.link().will_speak_v2() => encode(Dialect::V2)?,
+            encoded => encoded?,
+        };
+        if frame.counted_len() > self.limits.max_frame_bytes as usize {
+            return Err(Refusal::TooLong);
+        }
+        self.push(&node, frame)
+    }
+
+    /// Sends DATA to every node and returns to how many it is on its way. The payload is encoded once per dialect and shared.
+    /// Nodes whose dialect cannot carry it are left out.
+    ///
+    /// # Errors
+    /// [`Refusal::TooLong`]; [`Refusal::NotUtf8`] when no node's dialect can carry it. Nothing was sent then. A node whose
+    /// outbox is full is not counted, and nothing happens to it.
+    pub fn broadcast(&self, payload: &[u8]) -> Result<usize, Refusal> {
+        self.check_len(payload)?;
+        let mut bodies = [None, None];
+        let mut refused = None;
+        let mut reached = 0;
+        self.nodes.each(|node| {
+            let mut dialect = node.link().dialect();
+            let mut body = |dialect| bodies[dialect as usize].get_or_insert_with(|| self.encode_body(dialect, payload)).clone();
+            let mut encoded = body(dialect);
+            if matches!(encoded, Err(Refusal::NotUtf8)) && node.link().will_speak_v2() {
+                dialect = Dialect::V2;
+                encoded = body(dialect);
+            }
+            match encoded {
+                Err(refusal) => refused = Some(refusal),
+                Ok(body) => reached += usize::from(self.push(node, data(dialect, node, body)).is_ok()),
+            }
+            ControlFlow::Continue(())
+        });
+        match refused {
+            Some(refusal) if reached == 0 => Err(refusal),
+            _ => Ok(reached),
+        }
+    }
+
+    /// What is the same for all receivers of a payload. It is short enough whatever their channels are.
+    fn encode_body(&self, dialect: Dialect, payload: &[u8]) -> Result<Body, Refusal> {
+        let body = Body::encode(dialect, payload, &self.memory)?;
+        let longest = QueuedFrame::new(dialect, FrameType::DATA, u32::MAX, body.clone());
+        if longest.counted_len() > self.limits.max_frame_bytes as usize { Err(Refusal::TooLong) } else { Ok(body) }
+    }
+
+    /// Takes a node off the bus; its connection ends unless it has other nodes.
+    ///
+    /// # Errors
+    /// [`Refusal::NoSuchNode`].
+    pub fn disconnect(&self, id: &str, counters: &Counters) -> Result<(), Refusal> {
+        let node = self.node(id).ok_or(Refusal::NoSuchNode)?;
+        if !self.leave(&node, Departure::Disconnected, counters) {
+            return Err(Refusal::NoSuchNode);
+        }
+        node.link().evict(node.reference(), CloseReason::Kicked);
+        Ok(())
+    }
+
+    /// Forgets what idle addresses left behind. Cheap; to be called now and then.
+    pub fn tidy(&self, now: Now) {
+        if let Some(limit) = &self.limits.rate_limit {
+            self.address_buckets.forget_full(limit, now.mono);
+        }
+    }
+
+    fn check_len(&self, payload: &[u8]) -> Result<(), Refusal> {
+        if payload.len() > self.limits.max_frame_bytes as usize { Err(Refusal::TooLong) } else { Ok(()) }
+    }
+
+    fn push(&self, node: &Arc<Node>, frame: QueuedFrame) -> Result<(), Refusal> {
+        let Err(error) = node.link().push(frame, self.limits.outbox_bytes) else {
+            self.data_out.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
+        };
+        match error {
+            PushError::Full | PushError::ServerFull => {
+                self.data_out_refused.fetch_add(1, Ordering::Relaxed);
+                // Where it was told already, it is told as well when there is room again.
+                if self.host.wants(EventMask::BUFFER) && !node.is_told_full() {
+                    node.link().tell_full();
+                }
+                Err(if error == PushError::Full { Refusal::OutboxFull } else { Refusal::ServerFull })
+            }
+            PushError::Closed => Err(Refusal::NoSuchNode),
+        }
+    }
+
+    pub(super) fn take_address_token(&self, address: IpAddr, limit: &RateLimit, now: Now) -> bool {
+        self.address_buckets.take(address, limit, now.mono)
+    }
+
+    pub(super) fn put_back_address_token(&self, address: IpAddr) {
+        self.address_buckets.put_back(address);
+    }
+
+    /// Brings a node online under a fresh channel id. A node of the same id on another connection is replaced: the newest
+    /// connection wins.
+    ///
+    /// # Errors
+    /// The server holds as many nodes as it may, or as much for them.
+    pub(super) fn register(
+        &self,
+        id: Arc<str>,
+        link: &Arc<Link>,
+        metadata: Option<Arc<str>>,
+        counters: &Counters,
+        now: Now,
+    ) -> Result<Arc<Node>, TooMuch> {
+        let node = self.with_channel(|channel_id| Arc::new(Node::new(id.clone(), link.clone(), channel_id, metadata.clone(), now)));
+        // The entry stays locked while both events are told: of two connections that fight for an id, each sees the
+        // other's node either not at all or completely, and the host sees one order.
+        let mut replaced = None;
+        let mut refusal = None;
+        let admitted = self.nodes.insert(&node, |older| {
+            if !self.has_room_for(node.bytes(), older.map_or(0, |older| older.bytes())) {
+                refusal = Some(TooMuch::Bytes);
+                return false;
+            }
+            let count = self.node_count.fetch_add(1, Ordering::Relaxed);
+            match older {
+                // One comes as one goes: a full server must not keep a node from moving to its new connection.
+                Some(older) => replaced = self.tell_departure(older, Departure::Replaced, counters).then(|| older.clone()),
+                None if count >= self.limits.max_nodes => {
+                    self.node_count.fetch_sub(1, Ordering::Relaxed);
+                    refusal = Some(TooMuch::Nodes);
+                    return false;
+                }
+                None => {}
+            }
+            self.memory.add(Part::Nodes, node.bytes());
+            self.tell_arrival(&node);
+            true
+        });
+        if let (false, Some(refusal)) = (admitted, refusal) {
+            self.nodes.release_channel(&node);
+            return Err(refusal);
+        }
+        counters.nodes_registered.up();
+        if let Some(older) = replaced {
+            self.nodes.release_channel(&older);
+            older.link().evict(older.reference(), CloseReason::Replaced);
+        }
+        Ok(node)
+    }
+
+    /// Whether the server may keep this much for nodes, instead of `before`.
+    pub(super) fn has_room_for(&self, bytes: usize, before: usize) -> bool {
+        bytes <= before || self.memory.of(Part::Nodes) + bytes - before <= self.memory.share(Part::Nodes)
+    }
+
+    fn tell_arrival(&self, node: &Arc<Node>) {
+        if self.host.wants(EventMask::REGISTER) {
+            self.host.push_state(Event::Register { node: node.into(), count: 1 });
+        }
+    }
+
+    /// Takes a node off the bus unless it left already. A newer node of the same id is not touched.
+    pub(super) fn leave(&self, node: &Arc<Node>, how: Departure, counters: &Counters) -> bool {
+        if !self.tell_departure(node, how, counters) {
+            return false;
+        }
+        self.nodes.remove(node);
+        self.nodes.release_channel(node);
+        true
+    }
+
+    /// Closes the gate behind a node and tells the host, once.
+    fn tell_departure(&self, node: &Arc<Node>, how: Departure, counters: &Counters) -> bool {
+        let gate = node.gate();
+        if !gate.close(how, &self.memory) {
+            return false;
+        }
+        // Counted before it is told: who hears of it finds it in the statistics.
+        self.node_count.fetch_sub(1, Ordering::Relaxed);
+        match how {
+            Departure::Unregistered => counters.nodes_unregistered.up(),
+            Departure::TimedOut => counters.nodes_timed_out.up(),
+            Departure::Replaced => counters.nodes_replaced.up(),
+            Departure::Disconnected => counters.nodes_disconnected.up(),
+        }
+        if self.host.wants(EventMask::LEFT) {
+            self.host.push_state(Event::Left { node: node.into(), how, count: 1 });
+        }
+        drop(gate);
+        true
+    }
+
+    /// Calls `make` with a channel id that nobody uses, and enters the node under it. Ids only increase, wrap around after
+    /// u32, and skip 0 and those in use.
+    fn with_channel(&self, make: impl Fn(u32) -> Arc<Node>) -> Arc<Node> {
+        loop {
+            let id = self.next_channel.fetch_add(1, Ordering::Relaxed);
+            if (1..=NodeRef::MAX).contains(&id)
+                && let Some(node) = self.nodes.claim_channel(id, || make(id))
+            {
+                return node;
+            }
+        }
+    }
+}
