@@ -24,7 +24,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 pub use crate::hub::{Node, NodeInfo, Now};
-pub use crate::net::server::ConnectionInfo;
+pub use crate::model::ConnectionInfo;
 pub use crate::stats::{BusStats, Stats};
 pub use crate::wire::bus::{LineLevel, LogLine};
 

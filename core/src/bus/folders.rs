@@ -2,7 +2,7 @@
 
 use super::{Bus, check_name, default_paths};
 use crate::error::{Error, ErrorKind};
-use crate::net::bus::{places, socket};
+use crate::net::bus::{search, socket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,10 +23,10 @@ impl Bus {
                 Err(_) => {}
             }
         }
-        match &places::elsewhere(name)[..] {
+        match &search::elsewhere(name)[..] {
             [only] => Self::connect(only, timeout),
             [] => {
-                let others = places::others(name);
+                let others = search::others(name);
                 let known = if others.is_empty() { String::new() } else { format!(" (others: {})", listed(&others, ", ")) };
                 Err(Error::new(ErrorKind::Io, format!("No Heartbus server at {}{known}", listed(&paths, " or "))))
             }

@@ -5,10 +5,10 @@
 //! at most one command per connection or node at a time. Of listings one waits at a time: a newer one takes the place of the
 //! older, whose asker then gets what the other threads said.
 
-use super::server::ConnectionInfo;
 use crate::hub::Memory;
 use crate::hub::link::{Command, CommandSink};
 use crate::hub::memory::Part;
+use crate::model::ConnectionInfo;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};

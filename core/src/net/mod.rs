@@ -1,5 +1,6 @@
 //! Sockets, threads and clocks: the thin shell around the hub. tokio and mio live here and nowhere below.
 
+mod buffers;
 pub(crate) mod bus;
 pub mod client;
 mod connection;
@@ -12,6 +13,7 @@ mod relief;
 mod resolve;
 mod runtime;
 pub mod server;
+mod shared;
 mod stats;
 mod transport;
 

@@ -8,6 +8,7 @@ mod connection;
 pub(crate) mod dispatcher;
 mod log;
 pub(crate) mod places;
+pub(crate) mod search;
 mod shared;
 pub(crate) mod socket;
 mod worker;

@@ -1,9 +1,7 @@
 //! Where the sockets of servers are: the usual folders, in the order in which a server takes one and a caller looks.
 //!
-//! Owns the order, who is trusted with a folder, and the search for servers of other users. Does not know what is said over
-//! a socket.
+//! Owns the order, and who is trusted with a folder. Does not know sockets.
 
-use super::socket;
 use crate::error::{Error, ErrorKind, reason};
 use crate::settings::check_name;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
@@ -12,24 +10,25 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// Servers of others, or of other names, that are told of at most.
-const MOST_TOLD: usize = 8;
-
-/// Folders of others that are looked into at most.
-const MOST_FOLDERS: usize = 1024;
-
-const FILE_ENDING: &str = "sock";
+pub(super) const FILE_ENDING: &str = "sock";
 
 /// A folder for socket files.
-struct Folder {
-    path: PathBuf,
+pub(super) struct Folder {
+    pub(super) path: PathBuf,
     /// What it is made with where it is missing; none: whoever manages it makes it.
     mode: Option<u32>,
     /// Anybody may write where it stands, so it must be shown to be its owner's.
     is_exposed: bool,
+}
+
+impl Folder {
+    /// Of somebody whom its name says, whoever may write beside it.
+    pub(super) fn of_others(path: &Path) -> Self {
+        Self { path: path.to_owned(), mode: None, is_exposed: true }
+    }
 }
 
 /// Where the socket of a server of that name is looked for, in this order. A folder that somebody else made in our name is
@@ -61,65 +60,11 @@ pub(super) fn prepare_again(parent: &Path) -> io::Result<()> {
     folders().iter().find(|folder| folder.path == parent).map_or(Ok(()), Folder::prepare)
 }
 
-/// Servers of that name that answer where none of our own is: in the folders that a service manager made for others, and for
-/// root in those of other users. One that may not be trusted with its folder's name is left out.
-pub(crate) fn elsewhere(name: &str) -> Vec<PathBuf> {
-    let own = geteuid().as_raw();
-    let known = default_paths(name);
-    let mut found = BTreeSet::new();
-    let mut look = |folder: &Path| {
-        let path = file_in(folder, name);
-        if !known.contains(&path) && socket::is_taken(&path) {
-            found.insert(path);
-        }
-    };
-    let belongs_to = |folder: &Path, owner| !Folder { path: folder.to_owned(), mode: None, is_exposed: true }.is_trap(owner);
-    // Only root makes folders there: whose one is, says the folder.
-    for folder in entries(Path::new("/run")) {
-        let owner = fs::symlink_metadata(&folder).map_or(0, |found| found.uid());
-        if (own == 0 || owner == own || owner == 0) && belongs_to(&folder, owner) {
-            look(&folder);
-        }
-    }
-    if own == 0 {
-        let of_sessions = entries(Path::new("/run/user")).into_iter().map(|session| (session.join("heartbus"), number_in(&session, "")));
-        let of_users = entries(Path::new("/tmp")).into_iter().map(|folder| (folder.clone(), number_in(&folder, "heartbus-")));
-        for (folder, owner) in of_sessions.chain(of_users) {
-            if owner.is_some_and(|owner| belongs_to(&folder, owner)) {
-                look(&folder);
-            }
-        }
-    }
-    found.into_iter().collect()
-}
-
-/// Servers of other names that answer in the usual folders, for whoever looks for one in vain.
-pub(crate) fn others(name: &str) -> Vec<PathBuf> {
-    let own = geteuid().as_raw();
-    let folders = folders();
-    let files = folders.iter().filter(|folder| !folder.is_trap(own)).flat_map(|folder| entries(&folder.path));
-    let sockets = files.filter(|file| {
-        let is_named = file.extension() == Some(OsStr::new(FILE_ENDING)) && file.file_stem() != Some(OsStr::new(name));
-        is_named && fs::symlink_metadata(file).is_ok_and(|found| found.file_type().is_socket())
-    });
-    sockets.filter(|file| socket::is_taken(file)).take(MOST_TOLD).collect()
-}
-
-fn file_in(folder: &Path, name: &str) -> PathBuf {
+pub(super) fn file_in(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!("{name}.{FILE_ENDING}"))
 }
 
-fn entries(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).take(MOST_FOLDERS).collect()
-}
-
-/// The user that a folder's name says it is of.
-fn number_in(folder: &Path, prefix: &str) -> Option<u32> {
-    folder.file_name()?.to_str()?.strip_prefix(prefix)?.parse().ok()
-}
-
-fn folders() -> Vec<Folder> {
+pub(super) fn folders() -> Vec<Folder> {
     let variable = |name| std::env::var_os(name).unwrap_or_default();
     let uid = geteuid().as_raw();
     in_order(&variable("RUNTIME_DIRECTORY"), uid, &variable("XDG_RUNTIME_DIR"))
@@ -146,7 +91,7 @@ fn in_order(runtime: &OsStr, uid: u32, session: &OsStr) -> Vec<Folder> {
 
 impl Folder {
     /// It is there, and others than `owner` may put sockets into it.
-    fn is_trap(&self, owner: u32) -> bool {
+    pub(super) fn is_trap(&self, owner: u32) -> bool {
         // Not followed: a link is a trap as well.
         self.is_exposed
             && fs::symlink_metadata(&self.path).is_ok_and(|found| !found.is_dir() || found.uid() != owner || found.mode() & 0o022 != 0)
@@ -205,14 +150,5 @@ mod tests {
         assert!(folder(&own).prepare().is_err());
         fs::remove_file(&link).unwrap();
         fs::remove_dir(&own).unwrap();
-    }
-
-    #[test]
-    fn a_folder_s_name_says_whose_it_is() {
-        let owner = |path: &str| number_in(Path::new(path), "heartbus-");
-        assert_eq!(owner("/tmp/heartbus-33"), Some(33));
-        for other in ["/tmp/heartbus-", "/tmp/heartbus-x", "/tmp/heartbus-tests-33", "/tmp/other-33", "/tmp/heartbus--1"] {
-            assert_eq!(owner(other), None, "{other}");
-        }
     }
 }

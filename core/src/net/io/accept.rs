@@ -1,11 +1,12 @@
 //! Who is let in at the doors of an I/O thread.
 //!
-//! Owns what is said to who is not. Whether the server has room for one more connection is [`super::super::server`]'s business.
+//! Owns what is said to who is not. Whether the server has room for one more connection is [`crate::net::shared`]'s business.
 
 use super::super::connection::{Connection, Phase};
 use super::super::door::Door;
 use super::super::transport::Transport;
-use super::{ENDING_TIME, IoThread};
+use super::IoThread;
+use super::ending::ENDING_TIME;
 use crate::hub::link::CommandSink;
 use crate::hub::{Link, Next, Session, Timer, TimerKind};
 use crate::model::{CloseReason, EventMask};

@@ -3,9 +3,10 @@
 //! Its connections end, for nobody knows in which state they are; that is told as any end is, and the thread goes on with
 //! those who come back. A thread that was gone would leave nodes behind that are online for ever, and peers that nobody answers.
 
-use super::{IoThread, Phase};
+use super::IoThread;
 use crate::hub::{Budget, Wheel};
 use crate::model::CloseReason;
+use crate::net::connection::Phase;
 use crate::net::in_words;
 use mio::Poll;
 use std::collections::HashSet;

@@ -6,7 +6,9 @@
 //! A tick is done in parts of bounded work, with passes in between: a million nodes may be silent at once.
 
 use super::super::connection::{Connection, Phase};
-use super::{IoThread, Left, STOPPING_TIME, TIDY_TIME};
+use super::ending::STOPPING_TIME;
+use super::reading::Left;
+use super::{IoThread, TIDY_TIME};
 use crate::hub::session::Look;
 use crate::hub::wheel::{TICK, TimerKey};
 use crate::hub::{Budget, Next, Now, TimerKind, budget};
