@@ -4,7 +4,8 @@ use std::ffi::{CStr, c_char};
 
 /// Grows when a program compiled against an older header could no longer run with the library. New functions, event
 /// types, status codes and configuration keys do not count.
-pub(crate) const HEARTBUS_ABI_VERSION: u32 = 1;
+#[expect(unreachable_pub, reason = "cbindgen writes what is public into the header")]
+pub const HEARTBUS_ABI_VERSION: u32 = 1;
 
 const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
     Ok(text) => text,

@@ -19,7 +19,7 @@ struct Level<T> {
     /// and at the one that goes on with `#`.
     rest: Option<T>,
     /// `+` is a child as the names are.
-    children: HashMap<Box<str>, Level<T>>,
+    children: HashMap<Box<str>, Self>,
 }
 
 impl<T> Default for FilterTree<T> {
