@@ -18,6 +18,7 @@ mod scan;
 pub mod topic;
 pub mod v1;
 pub mod v2;
+pub mod websocket;
 
 pub use dialects::{decode, encode, frame_len, frame_type, front};
 pub use error::{FrameError, NotUtf8};

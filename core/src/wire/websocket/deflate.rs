@@ -1,0 +1,163 @@
+//! permessage-deflate (RFC 7692) without context takeover: each message is compressed by itself, so nothing is kept between them.
+//!
+//! Owns one inflater and one deflater with their buffers, which a thread uses for all its connections.
+
+use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
+use std::fmt;
+
+/// What a compressed message is cut short by: the end of a block that is empty.
+const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
+
+/// Buffers longer than this give their memory back.
+const MAX_KEPT: usize = 64 * 1024;
+
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum InflateError {
+    TooLong,
+    Broken,
+}
+
+/// Made when the first message is inflated.
+#[derive(Default)]
+pub struct Inflater {
+    state: Option<Decompress>,
+    buffer: Vec<u8>,
+}
+
+#[derive(Default)]
+pub struct Deflater {
+    state: Option<Compress>,
+    buffer: Vec<u8>,
+}
+
+impl fmt::Debug for Inflater {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inflater").field("buffer", &self.buffer.len()).finish_non_exhaustive()
+    }
+}
+
+impl Inflater {
+    /// What a message is when it is inflated, until the next one is.
+    ///
+    /// # Errors
+    /// It would be longer than `max`, of which no more than that was kept; or it is no compressed message.
+    pub fn inflate(&mut self, payload: &[u8], max: usize) -> Result<&[u8], InflateError> {
+        let state = self.state.get_or_insert_with(|| Decompress::new(false));
+        state.reset(false);
+        self.buffer.clear();
+        self.buffer.shrink_to(MAX_KEPT);
+        for mut input in [payload, &TAIL] {
+            loop {
+                if self.buffer.len() == self.buffer.capacity() {
+                    // One byte more than there may be shows that there is more.
+                    if self.buffer.len() > max {
+                        return Err(InflateError::TooLong);
+                    }
+                    let more = self.buffer.len().clamp(1024, 1 << 20).min(max + 1 - self.buffer.len());
+                    self.buffer.reserve_exact(more);
+                }
+                let (read, written) = (state.total_in(), self.buffer.len());
+                let status = state.decompress_vec(input, &mut self.buffer, FlushDecompress::Sync).map_err(|_| InflateError::Broken)?;
+                let read = (state.total_in() - read) as usize;
+                input = &input[read..];
+                if status == Status::StreamEnd {
+                    // A block that says it is the last one (RFC 7692, 7.2.3.5): what follows begins anew.
+                    state.reset(false);
+                } else if self.buffer.len() < self.buffer.capacity() && read == 0 && self.buffer.len() == written && !input.is_empty() {
+                    return Err(InflateError::Broken);
+                }
+                if input.is_empty() && self.buffer.len() < self.buffer.capacity() {
+                    break;
+                }
+            }
+        }
+        if self.buffer.len() > max { Err(InflateError::TooLong) } else { Ok(&self.buffer) }
+    }
+}
+
+impl Deflater {
+    /// A message as it is sent, until the next one is made; `None` where that would not be shorter.
+    pub fn deflate(&mut self, payload: &[u8]) -> Option<&[u8]> {
+        let state = self.state.get_or_insert_with(|| Compress::new(Compression::fast(), false));
+        state.reset();
+        self.buffer.clear();
+        self.buffer.shrink_to(MAX_KEPT);
+        self.buffer.reserve(payload.len() + TAIL.len());
+        state.compress_vec(payload, &mut self.buffer, FlushCompress::Sync).ok()?;
+        // What found no room in the buffer would be missing: it has no more than the payload and the tail.
+        let is_whole = state.total_in() == payload.len() as u64 && self.buffer.len() < self.buffer.capacity();
+        if !is_whole || !self.buffer.ends_with(&TAIL) {
+            return None;
+        }
+        self.buffer.truncate(self.buffer.len() - TAIL.len());
+        (self.buffer.len() < payload.len()).then_some(&self.buffer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MAX: usize = 1 << 20;
+
+    /// The example of RFC 7692, section 7.2.3.1.
+    #[test]
+    fn the_example_of_the_rfc_is_inflated() {
+        assert_eq!(Inflater::default().inflate(&[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00], MAX).unwrap(), b"Hello");
+        // With a block that says it is the last one (7.2.3.5), one that is not compressed (7.2.3.3), and in two blocks (7.2.3.6).
+        assert_eq!(Inflater::default().inflate(&[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0x00], MAX).unwrap(), b"Hello");
+        let two = [0xf2, 0x48, 0x05, 0x00, 0x00, 0x00, 0xff, 0xff, 0xca, 0xc9, 0xc9, 0x07, 0x00];
+        assert_eq!(Inflater::default().inflate(&two, MAX).unwrap(), b"Hello");
+        assert_eq!(
+            Inflater::default().inflate(&[0x00, 0x05, 0x00, 0xfa, 0xff, 0x48, 0x65, 0x6c, 0x6c, 0x6f, 0x00], MAX).unwrap(),
+            b"Hello"
+        );
+        assert_eq!(Inflater::default().inflate(b"", MAX).unwrap(), b"");
+    }
+
+    #[test]
+    fn a_bomb_ends_at_the_limit_and_takes_no_more_memory_than_that() {
+        let mut deflater = Deflater::default();
+        let bomb = deflater.deflate(&vec![0; 50 << 20]).unwrap();
+        assert!(bomb.len() < 300_000);
+        let mut inflater = Inflater::default();
+        assert_eq!(inflater.inflate(bomb, MAX).map(<[u8]>::len), Err(InflateError::TooLong));
+        assert!(inflater.buffer.capacity() <= 2 * MAX + 1, "{}", inflater.buffer.capacity());
+        assert_eq!(
+            inflater.inflate(&[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00], MAX).unwrap(),
+            b"Hello",
+            "the next one is inflated all the same"
+        );
+        assert_eq!(inflater.inflate(&[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00], 5).unwrap(), b"Hello");
+        assert_eq!(inflater.inflate(&[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00], 4), Err(InflateError::TooLong));
+    }
+
+    #[test]
+    fn what_is_no_compressed_message_is_refused() {
+        for broken in [&b"\xff"[..], b"\x07garbage", b"\xf2\x48\xcd", &[0x05, 0xe0, 0x81]] {
+            let mut inflater = Inflater::default();
+            let inflated = inflater.inflate(broken, MAX).map(<[u8]>::to_vec);
+            assert!(inflated.is_err() || inflated.as_ref().is_ok_and(|bytes| bytes.len() < 8), "{inflated:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_deflated_is_inflated_to_the_same(payload in prop_oneof![prop::collection::vec(any::<u8>(), 0..2000), prop::collection::vec(0..3_u8, 0..200_000)]) {
+            let (mut deflater, mut inflater) = (Deflater::default(), Inflater::default());
+            for _ in 0..2 {
+                if let Some(deflated) = deflater.deflate(&payload) {
+                    prop_assert!(deflated.len() < payload.len());
+                    prop_assert_eq!(inflater.inflate(deflated, payload.len()).unwrap(), &payload[..]);
+                    prop_assert_eq!(inflater.inflate(deflated, payload.len() - 1), Err(InflateError::TooLong));
+                }
+            }
+        }
+
+        #[test]
+        fn garbage_ends(payload in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Inflater::default().inflate(&payload, 10_000).map(<[u8]>::len);
+        }
+    }
+}
