@@ -197,7 +197,7 @@ mod tests {
     fn an_entry_fires_after_its_deadline_and_at_most_one_tick_late() {
         let mut wheel = Wheel::new(7);
         wheel.insert(7 + 3 * TICK, 1);
-        assert_eq!(fired(&mut wheel, 7 + 3 * TICK), [], "at the deadline itself it is not late yet");
+        assert_eq!(fired(&mut wheel, 7 + 3 * TICK), [0_u32; 0], "at the deadline itself it is not late yet");
         assert_eq!(fired(&mut wheel, 7 + 4 * TICK), [1]);
         assert!(wheel.is_empty());
     }
@@ -207,7 +207,7 @@ mod tests {
         let mut wheel = Wheel::new(0);
         assert_eq!(pop(&mut wheel, 50 * TICK), None);
         wheel.insert(3, 1);
-        assert_eq!(fired(&mut wheel, 50 * TICK), []);
+        assert_eq!(fired(&mut wheel, 50 * TICK), [0_u32; 0]);
         assert_eq!(fired(&mut wheel, 51 * TICK), [1]);
     }
 

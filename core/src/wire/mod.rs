@@ -8,6 +8,7 @@ pub mod code;
 pub mod control;
 mod dialects;
 mod error;
+pub mod firetower;
 mod frame;
 mod frame_type;
 mod json;
