@@ -93,7 +93,7 @@
  *             all connections together) | stats_interval 60 (of the log) | bus null (the bus socket: an absolute path, or
  *             a name, whose socket then stands in the usual place) | bus_group null (a group whose users may ask it as well) |
  *             inbox_events 65536 | inbox_bytes 67108864 (how much may wait for poll; when it is full, data waits in the
- *             senders' sockets, and other events of one node are merged).
+ *             senders' sockets, and other events of one node are put together).
  *
  * Client      host "127.0.0.1" | port 9501 | heartbeat_interval 10 | auto_reconnect true | reconnect_interval 5, the base of an
  *             exponential back-off | max_reconnect_attempts 0 (no limit) | node_id null (one is made up, and kept) |
@@ -116,10 +116,6 @@
 #define HEARTBUS_VERSION_MINOR 1
 #define HEARTBUS_VERSION_PATCH 0
 #define HEARTBUS_VERSION_STRING "0.1.0"
-
-// Grows when a program compiled against an older header could no longer run with the library. New functions, event
-// types, status codes and configuration keys do not count.
-#define HEARTBUS_ABI_VERSION 1
 
 // How a call ended. Numbers are assigned once and never used again for something else; new ones may be added.
 typedef enum {
@@ -819,8 +815,13 @@ heartbus_status heartbus_bus_send(heartbus_bus *bus,
                                   size_t payload_len,
                                   int64_t channel_id);
 
-// Sends data to every node that is online, and says for how many it was queued in `count`, which may be NULL. A node whose
-// outbox is full is not counted, and nothing happens to it.
+// Sends data to every node that is online, and says for how many it was queued in `count`, which may be NULL: for all of them,
+// less those whose outbox is full and those whose protocol cannot carry it. It goes out behind this call, and who comes, goes, or
+// has no room any more at that moment may fare otherwise than it was counted: `data_out` and `data_out_refused` of the statistics
+// say what became of it. The count is 0 where more broadcasts wait than may.
+//
+// HEARTBUS_LIMIT when the payload is longer than a frame may be, HEARTBUS_INVALID_ARGUMENT when it is not UTF-8 and all nodes
+// speak the protocol's version 1, which cannot carry it. Nothing was sent then.
 heartbus_status heartbus_server_broadcast(heartbus_server *server,
                                           const char *payload,
                                           size_t payload_len,

@@ -1,8 +1,5 @@
 /* heartbus.h for PHP's FFI::cdef(), which knows the standard types and no preprocessor. */
 
-// Grows when a program compiled against an older header could no longer run with the library. New functions, event
-// types, status codes and configuration keys do not count.
-
 // How a call ended. Numbers are assigned once and never used again for something else; new ones may be added.
 typedef enum {
   HEARTBUS_OK = 0,
@@ -697,8 +694,13 @@ heartbus_status heartbus_bus_send(heartbus_bus *bus,
                                   size_t payload_len,
                                   int64_t channel_id);
 
-// Sends data to every node that is online, and says for how many it was queued in `count`, which may be NULL. A node whose
-// outbox is full is not counted, and nothing happens to it.
+// Sends data to every node that is online, and says for how many it was queued in `count`, which may be NULL: for all of them,
+// less those whose outbox is full and those whose protocol cannot carry it. It goes out behind this call, and who comes, goes, or
+// has no room any more at that moment may fare otherwise than it was counted: `data_out` and `data_out_refused` of the statistics
+// say what became of it. The count is 0 where more broadcasts wait than may.
+//
+// HEARTBUS_LIMIT when the payload is longer than a frame may be, HEARTBUS_INVALID_ARGUMENT when it is not UTF-8 and all nodes
+// speak the protocol's version 1, which cannot carry it. Nothing was sent then.
 heartbus_status heartbus_server_broadcast(heartbus_server *server,
                                           const char *payload,
                                           size_t payload_len,

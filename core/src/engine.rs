@@ -156,7 +156,9 @@ impl Engine {
         self.hub()?.send_to(node_id, payload, channel_id).map_err(refused)
     }
 
-    /// Sends data to every node; returns for how many it was queued.
+    /// Sends data to every node; returns for how many it was queued: for all who are online, less those whose outbox is full and those
+    /// whose dialect cannot carry it. It goes out behind this call; who comes, goes, or has no room any more at that moment may fare
+    /// otherwise than it was counted. 0 where more broadcasts wait than may.
     ///
     /// # Errors
     /// As [`Engine::send_to`], where it concerns the payload itself; nothing was sent then.

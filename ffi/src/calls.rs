@@ -119,8 +119,13 @@ calls! {
             Request::SendTo { node, data, channel: u32::try_from(channel_id).map_err(|_| no_such_channel())? }
         } => () => done;
 
-    /// Sends data to every node that is online, and says for how many it was queued in `count`, which may be NULL. A node whose
-    /// outbox is full is not counted, and nothing happens to it.
+    /// Sends data to every node that is online, and says for how many it was queued in `count`, which may be NULL: for all of them,
+    /// less those whose outbox is full and those whose protocol cannot carry it. It goes out behind this call, and who comes, goes, or
+    /// has no room any more at that moment may fare otherwise than it was counted: `data_out` and `data_out_refused` of the statistics
+    /// say what became of it. The count is 0 where more broadcasts wait than may.
+    ///
+    /// HEARTBUS_LIMIT when the payload is longer than a frame may be, HEARTBUS_INVALID_ARGUMENT when it is not UTF-8 and all nodes
+    /// speak the protocol's version 1, which cannot carry it. Nothing was sent then.
     *mut heartbus_server_broadcast, heartbus_bus_broadcast(payload: *const c_char, payload_len: usize, count: *mut usize):
         Request::Broadcast { data: bytes("payload", payload, payload_len)? } => out_if_wanted("count", count)? => counted;
 

@@ -19,6 +19,10 @@ pub(super) const REGISTRATION: u64 = 5_000;
 pub const DEPARTURE: u64 = 2_000;
 /// A node that is looked at.
 pub const NODE: u64 = 100;
+/// A frame that is queued for a node, whatever it holds.
+pub const DELIVERY: u64 = 300;
+/// One write to a socket.
+pub const WRITE: u64 = 7_000;
 /// An event of state that the host is told.
 pub(super) const EVENT: u64 = 200;
 /// One read of a socket.

@@ -1,4 +1,5 @@
-//! Counters: what happened, how often. One set per thread, so that counting costs no contention; sums are made on demand.
+//! Counters: what happened, how often, and how many nodes can be reached. One set per thread, so that counting costs no contention;
+//! sums are made on demand.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -69,6 +70,50 @@ pub struct Timings {
     pub heartbeats: Distribution,
 }
 
+/// What the peer of a connection reads.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Reads {
+    V1,
+    /// v2 was agreed on, and not spoken yet.
+    Agreed,
+    V2,
+}
+
+/// Where the nodes of a connection are counted.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct ReachClass {
+    pub reads: Reads,
+    /// As much waits for the connection as may.
+    pub is_full: bool,
+}
+
+/// How many nodes a thread can reach, by what becomes of a payload for them.
+#[derive(Default, Debug)]
+pub struct Reach([Counter; 6]);
+
+impl Reach {
+    pub fn enter(&self, class: ReachClass, nodes: usize) {
+        self.of(class).add(nodes as u64);
+    }
+
+    pub fn leave(&self, class: ReachClass, nodes: usize) {
+        self.of(class).add((nodes as u64).wrapping_neg());
+    }
+
+    /// No connection is left.
+    pub fn clear(&self) {
+        self.0.iter().for_each(|counter| counter.add(counter.get().wrapping_neg()));
+    }
+
+    pub fn count(&self, class: ReachClass) -> usize {
+        self.of(class).get() as usize
+    }
+
+    fn of(&self, ReachClass { reads, is_full }: ReachClass) -> &Counter {
+        &self.0[2 * reads as usize + usize::from(is_full)]
+    }
+}
+
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
         /// The counters of one thread. The names are those of [`Counts`].
@@ -77,6 +122,7 @@ macro_rules! counters {
             $(pub $name: Counter,)+
             pub message_durations: Durations,
             pub heartbeat_durations: Durations,
+            pub reach: Reach,
         }
 
         /// Sums over all threads, since the engine started.

@@ -2,9 +2,10 @@
 //!
 //! Owns the order of coming and going, and the checks before a payload goes out. Does not know sessions: what a frame means is theirs.
 
-use super::counters::{Counters, Counts};
+use super::counters::{Counters, Counts, ReachClass, Reads};
 use super::directory::Directory;
 use super::event::{Event, Host};
+use super::fan_out::{FanOut, FanOuts, HubThread};
 use super::frame::{Body, QueuedFrame};
 use super::link::{Link, PushError};
 use super::memory::{Memory, Part};
@@ -18,8 +19,8 @@ use crate::settings::{RateLimit, ServerConfig, micros};
 use crate::wire::{Dialect, FrameType, NotUtf8};
 use std::net::IpAddr;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// A DATA frame for a node's main channel.
 fn data(dialect: Dialect, node: &Node, body: Body) -> QueuedFrame {
@@ -41,6 +42,8 @@ pub struct Hub {
     /// What the host itself counts, from its own threads: these are rare, so they may contend.
     data_out: AtomicU64,
     data_out_refused: AtomicU64,
+    threads: OnceLock<Vec<HubThread>>,
+    fan_outs: FanOuts,
 }
 
 impl Hub {
@@ -61,6 +64,8 @@ impl Hub {
             requests,
             data_out: AtomicU64::new(0),
             data_out_refused: AtomicU64::new(0),
+            threads: OnceLock::new(),
+            fan_outs: FanOuts::default(),
         }
     }
 
@@ -209,42 +214,44 @@ impl Hub {
         self.push(&node, frame)
     }
 
-    /// Sends DATA to every node and returns to how many it is on its way. The payload is encoded once per dialect and shared.
-    /// Nodes whose dialect cannot carry it are left out.
-    ///
-    /// # Errors
-    /// [`Refusal::TooLong`]; [`Refusal::NotUtf8`] when no node's dialect can carry it. Nothing was sent then. A node whose
-    /// outbox is full is not counted, and nothing happens to it.
-    pub fn broadcast(&self, payload: &[u8]) -> Result<usize, Refusal> {
-        self.check_len(payload)?;
-        let mut bodies = [None, None];
-        let mut refused = None;
-        let mut reached = 0;
-        self.nodes.each(|node| {
-            let mut dialect = node.link().dialect();
-            let mut body = |dialect| bodies[dialect as usize].get_or_insert_with(|| self.encode_body(dialect, payload)).clone();
-            let mut encoded = body(dialect);
-            if matches!(encoded, Err(Refusal::NotUtf8)) && node.link().will_speak_v2() {
-                dialect = Dialect::V2;
-                encoded = body(dialect);
-            }
-            match encoded {
-                Err(refusal) => refused = Some(refusal),
-                Ok(body) => reached += usize::from(self.push(node, data(dialect, node, body)).is_ok()),
-            }
-            ControlFlow::Continue(())
-        });
-        match refused {
-            Some(refusal) if reached == 0 => Err(refusal),
-            _ => Ok(reached),
-        }
+    /// Says which threads have connections. Until then nobody hears a broadcast.
+    pub fn set_threads(&self, threads: Vec<HubThread>) {
+        // There is one set of them in a server's life.
+        let _ = self.threads.set(threads);
     }
 
-    /// What is the same for all receivers of a payload. It is short enough whatever their channels are.
-    fn encode_body(&self, dialect: Dialect, payload: &[u8]) -> Result<Body, Refusal> {
-        let body = Body::encode(dialect, payload, &self.memory)?;
-        let longest = QueuedFrame::new(dialect, FrameType::DATA, u32::MAX, body.clone());
-        if longest.counted_len() > self.limits.max_frame_bytes as usize { Err(Refusal::TooLong) } else { Ok(body) }
+    /// Sends DATA to every node, and returns for how many that was queued: for all who are online, less those whose dialect cannot
+    /// carry it and those whose outbox is full. The payload is encoded once per dialect and shared. That is counted, from numbers that
+    /// the threads keep: who comes, goes, or is found to be full while it is under way may be counted otherwise than it fares.
+    ///
+    /// 0 where so much waits to go out to all that no more is taken.
+    ///
+    /// # Errors
+    /// [`Refusal::TooLong`]; [`Refusal::NotUtf8`] when no node's dialect can carry it. Nothing was sent then.
+    pub fn broadcast(&self, payload: &[u8]) -> Result<usize, Refusal> {
+        self.check_len(payload)?;
+        let (threads, online) = (self.threads.get().map_or(&[][..], |threads| threads), self.node_count());
+        if threads.is_empty() || online == 0 {
+            return Ok(0);
+        }
+        let count = |reads, is_full| threads.iter().map(|thread| thread.counters.reach.count(ReachClass { reads, is_full })).sum::<usize>();
+        let of_v2 = count(Reads::V2, false) + count(Reads::V2, true);
+        let fan_out = FanOut::new(payload, online > of_v2, of_v2 > 0, self.limits.max_frame_bytes as usize, &self.memory);
+        let reached = match fan_out.v1_refusal() {
+            None => online.saturating_sub([Reads::V1, Reads::Agreed, Reads::V2].map(|reads| count(reads, true)).iter().sum()),
+            Some(refusal) => {
+                let agreed = if refusal == Refusal::NotUtf8 { count(Reads::Agreed, false) } else { 0 };
+                match agreed + count(Reads::V2, false) {
+                    0 => return Err(refusal),
+                    reached => reached.min(online),
+                }
+            }
+        };
+        if self.fan_outs.post(fan_out, payload.len(), online, self.limits.outbox_bytes, threads) {
+            return Ok(reached);
+        }
+        self.data_out_refused.fetch_add(reached as u64, Ordering::Relaxed);
+        Ok(0)
     }
 
     /// Takes a node off the bus; its connection ends unless it has other nodes.

@@ -3,6 +3,7 @@
 //! Owns the bound on what waits for its socket. Does not know the socket, nor where what is sent to it waits: the thread that
 //! owns it takes [`Command`]s.
 
+use super::counters::{ReachClass, Reads};
 use super::frame::QueuedFrame;
 use super::memory::Memory;
 use super::node_ref::NodeRef;
@@ -139,11 +140,25 @@ impl Link {
         self.flags.fetch_or(AGREED, Ordering::AcqRel);
     }
 
-    /// The peer has sent a frame in this dialect.
-    pub(super) fn heard(&self, dialect: Dialect) {
-        if dialect == Dialect::V2 && !self.has(V2) {
-            self.flags.fetch_or(V2, Ordering::AcqRel);
-        }
+    /// Whether a frame in this dialect says something new.
+    pub(super) fn is_news(&self, dialect: Dialect) -> bool {
+        dialect == Dialect::V2 && !self.has(V2)
+    }
+
+    /// The peer has sent a frame in v2.
+    pub(super) fn heard_v2(&self) {
+        self.flags.fetch_or(V2, Ordering::AcqRel);
+    }
+
+    /// Where its thread counts the connection's nodes.
+    pub fn class(&self) -> ReachClass {
+        let flags = self.flags.load(Ordering::Acquire);
+        let reads = match flags & (AGREED | V2) {
+            0 => Reads::V1,
+            AGREED => Reads::Agreed,
+            _ => Reads::V2,
+        };
+        ReachClass { reads, is_full: flags & FULL != 0 }
     }
 
     pub fn last_seen(&self) -> u64 {
@@ -181,6 +196,16 @@ impl Link {
     /// # Errors
     /// [`PushError`]; nothing has changed then.
     pub fn push(&self, frame: QueuedFrame, limit: usize) -> Result<(), PushError> {
+        self.reserve(frame.len(), limit)?;
+        self.post(CommandKind::Write(frame));
+        Ok(())
+    }
+
+    /// Counts a frame as waiting that the owning thread queues itself, on the terms of [`Link::push`].
+    ///
+    /// # Errors
+    /// [`PushError`]; nothing has changed then.
+    pub fn reserve(&self, len: usize, limit: usize) -> Result<(), PushError> {
         let flags = self.flags.load(Ordering::Acquire);
         if flags & ENDING != 0 {
             return Err(PushError::Closed);
@@ -188,14 +213,10 @@ impl Link {
         if flags & FULL != 0 {
             return Err(PushError::Full);
         }
-        let len = frame.len();
         let fits = |queued: usize| queued + len <= limit.saturating_mul(BURST);
         let take = |queued: usize| (queued == 0 || fits(queued) && self.sink.has_room()).then_some(queued + len);
         match self.queued.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
-            Ok(_) => {
-                self.post(CommandKind::Write(frame));
-                Ok(())
-            }
+            Ok(_) => Ok(()),
             Err(queued) => Err(if fits(queued) { PushError::ServerFull } else { PushError::Full }),
         }
     }

@@ -12,6 +12,7 @@ pub mod counters;
 mod directory;
 pub mod dispatch;
 pub mod event;
+pub mod fan_out;
 pub mod frame;
 #[allow(clippy::module_inception, reason = "the file of `Hub`, of which the folder has its name")]
 mod hub;

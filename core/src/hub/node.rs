@@ -254,7 +254,8 @@ impl Node {
         }
     }
 
-    pub(super) fn is_told_full(&self) -> bool {
+    /// The host was told that its outbox is full, and not yet that it is empty again.
+    pub fn is_told_full(&self) -> bool {
         self.state().0 & NodeState::TOLD_FULL != 0
     }
 

@@ -175,7 +175,9 @@ impl Session {
             if next != Next::Continue && self.comes_again(cx, next) {
                 return (consumed, next);
             }
-            self.link.heard(dialect);
+            if self.link.is_news(dialect) {
+                self.change_link(cx.counters, Link::heard_v2);
+            }
             cx.counters.messages_in.up();
             consumed += len;
             if next != Next::Continue {
@@ -258,7 +260,7 @@ impl Session {
             return Next::Continue;
         }
         cx.wheel.remove(timer);
-        let Some(Registered { node, .. }) = self.nodes.remove(node) else {
+        let Some(Registered { node, .. }) = self.forget(cx.counters, node) else {
             return Next::Continue;
         };
         cx.connection_log.node_left(&node, cx.now);
@@ -302,7 +304,7 @@ impl Session {
 
     /// One of our nodes left because of something that happened elsewhere.
     pub fn evict(&mut self, cx: &mut Context<'_>, eviction: Eviction) -> Next {
-        let Some(Registered { node, timer, .. }) = self.nodes.remove(eviction.node) else {
+        let Some(Registered { node, timer, .. }) = self.forget(cx.counters, eviction.node) else {
             return Next::Continue;
         };
         cx.wheel.remove(timer);
@@ -340,6 +342,7 @@ impl Session {
     /// Lets the nodes leave in order, as many as the turn allows: one at least. True when none is left.
     fn let_leave(&mut self, cx: &mut Context<'_>, how: Departure) -> bool {
         while let Some(Registered { node, timer, .. }) = self.nodes.pop_first() {
+            cx.counters.reach.leave(self.link.class(), 1);
             leave(cx, &node, timer, how);
             cx.budget.spend(budget::DEPARTURE);
             if cx.budget.is_used_up() {
@@ -347,6 +350,33 @@ impl Session {
             }
         }
         self.nodes.is_empty()
+    }
+
+    /// The nodes in order of registration, those behind one of them, or behind where that was.
+    pub fn nodes_behind(&self, node: Option<NodeRef>) -> impl Iterator<Item = &Arc<Node>> {
+        self.nodes.iter_behind(node).map(|registered| &registered.node)
+    }
+
+    /// The socket has refused as much as may wait for it, or has taken some of it.
+    pub fn set_full(&self, counters: &Counters, is_full: bool) {
+        if self.link.class().is_full != is_full {
+            self.change_link(counters, |link| link.set_full(is_full));
+        }
+    }
+
+    /// Changes what decides where the thread counts the connection's nodes. They are counted twice in between rather than not at all.
+    #[cold]
+    fn change_link(&self, counters: &Counters, change: impl FnOnce(&Link)) {
+        let before = self.link.class();
+        change(&self.link);
+        counters.reach.enter(self.link.class(), self.nodes.len());
+        counters.reach.leave(before, self.nodes.len());
+    }
+
+    fn forget(&mut self, counters: &Counters, node: NodeRef) -> Option<Registered> {
+        let registered = self.nodes.remove(node)?;
+        counters.reach.leave(self.link.class(), 1);
+        Some(registered)
     }
 
     #[inline]
@@ -528,7 +558,7 @@ impl Session {
         cx.budget.spend(budget::REGISTRATION);
         let protocol = request.protocol.clamp(1, control::NEWEST_PROTOCOL);
         if protocol > 1 {
-            self.link.agree_on_v2();
+            self.change_link(cx.counters, Link::agree_on_v2);
         }
         let metadata: Option<Arc<str>> = request.metadata.filter(|text| **text != *"[]").map(Arc::from);
         let id: Arc<str> = request.node_id.unwrap_or_else(|| node_id(cx)).into();
@@ -577,6 +607,7 @@ impl Session {
         let timer = Timer::new(self.link.slot(), TimerKind::Node(node.reference()));
         let timer = cx.wheel.insert(cx.now.mono + cx.hub.heartbeat_timeout(), timer);
         self.nodes.insert(Registered::new(node, timer));
+        cx.counters.reach.enter(self.link.class(), 1);
         Next::Continue
     }
 
@@ -587,7 +618,7 @@ impl Session {
             return Next::Again;
         }
         cx.counters.unregisters.up();
-        if let Some(Registered { node, timer, .. }) = own(channel_id).and_then(|node| self.nodes.remove(node)) {
+        if let Some(Registered { node, timer, .. }) = own(channel_id).and_then(|node| self.forget(cx.counters, node)) {
             leave(cx, &node, timer, Departure::Unregistered);
             cx.budget.spend(budget::DEPARTURE);
         }

@@ -5,10 +5,13 @@
 use super::buffers::{BufferPool, Buffers};
 use super::outbox::Outbox;
 use super::transport::Transport;
+use crate::hub::budget::{self, Budget};
+use crate::hub::fan_out::FanOut;
 use crate::hub::frame::QueuedFrame;
+use crate::hub::link::PushError;
 use crate::hub::session::Context;
 use crate::hub::wheel::TimerKey;
-use crate::hub::{Hub, Link, Next, Session, Timer, TimerKind, Wheel};
+use crate::hub::{Counters, Hub, Link, Next, NodeRef, Session, Timer, TimerKind, Wheel};
 use crate::model::CloseReason;
 use crate::wire::Dialect;
 use rustix::io::Errno;
@@ -58,7 +61,38 @@ pub(super) struct Leaving {
     pub(super) why: CloseReason,
 }
 
+/// Where among the nodes of a connection a fan-out to all of them is.
+#[derive(Default)]
+pub(super) struct NodePlace {
+    /// Which of several that go out together,
+    fan_out: usize,
+    /// and the last node that had it.
+    behind: Option<NodeRef>,
+    /// The socket was offered all that waits, and there is no room yet.
+    is_tried: bool,
+    /// A node was refused something that the host was not told is full.
+    pub(super) owes_word: bool,
+}
+
+/// How far that came.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    All,
+    /// The turn is used up.
+    Some,
+    /// There is no room, before the socket was tried.
+    Full,
+}
+
 impl Phase {
+    pub(super) fn session(&self) -> Option<&Session> {
+        match self {
+            Self::Open(session) => Some(session),
+            Self::Leaving(leaving) => Some(&leaving.session),
+            Self::Ending { .. } => None,
+        }
+    }
+
     fn link(&self) -> &Arc<Link> {
         match self {
             Self::Open(session) => session.link(),
@@ -252,6 +286,53 @@ impl Connection {
         let speaks_v2 = self.phase.link().dialect() == Dialect::V2;
         let rest = self.buffers.get_or_insert_with(|| pool.take());
         rest.outbox.push(frame, speaks_v2, self.write_blocked);
+    }
+
+    /// Queues what goes to all nodes of this connection, from where that was left off; `flush` writes it.
+    pub(super) fn deliver(
+        &mut self,
+        run: &[Arc<FanOut>],
+        place: &mut NodePlace,
+        hub: &Hub,
+        counters: &Counters,
+        budget: &mut Budget,
+        pool: &mut BufferPool,
+    ) -> Progress {
+        let Phase::Open(session) = &self.phase else { return Progress::All };
+        let (link, limit) = (session.link(), hub.limits().outbox_bytes);
+        while let Some(fan_out) = run.get(place.fan_out) {
+            for node in session.nodes_behind(place.behind) {
+                if budget.is_used_up() {
+                    return Progress::Some;
+                }
+                budget.spend(budget::DELIVERY);
+                let frame = if node.is_online() { fan_out.frame(node) } else { None };
+                if let Some(frame) = frame {
+                    match link.reserve(frame.len(), limit) {
+                        Ok(()) => {
+                            let speaks_v2 = link.dialect() == Dialect::V2;
+                            let buffers = self.buffers.get_or_insert_with(|| pool.take());
+                            buffers.outbox.push(frame, speaks_v2, self.write_blocked);
+                            place.is_tried = false;
+                            counters.data_out.up();
+                        }
+                        Err(PushError::Closed) => return Progress::All,
+                        Err(PushError::Full | PushError::ServerFull) if !place.is_tried => {
+                            place.is_tried = true;
+                            return Progress::Full;
+                        }
+                        Err(PushError::Full | PushError::ServerFull) => {
+                            counters.data_out_refused.up();
+                            place.owes_word |= !node.is_told_full();
+                        }
+                    }
+                }
+                place.behind = Some(node.reference());
+            }
+            place.behind = None;
+            place.fan_out += 1;
+        }
+        Progress::All
     }
 
     /// Whether frames were held back for a peer that has spoken v2 now. They are queued then.

@@ -21,6 +21,7 @@ mod accept;
 mod commands;
 mod ending;
 mod failure;
+mod fan_out;
 mod reading;
 mod tick;
 mod writing;
@@ -31,6 +32,7 @@ use super::connection::Connection;
 use super::door::{Door, door_of};
 use super::mailbox::{Drained, Mailbox};
 use super::shared::ServerShared;
+use super::walk::FanOutWalk;
 use crate::descriptor::lift;
 use crate::hub::thread_state::ThreadState;
 use crate::hub::trim::Trim;
@@ -97,6 +99,8 @@ pub(super) struct IoThread {
     long: VecDeque<usize>,
     /// Taken out of the mailbox, not yet opened.
     commands: Drained,
+    /// What goes to all connections and has not come to the last of them.
+    walk: Option<FanOutWalk>,
     pool: BufferPool,
     /// Connections that were read and not answered yet, and where the replies to each end in the thread's buffer.
     unanswered: Vec<(usize, usize)>,
@@ -161,6 +165,7 @@ impl IoThread {
             ready: VecDeque::new(),
             long: VecDeque::new(),
             commands: Drained::default(),
+            walk: None,
             pool: BufferPool::default(),
             unanswered: Vec::with_capacity(ANSWERED_TOGETHER),
             buffer: vec![0; READ_BUFFER].into(),

@@ -1,11 +1,12 @@
 //! Commands to an I/O thread from other threads, and the question what connections it has.
 //!
-//! A command is about one connection. Commands to one connection arrive in the order in which they were posted; there is no order
-//! between connections. What is to be written is bounded by that connection's outbox; of everything else there is
-//! at most one command per connection or node at a time. Of listings one waits at a time: a newer one takes the place of the
+//! A command is about one connection, a fan-out about all of them. Both arrive at each connection in the order in which they were posted;
+//! there is no order between connections. What is to be written is bounded by that connection's outbox; of everything else there is
+//! at most one command per connection or node at a time; fan-outs have a bound over all threads ([`crate::hub::fan_out`]). Of listings one waits at a time: a newer one takes the place of the
 //! older, whose asker then gets what the other threads said.
 
 use crate::hub::Memory;
+use crate::hub::fan_out::{FanOut, FanOutSink};
 use crate::hub::link::{Command, CommandSink};
 use crate::hub::memory::Part;
 use crate::model::ConnectionInfo;
@@ -17,8 +18,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// more memory, and time, than their bytes say.
 const MAX_COMMANDS: usize = 1 << 20;
 
+enum MailboxItem {
+    Command(Command),
+    FanOut(Arc<FanOut>),
+}
+
 pub(super) struct Mailbox {
-    commands: Mutex<Vec<Option<Command>>>,
+    items: Mutex<Vec<Option<MailboxItem>>>,
     /// How many there are, or were a moment ago.
     count: AtomicUsize,
     memory: Arc<Memory>,
@@ -34,14 +40,14 @@ pub(super) struct Listing {
 
 impl Mailbox {
     pub(super) fn new(waker: mio::Waker, memory: Arc<Memory>) -> Self {
-        Self { commands: Mutex::default(), count: AtomicUsize::new(0), memory, listing: Mutex::default(), waker }
+        Self { items: Mutex::default(), count: AtomicUsize::new(0), memory, listing: Mutex::default(), waker }
     }
 
     /// Moves all commands to those that are followed, of which none may be left; its memory is used for the next ones.
     pub(super) fn drain_into(&self, drained: &mut Drained) {
-        let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::swap(&mut *commands, &mut drained.commands);
-        self.count.store(commands.len(), Ordering::Relaxed);
+        let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::swap(&mut *items, &mut drained.items);
+        self.count.store(items.len(), Ordering::Relaxed);
     }
 
     pub(super) fn ask(&self, listing: Listing) {
@@ -51,6 +57,19 @@ impl Mailbox {
 
     pub(super) fn take_listing(&self) -> Option<Listing> {
         self.listing.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn push(&self, item: MailboxItem) {
+        let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_empty = items.is_empty();
+        let before = items.capacity();
+        items.push(Some(item));
+        self.count.store(items.len(), Ordering::Relaxed);
+        self.memory.change(Part::Output, memory_of(before), memory_of(items.capacity()));
+        drop(items);
+        if was_empty {
+            self.wake();
+        }
     }
 
     pub(super) fn wake(&self) {
@@ -69,16 +88,16 @@ const MAX_KEPT: usize = 4096;
 
 /// What a list of commands takes in memory, beside the usual.
 fn memory_of(capacity: usize) -> usize {
-    if capacity > MAX_KEPT { capacity * size_of::<Option<Command>>() } else { 0 }
+    if capacity > MAX_KEPT { capacity * size_of::<Option<MailboxItem>>() } else { 0 }
 }
 
 /// What was taken out of the mailbox and is not opened yet. It comes out sorted by connection, in the order of their slots: that
-/// is the order in which they came, and so the order of their memory, also of the kernel's, whose sockets are most of what a
-/// fan-out has to fetch into the processor's cache.
+/// is the order in which they came, and so the order of their memory, also of the kernel's, whose sockets are most of what
+/// writing to many has to fetch into the processor's cache. A fan-out is about all of them: nothing is sorted past it.
 #[derive(Default)]
 pub(super) struct Drained {
-    commands: Vec<Option<Command>>,
-    /// So many commands, from the first, are in `order` or were.
+    items: Vec<Option<MailboxItem>>,
+    /// So many items, from the first, came out, or are commands that are in `order` or were.
     sorted: usize,
     /// The slots and indices of commands,
     order: Vec<(u32, u32)>,
@@ -86,30 +105,53 @@ pub(super) struct Drained {
     done: usize,
 }
 
+/// What comes next.
+pub(super) enum DrainedItem {
+    Command(Command),
+    /// One behind the other, with no command in between.
+    FanOuts(Vec<Arc<FanOut>>),
+}
+
 impl Drained {
     pub(super) fn is_empty(&self) -> bool {
-        self.done == self.order.len() && self.sorted == self.commands.len()
+        self.done == self.order.len() && self.sorted == self.items.len()
     }
 
     /// The next one. `memory`: where the commands are counted.
-    pub(super) fn pop(&mut self, memory: &Memory) -> Option<Command> {
+    pub(super) fn pop(&mut self, memory: &Memory) -> Option<DrainedItem> {
         self.sort();
-        let &(_, index) = self.order.get(self.done)?;
-        self.done += 1;
-        let command = self.commands[index as usize].take();
+        let next = if let Some(&(_, index)) = self.order.get(self.done) {
+            self.done += 1;
+            match self.items[index as usize].take() {
+                Some(MailboxItem::Command(command)) => DrainedItem::Command(command),
+                Some(MailboxItem::FanOut(fan_out)) => DrainedItem::FanOuts(vec![fan_out]),
+                None => return None,
+            }
+        } else {
+            let mut fan_outs = Vec::new();
+            while let Some(Some(MailboxItem::FanOut(fan_out))) = self.items.get(self.sorted) {
+                fan_outs.push(fan_out.clone());
+                self.items[self.sorted] = None;
+                self.sorted += 1;
+            }
+            if fan_outs.is_empty() {
+                return None;
+            }
+            DrainedItem::FanOuts(fan_outs)
+        };
         if self.is_empty() {
-            let before = memory_of(self.commands.capacity());
-            self.commands.clear();
-            self.commands.shrink_to(MAX_KEPT);
-            memory.change(Part::Output, before, memory_of(self.commands.capacity()));
+            let before = memory_of(self.items.capacity());
+            self.items.clear();
+            self.items.shrink_to(MAX_KEPT);
+            memory.change(Part::Output, before, memory_of(self.items.capacity()));
             self.order.clear();
             self.order.shrink_to(MAX_KEPT);
             (self.sorted, self.done) = (0, 0);
         }
-        command
+        Some(next)
     }
 
-    /// Whose the command is that comes next.
+    /// Whose the command is that comes next; `None` where none does, or a fan-out.
     pub(super) fn next_slot(&mut self) -> Option<u32> {
         self.sort();
         self.order.get(self.done).map(|(slot, _)| *slot)
@@ -120,27 +162,21 @@ impl Drained {
         if self.done < self.order.len() {
             return;
         }
-        let until = self.commands.len().min(self.sorted + SORTED_TOGETHER);
-        let unsorted = (self.sorted as u32..).zip(&self.commands[self.sorted..until]);
+        let until = self.items.len().min(self.sorted + SORTED_TOGETHER);
+        let commands = self.items[self.sorted..until].iter().map_while(|item| match item {
+            Some(MailboxItem::Command(command)) => Some(command.slot),
+            _ => None,
+        });
         self.order.clear();
-        self.order.extend(unsorted.filter_map(|(index, command)| Some((command.as_ref()?.slot, index))));
+        self.order.extend(commands.zip(self.sorted as u32..));
         self.order.sort_unstable();
-        (self.sorted, self.done) = (until, 0);
+        (self.sorted, self.done) = (self.sorted + self.order.len(), 0);
     }
 }
 
 impl CommandSink for Mailbox {
     fn post(&self, command: Command) {
-        let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
-        let was_empty = commands.is_empty();
-        let before = commands.capacity();
-        commands.push(Some(command));
-        self.count.store(commands.len(), Ordering::Relaxed);
-        self.memory.change(Part::Output, memory_of(before), memory_of(commands.capacity()));
-        drop(commands);
-        if was_empty {
-            self.wake();
-        }
+        self.push(MailboxItem::Command(command));
     }
 
     fn has_room(&self) -> bool {
@@ -152,6 +188,12 @@ impl CommandSink for Mailbox {
     }
 }
 
+impl FanOutSink for Mailbox {
+    fn post_fan_out(&self, fan_out: Arc<FanOut>) {
+        self.push(MailboxItem::FanOut(fan_out));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,14 +202,59 @@ mod tests {
     use crate::model::CloseReason;
     use crate::wire::{Dialect, FrameType};
 
+    fn command(slot: u32, connection_id: u64, kind: CommandKind) -> Option<MailboxItem> {
+        Some(MailboxItem::Command(Command { slot, connection_id, kind }))
+    }
+
+    fn pop(drained: &mut Drained) -> Option<Command> {
+        drained.pop(&Memory::new(1)).map(|next| match next {
+            DrainedItem::Command(command) => command,
+            DrainedItem::FanOuts(_) => panic!("a fan-out that nobody posted"),
+        })
+    }
+
+    #[test]
+    fn nothing_is_sorted_past_a_fan_out_and_those_that_come_together_come_out_together() {
+        let memory = Arc::new(Memory::new(1));
+        let poll = mio::Poll::new().unwrap();
+        let mailbox = Mailbox::new(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap(), memory.clone());
+        let fan_out = || Arc::new(FanOut::for_test(b"x", &memory));
+        let post = |slot| mailbox.post(Command { slot, connection_id: 1, kind: CommandKind::Resume });
+        mailbox.post_fan_out(fan_out());
+        [7, 3].into_iter().for_each(post);
+        mailbox.post_fan_out(fan_out());
+        mailbox.post_fan_out(fan_out());
+        [5, 2, 2].into_iter().for_each(post);
+        mailbox.post_fan_out(fan_out());
+        let mut drained = Drained::default();
+        mailbox.drain_into(&mut drained);
+        let mut got = Vec::new();
+        loop {
+            let slot = drained.next_slot();
+            match drained.pop(&memory) {
+                Some(DrainedItem::Command(command)) => {
+                    assert_eq!(slot, Some(command.slot));
+                    got.push(format!("{}", command.slot));
+                }
+                Some(DrainedItem::FanOuts(fan_outs)) => {
+                    assert_eq!(slot, None);
+                    got.push(format!("{} fan-outs", fan_outs.len()));
+                }
+                None => break,
+            }
+        }
+        assert_eq!(got, ["1 fan-outs", "3", "7", "2 fan-outs", "2", "2", "5", "1 fan-outs"]);
+        assert!(drained.is_empty() && memory.total() == 0, "the last of them is gone with its bodies");
+    }
+
     /// `connection_id` counts the commands in the order of posting.
     fn drained(slots: impl IntoIterator<Item = u32>) -> Drained {
-        let commands = (0..).zip(slots).map(|(connection_id, slot)| Some(Command { slot, connection_id, kind: CommandKind::Resume }));
-        Drained { commands: commands.collect(), ..Drained::default() }
+        let commands = (0..).zip(slots).map(|(connection_id, slot)| command(slot, connection_id, CommandKind::Resume));
+        Drained { items: commands.collect(), ..Drained::default() }
     }
 
     fn opened(drained: &mut Drained) -> Vec<(u32, u64)> {
-        std::iter::from_fn(|| drained.pop(&Memory::new(1))).map(|command| (command.slot, command.connection_id)).collect()
+        std::iter::from_fn(|| pop(drained)).map(|command| (command.slot, command.connection_id)).collect()
     }
 
     #[test]
@@ -175,7 +262,7 @@ mod tests {
         let mut drained = drained([7, 3, 7, 0, 3, 7]);
         assert!(!drained.is_empty());
         assert_eq!(opened(&mut drained), [(0, 3), (3, 1), (3, 4), (7, 0), (7, 2), (7, 5)]);
-        assert!(drained.is_empty() && drained.pop(&Memory::new(1)).is_none());
+        assert!(drained.is_empty() && pop(&mut drained).is_none());
     }
 
     #[test]
@@ -189,7 +276,7 @@ mod tests {
             assert!(last[slot as usize] < Some(number));
             last[slot as usize] = Some(number);
         }
-        assert!(drained.is_empty() && drained.commands.capacity() <= MAX_KEPT && drained.order.capacity() <= MAX_KEPT);
+        assert!(drained.is_empty() && drained.items.capacity() <= MAX_KEPT && drained.order.capacity() <= MAX_KEPT);
     }
 
     #[test]
@@ -198,7 +285,7 @@ mod tests {
         let poll = mio::Poll::new().unwrap();
         let mailbox = Mailbox::new(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap(), memory.clone());
         let mut drained = Drained::default();
-        for (count, counted) in [(MAX_KEPT, 0), (MAX_KEPT + 1, 2 * MAX_KEPT * size_of::<Option<Command>>()), (MAX_KEPT, 0)] {
+        for (count, counted) in [(MAX_KEPT, 0), (MAX_KEPT + 1, 2 * MAX_KEPT * size_of::<Option<MailboxItem>>()), (MAX_KEPT, 0)] {
             (0..count).for_each(|id| mailbox.post(Command { slot: 1, connection_id: id as u64, kind: CommandKind::Resume }));
             assert_eq!(memory.of(Part::Output), counted, "{count}");
             mailbox.drain_into(&mut drained);
@@ -209,7 +296,7 @@ mod tests {
 
     #[test]
     fn a_letter_is_small() {
-        assert!(size_of::<Option<Command>>() <= 32, "{} bytes", size_of::<Option<Command>>());
+        assert!(size_of::<Option<MailboxItem>>() <= 32, "{} bytes", size_of::<Option<MailboxItem>>());
     }
 
     #[test]
@@ -219,7 +306,7 @@ mod tests {
         for _ in 0..count {
             let next = drained.next_slot();
             assert!(next.is_some());
-            assert_eq!(drained.pop(&Memory::new(1)).map(|command| command.slot), next);
+            assert_eq!(pop(&mut drained).map(|command| command.slot), next);
         }
         assert_eq!(drained.next_slot(), None);
     }
@@ -229,11 +316,10 @@ mod tests {
         let body = Body::encode(Dialect::V2, b"x", &Arc::new(Memory::new(1))).unwrap();
         let write = || CommandKind::Write(QueuedFrame::new(Dialect::V2, FrameType::DATA, 1, body.clone()));
         let kinds = [(4, write()), (1, write()), (4, CommandKind::End(CloseReason::Kicked)), (4, write())];
-        let commands = kinds.map(|(slot, kind)| Some(Command { slot, connection_id: 1, kind }));
-        let mut drained = Drained { commands: commands.into(), ..Drained::default() };
-        let got: Vec<_> = std::iter::from_fn(|| drained.pop(&Memory::new(1)))
-            .map(|command| (command.slot, matches!(command.kind, CommandKind::End(_))))
-            .collect();
+        let commands = kinds.map(|(slot, kind)| command(slot, 1, kind));
+        let mut drained = Drained { items: commands.into(), ..Drained::default() };
+        let got: Vec<_> =
+            std::iter::from_fn(|| pop(&mut drained)).map(|command| (command.slot, matches!(command.kind, CommandKind::End(_)))).collect();
         assert_eq!(got, [(1, false), (4, false), (4, true), (4, false)]);
     }
 }

@@ -16,6 +16,7 @@ pub mod server;
 mod shared;
 mod stats;
 mod transport;
+mod walk;
 
 use crate::error::{Error, ErrorKind};
 use crate::hub::Now;

@@ -9,6 +9,7 @@ use super::shared::ServerShared;
 use super::{listen, spawn_thread};
 use crate::descriptor;
 use crate::error::{Error, ErrorKind};
+use crate::hub::fan_out::HubThread;
 use crate::hub::{Counters, Counts, Host, Hub, Timings};
 use crate::model::ConnectionInfo;
 use crate::settings::ServerConfig;
@@ -44,6 +45,9 @@ impl Server {
         let apart = |Polling { poll, registry, waker }| ((poll, registry), Arc::new(Mailbox::new(waker, hub.memory().clone())));
         let (polls, mailboxes): (Vec<_>, Vec<_>) = polls.into_iter().map(apart).unzip();
         let shared = Arc::new(ServerShared::new(config, hub, Relief::new(mailboxes.clone()), threads));
+        let hub_threads = mailboxes.iter().zip(&shared.counters);
+        let hub_threads = hub_threads.map(|(mailbox, counters)| HubThread { sink: mailbox.clone(), counters: counters.clone() });
+        shared.hub.set_threads(hub_threads.collect());
         tracing::info!(host = config.host, port = local_addr.port(), workers = threads, protocol = "tcp", "HeartbeatServer starting");
         let mut server = Self { shared, local_addr, mailboxes, threads: Mutex::default() };
         for (index, (listener, (poll, registry))) in listeners.into_iter().zip(polls).enumerate() {

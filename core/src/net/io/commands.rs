@@ -8,14 +8,18 @@ use crate::hub::Budget;
 use crate::hub::link::{Command, CommandKind};
 use crate::model::ConnectionInfo;
 use crate::net::connection::{Connection, Phase};
+use crate::net::mailbox::DrainedItem;
+use crate::net::walk::FanOutWalk;
 
-/// Commands followed per pass: a broadcast to all connections does not hold up the reading.
+/// Commands followed per pass: many of them do not hold up the reading.
 const COMMANDS_PER_PASS: usize = 512;
 const COMMANDS_BUDGET: u64 = 5_000_000;
+/// The work of a pass on what goes to all connections.
+const FAN_OUT_BUDGET: u64 = 5_000_000;
 
 impl IoThread {
     pub(super) fn follow_commands(&mut self) {
-        let is_fresh = self.commands.is_empty();
+        let is_fresh = self.commands.is_empty() && self.walk.is_none();
         // Asked first: what was sent before the stop is among the commands then, and goes out before the farewell, if it is not too much.
         if self.shared.is_stopping() {
             self.stopping_since.get_or_insert(self.state.now.mono);
@@ -25,8 +29,19 @@ impl IoThread {
         }
         // Few commands cost any of it: those that the nodes of a connection are told about.
         self.state.budget = Budget::of(COMMANDS_BUDGET);
+        let mut budget = Budget::of(FAN_OUT_BUDGET);
         for followed in 1..=COMMANDS_PER_PASS {
-            let Some(command) = self.commands.pop(self.shared.hub.memory()) else { break };
+            if !self.walk(&mut budget) {
+                break;
+            }
+            let command = match self.commands.pop(self.shared.hub.memory()) {
+                Some(DrainedItem::Command(command)) => command,
+                Some(DrainedItem::FanOuts(run)) => {
+                    self.walk = Some(FanOutWalk::new(run));
+                    continue;
+                }
+                None => break,
+            };
             let slot = command.slot;
             self.follow_command(command);
             // One write for all that came for a connection.
@@ -38,7 +53,7 @@ impl IoThread {
                 break;
             }
         }
-        let is_read = is_fresh && self.commands.is_empty();
+        let is_read = is_fresh && self.commands.is_empty() && self.walk.is_none();
         self.has_commands |= !is_read;
         if let Some(listing) = self.mailbox.take_listing() {
             // Whoever asked may have given up waiting; then nobody misses the answer.

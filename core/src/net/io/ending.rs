@@ -7,6 +7,7 @@ use super::reading::Left;
 use crate::hub::{Budget, Next, Timer, TimerKind};
 use crate::model::CloseReason;
 use crate::net::connection::{Leaving, Phase};
+use crate::net::mailbox::DrainedItem;
 use crate::net::relief::{self, Holder, Holdings};
 use std::sync::Arc;
 
@@ -193,9 +194,12 @@ impl IoThread {
             self.drop_connection(slot);
         }
         // Nobody is left to write to: what waits is only counted off.
+        self.walk = None;
         loop {
-            while let Some(command) = self.commands.pop(self.shared.hub.memory()) {
-                self.follow_command(command);
+            while let Some(next) = self.commands.pop(self.shared.hub.memory()) {
+                if let DrainedItem::Command(command) = next {
+                    self.follow_command(command);
+                }
             }
             self.mailbox.drain_into(&mut self.commands);
             if self.commands.is_empty() {

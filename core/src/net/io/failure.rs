@@ -44,6 +44,7 @@ impl IoThread {
         self.long.clear();
         self.looked_at.clear();
         self.unanswered.clear();
+        self.walk = None;
         let slots: Vec<usize> = self.connections.iter().map(|(slot, _)| slot).collect();
         let mut gone = HashSet::new();
         for slot in slots {
@@ -61,6 +62,7 @@ impl IoThread {
             }
         }
         self.state.replies.clear();
+        self.state.counters.reach.clear();
         self.state.wheel = Wheel::new(self.state.now.mono);
         // Nodes that their session did not know yet, or not any more.
         let hub = &self.shared.hub;

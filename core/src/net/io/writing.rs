@@ -81,7 +81,10 @@ impl IoThread {
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let waiting = connection.waiting();
         let is_full = waiting >= self.shared.hub.limits().outbox_bytes;
-        connection.link().set_full(is_full);
+        match connection.phase.session() {
+            Some(session) => session.set_full(&self.state.counters, is_full),
+            None => connection.link().set_full(is_full),
+        }
         if is_full && !connection.told_full {
             self.tell_full(slot);
         } else if waiting == 0 && connection.told_full {
