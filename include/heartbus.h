@@ -93,7 +93,7 @@
  *             all connections together) | stats_interval 60 (of the log) | bus null (the bus socket: an absolute path, or
  *             a name, whose socket then stands in the usual place) | bus_group null (a group whose users may ask it as well) |
  *             inbox_events 65536 | inbox_bytes 67108864 (how much may wait for poll; when it is full, data waits in the
- *             senders' sockets, and other events of one node are put together).
+ *             senders' sockets, and other events of one node are merged).
  *
  * Client      host "127.0.0.1" | port 9501 | heartbeat_interval 10 | auto_reconnect true | reconnect_interval 5, the base of an
  *             exponential back-off | max_reconnect_attempts 0 (no limit) | node_id null (one is made up, and kept) |
@@ -116,6 +116,10 @@
 #define HEARTBUS_VERSION_MINOR 1
 #define HEARTBUS_VERSION_PATCH 0
 #define HEARTBUS_VERSION_STRING "0.1.0"
+
+// Grows when a program compiled against an older header could no longer run with the library. New functions, event
+// types, status codes and configuration keys do not count.
+#define HEARTBUS_ABI_VERSION 1
 
 // How a call ended. Numbers are assigned once and never used again for something else; new ones may be added.
 typedef enum {

@@ -1,5 +1,8 @@
 /* heartbus.h for PHP's FFI::cdef(), which knows the standard types and no preprocessor. */
 
+// Grows when a program compiled against an older header could no longer run with the library. New functions, event
+// types, status codes and configuration keys do not count.
+
 // How a call ended. Numbers are assigned once and never used again for something else; new ones may be added.
 typedef enum {
   HEARTBUS_OK = 0,
