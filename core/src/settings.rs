@@ -211,7 +211,7 @@ settings! {
             php_note("its path, or `false` for none; [where else](#one-engine-many-php-processes)"),
             c_note("an absolute path, or a name, whose socket then stands in the usual place; none unless it is set");
         /// a group, by name or number, whose users may use the bus socket as well; workers must be of the server's own user, always
-        pub bus_group: Option<String> = None, ValueKind::Text;
+        pub bus_group: Option<String> = None, ValueKind::Account;
     }
 
     /// Bounds of the queue between the engine and its host.
@@ -234,9 +234,9 @@ settings! {
         /// of Workerman's workers and of the bus socket: 1 to 64 letters, digits, dots, dashes, underscores
         pub name: Option<String> = None, ValueKind::Name, only_php(), php_default("`'HeartbeatServer'`");
         /// whom Workerman's processes of the server run as, by name or number; only root may choose
-        pub user: Option<String> = None, ValueKind::Text, only_php(), php_default("that of the process");
+        pub user: Option<String> = None, ValueKind::Account, only_php(), php_default("that of the process");
         /// their group, the same way
-        pub group: Option<String> = None, ValueKind::Text, only_php(), php_default("that of the process");
+        pub group: Option<String> = None, ValueKind::Account, only_php(), php_default("that of the process");
         /// seconds that `stop -g` and `reload -g` wait for connections; 0: without end
         pub stop_timeout: Option<Duration> = Some(Duration::from_secs(30)), ValueKind::SecondsOrNone, only_php();
         /// messages that a channel of `getChannelScheduler()` keeps for `recv()`; then the oldest goes
@@ -326,11 +326,20 @@ impl ServerConfig {
         }
         if let Some(bus) = &self.bus {
             check_name(&bus.name)?;
-            if self.max_frame_bytes > MAX_BUS_MESSAGE {
-                return Err(wrong(format!("max_frame_bytes must be at most {MAX_BUS_MESSAGE} where there is a bus")));
-            }
+            self.check_bus_message()?;
         }
         Ok(())
+    }
+
+    /// For a host that knows that there will be a bus socket, and not yet where.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] when a frame may be longer than what the socket carries.
+    pub fn check_bus_message(&self) -> Result<(), Error> {
+        if self.max_frame_bytes <= MAX_BUS_MESSAGE {
+            return Ok(());
+        }
+        Err(wrong(format!("max_frame_bytes must be at most {MAX_BUS_MESSAGE} where there is a bus")))
     }
 }
 

@@ -25,7 +25,8 @@ fn in_php(listed: &[Listed]) -> Vec<Cells> {
     let rows = listed.iter().filter(|row| !row.setting.php.name.is_empty());
     rows.map(|row| {
         let (setting, default) = (&row.setting, row.php_default());
-        [format!("`{}`", setting.php.name), default, with_note(setting.text, setting.php.note)]
+        let names = setting.php_names().iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        [names, default, with_note(setting.text, setting.php.note)]
     })
     .collect()
 }

@@ -165,6 +165,10 @@ fn read(kind: ValueKind, json: &str) -> Result<SettingValue, String> {
         }
         ValueKind::Flag => serde_json::from_str(json).map(SettingValue::Flag).map_err(|_| "true or false".to_owned()),
         ValueKind::Text | ValueKind::Name | ValueKind::Socket => text(json).map(SettingValue::Text).ok_or_else(|| "a string".to_owned()),
+        ValueKind::Account => {
+            let account = text(json).or_else(|| u32::try_from(whole(json)?).ok().map(|number| number.to_string()));
+            account.map(SettingValue::Text).ok_or_else(|| "a string, or a whole number from 0 to 4294967295".to_owned())
+        }
         ValueKind::Choice(words) => {
             let word = text(json).filter(|given| words.contains(&given.as_str()));
             word.map(SettingValue::Text).ok_or_else(|| words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" or "))
@@ -210,7 +214,7 @@ fn wrong(text: &str) -> Error {
 mod tests {
     use super::*;
     use heartbus_core::settings::{RateLimitBy, SlowConsumer};
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     fn refusal(json: &str) -> String {
         let error = server(json.as_bytes()).expect_err("a refusal");
@@ -261,6 +265,18 @@ mod tests {
         };
         assert_eq!(format!("{config:?}"), format!("{expected:?}"));
         assert_eq!(limits, InboxLimits { events: 12, bytes: 13 });
+    }
+
+    #[test]
+    fn a_group_is_given_by_name_or_by_number() {
+        for (json, group) in [("\"users\"", "users"), ("\"33\"", "33"), ("33", "33"), ("0", "0"), ("1e3", "1000")] {
+            let (config, _) = server(format!(r#"{{"bus":"/tmp/a/b.sock","bus_group":{json}}}"#).as_bytes()).unwrap();
+            assert_eq!(config.bus.unwrap().group.as_deref(), Some(group), "{json}");
+        }
+        for json in ["true", "-1", "1.5", "4294967296", "[33]"] {
+            let says = format!("Configuration: bus_group must be a string, or a whole number from 0 to 4294967295, not {json}");
+            assert_eq!(refusal(&format!(r#"{{"bus":"/tmp/a/b.sock","bus_group":{json}}}"#)), says);
+        }
     }
 
     #[test]
@@ -351,6 +367,23 @@ mod tests {
                 assert_eq!(listed, keys, "{function}");
                 assert!(rows.iter().all(|row| row.len() == 3 && !row[2].is_empty()), "each key has a meaning: {rows:?}");
             }
+        }
+    }
+
+    #[test]
+    fn the_pages_name_every_key_that_only_php_has() {
+        let rows = [settings::of_server(), settings::of_client()].concat();
+        let of_php: BTreeSet<&str> = rows.iter().filter(|row| row.setting.c.name.is_empty()).map(|row| row.setting.php.name).collect();
+        assert!(of_php.contains("loop") && of_php.len() > 5, "{of_php:?}");
+        for (page, before) in [
+            (include_str!("../../docs/C-API.md"), "concern PHP alone are refused:"),
+            (include_str!("../../docs/C-API.zh-CN.md"), "只与 PHP 有关的键会被拒绝："),
+        ] {
+            let list = page.split(before).nth(1).expect(before).split("\n- ").next().unwrap_or_default();
+            assert_eq!(list.split('`').skip(1).step_by(2).collect::<BTreeSet<_>>(), of_php);
+        }
+        for key in of_php {
+            assert!(refusal(&format!(r#"{{"{key}":1}}"#)).starts_with(&format!("Configuration: unknown key `{key}`")), "{key}");
         }
     }
 

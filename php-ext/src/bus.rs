@@ -281,9 +281,11 @@ fn read_filter(given: &ZendHashTable) -> Outcome<Filter> {
     let mut filter = Filter::default();
     for (key, given) in php::entries(given) {
         let (key, given) = (php::key_name(&key), given.dereference());
-        match (key.as_str(), given.string()) {
-            ("id", Some(text)) => filter.pattern = Some(text),
-            ("ip", Some(text)) => match text.parse() {
+        let text = given.zend_str().map(|text| std::str::from_utf8(text.as_bytes()));
+        match (key.as_str(), text) {
+            ("id" | "ip", Some(Err(_))) => return Err(exception::invalid_argument(&format!("The filter '{key}' must be valid UTF-8"))),
+            ("id", Some(Ok(text))) => filter.pattern = Some(text.to_owned()),
+            ("ip", Some(Ok(text))) => match text.parse() {
                 Ok(address) => filter.ip = Some(address),
                 Err(_) => return Err(exception::invalid_argument(&format!("The filter 'ip' is no IP address: {text}"))),
             },

@@ -9,6 +9,7 @@ use crate::log;
 use crate::php::{self, Outcome, Thrown, json_encode, numeric, type_name, weak_double, weak_long, weak_string};
 use crate::ranges::{LONGEST, SHORTEST, measured};
 use ext_php_rs::types::{ZendHashTable, Zval};
+use heartbus_core::error::Error;
 use heartbus_core::settings::{
     self, ClientConfig, HostSettings, InboxLimits, Listed, LogLevel, LogSettings, LogTarget, LoopSettings, MOST, PhpReading, RateLimit,
     Row, ServerConfig, ServerSwitches, Setting, SettingValue, Settings, ValueKind, check_name,
@@ -26,7 +27,7 @@ static SERVER_KEYS: LazyLock<Vec<&str>> = LazyLock::new(|| names(&settings::of_s
 static CLIENT_KEYS: LazyLock<Vec<&str>> = LazyLock::new(|| names(&settings::of_client()));
 
 fn names(listed: &[Listed]) -> Vec<&'static str> {
-    listed.iter().map(|row| row.setting.php.name).filter(|name| !name.is_empty()).collect()
+    listed.iter().flat_map(|row| row.setting.php_names()).collect()
 }
 
 /// Of a server that has no name of its own: Workerman shows it, and the bus socket is called after it.
@@ -68,6 +69,12 @@ type Checked<T = ()> = Result<T, Fault>;
 
 fn fault<T>(text: impl Into<String>) -> Checked<T> {
     Err(Fault::Text(text.into()))
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Text(error.message)
+    }
 }
 
 impl From<Thrown> for Fault {
@@ -131,20 +138,26 @@ fn read_server(host: &str, port: i64, keys: &Keys<'_>) -> Checked<ServerOptions>
         return Err(type_fault(r"Server\ConnectionPool", 1, "maxConnections", "int", &Zval::null()));
     }
     let (limit, is_limit_set): (RateLimit, _) = keys.settings()?;
+    let engine = ServerConfig {
+        host: host.into(),
+        port: u16::try_from(port).unwrap_or_default(),
+        io_threads: worker_count as usize,
+        heartbeat_timeout: measured(timeout),
+        rate_limit: switches.rate_limit(limit, is_limit_set),
+        ..engine
+    };
+    // The system is asked by start(): what it has no say in is refused here.
+    engine.validate()?;
+    if switches.bus != BusSocket::None {
+        engine.check_bus_message()?;
+    }
     Ok(ServerOptions {
         worker_count: worker_count as i64,
         check_interval,
         max_connections: max_connections.and_then(Zval::long).unwrap_or(engine.max_connections as i64),
         protocol: keys.value("protocol").map_or_else(|| php::text("tcp"), Zval::shallow_clone),
         event_loop,
-        engine: ServerConfig {
-            host: host.into(),
-            port: u16::try_from(port).unwrap_or_default(),
-            io_threads: worker_count as usize,
-            heartbeat_timeout: measured(timeout),
-            rate_limit: switches.rate_limit(limit, is_limit_set),
-            ..engine
-        },
+        engine,
         bus: switches.bus,
         bus_group: switches.bus_group.and_then(named),
         inbox,
@@ -259,15 +272,15 @@ impl<'a> Keys<'a> {
         let (mut settings, mut is_any_set) = (T::default(), false);
         for row in T::ROWS.iter().filter(|row| is_wanted(row)) {
             let setting = &row.setting;
-            let given = match setting.php_reading {
+            let (key, given) = match setting.php_reading {
                 // They are the original's, whose checks of these depend on each other.
-                PhpReading::Required => None,
-                PhpReading::WithNull | PhpReading::Argument { .. } => self.get(setting.php.name).map(Zval::dereference),
-                _ => self.value(setting.php.name),
+                PhpReading::Required => (setting.php.name, None),
+                PhpReading::WithNull | PhpReading::Argument { .. } => (setting.php.name, self.get(setting.php.name).map(Zval::dereference)),
+                _ => self.given(setting)?,
             };
             if let Some(given) = given {
-                let value = read(setting, given)?;
-                row.put(&mut settings, value).map_err(|error| Fault::Text(error.message))?;
+                let value = read(setting, key, given)?;
+                row.put(&mut settings, value)?;
                 is_any_set = true;
             }
         }
@@ -282,6 +295,17 @@ impl<'a> Keys<'a> {
     /// The value of a key; none when it is missing or null.
     fn value(&self, key: &str) -> Option<&'a Zval> {
         self.get(key).map(Zval::dereference).filter(|value| !value.is_null())
+    }
+
+    /// The value of a setting, and under which of its names it stands.
+    fn given(&self, setting: &Setting) -> Checked<(&'static str, Option<&'a Zval>)> {
+        let names = setting.php_names();
+        let given: Vec<_> = names.iter().filter_map(|name| self.value(name).map(|value| (*name, Some(value)))).collect();
+        match given[..] {
+            [] => Ok((setting.php.name, None)),
+            [one] => Ok(one),
+            _ => fault(format!("{} are the same key: one is enough", names.join(" and "))),
+        }
     }
 
     /// Which keys have no effect, as lines for the log.
@@ -347,8 +371,7 @@ fn named(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-fn read(setting: &Setting, value: &Zval) -> Checked<SettingValue> {
-    let key = setting.php.name;
+fn read(setting: &Setting, key: &str, value: &Zval) -> Checked<SettingValue> {
     match (setting.kind, setting.php_reading) {
         (_, PhpReading::Argument { class, number, parameter, kind }) => {
             argument(setting, value)?.ok_or_else(|| type_fault(class, number, parameter, kind, value))
@@ -366,7 +389,7 @@ fn read(setting: &Setting, value: &Zval) -> Checked<SettingValue> {
             None => fault(format!("{key} must be a number of seconds, or 0 for no limit")),
         },
         (ValueKind::Flag, _) => Ok(SettingValue::Flag(is_on(value))),
-        (ValueKind::Text, _) => text(key, value).map(SettingValue::Text),
+        (ValueKind::Text | ValueKind::Account, _) => text(key, value).map(SettingValue::Text),
         (ValueKind::Name, _) => match text(key, value)? {
             name if check_name(&name).is_ok() => Ok(SettingValue::Text(name)),
             name => fault(format!("{key} must have 1 to 64 letters, digits, dots, dashes or underscores: {name}")),
@@ -427,8 +450,10 @@ fn seconds(key: &str, value: &Zval) -> Checked<Duration> {
     }
 }
 
+/// A text, or a whole number as PHP writes it. True is "1" to PHP, and a long number that became a float has lost its end: neither is meant.
 fn text(key: &str, value: &Zval) -> Checked<String> {
-    let Some(string) = weak_string(value)? else {
+    let is_none = value.is_true() || value.is_double();
+    let Some(string) = weak_string(value)?.filter(|_| !is_none) else {
         return fault(format!("{key} must be of type string, {} given", type_name(value, false)));
     };
     match string.string() {

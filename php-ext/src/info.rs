@@ -29,8 +29,9 @@ fn list(title: &str, rows: &[Listed]) {
     info_table_start!();
     info_table_header!(title, "Default");
     for row in rows.iter().filter(|row| !row.setting.php.name.is_empty()) {
+        let names = row.setting.php_names().join(", ");
         let unit = if row.setting.unit.is_empty() { String::new() } else { format!(" {}", row.setting.unit) };
-        info_table_row!(row.setting.php.name, format!("{}{unit}", row.php_default().replace('`', "")));
+        info_table_row!(names, format!("{}{unit}", row.php_default().replace('`', "")));
     }
     info_table_end!();
 }

@@ -11,7 +11,7 @@ $serverKeys = 'heartbeat_timeout?: int|float, worker_count?: int, register_timeo
     . "max_nodes_per_connection?: int, max_metadata_bytes_per_connection?: int, max_nodes?: int, max_frame_bytes?: int, outbox_bytes?: int, slow_consumer?: 'close'|'drop', slow_consumer_timeout?: int|float, total_buffer_bytes?: int, "
     . "inbox_events?: int, inbox_bytes?: int, inbox_policy?: 'reject'|'drop_oldest', php_workers?: int, name?: string, bus?: string|false, bus_group?: string|int, "
     . 'user?: string|int, group?: string|int, stop_timeout?: int|float, enable_rate_limit?: bool, rate_limit_capacity?: int, rate_limit_refill_rate?: int|float, '
-    . "rate_limit_by?: 'connection'|'ip', max_requests_per_second?: int, whitelist?: list<string>, blacklist?: list<string>, $loop, $log, "
+    . "rate_limit_by?: 'connection'|'ip', max_requests_per_second?: int, whitelist?: list<string>, allow?: list<string>, blacklist?: list<string>, deny?: list<string>, $loop, $log, "
     . 'stats_interval?: int|float, channel_max_queue_size?: int, heartbeat_check_interval?: int|float, protocol?: string';
 $clientKeys = 'node_id?: string, metadata?: array<mixed>, heartbeat_interval?: int|float, auto_reconnect?: bool, reconnect_interval?: int|float, '
     . 'max_reconnect_attempts?: int, connect_timeout?: int|float, outbox_bytes?: int, protocol?: 1|2, max_nodes?: int, heartbeat_all?: bool, ' . "$loop, $log";
@@ -112,7 +112,8 @@ return [
         Workerman the engine has a process of its own, and the callbacks run in others, which a reload replaces.
 
         @throws \Heartbus\Exception\IoException when the address or the bus socket cannot be listened on
-        @throws \Heartbus\Exception\ConfigException outside of the PHP CLI; with several php_workers, a user or a group, and no Workerman
+        @throws \Heartbus\Exception\ConfigException outside of the PHP CLI; with several php_workers, a user or a group, and no Workerman;
+            when there is no such user, group or bus_group, or log_file cannot be opened
         @throws \Heartbus\Exception\WrongProcessException in another worker of a script that has started it
         @throws \LogicException under Workerman, when other servers of the script wait to be started: see prepare()
         TEXT,
@@ -139,12 +140,12 @@ return [
         connect (string $ip, int $port, int $connectionId), register (Node), heartbeat (Node),
         data (Node, string $payload, int $channelId), data.batch (list<Node>, list<string> $payloads, list<int> $channelIds),
         unregister (Node), timeout (Node), replaced (Node), disconnected (Node),
-        close (int $connectionId, string $reason), start (HeartbeatServer), stop (HeartbeatServer).
+        close (int $connectionId, string $reason), buffer.full (Node), buffer.drain (Node), start (HeartbeatServer), stop (HeartbeatServer).
         data.batch gets the messages that wait, 1,024 or 1 MiB at most, and never waits for more; it and data replace each other.
         A node that leaves gets exactly one of unregister, timeout, replaced and disconnected. In PHP workers each is told start
         and stop; what is subscribed to in start holds for that worker.
 
-        @param 'connect'|'register'|'heartbeat'|'data'|'data.batch'|'unregister'|'timeout'|'replaced'|'disconnected'|'close'|'start'|'stop' $event
+        @param 'connect'|'register'|'heartbeat'|'data'|'data.batch'|'unregister'|'timeout'|'replaced'|'disconnected'|'close'|'buffer.full'|'buffer.drain'|'start'|'stop' $event
         @throws \InvalidArgumentException when there is no such event
         @throws \Heartbus\Exception\WrongProcessException in another worker of the script: the server calls its own workers only
         TEXT,
@@ -159,7 +160,7 @@ return [
         Calls back every so many seconds, on the loop that runs. The result is for cancel().
 
         @param callable(): mixed $callback
-        @throws \InvalidArgumentException when the number of seconds is not greater than 0
+        @throws \InvalidArgumentException when the number of seconds is not from 0.000001 to 1,000,000,000
         TEXT,
     "$library\\Server\\HeartbeatServer::cancel" => 'Ends a timer of every(). False when there is none.',
     "$library\\Server\\HeartbeatServer::sendTo" => <<<TEXT
@@ -182,6 +183,8 @@ return [
     "$library\\Server\\HeartbeatServer::poll" => <<<'TEXT'
         For loops of others: runs the callbacks that are due, of all servers and clients of this process. With none due, waits
         for one for up to so many seconds. Returns how many ran.
+
+        @throws \InvalidArgumentException when the timeout is not from 0 to 1,000,000,000
         TEXT,
     "$library\\Server\\HeartbeatServer::getEventStream" => <<<'TEXT'
         A stream that is readable while poll() has something to do.
@@ -226,7 +229,8 @@ return [
     "$library\\Client\\HeartbeatClient::connect" => <<<'TEXT'
         Connects in the background. Does nothing when the client is connected or connecting.
 
-        @throws \InvalidArgumentException when the configuration is wrong
+        @throws \InvalidArgumentException when a value of the configuration is wrong
+        @throws \Heartbus\Exception\ConfigException when it is the length of node_id or metadata, the number of protocol, or port 0, or log_file cannot be opened
         TEXT,
     "$library\\Client\\HeartbeatClient::disconnect" => 'Says goodbye and closes. The client does not reconnect.',
     "$library\\Client\\HeartbeatClient::send" => 'Sends data; channel 0 is the node\'s own. False, and a line in the log, when it cannot be sent.',
@@ -247,7 +251,7 @@ return [
     "$library\\Client\\HeartbeatClient::on" => <<<'TEXT'
         One callback per event, the last one wins: connect (), register (string $nodeId, int $channelId), heartbeat (),
         data (string $payload, int $channelId), pong (), server_error (?array{message: string, code: int}),
-        error (int $code, string $message), close (), node.lost (string $nodeId, int $channelId, int $code, string $message):
+        error (int $code, string $message, string $cause), close (string $reason, string $detail), node.lost (string $nodeId, int $channelId, int $code, string $message):
         the server refused a node or took it away, and the client goes on without it.
         TEXT,
     "$library\\Client\\HeartbeatClient::getStats" => <<<'TEXT'
@@ -257,6 +261,8 @@ return [
     "$library\\Client\\HeartbeatClient::poll" => <<<'TEXT'
         For loops of others: runs the callbacks that are due, of all servers and clients of this process. With none due, waits
         for one for up to so many seconds. Returns how many ran.
+
+        @throws \InvalidArgumentException when the timeout is not from 0 to 1,000,000,000
         TEXT,
     "$library\\Client\\HeartbeatClient::getEventStream" => <<<'TEXT'
         A stream that is readable while poll() has something to do.
@@ -270,7 +276,8 @@ return [
     'Heartbus\Bus' => <<<'TEXT'
         A server of this machine from any PHP process: pages of PHP-FPM, queue workers, cron. The process has one connection for
         each server, which outlives requests and is made again by itself. In a fiber under a loop calls suspend; elsewhere they
-        block for one round trip. Whatever a call throws of the engine's is a \Heartbus\Exception\HeartbusException.
+        block for one round trip. What the server or the way to it is the reason of throws a \Heartbus\Exception\HeartbusException, arguments
+        that are wrong in themselves PHP's own exceptions.
         TEXT,
     'Heartbus\Bus::connect' => <<<TEXT
         \$socket is the path of a bus socket, or the name of a server; null: php.ini's heartbus.socket, else the server named
@@ -290,6 +297,7 @@ return [
         Sends data to these nodes. Returns for how many it was queued.
 
         @param array<string> \$nodeIds
+        @throws \TypeError when one of them is no string
         @throws \InvalidArgumentException when none of them can be sent what is not UTF-8
         @throws \Heartbus\Exception\LimitException when they are more than 1,048,576
         $throws
@@ -318,6 +326,7 @@ return [
         @param array{id?: string, ip?: string, metadata?: array<string, string|int|float|bool|null>} \$filter id: a pattern with * and ?; ip: an address; metadata: up to 16 members that it must have
         @return array{nodes: list<\PfinalClub\AsyncioHeartbeat\Node\Node>, next: ?int}
         @throws \InvalidArgumentException when the filter or the limit is wrong
+        @throws \TypeError when the page is no number
         $throws
         TEXT,
     'Heartbus\Bus::isOnline' => $throws,
@@ -363,6 +372,7 @@ return [
     "$library\\Channel\\Channel::recv" => <<<'TEXT'
         The next entry; waits for one for up to so many seconds, 0 without end. Null when the time is up or the channel closed.
 
+        @throws \InvalidArgumentException when the timeout is not from 0 to 1,000,000,000
         @throws \Heartbus\Exception\WrongProcessException for a server's channel in a process that runs no callbacks of the server
         TEXT,
     "$library\\Channel\\Channel::recvAsync" => <<<'TEXT'

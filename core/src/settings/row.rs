@@ -22,6 +22,8 @@ pub enum ValueKind {
     SecondsOrNone,
     Flag,
     Text,
+    /// A user or a group of the system, by name or number.
+    Account,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// Addresses and networks.
@@ -166,6 +168,14 @@ impl Setting {
     pub(super) const fn c_note(mut self, note: &'static str) -> Self {
         self.c.note = note;
         self
+    }
+
+    /// Its keys in PHP: its own, and the engine's where that is another one. None where PHP has no such setting.
+    pub fn php_names(&self) -> Vec<&'static str> {
+        let mut names = vec![self.php.name, self.c.name];
+        names.retain(|name| !self.php.name.is_empty() && !name.is_empty());
+        names.dedup();
+        names
     }
 
     /// # Errors

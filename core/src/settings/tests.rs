@@ -14,7 +14,7 @@ fn sample(kind: ValueKind) -> SettingValue {
         ValueKind::Seconds | ValueKind::SecondsOrNone => SettingValue::Time(Duration::from_millis(1)),
         ValueKind::Flag => SettingValue::Flag(false),
         ValueKind::Json => SettingValue::Json("{}".into()),
-        ValueKind::Text | ValueKind::Name => SettingValue::Text("x".into()),
+        ValueKind::Text | ValueKind::Account | ValueKind::Name => SettingValue::Text("x".into()),
         ValueKind::Choice(words) => SettingValue::Text(words[words.len() - 1].into()),
         ValueKind::Networks => SettingValue::Networks(vec!["10.0.0.0/8".parse().unwrap()]),
         ValueKind::Socket => SettingValue::Text("/x".into()),

@@ -113,6 +113,15 @@ final class ServerConfigTest extends TestCase
             'rate_limit_capacity beyond all measure' => ['rate_limit_capacity must be an integer <= 4294967295', ['rate_limit_capacity' => PHP_INT_MAX]],
             'max_frame_bytes beyond all measure' => ['max_frame_bytes must be an integer <= 4294967295', ['max_frame_bytes' => 1 << 40]],
             'max_nodes beyond all measure' => ['max_nodes must be an integer <= 9007199254740992', ['max_nodes' => PHP_INT_MAX]],
+            'max_frame_bytes beyond what a bus carries' => ['max_frame_bytes must be at most 1073741824 where there is a bus', ['max_frame_bytes' => (1 << 30) + 1]],
+            'allow a string' => ['allow must be an array', ['allow' => '10.0.0.1']],
+            'deny with a name' => ['deny: localhost is not an IP address or network', ['deny' => ['localhost']]],
+            'both names of a list' => ['whitelist and allow are the same key: one is enough', ['whitelist' => [], 'allow' => ['::1']]],
+            'user true' => ['user must be of type string, bool given', ['user' => true]],
+            'group true' => ['group must be of type string, bool given', ['group' => true]],
+            'bus_group true' => ['bus_group must be of type string, bool given', ['bus_group' => true]],
+            'log_file true' => ['log_file must be of type string, bool given', ['log_file' => true]],
+            'user a float' => ['user must be of type string, float given', ['user' => 1.0]],
             'inbox_events not a number' => ['inbox_events must be an integer >= 1', ['inbox_events' => NAN]],
             'stats_interval a word' => ["stats_interval $seconds", ['stats_interval' => 'hourly']],
         ];
@@ -140,6 +149,9 @@ final class ServerConfigTest extends TestCase
             'smallest port' => [[], '127.0.0.1', 1],
             'addresses and networks' => [['whitelist' => ['::1', 'fe80::/10'], 'blacklist' => ['10.0.0.0/8', '192.168.0.1'], 'max_connections_per_ip' => 0]],
             'keys of its own that are null' => [['whitelist' => null, 'max_requests_per_second' => null, 'stats_interval' => null]],
+            'the lists by the names of the C library' => [['allow' => ['::1'], 'deny' => ['10.0.0.0/8']]],
+            'frames as long as a bus carries' => [['max_frame_bytes' => 1 << 30]],
+            'longer frames without a bus' => [['max_frame_bytes' => (1 << 30) + 1, 'bus' => false]],
             'rate limit keys' => [['enable_rate_limit' => false, 'rate_limit_capacity' => 10, 'rate_limit_refill_rate' => 2]],
         ];
     }

@@ -123,6 +123,34 @@ final class SettingsTest extends TestCase
         self::assertSame(0, $server->stop());
     }
 
+    /** @dataProvider refusedByClients */
+    public function test_connect_refuses_with_the_class_that_the_pages_name(string $class, string $text, array $config, int $port = 1): void
+    {
+        $client = new HeartbeatClient('127.0.0.1', $port, $config + ['loop' => 'manual']);
+        $this->expectException($class);
+        $this->expectExceptionMessage($text);
+        $client->connect();
+    }
+
+    public static function refusedByClients(): array
+    {
+        $config = \Heartbus\Exception\ConfigException::class;
+        return [
+            'an empty id' => [$config, 'node_id must have 1 to 255 bytes', ['node_id' => '']],
+            'a long id' => [$config, 'node_id must have 1 to 255 bytes', ['node_id' => str_repeat('x', 256)]],
+            'an id that is true' => [InvalidArgumentException::class, 'node_id must be of type string, bool given', ['node_id' => true]],
+            'an id that has lost its end' => [InvalidArgumentException::class, 'node_id must be of type string, float given', ['node_id' => 1e30]],
+            'another protocol' => [$config, 'protocol must be 1 or 2', ['protocol' => 3]],
+            'no port' => [$config, 'port must be between 1 and 65535', [], 0],
+            'no port that there is' => [InvalidArgumentException::class, 'Invalid port: 70000', [], 70000],
+            'long metadata' => [$config, 'metadata must have at most 65536 bytes', ['metadata' => ['a' => str_repeat('x', 65536)]]],
+            'metadata as text' => [InvalidArgumentException::class, 'metadata must be of type array', ['metadata' => 'x']],
+            'a log that cannot be opened' => [$config, 'Cannot open log_file', ['log_file' => '/nonexistent/log']],
+            'no interval' => [InvalidArgumentException::class, 'heartbeat_interval must be a number of seconds greater than 0', ['heartbeat_interval' => 0]],
+            'no outbox' => [InvalidArgumentException::class, 'outbox_bytes must be an integer >= 1', ['outbox_bytes' => 0]],
+        ];
+    }
+
     // ---- forms ----
 
     /** @dataProvider switches */
@@ -183,13 +211,23 @@ final class SettingsTest extends TestCase
             [, $list] = explode("\n$whose setting => Default\n", $page, 2);
             $listed = array_map(fn (string $line) => explode(' => ', $line), explode("\n", trim(explode("\n$next", $list, 2)[0])));
             [, $table] = explode("\n$whose:\n", file_get_contents(dirname(__DIR__, 3) . '/README.md'), 2);
-            preg_match_all('/^\| `(\w+)` \| ([^|]+) \|/m', explode("\n\n", trim($table), 2)[0], $rows, PREG_SET_ORDER);
+            preg_match_all('/^\| (`[^|]+`) \| ([^|]+) \|/m', explode("\n\n", trim($table), 2)[0], $rows, PREG_SET_ORDER);
             self::assertGreaterThan(10, count($rows));
-            self::assertSame(array_column($rows, 1), array_column($listed, 0));
+            self::assertSame(str_replace('`', '', array_column($rows, 1)), array_column($listed, 0));
             foreach ($rows as $i => [, $name, $default]) {
                 // The unit stands behind it.
                 self::assertStringStartsWith(str_replace('`', '', $default), $listed[$i][1], $name);
             }
+        }
+    }
+
+    public function test_the_lists_of_addresses_close_the_server_by_either_of_their_names(): void
+    {
+        foreach ([['deny' => ['127.0.0.0/8']], ['allow' => ['10.0.0.0/8']], ['blacklist' => ['127.0.0.0/8']]] as $list) {
+            $server = $this->server($list);
+            $server->connect()->expectClosed();
+            self::assertSame(0, $server->stop());
+            self::assertSame([], self::lines($server->process->errors(), 'WARNING'));
         }
     }
 

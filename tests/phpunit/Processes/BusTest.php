@@ -179,6 +179,8 @@ final class BusTest extends TestCase
             [fn () => $bus->nodes([], null, 0), InvalidArgumentException::class, 'A page has 1 to 1000 nodes, not 0'],
             [fn () => $bus->nodes([], null, 1001), InvalidArgumentException::class, 'A page has 1 to 1000 nodes, not 1001'],
             [fn () => $bus->sendToMany([[]], 'x'), \TypeError::class, 'must hold strings only, array given'],
+            [fn () => $bus->nodes(['id' => "\xff"]), InvalidArgumentException::class, "The filter 'id' must be valid UTF-8"],
+            [fn () => $bus->nodes(['ip' => "\xff"]), InvalidArgumentException::class, "The filter 'ip' must be valid UTF-8"],
             [fn () => $bus->nodes(["\xff" => 'red']), InvalidArgumentException::class, 'Unknown filter: '],
             [fn () => $bus->nodes(['metadata' => ["\xff" => 1]]), InvalidArgumentException::class, 'metadata cannot be encoded as JSON'],
             [fn () => $bus->setMetadata('a', ["\xff" => 1]), InvalidArgumentException::class, 'metadata cannot be encoded as JSON'],
