@@ -49,7 +49,6 @@ impl Server {
         for candidate in candidates {
             match candidate {
                 Ok(path) if !self.is_taken(&path) => {
-                    self.warn_of_namesakes(&path);
                     self.bus_path.replace(Some(path.clone()));
                     return Ok(Some(path));
                 }
@@ -67,11 +66,10 @@ impl Server {
         }
     }
 
-    /// Whoever looks for the server by its name may find another one.
-    fn warn_of_namesakes(&self, own: &Path) {
-        if self.config.bus != BusSocket::Default {
-            return;
-        }
+    /// Whoever looks for the server by its name may find another one. To be said once it runs.
+    pub(super) fn warn_of_namesakes(&self) {
+        let own = self.bus_path.borrow();
+        let Some(own) = own.as_deref().filter(|_| self.config.bus == BusSocket::Default) else { return };
         let others = bus::default_paths(self.name()).into_iter().filter(|path| path != own && self.is_taken(path));
         for other in others {
             tracing::warn!(

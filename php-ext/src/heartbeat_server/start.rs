@@ -236,6 +236,9 @@ impl Server {
             config.bus = self.choose_bus_path(!may_move)?.map(|path| self.bus_config(path));
             let started = start(&config);
             let is_lost = may_move && config.bus.as_ref().is_some_and(|bus| self.may_choose_bus_path() && bus::is_taken(&bus.path));
+            if started.is_ok() {
+                self.warn_of_namesakes();
+            }
             if started.is_ok() || !is_lost || self.bus_path.take().is_none() {
                 return started;
             }

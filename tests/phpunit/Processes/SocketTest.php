@@ -85,6 +85,23 @@ final class SocketTest extends TestCase
         self::assertSame($first->process->pid(), Bus::connect($name, 10.0)->stats()['server']['pid']);
     }
 
+    public function test_a_server_that_cannot_start_says_why_and_nothing_of_its_namesake(): void
+    {
+        $name = 'heartbus-tests-' . getmypid();
+        $first = TestServer::start(['name' => $name, 'bus' => null]);
+        $folder = PhpProcess::folder() . '/service';
+        mkdir($folder);
+        $second = $this->script("
+            try {
+                (new HeartbeatServer('127.0.0.1', $first->port, ['name' => '$name', 'loop' => 'native']))->start();
+            } catch (Heartbus\\Exception\\IoException \$refusal) {
+                say('refused', \$refusal->getMessage());
+            }", [], ['env' => ['RUNTIME_DIRECTORY' => $folder]]);
+        self::assertSame(["Cannot listen on 127.0.0.1:$first->port: Address already in use"], $second->next('refused'));
+        self::assertSame(0, $second->exitCode());
+        self::assertStringNotContainsString('Two servers have the same name', $second->errors());
+    }
+
     public function test_a_service_s_own_folder_is_taken_and_looked_into_first(): void
     {
         $name = 'heartbus-tests-' . getmypid();
