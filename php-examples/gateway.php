@@ -18,7 +18,7 @@ when it is back. Wants a server that echoes: php server.php --echo --timeout 5
 
   --host H       server (127.0.0.1)
   --port P       its port (9501)
-  --interval S   seconds between two reports of a device (1)
+  --interval S   seconds between two reports of a device, and two heartbeats of the gateway (1)
   --seconds S    the longest that it may take (60)
   --help         this text
 
@@ -34,7 +34,8 @@ require_extension();
 $gateway = new HeartbeatClient($options['host'], $options['port'], [
     'node_id' => 'gateway-' . getmypid(),
     'max_nodes' => $size + 1, // it is a node itself
-    'heartbeat_all' => false, // devices live by their own reports
+    'heartbeat_all' => false, // devices live by their own reports, and the gateway by its heartbeats:
+    'heartbeat_interval' => $options['interval'],
 ]);
 $devices = array_map(fn (int $number): string => "device-$number", range(1, $size));
 foreach ($devices as $device) {
@@ -42,9 +43,13 @@ foreach ($devices as $device) {
 }
 
 $count = ['sent' => 0, 'answered' => 0];
+$online = [];
 [$isComplete, $wasLost, $isBack] = [false, false, false];
-$gateway->on('register', function (string $nodeId) use ($gateway, $size, &$isComplete, &$wasLost, &$isBack): void {
-    if (!$isComplete && $gateway->getStats()['nodes'] > $size) {
+$gateway->on('register', function (string $nodeId) use ($gateway, $size, &$online, &$isComplete, &$wasLost, &$isBack): void {
+    if ($nodeId !== $gateway->getNodeId()) {
+        $online[$nodeId] = true;
+    }
+    if (!$isComplete && count($online) === $size) {
         $isComplete = true;
         echo "$size devices are on the bus, over one connection\n";
     } elseif ($wasLost && $nodeId === SILENT) {
@@ -52,9 +57,13 @@ $gateway->on('register', function (string $nodeId) use ($gateway, $size, &$isCom
         echo "$nodeId reports again and is back\n";
     }
 });
-$gateway->on('node.lost', function (string $nodeId, int $channelId, int $code, string $message) use (&$wasLost): void {
+$gateway->on('node.lost', function (string $nodeId, int $channelId, int $code, string $message) use (&$online, &$wasLost): void {
+    unset($online[$nodeId]);
     echo 'the server says: ' . printable($message) . " ($code)\n";
     $wasLost = $wasLost || $nodeId === SILENT;
+});
+$gateway->on('close', function () use (&$online): void {
+    $online = []; // all are registered again when it is back
 });
 $gateway->on('data', function () use (&$count): void {
     $count['answered']++;
@@ -81,7 +90,7 @@ while (!$isBack && microtime(true) < $deadline) {
         HeartbeatClient::poll($left);
     }
 }
-printf("%d readings sent, %d answered, %d devices on the bus\n", $count['sent'], $count['answered'], max(0, $gateway->getStats()['nodes'] - 1));
+printf("%d readings sent, %d answered, %d devices on the bus\n", $count['sent'], $count['answered'], count($online));
 $gateway->disconnect();
 HeartbeatClient::run(); // until the goodbye is on its way
 $wrong = match (true) {

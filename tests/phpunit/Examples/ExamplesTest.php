@@ -133,10 +133,22 @@ final class ExamplesTest extends TestCase
         self::assertStringStartsWith("10 devices are on the bus, over one connection\ndevice-1 falls silent\n", $gateway->output());
         self::assertStringContainsString("the server says: Node timed out: device-1 (408)\n", $gateway->output());
         self::assertStringContainsString("device-1 reports again and is back\n", $gateway->output());
-        self::assertMatchesRegularExpression('/^\d+ readings sent, \d+ answered, \d+ devices on the bus$/m', $gateway->output());
+        self::assertStringNotContainsString('Node timed out: gateway', $gateway->output(), 'alone');
+        self::assertMatchesRegularExpression('/^\d+ readings sent, \d+ answered, 10 devices on the bus$/m', $gateway->output());
         self::assertStringEndsWith("Everything went well.\n", $gateway->output());
         $server->signal(SIGTERM);
         self::assertSame(0, $server->exitCode());
+    }
+
+    public function test_the_gateway_stays_as_long_as_its_devices_however_the_readme_starts_it(): void
+    {
+        // A heartbeat less often than the timeout, which is the default, would lose the gateway itself.
+        [, $port] = $this->startServer('--echo', '--timeout', '2');
+        $gateway = $this->example('gateway', '3', '--port', (string) $port, '--interval', '0.5');
+        self::assertSame(0, $gateway->exitCode(60), $gateway->transcript());
+        preg_match_all('/^the server says: (.*)$/m', $gateway->output(), $lost);
+        self::assertSame(['Node timed out: device-1 (408)'], $lost[1]);
+        self::assertStringContainsString(' answered, 3 devices on the bus', $gateway->output());
     }
 
     public function test_the_gateway_complains_when_nobody_answers_or_misses_its_device(): void
