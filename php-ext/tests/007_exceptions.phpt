@@ -22,7 +22,7 @@ try {
 $taken = stream_socket_server('tcp://127.0.0.1:0');
 $port = (int) substr(strrchr(stream_socket_get_name($taken, false), ':'), 1);
 try {
-    (new HeartbeatServer('127.0.0.1', $port, ['loop' => 'native']))->start();
+    (new HeartbeatServer('127.0.0.1', $port, ['loop' => 'native', 'log_level' => 'off']))->start();
 } catch (IoException $exception) {
     echo str_replace((string) $port, 'PORT', $exception->getMessage()), ' (', $exception->getCode(), ")\n";
 }

@@ -20,6 +20,6 @@ $server->every(20.0, fn () => $server->stop());
 $server->start();
 ?>
 --EXPECTF--
-[%d-%d-%d %d:%d:%d] [WARNING] max_connections lowered %s
+%A[WARNING] max_connections lowered %s
 [%d-%d-%d %d:%d:%d] [INFO] HeartbeatServer starting {"host":"127.0.0.1",%s}
 %A
