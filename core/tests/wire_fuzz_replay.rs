@@ -9,6 +9,8 @@ mod decode_bus;
 mod decode_v1;
 #[path = "../../fuzz/properties/decode_v2.rs"]
 mod decode_v2;
+#[path = "../../fuzz/properties/work.rs"]
+mod work;
 
 fn inputs(folder: &str) -> BTreeSet<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz").join(folder);

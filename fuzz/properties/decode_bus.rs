@@ -1,12 +1,16 @@
 //! What must hold for any bytes given to the decoders of the bus socket. Shared by the fuzz target and by the test that
 //! replays its corpus.
 
+use crate::work::bounded;
 use bytes::Bytes;
 use heartbus_core::hub::batch::BatchReader;
 use heartbus_core::wire::bus::{
     FRAME_CAP, LENGTH_LEN, RequestFrame, Response, Role, VERSION, WorkerMessage, decode, frame, parse_greeting, parse_hello, write_hello,
     write_message, write_refusal, write_welcome,
 };
+
+/// A list makes room for no more values than there are bytes left, and none is larger than this.
+const MEMORY_EACH: u64 = 512;
 
 /// Panics if a property is violated.
 pub(crate) fn check(input: &[u8]) {
@@ -23,7 +27,8 @@ pub(crate) fn check(input: &[u8]) {
 }
 
 fn check_hello(input: &[u8]) {
-    let Ok(Some((hello, len))) = parse_hello(input) else { return };
+    let hello = bounded("bus::parse_hello", MEMORY_EACH, || parse_hello(input), |_| input.len());
+    let Ok(Some((hello, len))) = hello else { return };
     assert!(len <= input.len());
     assert_eq!(parse_hello(&input[..len - 1]), Ok(None));
     let mut written = Vec::new();
@@ -34,7 +39,8 @@ fn check_hello(input: &[u8]) {
 }
 
 fn check_greeting(input: &[u8]) {
-    let Ok(Some((greeting, len))) = parse_greeting(input) else { return };
+    let greeting = bounded("bus::parse_greeting", MEMORY_EACH, || parse_greeting(input), |_| input.len());
+    let Ok(Some((greeting, len))) = greeting else { return };
     assert!(len <= input.len());
     assert!(parse_greeting(&input[..len - 1]).is_ok_and(|greeting| greeting.is_none()));
     let mut written = Vec::new();
@@ -48,17 +54,18 @@ fn check_greeting(input: &[u8]) {
 }
 
 fn check_body(body: &[u8]) {
-    if let Ok(ask) = decode::<RequestFrame<'_>>(body) {
+    let all = |_: &_| body.len();
+    if let Ok(ask) = bounded("a request", MEMORY_EACH, || decode::<RequestFrame<'_>>(body), all) {
         let mut again = Vec::new();
         write_message(&mut again, &ask);
         assert_eq!(decode::<RequestFrame<'_>>(&again[LENGTH_LEN..]), Ok(ask));
     }
-    if let Ok(word) = decode::<WorkerMessage>(body) {
+    if let Ok(word) = bounded("a worker's message", MEMORY_EACH, || decode::<WorkerMessage>(body), |_| body.len()) {
         let mut again = Vec::new();
         write_message(&mut again, &word);
         assert_eq!(decode::<WorkerMessage>(&again[LENGTH_LEN..]), Ok(word));
     }
-    if let Ok(answer) = decode::<Response>(body) {
+    if let Ok(answer) = bounded("a response", MEMORY_EACH, || decode::<Response>(body), |_| body.len()) {
         // By their bytes: a time that is no number equals nothing.
         let (mut first, mut second) = (Vec::new(), Vec::new());
         write_message(&mut first, &answer);
@@ -70,6 +77,7 @@ fn check_body(body: &[u8]) {
 }
 
 fn check_batch(body: &[u8]) {
+    bounded("a batch", MEMORY_EACH, || read_batch(body), |_| body.len());
     let mut reader = BatchReader::default();
     if reader.open(Bytes::copy_from_slice(body)).is_err() {
         return;
@@ -83,4 +91,10 @@ fn check_batch(body: &[u8]) {
         assert!(read * 18 <= body.len());
     }
     assert!(!reader.is_done() || read <= announced);
+}
+
+fn read_batch(body: &[u8]) {
+    let mut reader = BatchReader::default();
+    let is_open = reader.open(Bytes::copy_from_slice(body)).is_ok();
+    while is_open && matches!(reader.next(), Ok(Some(_))) {}
 }

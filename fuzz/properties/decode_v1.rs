@@ -1,5 +1,6 @@
 //! What must hold for any bytes given to the v1 decoder. Shared by the fuzz target and by the test that replays its corpus.
 
+use crate::work::bounded;
 use heartbus_core::wire::{Decoded, Frame, FrameError, FrameType, HEADER_LEN, MAX_BODY_LEN, control, v1};
 
 #[derive(Debug, PartialEq)]
@@ -8,6 +9,9 @@ enum Outcome {
     Invalid,
     Broken(FrameError),
 }
+
+/// What is taken out of a text is at most as long as the text, in a block that had room for more.
+const MEMORY_EACH: u64 = 8;
 
 /// Panics if a property is violated.
 pub(crate) fn check(input: &[u8]) {
@@ -27,13 +31,44 @@ pub(crate) fn check(input: &[u8]) {
     }
     assert_eq!(streamed, whole, "split input decodes to something else");
 
+    check_work(input);
     check_control(input);
     check_long(input);
+}
+
+/// A frame takes what its own bytes are worth, and none that is not there yet takes anything.
+fn check_work(input: &[u8]) {
+    let mut rest = input;
+    loop {
+        let decode = || match v1::decode(rest, MAX_BODY_LEN) {
+            Decoded::Frame { frame, len } => (len, Some(frame.payload.to_bytes())),
+            Decoded::Invalid { len, .. } => (len, None),
+            Decoded::Incomplete | Decoded::Broken { .. } => (0, None),
+        };
+        let (len, payload) = bounded("v1::decode", MEMORY_EACH, decode, |(len, _)| *len);
+        if let Some(payload) = payload {
+            check_work_of_control(&payload);
+        }
+        if len == 0 {
+            break;
+        }
+        rest = &rest[len..];
+    }
+    check_work_of_control(input);
+}
+
+fn check_work_of_control(payload: &[u8]) {
+    let all = |_: &_| payload.len();
+    bounded("control::parse_register", MEMORY_EACH, || control::parse_register(payload).is_ok(), all);
+    bounded("control::parse_register_reply", MEMORY_EACH, || control::parse_register_reply(payload).is_some(), all);
+    bounded("control::parse_error", MEMORY_EACH, || control::parse_error(payload).is_some(), all);
+    bounded("control::parse_window", MEMORY_EACH, || control::parse_window(payload).is_some(), all);
 }
 
 /// What a body means does not depend on how it is read, which is another way for long ones: behind spaces every body is long.
 fn check_long(body: &[u8]) {
     let (short, long) = (in_a_frame(body, 0), in_a_frame(body, 400 + body.len() % 64));
+    bounded("v1::decode of a long body", MEMORY_EACH, || matches!(v1::decode(&long, u32::MAX), Decoded::Frame { .. }), |_| long.len());
     match (v1::decode(&short, u32::MAX), v1::decode(&long, u32::MAX)) {
         (Decoded::Frame { frame: short, .. }, Decoded::Frame { frame: long, .. }) => assert_eq!(short, long),
         (short, long) => {

@@ -1,6 +1,7 @@
 //! What must hold for any bytes given to a decoder that takes both dialects. Shared by the fuzz target and by the test that
 //! replays its corpus.
 
+use crate::work::bounded;
 use heartbus_core::wire::{self, Decoded, Dialect, FrameError, FrameType, MAX_BODY_LEN, control, v2};
 
 #[derive(Debug, PartialEq)]
@@ -9,6 +10,9 @@ enum Outcome {
     Invalid(FrameError),
     Broken(FrameError),
 }
+
+/// What is taken out of a text is at most as long as the text, in a block that had room for more.
+const MEMORY_EACH: u64 = 8;
 
 /// Panics if a property is violated.
 pub(crate) fn check(input: &[u8]) {
@@ -28,6 +32,8 @@ pub(crate) fn check(input: &[u8]) {
     }
     assert_eq!(streamed, whole, "split input decodes to something else");
 
+    check_work(input);
+
     // Any bytes are a payload.
     let mut encoded = Vec::new();
     v2::encode(FrameType::DATA, 7, input, &mut encoded);
@@ -36,6 +42,22 @@ pub(crate) fn check(input: &[u8]) {
         other => panic!("{other:?}"),
     }
     control::parse_window(input);
+}
+
+/// A frame takes what its own bytes are worth, and none that is not there yet takes anything.
+fn check_work(mut rest: &[u8]) {
+    loop {
+        let decode = || match wire::decode(rest, MAX_BODY_LEN).1 {
+            Decoded::Frame { frame, len } => (len, frame.payload.to_bytes().len()),
+            Decoded::Invalid { len, .. } => (len, 0),
+            Decoded::Incomplete | Decoded::Broken { .. } => (0, 0),
+        };
+        let (len, _) = bounded("wire::decode", MEMORY_EACH, decode, |(len, _)| *len);
+        if len == 0 {
+            break;
+        }
+        rest = &rest[len..];
+    }
 }
 
 /// Decodes what is complete, returns how many bytes that was.
