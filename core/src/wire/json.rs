@@ -4,8 +4,12 @@
 //! Short texts are read byte by byte, long ones in [`blocks`], where every byte costs the same whatever it is. Knows nothing of frames.
 
 mod blocks;
+mod brackets;
+mod escapes;
+mod vectors;
 
 use super::scan;
+use escapes::{escape, unescape, unescape_into};
 use indexmap::IndexMap;
 use std::borrow::Cow;
 
@@ -14,6 +18,9 @@ const MAX_NESTING: u32 = 511;
 
 /// From this length on, blocks are faster than bytes.
 const LONG: usize = 384;
+
+/// How many bytes more an escape has than the letter, digit or `_` that it stands for. Keys that are looked for have nothing else in them.
+const UNIT: usize = 5;
 
 /// A value as it stands in the text.
 #[derive(Copy, Clone, Debug)]
@@ -104,12 +111,17 @@ fn check_members<'a, const N: usize>(text: &'a str, keys: [&str; N]) -> Option<[
     let shortest = keys.iter().map(|key| key.len()).min().unwrap_or(0);
     let which = |inside: &[u8]| {
         let plain = keys.iter().position(|wanted| *inside == *wanted.as_bytes());
-        plain.or_else(|| {
-            let key = Text { raw: inside, escaped: has_backslash(inside) };
-            keys.iter().position(|wanted| key.escaped && key.is(wanted))
-        })
+        if plain.is_some() || inside.len() < shortest + UNIT {
+            return plain;
+        }
+        let key = Text { raw: inside, escaped: has_backslash(inside) };
+        keys.iter().position(|wanted| key.escaped && key.is(wanted))
     };
-    let found = blocks::check(text.as_bytes(), shortest, which)?;
+    let found = blocks::check(text.as_bytes(), shortest, which);
+    // Where tests look, both ways find the same.
+    #[cfg(test)]
+    assert_eq!(blocks::check_plainly(text.as_bytes(), shortest, which), found, "{text}");
+    let found = found?;
     Some(found.map(|place| place.map_or(JsonValue::Null, |(start, end)| checked(text[start..end].trim_ascii()))))
 }
 
@@ -362,90 +374,6 @@ impl<'a> Reader<'a> {
         self.at += 1;
         Some(text)
     }
-}
-
-/// The character that the escape at the front stands for, and the escape's length.
-fn escape(text: &[u8]) -> Option<(char, usize)> {
-    match SHORT[usize::from(*text.get(1)?)] {
-        0 if text[1] == b'u' => unicode_escape(text),
-        0 => None,
-        short => Some((char::from(short), 2)),
-    }
-}
-
-/// What a byte stands for behind a backslash; 0 where it may not be there alone.
-static SHORT: [u8; 256] = {
-    let mut short = [0; 256];
-    let pairs = *b"\"\"\\\\//b\x08f\x0cn\nr\rt\t";
-    let mut i = 0;
-    while i < pairs.len() {
-        short[pairs[i] as usize] = pairs[i + 1];
-        i += 2;
-    }
-    short
-};
-
-fn unicode_escape(text: &[u8]) -> Option<(char, usize)> {
-    let first = code_unit(text)?;
-    if let Some(c) = char::from_u32(first) {
-        return Some((c, 6));
-    }
-    let second = code_unit(&text[6..])?;
-    if first >= 0xdc00 || !(0xdc00..0xe000).contains(&second) {
-        return None;
-    }
-    char::from_u32(0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00)).map(|c| (c, 12))
-}
-
-fn code_unit(text: &[u8]) -> Option<u32> {
-    let digits = text.strip_prefix(b"\\u")?.get(..4)?;
-    digits.iter().try_fold(0, |unit, &digit| Some(unit << 4 | char::from(digit).to_digit(16)?))
-}
-
-fn unescape(raw: &[u8]) -> Vec<u8> {
-    let mut out = vec![0; raw.len() + 8];
-    let len = unescape_into(raw, &mut out);
-    out.truncate(len);
-    out
-}
-
-/// Returns how many bytes it made. There must be room for 8 more than `raw` has: no escape is shorter than what it stands for, and words
-/// are copied whole, whatever part of them counts.
-fn unescape_into(raw: &[u8], out: &mut [u8]) -> usize {
-    let (mut from, mut to) = (0, 0);
-    while let Some(word) = raw[from..].first_chunk::<8>() {
-        out[to..to + 8].copy_from_slice(word);
-        let plain = scan::first(word, |word| scan::equal(word, b'\\'));
-        (from, to) = (from + plain, to + plain);
-        if plain < 8 {
-            let Some(taken) = unescape_one(&raw[from..], out, &mut to) else { break };
-            from += taken;
-        }
-    }
-    while let Some(&byte) = raw.get(from) {
-        if byte == b'\\' {
-            let Some(taken) = unescape_one(&raw[from..], out, &mut to) else { break };
-            from += taken;
-        } else {
-            out[to] = byte;
-            (from, to) = (from + 1, to + 1);
-        }
-    }
-    to
-}
-
-/// Writes what the escape at the front stands for, and returns the escape's length.
-#[inline]
-fn unescape_one(text: &[u8], out: &mut [u8], to: &mut usize) -> Option<usize> {
-    let short = SHORT[usize::from(*text.get(1)?)];
-    if short != 0 {
-        out[*to] = short;
-        *to += 1;
-        return Some(2);
-    }
-    let (c, taken) = escape(text)?;
-    *to += c.encode_utf8(&mut out[*to..]).len();
-    Some(taken)
 }
 
 #[cfg(test)]
