@@ -12,12 +12,10 @@ use super::scan;
 use escapes::{escape, unescape, unescape_into};
 use indexmap::IndexMap;
 use std::borrow::Cow;
+use vectors::LONG;
 
 /// How many arrays and objects may be open at once. PHP's default depth of 512 counts the scalar inside as well.
 const MAX_NESTING: u32 = 511;
-
-/// From this length on, blocks are faster than bytes.
-const LONG: usize = 384;
 
 /// How many bytes more an escape has than the letter, digit or `_` that it stands for. Keys that are looked for have nothing else in them.
 const UNIT: usize = 5;

@@ -2,8 +2,8 @@
 //!
 //! Owns their table, and how long texts are rid of them: each block keeps the bytes that count, whatever they are mixed with.
 
-use super::vectors::{self, BLOCK, Block, Processor, Set, Task};
-use super::{LONG, scan};
+use super::vectors::{self, BLOCK, Block, LONG, Processor, Set, Task};
+use crate::wire::scan;
 
 /// The character that the escape at the front stands for, and the escape's length.
 pub(super) fn escape(text: &[u8]) -> Option<(char, usize)> {

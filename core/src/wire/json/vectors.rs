@@ -8,6 +8,9 @@ use wide::{CmpEq, CmpGt, CmpLt, i8x16};
 /// How many bytes there are in a block.
 pub(super) const BLOCK: usize = 64;
 
+/// From this length on, blocks are faster than bytes.
+pub(super) const LONG: usize = 384;
+
 /// The bytes of a block. What is asked of them is answered with all bits of a byte or with none. No closures: those are not made for the
 /// processor.
 pub(super) trait Block: Copy + BitAnd<Output = Self> + BitOr<Output = Self> {
@@ -167,7 +170,7 @@ impl Block for Quarters {
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use super::{BLOCK, Block, PLACES, Processor, Set, Task};
+    use crate::wire::json::vectors::{BLOCK, Block, PLACES, Processor, Set, Task};
     use pulp::x86::V3;
     use pulp::{NullaryFnOnce, cast};
     use std::arch::x86_64::{__m128i, __m256i};
