@@ -78,12 +78,11 @@ impl Attached {
                 self.inherit(node);
                 self.get(node)
             }
-            Event::Heartbeat { node, .. } | Event::Data { node, .. } | Event::Buffer { node, .. } => self.get(node),
             Event::Left { node, .. } => {
                 self.inherit(node);
                 self.take(node)
             }
-            Event::Connect { .. } | Event::Close { .. } => UserData::NONE,
+            other => other.node().map_or(UserData::NONE, |node| self.get(node)),
         }
     }
 

@@ -2,11 +2,11 @@
 //!
 //! Every call waits for its answer. What has a twin among the server's functions is in `calls.rs`; here is the rest.
 
+use crate::arguments::{bytes, inout, invalid, out, out_if_wanted, out_slice, slice, text};
 use crate::handle::{self, Object, Place};
-use crate::lookup::with_texts;
 use crate::nodes::heartbus_node;
-use crate::raw::{bytes, inout, invalid, out, out_if_wanted, out_slice, slice, text};
 use crate::status::{guard, heartbus_status};
+use crate::texts::with_texts;
 use heartbus_core::bus::Bus;
 use heartbus_core::error::Error;
 use heartbus_core::service::{Request, Service};

@@ -4,15 +4,15 @@
 //! so their form is fixed: texts for the header, the names, the parameters behind the handle; then the request, where the results go,
 //! and who writes them there. All pointers are checked before anything is asked.
 
+use crate::arguments::{bytes, out, out_if_wanted, out_slice, text};
 use crate::attached::UserData;
 use crate::bus::{SharedBus, heartbus_bus};
 use crate::handle::{self, Object};
-use crate::lookup::with_texts;
 use crate::nodes::{heartbus_connection, heartbus_node};
-use crate::numbers::{heartbus_stat, write_metrics, write_stats};
-use crate::raw::{bytes, out, out_if_wanted, out_slice, text};
 use crate::server::{Server, heartbus_server, no_such_channel, no_such_node, timeout_of};
+use crate::statistics::{heartbus_stat, write_metrics, write_stats};
 use crate::status::{guard, heartbus_status};
+use crate::texts::with_texts;
 
 use heartbus_core::engine::{BusStats, ConnectionInfo, Node, NodeInfo};
 use heartbus_core::error::Error;

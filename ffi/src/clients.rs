@@ -1,13 +1,13 @@
 //! Clients for C: a group with one thread and one descriptor, in which each client is a number.
 
+use crate::arguments::{bytes, out, out_slice, text};
 use crate::attached::UserData;
 use crate::event::{heartbus_event, keep, of_client};
 use crate::handle::{self, Object, Place, Polled};
-use crate::lookup::with_texts;
 use crate::process::make_room;
 use crate::queue::{Queue, Teller};
-use crate::raw::{bytes, out, out_slice, text};
 use crate::status::{guard, heartbus_status};
+use crate::texts::with_texts;
 use bumpalo::Bump;
 use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::event::{ClientEvent, ClientEventMask, FleetEvent};

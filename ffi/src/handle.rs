@@ -7,8 +7,8 @@
 //! A handle may be freed while another thread polls it, or still looks at what its last poll returned. So a freed one keeps
 //! that memory until the thread that has it polls again or ends, and tells such a thread that the handle is closed.
 
+use crate::arguments::invalid;
 use crate::process::{Own, PerProcess};
-use crate::raw::invalid;
 use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::log::{Within, within};
 use std::any::{Any, TypeId};

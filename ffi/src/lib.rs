@@ -2,11 +2,12 @@
 //! the engine decides, and knows no other binding.
 //!
 //! Conventions are on the first page of the header, in `cbindgen.toml`. Every function runs inside [`status::guard`],
-//! which turns errors and panics into a status; every pointer that comes from C passes through [`raw`], every handle
+//! which turns errors and panics into a status; every pointer that comes from C passes through [`arguments`], every handle
 //! through [`handle`].
 #![allow(non_camel_case_types, reason = "the names are those of the C header")]
 #![allow(clippy::missing_safety_doc, reason = "what callers must keep is on the header's first page, once for all functions")]
 
+mod arguments;
 mod attached;
 mod bus;
 mod calls;
@@ -16,13 +17,12 @@ mod config;
 mod event;
 mod handle;
 mod log;
-mod lookup;
 mod nodes;
-mod numbers;
 mod process;
 mod queue;
-mod raw;
 mod server;
+mod statistics;
 mod status;
+mod texts;
 mod user_data;
 mod version;

@@ -1,12 +1,12 @@
 //! The engine's log messages for C: queues that are polled like events. There may be several, each with a level of its own, of all
 //! handles of the process or of one.
 
+use crate::arguments::{invalid, out, out_slice};
 use crate::code::name_in;
 use crate::event::{heartbus_event, heartbus_event_type, keep};
 use crate::handle::{self, Object, Place, Polled};
 use crate::process::PerProcess;
 use crate::queue::{Queue, Source, Teller};
-use crate::raw::{invalid, out, out_slice};
 use crate::status::{guard, heartbus_status};
 use bumpalo::Bump;
 use heartbus_core::error::{Error, ErrorKind};

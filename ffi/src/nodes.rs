@@ -1,11 +1,11 @@
 //! Who is there: a server's nodes and connections, looked up and listed.
 
+use crate::arguments::{inout, out, out_slice};
 use crate::event::keep;
 use crate::handle;
-use crate::lookup::with_texts;
-use crate::raw::{inout, out, out_slice};
 use crate::server::{Server, heartbus_server};
 use crate::status::{guard, heartbus_status};
+use crate::texts::with_texts;
 use bumpalo::Bump;
 use heartbus_core::engine::{ConnectionInfo, NodeInfo};
 use std::ffi::{c_char, c_void};
@@ -142,7 +142,7 @@ pub(crate) unsafe extern "C" fn heartbus_server_nodes(
         let (cursor, nodes, count) = unsafe { (inout("cursor", cursor)?, out_slice("nodes", nodes, capacity)?, out("count", count)?) };
         let engine = object.running()?;
         if nodes.is_empty() {
-            return Err(crate::raw::invalid("capacity is 0"));
+            return Err(crate::arguments::invalid("capacity is 0"));
         }
         let (page, next) = engine.page((*cursor != 0).then_some(*cursor), nodes.len());
         let now = engine.now();

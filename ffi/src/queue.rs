@@ -1,8 +1,8 @@
 //! The events of one handle: waiting for them, taking a batch, and keeping the memory it points to until the next.
 
+use crate::arguments::invalid;
 use crate::event::heartbus_event;
 use crate::handle::{self, Owner, Polled, Remains};
-use crate::raw::invalid;
 use bumpalo::Bump;
 use heartbus_core::descriptor::lower;
 use heartbus_core::error::{Error, ErrorKind};

@@ -1,11 +1,11 @@
 //! A server for C.
 
+use crate::arguments::{bytes, invalid, out, out_slice};
 use crate::attached::OfNodes;
 use crate::event::{heartbus_event, mask, of_server};
 use crate::handle::{self, Object, Place, Polled};
 use crate::process::make_room;
 use crate::queue::{Queue, Teller};
-use crate::raw::{bytes, invalid, out, out_slice};
 use crate::status::{guard, heartbus_status};
 use bumpalo::Bump;
 use heartbus_core::engine::Engine;

@@ -1,9 +1,9 @@
 //! Pointers of the program's: what it attaches to a handle, to a node of a server, and to a client or one of its nodes, and finds in
 //! their events. The library keeps them and never follows them.
 
+use crate::arguments::{out, text};
 use crate::attached::UserData;
 use crate::handle;
-use crate::raw::{out, text};
 use crate::server::{Server, heartbus_server, no_such_channel, no_such_node};
 use crate::status::{guard, heartbus_status};
 use heartbus_core::engine::Node;

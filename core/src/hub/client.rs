@@ -3,22 +3,27 @@
 //! Pure: bytes, commands, the time and a seed come in; bytes, events and a [`ClientPhase`] come out. Knows no socket, no clock
 //! and no queue of the host.
 
+mod backoff;
 mod client_log;
 mod node_set;
 mod outbox;
+mod reading;
 mod refusal;
+mod verbs;
 
 pub use self::client_log::ClientLog;
 pub(crate) use self::client_log::MODULE as LOG_MODULE;
 pub use self::refusal::ClientRefusal;
 
-use self::node_set::{Others, RegisterOutcome};
+pub use self::backoff::backoff;
+use self::backoff::{MAX_WAIT, MIN_WAIT};
+use self::node_set::Others;
 use self::outbox::ClientOutbox;
 use super::Now;
 use crate::model::{ClientEvent, CloseReason, ErrorCause};
 use crate::settings::{ClientConfig, micros};
-use crate::wire::{self, Decoded, Dialect, Frame, FrameType, MAX_BODY_LEN, code, control};
-use bytes::{Buf, Bytes, BytesMut};
+use crate::wire::{Dialect, FrameType, control};
+use bytes::BytesMut;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
@@ -29,22 +34,8 @@ pub const SEND_FAILED: i32 = 2;
 
 const SECOND: u64 = 1_000_000;
 
-/// Bounds of the time before a reconnect: a server that refuses is not hammered, one that returns is found soon.
-const MIN_WAIT: u64 = SECOND / 10;
-const MAX_WAIT: u64 = 60 * SECOND;
-
 /// How long a disconnecting client may take to write what waits.
 const FLUSH_TIME: u64 = SECOND;
-
-/// Longest text of a server that is kept of a message, in bytes.
-const MAX_TEXT: usize = 1000;
-
-/// Longest payload of an ERROR that is told as it came.
-const MAX_ERROR: usize = 64 * 1024;
-
-/// Memory of a frame that was large is given back when what is left is this much smaller, and worth it.
-const SPARE_FACTOR: usize = 4;
-const SPARE_FROM: usize = 256 * 1024;
 
 /// What the shell does next.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -437,91 +428,7 @@ impl ClientMachine {
         }
     }
 
-    // ---- what the application wants ----
-
-    /// Queues data. A channel id of 0 or less means the client's own channel.
-    ///
-    /// # Errors
-    /// [`ClientRefusal::NotConnected`] also before the register reply: the own channel is not known until then.
-    pub fn send(&mut self, payload: &[u8], channel_id: i64, now: Now) -> Result<(), ClientRefusal> {
-        let result = match (self.own_channel(), &self.others) {
-            _ if !matches!(self.state, ClientState::Open(OpenConnection { registered: true, .. })) => Err(ClientRefusal::NotConnected),
-            // What was a node's channel on an older connection may be another's by now.
-            (_, Some(others)) if channel_id > 0 && !others.has_channel(channel_id) => Err(ClientRefusal::NoSuchChannel),
-            _ if channel_id > 0 => self.queue(FrameType::DATA, channel_id, payload),
-            (Some(own), _) => self.queue(FrameType::DATA, own.into(), payload),
-            (None, _) => Err(ClientRefusal::NotConnected),
-        };
-        result.inspect_err(|refusal| self.client_log.not_sent(self.id, *refusal, now))
-    }
-
-    /// Queues data of one of the client's nodes. Unlike a channel id, a node id stays the same over reconnects.
-    ///
-    /// # Errors
-    /// As [`ClientMachine::send`], and [`ClientRefusal::NoSuchNode`].
-    pub fn send_from(&mut self, node_id: &str, payload: &[u8], now: Now) -> Result<(), ClientRefusal> {
-        let result = self.channel_of(node_id).and_then(|channel_id| self.queue(FrameType::DATA, channel_id.into(), payload));
-        result.inspect_err(|refusal| self.client_log.not_sent(self.id, *refusal, now))
-    }
-
-    /// Queues a heartbeat of one of the client's nodes.
-    ///
-    /// # Errors
-    /// As [`ClientMachine::send_from`].
-    pub fn heartbeat(&mut self, node_id: &str, now: Now) -> Result<(), ClientRefusal> {
-        let channel_id = self.channel_of(node_id)?;
-        self.queue(FrameType::HEARTBEAT_REQ, channel_id.into(), &control::heartbeat_payload(now.unix))
-    }
-
-    /// Has the client carry one more node, on this connection and those to come. `metadata` is JSON text. A node that the
-    /// server took away is told as [`ClientEvent::NodeLost`] and may be added again.
-    ///
-    /// # Errors
-    /// [`ClientRefusal::NodeExists`], [`ClientRefusal::TooManyNodes`]; [`ClientRefusal::NotConnected`] when the client does not come back.
-    pub fn add_node(&mut self, node_id: &str, metadata: &str) -> Result<(), ClientRefusal> {
-        let is_connected = match &self.state {
-            ClientState::Open(_) => true,
-            ClientState::Dialing { .. } | ClientState::Waiting { .. } => false,
-            ClientState::HangingUp { .. } if !self.leaving => false,
-            ClientState::Flushing { .. } | ClientState::HangingUp { .. } | ClientState::Finished => {
-                return Err(ClientRefusal::NotConnected);
-            }
-        };
-        let own = self.own_channel();
-        let is_asked = matches!(self.state, ClientState::Open(OpenConnection { was_refused: false, .. }));
-        let others = self.others.get_or_insert_with(|| Box::new(Others::new(&self.node_id, own, is_connected, is_asked)));
-        if others.channel_of(node_id).is_none() && others.len() >= self.settings.max_nodes {
-            return Err(ClientRefusal::TooManyNodes);
-        }
-        let metadata = Some(metadata.trim()).filter(|text| *text != "[]").map(Box::from);
-        if others.add(node_id, metadata, &self.node_id, is_connected) { Ok(()) } else { Err(ClientRefusal::NodeExists) }
-    }
-
-    /// Signs one of the added nodes off. Nothing is told of it any more.
-    ///
-    /// # Errors
-    /// [`ClientRefusal::NoSuchNode`]; [`ClientRefusal::FirstNode`] for the client's own, which `disconnect` signs off.
-    pub fn remove_node(&mut self, node_id: &str) -> Result<(), ClientRefusal> {
-        let is_first = self.is_first(node_id);
-        let Some(others) = &mut self.others else {
-            return Err(if is_first { ClientRefusal::FirstNode } else { ClientRefusal::NoSuchNode });
-        };
-        if is_first && others.channel_of(node_id).is_some() {
-            return Err(ClientRefusal::FirstNode);
-        }
-        let registered_on = others.remove(node_id).map_err(|()| ClientRefusal::NoSuchNode)?;
-        self.sign_off(registered_on);
-        Ok(())
-    }
-
-    /// Queues a PING.
-    ///
-    /// # Errors
-    /// As [`ClientMachine::send`], but the register reply need not be there.
-    pub fn ping(&mut self, now: Now) -> Result<(), ClientRefusal> {
-        let result = if self.is_connected() { self.queue(FrameType::PING, 0, b"") } else { Err(ClientRefusal::NotConnected) };
-        result.inspect_err(|refusal| self.client_log.no_ping(self.id, *refusal, now))
-    }
+    // ---- what the application wants of all of it; what of its nodes, is in `verbs` ----
 
     /// Says goodbye and does not come back. What the server still sends is not told any more.
     pub fn disconnect(&mut self, now: Now) {
@@ -594,174 +501,6 @@ impl ClientMachine {
 
     // ---- inside ----
 
-    fn next_frame_event(&mut self, now: Now) -> Option<ClientEvent> {
-        let mut input = std::mem::take(&mut self.input);
-        while self.is_connected() && !input.is_empty() {
-            match wire::decode(&input, MAX_BODY_LEN).1 {
-                Decoded::Incomplete => {
-                    if input.capacity() > SPARE_FROM && input.capacity() > SPARE_FACTOR * input.len() {
-                        input = BytesMut::from(&input[..]);
-                    }
-                    self.input = input;
-                    return None;
-                }
-                Decoded::Frame { frame, len } => {
-                    self.messages_received += 1;
-                    let event = self.apply(&frame, now);
-                    input.advance(len);
-                    if event.is_some() {
-                        // An empty rest would keep its memory. After a reason to hang up nothing more is listened to.
-                        if self.is_connected() && !input.is_empty() {
-                            self.input = input;
-                        }
-                        return event;
-                    }
-                }
-                Decoded::Invalid { error, len } => {
-                    self.frames_refused += 1;
-                    self.client_log.unreadable(self.id, &error, now);
-                    input.advance(len);
-                }
-                Decoded::Broken { error } => {
-                    self.frames_refused += 1;
-                    self.client_log.unreadable(self.id, &error, now);
-                    self.hang_up(CloseReason::BrokenStream, error.to_string());
-                }
-            }
-        }
-        None
-    }
-
-    fn apply(&mut self, frame: &Frame<'_>, now: Now) -> Option<ClientEvent> {
-        if let ClientState::Open(connection) = &mut self.state {
-            connection.last_words = None;
-        }
-        match frame.frame_type {
-            FrameType::REGISTER => self.apply_register_reply(&frame.payload.bytes(), now),
-            FrameType::HEARTBEAT_RES => Some(ClientEvent::Heartbeat { count: 1 }),
-            FrameType::DATA => {
-                let payload = frame.payload.to_bytes();
-                Some(ClientEvent::Data { payload, channel_id: frame.channel_id, node_id: self.node_of(frame.channel_id) })
-            }
-            FrameType::PONG => Some(ClientEvent::Pong),
-            FrameType::GOAWAY => Some(self.apply_goaway(frame.payload.to_bytes(), now)),
-            FrameType::ERROR => self.apply_error(frame.channel_id, frame.payload.to_bytes(), now),
-            _ => None,
-        }
-    }
-
-    fn apply_register_reply(&mut self, payload: &[u8], now: Now) -> Option<ClientEvent> {
-        let Some(reply) = control::parse_register_reply(payload) else {
-            self.frames_refused += 1;
-            self.client_log.invalid(self.id, now);
-            return None;
-        };
-        let channel_id = reply.channel_id;
-        self.client_log.registered(self.id, &reply.node_id, channel_id, now);
-        if let ClientState::Open(connection) = &mut self.state {
-            connection.registered = true;
-            if reply.protocol >= 2 && self.settings.protocol >= 2 && connection.dialect == Dialect::V1 {
-                connection.dialect = Dialect::V2;
-                // The server speaks v2 once it has heard it.
-                self.outbox.push_control(Dialect::V2, FrameType::ACK, 0, b"");
-            }
-        }
-        self.attempts = 0;
-        if let Some(others) = &mut self.others {
-            let renamed = if others.channel_of(&reply.node_id).is_none() { others.registered_as(&self.node_id, channel_id) } else { None };
-            let node_id = match renamed.unwrap_or_else(|| others.registered_on(&reply.node_id, channel_id)) {
-                RegisterOutcome::Registered(node_id) => node_id,
-                RegisterOutcome::Outdated => return None,
-                RegisterOutcome::Unwanted { was_asked } => {
-                    // A server that tells of nodes nobody asked for may do so without end, and read nothing.
-                    if was_asked || self.outbox.len() <= self.settings.outbox_bytes / 2 {
-                        self.sign_off(Some(channel_id).filter(|id| *id != 0));
-                    } else {
-                        self.frames_refused += 1;
-                    }
-                    return None;
-                }
-            };
-            if !Arc::ptr_eq(&node_id, &self.node_id) {
-                return Some(ClientEvent::Register { node_id, channel_id });
-            }
-        }
-        let node_id = if *reply.node_id == *self.node_id { self.node_id.clone() } else { Arc::from(reply.node_id) };
-        self.registration = Some(Registration { node_id: node_id.clone(), channel_id });
-        Some(ClientEvent::Register { node_id, channel_id })
-    }
-
-    /// The server closes the connection behind it.
-    fn apply_goaway(&mut self, raw: Bytes, now: Now) -> ClientEvent {
-        self.window = control::parse_window(&raw).map(|millis| u64::from(millis) * 1_000);
-        self.apply_server_error(raw, now)
-    }
-
-    /// Of a client with many nodes an ERROR may concern one of them only: that is told with its name.
-    fn apply_error(&mut self, channel_id: i64, raw: Bytes, now: Now) -> Option<ClientEvent> {
-        let (Some(others), Some(error)) = (&mut self.others, control::parse_error(&raw)) else {
-            if let ClientState::Open(connection) = &mut self.state {
-                connection.was_refused = true;
-            }
-            return Some(self.apply_server_error(raw, now));
-        };
-        let lost = match u16::try_from(error.code) {
-            Ok(code::NODE_TIMED_OUT | code::NOT_ALLOWED | code::REPLACED) if channel_id != 0 => others.node_of(channel_id),
-            Ok(code::INVALID_REQUEST | code::NOT_ALLOWED) if channel_id == 0 => match others.refused() {
-                Some(node) => node,
-                None => return Some(self.apply_server_error(raw, now)),
-            },
-            // Those that are registered, which is one at most by now.
-            Ok(code::REPLACED) => {
-                let message = shorten(error.message);
-                for (channel_id, node_id) in others.all_registered() {
-                    others.lose(&node_id, false);
-                    let message = message.clone();
-                    self.events.push_back(ClientEvent::NodeLost { node_id, channel_id, code: error.code, message });
-                }
-                let event = self.apply_server_error(raw, now);
-                self.events.push_back(event);
-                return self.events.pop_front();
-            }
-            Ok(code::RATE_LIMITED) => {
-                others.rate_limited();
-                return Some(self.apply_server_error(raw, now));
-            }
-            _ => return Some(self.apply_server_error(raw, now)),
-        };
-        // Otherwise a node that was removed meanwhile.
-        let node_id = lost?;
-        let comes_back = Arc::ptr_eq(&node_id, &self.node_id) && error.code != i64::from(code::REPLACED);
-        let left = others.lose(&node_id, comes_back);
-        self.sign_off(left);
-        let (message, code) = (shorten(error.message), error.code);
-        self.client_log.node_lost(self.id, &node_id, &message, code, now);
-        Some(ClientEvent::NodeLost { node_id, channel_id: u32::try_from(channel_id).unwrap_or(0), code, message })
-    }
-
-    fn apply_server_error(&mut self, raw: Bytes, now: Now) -> ClientEvent {
-        let (message, code) = match control::parse_error(&raw) {
-            Some(error) => (shorten(error.message), error.code),
-            None => (String::new(), 0),
-        };
-        self.client_log.server_error(self.id, &message, code, now);
-        let reason = CloseReason::of_last_words(code, &message);
-        if code == i64::from(code::REPLACED) {
-            // Another client has this id now. Coming back would take it away again, and so on for ever. Not so for others.
-            self.leaving = self.others.as_ref().is_none_or(|others| others.len() == 0);
-            self.hang_up(CloseReason::Replaced, message.clone());
-        } else if let ClientState::Open(connection) = &mut self.state {
-            connection.last_words = reason.map(|reason| (reason, message.clone()));
-        }
-        let raw = if raw.len() <= MAX_ERROR {
-            raw
-        } else {
-            self.frames_refused += 1;
-            control::error_payload(&message, code).into()
-        };
-        ClientEvent::ServerError { raw, code, message }
-    }
-
     /// The first node's, while it is registered.
     fn own_channel(&self) -> Option<u32> {
         match &self.others {
@@ -774,24 +513,6 @@ impl ClientMachine {
     /// The id it asked for or, of a client with one node, the one that the server gave it.
     fn is_first(&self, node_id: &str) -> bool {
         *node_id == *self.node_id || (self.others.is_none() && self.node_id().is_some_and(|given| **given == *node_id))
-    }
-
-    fn channel_of(&self, node_id: &str) -> Result<u32, ClientRefusal> {
-        let channel_id = match &self.others {
-            Some(others) => others.channel_of(node_id).ok_or(ClientRefusal::NoSuchNode)?,
-            None if self.is_first(node_id) => self.own_channel(),
-            None => return Err(ClientRefusal::NoSuchNode),
-        };
-        // Channel 0 would mean the first node, or all of them.
-        channel_id.filter(|id| *id != 0 && self.is_connected()).ok_or(ClientRefusal::NotConnected)
-    }
-
-    /// Which of its nodes a channel belongs to. All that comes to a client with one node is that node's.
-    fn node_of(&self, channel_id: i64) -> Option<Arc<str>> {
-        match &self.others {
-            Some(others) => others.node_of(channel_id),
-            None => self.node_id().cloned(),
-        }
     }
 
     fn sign_off(&mut self, channel_id: Option<u32>) {
@@ -866,24 +587,6 @@ impl ClientMachine {
         self.state = ClientState::Finished;
         self.events.push_back(ClientEvent::Finished);
     }
-}
-
-/// The beginning of a text that a server may have made as long as it likes.
-fn shorten(mut text: String) -> String {
-    if text.len() > MAX_TEXT {
-        let end = (0..=MAX_TEXT).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-        text.truncate(end);
-        text.shrink_to_fit();
-    }
-    text
-}
-
-/// Time before reconnect number `attempt`, which counts from 1: exponential, with full jitter so that the clients of a
-/// server that died do not return all at once.
-pub fn backoff(base: u64, attempt: u32, random: &mut fastrand::Rng) -> u64 {
-    let doublings = attempt.saturating_sub(1).min(32);
-    let window = base.saturating_mul(1 << doublings).clamp(MIN_WAIT, MAX_WAIT);
-    random.u64(1..=window).max(MIN_WAIT)
 }
 
 /// Microseconds, shown as PHP shows `round(seconds, 4)`.

@@ -1,13 +1,15 @@
 //! All nodes that are online, by id and by channel. Between the event of its leaving and its removal a node is in the tables
 //! still, but is shown to nobody.
 //!
-//! Owns two tables that every thread uses. The keys stand in the nodes themselves, so an entry is one pointer. Each table is
-//! cut into shards with a lock of their own. The nodes have an order, that of the hashes of their ids, in which they can be
+//! Owns the tables that every thread uses. A node may have many channels. The keys of ids and main channels stand in the nodes themselves,
+//! so such an entry is one pointer; a table by itself holds what channels a node has beside. Each table is cut into shards with a
+//! lock of their own. The nodes have an order, that of the hashes of their ids, in which they can be
 //! walked page by page while others come and go. Does not know what coming and going means.
 
 use super::Node;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::hint::black_box;
 use std::ops::ControlFlow;
@@ -24,7 +26,11 @@ pub(super) struct Directory {
     random: RandomState,
     by_id: Table,
     by_channel: Table,
+    /// Channels beside the main ones.
+    further: RwLock<HashMap<u32, Arc<Node>>>,
+    /// All of them, and how many of them are further ones: while there is none, nobody looks.
     channels: AtomicUsize,
+    further_channels: AtomicUsize,
 }
 
 struct Table(Box<[RwLock<Shard>]>);
@@ -37,7 +43,15 @@ impl Directory {
 
     pub(super) fn of_channel(&self, channel_id: u32) -> Option<Arc<Node>> {
         let hash = hash_of_channel(channel_id);
-        self.by_channel.read(hash).find(hash, |node| node.channel_id() == channel_id).filter(|node| node.is_online()).cloned()
+        let main = self.by_channel.read(hash).find(hash, |node| node.channel_id() == channel_id).cloned();
+        main.or_else(|| self.of_further_channel(channel_id)).filter(|node| node.is_online())
+    }
+
+    fn of_further_channel(&self, channel_id: u32) -> Option<Arc<Node>> {
+        if self.further_channels.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        self.further.read().unwrap_or_else(PoisonError::into_inner).get(&channel_id).cloned()
     }
 
     pub(super) fn channel_count(&self) -> usize {
@@ -75,26 +89,45 @@ impl Directory {
         }
     }
 
-    /// Makes a node and enters it under this channel id, unless another node has it.
-    pub(super) fn claim_channel(&self, channel_id: u32, make: impl FnOnce() -> Arc<Node>) -> Option<Arc<Node>> {
+    /// Enters a node under this channel id, unless the id is taken: its main one, or one beside it.
+    pub(super) fn claim_channel(&self, channel_id: u32, node: impl FnOnce() -> Arc<Node>) -> Option<Arc<Node>> {
         let hash = hash_of_channel(channel_id);
+        // Locked until the node is in one table or the other: of two that want an id one gets it.
         let mut shard = self.by_channel.write(hash);
         let same = |node: &Arc<Node>| node.channel_id() == channel_id;
         let Entry::Vacant(entry) = shard.entry(hash, same, |node| hash_of_channel(node.channel_id())) else {
             return None;
         };
-        let node = make();
-        entry.insert(node.clone());
+        if self.of_further_channel(channel_id).is_some() {
+            return None;
+        }
+        let node = node();
+        if node.channel_id() == channel_id {
+            entry.insert(node.clone());
+        } else {
+            self.further.write().unwrap_or_else(PoisonError::into_inner).insert(channel_id, node.clone());
+            self.further_channels.fetch_add(1, Ordering::AcqRel);
+        }
         self.channels.fetch_add(1, Ordering::Relaxed);
         Some(node)
     }
 
-    pub(super) fn release_channel(&self, node: &Arc<Node>) {
-        let hash = hash_of_channel(node.channel_id());
-        if let Ok(entry) = self.by_channel.write(hash).find_entry(hash, |other| Arc::ptr_eq(other, node)) {
+    /// Gives a channel id back. Another node's stays.
+    pub(super) fn release_channel(&self, channel_id: u32, node: &Arc<Node>) {
+        if channel_id == node.channel_id() {
+            let hash = hash_of_channel(channel_id);
+            let mut shard = self.by_channel.write(hash);
+            let Ok(entry) = shard.find_entry(hash, |other| Arc::ptr_eq(other, node)) else { return };
             entry.remove();
-            self.channels.fetch_sub(1, Ordering::Relaxed);
+        } else {
+            let mut further = self.further.write().unwrap_or_else(PoisonError::into_inner);
+            if further.get(&channel_id).is_none_or(|other| !Arc::ptr_eq(other, node)) {
+                return;
+            }
+            further.remove(&channel_id);
+            self.further_channels.fetch_sub(1, Ordering::AcqRel);
         }
+        self.channels.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Shows the nodes one by one, in no particular order, until `visit` has seen enough. It must not come back here.
@@ -189,4 +222,58 @@ fn shard_of(place: u64) -> usize {
 /// Ids are given out in sequence, so spreading them is enough.
 fn hash_of_channel(channel_id: u32) -> u64 {
     u64::from(channel_id).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::link::{Command, CommandSink, Link};
+    use super::super::memory::Memory;
+    use super::super::now::Now;
+    use super::*;
+    use crate::model::Departure;
+
+    struct Nobody;
+
+    impl CommandSink for Nobody {
+        fn post(&self, _command: Command) {}
+    }
+
+    fn node(id: &str, channel_id: u32) -> Arc<Node> {
+        let link = Arc::new(Link::new(1, ([127, 0, 0, 1], 1).into(), 0, Arc::new(Nobody)));
+        Arc::new(Node::new(id.into(), link, channel_id, None, Now { mono: 1, unix: 1 }))
+    }
+
+    fn has(directory: &Directory, channel_id: u32) -> Option<String> {
+        directory.of_channel(channel_id).map(|node| node.id().to_string())
+    }
+
+    #[test]
+    fn a_node_has_as_many_channels_as_were_claimed_for_it_and_each_is_given_back_by_itself() {
+        let directory = Directory::default();
+        let (a, b) = (node("a", 1), node("b", 2));
+        for (channel_id, node) in [(1, &a), (2, &b), (3, &a), (4, &a), (5, &b)] {
+            assert!(directory.claim_channel(channel_id, || node.clone()).is_some_and(|claimed| Arc::ptr_eq(&claimed, node)));
+        }
+        let all = |directory: &Directory| (1..=6).map(|id| has(directory, id).unwrap_or_default()).collect::<Vec<_>>().join(" ");
+        assert_eq!((all(&directory), directory.channel_count()), ("a b a a b ".to_owned(), 5));
+        // Not those of others, and not twice.
+        for channel_id in [2, 3, 5, 6, 3] {
+            directory.release_channel(channel_id, &a);
+        }
+        assert_eq!((all(&directory), directory.channel_count()), ("a b  a b ".to_owned(), 4));
+        directory.release_channel(1, &a);
+        assert_eq!((has(&directory, 1), has(&directory, 4), directory.channel_count()), (None, Some("a".to_owned()), 3));
+    }
+
+    #[test]
+    fn a_channel_id_is_one_nodes_whether_as_its_main_channel_or_beside_it() {
+        let directory = Directory::default();
+        let (a, b) = (node("a", 1), node("b", 2));
+        assert!(directory.claim_channel(1, || a.clone()).is_some() && directory.claim_channel(2, || a.clone()).is_some());
+        assert!(directory.claim_channel(1, || b.clone()).is_none(), "a main channel");
+        assert!(directory.claim_channel(2, || panic!("made for nothing")).is_none(), "one beside it");
+        assert_eq!((has(&directory, 2), directory.channel_count()), (Some("a".to_owned()), 2));
+        a.gate().close(Departure::Unregistered, &Memory::new(1 << 20));
+        assert_eq!((has(&directory, 1), has(&directory, 2)), (None, None), "who has left is shown to nobody");
+    }
 }

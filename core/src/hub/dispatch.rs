@@ -16,12 +16,19 @@
 //! Events of nodes that have left keep these in memory. Where that is too much, says whoever calls; state events are merged
 //! then as at the bound.
 
-use super::coalesce::{Queued, ServerKey};
+mod queue;
+mod records;
+mod worker;
+
+pub use self::records::{Batch, Delivery, DispatchLimits, DispatchStats, WorkerId};
+
+use self::queue::{Described, Size, WaitingEvent, WorkerQueue};
+use self::worker::{Flight, Worker, wake};
+use super::coalesce::Queued;
 use super::event::Event;
-use super::node::{Held, Node};
 use crate::model::{EventKind, EventMask};
 use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher;
 use std::sync::Arc;
 
@@ -29,70 +36,6 @@ pub const LANES: usize = 1024;
 
 /// An event that this many workers were gone over is not delivered again: it is what they die of.
 const MAX_DEATHS: u8 = 3;
-
-pub type WorkerId = u64;
-
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub struct DispatchLimits {
-    /// Data events that may wait for one worker, and as many state events before those of one node are merged.
-    pub events: usize,
-    /// Payload bytes that may wait for one worker.
-    pub bytes: usize,
-    /// At the bound the oldest data goes instead of the newest.
-    pub drop_oldest: bool,
-    pub batch_events: usize,
-    /// Payload bytes of a batch. A single longer event still makes a batch of its own.
-    pub batch_bytes: usize,
-    /// Batches that a worker may have in hand before it has acknowledged the first of them.
-    pub batches_in_flight: usize,
-}
-
-impl Default for DispatchLimits {
-    fn default() -> Self {
-        Self { events: 65_536, bytes: 64 << 20, drop_oldest: false, batch_events: 512, batch_bytes: 256 << 10, batches_in_flight: 4 }
-    }
-}
-
-/// An event on its way to a worker.
-#[derive(Clone, Debug)]
-pub struct Delivery<N = Held> {
-    /// 1, 2, 3... in the order of happening. Gaps are events that were refused, merged, or not subscribed.
-    pub sequence: u64,
-    /// A worker that is gone may have seen it.
-    pub redelivered: bool,
-    /// A copy for a worker that watches the channel; the callbacks run elsewhere. It has the number of its original, which
-    /// may follow when the worker becomes the owner: of one channel, what has no higher number than before was seen.
-    pub watched: bool,
-    pub event: Event<N>,
-}
-
-/// What a worker gets at once, and acknowledges at once.
-#[derive(Clone, Debug)]
-pub struct Batch {
-    /// 1, 2, 3... per worker.
-    pub number: u64,
-    pub events: Vec<Delivery>,
-}
-
-#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
-pub struct DispatchStats {
-    pub workers: usize,
-    pub queued_events: usize,
-    pub queued_bytes: usize,
-    /// Events that were sent and not acknowledged yet.
-    pub in_flight_events: usize,
-    /// Data events for which there was no room.
-    pub refused: u64,
-    /// Data events that made room for newer ones.
-    pub dropped: u64,
-    /// State events that were merged with a later one.
-    pub coalesced: u64,
-    /// Events that a worker which is gone may have seen.
-    pub redelivered: u64,
-    /// Events that were not delivered once more: three workers were gone before they had acknowledged them.
-    pub abandoned: u64,
-    pub moved_lanes: u64,
-}
 
 pub struct Dispatch {
     limits: DispatchLimits,
@@ -130,57 +73,6 @@ struct Lane {
     /// Who has `in_flight` of its events in hand. Always one worker.
     holder: WorkerId,
     in_flight: u32,
-}
-
-#[derive(Default)]
-struct Worker {
-    mask: EventMask,
-    is_leaving: bool,
-    /// It was named as ready, and has not been found empty since.
-    is_awake: bool,
-    queue: WorkerQueue,
-    /// What waits for a former owner of its lane.
-    held: WorkerQueue,
-    flights: VecDeque<Flight>,
-    batches: u64,
-    watches: usize,
-}
-
-struct Flight {
-    batch: Arc<Batch>,
-    /// Of its payloads.
-    bytes: usize,
-    /// Workers that its one event was too much for.
-    deaths: u8,
-    /// Of its events, those that the worker may have seen: the first ones. All, unless it said otherwise.
-    begun: usize,
-    /// Of its events that are not copies.
-    lanes: Vec<u16>,
-}
-
-struct WaitingEvent {
-    told: Delivery,
-    lane: u16,
-    /// It came when there was no room: others are merged with it.
-    is_crowd: bool,
-    /// Workers that were gone before they had acknowledged it.
-    deaths: u8,
-}
-
-/// Both ordered by number. Two, so that the oldest data is found behind any amount of state.
-#[derive(Default)]
-struct WorkerQueue {
-    data: VecDeque<WaitingEvent>,
-    state: VecDeque<WaitingEvent>,
-    bytes: usize,
-    /// Where in `state` those stand that came when there was no room, by their number.
-    crowd: HashMap<ServerKey, u64>,
-}
-
-#[derive(Copy, Clone, Default)]
-struct Size {
-    events: usize,
-    bytes: usize,
 }
 
 impl Dispatch {
@@ -362,7 +254,7 @@ impl Dispatch {
         let lane = lane_of(&told.event);
         let owner = self.lanes[usize::from(lane)].owner;
         for watcher in self.watchers(&told.event, owner) {
-            self.queue_data(Some(watcher), copy(&told));
+            self.queue_data(Some(watcher), WaitingEvent::copy(&told));
         }
         self.queue_data(owner, WaitingEvent { told, lane, is_crowd: false, deaths: 0 })
     }
@@ -375,7 +267,7 @@ impl Dispatch {
         let Lane { owner, .. } = self.lanes[usize::from(lane)];
         for id in self.watchers(&told.event, owner) {
             if let Some(watcher) = self.workers.get_mut(&id) {
-                watcher.queue.push(copy(&told));
+                watcher.queue.push(WaitingEvent::copy(&told));
                 wake(id, watcher, &self.limits, &mut self.ready);
             }
         }
@@ -634,7 +526,7 @@ impl Dispatch {
                 // It has been the owner, so no copies were made for it.
                 for waiting in moved[before..].iter().filter(|waiting| lanes[usize::from(waiting.lane)].owner != Some(id)) {
                     if channel_of(&waiting.told.event).is_some_and(|channel_id| self.watches.contains(&(channel_id, id))) {
-                        worker.queue.push(copy(&waiting.told));
+                        worker.queue.push(WaitingEvent::copy(&waiting.told));
                     }
                 }
             }
@@ -658,158 +550,11 @@ impl Dispatch {
     }
 }
 
-/// The heavy nodes that a batch describes, each of them once.
-#[derive(Default)]
-struct Described(HashSet<*const Node>);
-
-/// Below this a description is as good as nothing.
-const HEAVY: usize = 1024;
-
-impl Described {
-    /// What this event would add to the batch beside its payload.
-    fn bytes(&self, event: &Event) -> usize {
-        match event.node() {
-            Some(node) if node.bytes() > HEAVY && !self.0.contains(&Arc::as_ptr(node)) => node.bytes(),
-            _ => 0,
-        }
-    }
-
-    fn add(&mut self, event: &Event) {
-        if let Some(node) = event.node().filter(|node| node.bytes() > HEAVY) {
-            self.0.insert(Arc::as_ptr(node));
-        }
-    }
-}
-
 impl Lane {
     /// Its owner must wait for a former one.
     fn is_blocked(&self) -> bool {
         self.in_flight > 0 && self.owner.is_some_and(|owner| owner != self.holder)
     }
-}
-
-impl Worker {
-    fn size_of_data(&self) -> Size {
-        Size { events: self.queue.data.len() + self.held.data.len(), bytes: self.queue.bytes + self.held.bytes }
-    }
-
-    fn size_of_state(&self) -> usize {
-        self.queue.state.len() + self.held.state.len()
-    }
-
-    fn pop_oldest_data(&mut self) -> Option<WaitingEvent> {
-        let number = |queue: &WorkerQueue| queue.data.front().map_or(u64::MAX, |waiting| waiting.told.sequence);
-        let queue = if number(&self.held) < number(&self.queue) { &mut self.held } else { &mut self.queue };
-        let oldest = queue.data.pop_front()?;
-        queue.bytes -= oldest.told.event.payload_len();
-        Some(oldest)
-    }
-}
-
-impl WorkerQueue {
-    fn len(&self) -> usize {
-        self.data.len() + self.state.len()
-    }
-
-    fn front(&self) -> Option<&WaitingEvent> {
-        match (self.data.front(), self.state.front()) {
-            (Some(data), Some(state)) => Some(if data.told.sequence < state.told.sequence { data } else { state }),
-            (data, state) => data.or(state),
-        }
-    }
-
-    fn pop(&mut self) -> Option<WaitingEvent> {
-        if self.front()?.told.event.kind() == EventKind::Data {
-            let waiting = self.data.pop_front()?;
-            self.bytes -= waiting.told.event.payload_len();
-            return Some(waiting);
-        }
-        let waiting = self.state.pop_front()?;
-        if waiting.is_crowd {
-            self.crowd.remove(&waiting.told.event.key());
-        }
-        Some(waiting)
-    }
-
-    /// To the back; [`WorkerQueue::sort`] is called where that is not its place.
-    fn push(&mut self, waiting: WaitingEvent) {
-        if waiting.is_crowd {
-            self.crowd.insert(waiting.told.event.key(), waiting.told.sequence);
-        }
-        if waiting.told.event.kind() == EventKind::Data {
-            self.bytes += waiting.told.event.payload_len();
-            self.data.push_back(waiting);
-        } else {
-            self.state.push_back(waiting);
-        }
-    }
-
-    /// The event with which this one would be merged.
-    fn in_crowd(&mut self, event: &Event) -> Option<&mut WaitingEvent> {
-        if self.crowd.is_empty() {
-            return None;
-        }
-        let number = *self.crowd.get(&event.key())?;
-        let index = self.state.partition_point(|waiting| waiting.told.sequence < number);
-        self.state.get_mut(index)
-    }
-
-    /// Moves out what waits on lanes of which `leaves` is true. Copies stay.
-    fn take(&mut self, leaves: impl Fn(usize) -> bool, into: &mut Vec<WaitingEvent>) {
-        let leaves = |waiting: &WaitingEvent| !waiting.told.watched && leaves(usize::from(waiting.lane));
-        for deque in [&mut self.data, &mut self.state] {
-            if deque.iter().any(leaves) {
-                for waiting in std::mem::take(deque) {
-                    if !leaves(&waiting) {
-                        deque.push_back(waiting);
-                        continue;
-                    }
-                    self.bytes -= waiting.told.event.payload_len();
-                    if waiting.is_crowd {
-                        self.crowd.remove(&waiting.told.event.key());
-                    }
-                    into.push(waiting);
-                }
-            }
-        }
-    }
-
-    fn drop_copies(&mut self) {
-        for deque in [&mut self.data, &mut self.state] {
-            deque.retain(|waiting| !waiting.told.watched);
-        }
-        self.bytes = self.data.iter().map(|waiting| waiting.told.event.payload_len()).sum();
-    }
-
-    /// An event stands before its copy, so that it is the one that is found by its number.
-    fn sort(&mut self) {
-        for deque in [&mut self.data, &mut self.state] {
-            deque.make_contiguous().sort_by_key(|waiting| (waiting.told.sequence, waiting.told.watched));
-        }
-    }
-}
-
-impl Size {
-    /// One event larger than the whole bound still passes when nothing else waits; it could never pass otherwise.
-    fn has_room(self, len: usize, limits: &DispatchLimits) -> bool {
-        self.events < limits.events && (self.bytes == 0 || self.bytes + len <= limits.bytes)
-    }
-
-    fn is_below(self, limits: &DispatchLimits, times: usize) -> bool {
-        self.events < limits.events.saturating_mul(times) && self.bytes < limits.bytes.saturating_mul(times)
-    }
-}
-
-fn wake(id: WorkerId, worker: &mut Worker, limits: &DispatchLimits, ready: &mut Vec<WorkerId>) {
-    let may_send = !worker.is_leaving && worker.flights.len() < limits.batches_in_flight && worker.queue.len() > 0;
-    if may_send && !worker.is_awake {
-        worker.is_awake = true;
-        ready.push(id);
-    }
-}
-
-fn copy(told: &Delivery) -> WaitingEvent {
-    WaitingEvent { told: Delivery { watched: true, ..told.clone() }, lane: 0, is_crowd: false, deaths: 0 }
 }
 
 /// The channel whose watchers get a copy.
@@ -823,17 +568,13 @@ fn channel_of(event: &Event) -> Option<u32> {
 
 fn lane_of(event: &Event) -> u16 {
     let hash = match event {
-        Event::Register { node, .. }
-        | Event::Heartbeat { node, .. }
-        | Event::Data { node, .. }
-        | Event::Left { node, .. }
-        | Event::Buffer { node, .. } => {
-            let mut hasher = DefaultHasher::new();
-            hasher.write(node.id().as_bytes());
-            hasher.finish()
-        }
         // These count up: multiplied, neighbours end far apart.
         Event::Connect { connection_id: id, .. } | Event::Close { connection_id: id, .. } => id.wrapping_mul(0x9E37_79B9_7F4A_7C15),
+        of_node => {
+            let mut hasher = DefaultHasher::new();
+            hasher.write(of_node.node().map_or(&[], |node| node.id().as_bytes()));
+            hasher.finish()
+        }
     };
     (hash >> (u64::BITS - LANES.ilog2())) as u16
 }

@@ -22,11 +22,6 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-/// A DATA frame for a node's main channel.
-fn data(dialect: Dialect, node: &Node, body: Body) -> QueuedFrame {
-    QueuedFrame::new(dialect, FrameType::DATA, node.channel_id(), body)
-}
-
 pub struct Hub {
     limits: ServerConfig,
     /// The limit of that name at first; the host may change it.
@@ -199,11 +194,15 @@ impl Hub {
     /// [`Refusal`]; nothing has changed then.
     pub fn send_to(&self, id: &str, payload: &[u8], channel_id: u32) -> Result<(), Refusal> {
         let node = self.node(id).ok_or(Refusal::NoSuchNode)?;
-        if channel_id != 0 && channel_id != node.channel_id() {
-            return Err(Refusal::NoSuchChannel);
-        }
+        let has_it = || self.node_of_channel(channel_id).is_some_and(|other| Arc::ptr_eq(&other, &node));
+        let channel_id = match channel_id {
+            0 => node.channel_id(),
+            _ if channel_id == node.channel_id() || has_it() => channel_id,
+            _ => return Err(Refusal::NoSuchChannel),
+        };
         self.check_len(payload)?;
-        let encode = |dialect| Body::encode(dialect, payload, &self.memory).map(|body| data(dialect, &node, body));
+        let encode =
+            |dialect| Body::encode(dialect, payload, &self.memory).map(|body| QueuedFrame::new(dialect, FrameType::DATA, channel_id, body));
         let frame = match encode(node.link().dialect()) {
             Err(NotUtf8) if node.link().will_speak_v2() => encode(Dialect::V2)?,
             encoded => encoded?,
@@ -343,12 +342,12 @@ impl Hub {
             true
         });
         if let (false, Some(refusal)) = (admitted, refusal) {
-            self.nodes.release_channel(&node);
+            self.nodes.release_channel(node.channel_id(), &node);
             return Err(refusal);
         }
         counters.nodes_registered.up();
         if let Some(older) = replaced {
-            self.nodes.release_channel(&older);
+            self.nodes.release_channel(older.channel_id(), &older);
             older.link().evict(older.reference(), CloseReason::Replaced);
         }
         Ok(node)
@@ -371,7 +370,7 @@ impl Hub {
             return false;
         }
         self.nodes.remove(node);
-        self.nodes.release_channel(node);
+        self.nodes.release_channel(node.channel_id(), node);
         true
     }
 

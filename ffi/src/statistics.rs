@@ -1,7 +1,7 @@
 //! What a server counted: numbers with names, and the text that Prometheus reads.
 
 use crate::event::keep;
-use crate::lookup::with_texts;
+use crate::texts::with_texts;
 use heartbus_core::engine::Stats;
 use heartbus_core::hub::Timings;
 use heartbus_core::metrics;

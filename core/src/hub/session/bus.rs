@@ -1,76 +1,27 @@
-//! The server's side of one connection: what each frame means.
+//! The bus protocol, in both of its dialects: what each frame of a connection means.
 //!
-//! Owns which nodes are registered here and the connection's deadlines. Pure: bytes and `now` come in, replies are
-//! written into the thread's buffer, and a verdict ([`Next`]) says how the shell goes on. It knows no socket.
+//! Owns which nodes are registered here, what they say and when they are silent. How nodes come and go by frames is `registration`'s.
 
-use super::budget::{self, Budget};
-use super::connection_log::ConnectionLog;
-use super::event::Event;
-use super::link::{Eviction, Link};
-use super::memory::{Memory, Part};
-use super::node::metadata_bytes;
-use super::nodes::{Nodes, Registered};
-use super::rate::Bucket;
-use super::refusal::TooMuch;
-use super::replies::Replies;
-use super::wheel::{TimerKey, Wheel};
-use super::{Counters, Hub, Node, NodeRef, Now, Timer, TimerKind};
+mod registration;
+
+use super::context::{Context, Look, Next};
+use crate::hub::budget;
+use crate::hub::event::Event;
+use crate::hub::link::{Eviction, Link};
+use crate::hub::memory::{Memory, Part};
+use crate::hub::nodes::{Nodes, Registered};
+use crate::hub::rate::Bucket;
+use crate::hub::wheel::TimerKey;
+use crate::hub::{Counters, Node, NodeRef, Timer, TimerKind};
 use crate::model::{CloseReason, Departure, EventMask, Fill};
 use crate::settings::{RateLimitBy, micros};
-use crate::wire::control::RegisterError;
-use crate::wire::{self, Decoded, Dialect, Frame, FrameError, FrameType, Front, code, control};
+use crate::wire::{self, Decoded, Dialect, Frame, FrameError, FrameType, Front, code};
 use std::sync::Arc;
-
-/// What a session works with, lent to it by its thread for one call.
-pub struct Context<'a> {
-    pub hub: &'a Hub,
-    pub counters: &'a Counters,
-    pub wheel: &'a mut Wheel<Timer>,
-    pub replies: &'a mut Replies,
-    pub random: &'a mut fastrand::Rng,
-    pub connection_log: &'a mut ConnectionLog,
-    /// Frames count from when they were read: this is the time at which that was.
-    pub now: Now,
-    /// What is left of the connection's turn.
-    pub budget: &'a mut Budget,
-}
-
-const TOO_MUCH_ON_CONNECTION: &str = "Too much metadata on this connection";
-const TOO_MUCH_ON_SERVER: &str = "Too much metadata on this server";
-
-/// How the shell goes on with a connection.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum Next {
-    Continue,
-    /// The host has no room: stop reading, keep what was not consumed, and come back with it after `resume`.
-    Wait,
-    /// The turn is used up: keep what was not consumed, and come back with it in a later one.
-    Again,
-    /// What is next is a long frame: keep it, and come back with it in the turn of a long frame ([`Budget::long`]).
-    Later,
-    /// Somebody is silent, as far as was read: look at the socket, then ask again with what was found there.
-    Look,
-    /// Write the replies, then end the connection.
-    Close(CloseReason),
-}
-
-/// What a look at the socket of a silent peer found.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum Look {
-    /// Nobody looked yet.
-    NotYet,
-    /// We do not read it: its silence is ours.
-    Stopped,
-    /// There is more than was read so far.
-    Unread,
-    /// Nothing that was not read.
-    Empty,
-}
 
 /// Who could not be judged because not everything was read is looked at again after this part of its timeout.
 const UNREAD_PART: u64 = 16;
 
-pub struct Session {
+pub struct BusSession {
     link: Arc<Link>,
     nodes: Nodes,
     rare: Option<Box<Rare>>,
@@ -99,8 +50,8 @@ impl Drop for Refused {
     }
 }
 
-impl Session {
-    pub fn open(link: Arc<Link>, cx: &mut Context<'_>) -> Self {
+impl BusSession {
+    pub(super) fn open(link: Arc<Link>, cx: &mut Context<'_>) -> Self {
         let bucket = match &cx.hub.limits().rate_limit {
             Some(limit) if limit.by == RateLimitBy::Connection => Some(Bucket::full(limit, cx.now.mono)),
             _ => None,
@@ -114,33 +65,28 @@ impl Session {
         session
     }
 
-    pub fn link(&self) -> &Arc<Link> {
+    pub(super) fn link(&self) -> &Arc<Link> {
         &self.link
     }
 
-    pub fn node_count(&self) -> usize {
+    pub(super) fn node_count(&self) -> usize {
         self.nodes.len()
     }
 
-    /// What ids and metadata of its nodes take in memory.
-    pub fn node_bytes(&self) -> usize {
+    pub(super) fn node_bytes(&self) -> usize {
         let (ids, metadata) = self.nodes.sent_bytes();
         ids + metadata
     }
 
-    /// What the host had no room for, of what was read.
-    pub fn refused_len(&self) -> Option<usize> {
+    pub(super) fn refused_len(&self) -> Option<usize> {
         self.rare.as_ref()?.refused.as_ref().map(|refused| refused.bytes)
     }
 
-    /// The node that registered first among those that are still here.
-    pub fn first_node(&self) -> Option<&Arc<Node>> {
+    pub(super) fn first_node(&self) -> Option<&Arc<Node>> {
         self.nodes.first().map(|registered| &registered.node)
     }
 
-    /// Handles the whole frames at the start of `input` and returns how many bytes they took: as many frames as the turn
-    /// allows.
-    pub fn receive(&mut self, cx: &mut Context<'_>, input: &[u8]) -> (usize, Next) {
+    pub(super) fn receive(&mut self, cx: &mut Context<'_>, input: &[u8]) -> (usize, Next) {
         let mut consumed = 0;
         if self.rare.is_some() && self.offer_again(cx) == Next::Wait {
             return (0, Next::Wait);
@@ -228,8 +174,7 @@ impl Session {
         Next::Continue
     }
 
-    /// A node's timer fired. It is silent only when `look` says that its connection's socket was looked at since.
-    pub fn node_timer(&mut self, cx: &mut Context<'_>, timer: TimerKey, node: NodeRef, look: Look) -> Next {
+    pub(super) fn node_timer(&mut self, cx: &mut Context<'_>, timer: TimerKey, node: NodeRef, look: Look) -> Next {
         let timeout = cx.hub.heartbeat_timeout();
         let alive_until = |seen: u64| (cx.now.mono <= seen + timeout).then_some(seen + timeout);
         // A heartbeat for all nodes of the connection answers for each without a look at it: there may be a million.
@@ -273,15 +218,13 @@ impl Session {
         Next::Continue
     }
 
-    /// A node's timer fired while its connection's nodes leave one by one: it is not judged any more.
-    pub fn postpone(&self, cx: &mut Context<'_>, timer: TimerKey, node: NodeRef) {
+    pub(super) fn postpone(&self, cx: &mut Context<'_>, timer: TimerKey, node: NodeRef) {
         if self.nodes.get(node).is_some_and(|registered| registered.timer == timer) {
             cx.wheel.rearm(timer, cx.now.mono + cx.hub.heartbeat_timeout());
         }
     }
 
-    /// The connection's own timer fired: nobody registered in time, unless `look` says that not everything was read.
-    pub fn register_timer(&mut self, cx: &mut Context<'_>, timer: TimerKey, look: Look) -> Next {
+    pub(super) fn register_timer(&mut self, cx: &mut Context<'_>, timer: TimerKey, look: Look) -> Next {
         let timeout = micros(cx.hub.limits().register_timeout);
         let idle = self.nodes.idle_timer().filter(|idle| **idle == Some(timer) && cx.wheel.has_fired(timer));
         let Some(idle) = idle else {
@@ -302,8 +245,7 @@ impl Session {
         Next::Continue
     }
 
-    /// One of our nodes left because of something that happened elsewhere.
-    pub fn evict(&mut self, cx: &mut Context<'_>, eviction: Eviction) -> Next {
+    pub(super) fn evict(&mut self, cx: &mut Context<'_>, eviction: Eviction) -> Next {
         let Some(Registered { node, timer, .. }) = self.forget(cx.counters, eviction.node) else {
             return Next::Continue;
         };
@@ -319,14 +261,12 @@ impl Session {
         self.after_leaving(eviction.why)
     }
 
-    /// As much waits for the connection as may, or nothing any more: each of its nodes is told so, once.
-    pub fn tell_fill(&self, cx: &mut Context<'_>, fill: Fill) {
+    pub(super) fn tell_fill(&self, cx: &mut Context<'_>, fill: Fill) {
         self.nodes.iter().for_each(|registered| tell_fill(cx, &registered.node, fill));
         cx.budget.spend(budget::EVENT * self.nodes.len() as u64);
     }
 
-    /// The connection is over: its nodes leave, its timers go. [`Next::Again`] while there are more nodes than the turn allows.
-    pub fn close(&mut self, cx: &mut Context<'_>, reason: CloseReason) -> Next {
+    pub(super) fn close(&mut self, cx: &mut Context<'_>, reason: CloseReason) -> Next {
         if !self.let_leave(cx, Departure::Disconnected) {
             return Next::Again;
         }
@@ -352,13 +292,11 @@ impl Session {
         self.nodes.is_empty()
     }
 
-    /// The nodes in order of registration, those behind one of them, or behind where that was.
-    pub fn nodes_behind(&self, node: Option<NodeRef>) -> impl Iterator<Item = &Arc<Node>> {
+    pub(super) fn nodes_behind(&self, node: Option<NodeRef>) -> impl Iterator<Item = &Arc<Node>> {
         self.nodes.iter_behind(node).map(|registered| &registered.node)
     }
 
-    /// The socket has refused as much as may wait for it, or has taken some of it.
-    pub fn set_full(&self, counters: &Counters, is_full: bool) {
+    pub(super) fn set_full(&self, counters: &Counters, is_full: bool) {
         if self.link.class().is_full != is_full {
             self.change_link(counters, |link| link.set_full(is_full));
         }
@@ -540,106 +478,6 @@ impl Session {
         Next::Continue
     }
 
-    #[inline(never)]
-    fn register(&mut self, cx: &mut Context<'_>, payload: &[u8]) -> Next {
-        let request = match control::parse_register(payload) {
-            Ok(request) => request,
-            Err(error) => {
-                cx.counters.registers.up();
-                return self.refuse(cx, error.code(), &error.to_string());
-            }
-        };
-        let tells = EventMask::REGISTER | EventMask::HEARTBEAT | EventMask::LEFT;
-        if cx.hub.host().wants(tells) && cx.hub.host().is_crowded(Some(self.link.clone())) {
-            cx.counters.reads_paused_by_host.up();
-            return Next::Wait;
-        }
-        cx.counters.registers.up();
-        cx.budget.spend(budget::REGISTRATION);
-        let protocol = request.protocol.clamp(1, control::NEWEST_PROTOCOL);
-        if protocol > 1 {
-            self.change_link(cx.counters, Link::agree_on_v2);
-        }
-        let metadata: Option<Arc<str>> = request.metadata.filter(|text| **text != *"[]").map(Arc::from);
-        let id: Arc<str> = request.node_id.unwrap_or_else(|| node_id(cx)).into();
-        let bytes = metadata_bytes(metadata.as_deref());
-        let (_, all) = self.nodes.sent_bytes();
-        if let Some(node) = cx.hub.node(&id).filter(|node| Arc::ptr_eq(node.link(), &self.link)) {
-            let mut gate = node.gate();
-            if gate.is_open() {
-                let before = gate.sent_bytes();
-                let refusal = if has_too_much(cx, all, bytes, before) {
-                    Some(TOO_MUCH_ON_CONNECTION)
-                } else {
-                    (!cx.hub.has_room_for(bytes, before)).then_some(TOO_MUCH_ON_SERVER)
-                };
-                if let Some(text) = refusal {
-                    drop(gate);
-                    return self.refuse_metadata(cx, text);
-                }
-                if gate.renew_metadata(metadata, cx.hub.memory()).is_err() {
-                    drop(gate);
-                    return self.refuse(cx, RegisterError::MetadataTooLong.code(), &RegisterError::MetadataTooLong.to_string());
-                }
-                drop(gate);
-                self.nodes.change_metadata(before, bytes);
-                node.seen(cx.now);
-                cx.replies.registered(&id, node.channel_id(), protocol, cx.now);
-                return Next::Continue;
-            }
-        }
-        if self.nodes.len() >= cx.hub.limits().max_nodes_per_connection {
-            return self.refuse(cx, code::NOT_ALLOWED, "Too many nodes on this connection");
-        }
-        if has_too_much(cx, all, bytes, 0) {
-            return self.refuse_metadata(cx, TOO_MUCH_ON_CONNECTION);
-        }
-        let node = match cx.hub.register(id, &self.link, metadata, cx.counters, cx.now) {
-            Ok(node) => node,
-            Err(TooMuch::Nodes) => return self.refuse(cx, code::NOT_ALLOWED, "Too many nodes on this server"),
-            Err(TooMuch::Bytes) => return self.refuse_metadata(cx, TOO_MUCH_ON_SERVER),
-        };
-        cx.replies.registered(node.id(), node.channel_id(), protocol, cx.now);
-        cx.connection_log.node_registered(&node, cx.now);
-        if let Some(timer) = self.nodes.idle_timer().and_then(Option::take) {
-            cx.wheel.remove(timer);
-        }
-        let timer = Timer::new(self.link.slot(), TimerKind::Node(node.reference()));
-        let timer = cx.wheel.insert(cx.now.mono + cx.hub.heartbeat_timeout(), timer);
-        self.nodes.insert(Registered::new(node, timer));
-        cx.counters.reach.enter(self.link.class(), 1);
-        Next::Continue
-    }
-
-    #[inline(never)]
-    fn unregister(&mut self, cx: &mut Context<'_>, channel_id: i64) -> Next {
-        if channel_id == 0 && !self.let_leave(cx, Departure::Unregistered) {
-            // The same frame goes on with the others.
-            return Next::Again;
-        }
-        cx.counters.unregisters.up();
-        if let Some(Registered { node, timer, .. }) = own(channel_id).and_then(|node| self.forget(cx.counters, node)) {
-            leave(cx, &node, timer, Departure::Unregistered);
-            cx.budget.spend(budget::DEPARTURE);
-        }
-        if self.nodes.is_empty() {
-            self.await_register(cx);
-        }
-        Next::Continue
-    }
-
-    fn refuse_metadata(&self, cx: &mut Context<'_>, text: &str) -> Next {
-        cx.counters.metadata_refused.up();
-        self.refuse(cx, code::NOT_ALLOWED, text)
-    }
-
-    fn refuse(&self, cx: &mut Context<'_>, code: u16, text: &str) -> Next {
-        cx.counters.registers_refused.up();
-        cx.connection_log.failed(&text, &self.link, cx.now);
-        cx.replies.error(code, text, 0);
-        Next::Continue
-    }
-
     /// The node of one of our own channels: nobody writes into a stranger's.
     fn own(&self, channel_id: i64) -> Option<&Registered> {
         own(channel_id).and_then(|node| self.nodes.get(node))
@@ -661,11 +499,6 @@ impl Session {
 /// The node whose channel a frame names.
 fn own(channel_id: i64) -> Option<NodeRef> {
     u32::try_from(channel_id).ok().map(NodeRef::of_main_channel)
-}
-
-/// Whether a connection whose nodes have sent `all` bytes of metadata may not have so many more, less what was there `before`.
-fn has_too_much(cx: &Context<'_>, all: usize, bytes: usize, before: usize) -> bool {
-    bytes > before && all + bytes - before > cx.hub.limits().max_metadata_bytes_per_connection
 }
 
 /// Unless it left elsewhere at this moment; then it is only forgotten here.
@@ -707,10 +540,4 @@ fn tell_fill(cx: &Context<'_>, node: &Arc<Node>, fill: Fill) {
         gate.set_told_full(is_full);
         cx.hub.host().push_state(Event::Buffer { node: node.into(), fill, count: 1 });
     }
-}
-
-/// An id for a node that brought none, in the form the PHP library makes them: `node_<13 hex>_<8 hex>`.
-fn node_id(cx: &mut Context<'_>) -> String {
-    let (seconds, micros) = (cx.now.unix / 1_000_000, cx.now.unix % 1_000_000);
-    format!("node_{seconds:08x}{micros:05x}_{:08x}", cx.random.u32(..))
 }

@@ -1,0 +1,130 @@
+//! How nodes come and go by the frames of their connection: REGISTER and UNREGISTER, and what is refused of them.
+
+use super::{BusSession, leave, own};
+use crate::hub::budget;
+use crate::hub::link::Link;
+use crate::hub::node::metadata_bytes;
+use crate::hub::nodes::Registered;
+use crate::hub::refusal::TooMuch;
+use crate::hub::session::context::{Context, Next};
+use crate::hub::{Timer, TimerKind};
+use crate::model::{Departure, EventMask};
+use crate::wire::control::RegisterError;
+use crate::wire::{code, control};
+use std::sync::Arc;
+
+const TOO_MUCH_ON_CONNECTION: &str = "Too much metadata on this connection";
+const TOO_MUCH_ON_SERVER: &str = "Too much metadata on this server";
+
+impl BusSession {
+    #[inline(never)]
+    pub(super) fn register(&mut self, cx: &mut Context<'_>, payload: &[u8]) -> Next {
+        let request = match control::parse_register(payload) {
+            Ok(request) => request,
+            Err(error) => {
+                cx.counters.registers.up();
+                return self.refuse(cx, error.code(), &error.to_string());
+            }
+        };
+        let tells = EventMask::REGISTER | EventMask::HEARTBEAT | EventMask::LEFT;
+        if cx.hub.host().wants(tells) && cx.hub.host().is_crowded(Some(self.link.clone())) {
+            cx.counters.reads_paused_by_host.up();
+            return Next::Wait;
+        }
+        cx.counters.registers.up();
+        cx.budget.spend(budget::REGISTRATION);
+        let protocol = request.protocol.clamp(1, control::NEWEST_PROTOCOL);
+        if protocol > 1 {
+            self.change_link(cx.counters, Link::agree_on_v2);
+        }
+        let metadata: Option<Arc<str>> = request.metadata.filter(|text| **text != *"[]").map(Arc::from);
+        let id: Arc<str> = request.node_id.unwrap_or_else(|| node_id(cx)).into();
+        let bytes = metadata_bytes(metadata.as_deref());
+        let (_, all) = self.nodes.sent_bytes();
+        if let Some(node) = cx.hub.node(&id).filter(|node| Arc::ptr_eq(node.link(), &self.link)) {
+            let mut gate = node.gate();
+            if gate.is_open() {
+                let before = gate.sent_bytes();
+                let refusal = if has_too_much(cx, all, bytes, before) {
+                    Some(TOO_MUCH_ON_CONNECTION)
+                } else {
+                    (!cx.hub.has_room_for(bytes, before)).then_some(TOO_MUCH_ON_SERVER)
+                };
+                if let Some(text) = refusal {
+                    drop(gate);
+                    return self.refuse_metadata(cx, text);
+                }
+                if gate.renew_metadata(metadata, cx.hub.memory()).is_err() {
+                    drop(gate);
+                    return self.refuse(cx, RegisterError::MetadataTooLong.code(), &RegisterError::MetadataTooLong.to_string());
+                }
+                drop(gate);
+                self.nodes.change_metadata(before, bytes);
+                node.seen(cx.now);
+                cx.replies.registered(&id, node.channel_id(), protocol, cx.now);
+                return Next::Continue;
+            }
+        }
+        if self.nodes.len() >= cx.hub.limits().max_nodes_per_connection {
+            return self.refuse(cx, code::NOT_ALLOWED, "Too many nodes on this connection");
+        }
+        if has_too_much(cx, all, bytes, 0) {
+            return self.refuse_metadata(cx, TOO_MUCH_ON_CONNECTION);
+        }
+        let node = match cx.hub.register(id, &self.link, metadata, cx.counters, cx.now) {
+            Ok(node) => node,
+            Err(TooMuch::Nodes) => return self.refuse(cx, code::NOT_ALLOWED, "Too many nodes on this server"),
+            Err(TooMuch::Bytes) => return self.refuse_metadata(cx, TOO_MUCH_ON_SERVER),
+        };
+        cx.replies.registered(node.id(), node.channel_id(), protocol, cx.now);
+        cx.connection_log.node_registered(&node, cx.now);
+        if let Some(timer) = self.nodes.idle_timer().and_then(Option::take) {
+            cx.wheel.remove(timer);
+        }
+        let timer = Timer::new(self.link.slot(), TimerKind::Node(node.reference()));
+        let timer = cx.wheel.insert(cx.now.mono + cx.hub.heartbeat_timeout(), timer);
+        self.nodes.insert(Registered::new(node, timer));
+        cx.counters.reach.enter(self.link.class(), 1);
+        Next::Continue
+    }
+
+    #[inline(never)]
+    pub(super) fn unregister(&mut self, cx: &mut Context<'_>, channel_id: i64) -> Next {
+        if channel_id == 0 && !self.let_leave(cx, Departure::Unregistered) {
+            // The same frame goes on with the others.
+            return Next::Again;
+        }
+        cx.counters.unregisters.up();
+        if let Some(Registered { node, timer, .. }) = own(channel_id).and_then(|node| self.forget(cx.counters, node)) {
+            leave(cx, &node, timer, Departure::Unregistered);
+            cx.budget.spend(budget::DEPARTURE);
+        }
+        if self.nodes.is_empty() {
+            self.await_register(cx);
+        }
+        Next::Continue
+    }
+
+    fn refuse_metadata(&self, cx: &mut Context<'_>, text: &str) -> Next {
+        cx.counters.metadata_refused.up();
+        self.refuse(cx, code::NOT_ALLOWED, text)
+    }
+
+    fn refuse(&self, cx: &mut Context<'_>, code: u16, text: &str) -> Next {
+        cx.counters.registers_refused.up();
+        cx.connection_log.failed(&text, &self.link, cx.now);
+        cx.replies.error(code, text, 0);
+        Next::Continue
+    }
+}
+
+/// Whether a connection whose nodes have sent `all` bytes of metadata may not have so many more, less what was there `before`.
+fn has_too_much(cx: &Context<'_>, all: usize, bytes: usize, before: usize) -> bool {
+    bytes > before && all + bytes - before > cx.hub.limits().max_metadata_bytes_per_connection
+}
+
+/// An id for a node that brought none, in the form the PHP library makes them: `node_<13 hex>_<8 hex>`.
+fn node_id(cx: &mut Context<'_>) -> String {
+    let (seconds, micros) = (cx.now.unix / 1_000_000, cx.now.unix % 1_000_000);
+    format!("node_{seconds:08x}{micros:05x}_{:08x}", cx.random.u32(..))
+}

@@ -1,0 +1,110 @@
+//! The server's side of one connection: what each frame means, in the protocol that is spoken there.
+//!
+//! Owns the choice between protocols, each of which is a file of its own, and what all of them give to the shell. Pure: bytes and
+//! `now` come in, replies are written into the thread's buffer, and a verdict ([`Next`]) says how the shell goes on. It knows no socket.
+
+mod bus;
+mod context;
+
+pub use bus::BusSession;
+pub use context::{Context, Look, Next};
+
+use super::link::{Eviction, Link};
+use super::wheel::TimerKey;
+use super::{Counters, Node, NodeRef};
+use crate::model::{CloseReason, Fill};
+use std::sync::Arc;
+
+/// There is one per connection: a protocol that needs more than the others keeps it in a box.
+pub enum Session {
+    Bus(BusSession),
+}
+
+/// Calls the same method of whichever protocol it is.
+macro_rules! each {
+    ($session:expr, $its:ident => $call:expr) => {
+        match $session {
+            Session::Bus($its) => $call,
+        }
+    };
+}
+
+impl Session {
+    pub fn open(link: Arc<Link>, cx: &mut Context<'_>) -> Self {
+        Self::Bus(BusSession::open(link, cx))
+    }
+
+    #[inline]
+    pub fn link(&self) -> &Arc<Link> {
+        each!(self, session => session.link())
+    }
+
+    pub fn node_count(&self) -> usize {
+        each!(self, session => session.node_count())
+    }
+
+    /// What ids and metadata of its nodes take in memory.
+    pub fn node_bytes(&self) -> usize {
+        each!(self, session => session.node_bytes())
+    }
+
+    /// What the host had no room for, of what was read.
+    #[inline]
+    pub fn refused_len(&self) -> Option<usize> {
+        each!(self, session => session.refused_len())
+    }
+
+    /// The node that registered first among those that are still here.
+    pub fn first_node(&self) -> Option<&Arc<Node>> {
+        each!(self, session => session.first_node())
+    }
+
+    /// Handles the whole frames at the start of `input` and returns how many bytes they took: as many frames as the turn
+    /// allows.
+    #[inline]
+    pub fn receive(&mut self, cx: &mut Context<'_>, input: &[u8]) -> (usize, Next) {
+        each!(self, session => session.receive(cx, input))
+    }
+
+    /// A node's timer fired. It is silent only when `look` says that its connection's socket was looked at since.
+    #[inline]
+    pub fn node_timer(&mut self, cx: &mut Context<'_>, timer: TimerKey, node: NodeRef, look: Look) -> Next {
+        each!(self, session => session.node_timer(cx, timer, node, look))
+    }
+
+    /// A node's timer fired while its connection's nodes leave one by one: it is not judged any more.
+    pub fn postpone(&self, cx: &mut Context<'_>, timer: TimerKey, node: NodeRef) {
+        each!(self, session => session.postpone(cx, timer, node));
+    }
+
+    /// The connection's own timer fired: nobody registered in time, unless `look` says that not everything was read.
+    pub fn register_timer(&mut self, cx: &mut Context<'_>, timer: TimerKey, look: Look) -> Next {
+        each!(self, session => session.register_timer(cx, timer, look))
+    }
+
+    /// One of its nodes left because of something that happened elsewhere.
+    pub fn evict(&mut self, cx: &mut Context<'_>, eviction: Eviction) -> Next {
+        each!(self, session => session.evict(cx, eviction))
+    }
+
+    /// As much waits for the connection as may, or nothing any more: each of its nodes is told so, once.
+    pub fn tell_fill(&self, cx: &mut Context<'_>, fill: Fill) {
+        each!(self, session => session.tell_fill(cx, fill));
+    }
+
+    /// The nodes in order of registration, those behind one of them, or behind where that was.
+    pub fn nodes_behind(&self, node: Option<NodeRef>) -> impl Iterator<Item = &Arc<Node>> {
+        let Self::Bus(session) = self;
+        session.nodes_behind(node)
+    }
+
+    /// The socket has refused as much as may wait for it, or has taken some of it.
+    pub fn set_full(&self, counters: &Counters, is_full: bool) {
+        each!(self, session => session.set_full(counters, is_full));
+    }
+
+    /// The connection is over: its nodes leave, its timers go. [`Next::Again`] while there are more nodes than the turn allows.
+    pub fn close(&mut self, cx: &mut Context<'_>, reason: CloseReason) -> Next {
+        each!(self, session => session.close(cx, reason))
+    }
+}
