@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 const PAGES: [&str; 2] = [include_str!("../../docs/PROTOCOL.md"), include_str!("../../docs/PROTOCOL.zh-CN.md")];
 const CODES: &str = include_str!("../src/wire/code.rs");
 /// Where a node is refused, or told that it is gone; its tests are in files of their own.
-const SESSION: &str = include_str!("../src/hub/session.rs");
+const SESSION: &str = concat!(include_str!("../src/hub/session/bus.rs"), include_str!("../src/hub/session/bus/registration.rs"));
 
 /// The table's rows.
 fn rows(page: &str) -> impl Iterator<Item = &str> {

@@ -1,6 +1,5 @@
 //! Whatever happens to a client with many nodes, in any order, against a model of a server.
 
-use crate::nodes::*;
 use crate::rig::*;
 
 /// What may happen to a gateway, in any order.

@@ -2,23 +2,6 @@
 
 use crate::rig::*;
 
-impl Rig {
-    /// A client that agreed on v2 with its server.
-    fn agreed() -> Self {
-        let mut rig = Self::connected(modern());
-        rig.receive(6, 0, &agreement("n1", 7, 2));
-        assert!(matches!(rig.events()[..], [ClientEvent::Register { .. }]));
-        assert_eq!(rig.written_raw(), v2_frame(17, 0, b""), "the server learns at once that v2 is spoken");
-        rig
-    }
-
-    fn written_raw(&mut self) -> Vec<u8> {
-        let bytes = self.machine.outbox().to_vec();
-        self.machine.handle_written(bytes.len(), self.now);
-        bytes
-    }
-}
-
 #[test]
 fn a_client_asks_for_v2_with_one_more_key_in_an_otherwise_unchanged_registration() {
     let mut rig = Rig::new(modern());

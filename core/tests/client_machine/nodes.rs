@@ -2,40 +2,6 @@
 
 use crate::rig::*;
 
-pub(crate) fn reply(rig: &mut Rig, node_id: &str, channel_id: u32) {
-    rig.receive(6, 0, &register_reply(node_id, channel_id));
-}
-
-pub(crate) fn register(node_id: &str, channel_id: u32) -> ClientEvent {
-    ClientEvent::Register { node_id: node_id.into(), channel_id }
-}
-
-pub(crate) fn lost(node_id: &str, channel_id: u32, code: i64) -> ClientEvent {
-    ClientEvent::NodeLost { node_id: node_id.into(), channel_id, code, message: "why".into() }
-}
-
-/// Whom the REGISTERs among what is written name.
-pub(crate) fn registers(rig: &mut Rig) -> Vec<String> {
-    let registers = rig.written().into_iter().filter(|(frame_type, ..)| *frame_type == 6);
-    registers.map(|(_, _, payload)| named(&payload)).collect()
-}
-
-pub(crate) fn named(payload: &str) -> String {
-    control::parse_register(payload.as_bytes()).unwrap().node_id.unwrap()
-}
-
-/// n1 on channel 7 and others on 8, 9 and so on.
-pub(crate) fn gateway(settings: ClientConfig, others: &[&str]) -> Rig {
-    let mut rig = Rig::registered(settings);
-    for (id, channel_id) in others.iter().zip(8..) {
-        rig.machine.add_node(id, "[]").unwrap();
-        assert_eq!(registers(&mut rig), [*id]);
-        reply(&mut rig, id, channel_id);
-        assert_eq!(rig.events(), [register(id, channel_id)]);
-    }
-    rig
-}
-
 #[test]
 fn an_added_node_registers_over_the_same_connection_and_sends_on_its_own_channel() {
     let mut rig = Rig::registered(settings());

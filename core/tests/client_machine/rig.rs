@@ -104,6 +104,23 @@ impl Rig {
     }
 }
 
+impl Rig {
+    /// A client that agreed on v2 with its server.
+    pub(crate) fn agreed() -> Self {
+        let mut rig = Self::connected(modern());
+        rig.receive(6, 0, &agreement("n1", 7, 2));
+        assert!(matches!(rig.events()[..], [ClientEvent::Register { .. }]));
+        assert_eq!(rig.written_raw(), v2_frame(17, 0, b""), "the server learns at once that v2 is spoken");
+        rig
+    }
+
+    pub(crate) fn written_raw(&mut self) -> Vec<u8> {
+        let bytes = self.machine.outbox().to_vec();
+        self.machine.handle_written(bytes.len(), self.now);
+        bytes
+    }
+}
+
 pub(crate) fn closed(reason: CloseReason) -> ClientEvent {
     ClientEvent::Close { reason, detail: String::new() }
 }
@@ -156,4 +173,38 @@ pub(crate) fn data_for(node_id: Option<&str>, payload: &str, channel_id: i64) ->
 
 pub(crate) fn server_error(message: &str, code: i64) -> String {
     String::from_utf8(control::error_payload(message, code)).unwrap()
+}
+
+pub(crate) fn reply(rig: &mut Rig, node_id: &str, channel_id: u32) {
+    rig.receive(6, 0, &register_reply(node_id, channel_id));
+}
+
+pub(crate) fn register(node_id: &str, channel_id: u32) -> ClientEvent {
+    ClientEvent::Register { node_id: node_id.into(), channel_id }
+}
+
+pub(crate) fn lost(node_id: &str, channel_id: u32, code: i64) -> ClientEvent {
+    ClientEvent::NodeLost { node_id: node_id.into(), channel_id, code, message: "why".into() }
+}
+
+/// Whom the REGISTERs among what is written name.
+pub(crate) fn registers(rig: &mut Rig) -> Vec<String> {
+    let registers = rig.written().into_iter().filter(|(frame_type, ..)| *frame_type == 6);
+    registers.map(|(_, _, payload)| named(&payload)).collect()
+}
+
+pub(crate) fn named(payload: &str) -> String {
+    control::parse_register(payload.as_bytes()).unwrap().node_id.unwrap()
+}
+
+/// n1 on channel 7 and others on 8, 9 and so on.
+pub(crate) fn gateway(settings: ClientConfig, others: &[&str]) -> Rig {
+    let mut rig = Rig::registered(settings);
+    for (id, channel_id) in others.iter().zip(8..) {
+        rig.machine.add_node(id, "[]").unwrap();
+        assert_eq!(registers(&mut rig), [*id]);
+        reply(&mut rig, id, channel_id);
+        assert_eq!(rig.events(), [register(id, channel_id)]);
+    }
+    rig
 }

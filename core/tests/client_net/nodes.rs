@@ -2,28 +2,6 @@
 
 use crate::rig::*;
 
-impl Rig {
-    /// Waits until the client told of as many registrations, and returns which channel each node has.
-    fn registrations(&self, client: &Client, count: usize) -> HashMap<String, u32> {
-        let mut channels = HashMap::new();
-        while channels.len() < count {
-            if let ClientEvent::Register { node_id, channel_id } = self.event(client) {
-                channels.insert(node_id.to_string(), channel_id);
-            }
-        }
-        channels
-    }
-
-    fn event_where(&self, client: &Client, wanted: impl Fn(&ClientEvent) -> bool) -> ClientEvent {
-        loop {
-            let (id, event) = self.any_event();
-            if id == client.id() && wanted(&event) {
-                return event;
-            }
-        }
-    }
-}
-
 #[test]
 fn a_thousand_nodes_live_over_one_connection_and_return_after_a_restart() {
     let server = Fixture::start_with(ServerConfig::default(), InboxLimits::default(), EventMask::DATA);

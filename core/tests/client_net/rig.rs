@@ -131,6 +131,28 @@ impl Rig {
     }
 }
 
+impl Rig {
+    /// Waits until the client told of as many registrations, and returns which channel each node has.
+    pub(crate) fn registrations(&self, client: &Client, count: usize) -> HashMap<String, u32> {
+        let mut channels = HashMap::new();
+        while channels.len() < count {
+            if let ClientEvent::Register { node_id, channel_id } = self.event(client) {
+                channels.insert(node_id.to_string(), channel_id);
+            }
+        }
+        channels
+    }
+
+    pub(crate) fn event_where(&self, client: &Client, wanted: impl Fn(&ClientEvent) -> bool) -> ClientEvent {
+        loop {
+            let (id, event) = self.any_event();
+            if id == client.id() && wanted(&event) {
+                return event;
+            }
+        }
+    }
+}
+
 pub(crate) fn closed(reason: CloseReason) -> ClientEvent {
     ClientEvent::Close { reason, detail: String::new() }
 }
