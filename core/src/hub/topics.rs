@@ -17,7 +17,7 @@ use super::Now;
 use crate::wire::topic::{self, BadTopic, Filter};
 use bytes::Bytes;
 use filters::FilterTree;
-use history::{HistoryRule, Kept, Ledger, Place};
+use history::{History, HistoryRule, Ledger, Place};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, RandomState};
@@ -109,7 +109,7 @@ struct Topic {
     /// Of the last publication.
     offset: u64,
     interest: Interest,
-    kept: Option<Box<Kept>>,
+    kept: Option<Box<History>>,
 }
 
 impl Topic {
@@ -123,11 +123,11 @@ impl Topic {
     }
 }
 
-type Shard = HashMap<Arc<str>, Topic>;
+type TopicShard = HashMap<Arc<str>, Topic>;
 
 pub struct Topics {
     random: RandomState,
-    shards: Box<[Mutex<Shard>]>,
+    shards: Box<[Mutex<TopicShard>]>,
     filters: RwLock<FilterTree<Interest>>,
     /// Filters in the tree, to be read without its lock: mostly there are none.
     filter_count: AtomicUsize,
@@ -345,7 +345,7 @@ impl Topics {
     }
 
     /// The topic of a name, which begins to live if it does not.
-    fn topic<'a>(&self, shard: &'a mut Shard, name: &str, now: Now) -> Result<(Arc<str>, &'a mut Topic), TopicRefusal> {
+    fn topic<'a>(&self, shard: &'a mut TopicShard, name: &str, now: Now) -> Result<(Arc<str>, &'a mut Topic), TopicRefusal> {
         if !shard.contains_key(name) {
             self.count_topic(self.filter_count())?;
             self.topic_count.fetch_add(1, Ordering::Relaxed);
@@ -355,7 +355,7 @@ impl Topics {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
                 let rule = self.rules.iter().find(|rule| topic::matches(&rule.filter, &name));
-                let kept = rule.map(|rule| Box::new(Kept::new(rule)));
+                let kept = rule.map(|rule| Box::new(History::new(rule)));
                 entry.insert(Topic { epoch: self.next_epoch(now), offset: 0, interest: Interest::default(), kept })
             }
         };
@@ -366,7 +366,7 @@ impl Topics {
         if self.topic_count() + filters < self.max_topics { Ok(()) } else { Err(TopicRefusal::TooManyTopics) }
     }
 
-    fn forget_if_idle(&self, shard: &mut Shard, name: &str) {
+    fn forget_if_idle(&self, shard: &mut TopicShard, name: &str) {
         if shard.get(name).is_some_and(Topic::is_idle) {
             shard.remove(name);
             self.topic_count.fetch_sub(1, Ordering::Relaxed);
@@ -380,7 +380,7 @@ impl Topics {
         now.unix.max(last.unwrap_or_default() + 1)
     }
 
-    fn shard(&self, name: &str) -> MutexGuard<'_, Shard> {
+    fn shard(&self, name: &str) -> MutexGuard<'_, TopicShard> {
         let hash = self.random.hash_one(name);
         lock(&self.shards[(hash >> (u64::BITS - SHARD_BITS)) as usize])
     }
@@ -390,7 +390,7 @@ impl Topics {
     }
 }
 
-fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+fn lock(shard: &Mutex<TopicShard>) -> MutexGuard<'_, TopicShard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -21,21 +21,21 @@ pub struct HistoryRule {
 }
 
 /// What a publication takes beside its payload: its places in the history and among all that are kept.
-pub const ENTRY_BYTES: usize = size_of::<Entry>() + size_of::<Place>();
+pub const ENTRY_BYTES: usize = size_of::<KeptEntry>() + size_of::<Place>();
 
-struct Entry {
+struct KeptEntry {
     at: u64,
     payload: Bytes,
 }
 
 /// The history of one topic: the publications up to the last one, without a gap.
-pub(super) struct Kept {
+pub(super) struct History {
     max_count: usize,
     max_bytes: usize,
     ttl: u64,
     /// The last publication that is not kept any more.
     before: u64,
-    entries: VecDeque<Entry>,
+    entries: VecDeque<KeptEntry>,
     bytes: usize,
 }
 
@@ -43,7 +43,7 @@ fn bytes_of(payload: &Bytes) -> usize {
     ENTRY_BYTES + payload.len()
 }
 
-impl Kept {
+impl History {
     pub(super) fn new(rule: &HistoryRule) -> Self {
         Self { max_count: rule.count, max_bytes: rule.bytes, ttl: rule.ttl, before: 0, entries: VecDeque::new(), bytes: 0 }
     }
@@ -67,7 +67,7 @@ impl Kept {
             self.before = position.offset;
             return;
         }
-        self.entries.push_back(Entry { at: now.mono, payload });
+        self.entries.push_back(KeptEntry { at: now.mono, payload });
         self.bytes += len;
         ledger.add(Place { topic: topic.clone(), position }, len);
     }

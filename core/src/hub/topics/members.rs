@@ -12,17 +12,17 @@ use std::sync::Arc;
 /// A subscriber: where its connection is, and which of the nodes there it is. In the order of these, connections that are next to
 /// each other in memory are served one behind the other.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Member {
+pub struct Subscriber {
     pub slot: u32,
     pub node: NodeRef,
 }
 
 /// The subscribers of one topic or filter. Each has the number of the last publication before it came.
 #[derive(Debug)]
-enum Members {
+enum Subscribers {
     /// In order. Few of them take little memory so.
-    Few(Vec<(Member, u64)>),
-    Many(BTreeMap<Member, u64>),
+    Few(Vec<(Subscriber, u64)>),
+    Many(BTreeMap<Subscriber, u64>),
 }
 
 /// More than this are kept in a tree, where coming and going costs the same however many there are.
@@ -31,19 +31,19 @@ const FEW: usize = 64;
 /// The subscribers of a thread.
 #[derive(Debug, Default)]
 pub struct ThreadMembers {
-    topics: HashMap<Arc<str>, Members>,
-    filters: FilterTree<Members>,
+    topics: HashMap<Arc<str>, Subscribers>,
+    filters: FilterTree<Subscribers>,
 }
 
-impl Default for Members {
+impl Default for Subscribers {
     fn default() -> Self {
         Self::Few(Vec::new())
     }
 }
 
-impl Members {
+impl Subscribers {
     /// True when it is new.
-    fn insert(&mut self, member: Member, since: u64) -> bool {
+    fn insert(&mut self, member: Subscriber, since: u64) -> bool {
         match self {
             Self::Few(few) => match few.binary_search_by_key(&member, |(member, _)| *member) {
                 Ok(_) => false,
@@ -68,7 +68,7 @@ impl Members {
         }
     }
 
-    fn remove(&mut self, member: Member) -> bool {
+    fn remove(&mut self, member: Subscriber) -> bool {
         match self {
             Self::Few(few) => {
                 let found = few.binary_search_by_key(&member, |(member, _)| *member);
@@ -93,7 +93,7 @@ impl Members {
     }
 
     /// Those who had come before this publication.
-    fn of(&self, sequence: u64, visit: &mut impl FnMut(Member)) {
+    fn of(&self, sequence: u64, visit: &mut impl FnMut(Subscriber)) {
         let came_before = |since: u64| since < sequence;
         match self {
             Self::Few(few) => few.iter().filter(|(_, since)| came_before(*since)).for_each(|(member, _)| visit(*member)),
@@ -105,7 +105,7 @@ impl Members {
 impl ThreadMembers {
     /// `since`: the number of the last publication that it does not get. False when it had subscribed to that already, which stays
     /// as it was.
-    pub fn insert(&mut self, filter: Filter<'_>, member: Member, since: u64) -> bool {
+    pub fn insert(&mut self, filter: Filter<'_>, member: Subscriber, since: u64) -> bool {
         match filter {
             Filter::Exact(name) => match self.topics.get_mut(name) {
                 Some(members) => members.insert(member, since),
@@ -115,19 +115,19 @@ impl ThreadMembers {
         }
     }
 
-    pub fn contains(&self, filter: Filter<'_>, member: Member) -> bool {
+    pub fn contains(&self, filter: Filter<'_>, member: Subscriber) -> bool {
         let members = match filter {
             Filter::Exact(name) => self.topics.get(name),
             Filter::Wild(filter) => self.filters.get(filter),
         };
         members.is_some_and(|members| match members {
-            Members::Few(few) => few.binary_search_by_key(&member, |(member, _)| *member).is_ok(),
-            Members::Many(many) => many.contains_key(&member),
+            Subscribers::Few(few) => few.binary_search_by_key(&member, |(member, _)| *member).is_ok(),
+            Subscribers::Many(many) => many.contains_key(&member),
         })
     }
 
     /// False when it had not subscribed to that.
-    pub fn remove(&mut self, filter: Filter<'_>, member: Member) -> bool {
+    pub fn remove(&mut self, filter: Filter<'_>, member: Subscriber) -> bool {
         match filter {
             Filter::Exact(name) => {
                 let Some(members) = self.topics.get_mut(name) else { return false };
@@ -149,7 +149,7 @@ impl ThreadMembers {
     }
 
     /// Adds the receivers of a publication, each once, in order.
-    pub fn receivers(&self, name: &str, sequence: u64, into: &mut Vec<Member>) {
+    pub fn receivers(&self, name: &str, sequence: u64, into: &mut Vec<Subscriber>) {
         let start = into.len();
         if let Some(members) = self.topics.get(name) {
             members.of(sequence, &mut |member| into.push(member));
@@ -187,8 +187,8 @@ impl ThreadMembers {
 mod tests {
     use super::*;
 
-    fn member(slot: u32) -> Member {
-        Member { slot, node: NodeRef::of_main_channel(1) }
+    fn member(slot: u32) -> Subscriber {
+        Subscriber { slot, node: NodeRef::of_main_channel(1) }
     }
 
     fn parsed(filter: &str) -> Filter<'_> {

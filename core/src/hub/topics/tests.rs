@@ -1,4 +1,4 @@
-use super::members::{Member, ThreadMembers};
+use super::members::{Subscriber, ThreadMembers};
 use super::*;
 use crate::hub::NodeRef;
 use proptest::prelude::*;
@@ -17,8 +17,8 @@ fn rule(filter: &str, count: usize) -> HistoryRule {
     HistoryRule { filter: filter.into(), count, bytes: 1 << 20, ttl: 3600 * SECOND }
 }
 
-fn member(slot: u32) -> Member {
-    Member { slot, node: NodeRef::of_main_channel(1) }
+fn member(slot: u32) -> Subscriber {
+    Subscriber { slot, node: NodeRef::of_main_channel(1) }
 }
 
 fn parsed(filter: &str) -> Filter<'_> {
@@ -205,7 +205,7 @@ fn a_last_value_that_changes_often_does_not_make_the_list_of_all_that_is_kept_lo
 #[test]
 fn one_subscription_costs_little() {
     // What the hub keeps for it is a number per thread; what the thread keeps is this.
-    assert!(size_of::<(Member, u64)>() <= 16, "{} bytes", size_of::<(Member, u64)>());
+    assert!(size_of::<(Subscriber, u64)>() <= 16, "{} bytes", size_of::<(Subscriber, u64)>());
     assert!(size_of::<Topic>() <= 56, "{} bytes", size_of::<Topic>());
 }
 
