@@ -46,7 +46,7 @@ struct ResolverShared {
 struct ResolverState {
     lookups: Lookups,
     /// Names that somebody waits for.
-    told: HashMap<Arc<str>, watch::Sender<Progress>>,
+    told: HashMap<Arc<str>, watch::Sender<LookupProgress>>,
     threads: Vec<LookupThread>,
     /// How many of them are in the system's resolver.
     busy: usize,
@@ -58,7 +58,7 @@ struct LookupThread {
     is_busy: Arc<AtomicBool>,
 }
 
-enum Progress {
+enum LookupProgress {
     Waiting,
     Running { since: Instant },
     Done(LookupResult),
@@ -68,7 +68,7 @@ enum Progress {
 struct Attempt<'a> {
     shared: &'a ResolverShared,
     name: Arc<str>,
-    progress: Option<watch::Receiver<Progress>>,
+    progress: Option<watch::Receiver<LookupProgress>>,
 }
 
 impl Resolver {
@@ -96,11 +96,11 @@ impl Resolver {
             Ok(answer) => return Ok((found(answer)?, asked)),
             Err(place) => place,
         };
-        let since = match place.until(|progress| !matches!(progress, Progress::Waiting)).await? {
+        let since = match place.until(|progress| !matches!(progress, LookupProgress::Waiting)).await? {
             (Some(since), _) => asked.max(since),
             (None, _) => asked,
         };
-        let answer = timeout_at(since + limit, place.until(|progress| matches!(progress, Progress::Done(_)))).await;
+        let answer = timeout_at(since + limit, place.until(|progress| matches!(progress, LookupProgress::Done(_)))).await;
         let (_, answer) = answer.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         Ok((found(answer.unwrap_or_else(|| Err("no answer".into())))?, since))
     }
@@ -149,7 +149,7 @@ impl ResolverShared {
             None => {
                 // Nobody waits for a look-up that is under way: then it has begun for this one just now.
                 let (told, progress) =
-                    watch::channel(if state.lookups.is_running(&name) { Progress::running() } else { Progress::Waiting });
+                    watch::channel(if state.lookups.is_running(&name) { LookupProgress::running() } else { LookupProgress::Waiting });
                 state.told.insert(Arc::clone(&name), told);
                 progress
             }
@@ -177,7 +177,7 @@ impl ResolverShared {
         while !state.is_stopping {
             if let Some(name) = state.lookups.next(self.clock.now()) {
                 if let Some(told) = state.told.get(&name) {
-                    told.send_replace(Progress::running());
+                    told.send_replace(LookupProgress::running());
                 }
                 is_busy.store(true, Ordering::Relaxed);
                 state.busy += 1;
@@ -189,7 +189,7 @@ impl ResolverShared {
                 let result = found.unwrap_or_else(|_| Err(io::Error::other("the look-up panicked"))).map_err(|error| error.to_string());
                 let answer = state.lookups.finish(&name, result, self.clock.now());
                 if let Some(told) = state.told.remove(&name) {
-                    told.send_replace(Progress::Done(answer));
+                    told.send_replace(LookupProgress::Done(answer));
                 }
                 continue;
             }
@@ -209,7 +209,7 @@ impl ResolverShared {
     }
 }
 
-impl Progress {
+impl LookupProgress {
     fn running() -> Self {
         Self::Running { since: Instant::now() }
     }
@@ -217,13 +217,13 @@ impl Progress {
 
 impl Attempt<'_> {
     /// Waits for this; says since when the look-up runs, and what it came to.
-    async fn until(&mut self, is_so: impl Fn(&Progress) -> bool) -> io::Result<(Option<Instant>, Option<LookupResult>)> {
+    async fn until(&mut self, is_so: impl Fn(&LookupProgress) -> bool) -> io::Result<(Option<Instant>, Option<LookupResult>)> {
         let gone = || io::Error::other(STOPPED);
         let progress = self.progress.as_mut().ok_or_else(gone)?.wait_for(|progress| is_so(progress)).await.map_err(|_| gone())?;
         Ok(match &*progress {
-            Progress::Waiting => (None, None),
-            Progress::Running { since } => (Some(*since), None),
-            Progress::Done(answer) => (None, Some(answer.clone())),
+            LookupProgress::Waiting => (None, None),
+            LookupProgress::Running { since } => (Some(*since), None),
+            LookupProgress::Done(answer) => (None, Some(answer.clone())),
         })
     }
 }

@@ -122,7 +122,7 @@ impl Header {
 
 /// What the bytes at the front of a stream are.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum Front {
+pub enum WebSocketFront {
     /// A frame of so many bytes, of which not all are there; 0 while the header is not there either.
     Incomplete(usize),
     Whole(Header),
@@ -130,12 +130,12 @@ pub enum Front {
 }
 
 /// Looks at the header of the first frame. What it must not be is refused as soon as it shows.
-pub fn front(input: &[u8], may_be_compressed: bool, limits: &Limits) -> Front {
+pub fn front(input: &[u8], may_be_compressed: bool, limits: &Limits) -> WebSocketFront {
     match header(input, may_be_compressed, limits) {
-        Ok(Some(header)) if header.len() <= input.len() => Front::Whole(header),
-        Ok(Some(header)) => Front::Incomplete(header.len()),
-        Ok(None) => Front::Incomplete(0),
-        Err(violation) => Front::Broken(violation),
+        Ok(Some(header)) if header.len() <= input.len() => WebSocketFront::Whole(header),
+        Ok(Some(header)) => WebSocketFront::Incomplete(header.len()),
+        Ok(None) => WebSocketFront::Incomplete(0),
+        Err(violation) => WebSocketFront::Broken(violation),
     }
 }
 

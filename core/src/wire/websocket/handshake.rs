@@ -1,7 +1,7 @@
 //! The request with which a WebSocket begins, and what is answered.
 //!
-//! Owns what RFC 6455 asks of it and how long it may be. Who may come from where is asked of whoever called ([`Request::origin`],
-//! [`Request::path`]). Reads the head of the request with httparse.
+//! Owns what RFC 6455 asks of it and how long it may be. Who may come from where is asked of whoever called ([`UpgradeRequest::origin`],
+//! [`UpgradeRequest::path`]). Reads the head of the request with httparse.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -17,7 +17,7 @@ const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// A request that a WebSocket may begin with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request<'a> {
+pub struct UpgradeRequest<'a> {
     /// With its query.
     pub path: &'a str,
     pub host: &'a str,
@@ -88,7 +88,7 @@ pub fn is_http(front: &[u8]) -> bool {
 ///
 /// # Errors
 /// It is no request for a WebSocket.
-pub fn parse(input: &[u8]) -> Result<Option<(Request<'_>, usize)>, RequestError> {
+pub fn parse(input: &[u8]) -> Result<Option<(UpgradeRequest<'_>, usize)>, RequestError> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     let seen = &input[..input.len().min(MAX_LEN)];
@@ -119,7 +119,7 @@ pub fn parse(input: &[u8]) -> Result<Option<(Request<'_>, usize)>, RequestError>
         return Err(wrong(400, "Sec-WebSocket-Key is not 16 bytes in base64"));
     }
     let Some(host) = headers.one("host")? else { return Err(wrong(400, "Host is missing")) };
-    let request = Request {
+    let request = UpgradeRequest {
         path: request.path.unwrap_or_default(),
         host,
         origin: headers.one("origin")?,
@@ -175,7 +175,7 @@ fn can_deflate(offer: &str) -> bool {
         })
 }
 
-impl Request<'_> {
+impl UpgradeRequest<'_> {
     /// The path without its query.
     pub fn path_only(&self) -> &str {
         self.path.split(['?', '#']).next().unwrap_or_default()

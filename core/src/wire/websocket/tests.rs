@@ -42,9 +42,9 @@ fn receive_with(mut input: &[u8], may_be_compressed: bool, limits: &Limits) -> (
     let (mut incoming, mut inflater, mut told) = (Incoming::default(), Inflater::default(), Vec::new());
     loop {
         let header = match front(input, may_be_compressed, limits) {
-            Front::Incomplete(_) => return (told, None),
-            Front::Broken(violation) => return (told, Some(violation.code.0)),
-            Front::Whole(header) => header,
+            WebSocketFront::Incomplete(_) => return (told, None),
+            WebSocketFront::Broken(violation) => return (told, Some(violation.code.0)),
+            WebSocketFront::Whole(header) => header,
         };
         let mut frame = input[..header.len()].to_vec();
         input = &input[header.len()..];
@@ -337,10 +337,10 @@ fn what_a_client_must_not_send_ends_it() {
 fn a_frame_is_as_long_as_its_header_says_and_not_there_before_its_last_byte() {
     for frame in [text(""), text("x"), binary(&[0; 126]), binary(&[0; 70_000])] {
         for cut in (0..frame.len()).step_by(1 + frame.len() / 50) {
-            let Front::Incomplete(len) = front(&frame[..cut], false, &LIMITS) else { panic!("{cut}") };
+            let WebSocketFront::Incomplete(len) = front(&frame[..cut], false, &LIMITS) else { panic!("{cut}") };
             assert!(len == 0 || len == frame.len(), "{cut}");
         }
-        assert!(matches!(front(&frame, false, &LIMITS), Front::Whole(header) if header.len() == frame.len()));
+        assert!(matches!(front(&frame, false, &LIMITS), WebSocketFront::Whole(header) if header.len() == frame.len()));
     }
 }
 
@@ -348,12 +348,12 @@ fn a_frame_is_as_long_as_its_header_says_and_not_there_before_its_last_byte() {
 fn a_message_in_one_frame_is_not_copied_and_nothing_is_kept_after_one_in_many() {
     let (mut incoming, mut inflater) = (Incoming::default(), Inflater::default());
     let mut frame = text("x");
-    let Front::Whole(header) = front(&frame, false, &LIMITS) else { panic!() };
+    let WebSocketFront::Whole(header) = front(&frame, false, &LIMITS) else { panic!() };
     assert!(matches!(incoming.frame(&header, &mut frame, &mut inflater, &LIMITS), Ok(Some(Received::Text(Cow::Borrowed("x"))))));
     assert_eq!(incoming.bytes(), 0);
     for (first, kept) in [(0x01, true), (0x80, false)] {
         let mut frame = raw(first, &[b'x'; 1000]);
-        let Front::Whole(header) = front(&frame, false, &LIMITS) else { panic!() };
+        let WebSocketFront::Whole(header) = front(&frame, false, &LIMITS) else { panic!() };
         incoming.frame(&header, &mut frame, &mut inflater, &LIMITS).unwrap();
         assert_eq!(incoming.bytes() >= 1000, kept);
     }
