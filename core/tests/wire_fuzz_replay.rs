@@ -9,6 +9,10 @@ mod decode_bus;
 mod decode_v1;
 #[path = "../../fuzz/properties/decode_v2.rs"]
 mod decode_v2;
+#[path = "../../fuzz/properties/firetower.rs"]
+mod firetower;
+#[path = "../../fuzz/properties/websocket.rs"]
+mod websocket;
 #[path = "../../fuzz/properties/work.rs"]
 mod work;
 
@@ -45,4 +49,18 @@ fn the_corpora_of_the_decoders_hold_their_properties() {
     bus.iter().for_each(|input| decode_bus::check(input));
     v1.iter().for_each(|input| decode_v1::check(input));
     v2.iter().chain(&v1).for_each(|input| decode_v2::check(input));
+}
+
+#[test]
+fn what_the_fuzzer_begins_with_for_websocket_and_firetower_holds_their_properties() {
+    let (websocket, firetower) = (inputs("seeds/websocket"), inputs("seeds/firetower"));
+    assert!(websocket.len() >= 6 && firetower.len() >= 4);
+    for input in websocket.iter().chain(&firetower) {
+        websocket::check(input);
+        firetower::check(input);
+        for cut in 0..input.len() {
+            websocket::check(&input[..cut]);
+            firetower::check(&input[..cut]);
+        }
+    }
 }
