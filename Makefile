@@ -18,7 +18,7 @@ help:
 	@echo "make build   build/heartbus.so, build/libheartbus.so, build/libheartbus.a"
 	@echo "make install the C library below PREFIX=$(PREFIX), DESTDIR= in front; make uninstall removes it again"
 	@echo "make setup   install what building needs (Debian 12)"
-	@echo "make settings  write the tables of settings in the README and docs/C-API.md again"
+	@echo "make settings  write what is made from the rows of settings again: tables in the pages, the header, the types of the stubs"
 	@echo "make header  generate include/heartbus.h and include/heartbus_ffi.h again"
 	@echo "make fuzz    fuzz the decoder for ten minutes (SECONDS=60 make fuzz for one); wants a nightly toolchain"
 	@echo "make clean   remove everything that was built"
@@ -56,6 +56,7 @@ setup:
 
 settings:
 	@HEARTBUS_UPDATE=1 cargo test --quiet --locked -p heartbus-core --test settings
+	@exec scripts/header
 
 header:
 	@scripts/setup build

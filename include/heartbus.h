@@ -80,28 +80,67 @@
  * library and the engine's own. Unknown keys are refused. Times are seconds from 0.001 to a year, fractions allowed. Whole
  * numbers may be written as 1e6 and 9777.0 too. null means the default, which is shown.
  *
- * Server      host "0.0.0.0" (IPv4, IPv6 or a name) | port 9501, 0 takes a free one | worker_count 0 (I/O threads; 0 is one
- *             per core, never more than cores) | heartbeat_timeout 30 | register_timeout 30 | max_connections 1000000 |
- *             max_connections_per_ip 0 (no limit) | max_nodes 10000000 | max_nodes_per_connection 10000 |
- *             max_metadata_bytes_per_connection 16777216 |
- *             max_frame_bytes 10485760 | outbox_bytes 1048576, per connection: what its socket takes no more of |
- *             slow_consumer "close" or "drop": whether a connection that takes nothing of what waits for it stays |
- *             slow_consumer_timeout 10, how long that may last | total_buffer_bytes 1073741824 | allow [] | deny [] (networks such as "10.0.0.0/8"; in
- *             PHP they are called whitelist and blacklist, which do as well) |
- *             rate_limit_capacity 100 | rate_limit_refill_rate 10, per second | rate_limit_by "connection" or "ip" |
- *             enable_rate_limit (false until one of the three before is set) | max_requests_per_second 0 (no limit; of
- *             all connections together) | stats_interval 60 (of the log) | bus null (the bus socket: an absolute path, or
- *             a name, whose socket then stands in the usual place) | bus_group null (a group whose users may ask it as well) |
- *             inbox_events 65536 | inbox_bytes 67108864 (how much may wait for poll; when it is full, data waits in the
- *             senders' sockets, and other events of one node are merged).
+ * Server, heartbus_server_start:
+ *     host "0.0.0.0": where to listen: an IPv4 or IPv6 address, with or without brackets, or a host name
+ *     port 9501: 0 takes a free one
+ *     heartbeat_timeout 30: seconds of silence after which a node is down
+ *     worker_count 0: I/O threads, never more than the machine has cores; 0 is one per core
+ *     register_timeout 30: seconds until a connection on which nobody registers is closed
+ *     max_connections 1000000: connections in total; one more is told 503; lowered at start to what the descriptor
+ *         limit allows, with a WARNING in the log
+ *     max_connections_per_ip 0: connections per address; 0 is no limit of its own
+ *     max_nodes 10000000: nodes in total; one more is told 403
+ *     max_nodes_per_connection 10000: nodes on one connection; one more is told 403
+ *     max_metadata_bytes_per_connection 16777216: bytes of metadata of all nodes on one connection; more is told 403
+ *     max_frame_bytes 10485760: longest frame body in bytes; a longer one is told 413 before anything of it is kept; at
+ *         most 1073741824 where there is a bus socket
+ *     outbox_bytes 1048576: bytes that may wait for one connection because it takes no more; beyond, messages for its
+ *         nodes are refused, but that a single longer one still goes where nothing waits
+ *     slow_consumer "close": what happens to a connection that takes nothing of what waits for it: close, or drop: it
+ *         stays, and misses what is refused
+ *     slow_consumer_timeout 10: seconds without a byte taken until then
+ *     total_buffer_bytes 1073741824: bytes that the server may keep for others, all together: what waits in
+ *         connections, metadata, events
+ *     allow []: addresses and networks such as 10.0.0.0/8 that may connect; none listed: all; in PHP, and here too:
+ *         whitelist
+ *     deny []: those that may not, whatever the other list says; in PHP, and here too: blacklist
+ *     max_requests_per_second 0: frames per second of all connections together, heartbeats included; one more is told
+ *         429; 0 is no limit
+ *     stats_interval 60: seconds between two lines Server stats in the log, at level info
+ *     rate_limit_capacity 100: frames that may come at once
+ *     rate_limit_refill_rate 10: frames per second in the long run; what is over it is told 429
+ *     rate_limit_by "connection": each connection has its own bucket, or those of an address share one: ip
+ *     enable_rate_limit null: whether frames are limited as the three settings above say; on as soon as one of them is
+ *         set
+ *     bus null: the bus socket; an absolute path, or a name, whose socket then stands in the usual place; none unless
+ *         it is set
+ *     bus_group null: a group, by name or number, whose users may use the bus socket as well; workers must be of the
+ *         server's own user, always
+ *     inbox_events 65536: events that may wait for the host, or for each of its workers; at the bound, senders of data
+ *         are made to wait, and events of one node are merged
+ *     inbox_bytes 67108864: payload bytes that may wait there
  *
- * Client      host "127.0.0.1" | port 9501 | heartbeat_interval 10 | auto_reconnect true | reconnect_interval 5, the base of an
- *             exponential back-off | max_reconnect_attempts 0 (no limit) | node_id null (one is made up, and kept) |
- *             metadata [] (any object or list, sent as it is) | connect_timeout 5 | outbox_bytes 1048576 |
- *             protocol 2 (any bytes, where the server can; 1 stays with the old wire) | max_nodes 10000, its first one
- *             included | heartbeat_all true (false: heartbeats are the first node's alone, see heartbus_client_heartbeat).
+ * Client, heartbus_client_connect:
+ *     host "127.0.0.1": the server: an IPv4 or IPv6 address, with or without brackets, or a host name
+ *     port 9501: 1 to 65535
+ *     node_id null: kept over reconnects; 1 to 255 bytes; one is made up, once, unless it is set
+ *     metadata []: sent with the registration; any object or list, as it is written
+ *     heartbeat_interval 10: seconds between heartbeats; a missing answer is noticed within two intervals
+ *     auto_reconnect true: never after a disconnect of its own, and not after another client took the id over (409)
+ *     reconnect_interval 5: seconds: base of the exponential back-off with full jitter, never under 100 ms nor over 60
+ *         s
+ *     max_reconnect_attempts 0: counted anew after each successful registration; 0 is no limit
+ *     connect_timeout 5: seconds; those of a host name's look-up count from its beginning
+ *     outbox_bytes 1048576: bytes that may wait to be sent; more is refused
+ *     protocol 2: newest dialect to speak where the server can: 2, which carries any bytes; 1 stays with the old wire
+ *     max_nodes 10000: nodes that it may carry, its first one included; more are refused
+ *     heartbeat_all true: whether its heartbeats keep all its nodes alive, or its first one alone; then the host sends
+ *         those of the others
  *
- * Clients     (a group) inbox_events 65536 | inbox_bytes 67108864.
+ * Group of clients, heartbus_clients_start:
+ *     inbox_events 65536: events that may wait for the host, or for each of its workers; at the bound, senders of data
+ *         are made to wait, and events of one node are merged
+ *     inbox_bytes 67108864: payload bytes that may wait there
  */
 
 #ifndef HEARTBUS_H

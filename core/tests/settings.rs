@@ -1,7 +1,7 @@
 //! The tables of settings that people read are what the rows say. HEARTBUS_UPDATE=1 writes them anew instead: in the Chinese pages names
 //! and defaults only, the rest is a translation.
 
-use heartbus_core::settings::{self, ClientConfig, Listed, MAX_NODE_ID_LEN, ServerConfig};
+use heartbus_core::settings::{self, ClientConfig, Listed, MAX_NODE_ID_LEN, ServerConfig, ValueKind};
 use heartbus_core::wire::{MAX_BODY_LEN, control};
 use std::fs;
 use std::path::Path;
@@ -106,6 +106,44 @@ fn the_pages_have_a_row_for_every_setting_with_its_default_and_its_text() {
             assert!(row.len() == 3 && row.iter().all(|cell| !cell.is_empty()), "{}: each setting has a meaning: {row:?}", table.page);
         }
     }
+}
+
+/// What PHP's arrays may hold, as tools that read types spell it.
+fn shape(listed: &[Listed]) -> String {
+    let quoted = |words: &[&str]| words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join("|");
+    let of_kind = |kind: ValueKind| match kind {
+        ValueKind::Whole { least, most } if most - least < 3 => {
+            (least..=most).map(|number| number.to_string()).collect::<Vec<_>>().join("|")
+        }
+        ValueKind::Whole { .. } => "int".into(),
+        ValueKind::Number { .. } | ValueKind::Seconds | ValueKind::SecondsOrNone => "int|float".into(),
+        ValueKind::Flag => "bool".into(),
+        ValueKind::Text | ValueKind::Name => "string".into(),
+        ValueKind::Account => "string|int".into(),
+        ValueKind::Choice(words) => quoted(words),
+        ValueKind::Networks => "list<string>".into(),
+        ValueKind::Socket => "string|false".into(),
+        ValueKind::Json => "array<mixed>".into(),
+        ValueKind::Any => "mixed".into(),
+    };
+    let rows = listed.iter().filter(|row| !row.setting.php.name.is_empty());
+    let keys = rows.flat_map(|row| row.setting.php_names().into_iter().map(move |name| format!("{name}?: {}", of_kind(row.setting.kind))));
+    keys.collect::<Vec<_>>().join(", ")
+}
+
+#[test]
+fn the_stubs_have_the_type_of_every_setting_of_phps() {
+    let [server, client] = [settings::of_server(), settings::of_client()].map(|listed| shape(&listed));
+    let wanted = format!(
+        "<?php\n\n/** Made from the rows of core/src/settings.rs by `make settings`: what the configuration arrays may hold. */\n\n\
+        return [\n    'server' => \"{server}\",\n    'client' => \"{client}\",\n];\n"
+    );
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../php-ext/stubs/settings.php");
+    if std::env::var_os("HEARTBUS_UPDATE").is_some() {
+        fs::write(&path, &wanted).unwrap();
+    }
+    let standing = fs::read_to_string(&path).unwrap_or_default();
+    assert!(standing == wanted, "php-ext/stubs/settings.php is not what the rows of core/src/settings.rs say: run `make settings`");
 }
 
 #[test]

@@ -2,7 +2,9 @@
 //! headers anew instead (`make header`).
 
 use cbindgen::{Builder, Config};
+use heartbus_core::settings::{self, Listed};
 use std::collections::BTreeSet;
+use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +17,7 @@ fn generate(change: impl FnOnce(&mut Config)) -> String {
     let ffi = repository().join("ffi");
     let mut config = Config::from_file(ffi.join("cbindgen.toml")).expect("cbindgen.toml");
     config.after_includes = Some(version_macros());
+    config.header = config.header.map(|header| header.replace(" * @settings@\n", &listed_settings()));
     change(&mut config);
     let mut builder = Builder::new().with_config(config);
     for source in ["version", "status", "code", "event", "server", "nodes", "statistics", "clients", "log", "bus", "user_data"] {
@@ -52,6 +55,36 @@ fn declared_calls() -> String {
         }
     }
     declared
+}
+
+/// The configuration's keys with their defaults and meanings, from the rows of core/src/settings.rs.
+fn listed_settings() -> String {
+    let mut lines = String::new();
+    for (title, listed) in [
+        ("Server, heartbus_server_start", settings::of_server()),
+        ("Client, heartbus_client_connect", settings::of_client()),
+        ("Group of clients, heartbus_clients_start", settings::of_clients()),
+    ] {
+        if !lines.is_empty() {
+            lines.push_str(" *\n");
+        }
+        writeln!(lines, " * {title}:").expect("a String takes all");
+        for Listed { setting, default } in listed.iter().filter(|listed| !listed.setting.c.name.is_empty()) {
+            let note = if setting.c.note.is_empty() { String::new() } else { format!("; {}", setting.c.note) };
+            let text = format!("{} {}: {}{note}", setting.c.name, default.json(), setting.text).replace('`', "");
+            let mut line = String::from(" *    ");
+            for word in text.split(' ') {
+                if line.len() + word.len() >= 120 {
+                    writeln!(lines, "{line}").expect("a String takes all");
+                    line = String::from(" *        ");
+                }
+                write!(line, " {word}").expect("a String takes all");
+            }
+            writeln!(lines, "{line}").expect("a String takes all");
+        }
+    }
+    // What is said of an address must not end the comment.
+    lines.replace("*/", "* /")
 }
 
 /// What a program was compiled with, where heartbus_version() is what it runs with.

@@ -5,16 +5,7 @@
 $library = 'PfinalClub\AsyncioHeartbeat';
 
 // What the configuration arrays may hold; the README says what each key does.
-$log = "log?: 'stderr'|'logger', log_level?: 'debug'|'info'|'warning'|'error'|'off', log_file?: string";
-$loop = "loop?: 'auto'|'native'|'workerman'|'revolt'|'react'|'manual'";
-$serverKeys = 'heartbeat_timeout?: int|float, worker_count?: int, register_timeout?: int|float, max_connections?: int, max_connections_per_ip?: int, '
-    . "max_nodes_per_connection?: int, max_metadata_bytes_per_connection?: int, max_nodes?: int, max_frame_bytes?: int, outbox_bytes?: int, slow_consumer?: 'close'|'drop', slow_consumer_timeout?: int|float, total_buffer_bytes?: int, "
-    . "inbox_events?: int, inbox_bytes?: int, inbox_policy?: 'reject'|'drop_oldest', php_workers?: int, name?: string, bus?: string|false, bus_group?: string|int, "
-    . 'user?: string|int, group?: string|int, stop_timeout?: int|float, enable_rate_limit?: bool, rate_limit_capacity?: int, rate_limit_refill_rate?: int|float, '
-    . "rate_limit_by?: 'connection'|'ip', max_requests_per_second?: int, whitelist?: list<string>, allow?: list<string>, blacklist?: list<string>, deny?: list<string>, $loop, $log, "
-    . 'stats_interval?: int|float, channel_max_queue_size?: int, heartbeat_check_interval?: int|float, protocol?: string';
-$clientKeys = 'node_id?: string, metadata?: array<mixed>, heartbeat_interval?: int|float, auto_reconnect?: bool, reconnect_interval?: int|float, '
-    . 'max_reconnect_attempts?: int, connect_timeout?: int|float, outbox_bytes?: int, protocol?: 1|2, max_nodes?: int, heartbeat_all?: bool, ' . "$loop, $log";
+['server' => $serverKeys, 'client' => $clientKeys] = require __DIR__ . '/settings.php';
 
 // What every question to an engine in another process may end with.
 $throws = <<<'TEXT'

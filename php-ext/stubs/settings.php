@@ -1,0 +1,8 @@
+<?php
+
+/** Made from the rows of core/src/settings.rs by `make settings`: what the configuration arrays may hold. */
+
+return [
+    'server' => "heartbeat_timeout?: int|float, worker_count?: int, register_timeout?: int|float, max_connections?: int, max_connections_per_ip?: int, max_nodes?: int, max_nodes_per_connection?: int, max_metadata_bytes_per_connection?: int, max_frame_bytes?: int, outbox_bytes?: int, slow_consumer?: 'close'|'drop', slow_consumer_timeout?: int|float, total_buffer_bytes?: int, whitelist?: list<string>, allow?: list<string>, blacklist?: list<string>, deny?: list<string>, max_requests_per_second?: int, stats_interval?: int|float, rate_limit_capacity?: int, rate_limit_refill_rate?: int|float, rate_limit_by?: 'connection'|'ip', enable_rate_limit?: bool, bus?: string|false, bus_group?: string|int, inbox_events?: int, inbox_bytes?: int, inbox_policy?: 'reject'|'drop_oldest', php_workers?: int, name?: string, user?: string|int, group?: string|int, stop_timeout?: int|float, channel_max_queue_size?: int, heartbeat_check_interval?: int|float, protocol?: mixed, loop?: 'auto'|'native'|'workerman'|'revolt'|'react'|'manual', log?: 'stderr'|'logger', log_level?: 'debug'|'info'|'warning'|'error'|'off', log_file?: string",
+    'client' => "node_id?: string, metadata?: array<mixed>, heartbeat_interval?: int|float, auto_reconnect?: bool, reconnect_interval?: int|float, max_reconnect_attempts?: int, connect_timeout?: int|float, outbox_bytes?: int, protocol?: 1|2, max_nodes?: int, heartbeat_all?: bool, loop?: 'auto'|'native'|'workerman'|'revolt'|'react'|'manual', log?: 'stderr'|'logger', log_level?: 'debug'|'info'|'warning'|'error'|'off', log_file?: string",
+];
