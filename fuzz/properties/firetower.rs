@@ -34,7 +34,7 @@ pub(crate) fn check(input: &[u8]) {
     let message = bounded("firetower::client::parse", MEMORY_EACH, || parse(input), |_| input.len());
     match message {
         Ok(ClientMessage::Subscribe(topics) | ClientMessage::Unsubscribe(topics)) => {
-            assert!(!topics.is_empty() && topics.len() <= input.len())
+            assert!(!topics.is_empty() && topics.len() <= input.len());
         }
         Ok(ClientMessage::Other { topic, data, .. }) => {
             assert!(!topic.is_empty());

@@ -3,7 +3,7 @@
 
 use crate::work::bounded;
 use heartbus_core::wire::websocket::deflate::Inflater;
-use heartbus_core::wire::websocket::{Incoming, Limits, Received, WebSocketFront, front, handshake};
+use heartbus_core::wire::websocket::{CloseCode, Incoming, Limits, Received, WebSocketFront, front, handshake};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 const LIMITS: Limits = Limits { max_message: 4096, max_fragments: 8 };
@@ -98,7 +98,7 @@ fn what(received: Received<'_>) -> u64 {
         }
         Received::Pong(payload) => ("pong", payload).hash(&mut hasher),
         Received::Close(code, reason) => {
-            assert!(code.is_none_or(|code| code.may_be_sent()));
+            assert!(code.is_none_or(CloseCode::may_be_sent));
             ("close", code.map(|code| code.0), reason).hash(&mut hasher);
         }
     }
