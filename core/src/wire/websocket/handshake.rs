@@ -27,8 +27,6 @@ pub struct UpgradeRequest<'a> {
     pub subprotocols: Vec<&'a str>,
     /// The client can do permessage-deflate, without context takeover on our side.
     pub can_deflate: bool,
-    /// What proxies in between say of the client's address, as it came.
-    pub forwarded_for: Option<&'a str>,
     accept: String,
 }
 
@@ -125,7 +123,6 @@ pub fn parse(input: &[u8]) -> Result<Option<(UpgradeRequest<'_>, usize)>, Reques
         origin: headers.one("origin")?,
         subprotocols: headers.tokens("sec-websocket-protocol").collect(),
         can_deflate: headers.tokens("sec-websocket-extensions").any(can_deflate),
-        forwarded_for: headers.all("x-forwarded-for").last(),
         accept: STANDARD.encode(Sha1::new().chain_update(key).chain_update(GUID).finalize()),
     };
     Ok(Some((request, len)))
