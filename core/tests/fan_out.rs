@@ -177,6 +177,14 @@ fn broadcasts_in_a_loop_are_refused_before_they_keep_too_much_and_nobody_is_clos
     assert_eq!((server.engine.stats().nodes_online, server.engine.stats().counts.slow_consumers), (NODES, 0));
 }
 
+struct SetAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Broadcasts and sends of several threads, while others come, register more nodes, move, and leave.
 #[test]
 fn whoever_stays_gets_each_message_of_each_thread_once_and_in_its_order_whatever_others_do() {
@@ -190,6 +198,8 @@ fn whoever_stays_gets_each_message_of_each_thread_once_and_in_its_order_whatever
         let names: Vec<(String, usize)> = stay.iter().enumerate().map(|(n, (_, channels))| (format!("s{n}"), channels.len())).collect();
         let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {
+            // Also where something here fails: nobody waits for those who never stop.
+            let _over = SetAtEnd(&is_over);
             let (server, is_over, names) = (&server.engine, &is_over, &names);
             let address = server.local_addr();
             for churn in 0..2 {
@@ -239,7 +249,6 @@ fn whoever_stays_gets_each_message_of_each_thread_once_and_in_its_order_whatever
                     }
                 }
             }
-            is_over.store(true, Ordering::Relaxed);
         });
     }
 }
