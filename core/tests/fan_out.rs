@@ -143,6 +143,23 @@ fn whom_a_payload_cannot_reach_is_said_by_dialect_and_who_left_is_not_counted() 
 }
 
 #[test]
+fn whoever_is_disconnected_behind_a_broadcast_has_got_it() {
+    const PEERS: usize = 500;
+    let server = quiet(ServerConfig { io_threads: 2, ..ServerConfig::default() });
+    let mut peers: Vec<Peer> = (0..PEERS).map(|n| server.register(&format!("n{n}"))).collect();
+    let (mut gateway, channels) = gateway(&server, "g", 100, 1);
+    assert_eq!(server.engine.broadcast(b"last words").unwrap(), PEERS + channels.len());
+    // From the end on, so that most are disconnected before it is their turn.
+    (0..channels.len()).rev().for_each(|n| server.engine.disconnect(&format!("g-{n}")).unwrap());
+    (0..PEERS).rev().for_each(|n| server.engine.disconnect(&format!("n{n}")).unwrap());
+    for (n, peer) in peers.iter_mut().enumerate() {
+        assert_eq!(peer.frame().text(), "last words", "n{n}");
+    }
+    let got = read_until(&mut gateway, &channels, "last words");
+    assert!(got.iter().all(|texts| texts[0] == "last words"));
+}
+
+#[test]
 fn a_stop_in_the_middle_of_many_broadcasts_ends_cleanly() {
     let server = quiet(ServerConfig { io_threads: 1, max_nodes_per_connection: 50_000, ..ServerConfig::default() });
     let (mut peer, _) = gateway(&server, "g", 50_000, 1);

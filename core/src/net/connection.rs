@@ -306,8 +306,8 @@ impl Connection {
                     return Progress::Some;
                 }
                 budget.spend(budget::DELIVERY);
-                let frame = if node.is_online() { fan_out.frame(node) } else { None };
-                if let Some(frame) = frame {
+                // Also where it was disconnected since: its end was posted behind this, or this would not find it here.
+                if let Some(frame) = fan_out.frame(node) {
                     match link.reserve(frame.len(), limit) {
                         Ok(()) => {
                             let speaks_v2 = link.dialect() == Dialect::V2;
