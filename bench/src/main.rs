@@ -1,6 +1,6 @@
 //! The command line of the benchmarks.
 
-use heartbus_bench::attack::{ATTACKS, Attack};
+use heartbus_bench::attack::{ATTACKS, Attack, Outcome};
 use heartbus_bench::cells::{self, Settings};
 use heartbus_bench::fleet::{Fleet, Window};
 use heartbus_bench::floor::{self, Reply};
@@ -144,9 +144,11 @@ fn run(mut arguments: Arguments) -> Result<()> {
     if failed.is_empty() { Ok(()) } else { Err(Error::new(failed.join("; "))) }
 }
 
-/// What a bystander may wait longer than one of a server that does nothing else, which is asked beside it: a quiet machine keeps to 50 ms,
-/// and on a shared one the two are not held up at the same moments.
-const LONGEST_WAIT: Duration = Duration::from_millis(150);
+/// What a bystander may wait longer than one of a server that does nothing else, which is asked beside it.
+const LONGEST_WAIT: Duration = Duration::from_millis(50);
+/// On a shared machine the two are not held up at the same moments: an attack under which the bystander waited too long is tried again, so
+/// often in all. A server that is at fault is so each time.
+const ATTEMPTS: usize = 3;
 
 fn attack(mut arguments: Arguments) -> Result<()> {
     let only: Option<String> = arguments.opt_value_from_str("--only")?;
@@ -160,29 +162,24 @@ fn attack(mut arguments: Arguments) -> Result<()> {
     println!("|---|---|---|---|---|---|---|---|");
     for attack in ATTACKS.iter().filter(wanted) {
         count += 1;
-        let outcome = attack.run()?;
-        let mb = |bytes: u64| bytes as f64 / 1e6;
-        let ms = |wait: Duration| format!("{:.0} ms", wait.as_secs_f64() * 1e3);
-        println!(
-            "| {}: {} | {:.1} s | {} | {} | {} | {:.0} MB | {:.0} MB | {:.0} MB |",
-            attack.name,
-            attack.what,
-            outcome.took.as_secs_f64(),
-            outcome.longest_wait.map_or("cut off".into(), ms),
-            ms(outcome.control),
-            outcome.cut_off,
-            mb(outcome.grown),
-            mb(outcome.left),
-            mb(outcome.accounted),
-        );
-        // Where it is stopped, everybody waits for that.
-        let patience = LONGEST_WAIT + outcome.control + attack.stops;
-        let faults = [
-            (outcome.longest_wait.is_some_and(|wait| wait > patience), "the bystander waited too long"),
-            (outcome.cut_off > 0, "healthy nodes were cut off"),
-            (outcome.grown > attack.allowance(), "memory grew by more than it may"),
-        ];
-        failed.extend(faults.iter().filter(|(is, _)| *is).map(|(_, fault)| format!("{}: {fault}", attack.name)));
+        let mut faults = Vec::new();
+        for _ in 0..ATTEMPTS {
+            let outcome = attack.run()?;
+            println!("{}", row(attack, &outcome));
+            // Where it is stopped, everybody waits for that.
+            let patience = LONGEST_WAIT + outcome.control + attack.stops;
+            let waited_too_long = outcome.longest_wait.is_some_and(|wait| wait > patience);
+            let seen = [
+                (waited_too_long, "the bystander waited too long"),
+                (outcome.cut_off > 0, "healthy nodes were cut off"),
+                (outcome.grown > attack.allowance(), "memory grew by more than it may"),
+            ];
+            faults = seen.iter().filter(|(is, _)| *is).map(|(_, fault)| format!("{}: {fault}", attack.name)).collect();
+            if !waited_too_long || faults.len() > 1 {
+                break;
+            }
+        }
+        failed.extend(faults);
     }
     if count == 0 {
         return Err(Error::new("there is no such attack"));
@@ -192,6 +189,23 @@ fn attack(mut arguments: Arguments) -> Result<()> {
     }
     println!("OK ({count} attacks, and nobody else noticed)");
     Ok(())
+}
+
+fn row(attack: &Attack, outcome: &Outcome) -> String {
+    let mb = |bytes: u64| bytes as f64 / 1e6;
+    let ms = |wait: Duration| format!("{:.0} ms", wait.as_secs_f64() * 1e3);
+    format!(
+        "| {}: {} | {:.1} s | {} | {} | {} | {:.0} MB | {:.0} MB | {:.0} MB |",
+        attack.name,
+        attack.what,
+        outcome.took.as_secs_f64(),
+        outcome.longest_wait.map_or("cut off".into(), ms),
+        ms(outcome.control),
+        outcome.cut_off,
+        mb(outcome.grown),
+        mb(outcome.left),
+        mb(outcome.accounted),
+    )
 }
 
 fn read_json(mut arguments: Arguments) -> Result<()> {

@@ -30,7 +30,15 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn start(path: &Path, events: usize) -> Result<Engine, Box<dyn Error>> {
     let bus = BusConfig { path: path.to_owned(), group: None, name: "bench".into() };
-    let config = ServerConfig { host: "127.0.0.1".into(), port: 0, io_threads: 1, bus: Some(bus), ..ServerConfig::default() };
+    let config = ServerConfig {
+        host: "127.0.0.1".into(),
+        port: 0,
+        io_threads: 1,
+        bus: Some(bus),
+        // All events of a cell wait at once; what events may take is a part of it.
+        total_buffer_bytes: 32 << 30,
+        ..ServerConfig::default()
+    };
     let limits = DispatchLimits { events, bytes: 1 << 40, ..DispatchLimits::default() };
     Ok(Engine::start_for_workers(&config, limits, EventMask::DATA)?)
 }
