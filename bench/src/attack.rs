@@ -149,6 +149,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Outcome {
     /// The longest that the bystander waited for an answer; none when it was cut off.
     pub longest_wait: Option<Duration>,
+    /// The most that an I/O thread of the server did while the bystander waited, in time on a core.
+    pub most_work: Duration,
     /// The longest that the one waited who asked nothing of the server.
     pub control: Duration,
     /// Healthy nodes, and the bystander, that were cut off.
@@ -167,12 +169,13 @@ impl Attack {
         let nobody = json!([]);
         let bystander = arena.registered("bystander", &nobody)?;
         let healthy = (0..HEALTHY).map(|node| arena.registered(&format!("healthy-{node}"), &nobody)).collect::<Result<Vec<_>>>()?;
-        let bystander = Beside::start(move |over| stand_by(bystander, over));
+        let pid = arena.server.id();
+        let bystander = Beside::start(move |over| stand_by(bystander, Some(pid), over));
         let healthy = Beside::start(move |over| beat(healthy, over));
         let echoed = echo()?;
-        let control = Beside::start(move |over| stand_by(echoed, over));
+        let control = Beside::start(move |over| stand_by(echoed, None, over));
         sleep(Duration::from_millis(500));
-        let (pid, bus) = (arena.server.id(), arena.bus()?);
+        let bus = arena.bus()?;
         let before = proc::memory(pid);
         let sampler = Beside::start(move |over| sample(pid, bus, over));
         let began = Instant::now();
@@ -181,10 +184,19 @@ impl Attack {
         sleep(Duration::from_secs(2));
         let left = proc::memory(pid).saturating_sub(before);
         let (peak, accounted) = sampler.end()?;
-        let longest_wait = bystander.end()?;
-        let control = control.end()?.ok_or_else(|| Error::new("the echo ended"))?;
+        let (longest_wait, most_work) = bystander.end()?.unzip();
+        let (control, _) = control.end()?.ok_or_else(|| Error::new("the echo ended"))?;
         let cut_off = healthy.end()? + usize::from(longest_wait.is_none());
-        Ok(Outcome { longest_wait, control, cut_off, grown: peak.saturating_sub(before), left, accounted, took })
+        Ok(Outcome {
+            longest_wait,
+            most_work: most_work.unwrap_or_default(),
+            control,
+            cut_off,
+            grown: peak.saturating_sub(before),
+            left,
+            accounted,
+            took,
+        })
     }
 
     /// What memory may grow by: what may be kept, what the allocator adds to it, and the tables of those who came.
@@ -281,19 +293,27 @@ impl<T: Send + 'static> Beside<T> {
     }
 }
 
-/// Beats, and waits for each answer: the longest wait, or `None` when it was cut off.
-fn stand_by(mut stream: TcpStream, over: &AtomicBool) -> Result<Option<Duration>> {
+/// Beats, and waits for each answer: the longest wait, and the most that an I/O thread of `server` did meanwhile; `None` when it was cut
+/// off.
+fn stand_by(mut stream: TcpStream, server: Option<u32>, over: &AtomicBool) -> Result<Option<(Duration, Duration)>> {
     let heartbeat = Dialect::V2.heartbeat(0);
-    let mut longest = Duration::ZERO;
+    let worked = || server.map_or_else(Vec::new, |pid| proc::threads_cpu(pid, "heartbus-io"));
+    if server.is_some() && worked().is_empty() {
+        return Err(Error::new("the server has no I/O threads"));
+    }
+    let (mut longest, mut most_work) = (Duration::ZERO, 0);
     while !over.load(Ordering::Relaxed) {
+        let before = worked();
         let asked = Instant::now();
         if stream.write_all(&heartbeat).is_err() || read_frame(&mut stream).is_err() {
             return Ok(None);
         }
         longest = longest.max(asked.elapsed());
+        let work = worked().into_iter().zip(before).map(|(now, before)| now.saturating_sub(before));
+        most_work = most_work.max(work.max().unwrap_or(0));
         sleep(BYSTANDER_INTERVAL.saturating_sub(asked.elapsed()));
     }
-    Ok(Some(longest))
+    Ok(Some((longest, Duration::from_nanos(most_work))))
 }
 
 /// A connection on which a thread of ours sends back what it gets.

@@ -23,6 +23,14 @@ pub fn cpu(pid: u32) -> u64 {
     tree(pid).into_iter().flat_map(|pid| entries(format!("/proc/{pid}/task"))).map(|task| on_core(&format!("{task}/schedstat"))).sum()
 }
 
+/// Time that each thread whose name begins so has spent on a core, in nanoseconds, in one order.
+pub fn threads_cpu(pid: u32, name: &str) -> Vec<u64> {
+    let mut tasks = entries(format!("/proc/{pid}/task"));
+    tasks.retain(|task| fs::read_to_string(format!("{task}/comm")).is_ok_and(|comm| comm.starts_with(name)));
+    tasks.sort_unstable();
+    tasks.iter().map(|task| on_core(&format!("{task}/schedstat"))).collect()
+}
+
 fn on_core(path: &str) -> u64 {
     fs::read_to_string(path).ok().and_then(|text| text.split(' ').next()?.parse().ok()).unwrap_or(0)
 }
