@@ -132,6 +132,9 @@
  *     max_reconnect_attempts 0: counted anew after each successful registration; 0 is no limit
  *     connect_timeout 5: seconds; those of a host name's look-up count from its beginning
  *     outbox_bytes 1048576: bytes that may wait to be sent; more is refused
+ *     total_buffer_bytes 1073741824: bytes that the clients of the process, in C those of their group, may keep
+ *         together of what servers send and of what waits to be sent; while it is more, the client that keeps most is
+ *         disconnected, and connects again
  *     protocol 2: newest dialect to speak where the server can: 2, which carries any bytes; 1 stays with the old wire
  *     max_nodes 10000: nodes that it may carry, its first one included; more are refused
  *     heartbeat_all true: whether its heartbeats keep all its nodes alive, or its first one alone; then the host sends
@@ -612,6 +615,11 @@ heartbus_status heartbus_clients_poll(heartbus_clients *clients,
 
 // How many clients of the group are not finished.
 heartbus_status heartbus_clients_count(const heartbus_clients *clients, size_t *count);
+
+// What the clients of the group keep together of what their servers send, and of what waits to be sent, in bytes of memory:
+// `total_buffer_bytes` of a client bounds it. What waits in the group's queue of events is not in it.
+heartbus_status heartbus_clients_bytes_kept(const heartbus_clients *clients,
+                                            size_t *bytes);
 
 // Adds a client to the group, and says in `client_id` how events and the functions below call it. `config` is JSON text
 // (see the first page). It connects in the background: events tell how that went.

@@ -452,6 +452,11 @@ heartbus_status heartbus_clients_poll(heartbus_clients *clients,
 // How many clients of the group are not finished.
 heartbus_status heartbus_clients_count(const heartbus_clients *clients, size_t *count);
 
+// What the clients of the group keep together of what their servers send, and of what waits to be sent, in bytes of memory:
+// `total_buffer_bytes` of a client bounds it. What waits in the group's queue of events is not in it.
+heartbus_status heartbus_clients_bytes_kept(const heartbus_clients *clients,
+                                            size_t *bytes);
+
 // Adds a client to the group, and says in `client_id` how events and the functions below call it. `config` is JSON text
 // (see the first page). It connects in the background: events tell how that went.
 //

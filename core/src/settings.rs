@@ -289,6 +289,9 @@ settings! {
         pub connect_timeout: Duration = Duration::from_secs(5), ValueKind::Seconds;
         /// bytes that may wait to be sent; more is refused
         pub outbox_bytes: usize = 1 << 20, whole(1), unit("bytes");
+        /// bytes that the clients of the process, in C those of their group, may keep together of what servers send and of what waits to be sent;
+        /// while it is more, the client that keeps most is disconnected, and connects again
+        pub total_buffer_bytes: usize = 1 << 30, whole(1), unit("bytes");
         /// newest dialect to speak where the server can: 2, which carries any bytes; 1 stays with the old wire
         pub protocol: u32 = 2, up_to(1, 2);
         /// nodes that it may carry, its first one included; more are refused

@@ -261,6 +261,18 @@ pub(crate) unsafe extern "C" fn heartbus_clients_count(clients: *const heartbus_
     })
 }
 
+/// What the clients of the group keep together of what their servers send, and of what waits to be sent, in bytes of memory:
+/// `total_buffer_bytes` of a client bounds it. What waits in the group's queue of events is not in it.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn heartbus_clients_bytes_kept(clients: *const heartbus_clients, bytes: *mut usize) -> heartbus_status {
+    guard(|| {
+        let group = handle::get::<Group>(clients)?;
+        // SAFETY: the place for the result, as the first page asks.
+        unsafe { out("bytes", bytes) }?.write(group.clients.bytes_kept());
+        Ok(())
+    })
+}
+
 /// Adds a client to the group, and says in `client_id` how events and the functions below call it. `config` is JSON text
 /// (see the first page). It connects in the background: events tell how that went.
 ///

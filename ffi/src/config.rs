@@ -290,7 +290,7 @@ mod tests {
     fn every_key_of_a_client_arrives_and_its_metadata_as_it_was_written() {
         let json =
             br#"{"host":"h","port":1,"heartbeat_interval":0.5,"auto_reconnect":false,"reconnect_interval":2,"max_reconnect_attempts":3,
-            "node_id":"n","metadata":{"z":1.50, "a":[]},"connect_timeout":4,"outbox_bytes":5,"protocol":1,"max_nodes":6,
+            "node_id":"n","metadata":{"z":1.50, "a":[]},"connect_timeout":4,"outbox_bytes":5,"total_buffer_bytes":7,"protocol":1,"max_nodes":6,
             "heartbeat_all":false}"#;
         let expected = ClientConfig {
             host: "h".into(),
@@ -303,6 +303,7 @@ mod tests {
             metadata: r#"{"z":1.50, "a":[]}"#.into(),
             connect_timeout: Duration::from_secs(4),
             outbox_bytes: 5,
+            total_buffer_bytes: 7,
             protocol: 1,
             max_nodes: 6,
             heartbeat_all: false,

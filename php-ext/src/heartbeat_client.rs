@@ -308,6 +308,7 @@ fn get_stats(call: &mut Call<'_>) -> Outcome {
         ("reads_paused", value(stats.reads_paused as i64)),
         ("frames_refused", value(stats.frames_refused as i64)),
         ("bytes_waiting", value(stats.bytes_waiting as i64)),
+        ("bytes_kept", value(stats.bytes_kept as i64)),
     ]);
     Ok(())
 }

@@ -246,7 +246,7 @@ return [
         the server refused a node or took it away, and the client goes on without it.
         TEXT,
     "$library\\Client\\HeartbeatClient::getStats" => <<<'TEXT'
-        @return array{connected: bool, node_id: ?string, channel_id: ?int, messages_sent: int, messages_received: int, reconnect_attempts: int, uptime: float|int, channels: int, nodes: int, reads_paused: int, frames_refused: int, bytes_waiting: int}
+        @return array{connected: bool, node_id: ?string, channel_id: ?int, messages_sent: int, messages_received: int, reconnect_attempts: int, uptime: float|int, channels: int, nodes: int, reads_paused: int, frames_refused: int, bytes_waiting: int, bytes_kept: int}
         TEXT,
     "$library\\Client\\HeartbeatClient::run" => 'Without a loop of others: drives all clients of this process until none is left or a stop signal comes.',
     "$library\\Client\\HeartbeatClient::poll" => <<<'TEXT'

@@ -540,7 +540,7 @@ namespace PfinalClub\AsyncioHeartbeat\Client
 
         public function getChannelId(): ?int {}
 
-        /** @return array{connected: bool, node_id: ?string, channel_id: ?int, messages_sent: int, messages_received: int, reconnect_attempts: int, uptime: float|int, channels: int, nodes: int, reads_paused: int, frames_refused: int, bytes_waiting: int} */
+        /** @return array{connected: bool, node_id: ?string, channel_id: ?int, messages_sent: int, messages_received: int, reconnect_attempts: int, uptime: float|int, channels: int, nodes: int, reads_paused: int, frames_refused: int, bytes_waiting: int, bytes_kept: int} */
         public function getStats(): array {}
 
         /** Without a loop of others: drives all clients of this process until none is left or a stop signal comes. */

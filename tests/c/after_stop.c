@@ -128,6 +128,8 @@ int main(int argc, char **argv) {
     CALL(heartbus_clients_fd, clients, any);
     CALL(heartbus_clients_count, clients, &count);
     check(count == 0, "a stopped group has no clients");
+    CALL(heartbus_clients_bytes_kept, clients, &count);
+    check(count == 0, "and keeps nothing for them");
     CALL(heartbus_client_connect, clients, config, strlen(config), &cursor);
     CALL(heartbus_client_send, clients, me, TEXT("x"), 0);
     CALL(heartbus_client_add_node, clients, me, TEXT("m"), NULL, 0);

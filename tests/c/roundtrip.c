@@ -240,6 +240,7 @@ static void clients_register(void) {
     check(strncmp(told->node_id, "client_", 7) == 0, "and is given one: %s", told->node_id);
     size_t count = 0;
     check(heartbus_clients_count(the_clients.clients, &count) == HEARTBUS_OK && count == 2, "the group counts two");
+    check(heartbus_clients_bytes_kept(the_clients.clients, &count) == HEARTBUS_OK && count < 100000, "and keeps little: %zu bytes", count);
 }
 
 static void heartbeats_go_round(void) {
@@ -984,6 +985,7 @@ static void all_refuse(handles h, heartbus_status wanted, const char *text, cons
     REFUSE(heartbus_clients_fd(h.clients, result));
     REFUSE(heartbus_clients_poll(h.clients, result, 1, -1, count));
     REFUSE(heartbus_clients_count(h.clients, count));
+    REFUSE(heartbus_clients_bytes_kept(h.clients, count));
     REFUSE(heartbus_client_connect(h.clients, TEXT("{}"), result));
     REFUSE(heartbus_client_send(h.clients, 1, TEXT("x"), 0));
     REFUSE(heartbus_client_add_node(h.clients, 1, TEXT("x"), TEXT("[]")));

@@ -164,6 +164,8 @@ pub struct ClientStats {
     pub connected_mono: Option<u64>,
     /// Bytes that wait to be written.
     pub bytes_waiting: u64,
+    /// What it keeps of what its server sends, and of what waits to be written, as long as the memory that it takes.
+    pub bytes_kept: u64,
 }
 
 impl ClientMachine {
@@ -280,6 +282,7 @@ impl ClientMachine {
             connected_at: self.connected.map(|at| at.unix_seconds_of(at.mono)),
             connected_mono: self.connected.map(|at| at.mono),
             bytes_waiting: self.outbox.len() as u64,
+            bytes_kept: self.kept() as u64,
         }
     }
 
@@ -444,6 +447,19 @@ impl ClientMachine {
             ClientState::Dialing { .. } => self.end_connection(CloseReason::Disconnected, String::new(), now),
             ClientState::Waiting { .. } => self.finish(),
             ClientState::Flushing { .. } | ClientState::HangingUp { .. } | ClientState::Finished => {}
+        }
+    }
+
+    /// As [`ClientStats::bytes_kept`].
+    pub fn kept(&self) -> usize {
+        self.input.capacity() + self.outbox.kept() + self.stalled.as_ref().map_or(0, ClientEvent::payload_len)
+    }
+
+    /// All clients together keep more than they may, and this one keeps most.
+    pub fn keeps_too_much(&mut self) {
+        if matches!(self.state, ClientState::Open(_)) {
+            self.stop_reading();
+            self.hang_up(CloseReason::SlowConsumer, "All clients together keep too much, and this one keeps most".into());
         }
     }
 

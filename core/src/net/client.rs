@@ -7,6 +7,7 @@
 //! changes something from outside wakes the task, and the task alone tells events: their order is the machine's.
 
 mod dial;
+mod kept;
 mod task;
 
 use super::resolve::Resolver;
@@ -20,6 +21,7 @@ use crate::hub::client::{ClientLog, ClientMachine, ClientRefusal, SocketEnd};
 use crate::inbox::Inbox;
 use crate::settings::{ClientConfig, check_node_id};
 use crate::wire::control::{self, MAX_METADATA_LEN, Register, RegisterError};
+use kept::{Kept, KeptByAll};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -58,6 +60,7 @@ struct Fleet {
     resolver: Resolver,
     client_log: Arc<ClientLog>,
     members: Mutex<Members>,
+    kept: KeptByAll,
     /// The host asked to stop, or a client has left since.
     changed: Notify,
 }
@@ -79,6 +82,7 @@ struct ClientShared {
     fleet: Arc<Fleet>,
     connect_timeout: Duration,
     machine: Mutex<ClientMachine>,
+    kept: Kept,
     /// Somebody else than the task used the machine.
     wake: Notify,
 }
@@ -101,6 +105,7 @@ impl Clients {
             resolver: Resolver::start()?,
             client_log: Arc::default(),
             members: Mutex::default(),
+            kept: KeptByAll::default(),
             changed: Notify::new(),
         });
         let served = fleet.clone();
@@ -134,6 +139,7 @@ impl Clients {
             fleet: self.fleet.clone(),
             connect_timeout: config.connect_timeout,
             machine: Mutex::new(ClientMachine::new(id, config, client_log, seed, now)),
+            kept: Kept::default(),
             wake: Notify::new(),
         });
         // Spawning under the lock: `stop` finds a client that is there whole, or refuses it.
@@ -149,6 +155,11 @@ impl Clients {
     /// Clients that are not finished.
     pub fn count(&self) -> usize {
         if self.fleet.is_own_process() { self.fleet.members().clients.len() } else { 0 }
+    }
+
+    /// What they keep of what their servers send, and of what waits to be sent, all together: [`ClientConfig::total_buffer_bytes`].
+    pub fn bytes_kept(&self) -> usize {
+        if self.fleet.is_own_process() { self.fleet.kept.sum() } else { 0 }
     }
 
     /// Disconnects all clients politely, within 1.5 s. What there is to tell of it is in the inbox
@@ -413,6 +424,9 @@ impl ClientShared {
     fn with<T>(self: &Arc<Self>, work: impl FnOnce(&mut ClientMachine, Now) -> T) -> T {
         let mut machine = self.machine();
         let now = self.fleet.clock.now();
+        if self.kept.is_chosen() {
+            machine.keeps_too_much();
+        }
         let result = work(&mut machine, now);
         let inbox = &self.fleet.inbox;
         while let Some(event) = machine.poll_event(now) {
@@ -435,6 +449,8 @@ impl ClientShared {
                 machine.stall(event);
             }
         }
+        self.count_kept(&machine);
+        drop(machine);
         self.fleet.client_log.tell_left_out(now);
         result
     }

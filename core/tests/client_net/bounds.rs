@@ -139,3 +139,46 @@ fn the_thread_of_the_clients_takes_no_signal_and_ours_is_left_alone() {
         }
     }
 }
+
+#[test]
+fn clients_that_keep_too_much_together_lose_the_one_that_keeps_most_and_it_comes_back() {
+    let rig = Rig::new();
+    let config = || ClientConfig { total_buffer_bytes: 3 << 20, ..rig.config() };
+    // Frames that never get whole.
+    let begin = |peer: &mut Peer, len: usize| {
+        let whole = frame(3, 7, &"x".repeat(4 << 20));
+        peer.raw(&whole[..len]);
+    };
+    let until = |what: &str, condition: &dyn Fn() -> bool| {
+        let until = deadline();
+        while !condition() {
+            assert!(Instant::now() < until, "{what}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    let (bystander, mut server) = rig.registered(config());
+    let (small, mut small_server) = rig.registered(config());
+    begin(&mut small_server, 300_000);
+    until("the first part was not kept", &|| small.stats().bytes_kept >= 300_000);
+    let (large, mut large_server) = rig.registered(config());
+    begin(&mut large_server, 1_200_000);
+    until("the second part was not kept", &|| large.stats().bytes_kept >= 1_200_000);
+    assert_eq!(rig.clients.bytes_kept() as u64, small.stats().bytes_kept + large.stats().bytes_kept);
+    assert!(large.is_connected(), "both together are within the bound");
+
+    // It grows, and another one goes: whoever keeps most.
+    let (other, mut other_server) = rig.registered(config());
+    begin(&mut other_server, 900_000);
+    let closed = rig.event(&large);
+    assert!(matches!(&closed, ClientEvent::Close { reason: CloseReason::SlowConsumer, detail } if !detail.is_empty()), "{closed:?}");
+    let (_peer, _) = rig.accept_registered();
+    rig.expect(&large, &[ClientEvent::Connect]);
+    until("what it kept is gone", &|| rig.clients.bytes_kept() < 3 << 20 && large.stats().bytes_kept < 100_000);
+    for (client, peer) in [(&bystander, &mut server), (&small, &mut small_server), (&other, &mut other_server)] {
+        assert!(client.is_connected());
+        client.send(b"still here", 0).unwrap();
+        assert_eq!(peer.frame().text(), "still here");
+    }
+    drop((bystander, small, large, other));
+    until("nobody is left", &|| rig.clients.count() == 0 && rig.clients.bytes_kept() == 0);
+}

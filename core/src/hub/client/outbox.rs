@@ -25,6 +25,11 @@ impl ClientOutbox {
         self.bytes.len() - self.written
     }
 
+    /// The memory that they take.
+    pub(super) fn kept(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.len() == 0
     }
