@@ -104,6 +104,11 @@
  *     allow []: addresses and networks such as 10.0.0.0/8 that may connect; none listed: all; in PHP, and here too:
  *         whitelist
  *     deny []: those that may not, whatever the other list says; in PHP, and here too: blacklist
+ *     websocket null: where WebSockets come in: host:port, or true: at the main port too
+ *     websocket_origins []: origins of pages whose WebSockets are let in, such as https://example.com; others are told
+ *         403, who names none is no browser; none listed: all
+ *     websocket_path null: the path of WebSockets, such as /ws; others are told 404; unless set, any path is
+ *     websocket_compression false: whether messages of WebSockets may come compressed (permessage-deflate)
  *     max_requests_per_second 0: frames per second of all connections together, heartbeats included; one more is told
  *         429; 0 is no limit
  *     stats_interval 60: seconds between two lines Server stats in the log, at level info

@@ -17,7 +17,7 @@ use crate::net::bus::socket::{self, BoundSocket};
 use crate::net::listen;
 use crate::net::server::Server;
 use crate::process;
-use crate::settings::{MOST, ServerConfig, check_timeout, check_whole};
+use crate::settings::{MOST, ServerConfig, WebSocketDoor, check_timeout, check_whole};
 use crate::wire::bus::{FRAME_CAP, Welcome};
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -129,12 +129,19 @@ impl Engine {
         if let Some(bus) = &config.bus {
             socket::check(bus)?;
         }
-        listen::probe(&config.host, config.port)
+        listen::probe(&config.host, config.port)?;
+        config.websocket.address().map_or(Ok(()), |(host, port)| listen::probe(host, port))
     }
 
     /// The address that is listened on, with the real port.
     pub fn local_addr(&self) -> SocketAddr {
         self.server().local_addr
+    }
+
+    /// Where WebSockets come in; `None`: nowhere.
+    pub fn websocket_addr(&self) -> Option<SocketAddr> {
+        let server = self.server();
+        server.websocket_addr.or_else(|| (server.shared.hub.limits().websocket == WebSocketDoor::MainPort).then_some(server.local_addr))
     }
 
     /// Where the events arrive; `None` where workers run the callbacks.

@@ -73,6 +73,43 @@ impl Field for BusSocket {
     }
 }
 
+/// Where WebSockets come in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum WebSocketDoor {
+    #[default]
+    None,
+    /// Where the bus is spoken too: the first bytes tell them apart.
+    MainPort,
+    /// `host:port`.
+    At(String),
+}
+
+impl WebSocketDoor {
+    /// Host and port, where it is a door of its own.
+    pub(crate) fn address(&self) -> Option<(&str, u16)> {
+        if let Self::At(address) = self { row::host_and_port(address) } else { None }
+    }
+}
+
+impl Field for WebSocketDoor {
+    fn of(value: SettingValue) -> Option<Self> {
+        Some(match value {
+            SettingValue::None | SettingValue::Flag(false) => Self::None,
+            SettingValue::Flag(true) => Self::MainPort,
+            SettingValue::Text(address) => Self::At(address),
+            _ => return None,
+        })
+    }
+
+    fn value(&self) -> SettingValue {
+        match self {
+            Self::None => SettingValue::None,
+            Self::MainPort => SettingValue::Flag(true),
+            Self::At(address) => SettingValue::Text(address.clone()),
+        }
+    }
+}
+
 choices! {
     /// What happens to a connection whose peer takes nothing of what waits for it. A push to a full outbox is refused either way.
     pub enum SlowConsumer {
@@ -177,6 +214,15 @@ settings! {
         pub allow: Vec<IpNet> = Vec::new(), ValueKind::Networks, php_name("whitelist"), c_note("in PHP, and here too: `whitelist`");
         /// those that may not, whatever the other list says
         pub deny: Vec<IpNet> = Vec::new(), ValueKind::Networks, php_name("blacklist"), c_note("in PHP, and here too: `blacklist`");
+        /// where WebSockets come in: `host:port`, or `true`: at the main port too
+        pub websocket: WebSocketDoor = WebSocketDoor::None, ValueKind::Door;
+        /// origins of pages whose WebSockets are let in, such as `https://example.com`; others are told 403, who names none is no browser;
+        /// none listed: all
+        pub websocket_origins: Vec<String> = Vec::new(), ValueKind::Texts;
+        /// the path of WebSockets, such as `/ws`; others are told 404; unless set, any path is
+        pub websocket_path: Option<String> = None, ValueKind::Text, php_default("any");
+        /// whether messages of WebSockets may come compressed (permessage-deflate)
+        pub websocket_compression: bool = false, ValueKind::Flag;
         /// frames per second of all connections together, heartbeats included; one more is told 429; 0 is no limit
         pub max_requests_per_second: u64 = 0, whole(0);
         /// seconds between two lines `Server stats` in the log, at level `info`

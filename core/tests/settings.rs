@@ -123,6 +123,8 @@ fn shape(listed: &[Listed]) -> String {
         ValueKind::Choice(words) => quoted(words),
         ValueKind::Networks => "list<string>".into(),
         ValueKind::Socket => "string|false".into(),
+        ValueKind::Door => "string|bool".into(),
+        ValueKind::Texts => "list<string>".into(),
         ValueKind::Json => "array<mixed>".into(),
         ValueKind::Any => "mixed".into(),
     };

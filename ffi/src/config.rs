@@ -176,6 +176,11 @@ fn read(kind: ValueKind, json: &str) -> Result<SettingValue, String> {
         ValueKind::Networks => networks(json)
             .map(SettingValue::Networks)
             .ok_or_else(|| "a list of networks such as \"10.0.0.0/8\" and of addresses".to_owned()),
+        ValueKind::Door => match serde_json::from_str(json) {
+            Ok(is_on) => Ok(SettingValue::Flag(is_on)),
+            Err(_) => text(json).map(SettingValue::Text).ok_or_else(|| "host:port, true or false".to_owned()),
+        },
+        ValueKind::Texts => serde_json::from_str(json).map(SettingValue::Texts).map_err(|_| "a list of strings".to_owned()),
         // As it was written: the server gets the same text.
         ValueKind::Json => Ok(SettingValue::Json(json.to_owned())),
         ValueKind::Any => Ok(SettingValue::None),
@@ -213,7 +218,7 @@ fn wrong(text: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use heartbus_core::settings::{RateLimitBy, SlowConsumer};
+    use heartbus_core::settings::{RateLimitBy, SlowConsumer, WebSocketDoor};
     use std::collections::{BTreeMap, BTreeSet};
 
     fn refusal(json: &str) -> String {
@@ -238,6 +243,7 @@ mod tests {
             "max_frame_bytes":7,"outbox_bytes":8,
             "total_buffer_bytes":9,"slow_consumer":"drop","slow_consumer_timeout":2.5,"enable_rate_limit":true,"rate_limit_capacity":10,
             "rate_limit_refill_rate":11,"rate_limit_by":"ip","max_requests_per_second":14,"allow":["10.0.0.0/8","::1"],"deny":["10.1.0.1"],
+            "websocket":"[::1]:0","websocket_origins":["http://a"],"websocket_path":"/ws","websocket_compression":true,
             "stats_interval":15,"bus":"/tmp/a/b.sock","bus_group":"g","inbox_events":12,"inbox_bytes":13}"#;
         let (config, limits) = server(json.as_bytes()).unwrap();
         let expected = ServerConfig {
@@ -257,6 +263,10 @@ mod tests {
             slow_consumer: SlowConsumer::Drop,
             slow_consumer_timeout: Duration::from_millis(2500),
             rate_limit: Some(RateLimit { capacity: 10, refill_per_second: 11.0, by: RateLimitBy::Ip }),
+            websocket: WebSocketDoor::At("[::1]:0".into()),
+            websocket_origins: vec!["http://a".into()],
+            websocket_path: Some("/ws".into()),
+            websocket_compression: true,
             max_requests_per_second: 14,
             allow: vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
             deny: vec!["10.1.0.1/32".parse().unwrap()],
@@ -265,6 +275,22 @@ mod tests {
         };
         assert_eq!(format!("{config:?}"), format!("{expected:?}"));
         assert_eq!(limits, InboxLimits { events: 12, bytes: 13 });
+    }
+
+    #[test]
+    fn websockets_come_in_at_an_address_or_at_the_main_port() {
+        for (json, door) in
+            [("true", WebSocketDoor::MainPort), ("false", WebSocketDoor::None), ("\"a:1\"", WebSocketDoor::At("a:1".into()))]
+        {
+            let (config, _) = server(format!(r#"{{"websocket":{json}}}"#).as_bytes()).unwrap();
+            assert_eq!(config.websocket, door);
+        }
+        for (json, wants) in [("\"8080\"", "host:port, true or false"), ("8080", "host:port, true or false"), ("\"a:b\"", "host:port")] {
+            let config = server(format!(r#"{{"websocket":{json}}}"#).as_bytes());
+            let message = config.and_then(|(config, _)| config.validate()).expect_err("a refusal").message;
+            assert!(message.contains("websocket must be") && message.contains(wants), "{message}");
+        }
+        assert!(refusal(r#"{"websocket_origins":"http://a"}"#).contains("websocket_origins must be a list of strings"));
     }
 
     #[test]

@@ -401,6 +401,12 @@ fn read(setting: &Setting, key: &str, value: &Zval) -> Checked<SettingValue> {
             Some(path) => Ok(SettingValue::Text(path.into())),
             None => fault(format!("{key} must be the absolute path of a socket, or false")),
         },
+        (ValueKind::Door, _) => match (as_bool(value), value.str()) {
+            (Some(is_on), _) => Ok(SettingValue::Flag(is_on)),
+            (None, Some(address)) => Ok(SettingValue::Text(address.into())),
+            _ => fault(format!("{key} must be host:port, true or false")),
+        },
+        (ValueKind::Texts, _) => texts(key, value),
         (ValueKind::Json, _) if value.is_array() => encode_metadata(value).map(SettingValue::Json),
         (ValueKind::Json, _) => fault(format!("{key} must be of type array, {} given", type_name(value, false))),
     }
@@ -471,6 +477,15 @@ fn networks(key: &str, value: &Zval) -> Checked<SettingValue> {
         network.ok_or_else(|| Fault::Text(format!("{key}: {} is not an IP address or network", shown())))
     };
     php::values(array).map(network).collect::<Checked<_>>().map(SettingValue::Networks)
+}
+
+fn texts(key: &str, value: &Zval) -> Checked<SettingValue> {
+    let Some(array) = value.array() else { return fault(format!("{key} must be an array")) };
+    let text = |entry: &Zval| match entry.dereference().str() {
+        Some(text) => Ok(text.to_owned()),
+        None => fault(format!("{key} must have strings alone")),
+    };
+    php::values(array).map(text).collect::<Checked<_>>().map(SettingValue::Texts)
 }
 
 /// Switches come from files and environments too, as texts: `'off'` is off there, although PHP takes it for true.

@@ -166,6 +166,14 @@ counters! {
     register_timeouts,
     /// Connections closed because they took nothing of what waited for them, or held most of it when all together held too much.
     slow_consumers,
+    /// WebSockets: handshakes that were answered with 101.
+    websockets,
+    /// Handshakes of WebSocket's that were refused, with an answer of HTTP's.
+    websockets_refused,
+    /// WebSockets closed because their peer broke a rule of the protocol.
+    websocket_violations,
+    /// WebSockets closed because their peer did not answer a ping.
+    websocket_ping_timeouts,
     /// Times that accepting paused because the process or system had no descriptor left.
     accept_pauses,
     /// Bytes read from sockets.

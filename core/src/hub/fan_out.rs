@@ -66,7 +66,7 @@ impl FanOut {
     /// As a frame for a node's main channel; `None`: its dialect cannot carry it.
     pub fn frame(&self, node: &Node) -> Option<QueuedFrame> {
         let (dialect, body) = self.body(node.link())?;
-        Some(QueuedFrame::new(dialect, FrameType::DATA, node.channel_id(), body.clone()))
+        Some(QueuedFrame::new(dialect, FrameType::DATA, node.channel_id(), body.clone()).within(node.link().framing()))
     }
 
     fn body(&self, link: &Link) -> Option<(Dialect, &Body)> {

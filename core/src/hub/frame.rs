@@ -3,7 +3,7 @@
 //! Owns how bodies are kept and counted. The head is made when the frame is written: until then it takes no memory.
 
 use super::memory::{Memory, Part};
-use crate::wire::{Dialect, FrameType, HEADER_LEN, NotUtf8, v1, v2};
+use crate::wire::{Dialect, FrameType, Framing, HEADER_LEN, NotUtf8, framing, v1};
 use bytes::BufMut;
 use std::cell::RefCell;
 use std::fmt;
@@ -19,8 +19,7 @@ thread_local! {
 /// Longer bodies give their memory back.
 const MAX_SCRATCH: usize = 64 * 1024;
 
-/// The longest head, v1's: header, `{"channel_id":`, a u32, `,"payload":`.
-pub const MAX_HEAD: usize = 7 + 14 + 10 + 11;
+pub use framing::MAX_HEAD;
 
 /// What one body takes in memory beside its bytes.
 const BODY_BYTES: usize = size_of::<(usize, Counted, usize)>();
@@ -84,11 +83,18 @@ pub struct QueuedFrame {
     channel_id: u32,
     frame_type: FrameType,
     dialect: Dialect,
+    framing: Framing,
 }
 
 impl QueuedFrame {
     pub fn new(dialect: Dialect, frame_type: FrameType, channel_id: u32, body: Body) -> Self {
-        Self { body, channel_id, frame_type, dialect }
+        Self { body, channel_id, frame_type, dialect, framing: Framing::Stream }
+    }
+
+    /// The same for a connection whose frames stand in something.
+    pub fn within(mut self, framing: Framing) -> Self {
+        self.framing = framing;
+        self
     }
 
     pub fn dialect(&self) -> Dialect {
@@ -104,7 +110,7 @@ impl QueuedFrame {
     /// What its header says behind it: the limit on frames holds for this.
     pub(super) fn counted_len(&self) -> usize {
         match self.dialect {
-            Dialect::V1 => self.len() - HEADER_LEN,
+            Dialect::V1 => v1::head_len(self.channel_id) - HEADER_LEN + self.body.len(),
             Dialect::V2 => self.body.len(),
         }
     }
@@ -114,17 +120,11 @@ impl QueuedFrame {
     }
 
     pub fn head_len(&self) -> usize {
-        match self.dialect {
-            Dialect::V1 => v1::head_len(self.channel_id),
-            Dialect::V2 => v2::HEADER_LEN,
-        }
+        framing::head_len(self.framing, self.dialect, self.channel_id, self.body.len())
     }
 
     pub fn write_head(&self, out: &mut impl BufMut) {
-        match self.dialect {
-            Dialect::V1 => v1::encode_head(self.frame_type.0, self.channel_id.into(), self.body.len(), out),
-            Dialect::V2 => v2::encode_head(self.frame_type, self.channel_id, self.body.len(), out),
-        }
+        framing::write_head(self.framing, self.dialect, self.frame_type, self.channel_id, self.body.len(), out);
     }
 
     /// The memory that is free when this is dropped.
@@ -135,7 +135,7 @@ impl QueuedFrame {
 
 impl PartialEq for QueuedFrame {
     fn eq(&self, other: &Self) -> bool {
-        let spelled = |frame: &Self| (frame.dialect, frame.frame_type, frame.channel_id);
+        let spelled = |frame: &Self| (frame.framing, frame.dialect, frame.frame_type, frame.channel_id);
         spelled(self) == spelled(other) && *self.body == *other.body
     }
 }

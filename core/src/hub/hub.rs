@@ -201,8 +201,11 @@ impl Hub {
             _ => return Err(Refusal::NoSuchChannel),
         };
         self.check_len(payload)?;
-        let encode =
-            |dialect| Body::encode(dialect, payload, &self.memory).map(|body| QueuedFrame::new(dialect, FrameType::DATA, channel_id, body));
+        let framing = node.link().framing();
+        let encode = |dialect| {
+            Body::encode(dialect, payload, &self.memory)
+                .map(|body| QueuedFrame::new(dialect, FrameType::DATA, channel_id, body).within(framing))
+        };
         let frame = match encode(node.link().dialect()) {
             Err(NotUtf8) if node.link().will_speak_v2() => encode(Dialect::V2)?,
             encoded => encoded?,

@@ -9,7 +9,7 @@ use super::memory::Memory;
 use super::node_ref::NodeRef;
 use super::resume::Resume;
 use crate::model::CloseReason;
-use crate::wire::Dialect;
+use crate::wire::{Dialect, Framing};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -80,6 +80,10 @@ const ENDING: u8 = 4;
 const FULL: u8 = 8;
 /// [`CommandKind::TellFull`] is on its way.
 const TELLING: u8 = 16;
+/// Each frame is a message of WebSocket's,
+const WEBSOCKET: u8 = 32;
+/// and in it spelled as JSON.
+const JSON: u8 = 64;
 
 /// A node has to leave its connection because of something that happened elsewhere.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -148,6 +152,25 @@ impl Link {
     /// The peer has sent a frame in v2.
     pub(super) fn heard_v2(&self) {
         self.flags.fetch_or(V2, Ordering::AcqRel);
+    }
+
+    /// What stands around each frame.
+    pub fn framing(&self) -> Framing {
+        match self.flags.load(Ordering::Acquire) & (WEBSOCKET | JSON) {
+            0 => Framing::Stream,
+            WEBSOCKET => Framing::WebSocket,
+            _ => Framing::Json,
+        }
+    }
+
+    /// From now on frames stand in messages of WebSocket's. Those of binary messages are in v2, which both sides have agreed on by that.
+    pub(super) fn set_framing(&self, framing: Framing) {
+        let flags = match framing {
+            Framing::Stream => 0,
+            Framing::WebSocket => WEBSOCKET | V2,
+            Framing::Json => WEBSOCKET | JSON,
+        };
+        self.flags.fetch_or(flags, Ordering::AcqRel);
     }
 
     /// Where its thread counts the connection's nodes.

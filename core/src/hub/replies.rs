@@ -4,7 +4,8 @@
 
 use super::Now;
 use crate::model::CloseReason;
-use crate::wire::{Dialect, FrameType, code, control, v1, v2};
+use crate::wire::websocket::handshake::RequestError;
+use crate::wire::{Dialect, FrameType, Framing, code, control, framing, v1, v2};
 
 /// How long a ready-made reply keeps its timestamp, in microseconds.
 const FRESH: u64 = 1_000;
@@ -14,6 +15,8 @@ pub struct Replies {
     bytes: Vec<u8>,
     dialect: Dialect,
     ready: [Ready; 2],
+    /// What is being wrapped.
+    unwrapped: Vec<u8>,
 }
 
 /// HEARTBEAT_RES for channel 0, in one dialect.
@@ -37,6 +40,27 @@ impl Replies {
 
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// How much there is, for [`Replies::wrap`].
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Makes a message of each frame that was added behind `begin`.
+    pub fn wrap(&mut self, begin: usize, framing: Framing) {
+        if framing != Framing::Stream && self.bytes.len() > begin {
+            self.unwrapped.extend_from_slice(&self.bytes[begin..]);
+            self.bytes.truncate(begin);
+            framing::wrap(framing, &self.unwrapped, &mut self.bytes);
+            self.unwrapped.clear();
+            self.unwrapped.shrink_to(64 * 1024);
+        }
+    }
+
+    /// Where something else than frames is written.
+    pub(super) fn raw(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
     }
 
     pub fn is_empty(&self) -> bool {
@@ -87,6 +111,12 @@ impl Replies {
 
     pub fn server_full(&mut self) {
         self.error(code::UNAVAILABLE, code::SERVER_FULL_TEXT, 0);
+    }
+
+    /// There is no room for one more who wants a WebSocket.
+    pub fn refuse_websocket(&mut self, reason: CloseReason) {
+        let error = if reason == CloseReason::ServerStopped { RequestError::STOPPING } else { RequestError::FULL };
+        self.bytes.extend_from_slice(error.answer().as_bytes());
     }
 
     /// The farewell of a server that stops: in v2 with the time within which to come back.

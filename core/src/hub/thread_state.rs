@@ -8,6 +8,7 @@ use super::replies::Replies;
 use super::session::Context;
 use super::wheel::Wheel;
 use super::{Counters, Hub, Now, Timer};
+use crate::wire::websocket::deflate::Inflater;
 use std::sync::Arc;
 
 pub struct ThreadState {
@@ -19,6 +20,7 @@ pub struct ThreadState {
     pub now: Now,
     /// Of the turn that is under way. Without a bound until the first one has its own.
     pub budget: Budget,
+    pub inflater: Inflater,
 }
 
 impl ThreadState {
@@ -32,6 +34,7 @@ impl ThreadState {
             connection_log: ConnectionLog::new(number),
             now,
             budget: Budget::unlimited(),
+            inflater: Inflater::default(),
         }
     }
 
@@ -46,6 +49,7 @@ impl ThreadState {
             connection_log: &mut self.connection_log,
             now: self.now,
             budget: &mut self.budget,
+            inflater: &mut self.inflater,
         }
     }
 

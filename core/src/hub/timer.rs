@@ -24,11 +24,14 @@ pub enum TimerKind {
     Outbox,
     /// The connection has said goodbye.
     Ending,
+    /// The peer of a WebSocket may be gone.
+    Ping,
 }
 
 const REGISTER: u32 = 0;
 const OUTBOX: u32 = u32::MAX;
 const ENDING: u32 = u32::MAX - 1;
+const PING: u32 = u32::MAX - 2;
 
 impl Timer {
     pub fn new(slot: u32, kind: TimerKind) -> Self {
@@ -37,6 +40,7 @@ impl Timer {
             TimerKind::Node(node) => node.number(),
             TimerKind::Outbox => OUTBOX,
             TimerKind::Ending => ENDING,
+            TimerKind::Ping => PING,
         };
         Self { slot, what }
     }
@@ -50,6 +54,7 @@ impl Timer {
             REGISTER => TimerKind::Register,
             OUTBOX => TimerKind::Outbox,
             ENDING => TimerKind::Ending,
+            PING => TimerKind::Ping,
             number => TimerKind::Node(NodeRef::of_main_channel(number)),
         }
     }
@@ -62,7 +67,7 @@ mod tests {
     #[test]
     fn each_timer_says_what_it_is_for_whichever_number_a_node_has() {
         let nodes = [1, 2, NodeRef::MAX].map(|number| TimerKind::Node(NodeRef::of_main_channel(number)));
-        for kind in [TimerKind::Register, TimerKind::Outbox, TimerKind::Ending].into_iter().chain(nodes) {
+        for kind in [TimerKind::Register, TimerKind::Outbox, TimerKind::Ending, TimerKind::Ping].into_iter().chain(nodes) {
             let timer = Timer::new(7, kind);
             assert_eq!((timer.slot(), timer.kind()), (7, kind));
         }

@@ -48,7 +48,7 @@ impl Buffers {
         partial.drain(..std::mem::take(&mut self.done));
         let needed = partial.len() + input.len();
         if needed > partial.capacity() {
-            let doubled = (2 * partial.capacity()).min(wire::frame_len(partial).unwrap_or(0));
+            let doubled = (2 * partial.capacity()).min(wire::framed_len(partial).unwrap_or(0));
             partial.reserve_exact(needed.max(doubled) - partial.len());
         }
         partial.extend_from_slice(input);

@@ -143,8 +143,8 @@ impl Connection {
 
     /// The memory that is free when this connection is gone.
     pub(super) fn alone(&self) -> usize {
-        let nodes = if let Phase::Open(session) = &self.phase { session.node_bytes() } else { 0 };
-        nodes + self.refused_len().unwrap_or(0) + self.buffers.as_ref().map_or(0, |rest| rest.counted_in + rest.outbox.alone())
+        let session = if let Phase::Open(session) = &self.phase { session.node_bytes() + session.kept_bytes() } else { 0 };
+        session + self.buffers.as_ref().map_or(0, |rest| rest.counted_in + rest.outbox.alone())
     }
 
     /// Bytes that the peer could take, if it read.
@@ -204,7 +204,7 @@ impl Connection {
 
     /// Hands bytes to the session, behind those that were kept, and keeps what is not a whole frame yet. With empty
     /// `input` the session gets another look at what was kept.
-    pub(super) fn feed(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Next {
+    pub(super) fn feed(&mut self, cx: &mut Context<'_>, input: &mut [u8]) -> Next {
         let Phase::Open(session) = &mut self.phase else {
             // It is over. Nothing that it sends is looked at any more, nor what was kept of it.
             self.forget_input(cx.hub);
@@ -215,12 +215,12 @@ impl Connection {
                 if !input.is_empty() {
                     rest.keep(input);
                 }
-                let (consumed, next) = session.receive(cx, &rest.partial[rest.done..]);
+                let (consumed, next) = session.receive_in_place(cx, &mut rest.partial[rest.done..]);
                 rest.forget(consumed);
                 next
             }
             rest => {
-                let (consumed, next) = session.receive(cx, input);
+                let (consumed, next) = session.receive_in_place(cx, input);
                 if consumed < input.len() {
                     rest.get_or_insert_default().keep(&input[consumed..]);
                 }
@@ -229,13 +229,20 @@ impl Connection {
         };
         self.host_full = next == Next::Wait;
         if let Some(rest) = &mut self.buffers {
-            rest.is_unfinished = matches!(next, Next::Again | Next::Later);
+            rest.is_unfinished = matches!(next, Next::Again | Next::Later | Next::Http);
             rest.count(cx.hub.memory());
             if rest.is_empty() {
                 self.buffers = None;
             }
         }
         next
+    }
+
+    /// What was kept is for another session.
+    pub(super) fn become_websocket(&mut self) {
+        if let Phase::Open(session) = &mut self.phase {
+            session.become_websocket();
+        }
     }
 
     fn forget_input(&mut self, hub: &Hub) {

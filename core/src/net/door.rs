@@ -15,8 +15,17 @@ const MAX_DOORS: usize = 64;
 /// The tokens above are the thread's own, those far below are its connections'.
 const FIRST: usize = usize::MAX - 16;
 
+/// What is spoken by those who come in at a door.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) enum Spoken {
+    /// The bus protocol; and WebSockets, where the main port has them too.
+    Bus,
+    WebSocket,
+}
+
 pub(super) struct Door {
     listener: TcpListener,
+    pub(super) spoken: Spoken,
     /// Somebody may be there.
     pub(super) is_ready: bool,
 }
@@ -24,12 +33,12 @@ pub(super) struct Door {
 impl Door {
     /// # Errors
     /// A thread has so many already; the system has no memory left.
-    pub(super) fn open(index: usize, mut listener: TcpListener, registry: &Registry) -> io::Result<Self> {
+    pub(super) fn open(index: usize, mut listener: TcpListener, spoken: Spoken, registry: &Registry) -> io::Result<Self> {
         if index >= MAX_DOORS {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("a server listens on at most {MAX_DOORS} addresses")));
         }
         registry.register(&mut listener, Token(FIRST - index), Interest::READABLE)?;
-        Ok(Self { listener, is_ready: false })
+        Ok(Self { listener, spoken, is_ready: false })
     }
 
     /// Lets one connection in that waits.
@@ -65,8 +74,11 @@ mod tests {
         let mut poll = Poll::new().unwrap();
         let listeners = [listener(), listener(), listener()];
         let addresses: Vec<SocketAddr> = listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
-        let doors: Vec<Door> =
-            listeners.into_iter().enumerate().map(|(index, listener)| Door::open(index, listener, poll.registry()).unwrap()).collect();
+        let doors: Vec<Door> = listeners
+            .into_iter()
+            .enumerate()
+            .map(|(index, listener)| Door::open(index, listener, Spoken::Bus, poll.registry()).unwrap())
+            .collect();
         let visitor = TcpStream::connect(addresses[1]).unwrap();
         let mut events = Events::with_capacity(8);
         poll.poll(&mut events, Some(Duration::from_secs(10))).unwrap();
@@ -82,6 +94,6 @@ mod tests {
         assert_eq!([FIRST, FIRST - MAX_DOORS + 1].map(|token| door_of(Token(token))), [Some(0), Some(MAX_DOORS - 1)]);
         assert_eq!([FIRST + 1, usize::MAX].map(|token| door_of(Token(token))), [None; 2]);
         let poll = Poll::new().unwrap();
-        assert!(Door::open(MAX_DOORS, listener(), poll.registry()).is_err());
+        assert!(Door::open(MAX_DOORS, listener(), Spoken::Bus, poll.registry()).is_err());
     }
 }

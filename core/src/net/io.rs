@@ -29,7 +29,7 @@ mod writing;
 use super::Clock;
 use super::buffers::BufferPool;
 use super::connection::Connection;
-use super::door::{Door, door_of};
+use super::door::{Door, Spoken, door_of};
 use super::mailbox::{Drained, Mailbox};
 use super::shared::ServerShared;
 use super::walk::FanOutWalk;
@@ -141,9 +141,10 @@ impl IoThread {
         shared: Arc<ServerShared>,
         registry: Registry,
         mailbox: Arc<Mailbox>,
-        listeners: Vec<TcpListener>,
+        listeners: Vec<(TcpListener, Spoken)>,
     ) -> io::Result<Self> {
-        let doors = (0..).zip(listeners).map(|(index, listener)| Door::open(index, listener, &registry)).collect::<io::Result<_>>()?;
+        let doors = (0..).zip(listeners).map(|(index, (listener, spoken))| Door::open(index, listener, spoken, &registry));
+        let doors = doors.collect::<io::Result<_>>()?;
         let clock = shared.clock;
         let now = clock.now();
         let timer = start_ticking(&registry)?;

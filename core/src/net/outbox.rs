@@ -5,7 +5,7 @@
 
 use super::transport::Transport;
 use crate::hub::frame::{MAX_HEAD, QueuedFrame};
-use crate::wire::{self, Dialect, FrameType};
+use crate::wire::{self, Dialect, framing};
 use bytes::BufMut;
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -101,9 +101,9 @@ impl Outbox {
     /// Queues whole replies. Answers to heartbeats go before everything that is not begun, whatever it is, and keep their order; all
     /// others go behind what waits already.
     pub(super) fn push_replies(&mut self, mut replies: &[u8]) {
-        while let Some(len) = wire::frame_len(replies) {
+        while let Some(len) = wire::framed_len(replies) {
             let (reply, rest) = replies.split_at(len.min(replies.len()));
-            if wire::frame_type(reply) == Some(FrameType::HEARTBEAT_RES) {
+            if framing::is_sign_of_life(reply) {
                 self.push_ahead(reply);
             } else {
                 self.push_bytes(reply);
@@ -302,7 +302,7 @@ fn extend(bytes: &mut Vec<u8>, memory: &mut usize, more: usize) {
 /// Where in whole frames, of which the first one begins at `at`, the first one begins that is not before `from`.
 fn boundary(frames: &[u8], mut at: usize, from: usize) -> usize {
     while at < from {
-        at += wire::frame_len(&frames[at..]).unwrap_or(usize::MAX).min(frames.len() - at).max(1);
+        at += wire::framed_len(&frames[at..]).unwrap_or(usize::MAX).min(frames.len() - at).max(1);
     }
     at
 }

@@ -2,6 +2,7 @@
 //!
 //! Owns the threads. What they share is [`super::shared`]'s.
 
+use super::door::Spoken;
 use super::io::{IoThread, Polling};
 use super::mailbox::{Listing, Mailbox};
 use super::relief::Relief;
@@ -28,6 +29,8 @@ const LISTING_TIME: Duration = Duration::from_millis(500);
 pub(crate) struct Server {
     pub(crate) shared: Arc<ServerShared>,
     pub(crate) local_addr: SocketAddr,
+    /// Where WebSockets come in, if they do at a door of their own.
+    pub(crate) websocket_addr: Option<SocketAddr>,
     mailboxes: Vec<Arc<Mailbox>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -38,8 +41,10 @@ impl Server {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = if config.io_threads == 0 { cores } else { config.io_threads.min(cores) };
         let listeners = listen::bind(&config.host, config.port, threads)?;
+        let websockets = config.websocket.address().map_or(Ok(Vec::new()), |(host, port)| listen::bind(host, port, threads))?;
         let cannot_start = |error: io::Error| Error::new(ErrorKind::Io, format!("Cannot start the server: {error}"));
         let local_addr = listeners[0].local_addr().map_err(cannot_start)?;
+        let websocket_addr = websockets.first().map(std::net::TcpListener::local_addr).transpose().map_err(cannot_start)?;
         let hub = Hub::new(config.clone(), host);
         let polls = descriptor::lifted(|| (0..threads).map(|_| Polling::new()).collect::<io::Result<Vec<_>>>()).map_err(cannot_start)?;
         let apart = |Polling { poll, registry, waker }| ((poll, registry), Arc::new(Mailbox::new(waker, hub.memory().clone())));
@@ -49,9 +54,12 @@ impl Server {
         let hub_threads = hub_threads.map(|(mailbox, counters)| HubThread { sink: mailbox.clone(), counters: counters.clone() });
         shared.hub.set_threads(hub_threads.collect());
         tracing::info!(host = config.host, port = local_addr.port(), workers = threads, protocol = "tcp", "HeartbeatServer starting");
-        let mut server = Self { shared, local_addr, mailboxes, threads: Mutex::default() };
+        let mut server = Self { shared, local_addr, websocket_addr, mailboxes, threads: Mutex::default() };
+        let mut websockets = websockets.into_iter();
         for (index, (listener, (poll, registry))) in listeners.into_iter().zip(polls).enumerate() {
-            if let Err(error) = server.start_thread(index, listener, poll, registry, cannot_start) {
+            let listener = (listener, Spoken::Bus);
+            let listeners = std::iter::once(listener).chain(websockets.next().map(|listener| (listener, Spoken::WebSocket)));
+            if let Err(error) = server.start_thread(index, listeners, poll, registry, cannot_start) {
                 server.stop();
                 return Err(error);
             }
@@ -62,14 +70,13 @@ impl Server {
     fn start_thread(
         &mut self,
         index: usize,
-        listener: std::net::TcpListener,
+        listeners: impl Iterator<Item = (std::net::TcpListener, Spoken)>,
         poll: mio::Poll,
         registry: mio::Registry,
         cannot_start: impl Fn(io::Error) -> Error,
     ) -> Result<(), Error> {
-        let listener = mio::net::TcpListener::from_std(listener);
-        let io =
-            IoThread::new(index, self.shared.clone(), registry, self.mailboxes[index].clone(), vec![listener]).map_err(&cannot_start)?;
+        let listeners = listeners.map(|(listener, spoken)| (mio::net::TcpListener::from_std(listener), spoken)).collect();
+        let io = IoThread::new(index, self.shared.clone(), registry, self.mailboxes[index].clone(), listeners).map_err(&cannot_start)?;
         let thread = spawn_thread(format!("heartbus-io-{index}"), move || io.run(poll))?;
         self.threads.get_mut().unwrap_or_else(PoisonError::into_inner).push(thread);
         Ok(())

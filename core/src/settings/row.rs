@@ -32,6 +32,10 @@ pub enum ValueKind {
     Name,
     /// Where the bus socket is.
     Socket,
+    /// `host:port`; or true: with the main port; or false.
+    Door,
+    /// Texts.
+    Texts,
     /// JSON text.
     Json,
     /// Nobody looks at it.
@@ -50,6 +54,7 @@ pub enum SettingValue {
     /// JSON text.
     Json(String),
     Networks(Vec<IpNet>),
+    Texts(Vec<String>),
 }
 
 impl SettingValue {
@@ -63,6 +68,7 @@ impl SettingValue {
             Self::Flag(flag) => flag.to_string(),
             Self::Text(text) => format!("{text:?}"),
             Self::Json(json) => json.clone(),
+            Self::Texts(texts) => format!("{texts:?}"),
             Self::Networks(networks) => format!("{:?}", networks.iter().map(ToString::to_string).collect::<Vec<_>>()),
         }
     }
@@ -188,6 +194,7 @@ impl Setting {
                 Err(wrong(format!("{name} must be a number from {least} to {most}")))
             }
             (ValueKind::Seconds, SettingValue::Time(time)) => check_timeout(name, *time),
+            (ValueKind::Door, SettingValue::Text(address)) => check_address(name, address),
             _ => Ok(()),
         }
     }
@@ -231,7 +238,9 @@ impl Listed {
         match &self.default {
             _ if !self.setting.php.default.is_empty() => self.setting.php.default.to_owned(),
             SettingValue::None => "none".to_owned(),
-            SettingValue::Text(_) | SettingValue::Json(_) | SettingValue::Networks(_) => format!("`{}`", self.default.php()),
+            SettingValue::Text(_) | SettingValue::Json(_) | SettingValue::Networks(_) | SettingValue::Texts(_) => {
+                format!("`{}`", self.default.php())
+            }
             plain => plain.php(),
         }
     }
@@ -287,6 +296,7 @@ fields! {
     f64: Number, |number| number, |number: &f64| *number;
     Duration: Time, |time| time, |time: &Duration| *time;
     bool: Flag, |flag| flag, |flag: &bool| *flag;
+    Vec<String>: Texts, |texts| texts, |texts: &Vec<String>| texts.clone();
     Vec<IpNet>: Networks, |networks| networks, |networks: &Vec<IpNet>| networks.clone();
 }
 
@@ -414,6 +424,17 @@ pub(crate) fn check_whole(name: &str, number: u64, least: u64, most: u64) -> Res
         _ if number < least => Err(wrong(format!("{name} must be at least {least}"))),
         _ => Err(wrong(format!("{name} must be at most {most}"))),
     }
+}
+
+/// The host and the port of an address as settings have it.
+pub(super) fn host_and_port(address: &str) -> Option<(&str, u16)> {
+    let (host, port) = address.rsplit_once(':')?;
+    let is_host = !host.is_empty() && (!host.contains(':') || host.starts_with('[') && host.ends_with(']'));
+    Some((host, port.parse().ok()?)).filter(|_| is_host)
+}
+
+fn check_address(name: &str, address: &str) -> Result<(), Error> {
+    host_and_port(address).map(|_| ()).ok_or_else(|| wrong(format!("{name} must be host:port, true or false")))
 }
 
 pub(crate) fn check_timeout(name: &str, value: Duration) -> Result<(), Error> {

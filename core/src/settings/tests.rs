@@ -18,6 +18,8 @@ fn sample(kind: ValueKind) -> SettingValue {
         ValueKind::Choice(words) => SettingValue::Text(words[words.len() - 1].into()),
         ValueKind::Networks => SettingValue::Networks(vec!["10.0.0.0/8".parse().unwrap()]),
         ValueKind::Socket => SettingValue::Text("/x".into()),
+        ValueKind::Door => SettingValue::Text("127.0.0.1:1".into()),
+        ValueKind::Texts => SettingValue::Texts(vec!["x".into()]),
         ValueKind::Any => SettingValue::None,
     }
 }

@@ -332,6 +332,33 @@ fn unmask(payload: &mut [u8], mask: [u8; 4]) {
     chunks.into_remainder().iter_mut().zip(mask.into_iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
 }
 
+/// The length of the frame that `input` begins with, from either side, as its header has it; `None` while that is not there, or is none.
+pub fn frame_len(input: &[u8]) -> Option<usize> {
+    let [first, second, rest @ ..] = input else { return None };
+    let opcode = Opcode::of(first & 0x0f)?;
+    if first & 0x30 != 0 || opcode.is_control() && first & 0xf0 != 0x80 {
+        return None;
+    }
+    let (len, len_bytes) = match second & 0x7f {
+        126 => (u64::from(u16::from_be_bytes(*rest.first_chunk()?)), 2),
+        127 => (u64::from_be_bytes(*rest.first_chunk()?), 8),
+        len => (u64::from(len), 0),
+    };
+    let mask_len = if second & 0x80 == 0 { 0 } else { 4 };
+    usize::try_from(len).ok()?.checked_add(2 + len_bytes + mask_len)
+}
+
+/// What a whole frame from a server is, and what is in it.
+pub(super) fn server_frame(frame: &[u8]) -> Option<(Opcode, &[u8])> {
+    let opcode = Opcode::of(frame.first()? & 0x0f)?;
+    let header_len = match frame.get(1)? & 0x7f {
+        126 => 4,
+        127 => 10,
+        _ => 2,
+    };
+    Some((opcode, frame.get(header_len..)?))
+}
+
 /// Of a frame from a server, which is not masked.
 pub fn header_len(payload_len: usize) -> usize {
     match payload_len {

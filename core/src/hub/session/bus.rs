@@ -14,8 +14,9 @@ use crate::hub::rate::Bucket;
 use crate::hub::wheel::TimerKey;
 use crate::hub::{Counters, Node, NodeRef, Timer, TimerKind};
 use crate::model::{CloseReason, Departure, EventMask, Fill};
-use crate::settings::{RateLimitBy, micros};
-use crate::wire::{self, Decoded, Dialect, Frame, FrameError, FrameType, Front, code};
+use crate::settings::{RateLimitBy, WebSocketDoor, micros};
+use crate::wire::websocket::handshake;
+use crate::wire::{self, Decoded, Dialect, Frame, FrameError, FrameType, Framing, Front, code};
 use std::sync::Arc;
 
 /// Who could not be judged because not everything was read is looked at again after this part of its timeout.
@@ -65,6 +66,11 @@ impl BusSession {
         session
     }
 
+    /// The same connection's, for another session around it. What is left behind is empty.
+    pub(super) fn take_over(&mut self) -> Self {
+        Self { link: self.link.clone(), nodes: std::mem::take(&mut self.nodes), rare: self.rare.take() }
+    }
+
     pub(super) fn link(&self) -> &Arc<Link> {
         &self.link
     }
@@ -95,6 +101,7 @@ impl BusSession {
             let (dialect, front) = wire::front(&input[consumed..], cx.hub.limits().max_frame_bytes);
             let whole = match front {
                 Front::Incomplete => return (consumed, Next::Continue),
+                Front::Broken { .. } if self.may_be_http(cx, &input[consumed..]) => return (consumed, Next::Http),
                 Front::Broken { error } => return (input.len(), self.lose(cx, error)),
                 Front::Whole(whole) => whole,
             };
@@ -130,6 +137,52 @@ impl BusSession {
                 return (consumed, next);
             }
         }
+    }
+
+    /// A frame that is spelled otherwise, of so many bytes: whether it is done with, and what [`BusSession::receive`] says of one.
+    #[cold]
+    pub(super) fn take(&mut self, cx: &mut Context<'_>, frame: Frame<'_>, len: usize) -> (bool, Next) {
+        if cx.budget.is_used_up() {
+            return (false, Next::Again);
+        }
+        if !cx.budget.admits(len) {
+            return (false, Next::Later);
+        }
+        cx.budget.spend(budget::FRAME + budget::BYTE * len as u64);
+        cx.replies.speak(Dialect::V1);
+        let next = if self.may_send(cx) { self.frame(cx, frame) } else { self.limit_rate(cx) };
+        if next != Next::Continue && self.comes_again(cx, next) {
+            return (false, next);
+        }
+        cx.counters.messages_in.up();
+        (true, next)
+    }
+
+    /// A text in which such a frame should have been.
+    pub(super) fn skip_text(&mut self, cx: &mut Context<'_>, why: &'static str) -> Next {
+        cx.replies.speak(Dialect::V1);
+        cx.counters.messages_in.up();
+        if !self.may_send(cx) {
+            return self.limit_rate(cx);
+        }
+        cx.counters.invalid_payloads.up();
+        cx.connection_log.failed(&why, &self.link, cx.now);
+        cx.replies.error(code::INVALID_REQUEST, why, 0);
+        Next::Continue
+    }
+
+    /// Offers the host what it had no room for.
+    pub(super) fn resume(&mut self, cx: &mut Context<'_>) -> Next {
+        if self.rare.is_some() { self.offer_again(cx) } else { Next::Continue }
+    }
+
+    /// Where WebSockets come in at the main port: what no frame begins with is a request of HTTP's, if it is the first thing that is said.
+    #[cold]
+    fn may_be_http(&self, cx: &Context<'_>, input: &[u8]) -> bool {
+        cx.hub.limits().websocket == WebSocketDoor::MainPort
+            && self.link.framing() == Framing::Stream
+            && self.nodes.is_empty()
+            && handshake::is_http(input)
     }
 
     /// Whether the same frame comes again, and pays then.
@@ -351,6 +404,7 @@ impl BusSession {
     }
 
     /// Most frames are heartbeats: what others need stays out of line, or it is made ready for each of these.
+    #[inline(always)]
     fn frame(&mut self, cx: &mut Context<'_>, frame: Frame<'_>) -> Next {
         match frame.frame_type {
             FrameType::HEARTBEAT_REQ => self.heartbeat(cx, frame.channel_id),
@@ -368,6 +422,7 @@ impl BusSession {
         }
     }
 
+    #[inline(always)]
     fn heartbeat(&mut self, cx: &mut Context<'_>, channel_id: i64) -> Next {
         let channel_id = if channel_id == 0 && !self.nodes.is_empty() {
             self.link.beat(cx.now.mono);

@@ -5,6 +5,7 @@ use crate::hub::connection_log::ConnectionLog;
 use crate::hub::replies::Replies;
 use crate::hub::{Counters, Hub, Now, Timer, Wheel};
 use crate::model::CloseReason;
+use crate::wire::websocket::deflate::Inflater;
 
 /// What a session works with, lent to it by its thread for one call.
 pub struct Context<'a> {
@@ -18,6 +19,8 @@ pub struct Context<'a> {
     pub now: Now,
     /// What is left of the connection's turn.
     pub budget: &'a mut Budget,
+    /// For messages of WebSocket's that are compressed.
+    pub inflater: &'a mut Inflater,
 }
 
 /// How the shell goes on with a connection.
@@ -32,6 +35,8 @@ pub enum Next {
     Later,
     /// Somebody is silent, as far as was read: look at the socket, then ask again with what was found there.
     Look,
+    /// What begins here is a request of HTTP's: keep it, and come back with it to the session that this one becomes.
+    Http,
     /// Write the replies, then end the connection.
     Close(CloseReason),
 }

@@ -5,11 +5,14 @@
 
 mod bus;
 mod context;
+mod websocket;
 
 pub use bus::BusSession;
 pub use context::{Context, Look, Next};
+pub use websocket::WebSocketSession;
 
 use super::link::{Eviction, Link};
+use super::replies::Replies;
 use super::wheel::TimerKey;
 use super::{Counters, Node, NodeRef};
 use crate::model::{CloseReason, Fill};
@@ -18,6 +21,7 @@ use std::sync::Arc;
 /// There is one per connection: a protocol that needs more than the others keeps it in a box.
 pub enum Session {
     Bus(BusSession),
+    WebSocket(Box<WebSocketSession>),
 }
 
 /// Calls the same method of whichever protocol it is.
@@ -25,6 +29,7 @@ macro_rules! each {
     ($session:expr, $its:ident => $call:expr) => {
         match $session {
             Session::Bus($its) => $call,
+            Session::WebSocket($its) => $call,
         }
     };
 }
@@ -34,18 +39,31 @@ impl Session {
         Self::Bus(BusSession::open(link, cx))
     }
 
+    /// Of a connection that begins with the handshake of a WebSocket, or not at all.
+    pub fn open_websocket(link: Arc<Link>, cx: &mut Context<'_>) -> Self {
+        Self::WebSocket(Box::new(WebSocketSession::new(BusSession::open(link, cx))))
+    }
+
+    #[inline]
+    fn bus(&self) -> &BusSession {
+        match self {
+            Self::Bus(session) => session,
+            Self::WebSocket(session) => session.bus(),
+        }
+    }
+
     #[inline]
     pub fn link(&self) -> &Arc<Link> {
-        each!(self, session => session.link())
+        self.bus().link()
     }
 
     pub fn node_count(&self) -> usize {
-        each!(self, session => session.node_count())
+        self.bus().node_count()
     }
 
     /// What ids and metadata of its nodes take in memory.
     pub fn node_bytes(&self) -> usize {
-        each!(self, session => session.node_bytes())
+        self.bus().node_bytes()
     }
 
     /// What the host had no room for, of what was read.
@@ -54,16 +72,44 @@ impl Session {
         each!(self, session => session.refused_len())
     }
 
+    /// What it keeps of what was read, in memory.
+    pub fn kept_bytes(&self) -> usize {
+        match self {
+            Self::Bus(session) => session.refused_len().unwrap_or(0),
+            Self::WebSocket(session) => session.kept_bytes(),
+        }
+    }
+
     /// The node that registered first among those that are still here.
     pub fn first_node(&self) -> Option<&Arc<Node>> {
-        each!(self, session => session.first_node())
+        self.bus().first_node()
     }
 
     /// Handles the whole frames at the start of `input` and returns how many bytes they took: as many frames as the turn
-    /// allows.
+    /// allows. A WebSocket's are unmasked where they are.
+    #[inline]
+    pub fn receive_in_place(&mut self, cx: &mut Context<'_>, input: &mut [u8]) -> (usize, Next) {
+        match self {
+            Self::Bus(session) => session.receive(cx, input),
+            Self::WebSocket(session) => session.receive(cx, input),
+        }
+    }
+
+    /// As [`Session::receive_in_place`], of bytes that stay as they are: those of a WebSocket are copied for that.
     #[inline]
     pub fn receive(&mut self, cx: &mut Context<'_>, input: &[u8]) -> (usize, Next) {
-        each!(self, session => session.receive(cx, input))
+        match self {
+            Self::Bus(session) => session.receive(cx, input),
+            Self::WebSocket(session) => session.receive(cx, &mut input.to_vec()),
+        }
+    }
+
+    /// After [`Next::Http`]: what was not consumed is the beginning of a WebSocket.
+    #[cold]
+    pub fn become_websocket(&mut self) {
+        if let Self::Bus(session) = self {
+            *self = Self::WebSocket(Box::new(WebSocketSession::new(session.take_over())));
+        }
     }
 
     /// A node's timer fired. It is silent only when `look` says that its connection's socket was looked at since.
@@ -74,12 +120,38 @@ impl Session {
 
     /// A node's timer fired while its connection's nodes leave one by one: it is not judged any more.
     pub fn postpone(&self, cx: &mut Context<'_>, timer: TimerKey, node: NodeRef) {
-        each!(self, session => session.postpone(cx, timer, node));
+        self.bus().postpone(cx, timer, node);
     }
 
     /// The connection's own timer fired: nobody registered in time, unless `look` says that not everything was read.
     pub fn register_timer(&mut self, cx: &mut Context<'_>, timer: TimerKey, look: Look) -> Next {
         each!(self, session => session.register_timer(cx, timer, look))
+    }
+
+    /// The peer of a WebSocket was silent for a while.
+    pub fn ping_timer(&mut self, cx: &mut Context<'_>, timer: TimerKey, look: Look) -> Next {
+        match self {
+            Self::Bus(_) => Next::Continue,
+            Self::WebSocket(session) => session.ping_timer(cx, timer, look),
+        }
+    }
+
+    /// The server stops, and asks to come back within so many milliseconds.
+    pub fn say_that_we_stop(&self, replies: &mut Replies, window_ms: u32) {
+        match self {
+            Self::Bus(session) => {
+                replies.speak(session.link().dialect());
+                replies.shutting_down(window_ms);
+            }
+            Self::WebSocket(session) => session.say_that_we_stop(replies, window_ms),
+        }
+    }
+
+    /// What the protocol has for the end of a connection, behind everything else.
+    pub fn write_close(&self, replies: &mut Replies, reason: CloseReason) {
+        if let Self::WebSocket(session) = self {
+            session.write_close(replies, reason);
+        }
     }
 
     /// One of its nodes left because of something that happened elsewhere.
@@ -89,18 +161,17 @@ impl Session {
 
     /// As much waits for the connection as may, or nothing any more: each of its nodes is told so, once.
     pub fn tell_fill(&self, cx: &mut Context<'_>, fill: Fill) {
-        each!(self, session => session.tell_fill(cx, fill));
+        self.bus().tell_fill(cx, fill);
     }
 
     /// The nodes in order of registration, those behind one of them, or behind where that was.
     pub fn nodes_behind(&self, node: Option<NodeRef>) -> impl Iterator<Item = &Arc<Node>> {
-        let Self::Bus(session) = self;
-        session.nodes_behind(node)
+        self.bus().nodes_behind(node)
     }
 
     /// The socket has refused as much as may wait for it, or has taken some of it.
     pub fn set_full(&self, counters: &Counters, is_full: bool) {
-        each!(self, session => session.set_full(counters, is_full));
+        self.bus().set_full(counters, is_full);
     }
 
     /// The connection is over: its nodes leave, its timers go. [`Next::Again`] while there are more nodes than the turn allows.

@@ -84,10 +84,10 @@ fn half_a_frame_is_kept_until_the_other_half_comes_and_then_there_is_no_buffer_a
     wire::encode(Dialect::V1, FrameType::PING, 0, b"", &mut ping).unwrap();
     let (half, other) = ping.split_at(5);
     for _ in 0..2 {
-        assert_eq!(connection.feed(&mut thread.context(&hub), half), Next::Continue);
+        assert_eq!(connection.feed(&mut thread.context(&hub), &mut half.to_vec()), Next::Continue);
         assert!(connection.buffers.is_some() && thread.replies.is_empty());
         assert_eq!(kept(&connection, &hub), (5, 5));
-        assert_eq!(connection.feed(&mut thread.context(&hub), other), Next::Continue);
+        assert_eq!(connection.feed(&mut thread.context(&hub), &mut other.to_vec()), Next::Continue);
         assert!(connection.buffers.is_none() && !thread.replies.is_empty());
         assert_eq!(kept(&connection, &hub), (0, 0));
         thread.replies.clear();
@@ -105,7 +105,7 @@ fn a_long_frame_takes_no_more_memory_than_it_is_long_and_gives_it_back_when_it_w
     // The beginning of the next.
     stream.push(0xab);
     for read in stream.chunks(64 * 1024) {
-        assert_eq!(connection.feed(&mut thread.context(&hub), read), Next::Continue);
+        assert_eq!(connection.feed(&mut thread.context(&hub), &mut read.to_vec()), Next::Continue);
         let (total, alone) = kept(&connection, &hub);
         assert!(total == alone && alone <= len + 1, "{total} {alone}");
         let partial = &connection.buffers.as_ref().unwrap().partial;
@@ -125,7 +125,7 @@ fn what_a_header_promises_is_not_allocated_before_it_comes() {
     let mut stream = Vec::new();
     v2::encode(FrameType::DATA, 0, &vec![b'x'; 3_000_000], &mut stream);
     for read in [&stream[..20], &stream[20..21], &stream[21..22]] {
-        connection.feed(&mut thread.context(&hub), read);
+        connection.feed(&mut thread.context(&hub), &mut read.to_vec());
     }
     assert!(kept(&connection, &hub).0 <= 2 * 22, "{:?}", kept(&connection, &hub));
 }
@@ -223,10 +223,10 @@ fn nothing_is_gone_on_with_that_came_before_the_end() {
     let mut beats = Vec::new();
     (0..10_000).for_each(|_| v2::encode(FrameType::PING, 0, b"", &mut beats));
     thread.budget = Budget::share(1);
-    assert_eq!(connection.feed(&mut thread.context(&hub), &beats), Next::Again);
+    assert_eq!(connection.feed(&mut thread.context(&hub), &mut beats.to_vec()), Next::Again);
     assert!(connection.is_unfinished() && connection.partial_len() > 0);
     connection.phase = Phase::Ending { link: connection.link().clone(), timer: None };
-    assert_eq!(connection.feed(&mut thread.context(&hub), &[]), Next::Continue);
+    assert_eq!(connection.feed(&mut thread.context(&hub), &mut []), Next::Continue);
     assert!(!connection.is_unfinished());
     assert_eq!((connection.partial_len(), kept(&connection, &hub).0), (0, 0));
 }

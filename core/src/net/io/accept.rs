@@ -3,7 +3,7 @@
 //! Owns what is said to who is not. Whether the server has room for one more connection is [`crate::net::shared`]'s business.
 
 use super::super::connection::{Connection, Phase};
-use super::super::door::Door;
+use super::super::door::{Door, Spoken};
 use super::super::transport::Transport;
 use super::IoThread;
 use super::ending::ENDING_TIME;
@@ -44,7 +44,7 @@ impl IoThread {
                 return;
             }
             match self.doors[door].accept() {
-                Ok((transport, peer)) => self.welcome(transport, peer),
+                Ok((transport, peer)) => self.welcome(transport, peer, self.doors[door].spoken),
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => {
                         self.doors[door].is_ready = false;
@@ -66,7 +66,7 @@ impl IoThread {
         }
     }
 
-    fn welcome(&mut self, mut transport: Transport, peer: SocketAddr) {
+    fn welcome(&mut self, mut transport: Transport, peer: SocketAddr, spoken: Spoken) {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         self.state.counters.connections_total.up();
         let admission = self.shared.admit(peer.ip());
@@ -91,10 +91,10 @@ impl IoThread {
             self.state.counters.connections_rejected.up();
             self.state.replies.speak(Dialect::V1);
             self.state.connection_log.connection_refused(peer, reason, self.state.now);
-            if reason == CloseReason::ServerStopped {
-                self.state.replies.shutting_down(0);
-            } else {
-                self.state.replies.server_full();
+            match spoken {
+                Spoken::WebSocket => self.state.replies.refuse_websocket(reason),
+                Spoken::Bus if reason == CloseReason::ServerStopped => self.state.replies.shutting_down(0),
+                Spoken::Bus => self.state.replies.server_full(),
             }
             if self.ending_refused >= MAX_ENDING_REFUSED {
                 // Nothing can be kept for it: what one write does not take is lost with the connection.
@@ -109,7 +109,11 @@ impl IoThread {
             return self.flush(slot);
         }
         self.state.connection_log.connection_established(link.connection_id(), peer, self.state.now);
-        let session = Session::open(link, &mut self.state.context(&self.shared.hub));
+        let cx = &mut self.state.context(&self.shared.hub);
+        let session = match spoken {
+            Spoken::Bus => Session::open(link, cx),
+            Spoken::WebSocket => Session::open_websocket(link, cx),
+        };
         entry.insert(Connection::new(transport, Phase::Open(session), true));
     }
 

@@ -30,7 +30,6 @@ impl IoThread {
         let Some(connection) = self.connections.get_mut(slot) else {
             return;
         };
-        connection.hangup |= reason == CloseReason::PeerClosed;
         let may_still_read = reason == CloseReason::PeerClosed && connection.has_backlog();
         match &connection.phase {
             Phase::Open(_) => {}
@@ -70,8 +69,9 @@ impl IoThread {
         let Some(connection) = self.connections.get_mut(slot) else { return };
         connection.drop_waiting(&self.shared.hub, &mut self.state.wheel);
         self.state.replies.speak(connection.link().dialect());
-        let begin = self.state.replies.bytes().len();
+        let begin = self.state.replies.len();
         self.state.replies.farewell(reason);
+        self.state.replies.wrap(begin, connection.link().framing());
         // A socket that is broken is found to be so when the rest is written.
         if let Ok(written) = connection.write(&self.shared.hub, &self.state.replies.bytes()[begin..]) {
             self.state.counters.bytes_out.add(written);
@@ -88,13 +88,21 @@ impl IoThread {
             self.list(slot, false);
             return Left::More;
         }
+        let begin = self.state.replies.len();
+        leaving.session.write_close(&mut self.state.replies, reason);
+        if self.state.replies.len() > begin {
+            self.note_replies(slot);
+            self.answer();
+        }
+        let Some(connection) = self.connections.get_mut(slot) else { return Left::Nothing };
         connection.phase = Phase::Ending { link: connection.link().clone(), timer: None };
         if let Ok(written) = connection.flush(&self.shared.hub, &mut self.pool, &mut self.state.wheel) {
             self.state.counters.bytes_out.add(written);
         }
         let is_over = match reason {
             CloseReason::IoError => true,
-            CloseReason::PeerClosed => !connection.has_backlog(),
+            // A WebSocket may be closed before its peer closes the connection.
+            CloseReason::PeerClosed => connection.hangup && !connection.has_backlog(),
             _ => false,
         };
         if is_over {
@@ -179,8 +187,9 @@ impl IoThread {
             self.connections.iter().filter(|(_, found)| matches!(found.phase, Phase::Open(_))).map(|(slot, _)| slot).collect();
         let window = (self.shared.connection_count() as u64 * RETURN_TIME).clamp(MIN_RETURN_WINDOW, MAX_RETURN_WINDOW) as u32;
         for slot in open {
-            self.state.replies.speak(self.connections[slot].link().dialect());
-            self.state.replies.shutting_down(window);
+            if let Some(session) = self.connections[slot].phase.session() {
+                session.say_that_we_stop(&mut self.state.replies, window);
+            }
             self.respond(slot, Next::Close(CloseReason::ServerStopped));
         }
         if self.connections.is_empty() {

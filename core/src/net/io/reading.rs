@@ -89,10 +89,11 @@ impl IoThread {
             let mut is_drained = false;
             let next = if connection.is_unfinished() {
                 self.state.go_on_to(self.clock.mono());
-                connection.feed(&mut self.state.context(&self.shared.hub), &[])
+                connection.feed(&mut self.state.context(&self.shared.hub), &mut [])
             } else {
                 match connection.read(&mut self.buffer) {
                     Ok(0) => {
+                        connection.hangup = true;
                         self.end(slot, CloseReason::PeerClosed);
                         return Left::Nothing;
                     }
@@ -103,7 +104,7 @@ impl IoThread {
                         self.state.counters.bytes_in.add(count as u64);
                         connection.bytes_in += count as u64;
                         is_drained = count < self.buffer.len() && !connection.hangup && !connection.urgent;
-                        connection.feed(&mut self.state.context(&self.shared.hub), &self.buffer[..count])
+                        connection.feed(&mut self.state.context(&self.shared.hub), &mut self.buffer[..count])
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         connection.urgent = false;
@@ -122,6 +123,13 @@ impl IoThread {
             match next {
                 Next::Continue if is_drained => return Left::Nothing,
                 Next::Continue if !self.state.budget.is_used_up() => {}
+                Next::Http => {
+                    if let Some(connection) = self.connections.get_mut(slot) {
+                        connection.become_websocket();
+                    }
+                    self.list(slot, false);
+                    return Left::More;
+                }
                 Next::Continue | Next::Again | Next::Later | Next::Look => {
                     self.list(slot, next == Next::Later);
                     return Left::More;

@@ -118,6 +118,9 @@ impl IoThread {
             (Phase::Open(session), TimerKind::Node(node)) => {
                 return session.node_timer(&mut self.state.context(&self.shared.hub), key, node, look);
             }
+            (Phase::Open(session), TimerKind::Ping) => {
+                return session.ping_timer(&mut self.state.context(&self.shared.hub), key, look);
+            }
             (Phase::Leaving(leaving), TimerKind::Node(node)) => {
                 leaving.session.postpone(&mut self.state.context(&self.shared.hub), key, node);
             }

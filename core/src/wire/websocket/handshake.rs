@@ -45,6 +45,11 @@ impl RequestError {
     /// Nobody on this path, or from this origin.
     pub const NOT_FOUND: Self = wrong(404, "There is no WebSocket on this path");
     pub const FORBIDDEN: Self = wrong(403, "This origin is not allowed");
+    /// The request did not come within the time that it has.
+    pub const TOO_LATE: Self = wrong(408, "The request took too long");
+    pub const FULL: Self = wrong(503, "The server is full");
+    pub const STOPPING: Self = wrong(503, "The server is shutting down");
+    pub const NO_SUBPROTOCOL: Self = wrong(400, "Sec-WebSocket-Protocol has no subprotocol that is spoken here");
 
     fn reason(self) -> &'static str {
         match self.status {
@@ -52,6 +57,7 @@ impl RequestError {
             403 => "Forbidden",
             404 => "Not Found",
             405 => "Method Not Allowed",
+            408 => "Request Timeout",
             426 => "Upgrade Required",
             431 => "Request Header Fields Too Large",
             505 => "HTTP Version Not Supported",

@@ -10,7 +10,7 @@ use crate::hub::session::context::{Context, Next};
 use crate::hub::{Timer, TimerKind};
 use crate::model::{Departure, EventMask};
 use crate::wire::control::RegisterError;
-use crate::wire::{code, control};
+use crate::wire::{Framing, code, control};
 use std::sync::Arc;
 
 const TOO_MUCH_ON_CONNECTION: &str = "Too much metadata on this connection";
@@ -33,7 +33,9 @@ impl BusSession {
         }
         cx.counters.registers.up();
         cx.budget.spend(budget::REGISTRATION);
-        let protocol = request.protocol.clamp(1, control::NEWEST_PROTOCOL);
+        // Who speaks JSON has agreed on that already.
+        let newest = if self.link.framing() == Framing::Json { 1 } else { control::NEWEST_PROTOCOL };
+        let protocol = request.protocol.clamp(1, newest);
         if protocol > 1 {
             self.change_link(cx.counters, Link::agree_on_v2);
         }
