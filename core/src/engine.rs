@@ -9,6 +9,7 @@ use crate::descriptor;
 use crate::error::{Error, ErrorKind};
 use crate::event::EventMask;
 use crate::hub::dispatch::{DispatchLimits, DispatchStats, WorkerId};
+use crate::hub::observers::{MAX_OBSERVERS, ObserveRefusal};
 use crate::hub::{Host, Hub, Refusal, Timings};
 use crate::inbox::Inbox;
 use crate::net::bus::BusServer;
@@ -23,7 +24,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-pub use crate::hub::{Node, NodeInfo, Now};
+pub use crate::hub::{Node, NodeInfo, Now, Observed, Observer, ObserverLimits};
 pub use crate::model::ConnectionInfo;
 pub use crate::stats::{BusStats, Stats};
 pub use crate::wire::bus::{LineLevel, LogLine};
@@ -214,6 +215,18 @@ impl Engine {
         self.hub()?.set_metadata(node_id, channel_id, members).map_err(refused)
     }
 
+    /// Somebody who watches, from now on, beside the host: nothing ever waits for it. At its bounds events are dropped, and it is told so
+    /// where they are missing. Whoever then looks at the nodes ([`Node::info`] says who is online) misses nothing. It ends with the engine.
+    ///
+    /// # Errors
+    /// `Limit`: [`MAX_OBSERVERS`] watch. `Closed`, `WrongProcess`.
+    pub fn observe(&self, kinds: EventMask, limits: ObserverLimits) -> Result<Observer, Error> {
+        self.hub()?.observe(kinds, limits).map_err(|refusal| match refusal {
+            ObserveRefusal::TooMany => Error::new(ErrorKind::Limit, format!("At most {MAX_OBSERVERS} observers may watch a server")),
+            ObserveRefusal::Ended => stopped(),
+        })
+    }
+
     pub fn heartbeat_timeout(&self) -> Duration {
         Duration::from_micros(self.server().shared.hub.heartbeat_timeout())
     }
@@ -370,7 +383,7 @@ impl Engine {
             return Err(Error::wrong_process());
         }
         if self.is_stopped() {
-            return Err(Error::new(ErrorKind::Closed, "The server is stopped"));
+            return Err(stopped());
         }
         Ok(&self.server().shared.hub)
     }
@@ -385,6 +398,10 @@ impl Drop for Engine {
             self.stop();
         }
     }
+}
+
+fn stopped() -> Error {
+    Error::new(ErrorKind::Closed, "The server is stopped")
 }
 
 fn refused(refusal: Refusal) -> Error {

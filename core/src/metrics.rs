@@ -66,6 +66,7 @@ pub fn measures(stats: &Stats, timings: &Timings) -> Vec<Measure> {
         memory("events", stats.memory.events),
         memory("departed", stats.memory.departed),
         memory("bus", stats.memory.bus),
+        memory("observers", stats.memory.observers),
         histogram("heartbeat_message_duration_seconds", timings.messages),
         histogram("heartbeat_latency_seconds", timings.heartbeats),
     ]

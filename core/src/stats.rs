@@ -90,6 +90,7 @@ impl Stats {
             ("memory_event_bytes", &mut self.memory.events),
             ("memory_departed_bytes", &mut self.memory.departed),
             ("memory_bus_bytes", &mut self.memory.bus),
+            ("memory_observer_bytes", &mut self.memory.observers),
         ];
         for (name, size) in sizes {
             let mut number = *size as u64;

@@ -238,4 +238,6 @@ counters! {
     reads_paused_by_host,
     /// Times a connection stopped reading because its peer does not read the replies.
     reads_paused_by_peer,
+    /// Events that an observer had no room for.
+    observer_events_dropped,
 }

@@ -12,8 +12,10 @@ use super::memory::{Memory, Part};
 use super::node::Node;
 use super::node_ref::NodeRef;
 use super::now::Now;
+use super::observers::{ObserveRefusal, Observer, ObserverLimits, Observers};
 use super::rate::{AddressBuckets, SharedBucket};
 use super::refusal::{Refusal, TooMuch};
+use super::resume::Resume;
 use crate::model::{CloseReason, Departure, EventMask};
 use crate::settings::{RateLimit, ServerConfig, micros};
 use crate::wire::{Dialect, FrameType, NotUtf8};
@@ -27,6 +29,7 @@ pub struct Hub {
     /// The limit of that name at first; the host may change it.
     heartbeat_timeout: AtomicU64,
     host: Arc<dyn Host>,
+    observers: Arc<Observers>,
     nodes: Directory,
     node_count: AtomicUsize,
     next_channel: AtomicU32,
@@ -48,6 +51,7 @@ impl Hub {
         host.attach(&memory);
         Self {
             heartbeat_timeout: AtomicU64::new(micros(limits.heartbeat_timeout)),
+            observers: Arc::new(Observers::new(memory.clone())),
             memory,
             limits,
             host,
@@ -84,8 +88,59 @@ impl Hub {
         self.heartbeat_timeout.store(micros, Ordering::Relaxed);
     }
 
+    /// The one who can hold up others. What happens is told with [`Hub::tell`] and [`Hub::tell_data`].
     pub fn host(&self) -> &dyn Host {
         &*self.host
+    }
+
+    /// Who watches what happens beside the host, from now on; whoever looks at the nodes afterwards misses nothing of these kinds.
+    ///
+    /// # Errors
+    /// [`ObserveRefusal`].
+    pub fn observe(&self, kinds: EventMask, limits: ObserverLimits) -> Result<Observer, ObserveRefusal> {
+        self.observers.add(kinds, limits)
+    }
+
+    /// Nothing happens any more, which observers hear behind what waits for them.
+    pub fn end_observers(&self) {
+        self.observers.end();
+    }
+
+    /// Whether the host or an observer is to be told of any of these.
+    #[inline]
+    pub fn wants(&self, kinds: EventMask) -> bool {
+        self.host.wants(kinds) || self.observers.wants(kinds)
+    }
+
+    /// Tells the host and the observers who want to know; the event is made only where somebody does. About a node: with its gate held.
+    pub(super) fn tell(&self, kind: EventMask, event: impl FnOnce() -> Event) {
+        match (self.host.wants(kind), self.observers.wants(kind)) {
+            (true, false) => self.host.push_state(event()),
+            (true, true) => {
+                let event = event();
+                self.observers.push(&event);
+                self.host.push_state(event);
+            }
+            (false, true) => self.observers.push(&event()),
+            (false, false) => {}
+        }
+    }
+
+    /// The same of data. The host's lack of room holds up its observers as well, who see once what the host takes once.
+    ///
+    /// # Errors
+    /// The event itself, as [`Host::push_data`].
+    pub(super) fn tell_data(&self, event: Event, bytes: usize, producer: Arc<dyn Resume>) -> Result<(), Event> {
+        match (self.host.wants(EventMask::DATA), self.observers.wants(EventMask::DATA)) {
+            (true, false) => return self.host.push_data(event, bytes, producer),
+            (true, true) => {
+                self.host.push_data(event.clone(), bytes, producer)?;
+                self.observers.push(&event);
+            }
+            (false, true) => self.observers.push(&event),
+            (false, false) => {}
+        }
+        Ok(())
     }
 
     /// Nodes online, without walking anything.
@@ -186,6 +241,7 @@ impl Hub {
     pub fn add_counts_to(&self, sum: &mut Counts) {
         sum.data_out += self.data_out.load(Ordering::Relaxed);
         sum.data_out_refused += self.data_out_refused.load(Ordering::Relaxed);
+        sum.observer_events_dropped += self.observers.dropped();
     }
 
     /// Sends DATA to a node, on its main channel when `channel_id` is 0.
@@ -289,7 +345,7 @@ impl Hub {
             PushError::Full | PushError::ServerFull => {
                 self.data_out_refused.fetch_add(1, Ordering::Relaxed);
                 // Where it was told already, it is told as well when there is room again.
-                if self.host.wants(EventMask::BUFFER) && !node.is_told_full() {
+                if self.wants(EventMask::BUFFER) && !node.is_told_full() {
                     node.link().tell_full();
                 }
                 Err(if error == PushError::Full { Refusal::OutboxFull } else { Refusal::ServerFull })
@@ -341,7 +397,7 @@ impl Hub {
                 None => {}
             }
             self.memory.add(Part::Nodes, node.bytes());
-            self.tell_arrival(&node);
+            self.tell(EventMask::REGISTER, || Event::Register { node: (&node).into(), count: 1 });
             true
         });
         if let (false, Some(refusal)) = (admitted, refusal) {
@@ -361,12 +417,6 @@ impl Hub {
         bytes <= before || self.memory.of(Part::Nodes) + bytes - before <= self.memory.share(Part::Nodes)
     }
 
-    fn tell_arrival(&self, node: &Arc<Node>) {
-        if self.host.wants(EventMask::REGISTER) {
-            self.host.push_state(Event::Register { node: node.into(), count: 1 });
-        }
-    }
-
     /// Takes a node off the bus unless it left already. A newer node of the same id is not touched.
     pub(super) fn leave(&self, node: &Arc<Node>, how: Departure, counters: &Counters) -> bool {
         if !self.tell_departure(node, how, counters) {
@@ -377,7 +427,7 @@ impl Hub {
         true
     }
 
-    /// Closes the gate behind a node and tells the host, once.
+    /// Closes the gate behind a node and tells of it, once.
     fn tell_departure(&self, node: &Arc<Node>, how: Departure, counters: &Counters) -> bool {
         let gate = node.gate();
         if !gate.close(how, &self.memory) {
@@ -391,9 +441,7 @@ impl Hub {
             Departure::Replaced => counters.nodes_replaced.up(),
             Departure::Disconnected => counters.nodes_disconnected.up(),
         }
-        if self.host.wants(EventMask::LEFT) {
-            self.host.push_state(Event::Left { node: node.into(), how, count: 1 });
-        }
+        self.tell(EventMask::LEFT, || Event::Left { node: node.into(), how, count: 1 });
         drop(gate);
         true
     }

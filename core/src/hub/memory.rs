@@ -20,10 +20,12 @@ pub enum Part {
     Departed,
     /// Frames and answers of other processes on the bus socket.
     Bus,
+    /// Events that wait for observers, with their payloads and the texts of their nodes.
+    Observers,
 }
 
 impl Part {
-    pub const ALL: [Self; 6] = [Self::Input, Self::Output, Self::Nodes, Self::Events, Self::Departed, Self::Bus];
+    pub const ALL: [Self; 7] = [Self::Input, Self::Output, Self::Nodes, Self::Events, Self::Departed, Self::Bus, Self::Observers];
 }
 
 /// The sums at one moment, each that of the [`Part`] of its name.
@@ -36,6 +38,7 @@ pub struct MemoryStats {
     pub events: usize,
     pub departed: usize,
     pub bus: usize,
+    pub observers: usize,
 }
 
 #[derive(Debug)]
@@ -100,6 +103,7 @@ impl Memory {
             events: self.of(Part::Events),
             departed: self.of(Part::Departed),
             bus: self.of(Part::Bus),
+            observers: self.of(Part::Observers),
         }
     }
 
@@ -113,9 +117,10 @@ impl Memory {
         match part {
             Part::Input | Part::Output => self.bound,
             Part::Nodes => self.bound / 8 * 3,
-            Part::Events => self.bound / 16 * 3,
+            Part::Events => self.bound / 32 * 5,
             Part::Departed => self.bound / 16,
             Part::Bus => self.bound / 8,
+            Part::Observers => self.bound / 32,
         }
     }
 

@@ -359,7 +359,7 @@ impl Gate<'_> {
     pub(super) fn close(&self, how: Departure, memory: &Memory) -> bool {
         let was_open = self.is_open();
         if was_open {
-            let before = NodeState(self.node.state.fetch_or((how as u32 + 1) << NodeState::LEFT, Ordering::AcqRel));
+            let before = NodeState(self.node.state.fetch_or(u32::from(how.number()) << NodeState::LEFT, Ordering::AcqRel));
             memory.remove(Part::Nodes, before.bytes());
             if before.events() > 0 {
                 memory.add(Part::Departed, before.bytes());

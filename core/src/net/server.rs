@@ -141,6 +141,7 @@ impl Server {
                 tracing::error!("An I/O thread had panicked");
             }
         }
+        self.shared.hub.end_observers();
         crate::log::tell_left_out(true);
     }
 }

@@ -57,9 +57,7 @@ impl BusSession {
             Some(limit) if limit.by == RateLimitBy::Connection => Some(Bucket::full(limit, cx.now.mono)),
             _ => None,
         };
-        if cx.hub.host().wants(EventMask::CONNECT) {
-            cx.hub.host().push_state(Event::Connect { connection_id: link.connection_id(), peer: link.peer() });
-        }
+        cx.hub.tell(EventMask::CONNECT, || Event::Connect { connection_id: link.connection_id(), peer: link.peer() });
         let mut session =
             Self { link, nodes: Nodes::default(), rare: bucket.map(|bucket| Box::new(Rare { bucket: Some(bucket), ..Rare::default() })) };
         session.await_register(cx);
@@ -326,9 +324,7 @@ impl BusSession {
         if let Some(timer) = self.nodes.idle_timer().and_then(Option::take) {
             cx.wheel.remove(timer);
         }
-        if cx.hub.host().wants(EventMask::CLOSE) {
-            cx.hub.host().push_state(Event::Close { connection_id: self.link.connection_id(), reason });
-        }
+        cx.hub.tell(EventMask::CLOSE, || Event::Close { connection_id: self.link.connection_id(), reason });
         Next::Continue
     }
 
@@ -416,7 +412,7 @@ impl BusSession {
             }
             FrameType::REGISTER => self.register(cx, &frame.payload.bytes()),
             FrameType::UNREGISTER => self.unregister(cx, frame.channel_id),
-            // All it says is in its being v2.
+            // That it came in v2 is what it is sent for: the dialect was noted when it was decoded.
             FrameType::ACK if cx.replies.dialect() == Dialect::V2 => Next::Continue,
             _ => unknown_type(cx, frame.frame_type),
         }
@@ -426,14 +422,14 @@ impl BusSession {
     fn heartbeat(&mut self, cx: &mut Context<'_>, channel_id: i64) -> Next {
         let channel_id = if channel_id == 0 && !self.nodes.is_empty() {
             self.link.beat(cx.now.mono);
-            if cx.hub.host().wants(EventMask::HEARTBEAT) && !self.tell_heartbeats(cx) {
+            if cx.hub.wants(EventMask::HEARTBEAT) && !self.tell_heartbeats(cx) {
                 // The same frame goes on with the others.
                 return Next::Again;
             }
             0
         } else if let Some(Registered { node, .. }) = self.own(channel_id) {
             node.beat(cx.now);
-            if cx.hub.host().wants(EventMask::HEARTBEAT) {
+            if cx.hub.wants(EventMask::HEARTBEAT) {
                 tell_heartbeat(cx, node);
             }
             channel_id as u32
@@ -478,14 +474,14 @@ impl BusSession {
             cx.counters.data_ignored.up();
             return Next::Continue;
         };
-        if cx.hub.host().wants(EventMask::DATA) {
+        if cx.hub.wants(EventMask::DATA) {
             let gate = node.gate();
             // A node that was replaced a moment ago on another thread says no more: its last event was told.
             if gate.is_open() {
                 let payload = frame.payload.to_bytes();
                 let bytes = payload.len();
                 let event = Event::Data { node: node.into(), channel_id: node.channel_id(), payload };
-                if let Err(event) = cx.hub.host().push_data(event, bytes, self.link.clone()) {
+                if let Err(event) = cx.hub.tell_data(event, bytes, self.link.clone()) {
                     drop(gate);
                     return self.keep_refused(cx, event, bytes);
                 }
@@ -519,7 +515,7 @@ impl BusSession {
         let gate = node.gate();
         // What a node said that has left meanwhile is not told: its last event was.
         if gate.is_open()
-            && let Err(event) = cx.hub.host().push_data(event, bytes, self.link.clone())
+            && let Err(event) = cx.hub.tell_data(event, bytes, self.link.clone())
         {
             drop(gate);
             return self.keep_refused(cx, event, bytes);
@@ -580,7 +576,7 @@ fn unknown_type(cx: &mut Context<'_>, frame_type: FrameType) -> Next {
 fn tell_heartbeat(cx: &Context<'_>, node: &Arc<Node>) {
     let gate = node.gate();
     if gate.is_open() {
-        cx.hub.host().push_state(Event::Heartbeat { node: node.into(), count: 1 });
+        cx.hub.tell(EventMask::HEARTBEAT, || Event::Heartbeat { node: node.into(), count: 1 });
     }
 }
 
@@ -593,6 +589,6 @@ fn tell_fill(cx: &Context<'_>, node: &Arc<Node>, fill: Fill) {
     let gate = node.gate();
     if gate.is_open() {
         gate.set_told_full(is_full);
-        cx.hub.host().push_state(Event::Buffer { node: node.into(), fill, count: 1 });
+        cx.hub.tell(EventMask::BUFFER, || Event::Buffer { node: node.into(), fill, count: 1 });
     }
 }

@@ -59,7 +59,7 @@ impl IoThread {
                 break delivered;
             }
         };
-        if std::mem::take(&mut walk.place.owes_word) && self.shared.hub.host().wants(EventMask::BUFFER) {
+        if std::mem::take(&mut walk.place.owes_word) && self.shared.hub.wants(EventMask::BUFFER) {
             self.tell_full(slot);
             self.watch(slot);
         }

@@ -98,7 +98,7 @@ impl IoThread {
 
     /// From now on the nodes of a connection are owed a word when nothing waits for it any more.
     pub(super) fn tell_full(&mut self, slot: usize) {
-        if self.shared.hub.host().wants(EventMask::BUFFER)
+        if self.shared.hub.wants(EventMask::BUFFER)
             && let Some(connection @ Connection { phase: Phase::Open(_), .. }) = self.connections.get_mut(slot)
         {
             connection.told_full = true;
