@@ -6,6 +6,7 @@
 
 mod record;
 
+pub(crate) use self::record::NO_METADATA;
 pub use self::record::{ConnectionInfo, NodeInfo};
 use bytes::Bytes;
 use std::fmt;

@@ -1,6 +1,7 @@
 //! Batches as bytes: what a worker gets over the bus socket, laid out by hand because there are many of them.
 //!
-//! Owns this layout, both ways; all integers are big-endian. Does not know which worker gets what, nor sockets.
+//! Owns this layout, both ways; all integers are big-endian. The description of a node is that of answers ([`crate::wire::bus`]). Does not
+//! know which worker gets what, nor sockets.
 //!
 //! One batch is one frame, or several when it is long. A node is described where a frame mentions it first, and named by
 //! its place in that order from then on, so a frame is read from the front to the back and costs each node once.
@@ -9,7 +10,7 @@ use super::dispatch::{Batch, Delivery};
 use super::event::Event;
 use super::{Node, NodeInfo, Now};
 use crate::model::{CloseReason, Departure, EventKind, Fill};
-use crate::wire::bus::{DecodeError, ServerMessage, write_frame};
+use crate::wire::bus::{DecodeError, ServerMessage, append, take, write_frame};
 use bytes::{Buf, Bytes};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -102,7 +103,7 @@ impl BatchWriter {
         let place = *self.places.entry(Arc::as_ptr(node)).or_insert(next);
         out.extend_from_slice(&place.to_be_bytes());
         if place == next {
-            write_node(out, &node.info(now));
+            append(out, &node.info(now));
         }
     }
 }
@@ -115,7 +116,6 @@ pub struct BatchReader {
     left: u32,
     is_last_frame: bool,
     nodes: Vec<Arc<NodeInfo>>,
-    no_metadata: Option<Arc<str>>,
 }
 
 impl BatchReader {
@@ -193,40 +193,12 @@ impl BatchReader {
         if place != self.nodes.len() {
             return Err(DecodeError("a node that was not described"));
         }
-        let id_len = usize::from(self.u8()?);
-        let id = self.text(id_len)?.into();
-        let node = NodeInfo {
-            id,
-            peer: self.address()?,
-            connection_id: self.u64()?,
-            channel_id: self.u32()?,
-            online: self.u8()? != 0,
-            last_heartbeat: f64::from_bits(self.u64()?),
-            heartbeat_count: self.u64()?,
-            total_messages: self.u64()?,
-            last_message: f64::from_bits(self.u64()?),
-            created_at: f64::from_bits(self.u64()?),
-            bytes_waiting: self.u64()?,
-            metadata: self.metadata()?,
-        };
+        let (node, behind) = take::<NodeInfo>(&self.rest)?;
+        let len = self.rest.len() - behind.len();
+        self.rest.advance(len);
         let node = Arc::new(node);
         self.nodes.push(node.clone());
         Ok(node)
-    }
-
-    /// Almost all nodes have none, which is kept once.
-    fn metadata(&mut self) -> Result<Arc<str>, DecodeError> {
-        let len = self.u32()? as usize;
-        let text = self.text(len)?;
-        if text == "[]" {
-            return Ok(self.no_metadata.get_or_insert_with(|| "[]".into()).clone());
-        }
-        Ok(text.into())
-    }
-
-    fn text(&mut self, len: usize) -> Result<String, DecodeError> {
-        let bytes = self.take(len)?;
-        std::str::from_utf8(&bytes).map(str::to_owned).map_err(|_| DecodeError("a text that is not UTF-8"))
     }
 
     fn long(&mut self) -> Result<Bytes, DecodeError> {
@@ -271,22 +243,6 @@ impl BatchReader {
 }
 
 const CUT: DecodeError = DecodeError("a batch ends too early");
-
-fn write_node(out: &mut Vec<u8>, node: &NodeInfo) {
-    out.push(node.id.len() as u8);
-    out.extend_from_slice(node.id.as_bytes());
-    write_address(out, node.peer);
-    out.extend_from_slice(&node.connection_id.to_be_bytes());
-    out.extend_from_slice(&node.channel_id.to_be_bytes());
-    out.push(node.online.into());
-    out.extend_from_slice(&node.last_heartbeat.to_bits().to_be_bytes());
-    out.extend_from_slice(&node.heartbeat_count.to_be_bytes());
-    out.extend_from_slice(&node.total_messages.to_be_bytes());
-    out.extend_from_slice(&node.last_message.to_bits().to_be_bytes());
-    out.extend_from_slice(&node.created_at.to_bits().to_be_bytes());
-    out.extend_from_slice(&node.bytes_waiting.to_be_bytes());
-    write_long(out, node.metadata.as_bytes());
-}
 
 fn write_long(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(&(bytes.len() as u32).to_be_bytes());

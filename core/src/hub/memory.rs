@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn the_total_is_what_all_parts_hold_and_the_excess_what_is_above_the_bound() {
-        let memory = Memory::new(100);
+        let memory = Memory::new(120);
         for part in Part::ALL {
             memory.add(part, 20);
         }
@@ -158,9 +158,9 @@ mod tests {
         memory.change(Part::Output, 20, 15);
         memory.change(Part::Bus, 20, 20);
         memory.set(Part::Events, 30);
-        assert_eq!((memory.total(), memory.excess(), memory.of(Part::Input), memory.of(Part::Output)), (130, 30, 25, 15));
+        assert_eq!((memory.total(), memory.excess(), memory.of(Part::Input), memory.of(Part::Output)), (150, 30, 25, 15));
         memory.remove(Part::Events, 30);
-        assert_eq!((memory.total(), memory.excess()), (100, 0));
+        assert_eq!((memory.total(), memory.excess()), (120, 0));
     }
 
     #[test]

@@ -8,17 +8,14 @@ use super::link::Link;
 use super::memory::{Memory, Part};
 use super::node_ref::NodeRef;
 use super::now::Now;
-use crate::model::Departure;
 pub use crate::model::NodeInfo;
+use crate::model::{Departure, NO_METADATA};
 use crate::wire::metadata::{self, Merged, NotMetadata};
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
-
-/// The metadata of all nodes that sent none.
-static NO_METADATA: LazyLock<Arc<str>> = LazyLock::new(|| "[]".into());
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A registration. The same id registered again on another connection is another `Node`.
 pub struct Node {

@@ -1,12 +1,16 @@
 //! Records: copies of what is known about nodes and connections, for whoever may not hold them themselves.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+
+/// The metadata of all nodes that sent none.
+pub(crate) static NO_METADATA: LazyLock<Arc<str>> = LazyLock::new(|| "[]".into());
 
 /// A copy of what is known about a node. Times are Unix seconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeInfo {
+    #[serde(deserialize_with = "text")]
     pub id: Arc<str>,
     pub peer: SocketAddr,
     pub connection_id: u64,
@@ -21,7 +25,19 @@ pub struct NodeInfo {
     /// Bytes that wait to be written to its connection.
     pub bytes_waiting: u64,
     /// JSON text, `[]` when the node sent none.
+    #[serde(deserialize_with = "metadata")]
     pub metadata: Arc<str>,
+}
+
+/// Copied once, where serde's own way for an [`Arc`] copies twice.
+fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<str>, D::Error> {
+    <&str>::deserialize(deserializer).map(Arc::from)
+}
+
+/// Almost all nodes have none, which is kept once.
+fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<str>, D::Error> {
+    let text = <&str>::deserialize(deserializer)?;
+    Ok(if text == "[]" { NO_METADATA.clone() } else { text.into() })
 }
 
 /// A copy of what is known about an open connection.

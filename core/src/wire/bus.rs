@@ -495,10 +495,33 @@ pub fn write_frame(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
 
 /// Appends a frame that holds one message.
 pub fn write_message(out: &mut Vec<u8>, message: &impl Serialize) {
-    write_frame(out, |out| {
-        let taken = std::mem::take(out);
-        *out = postcard::to_extend(message, taken).expect("a vector takes every message");
-    });
+    write_frame(out, |out| append(out, message));
+}
+
+/// Appends a message by itself.
+pub fn append(out: &mut Vec<u8>, message: &impl Serialize) {
+    postcard::serialize_with_flavor(message, Appended(out)).expect("a vector takes every message");
+}
+
+/// postcard's own way to append asks for room byte by byte.
+struct Appended<'a>(&'a mut Vec<u8>);
+
+impl postcard::ser_flavors::Flavor for Appended<'_> {
+    type Output = ();
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
 }
 
 /// Appends a frame that holds nothing but what it is.
@@ -519,10 +542,15 @@ pub fn write_log(out: &mut Vec<u8>, line: &LogLine) {
 /// # Errors
 /// The bytes are no such message.
 pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, DecodeError> {
-    match postcard::take_from_bytes(bytes) {
-        Ok((message, _appended)) => Ok(message),
-        Err(_) => Err(DecodeError("a message is not laid out as it should be")),
-    }
+    take(bytes).map(|(message, _appended)| message)
+}
+
+/// Reads a message, and says what is behind it.
+///
+/// # Errors
+/// The bytes are no such message.
+pub fn take<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<(T, &'a [u8]), DecodeError> {
+    postcard::take_from_bytes(bytes).map_err(|_| DecodeError("a message is not laid out as it should be"))
 }
 
 /// The number of the request that this release does not know, and the request's own, if that is what the frame is.

@@ -235,7 +235,10 @@ fn a_worker_of_the_first_release_gets_its_events() {
     let batch = raw.body();
     // The last frame of a batch, its number, one event: PROTOCOL has the layout, hub::batch the golden rows.
     assert_eq!((batch[0], &batch[1..9], &batch[9..13]), (1, &[0, 0, 0, 0, 0, 0, 0, 1][..], &[0, 0, 0, 1][..]), "{batch:?}");
-    assert!(batch.ends_with(b"hello"), "{batch:?}");
+    // Its kind, its sequence, the place of its node, and the node as it is in an answer.
+    let (node, rest): (v2_0::Node, _) = heartbus_core::wire::bus::take(&batch[13 + 1 + 8 + 4..]).unwrap();
+    assert_eq!((node.id.as_str(), node.online, node.metadata.as_str()), ("n1", true, "[]"));
+    assert!(rest.len() == 4 + 4 + 5 && rest.ends_with(b"hello"), "{rest:?}");
     let mut acknowledge = vec![0, 0, 0, 2, 2, 1];
     assert_eq!(acknowledge[4], vector("word", "Acknowledge batch 300")[4]);
     acknowledge.extend(vector("word", "Leave"));
