@@ -22,6 +22,7 @@ with one of the commands it is a Workerman application (Workerman must be instal
   --host H      address to listen on (0.0.0.0)
   --port P      port to listen on (9501)
   --workers N   I/O threads, never more than the machine has cores (4)
+  --websocket A address at which browsers are nodes as well, HOST:PORT, or `true`: the main port (none)
   --timeout S   seconds of silence after which a node is down, 1 or more (30)
   --echo        send every message back to the node it came from
   --quiet       print nothing but errors
@@ -30,7 +31,7 @@ with one of the commands it is a Workerman application (Workerman must be instal
 TEXT;
 
 [$options, $words] = read_options(USAGE, [
-    'host' => '0.0.0.0', 'port' => 9501, 'workers' => 4, 'timeout' => 30.0, 'echo' => false, 'quiet' => false,
+    'host' => '0.0.0.0', 'port' => 9501, 'workers' => 4, 'websocket' => '', 'timeout' => 30.0, 'echo' => false, 'quiet' => false,
 ]);
 $underWorkerman = array_intersect($words, ['start', 'stop', 'restart', 'reload', 'status', 'connections']) !== [];
 require_extension();
@@ -53,6 +54,7 @@ try {
     $server = new HeartbeatServer($options['host'], $options['port'], [
         'worker_count' => $options['workers'],
         'heartbeat_timeout' => $options['timeout'],
+        'websocket' => $options['websocket'] === '' ? false : $options['websocket'],
         'loop' => $underWorkerman ? 'workerman' : 'native',
         'log_level' => $options['quiet'] ? 'error' : 'warning',
     ]);
@@ -80,6 +82,10 @@ function report(HeartbeatServer $server, array $options): void
             $options['timeout'], $options['echo'] ? 'messages are echoed' : 'messages are counted, not answered');
         echo "  one client:    scripts/php php-examples/client.php --port {$options['port']}\n";
         echo "  1,000 clients: scripts/php php-examples/fleet.php 1000 --port {$options['port']}\n";
+        if ($options['websocket'] !== '') {
+            $door = $options['websocket'] === 'true' ? "{$options['host']}:{$options['port']}" : $options['websocket'];
+            echo "  a browser:     new WebSocket('ws://$door', 'heartbus.json')\n";
+        }
         echo "  stop:          Ctrl-C\n\n";
         $before = counters($server);
     });
