@@ -88,9 +88,9 @@ impl Hub {
         self.heartbeat_timeout.store(micros, Ordering::Relaxed);
     }
 
-    /// The one who can hold up others. What happens is told with [`Hub::tell`] and [`Hub::tell_data`].
-    pub fn host(&self) -> &dyn Host {
-        &*self.host
+    /// Whether whoever would cause such events has to wait, because the host wants them and has no room. Observers hold up nobody.
+    pub fn is_crowded(&self, kinds: EventMask, producer: Option<Arc<dyn Resume>>) -> bool {
+        self.host.wants(kinds) && self.host.is_crowded(producer)
     }
 
     /// Who watches what happens beside the host, from now on; whoever looks at the nodes afterwards misses nothing of these kinds.

@@ -37,8 +37,7 @@ impl IoThread {
             if self.accept_paused || !self.doors[door].is_ready {
                 return;
             }
-            let host = self.shared.hub.host();
-            if host.wants(EventMask::CONNECT | EventMask::CLOSE) && host.is_crowded(None) {
+            if self.shared.hub.is_crowded(EventMask::CONNECT | EventMask::CLOSE, None) {
                 // The host is told of every connection, and has no room: whoever wants in waits in the kernel's queue.
                 self.accept_paused = true;
                 return;

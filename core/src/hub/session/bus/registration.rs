@@ -27,7 +27,7 @@ impl BusSession {
             }
         };
         let tells = EventMask::REGISTER | EventMask::HEARTBEAT | EventMask::LEFT;
-        if cx.hub.host().wants(tells) && cx.hub.host().is_crowded(Some(self.link.clone())) {
+        if cx.hub.is_crowded(tells, Some(self.link.clone())) {
             cx.counters.reads_paused_by_host.up();
             return Next::Wait;
         }
