@@ -21,7 +21,7 @@ use crate::hub::client::{ClientLog, ClientMachine, ClientRefusal, SocketEnd};
 use crate::inbox::Inbox;
 use crate::settings::{ClientConfig, check_node_id};
 use crate::wire::control::{self, MAX_METADATA_LEN, Register, RegisterError};
-use kept::{Kept, KeptByAll};
+use kept::{KeptByAll, KeptByOne};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -82,7 +82,7 @@ struct ClientShared {
     fleet: Arc<Fleet>,
     connect_timeout: Duration,
     machine: Mutex<ClientMachine>,
-    kept: Kept,
+    kept: KeptByOne,
     /// Somebody else than the task used the machine.
     wake: Notify,
 }
@@ -139,7 +139,7 @@ impl Clients {
             fleet: self.fleet.clone(),
             connect_timeout: config.connect_timeout,
             machine: Mutex::new(ClientMachine::new(id, config, client_log, seed, now)),
-            kept: Kept::default(),
+            kept: KeptByOne::default(),
             wake: Notify::new(),
         });
         // Spawning under the lock: `stop` finds a client that is there whole, or refuses it.
@@ -455,12 +455,28 @@ impl ClientShared {
         result
     }
 
+    /// Counts what the client keeps now, and has others or itself go if that is too much.
+    fn count_kept(&self, machine: &ClientMachine) {
+        let excess = self.fleet.kept.count(&self.kept, machine.kept(), machine.settings().total_buffer_bytes);
+        if excess > 0 {
+            let members = self.fleet.members();
+            let clients = members.clients.values().map(|member| (&member.shared.kept, &member.shared));
+            kept::relieve(clients, excess, |client| client.wake.notify_one());
+        }
+    }
+
     /// Tells the end of a client whose machine is of no use any more.
     fn give_up(&self) {
         self.fleet.leave(self.id);
         if self.fleet.inbox.wants(ClientEventMask::of(ClientEventKind::Finished)) {
             self.fleet.inbox.push_state(FleetEvent { client_id: self.id, event: ClientEvent::Finished });
         }
+    }
+}
+
+impl Drop for ClientShared {
+    fn drop(&mut self) {
+        self.fleet.kept.forget(&self.kept);
     }
 }
 
