@@ -35,7 +35,7 @@ pub struct Attack {
 
 const MIB: u64 = 1 << 20;
 
-pub const ATTACKS: [Attack; 12] = [
+pub const ATTACKS: [Attack; 13] = [
     Attack {
         name: "frames",
         what: "60 connections hold a frame of 10 MB each but for its last byte; then the last bytes come together",
@@ -123,6 +123,14 @@ pub const ATTACKS: [Attack; 12] = [
         total_buffer_bytes: 64 * MIB,
         stops: Duration::ZERO,
         run: garbage,
+    },
+    Attack {
+        name: "websockets",
+        what: "40 WebSockets send fragments of messages without end, ping without reading, break the rules, and come back",
+        mode: "idle",
+        total_buffer_bytes: 64 * MIB,
+        stops: Duration::ZERO,
+        run: websockets,
     },
     Attack {
         name: "stopped",
@@ -219,6 +227,8 @@ impl Arena {
         let settings = json!({
             "heartbeat_timeout": HEARTBEAT_TIMEOUT.as_secs(),
             "total_buffer_bytes": attack.total_buffer_bytes,
+            // At the main port, where every other attack meets it as well.
+            "websocket": true,
             "bus": folder.join("bus.sock"),
         });
         let extension = std::env::var("HEARTBUS_SO").unwrap_or_else(|_| "build/heartbus.so".into());
@@ -540,6 +550,45 @@ fn garbage(arena: &Arena) -> Result<()> {
                 frame[from..].iter_mut().for_each(|byte| *byte = random.u8(..));
             }
             if !offer(stream, &bytes) || stream.set_nonblocking(true).is_err() || !is_open(stream) {
+                *place = None;
+            } else {
+                stream.set_nonblocking(false)?;
+            }
+        }
+        Ok(true)
+    })
+}
+
+const UPGRADE: &[u8] =
+    b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: heartbus.v2\r\n\r\n";
+
+fn websockets(arena: &Arena) -> Result<()> {
+    // With a mask of zeros. The first fragment of a message, and one that goes on.
+    let begin = [0x02, 0x80, 0, 0, 0, 0];
+    let fragment = [&[0x00, 0xff, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0][..], &[0; 65_536]].concat();
+    let pings = [0x89, 0x80, 0, 0, 0, 0].repeat(2_000);
+    let wrong = [0x83, 0x80, 0, 0, 0, 0];
+    let mut streams: Vec<Option<TcpStream>> = (0..40).map(|_| None).collect();
+    for_a_while(|round| {
+        for (number, place) in streams.iter_mut().enumerate() {
+            let stream = match place {
+                Some(stream) => stream,
+                None => {
+                    let mut stream = arena.connect()?;
+                    offer(&mut stream, UPGRADE);
+                    offer(&mut stream, &begin);
+                    place.insert(stream)
+                }
+            };
+            let is_sent = match number % 4 {
+                0 | 1 => offer(stream, &fragment),
+                2 => offer(stream, &pings),
+                _ => offer(stream, if round % 8 == 7 { &wrong } else { &begin[..3] }),
+            };
+            // Those that ping do not read.
+            let is_gone = number % 4 != 2 && (stream.set_nonblocking(true).is_err() || !is_open(stream));
+            if !is_sent || is_gone {
                 *place = None;
             } else {
                 stream.set_nonblocking(false)?;

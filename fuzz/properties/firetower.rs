@@ -1,9 +1,10 @@
-//! What must hold for any bytes given to the readers of Firetower's formats. Shared by the fuzz target and by the test that replays its
+//! What must hold for any bytes given to the readers of Firetower's formats, and of the JSON that browsers speak. Shared by the fuzz target and by the test that replays its
 //! corpus.
 
 use crate::work::bounded;
 use heartbus_core::wire::firetower::client::{ClientMessage, parse};
 use heartbus_core::wire::firetower::{FireFront, HEADER_LEN, front};
+use heartbus_core::wire::text;
 
 const MAX_LEN: u32 = 1 << 20;
 
@@ -43,5 +44,10 @@ pub(crate) fn check(input: &[u8]) {
             assert!(data.is_none_or(|data| is_there(data.get())));
         }
         Err(_) => {}
+    }
+    if let Ok(text) = std::str::from_utf8(input)
+        && let Ok(message) = bounded("text::parse", MEMORY_EACH, || text::parse(text), |_| input.len())
+    {
+        assert!((0..=i64::from(u32::MAX)).contains(&message.channel_id) && message.payload.len() <= input.len());
     }
 }

@@ -261,6 +261,12 @@ impl Incoming {
         if partial.bytes.len() + payload.len() > limits.max_message {
             return Err(violation(CloseCode::TOO_LONG, "a message that is longer than it may be"));
         }
+        // With room for a quarter more: twice as much could be more at once than all may keep together.
+        let (len, capacity) = (partial.bytes.len(), partial.bytes.capacity());
+        if len + payload.len() > capacity {
+            let room = (len + payload.len() + len / 4).min(limits.max_message);
+            partial.bytes.reserve_exact(room - len);
+        }
         partial.bytes.extend_from_slice(payload);
         if partial.is_text && !partial.is_compressed {
             // As soon as it shows, and each byte once.
