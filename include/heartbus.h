@@ -101,6 +101,11 @@
  *     slow_consumer_timeout 10: seconds without a byte taken until then
  *     total_buffer_bytes 1073741824: bytes that the server may keep for others, all together: what waits in
  *         connections, metadata, events
+ *     max_subscriptions 1000: subscriptions of one connection to topics, all its nodes together; one more is told 403
+ *     max_topics 1000000: topics and filters that somebody has subscribed to or of which something is kept; one more is
+ *         told 403
+ *     history_bytes 33554432: bytes of publications that are kept of all topics together; at the bound the oldest go;
+ *         never more than a thirty-second of total_buffer_bytes
  *     allow []: addresses and networks such as 10.0.0.0/8 that may connect; none listed: all; in PHP, and here too:
  *         whitelist
  *     deny []: those that may not, whatever the other list says; in PHP, and here too: blacklist

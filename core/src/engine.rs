@@ -4,12 +4,14 @@
 //! that started it.
 
 mod answers;
+mod topics;
 
 use crate::descriptor;
 use crate::error::{Error, ErrorKind};
 use crate::event::EventMask;
 use crate::hub::dispatch::{DispatchLimits, DispatchStats, WorkerId};
 use crate::hub::observers::{MAX_OBSERVERS, ObserveRefusal};
+use crate::hub::topics::check_rules;
 use crate::hub::{Host, Hub, Refusal, Timings};
 use crate::inbox::Inbox;
 use crate::net::bus::BusServer;
@@ -24,6 +26,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+pub use crate::hub::topics::{Position, Published};
 pub use crate::hub::{Node, NodeInfo, Now, Observed, Observer, ObserverLimits};
 pub use crate::model::ConnectionInfo;
 pub use crate::stats::{BusStats, Stats};
@@ -54,6 +57,14 @@ struct RunningEngine {
 enum Events {
     Inbox(Arc<Inbox>),
     Workers(Arc<Dispatcher>),
+}
+
+/// # Errors
+/// [`ErrorKind::Config`] when a setting is wrong.
+fn validate(config: &ServerConfig) -> Result<(), Error> {
+    config.validate()?;
+    let wrong = |(filter, bad)| Error::new(ErrorKind::Config, format!("history: {filter:?} is no filter. {bad}"));
+    check_rules(&config.history).map_err(wrong)
 }
 
 impl Engine {
@@ -92,7 +103,7 @@ impl Engine {
     }
 
     fn start_with(config: &ServerConfig, events: Events) -> Result<Self, Error> {
-        config.validate()?;
+        validate(config)?;
         descriptor::raise_limit();
         // Callers wait in its queue until the bus thread runs.
         let socket = config.bus.as_ref().map(BoundSocket::bind).transpose()?;
@@ -126,7 +137,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::start`].
     pub fn check(config: &ServerConfig) -> Result<(), Error> {
-        config.validate()?;
+        validate(config)?;
         if let Some(bus) = &config.bus {
             socket::check(bus)?;
         }
@@ -287,6 +298,9 @@ impl Engine {
             nodes_online: shared.hub.node_count(),
             channels_active: shared.hub.channel_count(),
             connections_active: shared.connection_count(),
+            topics_active: shared.hub.topics().topic_count() + shared.hub.topics().filter_count(),
+            subscriptions_active: shared.hub.topics().subscription_count(),
+            history_bytes: shared.hub.topics().history_bytes(),
             max_connections: shared.max_connections,
             io_threads: server.io_threads(),
             buffered_bytes: memory.input + memory.output,

@@ -67,6 +67,7 @@ pub fn measures(stats: &Stats, timings: &Timings) -> Vec<Measure> {
         memory("departed", stats.memory.departed),
         memory("bus", stats.memory.bus),
         memory("observers", stats.memory.observers),
+        memory("topics", stats.memory.topics),
         histogram("heartbeat_message_duration_seconds", timings.messages),
         histogram("heartbeat_latency_seconds", timings.heartbeats),
     ]

@@ -13,6 +13,14 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+/// Where a publication stands among those of its topic. Offsets count from 1 within one epoch; another epoch is another life of the
+/// topic, in which offsets mean something else.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    pub offset: u64,
+    pub epoch: u64,
+}
+
 /// An enum whose rows are `Variant = number` or `Variant = number "text"`. Numbers and texts come from the rows alone, so that no
 /// variant is without.
 macro_rules! numbered {

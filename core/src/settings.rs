@@ -210,6 +210,13 @@ settings! {
         pub slow_consumer_timeout: Duration = Duration::from_secs(10), ValueKind::Seconds;
         /// bytes that the server may keep for others, all together: what waits in connections, metadata, events
         pub total_buffer_bytes: usize = 1 << 30, whole(1), unit("bytes");
+        /// subscriptions of one connection to topics, all its nodes together; one more is told 403
+        pub max_subscriptions: usize = 1_000, whole(1);
+        /// topics and filters that somebody has subscribed to or of which something is kept; one more is told 403
+        pub max_topics: usize = 1_000_000, whole(1);
+        /// bytes of publications that are kept of all topics together; at the bound the oldest go; never more than a
+        /// thirty-second of `total_buffer_bytes`
+        pub history_bytes: usize = 32 << 20, whole(0), unit("bytes");
         /// addresses and networks such as `10.0.0.0/8` that may connect; none listed: all
         pub allow: Vec<IpNet> = Vec::new(), ValueKind::Networks, php_name("whitelist"), c_note("in PHP, and here too: `whitelist`");
         /// those that may not, whatever the other list says
@@ -232,6 +239,8 @@ settings! {
             pub rate_limit: Option<RateLimit> = None;
             /// Off unless set.
             pub bus: Option<BusConfig> = None;
+            /// What is kept of topics: the first rule that matches a topic counts for it. Nothing unless set.
+            pub history: Vec<HistoryRule> = Vec::new();
         }
     }
 
@@ -345,6 +354,16 @@ settings! {
         /// whether its heartbeats keep all its nodes alive, or its first one alone; then the host sends those of the others
         pub heartbeat_all: bool = true, ValueKind::Flag;
     }
+}
+
+/// What is to be kept of the topics that a filter matches: at most so many publications, of so many bytes, for so long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HistoryRule {
+    pub filter: String,
+    pub count: usize,
+    /// Of payloads, and some for each ([`crate::hub::topics::history::ENTRY_BYTES`]).
+    pub bytes: usize,
+    pub ttl: Duration,
 }
 
 /// The bus socket, through which other processes of the machine reach the server.

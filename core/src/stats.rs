@@ -20,6 +20,11 @@ pub struct Stats {
     pub nodes_online: usize,
     pub channels_active: usize,
     pub connections_active: usize,
+    /// Topics that somebody has subscribed to by name, or of which something is kept; filters that somebody has subscribed to.
+    pub topics_active: usize,
+    pub subscriptions_active: usize,
+    /// What is kept of all topics takes in memory.
+    pub history_bytes: usize,
     /// The limit in force: the configured one, or what the descriptor limit allows.
     pub max_connections: usize,
     pub io_threads: usize,
@@ -91,6 +96,10 @@ impl Stats {
             ("memory_departed_bytes", &mut self.memory.departed),
             ("memory_bus_bytes", &mut self.memory.bus),
             ("memory_observer_bytes", &mut self.memory.observers),
+            ("memory_topic_bytes", &mut self.memory.topics),
+            ("topics_active", &mut self.topics_active),
+            ("subscriptions_active", &mut self.subscriptions_active),
+            ("history_bytes", &mut self.history_bytes),
         ];
         for (name, size) in sizes {
             let mut number = *size as u64;

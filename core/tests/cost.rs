@@ -253,3 +253,29 @@ fn a_node_among_many_on_one_connection_is_smaller() {
     println!("{bytes} bytes per node, of a million on {CONNECTIONS} connections");
     assert!(bytes <= 220, "{bytes} bytes per node");
 }
+
+#[test]
+fn a_subscription_costs_at_most_64_bytes() {
+    const SESSIONS: u32 = 100;
+    const TOPICS: usize = 100;
+    let mut thread = Thread::new();
+    let mut sessions: Vec<Session> = (0..SESSIONS)
+        .map(|slot| {
+            let mut session = thread.open(slot);
+            thread.receive(&mut session, &frame(6, &format!(r#"{{"node_id":"n{slot}"}}"#)));
+            session
+        })
+        .collect();
+    // The topics are there, and what is measured is what each subscriber more costs.
+    let subscribes: Vec<Vec<u8>> = (0..TOPICS).map(|n| frame(9, &format!(r#"{{"filter":"topic/number/{n}"}}"#))).collect();
+    let (first, others) = sessions.split_first_mut().unwrap();
+    subscribes.iter().for_each(|subscribe| thread.receive(first, subscribe));
+    let cost = measure(|| {
+        for session in others.iter_mut() {
+            subscribes.iter().for_each(|subscribe| thread.receive(session, subscribe));
+        }
+    });
+    let each = cost.bytes_current as f64 / (others.len() * TOPICS) as f64;
+    assert!((16.0..=64.0).contains(&each), "{each} bytes");
+    assert_eq!(thread.hub.topics().subscription_count(), SESSIONS as usize * TOPICS);
+}

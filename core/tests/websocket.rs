@@ -10,7 +10,9 @@ mod peer;
 mod support;
 
 use heartbus_core::event::{CloseReason, Departure, Event};
-use heartbus_core::settings::{ServerConfig, WebSocketDoor};
+use heartbus_core::settings::{HistoryRule, ServerConfig, WebSocketDoor};
+use heartbus_core::wire::Dialect;
+use heartbus_core::wire::topic_frames::Message;
 use peer::*;
 use std::io::Write;
 use std::net::TcpStream;
@@ -80,6 +82,51 @@ fn several_frames_may_come_in_one_message_and_each_answer_is_a_message_of_its_ow
     browser.send(0x80, &frames[7..]);
     assert_eq!(browser.frame(), Some((PONG, b"in between".to_vec())));
     assert_eq!((0..3).map(|_| browser.v2_frame().0).collect::<Vec<_>>(), types);
+}
+
+#[test]
+fn browsers_of_both_kinds_hear_topics_as_other_nodes_do_and_get_what_they_missed() {
+    let rule = HistoryRule { filter: "room/#".into(), count: 1000, bytes: 1 << 20, ttl: Duration::from_secs(600) };
+    let (server, address) = start_with(ServerConfig { history: vec![rule], ..config() });
+    let kept = "x".repeat(200);
+    (0..600).for_each(|_| assert!(server.engine.publish("room/1", kept.as_bytes(), &[]).is_ok()));
+    let mut tab = WebSocketPeer::json_node(address, "tab");
+    tab.say(r#"{"type":"subscribe","filter":"room/1","offset":0,"epoch":0}"#);
+    let answer = tab.json();
+    assert_eq!((&answer["type"], &answer["recovered"], &answer["offset"]), (&"subscribe".into(), &true.into(), &600.into()));
+    let epoch = answer["epoch"].as_u64().unwrap();
+    let mut frames = WebSocketPeer::node(address, "frames");
+    let since = [&[1][..], &590_u64.to_be_bytes(), &epoch.to_be_bytes(), b"room/1"].concat();
+    frames.send_v2(9, 0, &since);
+    assert_eq!(frames.v2_frame().0, 9);
+    for offset in 1..=600_u64 {
+        let message = tab.json();
+        assert_eq!((&message["type"], &message["offset"], &message["data"]), (&"message".into(), &offset.into(), &kept.as_str().into()));
+    }
+    let of = |(frame_type, _, payload): (u8, i64, Vec<u8>)| {
+        assert_eq!(frame_type, 12);
+        let Message { topic, position, data } = Message::decode(Dialect::V2, &payload).unwrap();
+        (topic.into_owned(), position.unwrap().offset, data.into_owned())
+    };
+    (591..=600).for_each(|offset| assert_eq!(of(frames.v2_frame()), ("room/1".into(), offset, kept.clone().into_bytes())));
+    tab.say(r#"{"type":"publish","topic":"room/1","id":5,"data":{"a": "é"}}"#);
+    let answer = tab.json();
+    assert_eq!((&answer["type"], &answer["id"], &answer["reach"]), (&"publish".into(), &5.into(), &2.into()));
+    let channel = server.engine.node("tab").unwrap().channel_id();
+    let data = r#"{"a": "é"}"#;
+    let message =
+        serde_json::json!({"type": "message", "channel_id": channel, "topic": "room/1", "offset": 601, "epoch": epoch, "data": data});
+    assert_eq!(tab.json(), message);
+    assert_eq!(of(frames.v2_frame()), ("room/1".into(), 601, data.as_bytes().to_vec()));
+    tab.say(r#"{"type":"subscribe","filter":"a/#/b"}"#);
+    let error = tab.json();
+    assert_eq!((&error["type"], &error["code"], &error["topic"]), (&"error".into(), &400.into(), &"a/#/b".into()));
+    tab.say(r#"{"type":"unsubscribe","filter":"room/1"}"#);
+    assert_eq!(tab.json()["type"], "unsubscribe");
+    assert_eq!(server.engine.publish("room/1", b"\xff", &[]).unwrap().reach, 1);
+    assert_eq!(of(frames.v2_frame()).2, b"\xff");
+    drop((tab, frames));
+    server.until("all to end", |stats| stats.subscriptions_active == 0);
 }
 
 #[test]

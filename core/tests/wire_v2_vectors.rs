@@ -1,6 +1,8 @@
 //! Runs the golden vectors of `tests/vectors/v2.txt` through the v2 codec, whole, split and glued.
 
-use heartbus_core::wire::{Decoded, FrameError, FrameType, MAX_BODY_LEN, code, control, v2};
+use heartbus_core::engine::Position;
+use heartbus_core::wire::topic_frames::{self, Message as TopicMessage, Publish, PublishReply, Subscribe, SubscribeReply, Unsubscribe};
+use heartbus_core::wire::{Decoded, Dialect, FrameError, FrameType, MAX_BODY_LEN, code, control, v2};
 
 /// Type, channel, payload.
 type Message = (u8, i64, Vec<u8>);
@@ -116,4 +118,39 @@ fn control_payloads_are_the_golden_ones() {
     assert_eq!(control::parse_window(&goaway), Some(1500));
     let kicked = payload("GOAWAY, disconnected");
     assert_eq!((control::goaway_payload(code::KICKED_TEXT, 403, None), control::parse_window(&kicked)), (kicked, None));
+}
+
+#[test]
+fn topic_payloads_are_the_golden_ones() {
+    const EPOCH: u64 = 1_700_000_000_500_000;
+    let position = Some(Position { offset: 5, epoch: EPOCH });
+    let mut rows: Vec<(&str, Vec<u8>)> = Vec::new();
+    let mut row = |meaning, encode: &dyn Fn(&mut Vec<u8>)| {
+        let mut out = Vec::new();
+        encode(&mut out);
+        rows.push((meaning, out));
+    };
+    let subscribe = |filter: &'static str, since| Subscribe { filter: filter.into(), since };
+    row("SUBSCRIBE chat/+", &|out| subscribe("chat/+", None).encode(Dialect::V2, out));
+    row("SUBSCRIBE chat/a of one node, behind offset 5 of epoch 1700000000500000", &|out| {
+        subscribe("chat/a", position).encode(Dialect::V2, out)
+    });
+    let answer = |filter: &'static str, position, recovered| SubscribeReply { filter: filter.into(), position, recovered };
+    row("SUBSCRIBE answer, chat/a, offset 5, recovered", &|out| answer("chat/a", position, true).encode(Dialect::V2, out));
+    row("SUBSCRIBE answer, chat/+, not recovered", &|out| answer("chat/+", None, false).encode(Dialect::V2, out));
+    row("UNSUBSCRIBE chat/a, and its answer", &|out| Unsubscribe { filter: "chat/a".into() }.encode(Dialect::V2, out));
+    let publish = |id| Publish { topic: "chat/a".into(), id, data: b"hi".into() };
+    row("PUBLISH hi to chat/a", &|out| publish(None).encode(Dialect::V2, out).unwrap());
+    row("PUBLISH hi to chat/a of one node, answer 3 wanted", &|out| publish(Some(3)).encode(Dialect::V2, out).unwrap());
+    row("PUBLISH answer 3, offset 5, for 2", &|out| PublishReply { id: 3, position, reach: 2 }.encode(Dialect::V2, out));
+    row("PUBLISH answer 3, no position, for 0", &|out| PublishReply { id: 3, position: None, reach: 0 }.encode(Dialect::V2, out));
+    let message = |position| TopicMessage { topic: "chat/a".into(), position, data: b"hi".into() };
+    row("MESSAGE hi of chat/a, offset 5", &|out| message(position).encode(Dialect::V2, out).unwrap());
+    row("MESSAGE hi of chat/a, no position", &|out| message(None).encode(Dialect::V2, out).unwrap());
+    let error = |text, code, id| topic_frames::error_payload(text, code, Some("chat/a"), id);
+    row("ERROR 403 about chat/a", &|out| *out = error("Too many topics on this server", 403, None));
+    row("ERROR 429 about PUBLISH 3 to chat/a", &|out| *out = error("Too many messages wait for subscribers", 429, Some(3)));
+    for (meaning, encoded) in rows {
+        assert_eq!(String::from_utf8_lossy(&encoded), String::from_utf8_lossy(&payload(meaning)), "{meaning}");
+    }
 }

@@ -1,6 +1,8 @@
 //! Runs the golden vectors of `tests/vectors/v1.txt` through the v1 codec, whole, split and glued.
 
-use heartbus_core::wire::{Decoded, FrameError, FrameType, MAX_BODY_LEN, NotUtf8, control, v1};
+use heartbus_core::engine::Position;
+use heartbus_core::wire::topic_frames::{self, Message as TopicMessage, Publish, PublishReply, Subscribe, SubscribeReply, Unsubscribe};
+use heartbus_core::wire::{Decoded, Dialect, FrameError, FrameType, MAX_BODY_LEN, NotUtf8, control, v1};
 
 /// What a row expects; the format is described on top of the file.
 #[derive(Clone, Debug, PartialEq)]
@@ -176,5 +178,40 @@ fn a_client_reads_the_channel_from_our_reply_and_from_the_php_librarys() {
         let reply = control::parse_register_reply(&payload(meaning)).unwrap();
         assert_eq!((&*reply.node_id, reply.channel_id), ("node-1", 1));
         assert_eq!(reply.protocol, 1);
+    }
+}
+
+#[test]
+fn topic_payloads_are_the_golden_ones() {
+    const EPOCH: u64 = 1_700_000_000_500_000;
+    let position = Some(Position { offset: 5, epoch: EPOCH });
+    let mut rows: Vec<(&str, Vec<u8>)> = Vec::new();
+    let mut row = |meaning, encode: &dyn Fn(&mut Vec<u8>)| {
+        let mut out = Vec::new();
+        encode(&mut out);
+        rows.push((meaning, out));
+    };
+    let subscribe = |filter: &'static str, since| Subscribe { filter: filter.into(), since };
+    row("SUBSCRIBE chat/+", &|out| subscribe("chat/+", None).encode(Dialect::V1, out));
+    row("SUBSCRIBE chat/a of one node, behind offset 5 of epoch 1700000000500000", &|out| {
+        subscribe("chat/a", position).encode(Dialect::V1, out)
+    });
+    let answer = |filter: &'static str, position, recovered| SubscribeReply { filter: filter.into(), position, recovered };
+    row("SUBSCRIBE answer, chat/a, offset 5, recovered", &|out| answer("chat/a", position, true).encode(Dialect::V1, out));
+    row("SUBSCRIBE answer, chat/+, not recovered", &|out| answer("chat/+", None, false).encode(Dialect::V1, out));
+    row("UNSUBSCRIBE chat/a, and its answer", &|out| Unsubscribe { filter: "chat/a".into() }.encode(Dialect::V1, out));
+    let publish = |id| Publish { topic: "chat/a".into(), id, data: b"hi".into() };
+    row("PUBLISH hi to chat/a", &|out| publish(None).encode(Dialect::V1, out).unwrap());
+    row("PUBLISH hi to chat/a of one node, answer 3 wanted", &|out| publish(Some(3)).encode(Dialect::V1, out).unwrap());
+    row("PUBLISH answer 3, offset 5, for 2", &|out| PublishReply { id: 3, position, reach: 2 }.encode(Dialect::V1, out));
+    row("PUBLISH answer 3, no position, for 0", &|out| PublishReply { id: 3, position: None, reach: 0 }.encode(Dialect::V1, out));
+    let message = |position| TopicMessage { topic: "chat/a".into(), position, data: b"hi".into() };
+    row("MESSAGE hi of chat/a, offset 5", &|out| message(position).encode(Dialect::V1, out).unwrap());
+    row("MESSAGE hi of chat/a, no position", &|out| message(None).encode(Dialect::V1, out).unwrap());
+    let error = |text, code, id| topic_frames::error_payload(text, code, Some("chat/a"), id);
+    row("ERROR 403 about chat/a", &|out| *out = error("Too many topics on this server", 403, None));
+    row("ERROR 429 about PUBLISH 3 to chat/a", &|out| *out = error("Too many messages wait for subscribers", 429, Some(3)));
+    for (meaning, encoded) in rows {
+        assert_eq!(String::from_utf8_lossy(&encoded), String::from_utf8_lossy(&payload(&format!("{meaning}, ours"))), "{meaning}");
     }
 }

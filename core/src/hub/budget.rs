@@ -21,6 +21,8 @@ pub const DEPARTURE: u64 = 2_000;
 pub const NODE: u64 = 100;
 /// A frame that is queued for a node, whatever it holds.
 pub const DELIVERY: u64 = 300;
+/// A subscription that comes or goes: entries in the server's tables and the thread's.
+pub(super) const SUBSCRIPTION: u64 = 1_000;
 /// One write to a socket.
 pub const WRITE: u64 = 7_000;
 /// An event of state that the host is told.

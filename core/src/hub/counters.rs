@@ -240,4 +240,20 @@ counters! {
     reads_paused_by_peer,
     /// Events that an observer had no room for.
     observer_events_dropped,
+    /// SUBSCRIBE frames.
+    subscribes,
+    /// SUBSCRIBE frames refused: filter, position or limits.
+    subscribes_refused,
+    /// UNSUBSCRIBE frames.
+    unsubscribes,
+    /// PUBLISH frames.
+    publishes,
+    /// Publications of nodes and of the host, whether anybody heard them or not.
+    published,
+    /// Publications of nodes and of the host that were refused: topic, length, or too many that wait.
+    publish_refused,
+    /// MESSAGE frames accepted for subscribers.
+    topic_messages_out,
+    /// MESSAGE frames for subscribers whose outbox was full.
+    topic_messages_refused,
 }

@@ -5,23 +5,21 @@
 
 use super::counters::Counters;
 use super::frame::{Body, QueuedFrame};
-use super::link::{BURST, Link};
+use super::handed_over::{FanOutShare, HandedOver};
+use super::link::Link;
 use super::memory::Memory;
 use super::node::Node;
+use super::node_ref::NodeRef;
 use super::refusal::Refusal;
+use super::topic_fan_out::TopicFanOut;
 use crate::wire::{Dialect, FrameType};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-
-/// Deliveries that may wait for their turn, all threads together: as many as one thread does in some seconds.
-const MAX_WAITING: usize = 1 << 20;
-
-/// What one takes in memory beside its payload, rounded up.
-const FIXED_BYTES: usize = 256;
 
 /// Takes what is for many of a thread's connections, in the order of posting, which is one order with that of commands.
 pub trait FanOutSink: Send + Sync {
     fn post_fan_out(&self, fan_out: Arc<FanOut>);
+
+    fn post_publication(&self, fan_out: Arc<TopicFanOut>);
 }
 
 /// A thread that has connections.
@@ -38,6 +36,8 @@ pub struct FanOut {
     v2: Option<Body>,
     memory: Arc<Memory>,
     max_frame_bytes: usize,
+    /// Nodes that do not get it, in order.
+    except: Box<[NodeRef]>,
     waiting: Option<FanOutShare>,
 }
 
@@ -50,7 +50,13 @@ impl FanOut {
         }
         let is_enough = matches!(v1.get(), Some(Ok(_))) && !speaks_v2;
         let v2 = if is_enough { None } else { Body::encode(Dialect::V2, payload, memory).ok() };
-        Self { v1, v2, memory: memory.clone(), max_frame_bytes, waiting: None }
+        Self { v1, v2, memory: memory.clone(), max_frame_bytes, except: Box::default(), waiting: None }
+    }
+
+    /// Without these nodes, which are in order.
+    pub(super) fn except(mut self, nodes: Box<[NodeRef]>) -> Self {
+        self.except = nodes;
+        self
     }
 
     #[cfg(test)]
@@ -63,8 +69,11 @@ impl FanOut {
         self.v1.get().and_then(|body| body.as_ref().err().copied())
     }
 
-    /// As a frame for a node's main channel; `None`: its dialect cannot carry it.
+    /// As a frame for a node's main channel; `None`: its dialect cannot carry it, or it is left out.
     pub fn frame(&self, node: &Node) -> Option<QueuedFrame> {
+        if !self.except.is_empty() && self.except.binary_search(&node.reference()).is_ok() {
+            return None;
+        }
         let (dialect, body) = self.body(node.link())?;
         Some(QueuedFrame::new(dialect, FrameType::DATA, node.channel_id(), body.clone()).within(node.link().framing()))
     }
@@ -93,29 +102,9 @@ fn encode_v1(payload: &[u8], max_frame_bytes: usize, memory: &Arc<Memory>) -> Re
 /// What was handed to the threads and is not done with.
 #[derive(Default)]
 pub(super) struct FanOuts {
-    sums: Arc<FanOutSums>,
+    waiting: HandedOver,
     /// Whoever posts holds it: all threads get them in one order.
     order: Mutex<()>,
-}
-
-#[derive(Default)]
-struct FanOutSums {
-    deliveries: AtomicUsize,
-    bytes: AtomicUsize,
-}
-
-/// A share of the sums, until all threads are done.
-struct FanOutShare {
-    sums: Arc<FanOutSums>,
-    deliveries: usize,
-    bytes: usize,
-}
-
-impl Drop for FanOutShare {
-    fn drop(&mut self) {
-        self.sums.deliveries.fetch_sub(self.deliveries, Ordering::Relaxed);
-        self.sums.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
 }
 
 impl FanOuts {
@@ -123,25 +112,20 @@ impl FanOuts {
     /// connection.
     pub(super) fn post(&self, mut fan_out: FanOut, len: usize, deliveries: usize, outbox_bytes: usize, threads: &[HubThread]) -> bool {
         let _order = self.lock();
-        let bytes = len + FIXED_BYTES;
-        let fits = |sum: &AtomicUsize, more: usize, most: usize| {
-            let before = sum.load(Ordering::Relaxed);
-            before == 0 || before.saturating_add(more) <= most
-        };
-        // As much as may wait for one connection that nobody has tried to write to.
-        let most_bytes = outbox_bytes.saturating_mul(BURST);
-        let has_room = fits(&self.sums.deliveries, deliveries, MAX_WAITING) && fits(&self.sums.bytes, bytes, most_bytes);
-        if !has_room || fan_out.memory.excess() > 0 && self.sums.bytes.load(Ordering::Relaxed) > 0 {
+        fan_out.waiting = self.share(len, deliveries, outbox_bytes, &fan_out.memory);
+        if fan_out.waiting.is_none() {
             return false;
         }
-        self.sums.deliveries.fetch_add(deliveries, Ordering::Relaxed);
-        self.sums.bytes.fetch_add(bytes, Ordering::Relaxed);
-        fan_out.waiting = Some(FanOutShare { sums: self.sums.clone(), deliveries, bytes });
         let fan_out = Arc::new(fan_out);
         for thread in threads {
             thread.sink.post_fan_out(fan_out.clone());
         }
         true
+    }
+
+    /// Room for something that is handed to threads, on the terms of [`FanOuts::post`]; `None` where too much waits.
+    pub(super) fn share(&self, len: usize, deliveries: usize, outbox_bytes: usize, memory: &Memory) -> Option<FanOutShare> {
+        self.waiting.share(len, deliveries, outbox_bytes, memory)
     }
 
     fn lock(&self) -> MutexGuard<'_, ()> {
@@ -151,6 +135,8 @@ impl FanOuts {
 
 #[cfg(test)]
 mod tests {
+    use super::super::handed_over::{FIXED_BYTES, MAX_WAITING};
+    use super::super::link::BURST;
     use super::*;
 
     #[derive(Default)]
@@ -160,6 +146,8 @@ mod tests {
         fn post_fan_out(&self, fan_out: Arc<FanOut>) {
             self.0.lock().unwrap().push(fan_out);
         }
+
+        fn post_publication(&self, _: Arc<TopicFanOut>) {}
     }
 
     fn threads() -> (Arc<Posted>, Vec<HubThread>) {

@@ -120,7 +120,7 @@ impl QueuedFrame {
     }
 
     pub fn head_len(&self) -> usize {
-        framing::head_len(self.framing, self.dialect, self.channel_id, self.body.len())
+        framing::head_len(self.framing, self.dialect, self.frame_type, self.channel_id, self.body.len())
     }
 
     pub fn write_head(&self, out: &mut impl BufMut) {

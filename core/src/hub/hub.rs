@@ -16,6 +16,7 @@ use super::observers::{ObserveRefusal, Observer, ObserverLimits, Observers};
 use super::rate::{AddressBuckets, SharedBucket};
 use super::refusal::{Refusal, TooMuch};
 use super::resume::Resume;
+use super::topics::Topics;
 use crate::model::{CloseReason, Departure, EventMask};
 use crate::settings::{RateLimit, ServerConfig, micros};
 use crate::wire::{Dialect, FrameType, NotUtf8};
@@ -42,6 +43,7 @@ pub struct Hub {
     data_out_refused: AtomicU64,
     threads: OnceLock<Vec<HubThread>>,
     fan_outs: FanOuts,
+    topics: Topics,
 }
 
 impl Hub {
@@ -49,7 +51,9 @@ impl Hub {
         let requests = SharedBucket::new(limits.max_requests_per_second);
         let memory = Arc::new(Memory::new(limits.total_buffer_bytes));
         host.attach(&memory);
+        let topics = Topics::new(limits.max_topics, limits.history.clone(), limits.history_bytes, memory.clone());
         Self {
+            topics,
             heartbeat_timeout: AtomicU64::new(micros(limits.heartbeat_timeout)),
             observers: Arc::new(Observers::new(memory.clone())),
             memory,
@@ -226,6 +230,20 @@ impl Hub {
         self.next_connection.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Who wants to hear what, and what is kept of it.
+    pub fn topics(&self) -> &Topics {
+        &self.topics
+    }
+
+    pub(super) fn fan_outs(&self) -> &FanOuts {
+        &self.fan_outs
+    }
+
+    /// None before they are there.
+    pub(super) fn threads(&self) -> &[HubThread] {
+        self.threads.get().map_or(&[][..], |threads| threads)
+    }
+
     /// What strangers make the server keep.
     pub fn memory(&self) -> &Arc<Memory> {
         &self.memory
@@ -287,8 +305,17 @@ impl Hub {
     /// # Errors
     /// [`Refusal::TooLong`]; [`Refusal::NotUtf8`] when no node's dialect can carry it. Nothing was sent then.
     pub fn broadcast(&self, payload: &[u8]) -> Result<usize, Refusal> {
+        self.broadcast_except(payload, &[])
+    }
+
+    /// The same to all nodes but those of these ids.
+    ///
+    /// # Errors
+    /// As [`Hub::broadcast`].
+    pub fn broadcast_except(&self, payload: &[u8], except: &[&str]) -> Result<usize, Refusal> {
         self.check_len(payload)?;
-        let (threads, online) = (self.threads.get().map_or(&[][..], |threads| threads), self.node_count());
+        let except = self.references(except);
+        let (threads, online) = (self.threads(), self.node_count());
         if threads.is_empty() || online == 0 {
             return Ok(0);
         }
@@ -305,11 +332,20 @@ impl Hub {
                 }
             }
         };
-        if self.fan_outs.post(fan_out, payload.len(), online, self.limits.outbox_bytes, threads) {
+        let reached = reached.saturating_sub(except.len());
+        if self.fan_outs.post(fan_out.except(except), payload.len(), online, self.limits.outbox_bytes, threads) {
             return Ok(reached);
         }
         self.data_out_refused.fetch_add(reached as u64, Ordering::Relaxed);
         Ok(0)
+    }
+
+    /// The nodes of these ids that are online, in order, each once.
+    pub(super) fn references(&self, ids: &[&str]) -> Box<[NodeRef]> {
+        let mut references: Vec<NodeRef> = ids.iter().filter_map(|id| self.node(id)).map(|node| node.reference()).collect();
+        references.sort_unstable();
+        references.dedup();
+        references.into()
     }
 
     /// Takes a node off the bus; its connection ends unless it has other nodes.
@@ -330,6 +366,7 @@ impl Hub {
         if let Some(limit) = &self.limits.rate_limit {
             self.address_buckets.forget_full(limit, now.mono);
         }
+        self.topics.tidy(now);
     }
 
     fn check_len(&self, payload: &[u8]) -> Result<(), Refusal> {

@@ -34,6 +34,19 @@ pub enum CommandKind {
     Resume,
     /// A push was refused: the host is told of it, and once there is room again.
     TellFull,
+    /// A node was subscribed to a topic,
+    Join(Box<Membership>),
+    /// or is to be so no longer.
+    Part(Box<Membership>),
+}
+
+/// A subscription of a node that another thread makes or ends.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Membership {
+    pub node: NodeRef,
+    pub filter: Arc<str>,
+    /// The last publication that it does not get.
+    pub since: u64,
 }
 
 /// Takes commands to the thread that owns a connection, in the order in which they were posted.
@@ -48,6 +61,11 @@ pub trait CommandSink: Send + Sync {
     /// Where what the connections' peers make us keep is counted.
     fn memory(&self) -> &Memory {
         Memory::nobodys()
+    }
+
+    /// The number of the thread.
+    fn thread(&self) -> usize {
+        0
     }
 }
 
@@ -283,6 +301,21 @@ impl Link {
     /// Whether one of these flags is set.
     fn has(&self, flags: u8) -> bool {
         self.flags.load(Ordering::Acquire) & flags != 0
+    }
+
+    /// A node of the connection was subscribed to a topic.
+    pub(super) fn join(&self, membership: Membership) {
+        self.post(CommandKind::Join(Box::new(membership)));
+    }
+
+    /// A node of the connection is to be subscribed to a topic no longer.
+    pub(super) fn part(&self, membership: Membership) {
+        self.post(CommandKind::Part(Box::new(membership)));
+    }
+
+    /// The number of the thread that owns the connection.
+    pub fn thread(&self) -> usize {
+        self.sink.thread()
     }
 
     pub fn memory(&self) -> &Memory {

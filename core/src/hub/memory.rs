@@ -22,10 +22,13 @@ pub enum Part {
     Bus,
     /// Events that wait for observers, with their payloads and the texts of their nodes.
     Observers,
+    /// Topics, subscriptions, and publications that are kept.
+    Topics,
 }
 
 impl Part {
-    pub const ALL: [Self; 7] = [Self::Input, Self::Output, Self::Nodes, Self::Events, Self::Departed, Self::Bus, Self::Observers];
+    pub const ALL: [Self; 8] =
+        [Self::Input, Self::Output, Self::Nodes, Self::Events, Self::Departed, Self::Bus, Self::Observers, Self::Topics];
 }
 
 /// The sums at one moment, each that of the [`Part`] of its name.
@@ -39,6 +42,7 @@ pub struct MemoryStats {
     pub departed: usize,
     pub bus: usize,
     pub observers: usize,
+    pub topics: usize,
 }
 
 #[derive(Debug)]
@@ -104,6 +108,7 @@ impl Memory {
             departed: self.of(Part::Departed),
             bus: self.of(Part::Bus),
             observers: self.of(Part::Observers),
+            topics: self.of(Part::Topics),
         }
     }
 
@@ -118,8 +123,7 @@ impl Memory {
             Part::Input | Part::Output => self.bound,
             Part::Nodes => self.bound / 8 * 3,
             Part::Events => self.bound / 32 * 5,
-            Part::Departed => self.bound / 16,
-            Part::Bus => self.bound / 8,
+            Part::Departed | Part::Bus | Part::Topics => self.bound / 16,
             Part::Observers => self.bound / 32,
         }
     }
@@ -158,9 +162,9 @@ mod tests {
         memory.change(Part::Output, 20, 15);
         memory.change(Part::Bus, 20, 20);
         memory.set(Part::Events, 30);
-        assert_eq!((memory.total(), memory.excess(), memory.of(Part::Input), memory.of(Part::Output)), (150, 30, 25, 15));
+        assert_eq!((memory.total(), memory.excess(), memory.of(Part::Input), memory.of(Part::Output)), (170, 50, 25, 15));
         memory.remove(Part::Events, 30);
-        assert_eq!((memory.total(), memory.excess()), (120, 0));
+        assert_eq!((memory.total(), memory.excess()), (140, 20));
     }
 
     #[test]

@@ -109,6 +109,11 @@ impl Replies {
         self.frame(FrameType::ERROR, channel_id, &control::error_payload(text, code.into()));
     }
 
+    /// A topic's answer or message, of which the payload is made in place.
+    pub fn of_topic(&mut self, frame_type: FrameType, channel_id: u32, payload: &[u8]) {
+        self.frame(frame_type, channel_id, payload);
+    }
+
     pub fn server_full(&mut self) {
         self.error(code::UNAVAILABLE, code::SERVER_FULL_TEXT, 0);
     }

@@ -1,4 +1,5 @@
-//! What the sessions of one thread work with, and lend each other: its counters, wheel, reply buffer, log.
+//! What the sessions of one thread work with, and lend each other: its counters, wheel, reply buffer, log,
+//! subscribers.
 //!
 //! Owns these, and no clock: whoever runs the thread says what time it is.
 
@@ -6,6 +7,7 @@ use super::budget::Budget;
 use super::connection_log::ConnectionLog;
 use super::replies::Replies;
 use super::session::Context;
+use super::topics::members::ThreadMembers;
 use super::wheel::Wheel;
 use super::{Counters, Hub, Now, Timer};
 use crate::wire::websocket::deflate::Inflater;
@@ -17,6 +19,9 @@ pub struct ThreadState {
     pub replies: Replies,
     pub random: fastrand::Rng,
     pub connection_log: ConnectionLog,
+    /// Who here has subscribed to what.
+    pub members: ThreadMembers,
+    number: usize,
     pub now: Now,
     /// Of the turn that is under way. Without a bound until the first one has its own.
     pub budget: Budget,
@@ -24,7 +29,7 @@ pub struct ThreadState {
 }
 
 impl ThreadState {
-    /// `number`: by which the log knows the thread.
+    /// `number`: by which the log and the topics know the thread.
     pub fn new(number: usize, counters: Arc<Counters>, random: fastrand::Rng, now: Now) -> Self {
         Self {
             counters,
@@ -32,10 +37,16 @@ impl ThreadState {
             replies: Replies::default(),
             random,
             connection_log: ConnectionLog::new(number),
+            members: ThreadMembers::default(),
+            number,
             now,
             budget: Budget::unlimited(),
             inflater: Inflater::default(),
         }
+    }
+
+    pub fn number(&self) -> usize {
+        self.number
     }
 
     /// Lends it all to a session of `hub`, for one call.
@@ -47,6 +58,8 @@ impl ThreadState {
             replies: &mut self.replies,
             random: &mut self.random,
             connection_log: &mut self.connection_log,
+            members: &mut self.members,
+            thread: self.number,
             now: self.now,
             budget: &mut self.budget,
             inflater: &mut self.inflater,

@@ -14,18 +14,25 @@ mod publication;
 pub use publication::{Position, Publication};
 
 use super::Now;
+use super::memory::{Memory, Part};
+use crate::settings::HistoryRule;
+use crate::wire::code;
 use crate::wire::topic::{self, BadTopic, Filter};
 use bytes::Bytes;
 use filters::FilterTree;
-use history::{History, HistoryRule, Ledger, Place};
+use history::{History, Ledger, Place};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 /// Topics lie in so many shards with a lock of their own.
 const SHARD_BITS: u32 = 8;
+
+/// Shards are tidied in so many parts, so that none takes long.
+const TIDY_PARTS: usize = 16;
 
 /// What became of a publication.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -35,17 +42,33 @@ pub struct Published {
     pub reach: usize,
 }
 
+/// What a subscription takes in memory, its places in all tables together.
+pub const SUBSCRIPTION_BYTES: usize = 64;
+
+/// What a topic or a filter takes beside its name, the server's part and that of one thread, and what each further thread adds.
+const TOPIC_BYTES: usize = 320;
+
 /// What a subscription begins with.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Subscribed {
     /// For [`members::ThreadMembers::insert`].
     pub since: u64,
     /// The last publication before it; `None` for a filter, which has no position.
     pub position: Option<Position>,
-    /// Whether everything behind the position that was asked for is in `replay`; true where none was asked for.
+    /// Whether everything behind the position that was asked for is kept; true where none was asked for.
     pub recovered: bool,
-    /// What was asked for again, in order.
-    pub replay: Vec<Arc<Publication>>,
+    /// Behind this offset something is kept that was asked for: [`Topics::read_kept`] has it.
+    pub replay_behind: Option<u64>,
+}
+
+/// A part of what is kept of a topic.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeptPart {
+    pub publications: Vec<Publication>,
+    /// The first of them is not the one that comes next: what was in between is not kept any more.
+    pub has_gap: bool,
+    /// There is no more: who has read this goes on with what has a higher number.
+    pub since: Option<u64>,
 }
 
 /// Why nothing happened.
@@ -54,11 +77,50 @@ pub enum TopicRefusal {
     Bad(BadTopic),
     /// The server has as many topics and filters as it may.
     TooManyTopics,
-    /// A thread whose subscribers would get it has no room for it.
+    /// So much waits to go out to subscribers that no more is taken.
     ServerFull,
     /// A filter has no position to go on from.
     FilterHasNoPosition,
+    /// The connection has as many subscriptions as it may.
+    TooManySubscriptions,
+    /// Topics that begin with `$` are the server's own.
+    OfServer,
+    /// There is no such node.
+    NoSuchNode,
+    /// It is longer than a frame may be.
+    TooLong,
 }
+
+impl TopicRefusal {
+    /// The code of the ERROR frame that answers this.
+    pub fn code(self) -> u16 {
+        match self {
+            Self::Bad(_) | Self::FilterHasNoPosition => code::INVALID_REQUEST,
+            Self::TooManyTopics | Self::TooManySubscriptions | Self::OfServer => code::NOT_ALLOWED,
+            Self::NoSuchNode => code::NOT_FOUND,
+            // Not the 413 behind which a connection is closed: this frame was read whole.
+            Self::TooLong => code::INVALID_REQUEST,
+            Self::ServerFull => code::RATE_LIMITED,
+        }
+    }
+}
+
+impl fmt::Display for TopicRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bad(bad) => return bad.fmt(f),
+            Self::TooManyTopics => "Too many topics on this server",
+            Self::ServerFull => "Too many messages wait for subscribers",
+            Self::FilterHasNoPosition => "A filter has no position to go on from",
+            Self::TooManySubscriptions => "Too many subscriptions on this connection",
+            Self::OfServer => "Topics that begin with $ belong to the server",
+            Self::NoSuchNode => "No such node on this connection",
+            Self::TooLong => "The message is longer than a frame may be",
+        })
+    }
+}
+
+impl std::error::Error for TopicRefusal {}
 
 impl From<BadTopic> for TopicRefusal {
     fn from(bad: BadTopic) -> Self {
@@ -66,9 +128,16 @@ impl From<BadTopic> for TopicRefusal {
     }
 }
 
+/// # Errors
+/// Which rule is about topics that cannot be.
+pub fn check_rules(rules: &[HistoryRule]) -> Result<(), (&str, BadTopic)> {
+    rules.iter().try_for_each(|rule| Filter::parse(&rule.filter).map(drop).map_err(|bad| (&*rule.filter, bad)))
+}
+
 /// Takes publications to the threads.
 pub trait PublicationSink {
-    fn has_room(&self, thread: usize) -> bool;
+    /// Whether these threads, each with its number of subscriptions, may have one more.
+    fn has_room(&self, interest: &[(u16, u32)]) -> bool;
 
     /// In this order, to all subscribers of the thread.
     fn post(&self, thread: usize, publication: &Arc<Publication>);
@@ -79,20 +148,29 @@ pub trait PublicationSink {
 struct Interest(Vec<(u16, u32)>);
 
 impl Interest {
-    fn add(&mut self, thread: usize, count: u32) {
+    /// True when the thread had none.
+    fn add(&mut self, thread: usize, count: u32) -> bool {
         match self.0.binary_search_by_key(&(thread as u16), |(thread, _)| *thread) {
-            Ok(place) => self.0[place].1 += count,
-            Err(place) => self.0.insert(place, (thread as u16, count)),
+            Ok(place) => {
+                self.0[place].1 += count;
+                false
+            }
+            Err(place) => {
+                self.0.insert(place, (thread as u16, count));
+                true
+            }
         }
     }
 
-    fn remove(&mut self, thread: usize) {
-        if let Ok(place) = self.0.binary_search_by_key(&(thread as u16), |(thread, _)| *thread) {
-            self.0[place].1 -= 1;
-            if self.0[place].1 == 0 {
-                self.0.remove(place);
-            }
+    /// True when the thread has none any more.
+    fn remove(&mut self, thread: usize) -> bool {
+        let Ok(place) = self.0.binary_search_by_key(&(thread as u16), |(thread, _)| *thread) else { return false };
+        self.0[place].1 -= 1;
+        let is_last = self.0[place].1 == 0;
+        if is_last {
+            self.0.remove(place);
         }
+        is_last
     }
 
     fn is_empty(&self) -> bool {
@@ -136,15 +214,17 @@ pub struct Topics {
     /// Publications of all topics.
     published: AtomicU64,
     last_epoch: AtomicU64,
+    next_tidied: AtomicUsize,
     max_topics: usize,
     rules: Vec<HistoryRule>,
     ledger: Ledger,
+    memory: Arc<Memory>,
 }
 
 impl Topics {
     /// At most `max_topics` topics and filters; what is kept of a topic is decided by the first rule that matches its name, and takes
     /// `history_bytes` at most for all topics together.
-    pub fn new(max_topics: usize, rules: Vec<HistoryRule>, history_bytes: usize) -> Self {
+    pub fn new(max_topics: usize, rules: Vec<HistoryRule>, history_bytes: usize, memory: Arc<Memory>) -> Self {
         Self {
             random: RandomState::new(),
             shards: (0..1 << SHARD_BITS).map(|_| Mutex::default()).collect(),
@@ -154,9 +234,11 @@ impl Topics {
             subscription_count: AtomicUsize::new(0),
             published: AtomicU64::new(0),
             last_epoch: AtomicU64::new(0),
+            next_tidied: AtomicUsize::new(0),
             max_topics,
             rules,
-            ledger: Ledger::new(history_bytes),
+            ledger: Ledger::new(history_bytes.min(memory.share(Part::Topics) / 2), memory.clone()),
+            memory,
         }
     }
 
@@ -180,11 +262,42 @@ impl Topics {
     /// How many have subscribed to this very topic, and through filters that match it.
     pub fn subscribers(&self, name: &str) -> usize {
         let exact = self.shard(name).get(name).map_or(0, |topic| topic.interest.sum());
+        exact + self.filtered(name)
+    }
+
+    fn filtered(&self, name: &str) -> usize {
         let mut filtered = 0;
         if self.filter_count() > 0 {
             self.read_filters().matching(name, &mut |interest| filtered += interest.sum());
         }
-        exact + filtered
+        filtered
+    }
+
+    /// A page of the topics: up to `limit` of them behind `after`, each with its subscribers, and what `after` is for the next page. The
+    /// order is stable and means nothing: however topics come and go, one that is there all the time is in exactly one page.
+    pub fn page(&self, after: Option<u64>, limit: usize) -> (Vec<(Arc<str>, usize)>, Option<u64>) {
+        let mut found = Vec::new();
+        let mut next = after.map_or(Some(0), |after| after.checked_add(1));
+        while let Some(from) = next.filter(|_| found.len() < limit) {
+            let index = (from >> (u64::BITS - SHARD_BITS)) as usize;
+            let shard = lock(&self.shards[index]);
+            let mut names: Vec<(u64, &Arc<str>)> =
+                shard.keys().map(|name| (self.random.hash_one(&**name), name)).filter(|(hash, _)| *hash >= from).collect();
+            names.sort_unstable();
+            let room = limit - found.len();
+            let is_whole = names.len() <= room;
+            for (hash, name) in names.into_iter().take(room) {
+                let exact = shard.get(name).map_or(0, |topic| topic.interest.sum());
+                found.push((hash, name.clone(), exact + self.filtered(name)));
+            }
+            next = if is_whole {
+                (index as u64 + 1).checked_shl(u64::BITS - SHARD_BITS).filter(|_| index + 1 < self.shards.len())
+            } else {
+                found.last().and_then(|(hash, ..)| hash.checked_add(1))
+            };
+        }
+        let after = next.map(|next| next - 1);
+        (found.into_iter().map(|(_, name, count)| (name, count)).collect(), after)
     }
 
     /// One subscription more on a thread, which enters it among its members then, before it follows any other command. `since` asks for
@@ -193,53 +306,90 @@ impl Topics {
     /// # Errors
     /// [`TopicRefusal`], and nothing has changed.
     pub fn subscribe(&self, thread: usize, filter: Filter<'_>, since: Option<Position>, now: Now) -> Result<Subscribed, TopicRefusal> {
+        if self.memory.of(Part::Topics) + SUBSCRIPTION_BYTES > self.memory.share(Part::Topics) {
+            return Err(TopicRefusal::TooManyTopics);
+        }
         let subscribed = match filter {
             Filter::Exact(name) => self.subscribe_topic(thread, name, since, now)?,
             Filter::Wild(_) if since.is_some() => return Err(TopicRefusal::FilterHasNoPosition),
             Filter::Wild(filter) => self.subscribe_filter(thread, filter)?,
         };
         self.subscription_count.fetch_add(1, Ordering::Relaxed);
+        self.memory.add(Part::Topics, SUBSCRIPTION_BYTES);
         Ok(subscribed)
     }
 
     fn subscribe_topic(&self, thread: usize, name: &str, since: Option<Position>, now: Now) -> Result<Subscribed, TopicRefusal> {
         let mut shard = self.shard(name);
         let (name, topic) = self.topic(&mut shard, name, now)?;
-        topic.interest.add(thread, 1);
+        if topic.interest.add(thread, 1) {
+            self.memory.add(Part::Topics, thread_bytes(&name));
+        }
         if let Some(kept) = &mut topic.kept {
             kept.expire(now, &self.ledger);
         }
         // Whoever publishes to this topic takes its number under the same lock, so all that have one so far are in the past.
         let since_number = self.published.load(Ordering::Relaxed);
-        let mut replay = Vec::new();
-        let recovered = match since {
-            None => true,
+        let before = topic.kept.as_ref().map_or(topic.offset, |kept| kept.before());
+        let (recovered, behind) = match since {
+            None => (true, topic.offset),
             // It asks for all there is.
-            Some(Position { offset: 0, epoch: 0 }) => {
-                replay = replayed(&name, topic, 0, since_number);
-                topic.kept.as_ref().map_or(topic.offset, |kept| kept.before()) == 0
-            }
-            Some(position) if position.epoch != topic.epoch || position.offset > topic.offset => {
-                replay = replayed(&name, topic, 0, since_number);
-                false
-            }
-            Some(position) => {
-                replay = replayed(&name, topic, position.offset, since_number);
-                replay.len() as u64 == topic.offset - position.offset
-            }
+            Some(Position { offset: 0, epoch: 0 }) => (before == 0, before),
+            Some(position) if position.epoch != topic.epoch || position.offset > topic.offset => (false, before),
+            Some(position) => (position.offset >= before, position.offset.max(before)),
         };
-        Ok(Subscribed { since: since_number, position: Some(topic.position()), recovered, replay })
+        let replay_behind = (behind < topic.offset).then_some(behind);
+        Ok(Subscribed { since: since_number, position: Some(topic.position()), recovered, replay_behind })
+    }
+
+    /// What a subscription that is there would begin with now.
+    pub fn position_of(&self, filter: Filter<'_>) -> Subscribed {
+        let position = match filter {
+            Filter::Exact(name) => self.shard(name).get(name).map(Topic::position),
+            Filter::Wild(_) => None,
+        };
+        Subscribed { since: self.published.load(Ordering::SeqCst), position, recovered: true, replay_behind: None }
+    }
+
+    /// What is kept of a topic behind an offset, as many bytes as are given or one publication. To be asked by who has subscribed: so the
+    /// topic lives on.
+    pub fn read_kept(&self, name: &str, behind: u64, most_bytes: usize) -> KeptPart {
+        let mut shard = self.shard(name);
+        let since = self.published.load(Ordering::Relaxed);
+        let Some((name, topic)) =
+            shard.get_key_value(name).map(|(name, _)| name.clone()).and_then(|name| Some((name.clone(), shard.get_mut(&name)?)))
+        else {
+            return KeptPart { since: Some(since), ..KeptPart::default() };
+        };
+        let mut read = KeptPart {
+            has_gap: topic.kept.as_ref().is_none_or(|kept| behind < kept.before()) && behind < topic.offset,
+            ..KeptPart::default()
+        };
+        let mut bytes = 0;
+        for (offset, payload) in topic.kept.iter().flat_map(|kept| kept.after(behind)) {
+            if bytes >= most_bytes {
+                return read;
+            }
+            bytes += payload.len();
+            let position = Some(Position { offset, epoch: topic.epoch });
+            read.publications.push(Publication { topic: name.clone(), position, sequence: since, payload: payload.clone() });
+        }
+        read.since = Some(since);
+        read
     }
 
     fn subscribe_filter(&self, thread: usize, filter: &str) -> Result<Subscribed, TopicRefusal> {
         let mut filters = self.filters.write().unwrap_or_else(PoisonError::into_inner);
         if filters.get(filter).is_none() {
-            self.count_topic(filters.len())?;
+            self.count_topic(filters.len(), filter)?;
+            self.memory.add(Part::Topics, topic_bytes(filter));
         }
-        filters.entry(filter).add(thread, 1);
+        if filters.entry(filter).add(thread, 1) {
+            self.memory.add(Part::Topics, thread_bytes(filter));
+        }
         self.filter_count.store(filters.len(), Ordering::SeqCst);
         let since = self.published.load(Ordering::SeqCst);
-        Ok(Subscribed { since, position: None, recovered: true, replay: Vec::new() })
+        Ok(Subscribed { since, position: None, recovered: true, replay_behind: None })
     }
 
     /// One subscription less on a thread, which had it.
@@ -248,7 +398,9 @@ impl Topics {
             Filter::Exact(name) => {
                 let mut shard = self.shard(name);
                 let Some(topic) = shard.get_mut(name) else { return };
-                topic.interest.remove(thread);
+                if topic.interest.remove(thread) {
+                    self.memory.remove(Part::Topics, thread_bytes(name));
+                }
                 if let Some(kept) = &mut topic.kept {
                     kept.expire(now, &self.ledger);
                 }
@@ -257,14 +409,18 @@ impl Topics {
             Filter::Wild(filter) => {
                 let mut filters = self.filters.write().unwrap_or_else(PoisonError::into_inner);
                 let Some(interest) = filters.get_mut(filter) else { return };
-                interest.remove(thread);
+                if interest.remove(thread) {
+                    self.memory.remove(Part::Topics, thread_bytes(filter));
+                }
                 if interest.is_empty() {
                     filters.remove(filter);
+                    self.memory.remove(Part::Topics, topic_bytes(filter));
                 }
                 self.filter_count.store(filters.len(), Ordering::SeqCst);
             }
         }
         self.subscription_count.fetch_sub(1, Ordering::Relaxed);
+        self.memory.remove(Part::Topics, SUBSCRIPTION_BYTES);
     }
 
     /// Hands a payload to every thread that has subscribers, and keeps it where a rule says so.
@@ -279,10 +435,13 @@ impl Topics {
         let topic = if is_kept { Some(self.topic(&mut shard, name, now)?) } else { None };
         let mut interest = topic.as_ref().map_or_else(Interest::default, |(_, topic)| topic.interest.clone());
         if self.filter_count.load(Ordering::SeqCst) > 0 {
-            self.read_filters()
-                .matching(name, &mut |found| found.0.iter().for_each(|(thread, count)| interest.add(usize::from(*thread), *count)));
+            self.read_filters().matching(name, &mut |found| {
+                found.0.iter().for_each(|(thread, count)| {
+                    interest.add(usize::from(*thread), *count);
+                });
+            });
         }
-        if !interest.0.iter().all(|(thread, _)| sink.has_room(usize::from(*thread))) {
+        if !interest.is_empty() && !sink.has_room(&interest.0) {
             self.forget_if_idle(&mut shard, name);
             return Err(TopicRefusal::ServerFull);
         }
@@ -307,19 +466,20 @@ impl Topics {
         Ok(Published { position, reach })
     }
 
-    /// Forgets what is kept for longer than it is to be. Looks at every topic of which something is kept; to be called now and then.
+    /// Forgets what is kept for longer than it is to be, of a part of all topics: of the next one when it is called again.
     pub fn tidy(&self, now: Now) {
         if self.rules.is_empty() {
             return;
         }
-        for shard in &self.shards {
+        let part = self.next_tidied.fetch_add(1, Ordering::Relaxed) % TIDY_PARTS;
+        for shard in self.shards.iter().skip(part).step_by(TIDY_PARTS) {
             let mut shard = lock(shard);
-            shard.retain(|_, topic| {
+            shard.retain(|name, topic| {
                 let Some(kept) = &mut topic.kept else { return true };
                 kept.expire(now, &self.ledger);
                 let is_idle = topic.is_idle();
                 if is_idle {
-                    self.topic_count.fetch_sub(1, Ordering::Relaxed);
+                    self.uncount_topic(name);
                 }
                 !is_idle
             });
@@ -347,8 +507,9 @@ impl Topics {
     /// The topic of a name, which begins to live if it does not.
     fn topic<'a>(&self, shard: &'a mut TopicShard, name: &str, now: Now) -> Result<(Arc<str>, &'a mut Topic), TopicRefusal> {
         if !shard.contains_key(name) {
-            self.count_topic(self.filter_count())?;
+            self.count_topic(self.filter_count(), name)?;
             self.topic_count.fetch_add(1, Ordering::Relaxed);
+            self.memory.add(Part::Topics, topic_bytes(name));
         }
         let name: Arc<str> = shard.get_key_value(name).map_or_else(|| name.into(), |(name, _)| name.clone());
         let topic = match shard.entry(name.clone()) {
@@ -362,14 +523,21 @@ impl Topics {
         Ok((name, topic))
     }
 
-    fn count_topic(&self, filters: usize) -> Result<(), TopicRefusal> {
-        if self.topic_count() + filters < self.max_topics { Ok(()) } else { Err(TopicRefusal::TooManyTopics) }
+    /// Whether there may be one more.
+    fn count_topic(&self, filters: usize, name: &str) -> Result<(), TopicRefusal> {
+        let has_room = self.memory.of(Part::Topics) + topic_bytes(name) <= self.memory.share(Part::Topics);
+        if has_room && self.topic_count() + filters < self.max_topics { Ok(()) } else { Err(TopicRefusal::TooManyTopics) }
+    }
+
+    fn uncount_topic(&self, name: &str) {
+        self.topic_count.fetch_sub(1, Ordering::Relaxed);
+        self.memory.remove(Part::Topics, topic_bytes(name));
     }
 
     fn forget_if_idle(&self, shard: &mut TopicShard, name: &str) {
         if shard.get(name).is_some_and(Topic::is_idle) {
             shard.remove(name);
-            self.topic_count.fetch_sub(1, Ordering::Relaxed);
+            self.uncount_topic(name);
         }
     }
 
@@ -394,14 +562,14 @@ fn lock(shard: &Mutex<TopicShard>) -> MutexGuard<'_, TopicShard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What is kept behind an offset. Its number lets everybody have it who is given it.
-fn replayed(name: &Arc<str>, topic: &Topic, after: u64, sequence: u64) -> Vec<Arc<Publication>> {
-    let kept = topic.kept.iter().flat_map(|kept| kept.after(after));
-    let publication = |(offset, payload): (u64, &Bytes)| {
-        let position = Some(Position { offset, epoch: topic.epoch });
-        Arc::new(Publication { topic: name.clone(), position, sequence, payload: payload.clone() })
-    };
-    kept.map(publication).collect()
+/// What a topic takes in memory that no thread knows.
+fn topic_bytes(name: &str) -> usize {
+    TOPIC_BYTES / 2 + name.len()
+}
+
+/// What each thread that knows it adds.
+fn thread_bytes(name: &str) -> usize {
+    TOPIC_BYTES / 2 + name.len()
 }
 
 #[cfg(test)]

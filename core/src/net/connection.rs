@@ -10,6 +10,7 @@ use crate::hub::fan_out::FanOut;
 use crate::hub::frame::QueuedFrame;
 use crate::hub::link::PushError;
 use crate::hub::session::Context;
+use crate::hub::topic_fan_out::TopicFanOut;
 use crate::hub::wheel::TimerKey;
 use crate::hub::{Counters, Hub, Link, Next, NodeRef, Session, Timer, TimerKind, Wheel};
 use crate::model::CloseReason;
@@ -272,7 +273,14 @@ impl Connection {
 
     /// Whole frames may be kept, to go on with before anything is read.
     pub(super) fn is_unfinished(&self) -> bool {
-        self.buffers.as_ref().is_some_and(|rest| rest.is_unfinished) || !self.host_full && self.refused_len().is_some()
+        self.buffers.as_ref().is_some_and(|rest| rest.is_unfinished)
+            || !self.host_full && self.refused_len().is_some()
+            || self.is_replaying()
+    }
+
+    /// What was kept of topics is still to be written.
+    pub(super) fn is_replaying(&self) -> bool {
+        matches!(&self.phase, Phase::Open(session) if session.is_replaying())
     }
 
     /// What its session keeps for a host that had no room.
@@ -340,6 +348,29 @@ impl Connection {
             place.fan_out += 1;
         }
         Progress::All
+    }
+
+    /// Queues a publication for one of its nodes, or for itself; `flush` writes it.
+    pub(super) fn deliver_message(
+        &mut self,
+        fan_out: &TopicFanOut,
+        node: NodeRef,
+        limit: usize,
+        pool: &mut BufferPool,
+    ) -> Result<bool, PushError> {
+        let Phase::Open(session) = &self.phase else { return Ok(false) };
+        let Some(frame) = session.message(fan_out, node) else { return Ok(false) };
+        let link = session.link();
+        match link.reserve(frame.len(), limit) {
+            Ok(()) => {
+                let speaks_v2 = link.dialect() == Dialect::V2;
+                let buffers = self.buffers.get_or_insert_with(|| pool.take());
+                buffers.outbox.push(frame, speaks_v2, self.write_blocked);
+                Ok(true)
+            }
+            Err(PushError::Closed) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether frames were held back for a peer that has spoken v2 now. They are queued then.

@@ -24,6 +24,7 @@ mod failure;
 mod fan_out;
 mod reading;
 mod tick;
+mod topics;
 mod writing;
 
 use super::Clock;
@@ -32,7 +33,7 @@ use super::connection::Connection;
 use super::door::{Door, Spoken, door_of};
 use super::mailbox::{Drained, Mailbox};
 use super::shared::ServerShared;
-use super::walk::FanOutWalk;
+use super::walk::{FanOutWalk, TopicWalk};
 use crate::descriptor::lift;
 use crate::hub::thread_state::ThreadState;
 use crate::hub::trim::Trim;
@@ -101,6 +102,8 @@ pub(super) struct IoThread {
     commands: Drained,
     /// What goes to all connections and has not come to the last of them.
     walk: Option<FanOutWalk>,
+    /// The same of what goes to subscribers.
+    topic_walk: Option<TopicWalk>,
     pool: BufferPool,
     /// Connections that were read and not answered yet, and where the replies to each end in the thread's buffer.
     unanswered: Vec<(usize, usize)>,
@@ -167,6 +170,7 @@ impl IoThread {
             long: VecDeque::new(),
             commands: Drained::default(),
             walk: None,
+            topic_walk: None,
             pool: BufferPool::default(),
             unanswered: Vec::with_capacity(ANSWERED_TOGETHER),
             buffer: vec![0; READ_BUFFER].into(),

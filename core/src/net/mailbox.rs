@@ -1,14 +1,17 @@
 //! Commands to an I/O thread from other threads, and the question what connections it has.
 //!
-//! A command is about one connection, a fan-out about all of them. Both arrive at each connection in the order in which they were posted;
+//! A command is about one connection, a fan-out about all of them, a publication about those that have subscribed. All arrive at each connection in the order in which they were posted;
 //! there is no order between connections. What is to be written is bounded by that connection's outbox; of everything else there is
 //! at most one command per connection or node at a time; fan-outs have a bound over all threads ([`crate::hub::fan_out`]). Of listings one waits at a time: a newer one takes the place of the
 //! older, whose asker then gets what the other threads said.
 
 use crate::hub::Memory;
+use crate::hub::NodeRef;
 use crate::hub::fan_out::{FanOut, FanOutSink};
 use crate::hub::link::{Command, CommandSink};
 use crate::hub::memory::Part;
+use crate::hub::topic_fan_out::TopicFanOut;
+use crate::hub::topics::members::Subscriber;
 use crate::model::ConnectionInfo;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
@@ -21,9 +24,28 @@ const MAX_COMMANDS: usize = 1 << 20;
 enum MailboxItem {
     Command(Command),
     FanOut(Arc<FanOut>),
+    Publication(Arc<TopicFanOut>),
+    Question(Box<TopicQuestion>),
+}
+
+/// A question about who has subscribed to what, answered behind all that was posted before it. Whoever asks waits for the answer: so
+/// there are as many as there are askers.
+pub(super) enum TopicQuestion {
+    /// The nodes in a topic behind one of them.
+    Members { topic: Arc<str>, behind: Option<Subscriber>, limit: usize, answer: SyncSender<MembersPage> },
+    /// The topics of a node.
+    TopicsOf { slot: u32, connection_id: u64, node: NodeRef, answer: SyncSender<Vec<String>> },
+}
+
+/// The ids of nodes in a topic, and behind whom there may be more.
+#[derive(Default)]
+pub(super) struct MembersPage {
+    pub(super) nodes: Vec<Arc<str>>,
+    pub(super) next: Option<Subscriber>,
 }
 
 pub(super) struct Mailbox {
+    thread: usize,
     items: Mutex<Vec<Option<MailboxItem>>>,
     /// How many there are, or were a moment ago.
     count: AtomicUsize,
@@ -39,8 +61,9 @@ pub(super) struct Listing {
 }
 
 impl Mailbox {
-    pub(super) fn new(waker: mio::Waker, memory: Arc<Memory>) -> Self {
-        Self { items: Mutex::default(), count: AtomicUsize::new(0), memory, listing: Mutex::default(), waker }
+    /// `thread`: the number of the thread whose it is.
+    pub(super) fn new(thread: usize, waker: mio::Waker, memory: Arc<Memory>) -> Self {
+        Self { thread, items: Mutex::default(), count: AtomicUsize::new(0), memory, listing: Mutex::default(), waker }
     }
 
     /// Moves all commands to those that are followed, of which none may be left; its memory is used for the next ones.
@@ -53,6 +76,10 @@ impl Mailbox {
     pub(super) fn ask(&self, listing: Listing) {
         *self.listing.lock().unwrap_or_else(PoisonError::into_inner) = Some(listing);
         self.wake();
+    }
+
+    pub(super) fn ask_of_topics(&self, question: TopicQuestion) {
+        self.push(MailboxItem::Question(Box::new(question)));
     }
 
     pub(super) fn take_listing(&self) -> Option<Listing> {
@@ -93,7 +120,7 @@ fn memory_of(capacity: usize) -> usize {
 
 /// What was taken out of the mailbox and is not opened yet. It comes out sorted by connection, in the order of their slots: that
 /// is the order in which they came, and so the order of their memory, also of the kernel's, whose sockets are most of what
-/// writing to many has to fetch into the processor's cache. A fan-out is about all of them: nothing is sorted past it.
+/// writing to many has to fetch into the processor's cache. A fan-out is about all of them, a publication about those who are subscribed when its turn comes: nothing is sorted past it.
 #[derive(Default)]
 pub(super) struct Drained {
     items: Vec<Option<MailboxItem>>,
@@ -108,8 +135,10 @@ pub(super) struct Drained {
 /// What comes next.
 pub(super) enum DrainedItem {
     Command(Command),
-    /// One behind the other, with no command in between.
+    /// One behind the other, with nothing else in between.
     FanOuts(Vec<Arc<FanOut>>),
+    Publications(Vec<Arc<TopicFanOut>>),
+    Question(TopicQuestion),
 }
 
 impl Drained {
@@ -124,20 +153,30 @@ impl Drained {
             self.done += 1;
             match self.items[index as usize].take() {
                 Some(MailboxItem::Command(command)) => DrainedItem::Command(command),
-                Some(MailboxItem::FanOut(fan_out)) => DrainedItem::FanOuts(vec![fan_out]),
-                None => return None,
+                // Nothing else is in the order.
+                _ => return None,
             }
         } else {
-            let mut fan_outs = Vec::new();
-            while let Some(Some(MailboxItem::FanOut(fan_out))) = self.items.get(self.sorted) {
-                fan_outs.push(fan_out.clone());
-                self.items[self.sorted] = None;
-                self.sorted += 1;
+            match self.take_next()? {
+                MailboxItem::Command(command) => DrainedItem::Command(command),
+                MailboxItem::Question(question) => DrainedItem::Question(*question),
+                MailboxItem::FanOut(first) => {
+                    let mut run = vec![first];
+                    while let Some(Some(MailboxItem::FanOut(_))) = self.items.get(self.sorted) {
+                        run.extend(self.take_next().and_then(|item| if let MailboxItem::FanOut(next) = item { Some(next) } else { None }));
+                    }
+                    DrainedItem::FanOuts(run)
+                }
+                MailboxItem::Publication(first) => {
+                    let mut run = vec![first];
+                    while let Some(Some(MailboxItem::Publication(_))) = self.items.get(self.sorted) {
+                        run.extend(
+                            self.take_next().and_then(|item| if let MailboxItem::Publication(next) = item { Some(next) } else { None }),
+                        );
+                    }
+                    DrainedItem::Publications(run)
+                }
             }
-            if fan_outs.is_empty() {
-                return None;
-            }
-            DrainedItem::FanOuts(fan_outs)
         };
         if self.is_empty() {
             let before = memory_of(self.items.capacity());
@@ -155,6 +194,13 @@ impl Drained {
     pub(super) fn next_slot(&mut self) -> Option<u32> {
         self.sort();
         self.order.get(self.done).map(|(slot, _)| *slot)
+    }
+
+    /// Takes what stands behind all that is sorted.
+    fn take_next(&mut self) -> Option<MailboxItem> {
+        let item = self.items.get_mut(self.sorted)?.take();
+        self.sorted += 1;
+        item
     }
 
     /// Goes on with further commands when all that were sorted came out.
@@ -186,11 +232,19 @@ impl CommandSink for Mailbox {
     fn memory(&self) -> &Memory {
         &self.memory
     }
+
+    fn thread(&self) -> usize {
+        self.thread
+    }
 }
 
 impl FanOutSink for Mailbox {
     fn post_fan_out(&self, fan_out: Arc<FanOut>) {
         self.push(MailboxItem::FanOut(fan_out));
+    }
+
+    fn post_publication(&self, fan_out: Arc<TopicFanOut>) {
+        self.push(MailboxItem::Publication(fan_out));
     }
 }
 
@@ -209,7 +263,7 @@ mod tests {
     fn pop(drained: &mut Drained) -> Option<Command> {
         drained.pop(&Memory::new(1)).map(|next| match next {
             DrainedItem::Command(command) => command,
-            DrainedItem::FanOuts(_) => panic!("a fan-out that nobody posted"),
+            _ => panic!("something that nobody posted"),
         })
     }
 
@@ -217,7 +271,7 @@ mod tests {
     fn nothing_is_sorted_past_a_fan_out_and_those_that_come_together_come_out_together() {
         let memory = Arc::new(Memory::new(1));
         let poll = mio::Poll::new().unwrap();
-        let mailbox = Mailbox::new(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap(), memory.clone());
+        let mailbox = Mailbox::new(0, mio::Waker::new(poll.registry(), mio::Token(0)).unwrap(), memory.clone());
         let fan_out = || Arc::new(FanOut::for_test(b"x", &memory));
         let post = |slot| mailbox.post(Command { slot, connection_id: 1, kind: CommandKind::Resume });
         mailbox.post_fan_out(fan_out());
@@ -240,6 +294,7 @@ mod tests {
                     assert_eq!(slot, None);
                     got.push(format!("{} fan-outs", fan_outs.len()));
                 }
+                Some(_) => panic!("something that nobody posted"),
                 None => break,
             }
         }
@@ -283,7 +338,7 @@ mod tests {
     fn more_letters_than_usual_are_counted_until_they_are_opened() {
         let memory = Arc::new(Memory::new(1));
         let poll = mio::Poll::new().unwrap();
-        let mailbox = Mailbox::new(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap(), memory.clone());
+        let mailbox = Mailbox::new(0, mio::Waker::new(poll.registry(), mio::Token(0)).unwrap(), memory.clone());
         let mut drained = Drained::default();
         for (count, counted) in [(MAX_KEPT, 0), (MAX_KEPT + 1, 2 * MAX_KEPT * size_of::<Option<MailboxItem>>()), (MAX_KEPT, 0)] {
             (0..count).for_each(|id| mailbox.post(Command { slot: 1, connection_id: id as u64, kind: CommandKind::Resume }));

@@ -152,7 +152,7 @@ mod tests {
         let polls: Vec<mio::Poll> = (0..count).map(|_| mio::Poll::new().unwrap()).collect();
         let mailbox = |poll: &mio::Poll| {
             let waker = mio::Waker::new(poll.registry(), mio::Token(0)).unwrap();
-            Arc::new(Mailbox::new(waker, Arc::new(Memory::new(1))))
+            Arc::new(Mailbox::new(0, waker, Arc::new(Memory::new(1))))
         };
         let mailboxes = polls.iter().map(mailbox).collect();
         (polls, Relief::new(mailboxes))

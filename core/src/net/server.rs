@@ -4,14 +4,15 @@
 
 use super::door::Spoken;
 use super::io::{IoThread, Polling};
-use super::mailbox::{Listing, Mailbox};
+use super::mailbox::{Listing, Mailbox, TopicQuestion};
 use super::relief::Relief;
 use super::shared::ServerShared;
 use super::{listen, spawn_thread};
 use crate::descriptor;
 use crate::error::{Error, ErrorKind};
 use crate::hub::fan_out::HubThread;
-use crate::hub::{Counters, Counts, Host, Hub, Timings};
+use crate::hub::topics::members::Subscriber;
+use crate::hub::{Counters, Counts, Host, Hub, Node, NodeRef, Timings};
 use crate::model::ConnectionInfo;
 use crate::settings::ServerConfig;
 use std::io;
@@ -24,6 +25,9 @@ use std::time::{Duration, Instant};
 
 /// How long a listing waits for the threads: they look within a tick, unless they are very busy.
 const LISTING_TIME: Duration = Duration::from_millis(500);
+
+/// Slots of connections as they stand in the place of a page: more than a process has descriptors.
+const MAX_SLOT: u32 = 0x00ff_ffff;
 
 /// The running threads of a server.
 pub(crate) struct Server {
@@ -47,8 +51,11 @@ impl Server {
         let websocket_addr = websockets.first().map(std::net::TcpListener::local_addr).transpose().map_err(cannot_start)?;
         let hub = Hub::new(config.clone(), host);
         let polls = descriptor::lifted(|| (0..threads).map(|_| Polling::new()).collect::<io::Result<Vec<_>>>()).map_err(cannot_start)?;
-        let apart = |Polling { poll, registry, waker }| ((poll, registry), Arc::new(Mailbox::new(waker, hub.memory().clone())));
-        let (polls, mailboxes): (Vec<_>, Vec<_>) = polls.into_iter().map(apart).unzip();
+        let apart = |(thread, Polling { poll, registry, waker })| {
+            let mailbox = Mailbox::new(thread, waker, hub.memory().clone());
+            ((poll, registry), Arc::new(mailbox))
+        };
+        let (polls, mailboxes): (Vec<_>, Vec<_>) = polls.into_iter().enumerate().map(apart).unzip();
         let shared = Arc::new(ServerShared::new(config, hub, Relief::new(mailboxes.clone()), threads));
         let hub_threads = mailboxes.iter().zip(&shared.counters);
         let hub_threads = hub_threads.map(|(mailbox, counters)| HubThread { sink: mailbox.clone(), counters: counters.clone() });
@@ -114,6 +121,39 @@ impl Server {
         }
         found.truncate(max);
         found
+    }
+
+    /// A page of the nodes that have subscribed to a topic by its name, on one thread after the other; `after` is what came with the page
+    /// before. Ends early where a thread does not answer in time.
+    pub(crate) fn members(&self, topic: &str, after: Option<u64>, limit: usize) -> (Vec<Arc<str>>, Option<u64>) {
+        let (mut thread, mut behind) = after.map_or((0, None), |after| {
+            let (slot, node) = ((after >> 32) as u32 & MAX_SLOT, NodeRef::of_main_channel(after as u32));
+            ((after >> 56) as usize, Some(Subscriber { slot, node }))
+        });
+        let mut found = Vec::new();
+        while let Some(mailbox) = self.mailboxes.get(thread) {
+            let (answer, answers) = sync_channel(1);
+            let limit = limit - found.len();
+            mailbox.ask_of_topics(TopicQuestion::Members { topic: topic.into(), behind, limit, answer });
+            let page = answers.recv_timeout(LISTING_TIME).unwrap_or_default();
+            found.extend(page.nodes);
+            if let Some(last) = page.next {
+                let after = (thread as u64) << 56 | u64::from(last.slot & MAX_SLOT) << 32 | u64::from(last.node.number());
+                return (found, Some(after));
+            }
+            (thread, behind) = (thread + 1, None);
+        }
+        (found, None)
+    }
+
+    /// What a node has subscribed to or was put into; none where its thread does not answer in time.
+    pub(crate) fn topics_of(&self, node: &Node) -> Vec<String> {
+        let link = node.link();
+        let (answer, answers) = sync_channel(1);
+        let question = TopicQuestion::TopicsOf { slot: link.slot(), connection_id: link.connection_id(), node: node.reference(), answer };
+        let Some(mailbox) = self.mailboxes.get(link.thread()) else { return Vec::new() };
+        mailbox.ask_of_topics(question);
+        answers.recv_timeout(LISTING_TIME).unwrap_or_default()
     }
 
     /// Lends the counters for what is done on the host's threads.

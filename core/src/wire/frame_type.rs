@@ -17,12 +17,13 @@ impl FrameType {
     pub const REGISTER: Self = Self(0x06);
     pub const UNREGISTER: Self = Self(0x07);
     pub const ERROR: Self = Self(0x08);
-    /// Reserved, as all that follow: a v1 peer of the PHP library does not know them.
+    /// This one and all that follow are ours: a v1 peer of the PHP library does not know them, and gets none that it did not ask for.
     pub const SUBSCRIBE: Self = Self(0x09);
     pub const UNSUBSCRIBE: Self = Self(0x0a);
     pub const PUBLISH: Self = Self(0x0b);
     /// A topic's delivery.
     pub const MESSAGE: Self = Self(0x0c);
+    /// Reserved, as the next three.
     pub const REQUEST: Self = Self(0x0d);
     pub const RESPONSE: Self = Self(0x0e);
     pub const OPEN_CHANNEL: Self = Self(0x0f);

@@ -23,17 +23,17 @@ pub enum Framing {
 pub const MAX_HEAD: usize = 64;
 
 /// How long the head of a frame is.
-pub fn head_len(framing: Framing, dialect: Dialect, channel_id: u32, body_len: usize) -> usize {
-    let inner = inner_head_len(framing, dialect, channel_id);
+pub fn head_len(framing: Framing, dialect: Dialect, frame_type: FrameType, channel_id: u32, body_len: usize) -> usize {
+    let inner = inner_head_len(framing, dialect, frame_type, channel_id);
     match framing {
         Framing::Stream => inner,
         Framing::WebSocket | Framing::Json => websocket::header_len(inner + body_len) + inner,
     }
 }
 
-fn inner_head_len(framing: Framing, dialect: Dialect, channel_id: u32) -> usize {
+fn inner_head_len(framing: Framing, dialect: Dialect, frame_type: FrameType, channel_id: u32) -> usize {
     match (framing, dialect) {
-        (Framing::Json, _) => text::head_len(channel_id),
+        (Framing::Json, _) => text::head_len(frame_type, channel_id),
         (_, Dialect::V1) => v1::head_len(channel_id),
         (_, Dialect::V2) => v2::HEADER_LEN,
     }
@@ -43,10 +43,10 @@ fn inner_head_len(framing: Framing, dialect: Dialect, channel_id: u32) -> usize 
 pub fn write_head(framing: Framing, dialect: Dialect, frame_type: FrameType, channel_id: u32, body_len: usize, out: &mut impl BufMut) {
     if framing != Framing::Stream {
         let opcode = if framing == Framing::Json { Opcode::Text } else { Opcode::Binary };
-        websocket::write_header(opcode, false, inner_head_len(framing, dialect, channel_id) + body_len, out);
+        websocket::write_header(opcode, false, inner_head_len(framing, dialect, frame_type, channel_id) + body_len, out);
     }
     match (framing, dialect) {
-        (Framing::Json, _) => text::write_head(channel_id, out),
+        (Framing::Json, _) => text::write_head(frame_type, channel_id, out),
         (_, Dialect::V1) => v1::encode_head(frame_type.0, channel_id.into(), body_len, out),
         (_, Dialect::V2) => v2::encode_head(frame_type, channel_id, body_len, out),
     }
@@ -152,7 +152,7 @@ mod tests {
                 ] {
                     let mut frame = Vec::new();
                     write_head(framing, dialect, FrameType::DATA, channel_id, body_len, &mut frame);
-                    assert_eq!(frame.len(), head_len(framing, dialect, channel_id, body_len));
+                    assert_eq!(frame.len(), head_len(framing, dialect, FrameType::DATA, channel_id, body_len));
                     assert!(frame.len() <= MAX_HEAD);
                     assert_eq!(framed_len(&frame), Some(frame.len() + body_len), "{framing:?} {dialect:?}");
                 }

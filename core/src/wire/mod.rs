@@ -19,6 +19,7 @@ pub mod php_json;
 mod scan;
 pub mod text;
 pub mod topic;
+pub mod topic_frames;
 pub mod v1;
 pub mod v2;
 pub mod websocket;

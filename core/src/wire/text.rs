@@ -15,6 +15,10 @@ use std::borrow::Cow;
 const DATA_BEFORE: &[u8] = b"{\"type\":\"data\",\"channel_id\":";
 const DATA_AFTER: &[u8] = b",\"data\":";
 
+/// In front of the other members of a MESSAGE.
+const MESSAGE_BEFORE: &[u8] = b"{\"type\":\"message\",\"channel_id\":";
+const MESSAGE_AFTER: &[u8] = b",";
+
 /// What a frame is called.
 const NAMES: &[(FrameType, &str)] = &[
     (FrameType::REGISTER, "register"),
@@ -25,10 +29,14 @@ const NAMES: &[(FrameType, &str)] = &[
     (FrameType::PING, "ping"),
     (FrameType::PONG, "pong"),
     (FrameType::ERROR, "error"),
+    (FrameType::SUBSCRIBE, "subscribe"),
+    (FrameType::UNSUBSCRIBE, "unsubscribe"),
+    (FrameType::PUBLISH, "publish"),
+    (FrameType::MESSAGE, "message"),
 ];
 
 /// What only servers say.
-const ANSWERS: &[FrameType] = &[FrameType::HEARTBEAT_RES, FrameType::PONG, FrameType::ERROR];
+const ANSWERS: &[FrameType] = &[FrameType::HEARTBEAT_RES, FrameType::PONG, FrameType::ERROR, FrameType::MESSAGE];
 
 /// What a client says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,8 +74,8 @@ pub fn parse(text: &str) -> Result<TextMessage<'_>, NotAMessage> {
     let named = NAMES.iter().find(|(frame_type, name)| *name == members.kind && !ANSWERS.contains(frame_type));
     let Some((frame_type, _)) = named else { return Err(NotAMessage("Nothing is known of this type")) };
     let payload = match *frame_type {
-        // Node id and metadata stand beside the type, as they do in the frame.
-        FrameType::REGISTER => Cow::Borrowed(text.as_bytes()),
+        // What the frame's own object has stands beside the type.
+        FrameType::REGISTER | FrameType::SUBSCRIBE | FrameType::UNSUBSCRIBE | FrameType::PUBLISH => Cow::Borrowed(text.as_bytes()),
         FrameType::DATA => payload(&members)?,
         _ => Cow::Borrowed(&b""[..]),
     };
@@ -88,13 +96,21 @@ fn payload<'a>(members: &TextMembers<'a>) -> Result<Cow<'a, [u8]>, NotAMessage> 
     }
 }
 
-/// How long the front of a DATA is whose tail is that of v1.
-pub(super) fn head_len(channel_id: u32) -> usize {
-    DATA_BEFORE.len() + channel_id.checked_ilog10().unwrap_or(0) as usize + 1 + DATA_AFTER.len()
+/// What stands in front of the channel, and behind it, in a frame that several receivers share: DATA, whose tail is that of v1, and MESSAGE,
+/// whose tail is the rest of its object.
+fn around_channel(frame_type: FrameType) -> (&'static [u8], &'static [u8]) {
+    if frame_type == FrameType::MESSAGE { (MESSAGE_BEFORE, MESSAGE_AFTER) } else { (DATA_BEFORE, DATA_AFTER) }
 }
 
-pub(super) fn write_head(channel_id: u32, out: &mut impl BufMut) {
-    out.put_slice(DATA_BEFORE);
+/// How long the front of such a frame is.
+pub(super) fn head_len(frame_type: FrameType, channel_id: u32) -> usize {
+    let (before, after) = around_channel(frame_type);
+    before.len() + channel_id.checked_ilog10().unwrap_or(0) as usize + 1 + after.len()
+}
+
+pub(super) fn write_head(frame_type: FrameType, channel_id: u32, out: &mut impl BufMut) {
+    let (before, after) = around_channel(frame_type);
+    out.put_slice(before);
     let mut digits = [0; 10];
     let (mut rest, mut start) = (channel_id, digits.len());
     loop {
@@ -106,7 +122,7 @@ pub(super) fn write_head(channel_id: u32, out: &mut impl BufMut) {
         }
     }
     out.put_slice(&digits[start..]);
-    out.put_slice(DATA_AFTER);
+    out.put_slice(after);
 }
 
 /// Whether a text that a server sends is the answer to a heartbeat.
@@ -183,6 +199,30 @@ mod tests {
     }
 
     #[test]
+    fn of_topics_the_members_are_those_of_the_frames_and_the_head_of_a_message_and_the_rest_of_its_object_are_one() {
+        for (text, frame_type) in [
+            (r#"{"type":"subscribe","filter":"a/+"}"#, FrameType::SUBSCRIBE),
+            (r#"{"type":"unsubscribe","filter":"a/+"}"#, FrameType::UNSUBSCRIBE),
+            (r#"{"type":"publish","topic":"a","data":{"b":1}}"#, FrameType::PUBLISH),
+        ] {
+            assert_eq!(said(text), Ok((frame_type.0, 0, text.into())));
+        }
+        assert!(said(r#"{"type":"message","topic":"a"}"#).is_err());
+        for channel_id in [0, 10, u32::MAX] {
+            let mut text = Vec::new();
+            write_head(FrameType::MESSAGE, channel_id, &mut text);
+            assert_eq!(text.len(), head_len(FrameType::MESSAGE, channel_id));
+            text.extend_from_slice(br#""topic":"a","data":"x"}"#);
+            let read: serde_json::Value = serde_json::from_slice(&text).unwrap();
+            assert_eq!(read, serde_json::json!({"type": "message", "channel_id": channel_id, "topic": "a", "data": "x"}));
+        }
+        assert_eq!(
+            written(FrameType::MESSAGE, 7, r#"{"topic":"a","data":"x"}"#),
+            r#"{"type":"message","channel_id":7,"topic":"a","data":"x"}"#
+        );
+    }
+
+    #[test]
     fn what_is_no_message_is_refused_with_what_it_lacks() {
         for (text, why) in [
             ("heartbeat", "A message is"),
@@ -220,8 +260,8 @@ mod tests {
     fn the_head_of_data_and_the_tail_of_v1_are_one_object() {
         for channel_id in [0, 9, 10, u32::MAX] {
             let mut text = Vec::new();
-            write_head(channel_id, &mut text);
-            assert_eq!(text.len(), head_len(channel_id));
+            write_head(FrameType::DATA, channel_id, &mut text);
+            assert_eq!(text.len(), head_len(FrameType::DATA, channel_id));
             super::super::v1::encode_tail("é \"x\"".as_bytes(), &mut text).unwrap();
             let read: serde_json::Value = serde_json::from_slice(&text).unwrap();
             assert_eq!(read, serde_json::json!({"type": "data", "channel_id": channel_id, "data": "é \"x\""}));

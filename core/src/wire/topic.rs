@@ -53,7 +53,12 @@ impl<'a> Filter<'a> {
         if text.split('/').rev().skip(1).any(|level| level == "#") {
             return Err(BadTopic::Misplaced);
         }
-        Ok(if has_wildcard(text) { Self::Wild(text) } else { Self::Exact(text) })
+        Ok(Self::known(text))
+    }
+
+    /// What was parsed before.
+    pub fn known(text: &'a str) -> Self {
+        if has_wildcard(text) { Self::Wild(text) } else { Self::Exact(text) }
     }
 
     pub fn text(self) -> &'a str {

@@ -1,10 +1,13 @@
 //! The bus protocol, in both of its dialects: what each frame of a connection means.
 //!
-//! Owns which nodes are registered here, what they say and when they are silent. How nodes come and go by frames is `registration`'s.
+//! Owns which nodes are registered here, what they say and when they are silent. How nodes come and go by frames is `registration`'s,
+//! what they hear and say of topics is `topics`'.
 
 mod registration;
+mod topics;
 
 use super::context::{Context, Look, Next};
+use super::subscriptions::Subscriptions;
 use crate::hub::budget;
 use crate::hub::event::Event;
 use crate::hub::link::{Eviction, Link};
@@ -36,6 +39,8 @@ struct Rare {
     refused: Option<Refused>,
     /// The channel of the last node that was told of the heartbeat for all nodes that the input begins with.
     told: Option<NodeRef>,
+    /// What its nodes have subscribed to.
+    subscriptions: Subscriptions,
 }
 
 /// A data event that waits for room, and is counted while it does.
@@ -90,10 +95,17 @@ impl BusSession {
         self.nodes.first().map(|registered| &registered.node)
     }
 
+    pub(super) fn node(&self, node: NodeRef) -> Option<&Arc<Node>> {
+        self.nodes.get(node).map(|registered| &registered.node)
+    }
+
     pub(super) fn receive(&mut self, cx: &mut Context<'_>, input: &[u8]) -> (usize, Next) {
         let mut consumed = 0;
-        if self.rare.is_some() && self.offer_again(cx) == Next::Wait {
-            return (0, Next::Wait);
+        if self.rare.is_some() {
+            let next = self.go_on(cx);
+            if next != Next::Continue {
+                return (0, next);
+            }
         }
         loop {
             let (dialect, front) = wire::front(&input[consumed..], cx.hub.limits().max_frame_bytes);
@@ -169,9 +181,9 @@ impl BusSession {
         Next::Continue
     }
 
-    /// Offers the host what it had no room for.
+    /// Goes on with what was read before.
     pub(super) fn resume(&mut self, cx: &mut Context<'_>) -> Next {
-        if self.rare.is_some() { self.offer_again(cx) } else { Next::Continue }
+        if self.rare.is_some() { self.go_on(cx) } else { Next::Continue }
     }
 
     /// Where WebSockets come in at the main port: what no frame begins with is a request of HTTP's, if it is the first thing that is said.
@@ -186,7 +198,7 @@ impl BusSession {
     /// Whether the same frame comes again, and pays then.
     #[cold]
     fn comes_again(&mut self, cx: &Context<'_>, next: Next) -> bool {
-        let again = matches!(next, Next::Wait | Next::Again) && self.refused_len().is_none();
+        let again = matches!(next, Next::Wait | Next::Again) && self.refused_len().is_none() && !self.is_replaying();
         if again {
             self.put_back(cx);
         }
@@ -256,7 +268,7 @@ impl BusSession {
             return Next::Continue;
         }
         cx.wheel.remove(timer);
-        let Some(Registered { node, .. }) = self.forget(cx.counters, node) else {
+        let Some(Registered { node, .. }) = self.forget(cx, node) else {
             return Next::Continue;
         };
         cx.connection_log.node_left(&node, cx.now);
@@ -297,7 +309,7 @@ impl BusSession {
     }
 
     pub(super) fn evict(&mut self, cx: &mut Context<'_>, eviction: Eviction) -> Next {
-        let Some(Registered { node, timer, .. }) = self.forget(cx.counters, eviction.node) else {
+        let Some(Registered { node, timer, .. }) = self.forget(cx, eviction.node) else {
             return Next::Continue;
         };
         cx.wheel.remove(timer);
@@ -332,6 +344,7 @@ impl BusSession {
     fn let_leave(&mut self, cx: &mut Context<'_>, how: Departure) -> bool {
         while let Some(Registered { node, timer, .. }) = self.nodes.pop_first() {
             cx.counters.reach.leave(self.link.class(), 1);
+            self.end_subscriptions(cx, node.reference());
             leave(cx, &node, timer, how);
             cx.budget.spend(budget::DEPARTURE);
             if cx.budget.is_used_up() {
@@ -360,10 +373,26 @@ impl BusSession {
         counters.reach.leave(before, self.nodes.len());
     }
 
-    fn forget(&mut self, counters: &Counters, node: NodeRef) -> Option<Registered> {
+    fn forget(&mut self, cx: &mut Context<'_>, node: NodeRef) -> Option<Registered> {
         let registered = self.nodes.remove(node)?;
-        counters.reach.leave(self.link.class(), 1);
+        cx.counters.reach.leave(self.link.class(), 1);
+        self.end_subscriptions(cx, node);
         Some(registered)
+    }
+
+    fn end_subscriptions(&mut self, cx: &mut Context<'_>, node: NodeRef) {
+        if let Some(rare) = &mut self.rare {
+            rare.subscriptions.leave(cx, self.link.slot(), node);
+        }
+    }
+
+    /// Few sessions need what is rare for long.
+    fn drop_unused(&mut self) {
+        let is_used =
+            |rare: &Rare| rare.bucket.is_some() || rare.refused.is_some() || rare.told.is_some() || !rare.subscriptions.is_empty();
+        if self.rare.as_ref().is_some_and(|rare| !is_used(rare)) {
+            self.rare = None;
+        }
     }
 
     #[inline]
@@ -412,6 +441,9 @@ impl BusSession {
             }
             FrameType::REGISTER => self.register(cx, &frame.payload.bytes()),
             FrameType::UNREGISTER => self.unregister(cx, frame.channel_id),
+            FrameType::PUBLISH => self.publish(cx, &frame),
+            FrameType::SUBSCRIBE => self.subscribe(cx, &frame),
+            FrameType::UNSUBSCRIBE => self.unsubscribe(cx, &frame),
             // That it came in v2 is what it is sent for: the dialect was noted when it was decoded.
             FrameType::ACK if cx.replies.dialect() == Dialect::V2 => Next::Continue,
             _ => unknown_type(cx, frame.frame_type),
@@ -502,9 +534,16 @@ impl BusSession {
         Next::Wait
     }
 
-    /// Offers the host what it had no room for, if there is something.
-    #[cold]
+    /// What was read before comes before what is read now.
     #[inline(never)]
+    fn go_on(&mut self, cx: &mut Context<'_>) -> Next {
+        match self.offer_again(cx) {
+            Next::Continue if self.is_replaying() => self.replay(cx),
+            next => next,
+        }
+    }
+
+    /// Offers the host what it had no room for, if there is something.
     fn offer_again(&mut self, cx: &mut Context<'_>) -> Next {
         let Some(rare) = &mut self.rare else { return Next::Continue };
         let Some(refused) = rare.refused.take() else { return Next::Continue };
@@ -523,9 +562,7 @@ impl BusSession {
         drop(gate);
         cx.counters.data_in.up();
         node.message(cx.now);
-        if self.rare.as_ref().is_some_and(|rare| rare.bucket.is_none()) {
-            self.rare = None;
-        }
+        self.drop_unused();
         Next::Continue
     }
 

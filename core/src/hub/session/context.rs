@@ -3,6 +3,7 @@
 use crate::hub::budget::Budget;
 use crate::hub::connection_log::ConnectionLog;
 use crate::hub::replies::Replies;
+use crate::hub::topics::members::ThreadMembers;
 use crate::hub::{Counters, Hub, Now, Timer, Wheel};
 use crate::model::CloseReason;
 use crate::wire::websocket::deflate::Inflater;
@@ -15,6 +16,10 @@ pub struct Context<'a> {
     pub replies: &'a mut Replies,
     pub random: &'a mut fastrand::Rng,
     pub connection_log: &'a mut ConnectionLog,
+    /// The subscribers of this thread,
+    pub members: &'a mut ThreadMembers,
+    /// which the topics know by this number.
+    pub thread: usize,
     /// Frames count from when they were read: this is the time at which that was.
     pub now: Now,
     /// What is left of the connection's turn.

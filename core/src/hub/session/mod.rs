@@ -5,14 +5,18 @@
 
 mod bus;
 mod context;
+pub mod subscriptions;
 mod websocket;
 
 pub use bus::BusSession;
 pub use context::{Context, Look, Next};
 pub use websocket::WebSocketSession;
 
+use super::frame::QueuedFrame;
 use super::link::{Eviction, Link};
 use super::replies::Replies;
+use super::topic_fan_out::TopicFanOut;
+use super::topics::members::ThreadMembers;
 use super::wheel::TimerKey;
 use super::{Counters, Node, NodeRef};
 use crate::model::{CloseReason, Fill};
@@ -49,6 +53,13 @@ impl Session {
         match self {
             Self::Bus(session) => session,
             Self::WebSocket(session) => session.bus(),
+        }
+    }
+
+    fn bus_mut(&mut self) -> &mut BusSession {
+        match self {
+            Self::Bus(session) => session,
+            Self::WebSocket(session) => session.bus_mut(),
         }
     }
 
@@ -162,6 +173,35 @@ impl Session {
     /// As much waits for the connection as may, or nothing any more: each of its nodes is told so, once.
     pub fn tell_fill(&self, cx: &mut Context<'_>, fill: Fill) {
         self.bus().tell_fill(cx, fill);
+    }
+
+    /// What was kept of topics is still to be written: it is to be asked again although nothing was read.
+    pub fn is_replaying(&self) -> bool {
+        self.bus().is_replaying()
+    }
+
+    /// A publication for one of its nodes, or for the connection itself, as its protocol has it; `None`: not for this one.
+    pub fn message(&self, fan_out: &TopicFanOut, node: NodeRef) -> Option<QueuedFrame> {
+        self.bus().message(fan_out, node)
+    }
+
+    /// Another thread has subscribed one of its nodes to a topic; false when the node is not here any more.
+    pub fn join(&mut self, cx: &mut Context<'_>, node: NodeRef, filter: &str, since: u64) -> bool {
+        self.bus_mut().join(cx, node, filter, since)
+    }
+
+    /// Another thread ends a subscription of one of its nodes.
+    pub fn part(&mut self, cx: &mut Context<'_>, node: NodeRef, filter: &str) {
+        self.bus_mut().part(cx, node, filter);
+    }
+
+    /// What one of its nodes has subscribed to.
+    pub fn topics_of(&self, members: &ThreadMembers, node: NodeRef) -> Vec<String> {
+        self.bus().topics_of(members, node)
+    }
+
+    pub fn node(&self, node: NodeRef) -> Option<&Arc<Node>> {
+        self.bus().node(node)
     }
 
     /// The nodes in order of registration, those behind one of them, or behind where that was.

@@ -78,6 +78,10 @@ impl WebSocketSession {
         &self.bus
     }
 
+    pub(super) fn bus_mut(&mut self) -> &mut BusSession {
+        &mut self.bus
+    }
+
     fn link(&self) -> &Arc<Link> {
         self.bus.link()
     }
@@ -166,8 +170,9 @@ impl WebSocketSession {
 
     /// Goes on with a message that was begun in an earlier turn, if there is one.
     fn go_on(&mut self, cx: &mut Context<'_>) -> Next {
-        if self.bus.resume(cx) == Next::Wait {
-            return Next::Wait;
+        let next = self.within(cx, BusSession::resume);
+        if next != Next::Continue {
+            return next;
         }
         let Some(mut rest) = self.rest.take() else { return Next::Continue };
         match self.message(cx, rest.is_text, &rest.bytes[rest.done..]) {

@@ -4,21 +4,12 @@
 
 use super::publication::Position;
 use crate::hub::Now;
+use crate::hub::memory::{Memory, Part};
+use crate::settings::{HistoryRule, micros};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// What is to be kept of the topics that a filter matches: at most so many publications, of so many bytes, for so long.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HistoryRule {
-    pub filter: String,
-    pub count: usize,
-    /// Of payloads, and [`ENTRY_BYTES`] for each.
-    pub bytes: usize,
-    /// In microseconds.
-    pub ttl: u64,
-}
 
 /// What a publication takes beside its payload: its places in the history and among all that are kept.
 pub const ENTRY_BYTES: usize = size_of::<KeptEntry>() + size_of::<Place>();
@@ -45,7 +36,7 @@ fn bytes_of(payload: &Bytes) -> usize {
 
 impl History {
     pub(super) fn new(rule: &HistoryRule) -> Self {
-        Self { max_count: rule.count, max_bytes: rule.bytes, ttl: rule.ttl, before: 0, entries: VecDeque::new(), bytes: 0 }
+        Self { max_count: rule.count, max_bytes: rule.bytes, ttl: micros(rule.ttl), before: 0, entries: VecDeque::new(), bytes: 0 }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -118,6 +109,7 @@ pub(super) struct Place {
 /// All that is kept, in the order in which it was published. What went since by its topic's own bounds is not in the sum, but in the
 /// list for a while.
 pub(super) struct Ledger {
+    memory: Arc<Memory>,
     max_bytes: usize,
     bytes: AtomicUsize,
     /// Publications that are kept.
@@ -130,8 +122,9 @@ pub(super) struct Ledger {
 const SHORT: usize = 1024;
 
 impl Ledger {
-    pub(super) fn new(max_bytes: usize) -> Self {
+    pub(super) fn new(max_bytes: usize, memory: Arc<Memory>) -> Self {
         Self {
+            memory,
             max_bytes,
             bytes: AtomicUsize::new(0),
             count: AtomicUsize::new(0),
@@ -146,12 +139,14 @@ impl Ledger {
 
     fn add(&self, place: Place, len: usize) {
         self.bytes.fetch_add(len, Ordering::Relaxed);
+        self.memory.add(Part::Topics, len);
         self.count.fetch_add(1, Ordering::Relaxed);
         self.lock().push_back(place);
     }
 
     fn remove(&self, len: usize) {
         self.bytes.fetch_sub(len, Ordering::Relaxed);
+        self.memory.remove(Part::Topics, len);
         self.count.fetch_sub(1, Ordering::Relaxed);
     }
 

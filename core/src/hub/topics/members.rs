@@ -1,21 +1,31 @@
 //! Who on one I/O thread has subscribed to what.
 //!
 //! Owns the thread's subscribers by topic and by filter. Knows them as a connection's slot and a node on it, and does not know
-//! what a message is but its topic and its number.
+//! what a message is but its topic and its number. What was subscribed to has a number here, by which connections keep it: so that is
+//! short.
 
 use super::filters::FilterTree;
 use crate::hub::NodeRef;
 use crate::wire::topic::Filter;
-use std::collections::{BTreeMap, HashMap};
+use slab::Slab;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
-/// A subscriber: where its connection is, and which of the nodes there it is. In the order of these, connections that are next to
-/// each other in memory are served one behind the other.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// A subscriber: where its connection is, and which of the nodes there it is; [`NodeRef::NONE`] is the connection itself. In the order of
+/// these, connections that are next to each other in memory are served one behind the other.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Subscriber {
     pub slot: u32,
     pub node: NodeRef,
 }
+
+/// The number of a topic or filter that somebody on this thread has subscribed to; used again once nobody has.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FilterId(u32);
+
+/// Whoever gets nothing yet because it is still given what was kept for it.
+pub const NOT_YET: u64 = u64::MAX;
 
 /// The subscribers of one topic or filter. Each has the number of the last publication before it came.
 #[derive(Debug)]
@@ -31,8 +41,19 @@ const FEW: usize = 64;
 /// The subscribers of a thread.
 #[derive(Debug, Default)]
 pub struct ThreadMembers {
-    topics: HashMap<Arc<str>, Subscribers>,
-    filters: FilterTree<Subscribers>,
+    topics: HashMap<Arc<str>, FilterId>,
+    filters: FilterTree<Option<FilterId>>,
+    subscribed: Slab<SubscribedFilter>,
+    /// Who has gone from something since somebody made a list of receivers.
+    gone: Option<HashSet<Subscriber>>,
+}
+
+/// Something that is subscribed to.
+#[derive(Debug)]
+struct SubscribedFilter {
+    filter: Arc<str>,
+    is_wild: bool,
+    subscribers: Subscribers,
 }
 
 impl Default for Subscribers {
@@ -54,6 +75,10 @@ impl Subscribers {
                     true
                 }
                 Err(place) => {
+                    if few.len() == few.capacity() {
+                        // Twice as much as is needed would be more than the rest of a subscription.
+                        few.reserve_exact(few.len() / 4 + 1);
+                    }
                     few.insert(place, (member, since));
                     true
                 }
@@ -85,10 +110,39 @@ impl Subscribers {
         }
     }
 
-    fn is_empty(&self) -> bool {
+    fn since(&self, member: Subscriber) -> Option<u64> {
         match self {
-            Self::Few(few) => few.is_empty(),
-            Self::Many(many) => many.is_empty(),
+            Self::Few(few) => few.binary_search_by_key(&member, |(member, _)| *member).ok().map(|place| few[place].1),
+            Self::Many(many) => many.get(&member).copied(),
+        }
+    }
+
+    fn get_mut(&mut self, member: Subscriber) -> Option<&mut u64> {
+        match self {
+            Self::Few(few) => few.binary_search_by_key(&member, |(member, _)| *member).ok().map(|place| &mut few[place].1),
+            Self::Many(many) => many.get_mut(&member),
+        }
+    }
+
+    fn behind(&self, member: Option<Subscriber>, limit: usize) -> Vec<Subscriber> {
+        let is_behind = |found: &Subscriber| member.is_none_or(|member| *found > member);
+        match self {
+            Self::Few(few) => few.iter().map(|(found, _)| *found).filter(is_behind).take(limit).collect(),
+            Self::Many(many) => match member {
+                Some(member) => many.range((Bound::Excluded(member), Bound::Unbounded)).map(|(found, _)| *found).take(limit).collect(),
+                None => many.keys().copied().take(limit).collect(),
+            },
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Few(few) => few.len(),
+            Self::Many(many) => many.len(),
         }
     }
 
@@ -103,62 +157,94 @@ impl Subscribers {
 }
 
 impl ThreadMembers {
-    /// `since`: the number of the last publication that it does not get. False when it had subscribed to that already, which stays
+    /// `since`: the number of the last publication that it does not get. `None` when it had subscribed to that already, which stays
     /// as it was.
-    pub fn insert(&mut self, filter: Filter<'_>, member: Subscriber, since: u64) -> bool {
-        match filter {
-            Filter::Exact(name) => match self.topics.get_mut(name) {
-                Some(members) => members.insert(member, since),
-                None => self.topics.entry(name.into()).or_default().insert(member, since),
-            },
-            Filter::Wild(filter) => self.filters.entry(filter).insert(member, since),
-        }
-    }
-
-    pub fn contains(&self, filter: Filter<'_>, member: Subscriber) -> bool {
-        let members = match filter {
-            Filter::Exact(name) => self.topics.get(name),
-            Filter::Wild(filter) => self.filters.get(filter),
+    pub fn insert(&mut self, filter: Filter<'_>, member: Subscriber, since: u64) -> Option<FilterId> {
+        let id = match self.find(filter) {
+            Some(id) => id,
+            None => {
+                let (text, is_wild): (Arc<str>, bool) = (filter.text().into(), matches!(filter, Filter::Wild(_)));
+                let id =
+                    FilterId(
+                        self.subscribed.insert(SubscribedFilter { filter: text.clone(), is_wild, subscribers: Subscribers::default() })
+                            as u32,
+                    );
+                if is_wild {
+                    *self.filters.entry(&text) = Some(id);
+                } else {
+                    self.topics.insert(text, id);
+                }
+                id
+            }
         };
-        members.is_some_and(|members| match members {
-            Subscribers::Few(few) => few.binary_search_by_key(&member, |(member, _)| *member).is_ok(),
-            Subscribers::Many(many) => many.contains_key(&member),
-        })
+        self.subscribed[id.0 as usize].subscribers.insert(member, since).then_some(id)
     }
 
-    /// False when it had not subscribed to that.
-    pub fn remove(&mut self, filter: Filter<'_>, member: Subscriber) -> bool {
+    pub fn find(&self, filter: Filter<'_>) -> Option<FilterId> {
         match filter {
-            Filter::Exact(name) => {
-                let Some(members) = self.topics.get_mut(name) else { return false };
-                let removed = members.remove(member);
-                if members.is_empty() {
-                    self.topics.remove(name);
-                }
-                removed
-            }
-            Filter::Wild(filter) => {
-                let Some(members) = self.filters.get_mut(filter) else { return false };
-                let removed = members.remove(member);
-                if members.is_empty() {
-                    self.filters.remove(filter);
-                }
-                removed
-            }
+            Filter::Exact(name) => self.topics.get(name).copied(),
+            Filter::Wild(filter) => self.filters.get(filter).copied().flatten(),
         }
+    }
+
+    /// What a number means, as text.
+    pub fn filter(&self, id: FilterId) -> Option<&Arc<str>> {
+        self.subscribed.get(id.0 as usize).map(|subscribed| &subscribed.filter)
+    }
+
+    pub fn contains(&self, id: FilterId, member: Subscriber) -> bool {
+        self.since(id, member).is_some()
+    }
+
+    /// From now on it gets what has a higher number.
+    pub fn go_live(&mut self, id: FilterId, member: Subscriber, since: u64) {
+        if let Some(subscribed) = self.subscribed.get_mut(id.0 as usize)
+            && let Some(place) = subscribed.subscribers.get_mut(member)
+        {
+            *place = since;
+        }
+    }
+
+    /// What it had subscribed to; `None` when it had not.
+    pub fn remove(&mut self, id: FilterId, member: Subscriber) -> Option<Arc<str>> {
+        let subscribed = self.subscribed.get_mut(id.0 as usize)?;
+        if !subscribed.subscribers.remove(member) {
+            return None;
+        }
+        if let Some(gone) = &mut self.gone {
+            gone.insert(member);
+        }
+        if !subscribed.subscribers.is_empty() {
+            return Some(subscribed.filter.clone());
+        }
+        let SubscribedFilter { filter, is_wild, .. } = self.subscribed.remove(id.0 as usize);
+        if is_wild {
+            self.filters.remove(&filter);
+        } else {
+            self.topics.remove(&*filter);
+        }
+        if self.subscribed.is_empty() {
+            // Nobody needs the memory of many that were.
+            *self = Self { gone: self.gone.take(), ..Self::default() };
+        }
+        Some(filter)
     }
 
     /// Adds the receivers of a publication, each once, in order.
     pub fn receivers(&self, name: &str, sequence: u64, into: &mut Vec<Subscriber>) {
         let start = into.len();
-        if let Some(members) = self.topics.get(name) {
-            members.of(sequence, &mut |member| into.push(member));
+        if let Some(id) = self.topics.get(name) {
+            self.subscribed[id.0 as usize].subscribers.of(sequence, &mut |member| into.push(member));
         }
         if self.filters.len() == 0 {
             return;
         }
         let exact = into.len();
-        self.filters.matching(name, &mut |members| members.of(sequence, &mut |member| into.push(member)));
+        let mut add = |id: &Option<FilterId>| {
+            let found = id.and_then(|id| self.subscribed.get(id.0 as usize));
+            found.into_iter().for_each(|found| found.subscribers.of(sequence, &mut |member| into.push(member)));
+        };
+        self.filters.matching(name, &mut add);
         if into.len() > exact {
             into[start..].sort_unstable();
             // Whoever has subscribed in more than one way gets it once all the same.
@@ -173,13 +259,50 @@ impl ThreadMembers {
         }
     }
 
+    /// From now on it is kept in mind who goes, for the list of receivers that somebody has.
+    pub fn begin_list(&mut self) {
+        self.gone = Some(HashSet::new());
+    }
+
+    /// The list is done with.
+    pub fn end_list(&mut self) {
+        self.gone = None;
+    }
+
+    /// Whether somebody on the list still is a receiver.
+    pub fn still_receives(&self, member: Subscriber, name: &str, sequence: u64) -> bool {
+        if self.gone.as_ref().is_none_or(|gone| !gone.contains(&member)) {
+            return true;
+        }
+        let is_of = |id: &FilterId| self.since(*id, member).is_some_and(|since| since < sequence);
+        let mut receives = self.topics.get(name).is_some_and(is_of);
+        self.filters.matching(name, &mut |id| receives |= id.as_ref().is_some_and(is_of));
+        receives
+    }
+
+    /// Those who have subscribed to a topic by its very name, behind one of them: as many as are wanted, in order.
+    pub fn page(&self, name: &str, behind: Option<Subscriber>, limit: usize) -> Vec<Subscriber> {
+        let Some(id) = self.topics.get(name) else { return Vec::new() };
+        self.subscribed[id.0 as usize].subscribers.behind(behind, limit)
+    }
+
+    /// Forgets everybody: what each had subscribed to, once for each.
+    pub fn take_all(&mut self) -> Vec<Arc<str>> {
+        let all = std::mem::take(self).subscribed;
+        all.into_iter().flat_map(|(_, subscribed)| std::iter::repeat_n(subscribed.filter, subscribed.subscribers.len())).collect()
+    }
+
     /// Topics and filters that somebody here has subscribed to.
     pub fn len(&self) -> usize {
-        self.topics.len() + self.filters.len()
+        self.subscribed.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.subscribed.is_empty()
+    }
+
+    fn since(&self, id: FilterId, member: Subscriber) -> Option<u64> {
+        self.subscribed.get(id.0 as usize)?.subscribers.since(member)
     }
 }
 
@@ -195,6 +318,10 @@ mod tests {
         Filter::parse(filter).unwrap()
     }
 
+    fn remove(members: &mut ThreadMembers, filter: &str, member: Subscriber) -> bool {
+        members.find(parsed(filter)).is_some_and(|id| members.remove(id, member).is_some_and(|removed| *removed == *filter))
+    }
+
     fn receivers(members: &ThreadMembers, name: &str, sequence: u64) -> Vec<u32> {
         let mut found = Vec::new();
         members.receivers(name, sequence, &mut found);
@@ -205,20 +332,20 @@ mod tests {
     fn whoever_has_subscribed_in_several_ways_receives_once() {
         let mut members = ThreadMembers::default();
         for (filter, slot) in [("a/b", 2), ("a/+", 2), ("#", 2), ("a/b", 1), ("a/#", 3), ("x", 4)] {
-            assert!(members.insert(parsed(filter), member(slot), 0));
+            assert!(members.insert(parsed(filter), member(slot), 0).is_some());
         }
-        assert!(!members.insert(parsed("a/b"), member(2), 9), "it has that already");
+        assert!(members.insert(parsed("a/b"), member(2), 9).is_none(), "it has that already");
         assert_eq!(receivers(&members, "a/b", 1), [1, 2, 3]);
         assert_eq!(
             (receivers(&members, "a/c", 1), receivers(&members, "x", 1), receivers(&members, "y", 1)),
             (vec![2, 3], vec![2, 4], vec![2])
         );
-        assert!(members.remove(parsed("a/b"), member(2)) && !members.remove(parsed("a/b"), member(2)));
-        assert!(!members.remove(parsed("never"), member(1)) && !members.remove(parsed("never/#"), member(1)));
+        assert!(remove(&mut members, "a/b", member(2)) && !remove(&mut members, "a/b", member(2)));
+        assert!(!remove(&mut members, "never", member(1)) && !remove(&mut members, "never/#", member(1)));
         assert_eq!(receivers(&members, "a/b", 1), [1, 2, 3], "through the other two");
         for (filter, slot) in [("a/+", 2), ("#", 2), ("a/b", 1), ("a/#", 3), ("x", 4)] {
-            assert!(members.contains(parsed(filter), member(slot)) && members.remove(parsed(filter), member(slot)));
-            assert!(!members.contains(parsed(filter), member(slot)));
+            assert!(members.contains(members.find(parsed(filter)).unwrap(), member(slot)) && remove(&mut members, filter, member(slot)));
+            assert!(members.find(parsed(filter)).is_none_or(|id| !members.contains(id, member(slot))));
         }
         assert!(members.is_empty() && receivers(&members, "a/b", 1).is_empty());
     }
@@ -232,15 +359,59 @@ mod tests {
     }
 
     #[test]
+    fn who_has_gone_from_a_list_of_receivers_gets_nothing_unless_it_has_another_way() {
+        let mut members = ThreadMembers::default();
+        for (filter, slot) in [("a", 1), ("a", 2), ("a", 3), ("+", 3)] {
+            members.insert(parsed(filter), member(slot), 0);
+        }
+        members.begin_list();
+        assert!([1, 2, 3].iter().all(|slot| members.still_receives(member(*slot), "a", 1)));
+        assert!(remove(&mut members, "a", member(2)) && remove(&mut members, "a", member(3)));
+        assert_eq!([1, 2, 3].map(|slot| members.still_receives(member(slot), "a", 1)), [true, false, true]);
+        members.insert(parsed("a"), member(2), 1);
+        assert_eq!([1, 2].map(|sequence| members.still_receives(member(2), "a", sequence)), [false, true]);
+        members.end_list();
+        assert!(members.still_receives(member(9), "a", 1), "nobody has a list");
+    }
+
+    #[test]
+    fn who_is_given_what_was_kept_gets_nothing_until_it_goes_live() {
+        let mut members = ThreadMembers::default();
+        let id = members.insert(parsed("a"), member(1), NOT_YET).unwrap();
+        assert!(receivers(&members, "a", 5).is_empty());
+        members.go_live(id, member(1), 5);
+        assert_eq!([5, 6].map(|sequence| receivers(&members, "a", sequence)), [vec![], vec![1]]);
+        members.go_live(id, member(2), 5);
+        assert_eq!(receivers(&members, "a", 6), [1], "nobody comes in that way");
+    }
+
+    #[test]
+    fn pages_show_all_subscribers_of_a_topic_by_its_name_in_order() {
+        for count in [0, 1, 10, 500] {
+            let mut members = ThreadMembers::default();
+            assert!((0..count).all(|slot| members.insert(parsed("a"), member(slot), 0).is_some()));
+            members.insert(parsed("#"), member(9999), 0);
+            let (mut found, mut behind) = (Vec::new(), None);
+            loop {
+                let page = members.page("a", behind, 7);
+                let Some(last) = page.last() else { break };
+                behind = Some(*last);
+                found.extend(page.iter().map(|member| member.slot));
+            }
+            assert!(found.iter().copied().eq(0..count));
+        }
+    }
+
+    #[test]
     fn many_come_and_go_in_any_order_and_stand_in_that_of_their_slots() {
         let mut members = ThreadMembers::default();
         let slots = || (0..1000_u32).map(|n| n * 7919 % 1009);
-        assert!(slots().all(|slot| members.insert(parsed("a"), member(slot), 0)));
-        assert!(!slots().any(|slot| members.insert(parsed("a"), member(slot), 0)));
+        assert!(slots().all(|slot| members.insert(parsed("a"), member(slot), 0).is_some()));
+        assert!(slots().all(|slot| members.insert(parsed("a"), member(slot), 0).is_none()));
         let found = receivers(&members, "a", 1);
         assert!(found.len() == 1000 && found.is_sorted());
         for (left, slot) in (0..1000).rev().zip(slots()) {
-            assert!(members.remove(parsed("a"), member(slot)));
+            assert!(remove(&mut members, "a", member(slot)));
             assert_eq!(receivers(&members, "a", 1).len(), left);
         }
         assert!(members.is_empty());

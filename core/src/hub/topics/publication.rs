@@ -1,15 +1,8 @@
 //! A publication, and where it stands among those of its topic.
 
+pub use crate::model::Position;
 use bytes::Bytes;
 use std::sync::Arc;
-
-/// Where a publication stands among those of its topic. Offsets count from 1 within one epoch; another epoch is another life of the
-/// topic, in which offsets mean something else.
-#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
-pub struct Position {
-    pub offset: u64,
-    pub epoch: u64,
-}
 
 /// A publication on its way to a thread's subscribers.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,11 +5,12 @@
 use super::IoThread;
 use super::ending::LAST_COMMANDS_TIME;
 use crate::hub::Budget;
-use crate::hub::link::{Command, CommandKind};
+use crate::hub::link::{Command, CommandKind, Membership};
 use crate::model::ConnectionInfo;
 use crate::net::connection::{Connection, Phase};
 use crate::net::mailbox::DrainedItem;
 use crate::net::walk::FanOutWalk;
+use crate::wire::topic::Filter;
 
 /// Commands followed per pass: many of them do not hold up the reading.
 const COMMANDS_PER_PASS: usize = 512;
@@ -19,7 +20,7 @@ const FAN_OUT_BUDGET: u64 = 5_000_000;
 
 impl IoThread {
     pub(super) fn follow_commands(&mut self) {
-        let is_fresh = self.commands.is_empty() && self.walk.is_none();
+        let is_fresh = self.commands.is_empty() && self.walk.is_none() && self.topic_walk.is_none();
         // Asked first: what was sent before the stop is among the commands then, and goes out before the farewell, if it is not too much.
         if self.shared.is_stopping() {
             self.stopping_since.get_or_insert(self.state.now.mono);
@@ -31,13 +32,21 @@ impl IoThread {
         self.state.budget = Budget::of(COMMANDS_BUDGET);
         let mut budget = Budget::of(FAN_OUT_BUDGET);
         for followed in 1..=COMMANDS_PER_PASS {
-            if !self.walk(&mut budget) {
+            if !self.walk(&mut budget) || !self.walk_topics(&mut budget) {
                 break;
             }
             let command = match self.commands.pop(self.shared.hub.memory()) {
                 Some(DrainedItem::Command(command)) => command,
                 Some(DrainedItem::FanOuts(run)) => {
                     self.walk = Some(FanOutWalk::new(run));
+                    continue;
+                }
+                Some(DrainedItem::Publications(run)) => {
+                    self.begin_topic_walk(run, &mut budget);
+                    continue;
+                }
+                Some(DrainedItem::Question(question)) => {
+                    self.answer_about_topics(question);
                     continue;
                 }
                 None => break,
@@ -53,7 +62,7 @@ impl IoThread {
                 break;
             }
         }
-        let is_read = is_fresh && self.commands.is_empty() && self.walk.is_none();
+        let is_read = is_fresh && self.commands.is_empty() && self.walk.is_none() && self.topic_walk.is_none();
         self.has_commands |= !is_read;
         if let Some(listing) = self.mailbox.take_listing() {
             // Whoever asked may have given up waiting; then nobody misses the answer.
@@ -100,6 +109,7 @@ impl IoThread {
                 }
                 return;
             }
+            (CommandKind::Join(membership), None) => return self.undo_join(&membership),
             (_, None) => return,
             (kind, Some(_)) => kind,
         };
@@ -112,6 +122,16 @@ impl IoThread {
             (CommandKind::Evict(eviction), Phase::Open(session)) => {
                 let next = session.evict(&mut self.state.context(&self.shared.hub), eviction);
                 self.respond(slot, next);
+            }
+            (CommandKind::Join(membership), Phase::Open(session)) => {
+                let mut cx = self.state.context(&self.shared.hub);
+                if !session.join(&mut cx, membership.node, &membership.filter, membership.since) {
+                    self.undo_join(&membership);
+                }
+            }
+            (CommandKind::Join(membership), _) => self.undo_join(&membership),
+            (CommandKind::Part(membership), Phase::Open(session)) => {
+                session.part(&mut self.state.context(&self.shared.hub), membership.node, &membership.filter);
             }
             (CommandKind::End(reason), _) => self.end(slot, reason),
             (CommandKind::TellFull, _) => {
@@ -126,5 +146,10 @@ impl IoThread {
             }
             _ => {}
         }
+    }
+
+    /// Whom it was about has left meanwhile.
+    fn undo_join(&self, membership: &Membership) {
+        self.shared.hub.topics().unsubscribe(self.state.number(), Filter::known(&membership.filter), self.state.now);
     }
 }

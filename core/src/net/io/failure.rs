@@ -8,6 +8,7 @@ use crate::hub::{Budget, Wheel};
 use crate::model::CloseReason;
 use crate::net::connection::Phase;
 use crate::net::in_words;
+use crate::wire::topic::Filter;
 use mio::Poll;
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -45,6 +46,8 @@ impl IoThread {
         self.looked_at.clear();
         self.unanswered.clear();
         self.walk = None;
+        self.topic_walk = None;
+        self.state.members.end_list();
         let slots: Vec<usize> = self.connections.iter().map(|(slot, _)| slot).collect();
         let mut gone = HashSet::new();
         for slot in slots {
@@ -62,6 +65,9 @@ impl IoThread {
             }
         }
         self.state.replies.clear();
+        for filter in self.state.members.take_all() {
+            self.shared.hub.topics().unsubscribe(self.state.number(), Filter::known(&filter), self.state.now);
+        }
         self.state.counters.reach.clear();
         self.state.wheel = Wheel::new(self.state.now.mono);
         // Nodes that their session did not know yet, or not any more.

@@ -67,7 +67,10 @@ impl IoThread {
         }
         let Some(connection) = self.connections.get_mut(slot).filter(|connection| connection.has_backlog()) else { return };
         // A peer that does not read what it asked for is heard no more until it does.
-        if !connection.peer_slow && connection.unread() > self.shared.hub.limits().outbox_bytes {
+        let limit = self.shared.hub.limits().outbox_bytes;
+        // Who is given what was kept for it needs room for what is published meanwhile as well.
+        let limit = if connection.is_replaying() { limit / 2 } else { limit };
+        if !connection.peer_slow && connection.unread() > limit {
             connection.peer_slow = true;
             connection.set_took_at(self.state.now.mono);
             self.state.counters.reads_paused_by_peer.up();

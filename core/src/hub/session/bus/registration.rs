@@ -97,7 +97,7 @@ impl BusSession {
             return Next::Again;
         }
         cx.counters.unregisters.up();
-        if let Some(Registered { node, timer, .. }) = own(channel_id).and_then(|node| self.forget(cx.counters, node)) {
+        if let Some(Registered { node, timer, .. }) = own(channel_id).and_then(|node| self.forget(cx, node)) {
             leave(cx, &node, timer, Departure::Unregistered);
             cx.budget.spend(budget::DEPARTURE);
         }

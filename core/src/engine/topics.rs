@@ -1,0 +1,108 @@
+//! What the host may ask of topics, and do with them.
+//!
+//! Owns the errors in words. What a topic is, is the hub's; who has subscribed, the I/O threads'.
+
+use super::Engine;
+use crate::error::{Error, ErrorKind};
+use crate::hub::topics::{Published, TopicRefusal};
+use crate::wire::topic;
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// A page of a list, and what `after` is for the next one; `None` when there is none.
+pub(super) type Page<T> = (Vec<T>, Option<u64>);
+
+impl Engine {
+    /// Publishes to a topic: to all who have subscribed to it, less the nodes named in `except`, and to its history where a rule says
+    /// so. Says where it stands among the topic's publications, and for how many subscriptions it was queued; those of `except` are
+    /// among these. It goes out behind this call.
+    ///
+    /// # Errors
+    /// `InvalidArgument`: nothing can be published under this name. `Limit`: longer than a frame may be, too many topics, or too much
+    /// that waits for subscribers. `Closed`, `WrongProcess`. Nobody gets it then.
+    pub fn publish(&self, topic: &str, payload: &[u8], except: &[&str]) -> Result<Published, Error> {
+        let hub = self.hub()?;
+        let (payload, now) = (Bytes::copy_from_slice(payload), self.now());
+        self.server().with_host_counters(|counters| hub.publish(topic, payload, except, counters, now)).map_err(refused)
+    }
+
+    /// As [`Engine::broadcast`], to all nodes but some.
+    ///
+    /// # Errors
+    /// As [`Engine::broadcast`].
+    pub fn broadcast_except(&self, payload: &[u8], except: &[&str]) -> Result<usize, Error> {
+        self.hub()?.broadcast_except(payload, except).map_err(super::refused)
+    }
+
+    /// How many have subscribed to a topic, by its name and through filters that match it.
+    ///
+    /// # Errors
+    /// `InvalidArgument`: it is no topic. `Closed`, `WrongProcess`.
+    pub fn subscribers(&self, topic: &str) -> Result<usize, Error> {
+        let hub = self.hub()?;
+        check(topic)?;
+        Ok(hub.topics().subscribers(topic))
+    }
+
+    /// A page of the topics that somebody has subscribed to by name or of which something is kept: up to `limit` of them behind `after`,
+    /// each with its subscribers, and what `after` is for the next page; `None` when there is none.
+    ///
+    /// # Errors
+    /// `Closed`, `WrongProcess`.
+    pub fn topics(&self, after: Option<u64>, limit: usize) -> Result<Page<(Arc<str>, usize)>, Error> {
+        Ok(self.hub()?.topics().page(after, limit))
+    }
+
+    /// Puts a node into a topic: it gets the topic's messages without having asked, until it leaves or is taken out. What is published
+    /// behind this call reaches it.
+    ///
+    /// # Errors
+    /// `NotFound`: no such node. `InvalidArgument`: it is no topic. `Limit`: too many topics. `Closed`, `WrongProcess`.
+    pub fn join(&self, node_id: &str, topic: &str) -> Result<(), Error> {
+        self.hub()?.join(node_id, topic, self.now()).map_err(refused)
+    }
+
+    /// Ends a subscription of a node, to a topic or a filter, whoever has made it. One that is not there is no error.
+    ///
+    /// # Errors
+    /// `NotFound`: no such node. `InvalidArgument`: it is no filter. `Closed`, `WrongProcess`.
+    pub fn leave(&self, node_id: &str, filter: &str) -> Result<(), Error> {
+        self.hub()?.part(node_id, filter).map_err(refused)
+    }
+
+    /// A page of the nodes that are in a topic by its name, whether they have subscribed or were put there: up to `limit` behind `after`,
+    /// and what `after` is for the next page. The I/O threads are asked, which takes half a second at most.
+    ///
+    /// # Errors
+    /// `InvalidArgument`: it is no topic. `Closed`, `WrongProcess`.
+    pub fn members(&self, topic: &str, after: Option<u64>, limit: usize) -> Result<Page<Arc<str>>, Error> {
+        self.hub()?;
+        check(topic)?;
+        Ok(self.server().members(topic, after, limit))
+    }
+
+    /// Topics and filters that a node has subscribed to or was put into, in no particular order. Its I/O thread is asked, as in
+    /// [`Engine::members`].
+    ///
+    /// # Errors
+    /// `NotFound`: no such node. `Closed`, `WrongProcess`.
+    pub fn topics_of(&self, node_id: &str) -> Result<Vec<String>, Error> {
+        let node = self.hub()?.node(node_id).ok_or_else(|| refused(TopicRefusal::NoSuchNode))?;
+        Ok(self.server().topics_of(&node))
+    }
+}
+
+fn check(name: &str) -> Result<(), Error> {
+    topic::check_name(name).map_err(|bad| refused(bad.into()))
+}
+
+fn refused(refusal: TopicRefusal) -> Error {
+    let kind = match refusal {
+        TopicRefusal::Bad(_) | TopicRefusal::FilterHasNoPosition | TopicRefusal::OfServer => ErrorKind::InvalidArgument,
+        TopicRefusal::TooManyTopics | TopicRefusal::ServerFull | TopicRefusal::TooManySubscriptions | TopicRefusal::TooLong => {
+            ErrorKind::Limit
+        }
+        TopicRefusal::NoSuchNode => return super::refused(crate::hub::Refusal::NoSuchNode),
+    };
+    Error::new(kind, refusal.to_string())
+}

@@ -1,0 +1,193 @@
+//! What the nodes of one connection have subscribed to, or the connection itself: how that begins, is made up for and ends.
+//!
+//! Owns the connection's list, and how far it is with what was kept for it. Knows no protocol: how a message looks, and how a refusal is
+//! answered, is the session's business.
+
+use super::context::Context;
+use crate::hub::NodeRef;
+use crate::hub::budget;
+use crate::hub::topics::members::{FilterId, NOT_YET, Subscriber, ThreadMembers};
+use crate::hub::topics::{Publication, Subscribed, TopicRefusal};
+use crate::model::Position;
+use crate::wire::topic::{self, Filter};
+use std::collections::VecDeque;
+
+/// Of what is kept so many bytes are read at a time: the topic's lock is held meanwhile.
+const READ_BYTES: usize = 16 * 1024;
+
+/// A session has one in a box once somebody has subscribed.
+#[derive(Debug, Default)]
+pub struct Subscriptions {
+    /// In order. A subscription is a number here: its name stands once for the whole thread.
+    list: Vec<(NodeRef, FilterId)>,
+    /// Those that are not live yet, one behind the other.
+    replaying: VecDeque<Replay>,
+}
+
+#[derive(Debug)]
+struct Replay {
+    node: NodeRef,
+    id: FilterId,
+    behind: u64,
+}
+
+impl Subscriptions {
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Something that was kept is still to be written: [`Subscriptions::replay`] is to be called before anything else is read.
+    pub fn is_replaying(&self) -> bool {
+        !self.replaying.is_empty()
+    }
+
+    /// Subscribes a node of this connection, or the connection itself. Whoever has subscribed to that already begins anew where it
+    /// says `since`, and otherwise stays as it was.
+    ///
+    /// # Errors
+    /// [`TopicRefusal`], and nothing has changed.
+    pub fn subscribe(
+        &mut self,
+        cx: &mut Context<'_>,
+        member: Subscriber,
+        filter: &str,
+        since: Option<Position>,
+    ) -> Result<Subscribed, TopicRefusal> {
+        cx.budget.spend(budget::SUBSCRIPTION);
+        let filter = Filter::parse(filter)?;
+        if topic::is_of_server(filter.text()) {
+            return Err(TopicRefusal::OfServer);
+        }
+        let place = cx.members.find(filter).map(|id| (id, self.list.binary_search(&(member.node, id))));
+        if let Some((id, Ok(_))) = place {
+            if since.is_none() {
+                return Ok(cx.hub.topics().position_of(filter));
+            }
+            self.remove(cx, member, id);
+        }
+        if self.list.len() >= cx.hub.limits().max_subscriptions {
+            return Err(TopicRefusal::TooManySubscriptions);
+        }
+        let subscribed = cx.hub.topics().subscribe(cx.thread, filter, since, cx.now)?;
+        let since = if subscribed.replay_behind.is_some() { NOT_YET } else { subscribed.since };
+        if let Some(id) = cx.members.insert(filter, member, since) {
+            self.add(member.node, id);
+            if let Some(behind) = subscribed.replay_behind {
+                self.replaying.push_back(Replay { node: member.node, id, behind });
+            }
+        }
+        Ok(subscribed)
+    }
+
+    fn add(&mut self, node: NodeRef, id: FilterId) {
+        if self.list.len() == self.list.capacity() {
+            self.list.reserve_exact(self.list.len() / 4 + 1);
+        }
+        let place = self.list.binary_search(&(node, id)).unwrap_or_else(|place| place);
+        self.list.insert(place, (node, id));
+    }
+
+    /// Enters a subscription that another thread has made with the hub; one of which there was one already is undone there.
+    pub fn join(&mut self, cx: &mut Context<'_>, member: Subscriber, filter: &str, since: u64) {
+        cx.budget.spend(budget::SUBSCRIPTION);
+        let filter = Filter::known(filter);
+        match cx.members.insert(filter, member, since) {
+            Some(id) => self.add(member.node, id),
+            None => cx.hub.topics().unsubscribe(cx.thread, filter, cx.now),
+        }
+    }
+
+    /// False when it had not subscribed to that.
+    pub fn unsubscribe(&mut self, cx: &mut Context<'_>, member: Subscriber, filter: &str) -> bool {
+        cx.budget.spend(budget::SUBSCRIPTION);
+        let found = Filter::parse(filter).ok().and_then(|filter| cx.members.find(filter));
+        found.is_some_and(|id| self.remove(cx, member, id))
+    }
+
+    fn remove(&mut self, cx: &mut Context<'_>, member: Subscriber, id: FilterId) -> bool {
+        let Ok(place) = self.list.binary_search(&(member.node, id)) else { return false };
+        self.list.remove(place);
+        if self.list.capacity() > 4 * (self.list.len() + 1) {
+            self.list.shrink_to(2 * self.list.len());
+        }
+        self.forget(cx, member, id);
+        true
+    }
+
+    fn forget(&mut self, cx: &mut Context<'_>, member: Subscriber, id: FilterId) {
+        self.replaying.retain(|replay| (replay.node, replay.id) != (member.node, id));
+        if let Some(filter) = cx.members.remove(id, member) {
+            cx.hub.topics().unsubscribe(cx.thread, Filter::known(&filter), cx.now);
+        }
+    }
+
+    /// A node has left, and its subscriptions with it.
+    pub fn leave(&mut self, cx: &mut Context<'_>, slot: u32, node: NodeRef) {
+        let begin = self.list.partition_point(|(found, _)| *found < node);
+        let end = self.list.partition_point(|(found, _)| *found <= node);
+        let left: Vec<_> = self.list.drain(begin..end).collect();
+        cx.budget.spend(budget::SUBSCRIPTION * left.len() as u64);
+        for (node, id) in left {
+            self.forget(cx, Subscriber { slot, node }, id);
+        }
+    }
+
+    /// The connection is over: all of it ends, as much as the turn allows. True when nothing is left.
+    pub fn end(&mut self, cx: &mut Context<'_>, slot: u32) -> bool {
+        while let Some((node, id)) = self.list.pop() {
+            cx.budget.spend(budget::SUBSCRIPTION);
+            self.forget(cx, Subscriber { slot, node }, id);
+            if cx.budget.is_used_up() {
+                break;
+            }
+        }
+        self.list.is_empty()
+    }
+
+    /// What a node has subscribed to, as text.
+    pub fn of_node(&self, members: &ThreadMembers, node: NodeRef) -> Vec<String> {
+        let begin = self.list.partition_point(|(found, _)| *found < node);
+        let own = self.list[begin..].iter().take_while(|(found, _)| *found == node);
+        own.filter_map(|(_, id)| members.filter(*id)).map(ToString::to_string).collect()
+    }
+
+    /// Goes on with what was kept, as far as the turn allows: `write` gets each publication, and an answer to the subscription instead where
+    /// something is missing before the next one. False while it is not done.
+    pub fn replay(&mut self, cx: &mut Context<'_>, slot: u32, mut write: impl FnMut(&mut Context<'_>, NodeRef, Replayed<'_>)) -> bool {
+        while let Some(replay) = self.replaying.front_mut() {
+            let Some(filter) = cx.members.filter(replay.id).cloned() else {
+                self.replaying.pop_front();
+                continue;
+            };
+            if cx.budget.is_used_up() {
+                return false;
+            }
+            let read = cx.hub.topics().read_kept(&filter, replay.behind, READ_BYTES);
+            if read.has_gap {
+                write(cx, replay.node, Replayed::Gap(&filter));
+            }
+            for publication in &read.publications {
+                cx.budget.spend(budget::DELIVERY + budget::BYTE * publication.payload.len() as u64);
+                write(cx, replay.node, Replayed::Publication(publication));
+                replay.behind = publication.position.map_or(replay.behind, |position| position.offset);
+            }
+            if let Some(since) = read.since {
+                let member = Subscriber { slot, node: replay.node };
+                cx.members.go_live(replay.id, member, since);
+                self.replaying.pop_front();
+            }
+        }
+        true
+    }
+}
+
+/// What a subscriber is told of what was kept for it.
+pub enum Replayed<'a> {
+    Publication(&'a Publication),
+    /// What came before the next publication of this topic is not kept any more.
+    Gap(&'a str),
+}
