@@ -4,7 +4,7 @@
 //! next door ([`crate::bus`]); whoever holds a service need not know which it is.
 
 use crate::error::{Error, ErrorKind};
-use crate::wire::bus::{ConnectionInfo, NodeInfo, StatsRecord};
+use crate::wire::bus::{ConnectionInfo, NodeInfo, PublicationRecord, StatsRecord, TopicRecord};
 use std::time::Duration;
 
 pub use crate::wire::bus::{Reply, Request};
@@ -41,4 +41,7 @@ contents! {
     record() -> StatsRecord: Reply::Stats(record) => record;
     duration() -> Duration: Reply::Micros(micros) => Duration::from_micros(micros);
     connections() -> Vec<ConnectionInfo>: Reply::Connections(connections) => connections;
+    publication() -> PublicationRecord: Reply::Publication(record) => record;
+    topics() -> (Vec<TopicRecord>, Option<u64>): Reply::Topics { topics, next } => (topics, next);
+    names() -> (Vec<String>, Option<u64>): Reply::Names { names, next } => (names, next);
 }

@@ -2,9 +2,9 @@
 //! major version would let two releases misunderstand each other. The frames of batches are compared in `hub::batch`.
 
 use heartbus_core::wire::bus::{
-    ConnectionInfo, DurationsRecord, Hello, LENGTH_LEN, LineLevel, LogLine, NodeInfo, RemoteError, Reply, Request, RequestFrame, Response,
-    Role, ServerMessage, StatsRecord, VERSION, Welcome, WorkerMessage, decode, parse_greeting, parse_hello, unknown_request, write_hello,
-    write_log, write_message, write_refusal, write_server_message, write_welcome,
+    ConnectionInfo, DurationsRecord, Hello, LENGTH_LEN, LineLevel, LogLine, NodeInfo, PublicationRecord, RemoteError, Reply, Request,
+    RequestFrame, Response, Role, ServerMessage, StatsRecord, TopicRecord, VERSION, Welcome, WorkerMessage, decode, parse_greeting,
+    parse_hello, unknown_request, write_hello, write_log, write_message, write_refusal, write_server_message, write_welcome,
 };
 
 const VECTORS: &str = include_str!("../../tests/vectors/bus.txt");
@@ -139,6 +139,14 @@ fn requests() -> Vec<(&'static str, Request<'static>)> {
                 metadata: r#"{"room":1}"#,
             },
         ),
+        ("Publish to a/b, not to n1: hi", Request::Publish { topic: "a/b", data: b"hi", except: vec!["n1"] }),
+        ("BroadcastExcept n1: hi", Request::BroadcastExcept { data: b"hi", except: vec!["n1"] }),
+        ("Subscribers of a/b", Request::Subscribers { topic: "a/b" }),
+        ("Topics: 10 behind 5", Request::Topics { after: Some(5), limit: 10 }),
+        ("Join n1 to a/b", Request::Join { node: "n1", topic: "a/b" }),
+        ("Leave a/+ of n1", Request::Leave { node: "n1", filter: "a/+" }),
+        ("Members of a/b: the first 100", Request::Members { topic: "a/b", after: None, limit: 100 }),
+        ("TopicsOf n1", Request::TopicsOf { node: "n1" }),
     ];
     for (_, request) in &all {
         match request {
@@ -146,6 +154,8 @@ fn requests() -> Vec<(&'static str, Request<'static>)> {
             Request::KeepAlive { .. } | Request::Node { .. } | Request::NodeOfChannel { .. } | Request::NodeOfConnection { .. } => {}
             Request::Page { .. } | Request::Stats | Request::HeartbeatTimeout | Request::SetHeartbeatTimeout { .. } => {}
             Request::Connections { .. } | Request::CloseDoor | Request::SetMetadata { .. } | Request::Find { .. } => {}
+            Request::Publish { .. } | Request::BroadcastExcept { .. } | Request::Subscribers { .. } | Request::Topics { .. } => {}
+            Request::Join { .. } | Request::Leave { .. } | Request::Members { .. } | Request::TopicsOf { .. } => {}
         }
     }
     all
@@ -211,12 +221,22 @@ fn the_answers_are_those_of_the_vectors() {
             "Connections 300 at [::1]:5000, 1 node, first n1, in 1000, out 2000, waiting in 0, out 3".to_owned(),
             Ok(Reply::Connections(vec![connection])),
         ),
+        (
+            "Publication at 5 of epoch 300, for 2".to_owned(),
+            Ok(Reply::Publication(PublicationRecord { position: Some((5, 300)), reach: 2 })),
+        ),
+        ("Publication without position, for 0".to_owned(), Ok(Reply::Publication(PublicationRecord { position: None, reach: 0 }))),
+        (
+            "Topics a/b with 2, next 5".to_owned(),
+            Ok(Reply::Topics { topics: vec![TopicRecord { name: "a/b".into(), subscribers: 2 }], next: Some(5) }),
+        ),
+        ("Names n1, the last".to_owned(), Ok(Reply::Names { names: vec!["n1".into()], next: None })),
         ("error 7: No such node is online".to_owned(), Err(RemoteError { kind: 7, message: "No such node is online".into() })),
     ];
     for (_, reply) in &replies {
         match reply {
             Ok(Reply::Done | Reply::Count(_) | Reply::Node(_) | Reply::Page { .. } | Reply::Stats(_)) => {}
-            Ok(Reply::Micros(_) | Reply::Connections(_)) | Err(_) => {}
+            Ok(Reply::Micros(_) | Reply::Connections(_) | Reply::Publication(_) | Reply::Topics { .. } | Reply::Names { .. }) | Err(_) => {}
         }
     }
     let written = replies.into_iter().map(|(meaning, result)| {

@@ -194,7 +194,7 @@ fn topic_payloads_are_the_golden_ones() {
     let subscribe = |filter: &'static str, since| Subscribe { filter: filter.into(), since };
     row("SUBSCRIBE chat/+", &|out| subscribe("chat/+", None).encode(Dialect::V1, out));
     row("SUBSCRIBE chat/a of one node, behind offset 5 of epoch 1700000000500000", &|out| {
-        subscribe("chat/a", position).encode(Dialect::V1, out)
+        subscribe("chat/a", position).encode(Dialect::V1, out);
     });
     let answer = |filter: &'static str, position, recovered| SubscribeReply { filter: filter.into(), position, recovered };
     row("SUBSCRIBE answer, chat/a, offset 5, recovered", &|out| answer("chat/a", position, true).encode(Dialect::V1, out));

@@ -2,10 +2,10 @@
 //!
 //! Owns nothing: it bounds the answers, and leaves the rest to the engine. Does not know who asks, or whether he may.
 
-use super::{BusStats, Engine, Node, NodeInfo};
+use super::{BusStats, Engine, Node, NodeInfo, Published};
 use crate::error::{Error, ErrorKind};
 use crate::service::{Reply, Request, Service};
-use crate::wire::bus::PAGE_BYTES;
+use crate::wire::bus::{PAGE_BYTES, PublicationRecord, TopicRecord};
 use crate::wire::metadata::Wanted;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,6 +20,12 @@ const SEARCH_LIMIT: usize = 10_000;
 
 /// Bytes of metadata that are read for one page.
 const READ_LIMIT: usize = 16 << 20;
+
+/// Topics or ids on one page: 255 bytes each are about as much as a page of nodes.
+const MAX_NAMES: usize = 4_000;
+
+/// Topics of one node in an answer: many times what a connection may subscribe to by default.
+const MAX_TOPICS_OF: usize = 32_000;
 
 /// A node or connection in an answer, beside its texts.
 const RECORD_BYTES: usize = 100;
@@ -60,6 +66,29 @@ impl Service for Engine {
             Request::CloseDoor => {
                 self.close_door();
                 Reply::Done
+            }
+            Request::Publish { topic, data, except } => {
+                let Published { position, reach } = self.publish(topic, data, except)?;
+                let position = position.map(|position| (position.offset, position.epoch));
+                Reply::Publication(PublicationRecord { position, reach: reach as u64 })
+            }
+            Request::BroadcastExcept { data, except } => Reply::Count(self.broadcast_except(data, except)? as u64),
+            Request::Subscribers { topic } => Reply::Count(self.subscribers(topic)? as u64),
+            Request::Topics { after, limit } => {
+                let (topics, next) = self.topics(*after, (*limit as usize).clamp(1, MAX_NAMES))?;
+                let record = |(name, count): (Arc<str>, usize)| TopicRecord { name: name.to_string(), subscribers: count as u64 };
+                Reply::Topics { topics: topics.into_iter().map(record).collect(), next }
+            }
+            Request::Join { node, topic } => done(self.join(node, topic))?,
+            Request::Leave { node, filter } => done(self.leave(node, filter))?,
+            Request::Members { topic, after, limit } => {
+                let (nodes, next) = self.members(topic, *after, (*limit as usize).clamp(1, MAX_NAMES))?;
+                Reply::Names { names: nodes.iter().map(ToString::to_string).collect(), next }
+            }
+            Request::TopicsOf { node } => {
+                let mut names = self.topics_of(node)?;
+                names.truncate(MAX_TOPICS_OF);
+                Reply::Names { names, next: None }
             }
         })
     }

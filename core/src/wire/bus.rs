@@ -22,7 +22,7 @@ use std::net::{IpAddr, SocketAddr};
 pub const MAJOR: u8 = 2;
 
 /// How often something was appended since then. The sides may differ: it is said, and the lower one counts.
-pub const MINOR: u8 = 0;
+pub const MINOR: u8 = 1;
 
 pub const VERSION: Version = Version { major: MAJOR, minor: MINOR };
 
@@ -203,6 +203,50 @@ pub enum Request<'a> {
         ip: Option<IpAddr>,
         metadata: &'a str,
     },
+    /// [`Reply::Publication`]: to all who have subscribed to a topic, less some nodes.
+    Publish {
+        topic: &'a str,
+        #[serde(serialize_with = "as_bytes")]
+        data: &'a [u8],
+        #[serde(borrow, deserialize_with = "few_texts")]
+        except: Vec<&'a str>,
+    },
+    /// [`Reply::Count`]: as [`Request::Broadcast`], less some nodes.
+    BroadcastExcept {
+        #[serde(serialize_with = "as_bytes")]
+        data: &'a [u8],
+        #[serde(borrow, deserialize_with = "few_texts")]
+        except: Vec<&'a str>,
+    },
+    /// [`Reply::Count`]: how many have subscribed to a topic.
+    Subscribers {
+        topic: &'a str,
+    },
+    /// [`Reply::Topics`]: up to `limit` topics behind `after`.
+    Topics {
+        after: Option<u64>,
+        limit: u32,
+    },
+    /// [`Reply::Done`]: puts a node into a topic.
+    Join {
+        node: &'a str,
+        topic: &'a str,
+    },
+    /// [`Reply::Done`]: ends a subscription of a node, to a topic or a filter, whoever has made it.
+    Leave {
+        node: &'a str,
+        filter: &'a str,
+    },
+    /// [`Reply::Names`]: up to `limit` ids of nodes that are in a topic, behind `after`.
+    Members {
+        topic: &'a str,
+        after: Option<u64>,
+        limit: u32,
+    },
+    /// [`Reply::Names`]: topics and filters that a node has subscribed to or was put into.
+    TopicsOf {
+        node: &'a str,
+    },
 }
 
 impl Request<'_> {
@@ -272,6 +316,32 @@ pub enum Reply {
     Stats(StatsRecord),
     Micros(u64),
     Connections(Vec<ConnectionInfo>),
+    Publication(PublicationRecord),
+    /// `next` as in [`Reply::Page`], here and below.
+    Topics {
+        topics: Vec<TopicRecord>,
+        next: Option<u64>,
+    },
+    Names {
+        names: Vec<String>,
+        next: Option<u64>,
+    },
+}
+
+/// What became of a publication.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublicationRecord {
+    /// Offset and epoch; none where the topic has no positions.
+    pub position: Option<(u64, u64)>,
+    /// For how many subscriptions it was queued.
+    pub reach: u64,
+}
+
+/// A topic in a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicRecord {
+    pub name: String,
+    pub subscribers: u64,
 }
 
 /// Why a request failed: an error kind by its number, and its text.

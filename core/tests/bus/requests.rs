@@ -483,3 +483,48 @@ fn answers_that_make_no_sense_end_the_connection() {
         assert!(bus.as_fd().is_none());
     }
 }
+
+#[test]
+fn topics_are_published_to_listed_and_filled_from_next_door() {
+    let house = House::in_process();
+    let (mut bus, mut one) = (house.bus(), house.register("one"));
+    let mut two = house.register("two");
+    let mut ask = |request: Request<'_>| bus.ask(&request);
+    for node in ["one", "two"] {
+        ask(Request::Join { node, topic: "room/1" }).unwrap().done().unwrap();
+    }
+    ask(Request::Join { node: "one", topic: "room/2" }).unwrap().done().unwrap();
+    let publish = Request::Publish { topic: "room/1", data: b"hello", except: vec!["two"] };
+    let published = ask(publish).unwrap().publication().unwrap();
+    assert_eq!((published.reach, published.position.map(|(offset, _)| offset)), (2, Some(1)));
+    let frame = one.frame();
+    assert!(frame.frame_type == 12 && frame.text().contains(r#""data":"hello""#), "{frame:?}");
+    assert_eq!(ask(Request::BroadcastExcept { data: b"all", except: vec!["one"] }).unwrap().count().unwrap(), 1);
+    assert_eq!(two.frame().text(), "all");
+    assert_eq!(ask(Request::Subscribers { topic: "room/1" }).unwrap().count().unwrap(), 2);
+    let (mut topics, mut after) = (Vec::new(), None);
+    loop {
+        let (page, next) = ask(Request::Topics { after, limit: 1 }).unwrap().topics().unwrap();
+        topics.extend(page.into_iter().map(|topic| (topic.name, topic.subscribers)));
+        after = next;
+        if after.is_none() {
+            break;
+        }
+    }
+    topics.sort();
+    assert_eq!(topics, [("room/1".into(), 2), ("room/2".into(), 1)]);
+    let (mut members, next) = ask(Request::Members { topic: "room/1", after: None, limit: 10 }).unwrap().names().unwrap();
+    members.sort();
+    assert_eq!((members, next), (vec!["one".to_owned(), "two".to_owned()], None));
+    ask(Request::Leave { node: "one", filter: "room/1" }).unwrap().done().unwrap();
+    assert_eq!(ask(Request::TopicsOf { node: "one" }).unwrap().names().unwrap(), (vec!["room/2".to_owned()], None));
+    for (request, kind) in [
+        (Request::Publish { topic: "a/+", data: b"", except: Vec::new() }, ErrorKind::InvalidArgument),
+        (Request::Join { node: "nobody", topic: "a" }, ErrorKind::NotFound),
+        (Request::Leave { node: "nobody", filter: "a" }, ErrorKind::NotFound),
+        (Request::Members { topic: "", after: None, limit: 1 }, ErrorKind::InvalidArgument),
+        (Request::TopicsOf { node: "nobody" }, ErrorKind::NotFound),
+    ] {
+        assert_eq!(ask(request).unwrap_err().kind, kind);
+    }
+}

@@ -426,7 +426,12 @@ fn takes_long(request: &Request<'_>, bytes: usize) -> bool {
         | Request::Page { .. }
         | Request::Find { .. }
         | Request::NodeOfConnection { .. }
+        | Request::BroadcastExcept { .. }
+        | Request::Topics { .. }
+        | Request::Members { .. }
+        | Request::TopicsOf { .. }
         | Request::Connections { .. } => true,
+        Request::Publish { except, .. } if except.len() > FEW_NODES => true,
         _ => bytes > SHORT_REQUEST,
     }
 }
