@@ -113,6 +113,8 @@
  *     websocket_origins []: origins of pages whose WebSockets are let in, such as https://example.com; others are told
  *         403, who names none is no browser; none listed: all
  *     websocket_path null: the path of WebSockets, such as /ws; others are told 404; unless set, any path is
+ *     firetower_conventions true: whether WebSocket clients that speak Firetower's JSON may publish, and a topic is
+ *         told how many subscribers it has when one of them comes or goes, as Firetower's example gateway does
  *     websocket_compression false: whether messages of WebSockets may come compressed (permessage-deflate)
  *     max_requests_per_second 0: frames per second of all connections together, heartbeats included; one more is told
  *         429; 0 is no limit

@@ -228,6 +228,9 @@ settings! {
         pub websocket_origins: Vec<String> = Vec::new(), ValueKind::Texts;
         /// the path of WebSockets, such as `/ws`; others are told 404; unless set, any path is
         pub websocket_path: Option<String> = None, ValueKind::Text, php_default("any");
+        /// whether WebSocket clients that speak Firetower's JSON may publish, and a topic is told how many subscribers it has when one of them
+        /// comes or goes, as Firetower's example gateway does
+        pub firetower_conventions: bool = true, ValueKind::Flag;
         /// whether messages of WebSockets may come compressed (permessage-deflate)
         pub websocket_compression: bool = false, ValueKind::Flag;
         /// frames per second of all connections together, heartbeats included; one more is told 429; 0 is no limit

@@ -243,7 +243,7 @@ mod tests {
             "max_frame_bytes":7,"outbox_bytes":8,"max_subscriptions":18,"max_topics":19,"history_bytes":20,
             "total_buffer_bytes":9,"slow_consumer":"drop","slow_consumer_timeout":2.5,"enable_rate_limit":true,"rate_limit_capacity":10,
             "rate_limit_refill_rate":11,"rate_limit_by":"ip","max_requests_per_second":14,"allow":["10.0.0.0/8","::1"],"deny":["10.1.0.1"],
-            "websocket":"[::1]:0","websocket_origins":["http://a"],"websocket_path":"/ws","websocket_compression":true,
+            "firetower_conventions":false,"websocket":"[::1]:0","websocket_origins":["http://a"],"websocket_path":"/ws","websocket_compression":true,
             "stats_interval":15,"bus":"/tmp/a/b.sock","bus_group":"g","inbox_events":12,"inbox_bytes":13}"#;
         let (config, limits) = server(json.as_bytes()).unwrap();
         let expected = ServerConfig {
@@ -271,6 +271,7 @@ mod tests {
             websocket_origins: vec!["http://a".into()],
             websocket_path: Some("/ws".into()),
             websocket_compression: true,
+            firetower_conventions: false,
             max_requests_per_second: 14,
             allow: vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
             deny: vec!["10.1.0.1/32".parse().unwrap()],

@@ -102,6 +102,8 @@ const TELLING: u8 = 16;
 const WEBSOCKET: u8 = 32;
 /// and in it spelled as JSON.
 const JSON: u8 = 64;
+/// or no frames of the bus at all, but Firetower's JSON.
+const FIRETOWER: u8 = 128;
 
 /// A node has to leave its connection because of something that happened elsewhere.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -174,9 +176,10 @@ impl Link {
 
     /// What stands around each frame.
     pub fn framing(&self) -> Framing {
-        match self.flags.load(Ordering::Acquire) & (WEBSOCKET | JSON) {
+        match self.flags.load(Ordering::Acquire) & (WEBSOCKET | JSON | FIRETOWER) {
             0 => Framing::Stream,
             WEBSOCKET => Framing::WebSocket,
+            FIRETOWER => Framing::Firetower,
             _ => Framing::Json,
         }
     }
@@ -187,6 +190,7 @@ impl Link {
             Framing::Stream => 0,
             Framing::WebSocket => WEBSOCKET | V2,
             Framing::Json => WEBSOCKET | JSON,
+            Framing::Firetower => FIRETOWER,
         };
         self.flags.fetch_or(flags, Ordering::AcqRel);
     }

@@ -20,6 +20,8 @@ pub struct TopicFanOut {
     v1: OnceLock<Result<Body, Refusal>>,
     v2: OnceLock<Body>,
     json: OnceLock<Result<Body, Refusal>>,
+    /// The payload alone, which is a text.
+    text: OnceLock<Option<Body>>,
     memory: Arc<Memory>,
     max_frame_bytes: usize,
     _share: FanOutShare,
@@ -40,6 +42,7 @@ impl TopicFanOut {
             v1: OnceLock::new(),
             v2: OnceLock::new(),
             json: OnceLock::new(),
+            text: OnceLock::new(),
             memory: memory.clone(),
             max_frame_bytes,
             _share: share,
@@ -73,6 +76,15 @@ impl TopicFanOut {
         });
         let body = body.as_ref().ok()?.clone();
         Some(QueuedFrame::new(Dialect::V1, FrameType::MESSAGE, channel_id, body).within(Framing::Json))
+    }
+
+    /// As Firetower's clients get it; `None`: it is no text.
+    pub fn text_frame(&self) -> Option<QueuedFrame> {
+        let body = self.text.get_or_init(|| {
+            let payload = simdutf8::basic::from_utf8(&self.publication.payload).ok()?;
+            Body::encode(Dialect::V2, payload.as_bytes(), &self.memory).ok()
+        });
+        Some(QueuedFrame::new(Dialect::V1, FrameType::MESSAGE, 0, body.clone()?).within(Framing::Firetower))
     }
 
     fn encode_v1(&self) -> Result<Body, Refusal> {

@@ -17,6 +17,8 @@ pub enum Framing {
     WebSocket,
     /// A text message, in which the frame is spelled as JSON ([`super::text`]). Its body is that of v1.
     Json,
+    /// A text message that is a publication's payload and nothing else: Firetower's clients get no other frames.
+    Firetower,
 }
 
 /// The longest head there is: WebSocket's header, and v1's or JSON's in front of a body.
@@ -27,12 +29,13 @@ pub fn head_len(framing: Framing, dialect: Dialect, frame_type: FrameType, chann
     let inner = inner_head_len(framing, dialect, frame_type, channel_id);
     match framing {
         Framing::Stream => inner,
-        Framing::WebSocket | Framing::Json => websocket::header_len(inner + body_len) + inner,
+        Framing::WebSocket | Framing::Json | Framing::Firetower => websocket::header_len(inner + body_len) + inner,
     }
 }
 
 fn inner_head_len(framing: Framing, dialect: Dialect, frame_type: FrameType, channel_id: u32) -> usize {
     match (framing, dialect) {
+        (Framing::Firetower, _) => 0,
         (Framing::Json, _) => text::head_len(frame_type, channel_id),
         (_, Dialect::V1) => v1::head_len(channel_id),
         (_, Dialect::V2) => v2::HEADER_LEN,
@@ -42,10 +45,11 @@ fn inner_head_len(framing: Framing, dialect: Dialect, frame_type: FrameType, cha
 /// Writes it.
 pub fn write_head(framing: Framing, dialect: Dialect, frame_type: FrameType, channel_id: u32, body_len: usize, out: &mut impl BufMut) {
     if framing != Framing::Stream {
-        let opcode = if framing == Framing::Json { Opcode::Text } else { Opcode::Binary };
+        let opcode = if framing == Framing::WebSocket { Opcode::Binary } else { Opcode::Text };
         websocket::write_header(opcode, false, inner_head_len(framing, dialect, frame_type, channel_id) + body_len, out);
     }
     match (framing, dialect) {
+        (Framing::Firetower, _) => {}
         (Framing::Json, _) => text::write_head(frame_type, channel_id, out),
         (_, Dialect::V1) => v1::encode_head(frame_type.0, channel_id.into(), body_len, out),
         (_, Dialect::V2) => v2::encode_head(frame_type, channel_id, body_len, out),
@@ -87,6 +91,7 @@ pub fn wrap(framing: Framing, mut frames: &[u8], out: &mut Vec<u8>) {
                 out.extend_from_slice(frame);
             }
             Framing::Json => text::write_frame(frame, out),
+            Framing::Firetower => {}
         }
         frames = rest;
     }

@@ -168,6 +168,23 @@ impl BusSession {
         (true, next)
     }
 
+    /// Nobody has to register here.
+    pub(super) fn needs_nobody(&mut self, cx: &mut Context<'_>) {
+        if let Some(timer) = self.nodes.idle_timer().and_then(Option::take) {
+            cx.wheel.remove(timer);
+        }
+    }
+
+    /// A message that is no frame: whether it may be looked into.
+    pub(super) fn may_say(&mut self, cx: &mut Context<'_>) -> bool {
+        cx.counters.messages_in.up();
+        let may_say = self.may_send(cx);
+        if !may_say {
+            cx.counters.rate_limited.up();
+        }
+        may_say
+    }
+
     /// A text in which such a frame should have been.
     pub(super) fn skip_text(&mut self, cx: &mut Context<'_>, why: &'static str) -> Next {
         cx.replies.speak(Dialect::V1);

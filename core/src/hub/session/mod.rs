@@ -5,6 +5,7 @@
 
 mod bus;
 mod context;
+mod firetower;
 pub mod subscriptions;
 mod websocket;
 
@@ -20,6 +21,7 @@ use super::topics::members::ThreadMembers;
 use super::wheel::TimerKey;
 use super::{Counters, Node, NodeRef};
 use crate::model::{CloseReason, Fill};
+use crate::wire::Framing;
 use std::sync::Arc;
 
 /// There is one per connection: a protocol that needs more than the others keeps it in a box.
@@ -177,12 +179,15 @@ impl Session {
 
     /// What was kept of topics is still to be written: it is to be asked again although nothing was read.
     pub fn is_replaying(&self) -> bool {
-        self.bus().is_replaying()
+        match self {
+            Self::Bus(session) => session.is_replaying(),
+            Self::WebSocket(session) => session.is_replaying(),
+        }
     }
 
     /// A publication for one of its nodes, or for the connection itself, as its protocol has it; `None`: not for this one.
     pub fn message(&self, fan_out: &TopicFanOut, node: NodeRef) -> Option<QueuedFrame> {
-        self.bus().message(fan_out, node)
+        if self.link().framing() == Framing::Firetower { fan_out.text_frame() } else { self.bus().message(fan_out, node) }
     }
 
     /// Another thread has subscribed one of its nodes to a topic; false when the node is not here any more.

@@ -1,10 +1,11 @@
 //! A WebSocket: from its handshake on, messages in which a protocol is spoken that the handshake has chosen.
 //!
 //! Owns the handshake's checks, what a peer has sent of a message, pings and closes. What the frames in messages mean is the bus session's
-//! within: `heartbus.v2` carries them as they are, `heartbus.json` spells them as JSON.
+//! within: `heartbus.v2` carries them as they are, `heartbus.json` spells them as JSON. Who names neither speaks Firetower's JSON.
 
 use super::bus::BusSession;
 use super::context::{Context, Look, Next};
+use super::firetower::{FiretowerClient, write_heartbeat};
 use crate::hub::budget;
 use crate::hub::link::{Eviction, Link};
 use crate::hub::memory::Part;
@@ -32,7 +33,9 @@ pub struct WebSocketSession {
     bus: BusSession,
     incoming: Incoming,
     rest: Option<Box<Rest>>,
-    /// What is counted of both.
+    /// With those who speak Firetower's JSON.
+    firetower: Option<Box<FiretowerClient>>,
+    /// What is counted of these.
     counted: usize,
     ping: Option<TimerKey>,
     /// When something was read last, in monotonic microseconds.
@@ -65,6 +68,7 @@ impl WebSocketSession {
             bus,
             incoming: Incoming::default(),
             rest: None,
+            firetower: None,
             counted: 0,
             ping: None,
             heard: 0,
@@ -84,6 +88,11 @@ impl WebSocketSession {
 
     fn link(&self) -> &Arc<Link> {
         self.bus.link()
+    }
+
+    /// Something is to be written although nothing was read.
+    pub(super) fn is_replaying(&self) -> bool {
+        self.bus.is_replaying() || self.firetower.as_ref().is_some_and(|client| client.has_work())
     }
 
     /// What is kept of messages that are not done with, for the host's sake or that of a turn.
@@ -174,6 +183,11 @@ impl WebSocketSession {
         if next != Next::Continue {
             return next;
         }
+        if let Some(client) = &mut self.firetower
+            && client.go_on(cx, self.bus.link()) == Next::Again
+        {
+            return Next::Again;
+        }
         let Some(mut rest) = self.rest.take() else { return Next::Continue };
         match self.message(cx, rest.is_text, &rest.bytes[rest.done..]) {
             Ok((done, next)) => {
@@ -189,6 +203,9 @@ impl WebSocketSession {
 
     /// How much of a message was done, and how it goes on.
     fn message(&mut self, cx: &mut Context<'_>, is_text: bool, bytes: &[u8]) -> Result<(usize, Next), Violation> {
+        if self.firetower.is_some() {
+            return Ok((bytes.len(), self.of_firetower(cx, bytes)));
+        }
         let (framing, begin) = (self.link().framing(), cx.replies.len());
         if is_text != (framing == Framing::Json) {
             let why = if is_text { "frames come in binary messages" } else { "JSON comes in text messages" };
@@ -200,6 +217,20 @@ impl WebSocketSession {
             return Err(Violation { code: CloseCode::PROTOCOL_ERROR, why: "a message that does not end with a frame" });
         }
         Ok((done, next))
+    }
+
+    fn of_firetower(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Next {
+        if bytes.trim_ascii() == b"null" {
+            // As the original does, which fails by that.
+            self.stage = WebSocketStage::Closed;
+            return Next::Close(CloseReason::BrokenStream);
+        }
+        if !self.bus.may_say(cx) {
+            return Next::Continue;
+        }
+        cx.budget.spend(budget::BYTE * bytes.len() as u64);
+        let Some(client) = &mut self.firetower else { return Next::Continue };
+        client.receive(cx, self.bus.link(), bytes)
     }
 
     fn text(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> (usize, Next) {
@@ -245,6 +276,10 @@ impl WebSocketSession {
         cx.replies.raw().extend_from_slice(request.accept(subprotocol, allows).as_bytes());
         cx.counters.websockets.up();
         self.link().set_framing(framing);
+        if framing == Framing::Firetower {
+            self.firetower = Some(Box::default());
+            self.bus.needs_nobody(cx);
+        }
         self.stage = WebSocketStage::Open;
         let deadline = cx.now.mono + cx.hub.heartbeat_timeout();
         self.ping = Some(cx.wheel.insert(deadline, Timer::new(self.link().slot(), TimerKind::Ping)));
@@ -292,7 +327,12 @@ impl WebSocketSession {
             return Next::Continue;
         }
         let time = cx.hub.heartbeat_timeout();
+        if self.firetower.is_some() && look == Look::NotYet {
+            // Whether or not something was heard.
+            write_heartbeat(cx.replies.raw());
+        }
         let deadline = match look {
+            Look::NotYet if self.firetower.is_some() && cx.now.mono < self.heard + time => cx.now.mono + time,
             _ if cx.now.mono < self.heard + time => self.heard + time,
             Look::NotYet if !self.awaits_pong => {
                 self.awaits_pong = true;
@@ -319,6 +359,11 @@ impl WebSocketSession {
             cx.wheel.remove(timer);
         }
         (self.incoming, self.rest) = (Incoming::default(), None);
+        if let Some(client) = &mut self.firetower
+            && client.end(cx, self.bus.link()) == Next::Again
+        {
+            return Next::Again;
+        }
         self.count();
         self.bus.close(cx, reason)
     }
@@ -327,6 +372,8 @@ impl WebSocketSession {
     pub(super) fn say_that_we_stop(&self, replies: &mut Replies, window_ms: u32) {
         match self.stage {
             WebSocketStage::Handshake => replies.raw().extend_from_slice(RequestError::STOPPING.answer().as_bytes()),
+            // Firetower's clients are told nothing, and closed without a word.
+            WebSocketStage::Open if self.firetower.is_some() => {}
             WebSocketStage::Open => {
                 let begin = replies.len();
                 replies.speak(self.link().dialect());
@@ -339,14 +386,15 @@ impl WebSocketSession {
 
     /// Why it ends, in the last frame, unless there was one.
     pub(super) fn write_close(&self, replies: &mut Replies, reason: CloseReason) {
-        if self.stage == WebSocketStage::Open {
+        if self.stage == WebSocketStage::Open && self.firetower.is_none() {
             websocket::write_close(Some(close_code(reason)), reason.as_str(), replies.raw());
         }
     }
 
     /// Counts what is kept now.
     fn count(&mut self) {
-        let kept = self.incoming.bytes() + self.rest.as_ref().map_or(0, |rest| size_of::<Rest>() + rest.bytes.capacity());
+        let work = self.firetower.as_ref().map_or(0, |client| client.kept_bytes());
+        let kept = self.incoming.bytes() + work + self.rest.as_ref().map_or(0, |rest| size_of::<Rest>() + rest.bytes.capacity());
         self.link().memory().change(Part::Input, self.counted, kept);
         self.counted = kept;
     }
@@ -373,7 +421,7 @@ fn choose(request: &UpgradeRequest<'_>, config: &ServerConfig) -> Result<Framing
         return Err(RequestError::FORBIDDEN);
     }
     let spoken = |wanted: &&str| SUBPROTOCOLS.iter().find(|(name, _)| name == wanted).map(|(_, framing)| *framing);
-    request.subprotocols.iter().find_map(spoken).ok_or(RequestError::NO_SUBPROTOCOL)
+    Ok(request.subprotocols.iter().find_map(spoken).unwrap_or(Framing::Firetower))
 }
 
 /// By which a program in a browser knows what to do next: 4000 and the error code where there is one.

@@ -49,7 +49,6 @@ impl RequestError {
     pub const TOO_LATE: Self = wrong(408, "The request took too long");
     pub const FULL: Self = wrong(503, "The server is full");
     pub const STOPPING: Self = wrong(503, "The server is shutting down");
-    pub const NO_SUBPROTOCOL: Self = wrong(400, "Sec-WebSocket-Protocol has no subprotocol that is spoken here");
 
     fn reason(self) -> &'static str {
         match self.status {
