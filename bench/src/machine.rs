@@ -33,7 +33,7 @@ impl Host for Nobody {
 }
 
 impl CommandSink for Nobody {
-    fn post(&self, _letter: Command) {}
+    fn post(&self, _command: Command) {}
 }
 
 pub struct Machine {

@@ -93,7 +93,7 @@ impl Host for Nobody {
 }
 
 impl CommandSink for Nobody {
-    fn post(&self, _letter: Command) {}
+    fn post(&self, _command: Command) {}
 }
 
 const SECOND: u64 = 1_000_000;

@@ -421,7 +421,7 @@ mod tests {
     struct Server(Memory);
 
     impl CommandSink for Server {
-        fn post(&self, _letter: Command) {}
+        fn post(&self, _command: Command) {}
 
         fn memory(&self) -> &Memory {
             &self.0

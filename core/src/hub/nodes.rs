@@ -214,7 +214,7 @@ mod tests {
     struct Nobody;
 
     impl CommandSink for Nobody {
-        fn post(&self, _letter: Command) {}
+        fn post(&self, _command: Command) {}
     }
 
     fn registered(channel_id: u32) -> Registered {

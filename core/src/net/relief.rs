@@ -126,7 +126,7 @@ mod tests {
     struct Nobody;
 
     impl CommandSink for Nobody {
-        fn post(&self, _letter: Command) {}
+        fn post(&self, _command: Command) {}
     }
 
     fn holders(sizes: &[usize]) -> Vec<Holder> {

@@ -5,7 +5,7 @@ use crate::wire::bus::{LENGTH_LEN, frame};
 struct Silent;
 
 impl CommandSink for Silent {
-    fn post(&self, _letter: Command) {}
+    fn post(&self, _command: Command) {}
 }
 
 /// Ten seconds of the monotonic clock, 1700000000.5 for everybody else.

@@ -12,7 +12,7 @@ use std::ops::Range;
 struct Silent;
 
 impl CommandSink for Silent {
-    fn post(&self, _letter: Command) {}
+    fn post(&self, _command: Command) {}
 }
 
 fn node(number: u32) -> Arc<Node> {

@@ -14,8 +14,8 @@ use tokio::sync::Notify;
 pub(crate) struct Dispatcher {
     wants: AtomicU32,
     state: Mutex<DispatcherState>,
-    /// Rung when a worker has something to send that had nothing before.
-    bell: Notify,
+    /// Notified when a worker has something to send that had nothing before.
+    wakeup: Notify,
 }
 
 struct DispatcherState {
@@ -37,7 +37,7 @@ impl Dispatcher {
                 ready: Vec::new(),
                 paused: Paused::default(),
             }),
-            bell: Notify::new(),
+            wakeup: Notify::new(),
         }
     }
 
@@ -61,7 +61,7 @@ impl Dispatcher {
 
     /// Waits until workers have something to send, and says which.
     pub(super) async fn ready(&self) -> Vec<WorkerId> {
-        self.bell.notified().await;
+        self.wakeup.notified().await;
         std::mem::take(&mut self.lock().ready)
     }
 
@@ -74,7 +74,7 @@ impl Dispatcher {
         }
         state.ready.extend(more);
         drop(state);
-        self.bell.notify_one();
+        self.wakeup.notify_one();
     }
 
     fn lock(&self) -> MutexGuard<'_, DispatcherState> {

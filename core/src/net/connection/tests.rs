@@ -13,7 +13,7 @@ use std::io::Read;
 struct Nobody;
 
 impl CommandSink for Nobody {
-    fn post(&self, _letter: Command) {}
+    fn post(&self, _command: Command) {}
 }
 
 fn pair() -> (Connection, std::net::TcpStream, Hub) {
