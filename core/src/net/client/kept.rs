@@ -84,7 +84,9 @@ mod tests {
     #[test]
     fn those_who_keep_most_are_chosen_until_it_is_enough_and_each_once() {
         let (all, clients) = (KeptByAll::default(), [30, 0, 50, 40].map(|bytes| (KeptByOne::default(), bytes)));
-        clients.iter().for_each(|(one, bytes)| drop(all.count(one, *bytes, usize::MAX)));
+        for (one, bytes) in &clients {
+            all.count(one, *bytes, usize::MAX);
+        }
         let chosen = |excess| {
             let mut chosen = Vec::new();
             relieve(clients.iter().map(|(one, bytes)| (one, *bytes)), excess, |bytes| chosen.push(bytes));
