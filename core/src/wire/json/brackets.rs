@@ -42,6 +42,37 @@ struct Walk {
     in_object: u64,
 }
 
+/// What is between two brackets, the opening one included, with no other in between.
+#[derive(Copy, Clone)]
+struct Pairs {
+    inside: u64,
+    /// And is curly.
+    in_object: u64,
+}
+
+impl Brackets {
+    /// All others, and the innermost pairs; `None` where the two of one do not belong together.
+    #[inline(always)]
+    fn without_innermost(self) -> Option<(Self, Pairs)> {
+        let Self { open, close, curly } = self;
+        if open == 0 || close == 0 {
+            return Some((self, Pairs { inside: 0, in_object: 0 }));
+        }
+        let others = !(open | close);
+        // From the byte behind each of `from` on to the next bracket: a carry runs through all that is none.
+        let next = |from: u64, through: u64| (from << 1).wrapping_add(through) & !through;
+        let closing = next(open, others) & close;
+        let curly_closing = next(open & curly, others) & close;
+        if curly_closing != closing & curly {
+            return None;
+        }
+        let back = |from: u64| next(from.reverse_bits(), others.reverse_bits()).reverse_bits();
+        let opening = back(closing) & open;
+        let pairs = Pairs { inside: closing.wrapping_sub(opening), in_object: curly_closing.wrapping_sub(opening & curly) };
+        Some((Self { open: open & !opening, close: close & !closing, curly }, pairs))
+    }
+}
+
 impl Stack {
     const LEVELS: usize = 9 * 64;
 
@@ -61,7 +92,7 @@ impl Stack {
     /// what is inside of an object.
     #[inline(always)]
     pub(super) fn walk<const CONTEXT: bool>(&mut self, brackets: Brackets) -> Option<Walked> {
-        let Brackets { open, close, curly } = brackets;
+        let Brackets { open, close, .. } = brackets;
         let types = self.top();
         let before = (types & 1).wrapping_neg();
         if open | close == 0 {
@@ -71,22 +102,11 @@ impl Stack {
         let (walk, end) = if self.depth + open.count_ones() as usize > MAX_NESTING {
             start.one_by_one::<CONTEXT>(brackets)?
         } else {
-            // Most brackets close at once, and stay out of the stack.
-            let pairs = open & close >> 1;
-            if (curly ^ curly >> 1) & pairs != 0 {
-                return None;
-            }
-            let rest = Brackets { open: open & !pairs, close: close & !(pairs << 1), curly };
-            let all = rest.open | rest.close;
-            let near = all & (all << 1 | all << 2 | all << 3);
-            if near.count_ones() * 2 < all.count_ones() {
-                start.one_by_one::<CONTEXT>(rest)?
-            } else {
-                match start.in_steps::<CONTEXT>(rest)? {
-                    walk if walk.depth as isize > 0 => (walk, None),
-                    _ => start.one_by_one::<CONTEXT>(brackets)?,
-                }
-            }
+            // Most brackets have none in between, and stay out of the stack.
+            let (rest, pairs) = brackets.without_innermost()?;
+            let (walk, end) =
+                if let Some(walk) = start.in_arrays(rest) { (walk, None) } else { start.over_rest::<CONTEXT>(rest, brackets)? };
+            (Walk { in_object: walk.in_object & !pairs.inside | pairs.in_object, ..walk }, end)
         };
         self.depth = walk.depth;
         if end.is_none() {
@@ -123,6 +143,38 @@ impl Stack {
 }
 
 impl Walk {
+    /// Where all that opens and closes is arrays, they close whatever is open: only how many there are counts. `None` where it is not so.
+    #[inline(always)]
+    fn in_arrays(self, Brackets { open, close, curly }: Brackets) -> Option<Self> {
+        if (open | close) & curly != 0 {
+            return None;
+        }
+        let (opens, closes) = (open.count_ones(), close.count_ones());
+        let closed = if self.depth > closes as usize { closes } else { most_closed(open, close) };
+        let reached = u64::MAX >> (63 - closed.min(63));
+        if self.depth <= closed as usize || self.open & reached != 0 {
+            return None;
+        }
+        let depth = (self.depth + opens as usize).checked_sub(closes as usize)?;
+        let still_open = self.open.checked_shr(closed).unwrap_or(0);
+        let open_again = opens.wrapping_sub(closes.wrapping_sub(closed));
+        Some(Self { depth, open: still_open.checked_shl(open_again).unwrap_or(0), in_object: 0 })
+    }
+
+    /// Over what is left of a block, the way that takes less. `all`: the whole block.
+    #[inline(always)]
+    fn over_rest<const CONTEXT: bool>(self, rest: Brackets, all: Brackets) -> Option<(Self, Option<u32>)> {
+        let left = rest.open | rest.close;
+        let near = left & (left << 1 | left << 2 | left << 3);
+        if near.count_ones() * 2 < left.count_ones() || left == 0 {
+            return self.one_by_one::<CONTEXT>(rest);
+        }
+        match self.in_steps::<CONTEXT>(rest)? {
+            walk if walk.depth as isize > 0 => Some((walk, None)),
+            _ => self.one_by_one::<CONTEXT>(all),
+        }
+    }
+
     /// Where not too many are opened. The depth is not above 0 where the top level is closed, and then nothing else counts.
     #[inline(always)]
     fn in_steps<const CONTEXT: bool>(mut self, Brackets { open, close, curly }: Brackets) -> Option<Self> {
@@ -198,6 +250,37 @@ impl Walk {
         (mismatched & 1 == 0 && deepest <= MAX_NESTING).then_some((self, None))
     }
 }
+
+/// How many are closed at the most that were open before. No step depends on a guess here either.
+#[inline(always)]
+fn most_closed(open: u64, close: u64) -> u32 {
+    let (mut depth, mut lowest) = (0i32, 0i32);
+    for at in (0..u64::BITS).step_by(STEP as usize) {
+        let four = |bits: u64| (bits >> at & 0xf) as usize;
+        let [fall, change] = FALLS[four(open) | four(close) << 4];
+        lowest = lowest.min(depth + i32::from(fall));
+        depth += i32::from(change);
+    }
+    lowest.unsigned_abs()
+}
+
+/// How deep four bytes fall below where they began, and where they end, by which of them open and which close.
+static FALLS: [[i8; 2]; 1 << 8] = {
+    let mut falls = [[0; 2]; 1 << 8];
+    let mut i = 0;
+    while i < falls.len() {
+        let mut at = 0;
+        while at < STEP {
+            falls[i][1] += (i >> at & 1) as i8 - (i >> 4 >> at & 1) as i8;
+            if falls[i][1] < falls[i][0] {
+                falls[i][0] = falls[i][1];
+            }
+            at += 1;
+        }
+        i += 1;
+    }
+    falls
+};
 
 /// The bits with which sixteen in a row begin.
 #[inline(always)]
