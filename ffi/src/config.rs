@@ -277,7 +277,6 @@ mod tests {
             deny: vec!["10.1.0.1/32".parse().unwrap()],
             bus: Some(BusConfig { path: "/tmp/a/b.sock".into(), group: Some("g".into()), name: "b".into() }),
             stats_interval: Duration::from_secs(15),
-            ..ServerConfig::default()
         };
         assert_eq!(format!("{config:?}"), format!("{expected:?}"));
         assert_eq!(limits, InboxLimits { events: 12, bytes: 13 });

@@ -400,6 +400,17 @@ mod tests {
     }
 
     #[test]
+    fn half_a_pair_is_refused_wherever_the_text_ends() {
+        for spaces in 2 * LONG..2 * LONG + 200 {
+            let text = |inside: &str| format!("[{}\"{inside}\"] ", " ".repeat(spaces));
+            assert!(accepts(&text("\\ud83d\\ude00")) && accepts(&text("\\u00e9")), "{spaces}");
+            for half in ["\\ud83d", "\\ude00", "\\ud83d\\n", "\\ud83d\\u0041", "\\u00e", "\\"] {
+                assert!(!accepts(&text(half)), "{half} behind {spaces}");
+            }
+        }
+    }
+
+    #[test]
     fn only_objects_and_arrays_are_accepted() {
         assert!(accepts("{}") && accepts("[]") && accepts(r#"["k",1]"#));
         for scalar in ["", "1", "null", "true", r#""k""#] {

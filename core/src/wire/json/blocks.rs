@@ -77,6 +77,12 @@ impl Escapes {
         escaped
     }
 
+    /// A pair was begun in the block that ends the text, and there was no room in it to see that nothing follows.
+    #[inline(always)]
+    fn is_half_a_pair(&self) -> bool {
+        self.high >> (64 - 6) != 0
+    }
+
     /// `unit` has the `u` of each escaped code unit: four digits follow, and what begins a pair is followed by what ends one.
     #[inline(always)]
     fn units(&mut self, block: impl Block, unit: u64, bad: &mut u64) {
@@ -286,6 +292,9 @@ impl<const OBJECT: bool, const N: usize, W: Fn(&[u8]) -> Option<usize>> Task for
                 }
             }
             if let Some(end) = walked.end {
+                if escapes.is_half_a_pair() {
+                    return None;
+                }
                 let rest = &text[at + end as usize + 1..];
                 return rest.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r')).then_some(keys.found);
             }
