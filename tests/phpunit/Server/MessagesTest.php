@@ -205,7 +205,7 @@ final class MessagesTest extends TestCase
     {
         $server = $this->server();
         $peer = $server->node('a');
-        $types = [0, 2, 5, 8, 9, 100, 255];
+        $types = [0, 2, 5, 8, 12, 100, 255];
         foreach ($types as $type) {
             $peer->send($type, '{}');
         }
