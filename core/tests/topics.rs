@@ -597,3 +597,19 @@ fn every_subscriber_hears_exactly_its_topics_each_in_one_order_whatever_others_d
         assert!(total == PUBLISHERS * MESSAGES || heard.iter().all(|(filters, _)| !filters.contains(&"#")), "seed {seed}: {total}");
     }
 }
+
+#[test]
+fn whoever_is_disconnected_behind_a_publication_has_got_it() {
+    let server = quiet(ServerConfig { io_threads: 2, ..ServerConfig::default() });
+    let dialect = |n| if n % 2 == 0 { Dialect::V1 } else { Dialect::V2 };
+    let mut nodes: Vec<Node> = (0..300).map(|n| Node::register(&server, &format!("n{n}"), dialect(n))).collect();
+    for node in &mut nodes {
+        node.subscribe("news/#", None);
+    }
+    server.engine.publish("news/last", b"last words", &[]).unwrap();
+    // From the end on, so that most are disconnected before it is their turn.
+    (0..nodes.len()).rev().for_each(|n| server.engine.disconnect(&format!("n{n}")).unwrap());
+    for node in &mut nodes {
+        assert_eq!(node.heard(), ("news/last".to_owned(), "last words".to_owned()));
+    }
+}
