@@ -4,10 +4,10 @@
 //! next door ([`crate::bus`]); whoever holds a service need not know which it is.
 
 use crate::error::{Error, ErrorKind};
-use crate::wire::bus::{ConnectionInfo, NodeInfo, PublicationRecord, StatsRecord, TopicRecord};
+use crate::wire::bus::{ConnectionInfo, NodeInfo, StatsRecord};
 use std::time::Duration;
 
-pub use crate::wire::bus::{Reply, Request};
+pub use crate::wire::bus::{PublicationRecord, Reply, Request, TopicRecord};
 
 pub trait Service: Send + Sync {
     /// Answers, in the time that the request takes.

@@ -147,7 +147,7 @@ enum Way<'a> {
 }
 
 /// There is no engine to ask, or it ends.
-fn is_gone(error: &Error) -> bool {
+pub(crate) fn is_gone(error: &Error) -> bool {
     matches!(error.kind, ErrorKind::Closed | ErrorKind::Io)
 }
 

@@ -19,6 +19,7 @@ use crate::ranges;
 use crate::runtime::{Runtime, Source};
 use crate::shim;
 use crate::statistics;
+use crate::topics::{self, MAX_PAGE};
 use ext_php_rs::builders::ClassBuilder;
 use ext_php_rs::error::Result;
 use ext_php_rs::ffi::{zend_class_entry, zend_object_handlers, zend_string};
@@ -36,6 +37,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::time::Duration;
 
+const NAME: &str = r"Heartbus\Bus";
+
 static CLASS: AtomicPtr<zend_class_entry> = AtomicPtr::new(ptr::null_mut());
 
 /// Connections that a process keeps. A process that uses more sockets than this connects anew.
@@ -43,8 +46,6 @@ const MAX_LINES: usize = 16;
 
 /// Nodes of a page, unless the caller says otherwise.
 const PAGE: i64 = 100;
-
-const MAX_PAGE: i64 = 1000;
 
 thread_local! {
     /// By what was asked for: a path, or the name of a server.
@@ -77,7 +78,7 @@ impl Native for Bus {
 }
 
 pub(crate) fn register() -> Result<()> {
-    ClassBuilder::new(r"Heartbus\Bus")
+    ClassBuilder::new(NAME)
         .flags(ext_php_rs::flags::ClassFlags::Final)
         .declare(r"static connect(?string $socket = null, float $timeout = 1.0): Heartbus\Bus", connect)
         .declare("private __construct()", construct)
@@ -153,23 +154,8 @@ fn send_to_many(call: &mut Call<'_>) -> Outcome {
     let (mut node_ids, mut data) = (ptr::null_mut::<Zval>(), ptr::null_mut::<zend_string>());
     arguments!(call, c"aS", node_ids, data)?;
     let bus = call.held::<Bus>()?;
-    // SAFETY: an argument of this call.
-    let given = unsafe { node_ids.as_ref() }.and_then(Zval::array);
-    let mut ids = Vec::new();
-    for id in given.into_iter().flat_map(php::values) {
-        match php::weak_string(id)? {
-            Some(id) => ids.push(id),
-            None => {
-                let kind = php::type_name(id.dereference(), false);
-                return Err(exception::type_error(&format!(
-                    "Heartbus\\Bus::sendToMany(): Argument #1 ($nodeIds) must hold strings only, {kind} given"
-                )));
-            }
-        }
-    }
-    // An id that is not UTF-8 is nobody's.
-    let nodes = ids.iter().filter_map(|id| std::str::from_utf8(id.zend_str()?.as_bytes()).ok()).collect();
-    let sent = answered(bus.ask(&Request::SendMany { nodes, data: bytes(data) })?.and_then(Reply::count))?;
+    let ids = topics::node_ids(node_ids, || format!("{NAME}::sendToMany(): Argument #1 ($nodeIds)"))?;
+    let sent = answered(bus.ask(&Request::SendMany { nodes: topics::texts(&ids), data: bytes(data) })?.and_then(Reply::count))?;
     call.result.set_long(sent as i64);
     Ok(())
 }
@@ -349,6 +335,13 @@ fn answered<T>(answer: std::result::Result<T, Error>) -> Outcome<T> {
 // ---- behaviour ----
 
 impl Asking for Bus {
+    const NAME: &'static str = NAME;
+    const MAY_BE_AWAY: bool = false;
+
+    fn answer(&self, request: &Request<'_>) -> Outcome<Answer> {
+        self.ask(request)
+    }
+
     /// Refused is what is not there, or has no room. Anything else that went wrong is thrown.
     fn try_to(&self, request: &Request<'_>) -> Outcome<Option<Reply>> {
         match self.ask(request)? {

@@ -3,18 +3,42 @@
 //! Owns how PHP's arguments become a request. What becomes of a refusal is the class's own affair.
 
 use crate::arguments;
+use crate::backend::is_gone;
 use crate::declare::Declare;
+use crate::exception;
 use crate::php::{Call, Native, Outcome, bytes};
+use crate::topics::{DeclareTopics, node_ids, texts};
 use ext_php_rs::builders::ClassBuilder;
 use ext_php_rs::ffi::zend_string;
+use ext_php_rs::types::Zval;
+use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::service::{Reply, Request};
 use std::ptr;
 
 pub(crate) trait Asking: Native {
+    /// The class in words.
+    const NAME: &'static str;
+
+    /// An engine that is not there has nothing, and that is no error: before the start and after the stop, and of a worker whose engine
+    /// is about to come back.
+    const MAY_BE_AWAY: bool;
+
     /// `None`: it was refused, and the caller gets false.
     fn try_to(&self, request: &Request<'_>) -> Outcome<Option<Reply>>;
 
     fn count(&self, request: &Request<'_>) -> Outcome<usize>;
+
+    /// What the engine says, or why there is no answer.
+    fn answer(&self, request: &Request<'_>) -> Outcome<Result<Reply, Error>>;
+
+    /// `None`: what was asked about is not there. Anything else that went wrong is thrown.
+    fn look<T>(&self, request: &Request<'_>, read: impl FnOnce(Reply) -> Result<T, Error>) -> Outcome<Option<T>> {
+        match self.answer(request)?.and_then(read) {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if error.kind == ErrorKind::NotFound || Self::MAY_BE_AWAY && is_gone(&error) => Ok(None),
+            Err(error) => Err(exception::raise(&error)),
+        }
+    }
 }
 
 pub(crate) trait DeclareCalls: Sized {
@@ -24,8 +48,9 @@ pub(crate) trait DeclareCalls: Sized {
 impl DeclareCalls for ClassBuilder {
     fn declare_calls<A: Asking>(self) -> Self {
         self.declare("sendTo(string $nodeId, string $data, int $channelId = 0): bool", send_to::<A>)
-            .declare("broadcast(string $data): int", |call| with_data::<A>(call, |data| Request::Broadcast { data }))
+            .declare("broadcast(string $data, array $except = []): int", broadcast::<A>)
             .declare("disconnect(string $nodeId): bool", |call| with_node::<A>(call, |node| Request::Disconnect { node }))
+            .declare_topics::<A>()
     }
 }
 
@@ -42,10 +67,17 @@ fn send_to<A: Asking>(call: &mut Call<'_>) -> Outcome {
     Ok(())
 }
 
-fn with_data<A: Asking>(call: &mut Call<'_>, request: impl for<'a> Fn(&'a [u8]) -> Request<'a>) -> Outcome {
-    let mut data = ptr::null_mut::<zend_string>();
-    arguments!(call, c"S", data)?;
-    let count = call.held::<A>()?.count(&request(bytes(data)))?;
+fn broadcast<A: Asking>(call: &mut Call<'_>) -> Outcome {
+    let (mut data, mut except) = (ptr::null_mut::<zend_string>(), ptr::null_mut::<Zval>());
+    arguments!(call, c"S|a", data, except)?;
+    let asked = call.held::<A>()?;
+    let except = node_ids(except, || format!("{}::broadcast(): Argument #2 ($except)", A::NAME))?;
+    let data = bytes(data);
+    let count = match &texts(&except)[..] {
+        // What engines of every version know.
+        [] => asked.count(&Request::Broadcast { data })?,
+        except => asked.count(&Request::BroadcastExcept { data, except: except.to_vec() })?,
+    };
     call.result.set_long(count as i64);
     Ok(())
 }

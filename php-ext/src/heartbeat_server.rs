@@ -256,6 +256,14 @@ impl Server {
 }
 
 impl Asking for Server {
+    const NAME: &'static str = class::NAME;
+    const MAY_BE_AWAY: bool = true;
+
+    fn answer(&self, request: &Request<'_>) -> Outcome<Result<Reply, Error>> {
+        let Some(engine) = self.backend()? else { return Ok(Err(Error::new(ErrorKind::Closed, "The server does not run"))) };
+        Ok(engine.ask(request))
+    }
+
     fn try_to(&self, request: &Request<'_>) -> Outcome<Option<Reply>> {
         self.ask(|engine| engine.ask(request))
     }

@@ -39,6 +39,7 @@ mod shim;
 mod signals;
 mod statistics;
 mod timers;
+mod topics;
 mod wakeup;
 mod workerman;
 

@@ -8,13 +8,28 @@ use ext_php_rs::zend::ClassEntry;
 use std::ffi::c_int;
 use std::ptr;
 
-/// The type of a property, by PHP's number for it.
+/// The type of a property.
 #[derive(Copy, Clone)]
 pub(crate) enum Type {
-    Int = 4,
-    Float = 5,
-    String = 6,
-    Array = 7,
+    Int,
+    Float,
+    String,
+    Array,
+    /// An object of this class, or null.
+    Nullable(&'static str),
+}
+
+impl Type {
+    /// PHP's number for it, or 0 and the name of a class.
+    fn code(self) -> (c_int, &'static str) {
+        match self {
+            Self::Int => (4, ""),
+            Self::Float => (5, ""),
+            Self::String => (6, ""),
+            Self::Array => (7, ""),
+            Self::Nullable(class) => (0, class),
+        }
+    }
 }
 
 /// A public property. The number of its slot is the number of properties declared before it.
@@ -36,11 +51,10 @@ impl Property {
             undefined.u1.type_info = 0;
             undefined
         });
-        let name = self.name;
+        let (name, (code, class_name)) = (self.name, kind.code());
+        let [(name, len), (class_name, class_len)] = [name, class_name].map(|text| (text.as_ptr().cast(), text.len()));
         // SAFETY: called while the class is registered; C copies what PHP keeps.
-        unsafe {
-            shim::heartbus_declare_property(class, name.as_ptr().cast(), name.len(), kind as c_int, readonly, &raw mut initial);
-        }
+        unsafe { shim::heartbus_declare_property(class, name, len, code, class_name, class_len, readonly, &raw mut initial) };
     }
 
     /// Sets the property of a new object, also a readonly one. The value must have the property's type.

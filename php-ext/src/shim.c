@@ -30,7 +30,9 @@ zend_class_entry *heartbus_spl_logic_exception(void) { return spl_ce_LogicExcept
 zend_class_entry *heartbus_spl_invalid_argument_exception(void) { return spl_ce_InvalidArgumentException; }
 
 /* `type` is an IS_* code; without a default (undef) the property starts uninitialized, as in PHP code. */
-void heartbus_declare_property(zend_class_entry *ce, const char *name, size_t len, int type, bool readonly, zval *initial)
+/* `type` is PHP's number for it, or 0 for objects of `class_name`, and null. */
+void heartbus_declare_property(zend_class_entry *ce, const char *name, size_t len, int type, const char *class_name, size_t class_len,
+	bool readonly, zval *initial)
 {
 	zend_string *key = zend_string_init_interned(name, len, 1);
 	int flags = ZEND_ACC_PUBLIC | (readonly ? ZEND_ACC_READONLY : 0);
@@ -40,7 +42,10 @@ void heartbus_declare_property(zend_class_entry *ce, const char *name, size_t le
 		ZVAL_INTERNED_STR(initial, zend_string_init_interned(ZSTR_VAL(text), ZSTR_LEN(text), 1));
 		zend_string_release(text);
 	}
-	zend_declare_typed_property(ce, key, initial, flags, NULL, (zend_type) ZEND_TYPE_INIT_CODE(type, 0, 0));
+	zend_type declared = type
+		? (zend_type) ZEND_TYPE_INIT_CODE(type, 0, 0)
+		: (zend_type) ZEND_TYPE_INIT_CLASS(zend_string_init_interned(class_name, class_len, 1), 1, 0);
+	zend_declare_typed_property(ce, key, initial, flags, NULL, declared);
 	zend_string_release(key);
 }
 

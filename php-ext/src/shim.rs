@@ -19,6 +19,8 @@ unsafe extern "C" {
         name: *const c_char,
         len: usize,
         kind: c_int,
+        class_name: *const c_char,
+        class_len: usize,
         readonly: bool,
         initial: *mut zval,
     );

@@ -18,6 +18,70 @@ $elsewhere = <<<'TEXT'
     @throws \Heartbus\Exception\WrongProcessException after a fork, and in another worker of the script when the server's bus cannot be asked
     @throws \Heartbus\Exception\TimeoutException when an engine in another process does not answer
     TEXT;
+// Topics, as servers and the bus have them.
+$topics = fn (string $class, string $away, string $throws, string $ofPublish = ''): array => [
+    "$class::publish" => <<<TEXT
+        Publishes to a topic: to all who have subscribed to it, less the nodes of \$except, and to what is kept of it, where 'history'
+        says so. It goes out behind this call; reach is for how many subscriptions it was queued, those of \$except among them.
+
+        @param array<string> \$except ids of nodes
+        @throws \TypeError when one of them is no string
+        @throws \InvalidArgumentException when nothing can be published to the topic: 1 to 255 bytes of UTF-8 without control
+            characters, no level that is + or #, no \\$ at the beginning
+        @throws \Heartbus\Exception\LimitException when it is longer than a frame may be, there are too many topics, or too much waits for
+            subscribers; nobody gets it then
+        $ofPublish$throws
+        TEXT,
+    "$class::subscribers" => <<<TEXT
+        How many have subscribed to a topic, by its name and through filters that match it.$away
+
+        @throws \InvalidArgumentException when it is no topic
+        $throws
+        TEXT,
+    "$class::topics" => <<<TEXT
+        The topics that somebody has subscribed to by name or of which something is kept, page by page: next is the \$page of the
+        next call, null after the last. A page has up to \$limit topics, 1000 at most.$away
+
+        @return array{topics: list<array{topic: string, subscribers: int}>, next: ?int}
+        @throws \InvalidArgumentException when the limit is wrong
+        $throws
+        TEXT,
+    "$class::join" => <<<TEXT
+        Puts a node into a topic: it gets the topic's messages without having asked, until it leaves or is taken out. False when it is
+        not online.
+
+        @throws \InvalidArgumentException when it is no topic
+        @throws \Heartbus\Exception\LimitException when there are too many topics
+        $throws
+        TEXT,
+    "$class::leave" => <<<TEXT
+        Takes a node out of a topic, or ends its subscription to a filter, whoever has made it; one that is not there is no error. False
+        when the node is not online.
+
+        @throws \InvalidArgumentException when it is no filter
+        $throws
+        TEXT,
+    "$class::unsubscribeNode" => <<<TEXT
+        The same as leave().
+
+        @throws \InvalidArgumentException when it is no filter
+        $throws
+        TEXT,
+    "$class::members" => <<<TEXT
+        The ids of the nodes that are in a topic by its name, whether they have subscribed or were put there, page by page as topics().
+        The engine's threads are asked, which takes half a second at most.$away
+
+        @return array{nodes: list<string>, next: ?int}
+        @throws \InvalidArgumentException when it is no topic, or the limit is wrong
+        $throws
+        TEXT,
+    "$class::topicsOf" => <<<TEXT
+        The topics and filters that a node has subscribed to or was put into, in no particular order; none when it is not online.
+
+        @return list<string>
+        $throws
+        TEXT,
+];
 
 return [
     'Heartbus\Exception\HeartbusException' => 'What the engine throws. Its code is the number of its kind, the same as in the C library.',
@@ -162,10 +226,14 @@ return [
         $elsewhere
         TEXT,
     "$library\\Server\\HeartbeatServer::broadcast" => <<<TEXT
-        Sends data to every node. Returns for how many it was queued; nothing happens to the others.
+        Sends data to every node but those of \$except. Returns for how many it was queued; nothing happens to the others.
 
+        @param array<string> \$except ids of nodes
+        @throws \TypeError when one of them is no string
         $elsewhere
         TEXT,
+    ...$topics("$library\\Server\\HeartbeatServer", ' None while the server does not run.', $elsewhere,
+        "@throws \Heartbus\Exception\ClosedException when the server does not run\n"),
     "$library\\Server\\HeartbeatServer::disconnect" => <<<TEXT
         Takes a node off the bus; closes its connection unless it has other nodes. False when there is no such node.
 
@@ -294,12 +362,37 @@ return [
         $throws
         TEXT,
     'Heartbus\Bus::broadcast' => <<<TEXT
-        Sends data to every node. Returns for how many it was queued.
+        Sends data to every node but those of \$except. Returns for how many it was queued.
 
+        @param array<string> \$except ids of nodes
+        @throws \TypeError when one of them is no string
         @throws \InvalidArgumentException when none of them can be sent what is not UTF-8
         @throws \Heartbus\Exception\LimitException when it is longer than a frame may be
         $throws
         TEXT,
+    ...$topics('Heartbus\Bus', '', $throws),
+    'Heartbus\Position' => <<<'TEXT'
+        Where a publication stands in its topic: the offset counts from 1 within an epoch, one life of the topic. It is a value to be
+        kept: as a text, by serialize(), var_export() or as JSON. 0 and 0 stand for the beginning of all that is kept.
+        TEXT,
+    'Heartbus\Position::__construct' => '@throws \InvalidArgumentException when a number is negative',
+    'Heartbus\Position::fromString' => <<<'TEXT'
+        What (string) makes of a position: offset@epoch.
+
+        @throws \InvalidArgumentException when it is no such text
+        TEXT,
+    'Heartbus\Position::__set_state' => <<<'TEXT'
+        @param array{offset: int, epoch: int} $properties
+        @throws \InvalidArgumentException when they are no position
+        TEXT,
+    'Heartbus\Position::__serialize' => '@return array{offset: int, epoch: int}',
+    'Heartbus\Position::__unserialize' => <<<'TEXT'
+        @param array{offset: int, epoch: int} $data
+        @throws \InvalidArgumentException when it is no position
+        TEXT,
+    'Heartbus\Publication' => 'What became of a publication.',
+    'Heartbus\Publication::$position' => 'Where it stands in its topic; null where nobody has subscribed by name and nothing is kept: then the topic has no positions.',
+    'Heartbus\Publication::$reach' => 'For how many subscriptions it was queued.',
     'Heartbus\Bus::disconnect' => <<<TEXT
         Takes a node off the bus; closes its connection unless it has other nodes. False when there is no such node.
 

@@ -358,12 +358,14 @@ namespace PfinalClub\AsyncioHeartbeat\Server
         public function sendTo(string $nodeId, string $data, int $channelId = 0): bool {}
 
         /**
-         * Sends data to every node. Returns for how many it was queued; nothing happens to the others.
+         * Sends data to every node but those of $except. Returns for how many it was queued; nothing happens to the others.
          *
+         * @param array<string> $except ids of nodes
+         * @throws \TypeError when one of them is no string
          * @throws \Heartbus\Exception\WrongProcessException after a fork, and in another worker of the script when the server's bus cannot be asked
          * @throws \Heartbus\Exception\TimeoutException when an engine in another process does not answer
          */
-        public function broadcast(string $data): int {}
+        public function broadcast(string $data, array $except = []): int {}
 
         /**
          * Takes a node off the bus; closes its connection unless it has other nodes. False when there is no such node.
@@ -372,6 +374,92 @@ namespace PfinalClub\AsyncioHeartbeat\Server
          * @throws \Heartbus\Exception\TimeoutException when an engine in another process does not answer
          */
         public function disconnect(string $nodeId): bool {}
+
+        /**
+         * Publishes to a topic: to all who have subscribed to it, less the nodes of $except, and to what is kept of it, where 'history'
+         * says so. It goes out behind this call; reach is for how many subscriptions it was queued, those of $except among them.
+         *
+         * @param array<string> $except ids of nodes
+         * @throws \TypeError when one of them is no string
+         * @throws \InvalidArgumentException when nothing can be published to the topic: 1 to 255 bytes of UTF-8 without control
+         *     characters, no level that is + or #, no \$ at the beginning
+         * @throws \Heartbus\Exception\LimitException when it is longer than a frame may be, there are too many topics, or too much waits for
+         *     subscribers; nobody gets it then
+         * @throws \Heartbus\Exception\ClosedException when the server does not run
+         * @throws \Heartbus\Exception\WrongProcessException after a fork, and in another worker of the script when the server's bus cannot be asked
+         * @throws \Heartbus\Exception\TimeoutException when an engine in another process does not answer
+         */
+        public function publish(string $topic, string $data, array $except = []): \Heartbus\Publication {}
+
+        /**
+         * How many have subscribed to a topic, by its name and through filters that match it. None while the server does not run.
+         *
+         * @throws \InvalidArgumentException when it is no topic
+         * @throws \Heartbus\Exception\WrongProcessException after a fork, and in another worker of the script when the server's bus cannot be asked
+         * @throws \Heartbus\Exception\TimeoutException when an engine in another process does not answer
+         */
+        public function subscribers(string $topic): int {}
+
+        /**
+         * The topics that somebody has subscribed to by name or of which something is kept, page by page: next is the $page of the
+         * next call, null after the last. A page has up to $limit topics, 1000 at most. None while the server does not run.
+         *
+         * @return array{topics: list<array{topic: string, subscribers: int}>, next: ?int}
+         * @throws \InvalidArgumentException when the limit is wrong
+         * @throws \Heartbus\Exception\WrongProcessException after a fork, and in another worker of the script when the server's bus cannot be asked
+         * @throws \Heartbus\Exception\TimeoutException when an engine in another process does not answer
+         */
+        public function topics(?int $page = null, int $limit = 100): array {}
+
+        /**
+         * Puts a node into a topic: it gets the topic's messages without having asked, until it leaves or is taken out. False when it is
+         * not online.
+         *
+         * @throws \InvalidArgumentException when it is no topic
+         * @throws \Heartbus\Exception\LimitException when there are too many topics
+         * @throws \Heartbus\Exception\WrongProcessException after a fork, and in another worker of the script when the server's bus cannot be asked
+         * @throws \Heartbus\Exception\TimeoutException when an engine in another process does not answer
+         */
+        public function join(string $nodeId, string $topic): bool {}
+
+        /**
+         * Takes a node out of a topic, or ends its subscription to a filter, whoever has made it; one that is not there is no error. False
+         * when the node is not online.
+         *
+         * @throws \InvalidArgumentException when it is no filter
+         * @throws \Heartbus\Exception\WrongProcessException after a fork, and in another worker of the script when the server's bus cannot be asked
+         * @throws \Heartbus\Exception\TimeoutException when an engine in another process does not answer
+         */
+        public function leave(string $nodeId, string $topic): bool {}
+
+        /**
+         * The same as leave().
+         *
+         * @throws \InvalidArgumentException when it is no filter
+         * @throws \Heartbus\Exception\WrongProcessException after a fork, and in another worker of the script when the server's bus cannot be asked
+         * @throws \Heartbus\Exception\TimeoutException when an engine in another process does not answer
+         */
+        public function unsubscribeNode(string $nodeId, string $filter): bool {}
+
+        /**
+         * The ids of the nodes that are in a topic by its name, whether they have subscribed or were put there, page by page as topics().
+         * The engine's threads are asked, which takes half a second at most. None while the server does not run.
+         *
+         * @return array{nodes: list<string>, next: ?int}
+         * @throws \InvalidArgumentException when it is no topic, or the limit is wrong
+         * @throws \Heartbus\Exception\WrongProcessException after a fork, and in another worker of the script when the server's bus cannot be asked
+         * @throws \Heartbus\Exception\TimeoutException when an engine in another process does not answer
+         */
+        public function members(string $topic, ?int $page = null, int $limit = 100): array {}
+
+        /**
+         * The topics and filters that a node has subscribed to or was put into, in no particular order; none when it is not online.
+         *
+         * @return list<string>
+         * @throws \Heartbus\Exception\WrongProcessException after a fork, and in another worker of the script when the server's bus cannot be asked
+         * @throws \Heartbus\Exception\TimeoutException when an engine in another process does not answer
+         */
+        public function topicsOf(string $nodeId): array {}
 
         /**
          * For loops of others: runs the callbacks that are due, of all servers and clients of this process. With none due, waits
@@ -617,8 +705,10 @@ namespace Heartbus
         public function sendTo(string $nodeId, string $data, int $channelId = 0): bool {}
 
         /**
-         * Sends data to every node. Returns for how many it was queued.
+         * Sends data to every node but those of $except. Returns for how many it was queued.
          *
+         * @param array<string> $except ids of nodes
+         * @throws \TypeError when one of them is no string
          * @throws \InvalidArgumentException when none of them can be sent what is not UTF-8
          * @throws \Heartbus\Exception\LimitException when it is longer than a frame may be
          * @throws \Heartbus\Exception\IoException when no server is there, or it does not let this user in
@@ -626,7 +716,7 @@ namespace Heartbus
          * @throws \Heartbus\Exception\ClosedException when it hung up, or stopped, before it answered
          * @throws \Heartbus\Exception\ProtocolException when it is of another release
          */
-        public function broadcast(string $data): int {}
+        public function broadcast(string $data, array $except = []): int {}
 
         /**
          * Takes a node off the bus; closes its connection unless it has other nodes. False when there is no such node.
@@ -637,6 +727,107 @@ namespace Heartbus
          * @throws \Heartbus\Exception\ProtocolException when it is of another release
          */
         public function disconnect(string $nodeId): bool {}
+
+        /**
+         * Publishes to a topic: to all who have subscribed to it, less the nodes of $except, and to what is kept of it, where 'history'
+         * says so. It goes out behind this call; reach is for how many subscriptions it was queued, those of $except among them.
+         *
+         * @param array<string> $except ids of nodes
+         * @throws \TypeError when one of them is no string
+         * @throws \InvalidArgumentException when nothing can be published to the topic: 1 to 255 bytes of UTF-8 without control
+         *     characters, no level that is + or #, no \$ at the beginning
+         * @throws \Heartbus\Exception\LimitException when it is longer than a frame may be, there are too many topics, or too much waits for
+         *     subscribers; nobody gets it then
+         * @throws \Heartbus\Exception\IoException when no server is there, or it does not let this user in
+         * @throws \Heartbus\Exception\TimeoutException when it does not answer in time: it may still do what it was asked
+         * @throws \Heartbus\Exception\ClosedException when it hung up, or stopped, before it answered
+         * @throws \Heartbus\Exception\ProtocolException when it is of another release
+         */
+        public function publish(string $topic, string $data, array $except = []): \Heartbus\Publication {}
+
+        /**
+         * How many have subscribed to a topic, by its name and through filters that match it.
+         *
+         * @throws \InvalidArgumentException when it is no topic
+         * @throws \Heartbus\Exception\IoException when no server is there, or it does not let this user in
+         * @throws \Heartbus\Exception\TimeoutException when it does not answer in time: it may still do what it was asked
+         * @throws \Heartbus\Exception\ClosedException when it hung up, or stopped, before it answered
+         * @throws \Heartbus\Exception\ProtocolException when it is of another release
+         */
+        public function subscribers(string $topic): int {}
+
+        /**
+         * The topics that somebody has subscribed to by name or of which something is kept, page by page: next is the $page of the
+         * next call, null after the last. A page has up to $limit topics, 1000 at most.
+         *
+         * @return array{topics: list<array{topic: string, subscribers: int}>, next: ?int}
+         * @throws \InvalidArgumentException when the limit is wrong
+         * @throws \Heartbus\Exception\IoException when no server is there, or it does not let this user in
+         * @throws \Heartbus\Exception\TimeoutException when it does not answer in time: it may still do what it was asked
+         * @throws \Heartbus\Exception\ClosedException when it hung up, or stopped, before it answered
+         * @throws \Heartbus\Exception\ProtocolException when it is of another release
+         */
+        public function topics(?int $page = null, int $limit = 100): array {}
+
+        /**
+         * Puts a node into a topic: it gets the topic's messages without having asked, until it leaves or is taken out. False when it is
+         * not online.
+         *
+         * @throws \InvalidArgumentException when it is no topic
+         * @throws \Heartbus\Exception\LimitException when there are too many topics
+         * @throws \Heartbus\Exception\IoException when no server is there, or it does not let this user in
+         * @throws \Heartbus\Exception\TimeoutException when it does not answer in time: it may still do what it was asked
+         * @throws \Heartbus\Exception\ClosedException when it hung up, or stopped, before it answered
+         * @throws \Heartbus\Exception\ProtocolException when it is of another release
+         */
+        public function join(string $nodeId, string $topic): bool {}
+
+        /**
+         * Takes a node out of a topic, or ends its subscription to a filter, whoever has made it; one that is not there is no error. False
+         * when the node is not online.
+         *
+         * @throws \InvalidArgumentException when it is no filter
+         * @throws \Heartbus\Exception\IoException when no server is there, or it does not let this user in
+         * @throws \Heartbus\Exception\TimeoutException when it does not answer in time: it may still do what it was asked
+         * @throws \Heartbus\Exception\ClosedException when it hung up, or stopped, before it answered
+         * @throws \Heartbus\Exception\ProtocolException when it is of another release
+         */
+        public function leave(string $nodeId, string $topic): bool {}
+
+        /**
+         * The same as leave().
+         *
+         * @throws \InvalidArgumentException when it is no filter
+         * @throws \Heartbus\Exception\IoException when no server is there, or it does not let this user in
+         * @throws \Heartbus\Exception\TimeoutException when it does not answer in time: it may still do what it was asked
+         * @throws \Heartbus\Exception\ClosedException when it hung up, or stopped, before it answered
+         * @throws \Heartbus\Exception\ProtocolException when it is of another release
+         */
+        public function unsubscribeNode(string $nodeId, string $filter): bool {}
+
+        /**
+         * The ids of the nodes that are in a topic by its name, whether they have subscribed or were put there, page by page as topics().
+         * The engine's threads are asked, which takes half a second at most.
+         *
+         * @return array{nodes: list<string>, next: ?int}
+         * @throws \InvalidArgumentException when it is no topic, or the limit is wrong
+         * @throws \Heartbus\Exception\IoException when no server is there, or it does not let this user in
+         * @throws \Heartbus\Exception\TimeoutException when it does not answer in time: it may still do what it was asked
+         * @throws \Heartbus\Exception\ClosedException when it hung up, or stopped, before it answered
+         * @throws \Heartbus\Exception\ProtocolException when it is of another release
+         */
+        public function members(string $topic, ?int $page = null, int $limit = 100): array {}
+
+        /**
+         * The topics and filters that a node has subscribed to or was put into, in no particular order; none when it is not online.
+         *
+         * @return list<string>
+         * @throws \Heartbus\Exception\IoException when no server is there, or it does not let this user in
+         * @throws \Heartbus\Exception\TimeoutException when it does not answer in time: it may still do what it was asked
+         * @throws \Heartbus\Exception\ClosedException when it hung up, or stopped, before it answered
+         * @throws \Heartbus\Exception\ProtocolException when it is of another release
+         */
+        public function topicsOf(string $nodeId): array {}
 
         /**
          * Sends data to these nodes. Returns for how many it was queued.
@@ -754,6 +945,54 @@ namespace Heartbus
 
         /** @param callable(self): mixed $callback */
         public function addDoneCallback(callable $callback): void {}
+    }
+
+    /**
+     * Where a publication stands in its topic: the offset counts from 1 within an epoch, one life of the topic. It is a value to be
+     * kept: as a text, by serialize(), var_export() or as JSON. 0 and 0 stand for the beginning of all that is kept.
+     */
+    final class Position implements \Stringable
+    {
+        public readonly int $offset;
+        public readonly int $epoch;
+
+        /** @throws \InvalidArgumentException when a number is negative */
+        public function __construct(int $offset = 0, int $epoch = 0) {}
+
+        /**
+         * What (string) makes of a position: offset@epoch.
+         *
+         * @throws \InvalidArgumentException when it is no such text
+         */
+        public static function fromString(string $position): self {}
+
+        public function __toString(): string {}
+
+        /**
+         * @param array{offset: int, epoch: int} $properties
+         * @throws \InvalidArgumentException when they are no position
+         */
+        public static function __set_state(array $properties): self {}
+
+        /** @return array{offset: int, epoch: int} */
+        public function __serialize(): array {}
+
+        /**
+         * @param array{offset: int, epoch: int} $data
+         * @throws \InvalidArgumentException when it is no position
+         */
+        public function __unserialize(array $data): void {}
+    }
+
+    /** What became of a publication. */
+    final class Publication
+    {
+        /** Where it stands in its topic; null where nobody has subscribed by name and nothing is kept: then the topic has no positions. */
+        public readonly ?\Heartbus\Position $position;
+        /** For how many subscriptions it was queued. */
+        public readonly int $reach;
+
+        public function __construct(?\Heartbus\Position $position, int $reach) {}
     }
 
     function reopen_logs(): bool {}

@@ -11,6 +11,7 @@ pub(crate) mod logger;
 mod message_router;
 mod metrics;
 pub(crate) mod node_manager;
+pub(crate) mod position;
 mod rate_limiter;
 pub(crate) mod state;
 mod tcp_multiplex_client;
@@ -22,6 +23,7 @@ use ext_php_rs::error::Result;
 /// After `Message` and `Node`.
 pub(crate) fn register() -> Result<()> {
     future::register()?;
+    position::register()?;
     channel::register()?;
     channel_scheduler::register()?;
     message_router::register()?;

@@ -28,7 +28,7 @@ use std::ptr;
 use std::rc::{Rc, Weak};
 use std::sync::atomic::Ordering;
 
-const NAME: &str = r"PfinalClub\AsyncioHeartbeat\Server\HeartbeatServer";
+pub(super) const NAME: &str = r"PfinalClub\AsyncioHeartbeat\Server\HeartbeatServer";
 
 pub(crate) fn register() -> Result<()> {
     ClassBuilder::new(NAME)

@@ -75,6 +75,19 @@ final class SignaturesTest extends TestCase
         'start(): void',
     ];
 
+    /** What servers and the bus have in common. */
+    private const TOPICS = [
+        'broadcast(string $data, array $except = []): int',
+        'join(string $nodeId, string $topic): bool',
+        'leave(string $nodeId, string $topic): bool',
+        'members(string $topic, ?int $page = null, int $limit = 100): array',
+        'publish(string $topic, string $data, array $except = []): Heartbus\Publication',
+        'subscribers(string $topic): int',
+        'topics(?int $page = null, int $limit = 100): array',
+        'topicsOf(string $nodeId): array',
+        'unsubscribeNode(string $nodeId, string $filter): bool',
+    ];
+
     /** @dataProvider classes */
     public function test_the_methods_are_those_of_the_php_library(string $class, array $expected, array $beyond): void
     {
@@ -101,7 +114,7 @@ final class SignaturesTest extends TestCase
                 'sendFrom(string $nodeId, string $data): bool',
             ]],
             [HeartbeatServer::class, self::SERVER, [
-                'broadcast(string $data): int',
+                ...self::TOPICS,
                 'disconnect(string $nodeId): bool',
                 'event(): array',
                 'on(string $event, callable $callback): void',
@@ -118,7 +131,7 @@ final class SignaturesTest extends TestCase
         }
         $signatures = fn (string $class): array => array_map(self::signature(...), (new ReflectionClass($class))->getMethods(ReflectionMethod::IS_PUBLIC));
         self::assertEqualsCanonicalizing([
-            'broadcast(string $data): int',
+            ...self::TOPICS,
             'connect(?string $socket = null, float $timeout = 1.0): self static',
             'disconnect(string $nodeId): bool',
             'getSocket(): string',
@@ -132,7 +145,7 @@ final class SignaturesTest extends TestCase
             'stats(): array',
         ], $signatures(\Heartbus\Bus::class));
         self::assertSame(['run(array $config = []): void static'], $signatures(\Heartbus\Host::class));
-        foreach ([\Heartbus\Bus::class, \Heartbus\Host::class] as $class) {
+        foreach ([\Heartbus\Bus::class, \Heartbus\Host::class, \Heartbus\Position::class, \Heartbus\Publication::class] as $class) {
             self::assertTrue((new ReflectionClass($class))->isFinal(), $class);
         }
     }

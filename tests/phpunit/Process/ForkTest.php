@@ -34,7 +34,7 @@ final class ForkTest extends TestCase
                 if ($payload !== "fork") { $server->sendTo($node->id, "parent: $payload"); return; }
                 $pid = pcntl_fork();
                 if ($pid === 0) {
-                    foreach (["sendTo" => ["a", "from the child"], "broadcast" => ["x"], "disconnect" => ["a"], "every" => [1.0, fn () => 1], "on" => ["data", fn () => 1]] as $method => $arguments) {
+                    foreach (["sendTo" => ["a", "from the child"], "broadcast" => ["x"], "publish" => ["t", "x"], "join" => ["a", "t"], "topics" => [], "disconnect" => ["a"], "every" => [1.0, fn () => 1], "on" => ["data", fn () => 1]] as $method => $arguments) {
                         try { say($method, $server->$method(...$arguments)); } catch (Throwable $e) { say($method, $e::class); }
                     }
                     exit(9);
@@ -45,7 +45,7 @@ final class ForkTest extends TestCase
         $peer = $server->node('a');
         $peer->send(Frame::DATA, 'fork');
         self::assertSame([true, 9], $server->next('child'));
-        foreach (['sendTo', 'broadcast', 'disconnect', 'every', 'on'] as $method) {
+        foreach (['sendTo', 'broadcast', 'publish', 'join', 'topics', 'disconnect', 'every', 'on'] as $method) {
             self::assertSame(['Heartbus\Exception\WrongProcessException'], $server->next($method));
         }
         $peer->send(Frame::DATA, 'still there?');

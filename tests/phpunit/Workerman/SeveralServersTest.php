@@ -124,6 +124,9 @@ final class SeveralServersTest extends TestCase
                 "sendTo" => fn () => $server->sendTo("a", "to a"),
                 "nobody" => fn () => $server->sendTo("nobody", "x"),
                 "broadcast" => fn () => $server->broadcast("to all"),
+                "join" => fn () => $server->join("a", "topic"),
+                "publish" => fn () => $server->publish("topic", "to one")->reach,
+                "subscribers" => fn () => $server->subscribers("topic"),
                 "online" => fn () => $server->getNodeManager()->getOnlineNodeCount(),
                 "node" => fn () => $server->getNodeManager()->getNode("a")->id,
                 "nodes" => fn () => array_keys($server->getNodeManager()->getAllNodes()),
@@ -163,6 +166,8 @@ final class SeveralServersTest extends TestCase
         self::assertSame([false], $ask('nobody'));
         self::assertSame([2], $ask('broadcast'));
         self::assertSame('to all', $a->expect(Frame::DATA)->payload);
+        self::assertSame([[true], [1], [1]], [$ask('join'), $ask('publish'), $ask('subscribers')]);
+        self::assertSame(['topic', 'to one'], $a->message());
         self::assertSame([2], $ask('online'));
         self::assertSame(['a'], $ask('node'));
         self::assertEqualsCanonicalizing(['a', 'b'], $ask('nodes')[0]);
@@ -185,7 +190,7 @@ final class SeveralServersTest extends TestCase
     {
         [, $port, $process] = $this->elsewhere($workerman, ['php_workers' => 0, 'bus' => false]);
         Peer::served($port)->register('a');
-        foreach (['sendTo', 'nobody', 'broadcast', 'online', 'node', 'nodes', 'channel', 'stats', 'disconnect'] as $question) {
+        foreach (['sendTo', 'nobody', 'broadcast', 'join', 'publish', 'subscribers', 'online', 'node', 'nodes', 'channel', 'stats', 'disconnect'] as $question) {
             self::assertSame(self::WRONG, $this->ask($process, $question), $question);
         }
     }

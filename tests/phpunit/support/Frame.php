@@ -13,6 +13,10 @@ final class Frame
     public const REGISTER = 6;
     public const UNREGISTER = 7;
     public const ERROR = 8;
+    public const SUBSCRIBE = 9;
+    public const UNSUBSCRIBE = 10;
+    public const PUBLISH = 11;
+    public const MESSAGE = 12;
     public const ACK = 17;
     public const GOAWAY = 18;
 

@@ -89,6 +89,19 @@ final class Peer
         return $this->expect(Frame::HEARTBEAT_RES);
     }
 
+    /** Subscribes and returns the answer, decoded. */
+    public function subscribe(string $filter, array $since = []): array
+    {
+        return $this->send(Frame::SUBSCRIBE, json_encode(['filter' => $filter] + $since))->expect(Frame::SUBSCRIBE)->json();
+    }
+
+    /** The next frame, which must be a message of a topic. @return array{0: string, 1: string} topic and data */
+    public function message(): array
+    {
+        $message = $this->expect(Frame::MESSAGE)->json();
+        return [$message['topic'], $message['data']];
+    }
+
     /** The next frame; null once the other side has closed. */
     public function receive(float $seconds = 10): ?Frame
     {
