@@ -1,0 +1,8 @@
+/** Time and chance, as the client sees them. Tests hand in their own. */
+export interface Clock {
+    /** Calls back once, after so many milliseconds. What it returns takes that back. */
+    after(milliseconds: number, callback: () => void): () => void;
+    /** In [0, 1). */
+    random(): number;
+}
+export declare const systemClock: Clock;

@@ -1,0 +1,12 @@
+export { START } from './api.js';
+export type { ClientEvents, Closed, Publication, State, Statistics, SubscribeOptions, Subscription } from './api.js';
+export { HeartbusClient } from './client.js';
+export type { Clock } from './clock.js';
+export { HeartbusError } from './errors.js';
+export type { ErrorCode } from './errors.js';
+export { Message } from './feeds.js';
+export type { Gap, Subscribed } from './feeds.js';
+export type { Position, Registered } from './messages.js';
+export type { Options, SocketConstructor, SocketLike } from './options.js';
+export type { OutboxPolicy } from './outbox.js';
+export { matches } from './topics.js';

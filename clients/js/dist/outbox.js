@@ -1,0 +1,61 @@
+/**
+ * What waits to be sent, in order. Bounded in number and in bytes: beyond, a message is refused, or the oldest ones go.
+ * Knows neither sockets nor what the messages mean.
+ */
+import { HeartbusError } from './errors.js';
+export class Outbox {
+    limits;
+    waiting = [];
+    bytesWaiting = 0;
+    constructor(limits) {
+        this.limits = limits;
+    }
+    get length() {
+        return this.waiting.length;
+    }
+    get first() {
+        return this.waiting[0];
+    }
+    get bytes() {
+        return this.bytesWaiting;
+    }
+    /** How many were dropped for it; `null`: it was refused, and all is as it was. */
+    push(message) {
+        if (message.bytes > this.limits.bytes || this.limits.messages < 1) {
+            return null;
+        }
+        const dropped = [];
+        if (!this.fits(message)) {
+            if (this.limits.policy === 'reject') {
+                return null;
+            }
+            while (!this.fits(message)) {
+                const oldest = this.shift();
+                if (oldest === undefined) {
+                    break;
+                }
+                dropped.push(oldest);
+            }
+        }
+        this.waiting.push(message);
+        this.bytesWaiting += message.bytes;
+        const why = new HeartbusError('outbox_full', 'it was the oldest that waited when room had to be made');
+        dropped.forEach((oldest) => oldest.dropped?.(why));
+        return dropped.length;
+    }
+    shift() {
+        const message = this.waiting.shift();
+        this.bytesWaiting -= message?.bytes ?? 0;
+        return message;
+    }
+    /** Takes all out. */
+    clear() {
+        const all = this.waiting;
+        this.waiting = [];
+        this.bytesWaiting = 0;
+        return all;
+    }
+    fits(message) {
+        return this.waiting.length < this.limits.messages && this.bytesWaiting + message.bytes <= this.limits.bytes;
+    }
+}
