@@ -6,7 +6,7 @@
 use super::budget::Budget;
 use super::connection_log::ConnectionLog;
 use super::replies::Replies;
-use super::session::Context;
+use super::session::{Context, Seldom};
 use super::topics::members::ThreadMembers;
 use super::wheel::Wheel;
 use super::{Counters, Hub, Now, Timer};
@@ -17,15 +17,11 @@ pub struct ThreadState {
     pub counters: Arc<Counters>,
     pub wheel: Wheel<Timer>,
     pub replies: Replies,
-    pub random: fastrand::Rng,
     pub connection_log: ConnectionLog,
-    /// Who here has subscribed to what.
-    pub members: ThreadMembers,
-    number: usize,
     pub now: Now,
     /// Of the turn that is under way. Without a bound until the first one has its own.
     pub budget: Budget,
-    pub inflater: Inflater,
+    pub seldom: Seldom,
 }
 
 impl ThreadState {
@@ -35,18 +31,15 @@ impl ThreadState {
             counters,
             wheel: Wheel::new(now.mono),
             replies: Replies::default(),
-            random,
             connection_log: ConnectionLog::new(number),
-            members: ThreadMembers::default(),
-            number,
             now,
             budget: Budget::unlimited(),
-            inflater: Inflater::default(),
+            seldom: Seldom { thread: number, members: ThreadMembers::default(), inflater: Inflater::default(), random },
         }
     }
 
     pub fn number(&self) -> usize {
-        self.number
+        self.seldom.thread
     }
 
     /// Lends it all to a session of `hub`, for one call.
@@ -56,13 +49,10 @@ impl ThreadState {
             counters: &self.counters,
             wheel: &mut self.wheel,
             replies: &mut self.replies,
-            random: &mut self.random,
             connection_log: &mut self.connection_log,
-            members: &mut self.members,
-            thread: self.number,
             now: self.now,
             budget: &mut self.budget,
-            inflater: &mut self.inflater,
+            seldom: &mut self.seldom,
         }
     }
 

@@ -59,7 +59,7 @@ pub struct Wheel<T> {
     /// The first entry that is free; `next` has the one after it.
     free: u32,
     len: usize,
-    heads: Box<[u32]>,
+    heads: Box<[u32; SLOTS as usize]>,
     origin: u64,
     /// The tick that is being told, or was told last.
     current: u32,
@@ -69,8 +69,7 @@ pub struct Wheel<T> {
 
 impl<T: Copy> Wheel<T> {
     pub fn new(now: u64) -> Self {
-        let heads = vec![NONE; SLOTS as usize].into();
-        Self { entries: Vec::new(), free: NONE, len: 0, heads, origin: now, current: 0, cursor: NONE }
+        Self { entries: Vec::new(), free: NONE, len: 0, heads: Box::new([NONE; SLOTS as usize]), origin: now, current: 0, cursor: NONE }
     }
 
     pub fn len(&self) -> usize {

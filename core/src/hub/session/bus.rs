@@ -255,19 +255,24 @@ impl BusSession {
     }
 
     pub(super) fn node_timer(&mut self, cx: &mut Context<'_>, timer: TimerKey, node: NodeRef, look: Look) -> Next {
-        let timeout = cx.hub.heartbeat_timeout();
-        let alive_until = |seen: u64| (cx.now.mono <= seen + timeout).then_some(seen + timeout);
         // A heartbeat for all nodes of the connection answers for each without a look at it: there may be a million.
-        let seen = alive_until(self.link.last_seen());
-        if let (Some(deadline), Look::NotYet) = (seen, look) {
+        let deadline = self.link.last_seen() + cx.hub.heartbeat_timeout();
+        if look == Look::NotYet && cx.now.mono <= deadline {
             cx.wheel.rearm(timer, deadline);
             return Next::Continue;
         }
+        self.judge(cx, timer, node, look)
+    }
+
+    #[inline(never)]
+    fn judge(&mut self, cx: &mut Context<'_>, timer: TimerKey, node: NodeRef, look: Look) -> Next {
+        let timeout = cx.hub.heartbeat_timeout();
+        let alive_until = |seen: u64| (cx.now.mono <= seen + timeout).then_some(seen + timeout);
         let Some(registered) = self.nodes.get(node).filter(|registered| registered.timer == timer) else {
             // What the look read was that it leaves.
             return Next::Continue;
         };
-        let seen = seen.or_else(|| alive_until(registered.node.last_seen()));
+        let seen = alive_until(registered.node.last_seen());
         let deadline = match look {
             _ if seen.is_some() => seen,
             Look::NotYet => return Next::Look,

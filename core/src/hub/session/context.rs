@@ -14,18 +14,23 @@ pub struct Context<'a> {
     pub counters: &'a Counters,
     pub wheel: &'a mut Wheel<Timer>,
     pub replies: &'a mut Replies,
-    pub random: &'a mut fastrand::Rng,
     pub connection_log: &'a mut ConnectionLog,
-    /// The subscribers of this thread,
-    pub members: &'a mut ThreadMembers,
-    /// which the topics know by this number.
-    pub thread: usize,
     /// Frames count from when they were read: this is the time at which that was.
     pub now: Now,
     /// What is left of the connection's turn.
     pub budget: &'a mut Budget,
+    pub seldom: &'a mut Seldom,
+}
+
+/// What few calls need. It is lent as one, for each thing that is lent costs every heartbeat.
+pub struct Seldom {
+    /// By which the topics know the thread.
+    pub thread: usize,
+    /// Who on this thread has subscribed to what.
+    pub members: ThreadMembers,
     /// For messages of WebSocket's that are compressed.
-    pub inflater: &'a mut Inflater,
+    pub inflater: Inflater,
+    pub random: fastrand::Rng,
 }
 
 /// How the shell goes on with a connection.

@@ -95,7 +95,7 @@ impl FiretowerClient {
     pub(super) fn end(&mut self, cx: &mut Context<'_>, link: &Link) -> Next {
         if !self.is_ending {
             self.is_ending = true;
-            self.work = self.subscriptions.of_node(cx.members, NodeRef::NONE).into_iter().map(|name| (false, name)).collect();
+            self.work = self.subscriptions.of_node(&cx.seldom.members, NodeRef::NONE).into_iter().map(|name| (false, name)).collect();
         }
         self.go_on(cx, link)
     }

@@ -10,7 +10,7 @@ pub mod subscriptions;
 mod websocket;
 
 pub use bus::BusSession;
-pub use context::{Context, Look, Next};
+pub use context::{Context, Look, Next, Seldom};
 pub use websocket::WebSocketSession;
 
 use super::frame::QueuedFrame;

@@ -62,7 +62,7 @@ impl Subscriptions {
         if topic::is_of_server(filter.text()) {
             return Err(TopicRefusal::OfServer);
         }
-        let place = cx.members.find(filter).map(|id| (id, self.list.binary_search(&(member.node, id))));
+        let place = cx.seldom.members.find(filter).map(|id| (id, self.list.binary_search(&(member.node, id))));
         if let Some((id, Ok(_))) = place {
             if since.is_none() {
                 return Ok(cx.hub.topics().position_of(filter));
@@ -72,9 +72,9 @@ impl Subscriptions {
         if self.list.len() >= cx.hub.limits().max_subscriptions {
             return Err(TopicRefusal::TooManySubscriptions);
         }
-        let subscribed = cx.hub.topics().subscribe(cx.thread, filter, since, cx.now)?;
+        let subscribed = cx.hub.topics().subscribe(cx.seldom.thread, filter, since, cx.now)?;
         let since = if subscribed.replay_behind.is_some() { NOT_YET } else { subscribed.since };
-        if let Some(id) = cx.members.insert(filter, member, since) {
+        if let Some(id) = cx.seldom.members.insert(filter, member, since) {
             self.add(member.node, id);
             if let Some(behind) = subscribed.replay_behind {
                 self.replaying.push_back(Replay { node: member.node, id, behind });
@@ -95,16 +95,16 @@ impl Subscriptions {
     pub fn join(&mut self, cx: &mut Context<'_>, member: Subscriber, filter: &str, since: u64) {
         cx.budget.spend(budget::SUBSCRIPTION);
         let filter = Filter::known(filter);
-        match cx.members.insert(filter, member, since) {
+        match cx.seldom.members.insert(filter, member, since) {
             Some(id) => self.add(member.node, id),
-            None => cx.hub.topics().unsubscribe(cx.thread, filter, cx.now),
+            None => cx.hub.topics().unsubscribe(cx.seldom.thread, filter, cx.now),
         }
     }
 
     /// False when it had not subscribed to that.
     pub fn unsubscribe(&mut self, cx: &mut Context<'_>, member: Subscriber, filter: &str) -> bool {
         cx.budget.spend(budget::SUBSCRIPTION);
-        let found = Filter::parse(filter).ok().and_then(|filter| cx.members.find(filter));
+        let found = Filter::parse(filter).ok().and_then(|filter| cx.seldom.members.find(filter));
         found.is_some_and(|id| self.remove(cx, member, id))
     }
 
@@ -120,8 +120,8 @@ impl Subscriptions {
 
     fn forget(&mut self, cx: &mut Context<'_>, member: Subscriber, id: FilterId) {
         self.replaying.retain(|replay| (replay.node, replay.id) != (member.node, id));
-        if let Some(filter) = cx.members.remove(id, member) {
-            cx.hub.topics().unsubscribe(cx.thread, Filter::known(&filter), cx.now);
+        if let Some(filter) = cx.seldom.members.remove(id, member) {
+            cx.hub.topics().unsubscribe(cx.seldom.thread, Filter::known(&filter), cx.now);
         }
     }
 
@@ -159,7 +159,7 @@ impl Subscriptions {
     /// something is missing before the next one. False while it is not done.
     pub fn replay(&mut self, cx: &mut Context<'_>, slot: u32, mut write: impl FnMut(&mut Context<'_>, NodeRef, Replayed<'_>)) -> bool {
         while let Some(replay) = self.replaying.front_mut() {
-            let Some(filter) = cx.members.filter(replay.id).cloned() else {
+            let Some(filter) = cx.seldom.members.filter(replay.id).cloned() else {
                 self.replaying.pop_front();
                 continue;
             };
@@ -177,7 +177,7 @@ impl Subscriptions {
             }
             if let Some(since) = read.since {
                 let member = Subscriber { slot, node: replay.node };
-                cx.members.go_live(replay.id, member, since);
+                cx.seldom.members.go_live(replay.id, member, since);
                 self.replaying.pop_front();
             }
         }

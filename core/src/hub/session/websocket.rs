@@ -138,13 +138,13 @@ impl WebSocketSession {
         };
         let len = header.len();
         cx.budget.spend(budget::FRAME + budget::BYTE * len as u64 / 4);
-        let mut inflater = std::mem::take(cx.inflater);
+        let mut inflater = std::mem::take(&mut cx.seldom.inflater);
         let next = match self.incoming.frame(&header, &mut input[..len], &mut inflater, &limits) {
             Ok(Some(received)) => self.received(cx, received),
             Ok(None) => Next::Continue,
             Err(violation) => self.violate(cx, violation),
         };
-        *cx.inflater = inflater;
+        cx.seldom.inflater = inflater;
         (len, next)
     }
 

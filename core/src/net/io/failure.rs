@@ -47,7 +47,7 @@ impl IoThread {
         self.unanswered.clear();
         self.walk = None;
         self.topic_walk = None;
-        self.state.members.end_list();
+        self.state.seldom.members.end_list();
         let slots: Vec<usize> = self.connections.iter().map(|(slot, _)| slot).collect();
         let mut gone = HashSet::new();
         for slot in slots {
@@ -65,7 +65,7 @@ impl IoThread {
             }
         }
         self.state.replies.clear();
-        for filter in self.state.members.take_all() {
+        for filter in self.state.seldom.members.take_all() {
             self.shared.hub.topics().unsubscribe(self.state.number(), Filter::known(&filter), self.state.now);
         }
         self.state.counters.reach.clear();

@@ -22,7 +22,7 @@ impl IoThread {
         for (index, fan_out) in (0..).zip(&run) {
             let publication = fan_out.publication();
             receivers.clear();
-            self.state.members.receivers(&publication.topic, publication.sequence, &mut receivers);
+            self.state.seldom.members.receivers(&publication.topic, publication.sequence, &mut receivers);
             let kept = receivers.iter().filter(|found| !fan_out.leaves_out(found.node));
             deliveries.extend(kept.map(|found| TopicDelivery { slot: found.slot, index, node: found.node }));
             budget.spend(budget::NODE);
@@ -30,7 +30,7 @@ impl IoThread {
         if run.len() > 1 {
             deliveries.sort_unstable();
         }
-        self.state.members.begin_list();
+        self.state.seldom.members.begin_list();
         self.topic_walk = Some(TopicWalk { run, deliveries, done: 0 });
     }
 
@@ -44,7 +44,7 @@ impl IoThread {
             }
             self.serve_subscriber(&mut walk, budget);
         }
-        self.state.members.end_list();
+        self.state.seldom.members.end_list();
         true
     }
 
@@ -79,7 +79,7 @@ impl IoThread {
     fn deliver(&mut self, slot: usize, fan_out: &TopicFanOut, delivery: &TopicDelivery) -> bool {
         let publication = fan_out.publication();
         let member = Subscriber { slot: delivery.slot, node: delivery.node };
-        if !self.state.members.still_receives(member, &publication.topic, publication.sequence) {
+        if !self.state.seldom.members.still_receives(member, &publication.topic, publication.sequence) {
             return true;
         }
         let limit = self.shared.hub.limits().outbox_bytes;
@@ -106,7 +106,7 @@ impl IoThread {
         // Whoever asked may have given up waiting; then nobody misses the answer.
         match question {
             TopicQuestion::Members { topic, behind, limit, answer } => {
-                let page = self.state.members.page(&topic, behind, limit);
+                let page = self.state.seldom.members.page(&topic, behind, limit);
                 let next = page.last().copied().filter(|_| page.len() >= limit);
                 let id =
                     |member: Subscriber| Some(self.connections.get(member.slot as usize)?.phase.session()?.node(member.node)?.id().clone());
@@ -115,7 +115,7 @@ impl IoThread {
             TopicQuestion::TopicsOf { slot, connection_id, node, answer } => {
                 let found = self.connections.get(slot as usize).filter(|found| found.link().connection_id() == connection_id);
                 let session = found.and_then(|connection| connection.phase.session());
-                let topics = session.map_or_else(Vec::new, |session| session.topics_of(&self.state.members, node));
+                let topics = session.map_or_else(Vec::new, |session| session.topics_of(&self.state.seldom.members, node));
                 let _ = answer.try_send(topics);
             }
         }

@@ -128,5 +128,5 @@ fn has_too_much(cx: &Context<'_>, all: usize, bytes: usize, before: usize) -> bo
 /// An id for a node that brought none, in the form the PHP library makes them: `node_<13 hex>_<8 hex>`.
 fn node_id(cx: &mut Context<'_>) -> String {
     let (seconds, micros) = (cx.now.unix / 1_000_000, cx.now.unix % 1_000_000);
-    format!("node_{seconds:08x}{micros:05x}_{:08x}", cx.random.u32(..))
+    format!("node_{seconds:08x}{micros:05x}_{:08x}", cx.seldom.random.u32(..))
 }
