@@ -5,6 +5,7 @@
 use super::json::{self, JsonValue};
 use super::{code, php_cast, php_json};
 use std::fmt;
+use std::io::Write;
 
 pub use crate::settings::MAX_NODE_ID_LEN;
 pub const MAX_METADATA_LEN: usize = 64 * 1024;
@@ -148,9 +149,11 @@ pub fn register_payload(node_id: &str, metadata_json: &str, unix_micros: u64, pr
 
 /// The payload of an ERROR.
 pub fn error_payload(message: &str, code: i64) -> Vec<u8> {
-    let mut out = b"{\"message\":".to_vec();
+    // What stands around the text and a code fit behind it; a text with much to escape grows once more.
+    let mut out = Vec::with_capacity(message.len() + 48);
+    out.extend_from_slice(b"{\"message\":");
     php_json::write_str(&mut out, message);
-    out.extend_from_slice(format!(",\"code\":{code}}}").as_bytes());
+    let _ = write!(out, ",\"code\":{code}}}");
     out
 }
 
@@ -160,7 +163,7 @@ pub fn goaway_payload(message: &str, code: i64, window_ms: Option<u32>) -> Vec<u
     let mut out = error_payload(message, code);
     if let Some(window_ms) = window_ms {
         out.pop();
-        out.extend_from_slice(format!(",\"window_ms\":{window_ms}}}").as_bytes());
+        let _ = write!(out, ",\"window_ms\":{window_ms}}}");
     }
     out
 }
