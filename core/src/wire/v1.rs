@@ -80,15 +80,19 @@ fn envelope(body: &[u8]) -> Option<(i64, Payload<'_>)> {
 /// The envelope as encoders write it, read without looking for keys; `None` is no verdict.
 fn usual_envelope(body: &[u8]) -> Option<(i64, json::Text<'_>)> {
     let rest = body.strip_prefix(BEFORE)?;
-    let digits = rest.iter().take_while(|b| b.is_ascii_digit()).count();
-    let (channel_id, rest) = rest.split_at(digits);
+    let (mut channel_id, mut digits) = (0_i64, 0);
+    while let Some(digit @ 0..=9) = rest.get(digits).map(|byte| byte.wrapping_sub(b'0')) {
+        channel_id = channel_id.wrapping_mul(10).wrapping_add(digit.into());
+        digits += 1;
+    }
     // No leading zeros, no overflow: whatever is odd goes the long way.
-    if !matches!(channel_id, [b'0'] | [b'1'..=b'9', ..]) || digits > 18 {
+    if !matches!(digits, 1..=18) || rest[0] == b'0' && digits > 1 {
         return None;
     }
+    let rest = &rest[digits..];
     let payload = rest.strip_prefix(AFTER)?.strip_suffix(b"}")?;
     let payload = json::only_timestamp(payload).or_else(|| json::only_string(payload))?;
-    Some((channel_id.iter().fold(0, |id, digit| 10 * id + i64::from(digit - b'0')), payload))
+    Some((channel_id, payload))
 }
 
 /// Appends a frame; nothing if the payload is not UTF-8.
