@@ -106,6 +106,9 @@
  *         told 403
  *     history_bytes 33554432: bytes of publications that are kept of all topics together; at the bound the oldest go;
  *         never more than a thirty-second of total_buffer_bytes
+ *     history {}: what is kept of topics, by filters; the first one that matches a topic counts for it: up to count
+ *         publications (100), bytes of them (1048576, with some for each) and ttl seconds (3600); unless set, nothing
+ *         is kept; {"chat/#":{"count":100,"bytes":1048576,"ttl":3600}}
  *     allow []: addresses and networks such as 10.0.0.0/8 that may connect; none listed: all; in PHP, and here too:
  *         whitelist
  *     deny []: those that may not, whatever the other list says; in PHP, and here too: blacklist

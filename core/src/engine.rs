@@ -59,15 +59,17 @@ enum Events {
     Workers(Arc<Dispatcher>),
 }
 
-/// # Errors
-/// [`ErrorKind::Config`] when a setting is wrong.
-fn validate(config: &ServerConfig) -> Result<(), Error> {
-    config.validate()?;
-    let wrong = |(filter, bad)| Error::new(ErrorKind::Config, format!("history: {filter:?} is no filter. {bad}"));
-    check_rules(&config.history).map_err(wrong)
-}
-
 impl Engine {
+    /// Checks what the system has no say in.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] when a setting is wrong.
+    pub fn validate(config: &ServerConfig) -> Result<(), Error> {
+        config.validate()?;
+        let wrong = |(filter, bad)| Error::new(ErrorKind::Config, format!("history: {filter:?} is no filter. {bad}"));
+        check_rules(&config.history).map_err(wrong)
+    }
+
     /// Binds the port and starts the I/O threads. Events that `inbox` subscribed to arrive there. With
     /// [`ServerConfig::bus`], other processes may ask from now on; workers are refused.
     ///
@@ -103,7 +105,7 @@ impl Engine {
     }
 
     fn start_with(config: &ServerConfig, events: Events) -> Result<Self, Error> {
-        validate(config)?;
+        Self::validate(config)?;
         descriptor::raise_limit();
         // Callers wait in its queue until the bus thread runs.
         let socket = config.bus.as_ref().map(BoundSocket::bind).transpose()?;
@@ -137,7 +139,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::start`].
     pub fn check(config: &ServerConfig) -> Result<(), Error> {
-        validate(config)?;
+        Self::validate(config)?;
         if let Some(bus) = &config.bus {
             socket::check(bus)?;
         }

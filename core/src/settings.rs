@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use row::{Binding, Listed, MOST, PhpReading, Row, Setting, SettingValue, Settings, ValueKind, YEAR};
+pub use row::{Binding, Listed, MOST, Members, PhpReading, Row, Setting, SettingValue, Settings, ValueKind, YEAR};
 use row::{Field, choices, settings, wrong};
 pub(crate) use row::{check_timeout, check_whole};
 
@@ -107,6 +107,32 @@ impl Field for WebSocketDoor {
             Self::MainPort => SettingValue::Flag(true),
             Self::At(address) => SettingValue::Text(address.clone()),
         }
+    }
+}
+
+impl Field for Vec<HistoryRule> {
+    fn of(value: SettingValue) -> Option<Self> {
+        let SettingValue::Rules(rules) = value else { return None };
+        let rule = |(filter, members): (String, Members)| {
+            let mut rule = HistoryRule { filter, ..HistoryRule::default() };
+            for (name, value) in members {
+                HistoryRule::row(name)?.put(&mut rule, value).ok()?;
+            }
+            Some(rule)
+        };
+        rules.into_iter().map(rule).collect()
+    }
+
+    fn value(&self) -> SettingValue {
+        let members = |rule: &HistoryRule| HistoryRule::ROWS.iter().map(|row| (row.setting.php.name, row.get(rule))).collect();
+        SettingValue::Rules(self.iter().map(|rule| (rule.filter.clone(), members(rule))).collect())
+    }
+}
+
+impl HistoryRule {
+    /// The row of a member.
+    pub fn row(name: &str) -> Option<&'static Row<Self>> {
+        Self::ROWS.iter().find(|row| row.setting.php.name == name)
     }
 }
 
@@ -217,6 +243,11 @@ settings! {
         /// bytes of publications that are kept of all topics together; at the bound the oldest go; never more than a
         /// thirty-second of `total_buffer_bytes`
         pub history_bytes: usize = 32 << 20, whole(0), unit("bytes");
+        /// what is kept of topics, by filters; the first one that matches a topic counts for it: up to `count` publications (100), `bytes` of them
+        /// (1048576, with some for each) and `ttl` seconds (3600); unless set, nothing is kept
+        pub history: Vec<HistoryRule> = Vec::new(), ValueKind::History,
+            php_note("`['chat/#' => ['count' => 100, 'bytes' => 1 << 20, 'ttl' => 3600]]`"),
+            c_note(r#"`{"chat/#":{"count":100,"bytes":1048576,"ttl":3600}}`"#);
         /// addresses and networks such as `10.0.0.0/8` that may connect; none listed: all
         pub allow: Vec<IpNet> = Vec::new(), ValueKind::Networks, php_name("whitelist"), c_note("in PHP, and here too: `whitelist`");
         /// those that may not, whatever the other list says
@@ -242,8 +273,20 @@ settings! {
             pub rate_limit: Option<RateLimit> = None;
             /// Off unless set.
             pub bus: Option<BusConfig> = None;
-            /// What is kept of topics: the first rule that matches a topic counts for it. Nothing unless set.
-            pub history: Vec<HistoryRule> = Vec::new();
+        }
+    }
+
+    /// What is to be kept of each topic that a filter matches.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct HistoryRule {
+        /// publications; 0: none
+        pub count: usize = 100, whole(0);
+        /// bytes of their payloads, and some for each
+        pub bytes: usize = 1 << 20, whole(0), unit("bytes");
+        /// seconds
+        pub ttl: Duration = Duration::from_secs(3600), ValueKind::Seconds;
+        besides {
+            pub filter: String = String::new();
         }
     }
 
@@ -359,16 +402,6 @@ settings! {
     }
 }
 
-/// What is to be kept of the topics that a filter matches: at most so many publications, of so many bytes, for so long.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HistoryRule {
-    pub filter: String,
-    pub count: usize,
-    /// Of payloads, and some for each ([`crate::hub::topics::history::ENTRY_BYTES`]).
-    pub bytes: usize,
-    pub ttl: Duration,
-}
-
 /// The bus socket, through which other processes of the machine reach the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BusConfig {
@@ -392,6 +425,9 @@ impl ServerConfig {
     /// [`ErrorKind::Config`] with a text that names the field and what it wants.
     pub fn validate(&self) -> Result<(), Error> {
         self.check_bounds()?;
+        for rule in &self.history {
+            rule.check_bounds().map_err(|error| wrong(format!("history of {:?}: {}", rule.filter, error.message)))?;
+        }
         if let Some(limit) = &self.rate_limit {
             limit.check_bounds()?;
         }

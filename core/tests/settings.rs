@@ -1,7 +1,7 @@
 //! The tables of settings that people read are what the rows say. HEARTBUS_UPDATE=1 writes them anew instead: in the Chinese pages names
 //! and defaults only, the rest is a translation.
 
-use heartbus_core::settings::{self, ClientConfig, Listed, MAX_NODE_ID_LEN, ServerConfig, ValueKind};
+use heartbus_core::settings::{self, ClientConfig, HistoryRule, Listed, MAX_NODE_ID_LEN, ServerConfig, Settings, ValueKind};
 use heartbus_core::wire::{MAX_BODY_LEN, control};
 use std::fs;
 use std::path::Path;
@@ -110,8 +110,14 @@ fn the_pages_have_a_row_for_every_setting_with_its_default_and_its_text() {
 
 /// What PHP's arrays may hold, as tools that read types spell it.
 fn shape(listed: &[Listed]) -> String {
+    let rows = listed.iter().filter(|row| !row.setting.php.name.is_empty());
+    let keys = rows.flat_map(|row| row.setting.php_names().into_iter().map(move |name| format!("{name}?: {}", php_type(row.setting.kind))));
+    keys.collect::<Vec<_>>().join(", ")
+}
+
+fn php_type(kind: ValueKind) -> String {
     let quoted = |words: &[&str]| words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join("|");
-    let of_kind = |kind: ValueKind| match kind {
+    match kind {
         ValueKind::Whole { least, most } if most - least < 3 => {
             (least..=most).map(|number| number.to_string()).collect::<Vec<_>>().join("|")
         }
@@ -125,12 +131,10 @@ fn shape(listed: &[Listed]) -> String {
         ValueKind::Socket => "string|false".into(),
         ValueKind::Door => "string|bool".into(),
         ValueKind::Texts => "list<string>".into(),
+        ValueKind::History => format!("array<array{{{}}}>", shape(&HistoryRule::listed())),
         ValueKind::Json => "array<mixed>".into(),
         ValueKind::Any => "mixed".into(),
-    };
-    let rows = listed.iter().filter(|row| !row.setting.php.name.is_empty());
-    let keys = rows.flat_map(|row| row.setting.php_names().into_iter().map(move |name| format!("{name}?: {}", of_kind(row.setting.kind))));
-    keys.collect::<Vec<_>>().join(", ")
+    }
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use heartbus_core::bus::path_to_bind;
 use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::settings::{
-    self, BusConfig, BusSocket, ClientConfig, InboxLimits, Listed, MOST, RateLimit, ServerConfig, ServerSwitches, Setting, SettingValue,
-    Settings, ValueKind, YEAR,
+    self, BusConfig, BusSocket, ClientConfig, HistoryRule, InboxLimits, Listed, MOST, Members, RateLimit, ServerConfig, ServerSwitches,
+    Setting, SettingValue, Settings, ValueKind, YEAR,
 };
 use heartbus_core::text::{nearest, printable};
 use serde::Deserialize;
@@ -78,13 +78,52 @@ impl<'a> Keys<'a> {
         let (mut settings, mut is_any_set) = (T::default(), false);
         for row in T::ROWS {
             if let Some((_, name, json)) = self.0.iter().find(|(key, ..)| *key == row.setting.c.name) {
-                let value = read(row.setting.kind, json).map_err(|wants| wrong(&format!("{name} must be {wants}, not {}", shown(json))))?;
+                let value = match row.setting.kind {
+                    ValueKind::History => history(name, json)?,
+                    kind => read(kind, json).map_err(|wants| refused(name, &wants, json))?,
+                };
                 row.put(&mut settings, value)?;
                 is_any_set = true;
             }
         }
         Ok((settings, is_any_set))
     }
+}
+
+fn refused(name: &str, wants: &str, json: &str) -> Error {
+    wrong(&format!("{name} must be {wants}, not {}", shown(json)))
+}
+
+/// Filters and their rules, in their order.
+fn history(name: &str, json: &str) -> Result<SettingValue, Error> {
+    let members_of = |name: &str, json| {
+        let wants = r#"an object of filters and what is kept of their topics, such as {"chat/#":{"count":100}}"#;
+        serde_json::from_str::<Pairs<'_>>(json).map(|pairs| pairs.0).map_err(|_| refused(name, wants, json))
+    };
+    let mut rules: Vec<(String, Members)> = Vec::new();
+    for (filter, rule) in members_of(name, json)? {
+        let mut members = Members::new();
+        for (member, value) in members_of(name, rule.get())? {
+            let place = format!("{name} of {:?}", shown(&filter));
+            let Some(row) = HistoryRule::row(&member) else {
+                let names: Vec<_> = HistoryRule::ROWS.iter().map(|row| row.setting.c.name).collect();
+                return Err(wrong(&format!("{place}: unknown key `{}` (there are: {})", shown(&member), names.join(", "))));
+            };
+            if members.iter().any(|(known, _)| *known == member) {
+                return Err(wrong(&format!("{place}: the key `{member}` stands there twice")));
+            }
+            let value = match value.get() {
+                "null" => continue,
+                json => read(row.setting.kind, json).map_err(|wants| refused(&format!("{place}: {member}"), &wants, json))?,
+            };
+            members.push((row.setting.c.name, value));
+        }
+        if rules.iter().any(|(known, _)| *known == filter) {
+            return Err(wrong(&format!("{name}: the filter {:?} stands there twice", shown(&filter))));
+        }
+        rules.push((filter, members));
+    }
+    Ok(SettingValue::Rules(rules))
 }
 
 fn unknown(name: &str, known: &[&Setting]) -> Error {
@@ -181,6 +220,8 @@ fn read(kind: ValueKind, json: &str) -> Result<SettingValue, String> {
             Err(_) => text(json).map(SettingValue::Text).ok_or_else(|| "host:port, true or false".to_owned()),
         },
         ValueKind::Texts => serde_json::from_str(json).map(SettingValue::Texts).map_err(|_| "a list of strings".to_owned()),
+        // Read by [`history`], which says of each rule what is wrong with it.
+        ValueKind::History => Err("an object".to_owned()),
         // As it was written: the server gets the same text.
         ValueKind::Json => Ok(SettingValue::Json(json.to_owned())),
         ValueKind::Any => Ok(SettingValue::None),
@@ -241,6 +282,7 @@ mod tests {
         let json = r#"{"host":"::1","port":0,"worker_count":2,"heartbeat_timeout":1.5,"register_timeout":2,"max_connections":3,
             "max_connections_per_ip":4,"max_nodes":5,"max_nodes_per_connection":6,"max_metadata_bytes_per_connection":17,
             "max_frame_bytes":7,"outbox_bytes":8,"max_subscriptions":18,"max_topics":19,"history_bytes":20,
+            "history":{"chat/#":{"count":1,"bytes":2e3,"ttl":0.5},"+":{"ttl":null}},
             "total_buffer_bytes":9,"slow_consumer":"drop","slow_consumer_timeout":2.5,"enable_rate_limit":true,"rate_limit_capacity":10,
             "rate_limit_refill_rate":11,"rate_limit_by":"ip","max_requests_per_second":14,"allow":["10.0.0.0/8","::1"],"deny":["10.1.0.1"],
             "firetower_conventions":false,"websocket":"[::1]:0","websocket_origins":["http://a"],"websocket_path":"/ws","websocket_compression":true,
@@ -263,7 +305,10 @@ mod tests {
             max_subscriptions: 18,
             max_topics: 19,
             history_bytes: 20,
-            history: Vec::new(),
+            history: vec![
+                HistoryRule { filter: "chat/#".into(), count: 1, bytes: 2000, ttl: Duration::from_millis(500) },
+                HistoryRule { filter: "+".into(), ..HistoryRule::default() },
+            ],
             slow_consumer: SlowConsumer::Drop,
             slow_consumer_timeout: Duration::from_millis(2500),
             rate_limit: Some(RateLimit { capacity: 10, refill_per_second: 11.0, by: RateLimitBy::Ip }),
@@ -497,6 +542,25 @@ mod tests {
                 r#"{"blacklist":["10.0.0.0/8","x"]}"#,
                 r#"Configuration: blacklist must be a list of networks such as "10.0.0.0/8" and of addresses, not ["10.0.0.0/8","x"]"#,
             ),
+            (
+                r#"{"history":[]}"#,
+                r#"Configuration: history must be an object of filters and what is kept of their topics, such as {"chat/#":{"count":100}}, not []"#,
+            ),
+            (
+                r#"{"history":{"a":5}}"#,
+                r#"Configuration: history must be an object of filters and what is kept of their topics, such as {"chat/#":{"count":100}}, not 5"#,
+            ),
+            (
+                r#"{"history":{"a":{"count":-1}}}"#,
+                r#"Configuration: history of "a": count must be a whole number from 0 to 9007199254740992, not -1"#,
+            ),
+            (
+                r#"{"history":{"a":{"ttl":"1h"}}}"#,
+                r#"Configuration: history of "a": ttl must be a number of seconds from 0.001 to 31622400, not "1h""#,
+            ),
+            (r#"{"history":{"a":{"cuont":1}}}"#, r#"Configuration: history of "a": unknown key `cuont` (there are: count, bytes, ttl)"#),
+            (r#"{"history":{"a":{"ttl":1,"ttl":2}}}"#, r#"Configuration: history of "a": the key `ttl` stands there twice"#),
+            (r#"{"history":{"a":{},"a":{}}}"#, r#"Configuration: history: the filter "a" stands there twice"#),
             (r#"{"prot":1}"#, "Configuration: unknown key `prot`; did you mean `port`?"),
             (r#"{"heartbeat_timout":1}"#, "Configuration: unknown key `heartbeat_timout`; did you mean `heartbeat_timeout`?"),
             (r#"{"blocklist":[]}"#, "Configuration: unknown key `blocklist`; did you mean `blacklist`?"),

@@ -9,10 +9,11 @@ use crate::log;
 use crate::php::{self, Outcome, Thrown, json_encode, numeric, type_name, weak_double, weak_long, weak_string};
 use crate::ranges::{LONGEST, SHORTEST, measured};
 use ext_php_rs::types::{ZendHashTable, Zval};
+use heartbus_core::engine::Engine;
 use heartbus_core::error::Error;
 use heartbus_core::settings::{
-    self, ClientConfig, HostSettings, InboxLimits, Listed, LogLevel, LogSettings, LogTarget, LoopSettings, MOST, PhpReading, RateLimit,
-    Row, ServerConfig, ServerSwitches, Setting, SettingValue, Settings, ValueKind, check_name,
+    self, ClientConfig, HistoryRule, HostSettings, InboxLimits, Listed, LogLevel, LogSettings, LogTarget, LoopSettings, MOST, PhpReading,
+    RateLimit, Row, ServerConfig, ServerSwitches, Setting, SettingValue, Settings, ValueKind, check_name,
 };
 use heartbus_core::text::{nearest, printable};
 use std::cell::RefCell;
@@ -147,7 +148,7 @@ fn read_server(host: &str, port: i64, keys: &Keys<'_>) -> Checked<ServerOptions>
         ..engine
     };
     // The system is asked by start(): what it has no say in is refused here.
-    engine.validate()?;
+    Engine::validate(&engine)?;
     if switches.bus != BusSocket::None {
         engine.check_bus_message()?;
     }
@@ -407,6 +408,7 @@ fn read(setting: &Setting, key: &str, value: &Zval) -> Checked<SettingValue> {
             _ => fault(format!("{key} must be host:port, true or false")),
         },
         (ValueKind::Texts, _) => texts(key, value),
+        (ValueKind::History, _) => history(key, value),
         (ValueKind::Json, _) if value.is_array() => encode_metadata(value).map(SettingValue::Json),
         (ValueKind::Json, _) => fault(format!("{key} must be of type array, {} given", type_name(value, false))),
     }
@@ -486,6 +488,28 @@ fn texts(key: &str, value: &Zval) -> Checked<SettingValue> {
         None => fault(format!("{key} must have strings alone")),
     };
     php::values(array).map(text).collect::<Checked<_>>().map(SettingValue::Texts)
+}
+
+/// Old code has no such key: what is wrong in it is a slip of the pen, and refused.
+fn history(key: &str, value: &Zval) -> Checked<SettingValue> {
+    let wants = "an array of filters and what is kept of their topics, such as ['chat/#' => ['count' => 100]]";
+    let Some(rules) = value.array() else { return fault(format!("{key} must be {wants}")) };
+    let rule = |(filter, rule): (Zval, &Zval)| {
+        let filter = filter.string().or_else(|| filter.long().map(|number| number.to_string()));
+        let Some(filter) = filter else { return fault(format!("{key}: a filter must be valid UTF-8")) };
+        let Some(rule) = rule.dereference().array() else { return fault(format!("{key} must be {wants}")) };
+        let members = php::entries(rule).map(|(name, value)| (php::key_name(&name), value.dereference()));
+        let members = members.filter(|(_, value)| !value.is_null()).map(|(name, value)| match HistoryRule::row(&name) {
+            Some(row) => Ok((row.setting.php.name, read(&row.setting, &format!("{key}['{filter}']['{name}']"), value)?)),
+            None => {
+                let names: Vec<_> = HistoryRule::ROWS.iter().map(|row| row.setting.php.name).collect();
+                fault(format!("{key}['{filter}']['{name}'] has no meaning (there are: {})", names.join(", ")))
+            }
+        });
+        let members = members.collect::<Checked<_>>()?;
+        Ok((filter, members))
+    };
+    php::entries(rules).map(rule).collect::<Checked<_>>().map(SettingValue::Rules)
 }
 
 /// Switches come from files and environments too, as texts: `'off'` is off there, although PHP takes it for true.

@@ -36,6 +36,8 @@ pub enum ValueKind {
     Door,
     /// Texts.
     Texts,
+    /// Filters of topics, and what is kept of those that each matches.
+    History,
     /// JSON text.
     Json,
     /// Nobody looks at it.
@@ -55,7 +57,12 @@ pub enum SettingValue {
     Json(String),
     Networks(Vec<IpNet>),
     Texts(Vec<String>),
+    /// Names, and the members that each has, by the names of their rows.
+    Rules(Vec<(String, Members)>),
 }
+
+/// Settings inside of a setting.
+pub type Members = Vec<(&'static str, SettingValue)>;
 
 impl SettingValue {
     /// As JSON.
@@ -69,6 +76,10 @@ impl SettingValue {
             Self::Text(text) => format!("{text:?}"),
             Self::Json(json) => json.clone(),
             Self::Texts(texts) => format!("{texts:?}"),
+            Self::Rules(rules) => object(rules.iter().map(|(name, members)| {
+                let members = members.iter().map(|(name, value)| (*name, value.json()));
+                (&**name, object(members))
+            })),
             Self::Networks(networks) => format!("{:?}", networks.iter().map(ToString::to_string).collect::<Vec<_>>()),
         }
     }
@@ -79,9 +90,14 @@ impl SettingValue {
             Self::None => String::new(),
             Self::Number(number) => format!("{number:?}"),
             Self::Text(text) => format!("'{text}'"),
+            Self::Rules(rules) if rules.is_empty() => "[]".to_owned(),
             other => other.json(),
         }
     }
+}
+
+fn object<'a>(members: impl Iterator<Item = (&'a str, String)>) -> String {
+    format!("{{{}}}", members.map(|(name, json)| format!("{name:?}:{json}")).collect::<Vec<_>>().join(","))
 }
 
 /// What a binding has of a setting.
@@ -238,7 +254,7 @@ impl Listed {
         match &self.default {
             _ if !self.setting.php.default.is_empty() => self.setting.php.default.to_owned(),
             SettingValue::None => "none".to_owned(),
-            SettingValue::Text(_) | SettingValue::Json(_) | SettingValue::Networks(_) | SettingValue::Texts(_) => {
+            SettingValue::Text(_) | SettingValue::Json(_) | SettingValue::Networks(_) | SettingValue::Texts(_) | SettingValue::Rules(_) => {
                 format!("`{}`", self.default.php())
             }
             plain => plain.php(),

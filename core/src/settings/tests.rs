@@ -19,6 +19,10 @@ fn sample(kind: ValueKind) -> SettingValue {
         ValueKind::Networks => SettingValue::Networks(vec!["10.0.0.0/8".parse().unwrap()]),
         ValueKind::Socket => SettingValue::Text("/x".into()),
         ValueKind::Door => SettingValue::Text("127.0.0.1:1".into()),
+        ValueKind::History => {
+            let members = HistoryRule::ROWS.iter().map(|row| (row.setting.php.name, sample(row.setting.kind)));
+            SettingValue::Rules(vec![("x/#".into(), members.collect())])
+        }
         ValueKind::Texts => SettingValue::Texts(vec!["x".into()]),
         ValueKind::Any => SettingValue::None,
     }
@@ -41,6 +45,7 @@ fn check_rows<T: Settings + Clone>() {
 fn every_row_takes_and_gives_a_value_of_its_kind_and_no_other() {
     check_rows::<ServerConfig>();
     check_rows::<RateLimit>();
+    check_rows::<HistoryRule>();
     check_rows::<ServerSwitches>();
     check_rows::<InboxLimits>();
     check_rows::<HostSettings>();
@@ -119,4 +124,24 @@ fn the_rate_limit_is_off_until_one_of_its_keys_is_set() {
     assert_eq!(limit(None, false), None);
     assert_eq!(limit(Some(false), true), None);
     assert_eq!([limit(None, true), limit(Some(true), false)], [Some(RateLimit::default()); 2]);
+}
+
+#[test]
+fn the_rules_of_histories_have_bounds_of_their_own_and_the_defaults_that_the_text_says() {
+    let rule = |ttl| HistoryRule { filter: "chat/#".into(), ttl, ..HistoryRule::default() };
+    let config = |rules| ServerConfig { history: rules, ..ServerConfig::default() };
+    assert_eq!(config(vec![rule(Duration::from_secs(1)), rule(YEAR)]).validate(), Ok(()));
+    let error = config(vec![rule(YEAR), rule(Duration::ZERO)]).validate().unwrap_err();
+    assert_eq!((error.kind, &*error.message), (ErrorKind::Config, "history of \"chat/#\": ttl must be between 1 ms and one year"));
+    let row = ServerConfig::ROWS.iter().find(|row| row.setting.php.name == "history").unwrap();
+    for Listed { setting, default } in HistoryRule::listed() {
+        let words = row.setting.text.split(&format!("`{}`", setting.php.name)).nth(1).unwrap();
+        assert!(words.split(['(', ')', ',']).nth(1).unwrap() == default.json(), "{words}");
+        assert!(row.setting.c.note.contains(&format!("{:?}:{}", setting.php.name, default.json())));
+    }
+    // Members that are not named keep their defaults, others are none of a rule's.
+    let read = |members| <Vec<HistoryRule>>::of(SettingValue::Rules(vec![("chat/#".into(), members)]));
+    assert_eq!(read(vec![("count", SettingValue::Whole(1))]), Some(vec![HistoryRule { count: 1, ..rule(Duration::from_secs(3600)) }]));
+    assert_eq!(read(vec![("filter", SettingValue::Text("x".into()))]), None);
+    assert_eq!(read(vec![("count", SettingValue::Flag(true))]), None);
 }

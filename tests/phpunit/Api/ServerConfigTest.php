@@ -84,6 +84,7 @@ final class ServerConfigTest extends TestCase
     public static function refusedOwnKeys(): array
     {
         $seconds = 'must be a number of seconds greater than 0';
+        $history = "must be an array of filters and what is kept of their topics, such as ['chat/#' => ['count' => 100]]";
         return [
             'whitelist a string' => ['whitelist must be an array', ['whitelist' => '10.0.0.1']],
             'whitelist with a name' => ['whitelist: localhost is not an IP address or network', ['whitelist' => ['10.0.0.1', 'localhost']]],
@@ -123,6 +124,15 @@ final class ServerConfigTest extends TestCase
             'log_file true' => ['log_file must be of type string, bool given', ['log_file' => true]],
             'user a float' => ['user must be of type string, float given', ['user' => 1.0]],
             'inbox_events not a number' => ['inbox_events must be an integer >= 1', ['inbox_events' => NAN]],
+            'history a number' => ["history $history", ['history' => 5]],
+            'history with a number for a rule' => ["history $history", ['history' => ['chat/#' => 5]]],
+            'history of no filter' => ['history: "a/#/b" is no filter. In a filter # stands for the rest, so it is the last level', ['history' => ['a/#/b' => []]]],
+            'history of an empty filter' => ['history: "" is no filter. A topic has at least one byte', ['history' => ['' => []]]],
+            'history of bytes' => ['history: a filter must be valid UTF-8', ['history' => ["\xff" => []]]],
+            'history with a slip of the pen' => ["history['a']['cuont'] has no meaning (there are: count, bytes, ttl)", ['history' => ['a' => ['cuont' => 1]]]],
+            'history with a count below zero' => ["history['a']['count'] must be an integer >= 0", ['history' => ['a' => ['count' => -1]]]],
+            'history with a size in words' => ["history['a']['bytes'] must be an integer >= 0", ['history' => ['a' => ['bytes' => '1M']]]],
+            'history for no time' => ["history['a']['ttl'] $seconds", ['history' => ['a' => ['ttl' => 0]]]],
             'stats_interval a word' => ["stats_interval $seconds", ['stats_interval' => 'hourly']],
         ];
     }
@@ -141,6 +151,7 @@ final class ServerConfigTest extends TestCase
             'limits, high' => [['worker_count' => 128, 'heartbeat_timeout' => 1e9], '255.255.255.255', 65535],
             'numeric strings' => [['heartbeat_timeout' => '30.5', 'heartbeat_check_interval' => ' 10']],
             'unknown keys' => [['whatever' => 1, 5 => 'x']],
+            'histories' => [['history' => ['chat/#' => ['count' => 100, 'bytes' => 1 << 20, 'ttl' => 3600], '+' => [], 7 => ['ttl' => 0.5, 'count' => null], 'a' => ['count' => 0]]]],
             'queue size' => [['channel_max_queue_size' => 1]],
             'host name' => [[], 'localhost'],
             'host name with digits, not an address' => [[], '256.1.1.1'],

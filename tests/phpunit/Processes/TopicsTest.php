@@ -125,6 +125,29 @@ final class TopicsTest extends TestCase
         self::assertSame(['one', 'still there'], $a->message());
     }
 
+    /** @dataProvider starts */
+    public function test_what_is_kept_of_a_topic_is_the_configuration_s_to_say_and_is_given_to_who_comes_back(string $start, string $workerman): void
+    {
+        [$ask, $port] = $this->start($start, $workerman, ['history' => ['chat/secret' => ['count' => 0], 'chat/#' => ['count' => 2], 'last/+' => ['count' => 1, 'ttl' => 60.0]]]);
+        $publish = 'return array_map(fn (int $number) => (string) $server->publish("%s", "$number")->position, range(1, 3));';
+        [$first, , $third] = $ask(sprintf($publish, 'chat/hall'));
+        $epoch = explode('@', $first)[1];
+        self::assertSame(["1@$epoch", "3@$epoch"], [$first, $third], 'kept, so it has positions, though nobody listens');
+        $ask(sprintf($publish, 'last/word'));
+        self::assertSame(['', '', ''], $ask(sprintf($publish, 'other')));
+        self::assertEqualsCanonicalizing([['chat/hall', 0], ['last/word', 0]], array_map(array_values(...), $ask('return $server->topics()["topics"];')));
+        $peer = $this->node($port, 'a');
+        self::assertSame([2, false], [($answer = $peer->subscribe('chat/hall', ['offset' => 0, 'epoch' => 0]))['offset'] - 1, $answer['recovered']]);
+        self::assertSame([['chat/hall', '2'], ['chat/hall', '3']], [$peer->message(), $peer->message()]);
+        self::assertTrue($peer->subscribe('chat/hall', ['offset' => 2, 'epoch' => (int) $epoch])['recovered']);
+        self::assertSame(['chat/hall', '3'], $peer->message());
+        $peer->subscribe('last/word', ['offset' => 0, 'epoch' => 0]);
+        self::assertSame(['last/word', '3'], $peer->message());
+        $ask(sprintf($publish, 'chat/secret'));
+        $peer->subscribe('chat/secret', ['offset' => 0, 'epoch' => 0]);
+        $peer->expectSilence();
+    }
+
     public function test_where_no_server_runs_there_is_nothing_and_a_publication_says_so(): void
     {
         $process = $this->script('
