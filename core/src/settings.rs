@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use row::{Binding, Listed, MOST, Members, PhpReading, Row, Setting, SettingValue, Settings, ValueKind, YEAR};
+pub use row::{Binding, Listed, MOST, PhpReading, Row, RuleMembers, Setting, SettingValue, Settings, ValueKind, YEAR};
 use row::{Field, choices, settings, wrong};
 pub(crate) use row::{check_timeout, check_whole};
 
@@ -113,7 +113,7 @@ impl Field for WebSocketDoor {
 impl Field for Vec<HistoryRule> {
     fn of(value: SettingValue) -> Option<Self> {
         let SettingValue::Rules(rules) = value else { return None };
-        let rule = |(filter, members): (String, Members)| {
+        let rule = |(filter, members): (String, RuleMembers)| {
             let mut rule = HistoryRule { filter, ..HistoryRule::default() };
             for (name, value) in members {
                 HistoryRule::row(name)?.put(&mut rule, value).ok()?;

@@ -3,7 +3,7 @@
 use heartbus_core::bus::path_to_bind;
 use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::settings::{
-    self, BusConfig, BusSocket, ClientConfig, HistoryRule, InboxLimits, Listed, MOST, Members, RateLimit, ServerConfig, ServerSwitches,
+    self, BusConfig, BusSocket, ClientConfig, HistoryRule, InboxLimits, Listed, MOST, RateLimit, RuleMembers, ServerConfig, ServerSwitches,
     Setting, SettingValue, Settings, ValueKind, YEAR,
 };
 use heartbus_core::text::{nearest, printable};
@@ -100,9 +100,9 @@ fn history(name: &str, json: &str) -> Result<SettingValue, Error> {
         let wants = r#"an object of filters and what is kept of their topics, such as {"chat/#":{"count":100}}"#;
         serde_json::from_str::<Pairs<'_>>(json).map(|pairs| pairs.0).map_err(|_| refused(name, wants, json))
     };
-    let mut rules: Vec<(String, Members)> = Vec::new();
+    let mut rules: Vec<(String, RuleMembers)> = Vec::new();
     for (filter, rule) in members_of(name, json)? {
-        let mut members = Members::new();
+        let mut members = RuleMembers::new();
         for (member, value) in members_of(name, rule.get())? {
             let place = format!("{name} of {:?}", shown(&filter));
             let Some(row) = HistoryRule::row(&member) else {
