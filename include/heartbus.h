@@ -118,6 +118,10 @@
  *     websocket_path null: the path of WebSockets, such as /ws; others are told 404; unless set, any path is
  *     firetower_conventions true: whether WebSocket clients that speak Firetower's JSON may publish, and a topic is
  *         told how many subscribers it has when one of them comes or goes, as Firetower's example gateway does
+ *     firetower null: where Firetower's gateways and publishers come in, as at its manager's TCP port: host:port, or
+ *         true: at the main port too
+ *     firetower_max_subscriptions 100000: subscriptions of one of Firetower's gateways, those of all its clients
+ *         together; one more is refused
  *     websocket_compression false: whether messages of WebSockets may come compressed (permessage-deflate)
  *     max_requests_per_second 0: frames per second of all connections together, heartbeats included; one more is told
  *         429; 0 is no limit

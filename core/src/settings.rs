@@ -73,7 +73,7 @@ impl Field for BusSocket {
     }
 }
 
-/// Where WebSockets come in.
+/// Where a protocol beside the bus comes in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum WebSocketDoor {
     #[default]
@@ -262,6 +262,10 @@ settings! {
         /// whether WebSocket clients that speak Firetower's JSON may publish, and a topic is told how many subscribers it has when one of them
         /// comes or goes, as Firetower's example gateway does
         pub firetower_conventions: bool = true, ValueKind::Flag;
+        /// where Firetower's gateways and publishers come in, as at its manager's TCP port: `host:port`, or `true`: at the main port too
+        pub firetower: WebSocketDoor = WebSocketDoor::None, ValueKind::Door;
+        /// subscriptions of one of Firetower's gateways, those of all its clients together; one more is refused
+        pub firetower_max_subscriptions: usize = 100_000, whole(1);
         /// whether messages of WebSockets may come compressed (permessage-deflate)
         pub websocket_compression: bool = false, ValueKind::Flag;
         /// frames per second of all connections together, heartbeats included; one more is told 429; 0 is no limit
