@@ -11,6 +11,8 @@ export interface SocketLike {
     onerror: ((event: any) => void) | null;
     send(text: string): void;
     close(code?: number, reason?: string): void;
+    /** Only `ws` has it: without it a dead connection would keep the process for half a minute. */
+    terminate?(): void;
 }
 export type SocketConstructor = new (url: string, protocols: string[]) => SocketLike;
 /** Times are milliseconds. */

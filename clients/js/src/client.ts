@@ -360,6 +360,7 @@ export class HeartbusClient {
         this.letGo();
         if (socket !== null) {
             detach(socket);
+            socket.terminate?.();
         }
         const isLast = !this.settings.reconnect || (this.settings.reconnectAttempts > 0 && this.attempt >= this.settings.reconnectAttempts);
         if (isForGood || isLast) {
@@ -407,7 +408,10 @@ export class HeartbusClient {
             socket.send('{"type":"unregister"}');
         }
         return new Promise((resolve) => {
-            const cancel = this.clock.after(CLOSE_TIMEOUT, resolve);
+            const cancel = this.clock.after(CLOSE_TIMEOUT, () => {
+                socket.terminate?.();
+                resolve();
+            });
             detach(socket, () => {
                 cancel();
                 resolve();

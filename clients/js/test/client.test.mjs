@@ -33,7 +33,7 @@ test('a server that does not answer a heartbeat is left for a new connection', (
     clock.pass(10_000);
     clock.pass(10_000);
     assert.equal(client.state, 'waiting');
-    assert.equal(server.sockets[0].isClosed, true);
+    assert.deepEqual([server.sockets[0].isClosed, server.sockets[0].isTerminated], [true, true], 'it is not waited for');
     assert.deepEqual(server.events('error').map((error) => error.code), ['connection_lost']);
     server.sockets[0].onmessage({ data: '{"type":"data","data":"late"}' });
     assert.deepEqual(server.events('data'), [], 'the old connection says nothing any more');
@@ -310,8 +310,11 @@ test('close() takes no longer than a second, and works in every state', async ()
         state === 'waiting' && server.close();
         assert.equal(client.state, state);
         const closed = client.close();
-        clock.pass(1_000);
+        clock.pass(999);
+        assert.equal(await outcome(closed), state === 'idle' || state === 'waiting' ? undefined : 'pending');
+        clock.pass(1);
         await closed;
+        assert.equal(server.sockets[0]?.isTerminated, state === 'idle' ? undefined : true);
         assert.equal(client.state, state === 'idle' ? 'idle' : 'closed');
         assert.equal(clock.timers, 0, state);
         if (state === 'connecting' || state === 'waiting') {

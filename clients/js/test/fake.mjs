@@ -58,6 +58,10 @@ class FakeSocket {
     close() {
         this.isClosed = true;
     }
+
+    terminate() {
+        this.isTerminated = true;
+    }
 }
 
 /** A client whose sockets the test answers. */
