@@ -32,7 +32,7 @@ final class ExamplesTest extends TestCase
 
     public static function scripts(): array
     {
-        $scripts = ['server', 'client', 'gateway', 'fleet', 'stress_test', 'benchmark', 'benchmark_workers', 'chat_server', 'chat', 'host', 'push', 'reload/server'];
+        $scripts = ['server', 'client', 'gateway', 'fleet', 'stress_test', 'benchmark', 'benchmark_workers', 'chat_server', 'chat', 'host', 'push', 'reload/server', 'chat/server', 'map/server', 'map/devices'];
         return array_combine($scripts, array_map(fn (string $script): array => [$script], $scripts));
     }
 

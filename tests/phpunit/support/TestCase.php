@@ -14,6 +14,7 @@ abstract class TestCase extends \PHPUnit\Framework\TestCase
             }
         }
         Peer::closeAll();
+        JavaScript::killAll();
         PhpProcess::killAll();
     }
 
