@@ -24,6 +24,5 @@ mod server;
 mod statistics;
 mod status;
 mod texts;
-mod topics;
 mod user_data;
 mod version;

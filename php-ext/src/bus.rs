@@ -5,9 +5,8 @@
 //! of the same machine, and never longer than its timeout.
 
 use crate::arguments;
-use crate::asking::Asking;
 use crate::bindings::{self, Directory};
-use crate::calls::DeclareCalls;
+use crate::calls::{Asking, DeclareCalls};
 use crate::classes::future;
 use crate::classes::waiting::{Suspension, Timer};
 use crate::config::{self, Loop};
