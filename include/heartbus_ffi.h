@@ -321,6 +321,28 @@ typedef struct {
   uint64_t value;
 } heartbus_stat;
 
+// What became of a publication: its position in its topic, 0 and 0 where that has none, and for how many subscriptions it was
+// queued.
+typedef struct {
+  // From 1 on, within an epoch.
+  uint64_t offset;
+  // One life of the topic.
+  uint64_t epoch;
+  uint64_t reach;
+  // 0.
+  uint64_t reserved[2];
+} heartbus_publication;
+
+// A topic in a list.
+typedef struct {
+  const char *topic;
+  size_t topic_len;
+  // By its name, and through filters that match it.
+  uint64_t subscribers;
+  // 0.
+  uint64_t reserved[2];
+} heartbus_topic;
+
 // The library's version, such as "0.1.0". Lives as long as the program.
 const char *heartbus_version(void);
 
@@ -831,3 +853,146 @@ heartbus_status heartbus_server_metrics(const heartbus_server *server,
 
 // As heartbus_server_metrics.
 heartbus_status heartbus_bus_metrics(heartbus_bus *bus, const char **text, size_t *text_len);
+
+// Publishes to a topic: to all who have subscribed to it, less the nodes named in `except`, an array of `except_count` ids, and to
+// what is kept of it, where the key `history` says so. What became of it is written to `publication`, which may be NULL; the
+// subscriptions of `except` are counted there. It goes out behind this call; a subscriber whose outbox is full misses it alone, and so
+// does one whose protocol cannot carry it.
+//
+// HEARTBUS_INVALID_ARGUMENT when nothing can be published under this name: a topic has 1 to 255 bytes of UTF-8 without control
+// characters, no level that is + or #, and those that begin with $ belong to the server. HEARTBUS_LIMIT when the payload is longer
+// than a frame may be, there are too many topics, or too much waits for subscribers. Nobody gets it then.
+heartbus_status heartbus_server_publish(heartbus_server *server,
+                                        const char *topic,
+                                        size_t topic_len,
+                                        const char *payload,
+                                        size_t payload_len,
+                                        const heartbus_text *except,
+                                        size_t except_count,
+                                        heartbus_publication *publication);
+
+// As heartbus_server_publish.
+heartbus_status heartbus_bus_publish(heartbus_bus *bus,
+                                     const char *topic,
+                                     size_t topic_len,
+                                     const char *payload,
+                                     size_t payload_len,
+                                     const heartbus_text *except,
+                                     size_t except_count,
+                                     heartbus_publication *publication);
+
+// As heartbus_server_broadcast, to all nodes but those named in `except`, an array of `except_count` ids.
+heartbus_status heartbus_server_broadcast_except(heartbus_server *server,
+                                                 const char *payload,
+                                                 size_t payload_len,
+                                                 const heartbus_text *except,
+                                                 size_t except_count,
+                                                 size_t *count);
+
+// As heartbus_server_broadcast_except.
+heartbus_status heartbus_bus_broadcast_except(heartbus_bus *bus,
+                                              const char *payload,
+                                              size_t payload_len,
+                                              const heartbus_text *except,
+                                              size_t except_count,
+                                              size_t *count);
+
+// How many have subscribed to a topic, by its name and through filters that match it.
+//
+// HEARTBUS_INVALID_ARGUMENT when it is no topic.
+heartbus_status heartbus_server_subscribers(const heartbus_server *server,
+                                            const char *topic,
+                                            size_t topic_len,
+                                            size_t *count);
+
+// As heartbus_server_subscribers.
+heartbus_status heartbus_bus_subscribers(heartbus_bus *bus, const char *topic, size_t topic_len, size_t *count);
+
+// Lists the topics that somebody has subscribed to by name or of which something is kept, in pages as heartbus_server_nodes. What
+// they point to is valid until this thread's next lookup. A page has up to 4,000 topics, however many there is room for.
+heartbus_status heartbus_server_topics(const heartbus_server *server,
+                                       uint64_t *cursor,
+                                       heartbus_topic *topics,
+                                       size_t capacity,
+                                       size_t *count);
+
+// As heartbus_server_topics.
+heartbus_status heartbus_bus_topics(heartbus_bus *bus,
+                                    uint64_t *cursor,
+                                    heartbus_topic *topics,
+                                    size_t capacity,
+                                    size_t *count);
+
+// Puts a node into a topic: it gets the topic's messages without having asked, until it leaves or is taken out.
+//
+// HEARTBUS_NOT_FOUND when no such node is online, HEARTBUS_INVALID_ARGUMENT when it is no topic, HEARTBUS_LIMIT when there are too
+// many topics.
+heartbus_status heartbus_server_join(heartbus_server *server,
+                                     const char *node_id,
+                                     size_t node_id_len,
+                                     const char *topic,
+                                     size_t topic_len);
+
+// As heartbus_server_join.
+heartbus_status heartbus_bus_join(heartbus_bus *bus,
+                                  const char *node_id,
+                                  size_t node_id_len,
+                                  const char *topic,
+                                  size_t topic_len);
+
+// Takes a node out of a topic, or ends its subscription to a filter, whoever has made it. One that is not there is no error.
+//
+// HEARTBUS_NOT_FOUND when no such node is online, HEARTBUS_INVALID_ARGUMENT when it is no filter.
+heartbus_status heartbus_server_leave(heartbus_server *server,
+                                      const char *node_id,
+                                      size_t node_id_len,
+                                      const char *filter,
+                                      size_t filter_len);
+
+// As heartbus_server_leave.
+heartbus_status heartbus_bus_leave(heartbus_bus *bus,
+                                   const char *node_id,
+                                   size_t node_id_len,
+                                   const char *filter,
+                                   size_t filter_len);
+
+// Lists the ids of the nodes that are in a topic by its name, whether they have subscribed or were put there, in pages as
+// heartbus_server_topics. Asks the I/O threads, which takes at most half a second.
+//
+// HEARTBUS_INVALID_ARGUMENT when it is no topic.
+heartbus_status heartbus_server_members(const heartbus_server *server,
+                                        const char *topic,
+                                        size_t topic_len,
+                                        uint64_t *cursor,
+                                        heartbus_text *node_ids,
+                                        size_t capacity,
+                                        size_t *count);
+
+// As heartbus_server_members.
+heartbus_status heartbus_bus_members(heartbus_bus *bus,
+                                     const char *topic,
+                                     size_t topic_len,
+                                     uint64_t *cursor,
+                                     heartbus_text *node_ids,
+                                     size_t capacity,
+                                     size_t *count);
+
+// Writes up to `capacity` topics and filters that a node has subscribed to or was put into, in no particular order, and says in
+// `count` how many there are, which may be more than fit. What they point to is valid until this thread's next lookup. Its I/O
+// thread is asked, as in heartbus_server_members.
+//
+// HEARTBUS_NOT_FOUND when no such node is online.
+heartbus_status heartbus_server_topics_of(const heartbus_server *server,
+                                          const char *node_id,
+                                          size_t node_id_len,
+                                          heartbus_text *filters,
+                                          size_t capacity,
+                                          size_t *count);
+
+// As heartbus_server_topics_of.
+heartbus_status heartbus_bus_topics_of(heartbus_bus *bus,
+                                       const char *node_id,
+                                       size_t node_id_len,
+                                       heartbus_text *filters,
+                                       size_t capacity,
+                                       size_t *count);

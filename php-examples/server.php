@@ -23,6 +23,7 @@ with one of the commands it is a Workerman application (Workerman must be instal
   --port P      port to listen on (9501)
   --workers N   I/O threads, never more than the machine has cores (4)
   --websocket A address at which browsers are nodes as well, HOST:PORT, or `true`: the main port (none)
+  --firetower A the same for gateways and publishers of Firetower, as at its manager's TCP port (none)
   --timeout S   seconds of silence after which a node is down, 1 or more (30)
   --echo        send every message back to the node it came from
   --quiet       print nothing but errors
@@ -31,7 +32,7 @@ with one of the commands it is a Workerman application (Workerman must be instal
 TEXT;
 
 [$options, $words] = read_options(USAGE, [
-    'host' => '0.0.0.0', 'port' => 9501, 'workers' => 4, 'websocket' => '', 'timeout' => 30.0, 'echo' => false, 'quiet' => false,
+    'host' => '0.0.0.0', 'port' => 9501, 'workers' => 4, 'websocket' => '', 'firetower' => '', 'timeout' => 30.0, 'echo' => false, 'quiet' => false,
 ]);
 $underWorkerman = array_intersect($words, ['start', 'stop', 'restart', 'reload', 'status', 'connections']) !== [];
 require_extension();
@@ -55,6 +56,7 @@ try {
         'worker_count' => $options['workers'],
         'heartbeat_timeout' => $options['timeout'],
         'websocket' => $options['websocket'] === '' ? false : $options['websocket'],
+        'firetower' => $options['firetower'] === '' ? false : $options['firetower'],
         'loop' => $underWorkerman ? 'workerman' : 'native',
         'log_level' => $options['quiet'] ? 'error' : 'warning',
     ]);
@@ -85,6 +87,10 @@ function report(HeartbeatServer $server, array $options): void
         if ($options['websocket'] !== '') {
             $door = $options['websocket'] === 'true' ? "{$options['host']}:{$options['port']}" : $options['websocket'];
             echo "  a browser:     new WebSocket('ws://$door', 'heartbus.json')\n";
+        }
+        if ($options['firetower'] !== '') {
+            $door = $options['firetower'] === 'true' ? "{$options['host']}:{$options['port']}" : $options['firetower'];
+            echo "  Firetower:     topicServiceAddr = \"$door\" in a gateway's fireTower.toml\n";
         }
         echo "  stop:          Ctrl-C\n\n";
         $before = counters($server);

@@ -1,12 +1,15 @@
 //! The pure machine by itself: sessions, nodes and a wheel on one thread, with no socket and a clock of our own.
 
 use heartbus_core::event::Resume;
+use heartbus_core::hub::fan_out::{FanOut, FanOutSink, HubThread};
 use heartbus_core::hub::link::{Command, CommandSink};
 use heartbus_core::hub::session::Context;
 use heartbus_core::hub::thread_state::ThreadState;
+use heartbus_core::hub::topic_fan_out::TopicFanOut;
+use heartbus_core::hub::topics::members::Subscriber;
 use heartbus_core::hub::{Event, EventMask, Host, Hub, Link, Look, Next, Now, Session, TimerKind};
 use heartbus_core::settings::ServerConfig;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 const SECOND: u64 = 1_000_000;
@@ -36,10 +39,24 @@ impl CommandSink for Nobody {
     fn post(&self, _command: Command) {}
 }
 
+/// What was handed to the one thread that there is, last.
+#[derive(Default)]
+struct Posted(Mutex<Option<Arc<TopicFanOut>>>);
+
+impl FanOutSink for Posted {
+    fn post_fan_out(&self, _fan_out: Arc<FanOut>) {}
+
+    fn post_publication(&self, fan_out: Arc<TopicFanOut>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(fan_out);
+    }
+}
+
 pub struct Machine {
     hub: Hub,
     state: ThreadState,
     sessions: Vec<Option<Session>>,
+    posted: Arc<Posted>,
+    receivers: Vec<Subscriber>,
     pub now: u64,
 }
 
@@ -53,10 +70,14 @@ impl Default for Machine {
             max_frame_bytes: 1 << 20,
             ..ServerConfig::default()
         };
+        let (hub, posted) = (Hub::new(limits, Arc::new(Nobody)), Arc::new(Posted::default()));
+        hub.set_threads(vec![HubThread { sink: posted.clone(), counters: Arc::default() }]);
         Self {
-            hub: Hub::new(limits, Arc::new(Nobody)),
+            hub,
             state: ThreadState::new(0, Arc::default(), fastrand::Rng::with_seed(1), now(SECOND)),
             sessions: Vec::new(),
+            posted,
+            receivers: Vec::new(),
             now: SECOND,
         }
     }
@@ -69,17 +90,62 @@ fn now(micros: u64) -> Now {
 impl Machine {
     /// Opens a connection and returns its number.
     pub fn open(&mut self) -> usize {
+        self.open_with(Session::open)
+    }
+
+    /// As [`Machine::open`], of a WebSocket on which frames of v2 are spoken.
+    pub fn open_websocket(&mut self) -> usize {
+        let slot = self.open_with(Session::open_websocket);
+        let request = b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: heartbus.v2\r\n\r\n";
+        self.receive(slot, request, |replies| assert!(replies.starts_with(b"HTTP/1.1 101 ")));
+        slot
+    }
+
+    fn open_with(&mut self, open: impl FnOnce(Arc<Link>, &mut Context<'_>) -> Session) -> usize {
         let slot = self.sessions.len();
         let link = Arc::new(Link::new(slot as u64 + 1, ([127, 0, 0, 1], 1).into(), slot as u32, Arc::new(Nobody)));
-        let session = Session::open(link, &mut self.context());
+        let session = open(link, &mut self.context());
         self.sessions.push(Some(session));
         slot
     }
 
+    /// The last publication that was handed to the thread.
+    pub fn take_posted(&self) -> Option<Arc<TopicFanOut>> {
+        self.posted.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Makes the frames of all who have subscribed to the topic of the last publication, and returns how many these were.
+    pub fn deliver(&mut self) -> usize {
+        let Some(fan_out) = self.take_posted() else { return 0 };
+        let publication = fan_out.publication();
+        self.receivers.clear();
+        self.state.seldom.members.receivers(&publication.topic, publication.sequence, &mut self.receivers);
+        let mut delivered = 0;
+        for member in &self.receivers {
+            let Some(session) = &self.sessions[member.slot as usize] else { continue };
+            let Some(frame) = session.message(&fan_out, member.node) else { continue };
+            if session.link().reserve(frame.len(), 1 << 20).is_ok() {
+                session.link().remove_queued(frame.len());
+                delivered += 1;
+            }
+        }
+        delivered
+    }
+
     /// Hands frames to a connection, as one read would; `heard` gets what it answers.
     pub fn receive(&mut self, slot: usize, frames: &[u8], heard: impl FnOnce(&[u8])) {
+        self.hand(slot, |session, context| session.receive(context, frames), heard);
+    }
+
+    /// As [`Machine::receive`]; a WebSocket's frames are unmasked where they are.
+    pub fn receive_in_place(&mut self, slot: usize, frames: &mut [u8], heard: impl FnOnce(&[u8])) {
+        self.hand(slot, |session, context| session.receive_in_place(context, frames), heard);
+    }
+
+    fn hand(&mut self, slot: usize, hand: impl FnOnce(&mut Session, &mut Context<'_>) -> (usize, Next), heard: impl FnOnce(&[u8])) {
         let Some(mut session) = self.sessions[slot].take() else { return };
-        session.receive(&mut self.context(), frames);
+        hand(&mut session, &mut self.context());
         self.sessions[slot] = Some(session);
         heard(self.state.replies.bytes());
         self.state.replies.clear();

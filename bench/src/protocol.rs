@@ -2,7 +2,8 @@
 //!
 //! Pure: bytes in, bytes out. Each protocol has one greeting with one answer, and one ping with one answer.
 
-use heartbus_core::wire::{FrameType, v1};
+use heartbus_core::wire::topic_frames::{Publish, Subscribe, Unsubscribe};
+use heartbus_core::wire::{self, FrameType, v1};
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Dialect {
@@ -57,6 +58,27 @@ impl Dialect {
 
     pub fn data(self, payload: &[u8]) -> Vec<u8> {
         self.frame(FrameType::DATA, 0, payload)
+    }
+
+    pub fn subscribe(self, filter: &str) -> Vec<u8> {
+        self.topic_frame(FrameType::SUBSCRIBE, |dialect, out| Subscribe { filter: filter.into(), since: None }.encode(dialect, out))
+    }
+
+    pub fn unsubscribe(self, filter: &str) -> Vec<u8> {
+        self.topic_frame(FrameType::UNSUBSCRIBE, |dialect, out| Unsubscribe { filter: filter.into() }.encode(dialect, out))
+    }
+
+    /// A PUBLISH that no answer is wanted to.
+    pub fn publish(self, topic: &str, data: &[u8]) -> Vec<u8> {
+        self.topic_frame(FrameType::PUBLISH, |dialect, out| {
+            Publish { topic: topic.into(), id: None, data: data.into() }.encode(dialect, out).expect("what we send is UTF-8");
+        })
+    }
+
+    fn topic_frame(self, frame_type: FrameType, encode: impl FnOnce(wire::Dialect, &mut Vec<u8>)) -> Vec<u8> {
+        let mut payload = Vec::new();
+        encode(if self == Self::V1 { wire::Dialect::V1 } else { wire::Dialect::V2 }, &mut payload);
+        self.frame(frame_type, 0, &payload)
     }
 
     /// A REGISTER on a connection that agreed on the dialect already.

@@ -144,7 +144,8 @@ impl Engine {
             socket::check(bus)?;
         }
         listen::probe(&config.host, config.port)?;
-        config.websocket.address().map_or(Ok(()), |(host, port)| listen::probe(host, port))
+        let doors = [config.websocket.address(), config.firetower.address()];
+        doors.into_iter().flatten().try_for_each(|(host, port)| listen::probe(host, port))
     }
 
     /// The address that is listened on, with the real port.
@@ -156,6 +157,12 @@ impl Engine {
     pub fn websocket_addr(&self) -> Option<SocketAddr> {
         let server = self.server();
         server.websocket_addr.or_else(|| (server.shared.hub.limits().websocket == WebSocketDoor::MainPort).then_some(server.local_addr))
+    }
+
+    /// Where Firetower's gateways come in; `None`: nowhere.
+    pub fn firetower_addr(&self) -> Option<SocketAddr> {
+        let server = self.server();
+        server.firetower_addr.or_else(|| (server.shared.hub.limits().firetower == WebSocketDoor::MainPort).then_some(server.local_addr))
     }
 
     /// Where the events arrive; `None` where workers run the callbacks.

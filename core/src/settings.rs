@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use row::{Binding, Listed, MOST, Members, PhpReading, Row, Setting, SettingValue, Settings, ValueKind, YEAR};
+pub use row::{Binding, Listed, MOST, PhpReading, Row, RuleMembers, Setting, SettingValue, Settings, ValueKind, YEAR};
 use row::{Field, choices, settings, wrong};
 pub(crate) use row::{check_timeout, check_whole};
 
@@ -73,7 +73,7 @@ impl Field for BusSocket {
     }
 }
 
-/// Where WebSockets come in.
+/// Where a protocol beside the bus comes in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum WebSocketDoor {
     #[default]
@@ -113,7 +113,7 @@ impl Field for WebSocketDoor {
 impl Field for Vec<HistoryRule> {
     fn of(value: SettingValue) -> Option<Self> {
         let SettingValue::Rules(rules) = value else { return None };
-        let rule = |(filter, members): (String, Members)| {
+        let rule = |(filter, members): (String, RuleMembers)| {
             let mut rule = HistoryRule { filter, ..HistoryRule::default() };
             for (name, value) in members {
                 HistoryRule::row(name)?.put(&mut rule, value).ok()?;
@@ -262,6 +262,10 @@ settings! {
         /// whether WebSocket clients that speak Firetower's JSON may publish, and a topic is told how many subscribers it has when one of them
         /// comes or goes, as Firetower's example gateway does
         pub firetower_conventions: bool = true, ValueKind::Flag;
+        /// where Firetower's gateways and publishers come in, as at its manager's TCP port: `host:port`, or `true`: at the main port too
+        pub firetower: WebSocketDoor = WebSocketDoor::None, ValueKind::Door;
+        /// subscriptions of one of Firetower's gateways, those of all its clients together; one more is refused
+        pub firetower_max_subscriptions: usize = 100_000, whole(1);
         /// whether messages of WebSockets may come compressed (permessage-deflate)
         pub websocket_compression: bool = false, ValueKind::Flag;
         /// frames per second of all connections together, heartbeats included; one more is told 429; 0 is no limit

@@ -11,6 +11,8 @@ mod decode_v1;
 mod decode_v2;
 #[path = "../../fuzz/properties/firetower.rs"]
 mod firetower;
+#[path = "../../fuzz/properties/firetower_session.rs"]
+mod firetower_session;
 #[path = "../../fuzz/properties/websocket.rs"]
 mod websocket;
 #[path = "../../fuzz/properties/work.rs"]
@@ -54,13 +56,17 @@ fn the_corpora_of_the_decoders_hold_their_properties() {
 #[test]
 fn what_the_fuzzer_begins_with_for_websocket_and_firetower_holds_their_properties() {
     let (websocket, firetower) = (inputs("seeds/websocket"), inputs("seeds/firetower"));
-    assert!(websocket.len() >= 6 && firetower.len() >= 4);
+    let vectors = golden(include_str!("../../tests/vectors/firetower.txt"));
+    assert!(websocket.len() >= 6 && firetower.len() >= vectors.len() + 3);
+    assert!(vectors.is_subset(&firetower), "the vectors changed: run fuzz/make-seeds");
     for input in websocket.iter().chain(&firetower) {
         websocket::check(input);
         firetower::check(input);
+        firetower_session::check(input);
         for cut in 0..input.len() {
             websocket::check(&input[..cut]);
             firetower::check(&input[..cut]);
+            firetower_session::check(&input[..cut]);
         }
     }
 }

@@ -1,5 +1,6 @@
 /*
- * A server that says who comes and goes and what they say, and answers everybody. Ctrl-C stops it.
+ * A server that says who comes and goes and what they say, and answers everybody. Who is there is put into the topic "visitors", and
+ * hears of those who leave. Ctrl-C stops it.
  *
  *     cc server.c -o server $(pkg-config --cflags --libs heartbus)
  *     ./server [PORT]
@@ -54,6 +55,7 @@ static void tell(heartbus_server *server, const heartbus_event *event) {
         printf(" from %s:%d, ", event->ip, event->port);
         show(event->payload, event->payload_len);
         puts("");
+        heartbus_server_join(server, event->node_id, event->node_id_len, "visitors", 8);
         if (visitor) /* It left and came back so quickly that this is told as one. */
             break;
         visitor = calloc(1, sizeof *visitor);
@@ -83,6 +85,10 @@ static void tell(heartbus_server *server, const heartbus_event *event) {
         printf(": %s", heartbus_event_name(event->type));
         if (visitor)
             printf(", after %zu messages, %zu bytes", visitor->messages, visitor->bytes);
+        /* It is in no topic any more; after the stop there is nobody to tell. */
+        heartbus_publication told;
+        if (heartbus_server_publish(server, "visitors", 8, event->node_id, event->node_id_len, NULL, 0, &told) == HEARTBUS_OK)
+            printf("; %u others hear of it", (unsigned)told.reach);
         puts("");
         free(visitor); /* It is in no later event. */
     }

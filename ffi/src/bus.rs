@@ -3,10 +3,12 @@
 //! Every call waits for its answer. What has a twin among the server's functions is in `calls.rs`; here is the rest.
 
 use crate::arguments::{bytes, inout, invalid, out, out_if_wanted, out_slice, slice, text};
+use crate::event::keep;
 use crate::handle::{self, Object, Place};
 use crate::nodes::heartbus_node;
 use crate::status::{guard, heartbus_status};
 use crate::texts::with_texts;
+use bumpalo::Bump;
 use heartbus_core::bus::Bus;
 use heartbus_core::error::Error;
 use heartbus_core::service::{Request, Service};
@@ -30,6 +32,22 @@ pub(crate) struct heartbus_bus {
 pub(crate) struct heartbus_text {
     pub text: *const c_char,
     pub len: usize,
+}
+
+impl heartbus_text {
+    pub(crate) fn new(text: &str, texts: &Bump) -> Self {
+        let (text, len) = keep(texts, text);
+        Self { text, len }
+    }
+}
+
+/// Several texts of the caller. NULL is fine when there are none.
+///
+/// # Safety
+/// Where not NULL, `texts` points to so many of them, each as [`text`] asks.
+pub(crate) unsafe fn several<'a>(name: &str, texts: *const heartbus_text, count: usize) -> Result<Vec<&'a str>, Error> {
+    // SAFETY: the same promise.
+    unsafe { slice(name, texts, count)?.iter().map(|each| text(name, each.text, each.len)).collect() }
 }
 
 /// Calls of several threads take turns.
@@ -92,8 +110,7 @@ pub(crate) unsafe extern "C" fn heartbus_bus_send_many(
     guard(|| {
         // SAFETY: the caller's array of texts, its bytes and the place for the number, as the first page asks.
         let (ids, payload, count) = unsafe {
-            let ids = slice("node_ids", node_ids, node_count)?.iter().map(|id| text("node_ids", id.text, id.len));
-            (ids.collect::<Result<Vec<_>, _>>()?, bytes("payload", payload, payload_len)?, out_if_wanted("count", count)?)
+            (several("node_ids", node_ids, node_count)?, bytes("payload", payload, payload_len)?, out_if_wanted("count", count)?)
         };
         let queued = handle::get::<SharedBus>(bus)?.ask(&Request::SendMany { nodes: ids, data: payload })?.count()?;
         if let Some(count) = count {

@@ -4,15 +4,16 @@
 //! so their form is fixed: texts for the header, the names, the parameters behind the handle; then the request, where the results go,
 //! and who writes them there. All pointers are checked before anything is asked.
 
-use crate::arguments::{bytes, out, out_if_wanted, out_slice, text};
+use crate::arguments::{bytes, inout, invalid, out, out_if_wanted, out_slice, text};
 use crate::attached::UserData;
-use crate::bus::{SharedBus, heartbus_bus};
+use crate::bus::{SharedBus, heartbus_bus, heartbus_text, several};
 use crate::handle::{self, Object};
 use crate::nodes::{heartbus_connection, heartbus_node};
 use crate::server::{Server, heartbus_server, no_such_channel, no_such_node, timeout_of};
 use crate::statistics::{heartbus_stat, write_metrics, write_stats};
 use crate::status::{guard, heartbus_status};
 use crate::texts::with_texts;
+use crate::topics::{heartbus_publication, heartbus_topic};
 
 use heartbus_core::engine::{BusStats, ConnectionInfo, Node, NodeInfo};
 use heartbus_core::error::Error;
@@ -198,9 +199,72 @@ calls! {
     /// lookup.
     *const heartbus_server_metrics, heartbus_bus_metrics(text: *mut *const c_char, text_len: *mut usize):
         Request::Stats => (out("text", text)?, out("text_len", text_len)?) => exported;
+
+    /// Publishes to a topic: to all who have subscribed to it, less the nodes named in `except`, an array of `except_count` ids, and to
+    /// what is kept of it, where the key `history` says so. What became of it is written to `publication`, which may be NULL; the
+    /// subscriptions of `except` are counted there. It goes out behind this call; a subscriber whose outbox is full misses it alone, and so
+    /// does one whose protocol cannot carry it.
+    ///
+    /// HEARTBUS_INVALID_ARGUMENT when nothing can be published under this name: a topic has 1 to 255 bytes of UTF-8 without control
+    /// characters, no level that is + or #, and those that begin with $ belong to the server. HEARTBUS_LIMIT when the payload is longer
+    /// than a frame may be, there are too many topics, or too much waits for subscribers. Nobody gets it then.
+    *mut heartbus_server_publish, heartbus_bus_publish(topic: *const c_char, topic_len: usize, payload: *const c_char, payload_len: usize, except: *const heartbus_text, except_count: usize, publication: *mut heartbus_publication):
+        Request::Publish {
+            topic: text("topic", topic, topic_len)?,
+            data: bytes("payload", payload, payload_len)?,
+            except: several("except", except, except_count)?,
+        } => out_if_wanted("publication", publication)? => published;
+
+    /// As heartbus_server_broadcast, to all nodes but those named in `except`, an array of `except_count` ids.
+    *mut heartbus_server_broadcast_except, heartbus_bus_broadcast_except(payload: *const c_char, payload_len: usize, except: *const heartbus_text, except_count: usize, count: *mut usize):
+        Request::BroadcastExcept { data: bytes("payload", payload, payload_len)?, except: several("except", except, except_count)? }
+            => out_if_wanted("count", count)? => counted;
+
+    /// How many have subscribed to a topic, by its name and through filters that match it.
+    ///
+    /// HEARTBUS_INVALID_ARGUMENT when it is no topic.
+    *const heartbus_server_subscribers, heartbus_bus_subscribers(topic: *const c_char, topic_len: usize, count: *mut usize):
+        Request::Subscribers { topic: text("topic", topic, topic_len)? } => Some(out("count", count)?) => counted;
+
+    /// Lists the topics that somebody has subscribed to by name or of which something is kept, in pages as heartbus_server_nodes. What
+    /// they point to is valid until this thread's next lookup. A page has up to 4,000 topics, however many there is room for.
+    *const heartbus_server_topics, heartbus_bus_topics(cursor: *mut u64, topics: *mut heartbus_topic, capacity: usize, count: *mut usize):
+        Request::Topics { after: after(cursor)?, limit: limit(capacity)? }
+            => (inout("cursor", cursor)?, out_slice("topics", topics, capacity)?, out("count", count)?) => topics_listed;
+
+    /// Puts a node into a topic: it gets the topic's messages without having asked, until it leaves or is taken out.
+    ///
+    /// HEARTBUS_NOT_FOUND when no such node is online, HEARTBUS_INVALID_ARGUMENT when it is no topic, HEARTBUS_LIMIT when there are too
+    /// many topics.
+    *mut heartbus_server_join, heartbus_bus_join(node_id: *const c_char, node_id_len: usize, topic: *const c_char, topic_len: usize):
+        Request::Join { node: text("node_id", node_id, node_id_len)?, topic: text("topic", topic, topic_len)? } => () => done;
+
+    /// Takes a node out of a topic, or ends its subscription to a filter, whoever has made it. One that is not there is no error.
+    ///
+    /// HEARTBUS_NOT_FOUND when no such node is online, HEARTBUS_INVALID_ARGUMENT when it is no filter.
+    *mut heartbus_server_leave, heartbus_bus_leave(node_id: *const c_char, node_id_len: usize, filter: *const c_char, filter_len: usize):
+        Request::Leave { node: text("node_id", node_id, node_id_len)?, filter: text("filter", filter, filter_len)? } => () => done;
+
+    /// Lists the ids of the nodes that are in a topic by its name, whether they have subscribed or were put there, in pages as
+    /// heartbus_server_topics. Asks the I/O threads, which takes at most half a second.
+    ///
+    /// HEARTBUS_INVALID_ARGUMENT when it is no topic.
+    *const heartbus_server_members, heartbus_bus_members(topic: *const c_char, topic_len: usize, cursor: *mut u64, node_ids: *mut heartbus_text, capacity: usize, count: *mut usize):
+        Request::Members { topic: text("topic", topic, topic_len)?, after: after(cursor)?, limit: limit(capacity)? }
+            => (inout("cursor", cursor)?, out_slice("node_ids", node_ids, capacity)?, out("count", count)?) => members_listed;
+
+    /// Writes up to `capacity` topics and filters that a node has subscribed to or was put into, in no particular order, and says in
+    /// `count` how many there are, which may be more than fit. What they point to is valid until this thread's next lookup. Its I/O
+    /// thread is asked, as in heartbus_server_members.
+    ///
+    /// HEARTBUS_NOT_FOUND when no such node is online.
+    *const heartbus_server_topics_of, heartbus_bus_topics_of(node_id: *const c_char, node_id_len: usize, filters: *mut heartbus_text, capacity: usize, count: *mut usize):
+        Request::TopicsOf { node: text("node_id", node_id, node_id_len)? }
+            => (out_slice("filters", filters, capacity)?, out("count", count)?) => names_listed;
 }
 
 type Target<'a, T> = &'a mut MaybeUninit<T>;
+type Page<'a, T> = (&'a mut u64, &'a mut [MaybeUninit<T>], Target<'a, usize>);
 type Targets<'a, T> = (&'a mut [MaybeUninit<T>], Target<'a, usize>);
 
 fn done(asked: &impl Answering, request: &Request<'_>, (): ()) -> Result<(), Error> {
@@ -251,6 +315,60 @@ fn exported(
     let numbers = asked.stats(request)?;
     write_metrics(&numbers.stats, &numbers.timings, text, text_len);
     Ok(())
+}
+
+fn published(asked: &impl Answering, request: &Request<'_>, target: Option<Target<'_, heartbus_publication>>) -> Result<(), Error> {
+    let record = asked.ask(request)?.publication()?;
+    if let Some(target) = target {
+        target.write(heartbus_publication::new(record));
+    }
+    Ok(())
+}
+
+fn topics_listed(asked: &impl Answering, request: &Request<'_>, (cursor, targets, count): Page<'_, heartbus_topic>) -> Result<(), Error> {
+    let (topics, next) = asked.ask(request)?.topics()?;
+    with_texts(|texts| {
+        for (target, topic) in targets.iter_mut().zip(&topics) {
+            target.write(heartbus_topic::new(topic, texts));
+        }
+    });
+    *cursor = next.unwrap_or(0);
+    count.write(topics.len().min(targets.len()));
+    Ok(())
+}
+
+fn members_listed(asked: &impl Answering, request: &Request<'_>, (cursor, targets, count): Page<'_, heartbus_text>) -> Result<(), Error> {
+    let (names, next) = asked.ask(request)?.names()?;
+    write_names(&names, targets);
+    *cursor = next.unwrap_or(0);
+    count.write(names.len().min(targets.len()));
+    Ok(())
+}
+
+fn names_listed(asked: &impl Answering, request: &Request<'_>, (targets, count): Targets<'_, heartbus_text>) -> Result<(), Error> {
+    let (names, _) = asked.ask(request)?.names()?;
+    write_names(&names, targets);
+    count.write(names.len());
+    Ok(())
+}
+
+fn write_names(names: &[String], targets: &mut [MaybeUninit<heartbus_text>]) {
+    with_texts(|texts| {
+        for (target, name) in targets.iter_mut().zip(names) {
+            target.write(heartbus_text::new(name, texts));
+        }
+    });
+}
+
+/// # Safety
+/// As [`inout`].
+unsafe fn after(cursor: *mut u64) -> Result<Option<u64>, Error> {
+    // SAFETY: the same promise.
+    Ok(Some(*unsafe { inout("cursor", cursor) }?).filter(|after| *after != 0))
+}
+
+fn limit(capacity: usize) -> Result<u32, Error> {
+    if capacity == 0 { Err(invalid("capacity is 0")) } else { Ok(u32::try_from(capacity).unwrap_or(u32::MAX)) }
 }
 
 fn micros_of(seconds: f64) -> u64 {

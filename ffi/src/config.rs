@@ -3,7 +3,7 @@
 use heartbus_core::bus::path_to_bind;
 use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::settings::{
-    self, BusConfig, BusSocket, ClientConfig, HistoryRule, InboxLimits, Listed, MOST, Members, RateLimit, ServerConfig, ServerSwitches,
+    self, BusConfig, BusSocket, ClientConfig, HistoryRule, InboxLimits, Listed, MOST, RateLimit, RuleMembers, ServerConfig, ServerSwitches,
     Setting, SettingValue, Settings, ValueKind, YEAR,
 };
 use heartbus_core::text::{nearest, printable};
@@ -100,9 +100,9 @@ fn history(name: &str, json: &str) -> Result<SettingValue, Error> {
         let wants = r#"an object of filters and what is kept of their topics, such as {"chat/#":{"count":100}}"#;
         serde_json::from_str::<Pairs<'_>>(json).map(|pairs| pairs.0).map_err(|_| refused(name, wants, json))
     };
-    let mut rules: Vec<(String, Members)> = Vec::new();
+    let mut rules: Vec<(String, RuleMembers)> = Vec::new();
     for (filter, rule) in members_of(name, json)? {
-        let mut members = Members::new();
+        let mut members = RuleMembers::new();
         for (member, value) in members_of(name, rule.get())? {
             let place = format!("{name} of {:?}", shown(&filter));
             let Some(row) = HistoryRule::row(&member) else {
@@ -285,7 +285,8 @@ mod tests {
             "history":{"chat/#":{"count":1,"bytes":2e3,"ttl":0.5},"+":{"ttl":null}},
             "total_buffer_bytes":9,"slow_consumer":"drop","slow_consumer_timeout":2.5,"enable_rate_limit":true,"rate_limit_capacity":10,
             "rate_limit_refill_rate":11,"rate_limit_by":"ip","max_requests_per_second":14,"allow":["10.0.0.0/8","::1"],"deny":["10.1.0.1"],
-            "firetower_conventions":false,"websocket":"[::1]:0","websocket_origins":["http://a"],"websocket_path":"/ws","websocket_compression":true,
+            "firetower_conventions":false,"firetower":true,"firetower_max_subscriptions":21,
+            "websocket":"[::1]:0","websocket_origins":["http://a"],"websocket_path":"/ws","websocket_compression":true,
             "stats_interval":15,"bus":"/tmp/a/b.sock","bus_group":"g","inbox_events":12,"inbox_bytes":13}"#;
         let (config, limits) = server(json.as_bytes()).unwrap();
         let expected = ServerConfig {
@@ -317,6 +318,8 @@ mod tests {
             websocket_path: Some("/ws".into()),
             websocket_compression: true,
             firetower_conventions: false,
+            firetower: WebSocketDoor::MainPort,
+            firetower_max_subscriptions: 21,
             max_requests_per_second: 14,
             allow: vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
             deny: vec!["10.1.0.1/32".parse().unwrap()],

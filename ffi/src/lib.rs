@@ -24,5 +24,6 @@ mod server;
 mod statistics;
 mod status;
 mod texts;
+mod topics;
 mod user_data;
 mod version;

@@ -15,13 +15,18 @@ const ROUNDS: u32 = 30;
 /// Decodes, and panics where that took more than it may for so many bytes as `used` says of the outcome; `memory_each` is what each of them may
 /// take.
 pub(crate) fn bounded<T>(what: &str, memory_each: u64, decode: impl Fn() -> T, used: impl Fn(&T) -> usize) -> T {
+    bounded_by(what, memory_each, TIME.1, decode, used)
+}
+
+/// The same of what does more than to decode; `time_each` is in nanoseconds.
+pub(crate) fn bounded_by<T>(what: &str, memory_each: u64, time_each: u64, decode: impl Fn() -> T, used: impl Fn(&T) -> usize) -> T {
     let mut outcome = None;
     let memory = allocation_counter::measure(|| outcome = Some(decode())).bytes_total;
     let outcome = outcome.expect("it was decoded");
     let used = used(&outcome) as u64;
     assert!(memory <= MEMORY + memory_each * used, "{what}: {memory} bytes of memory for {used}");
     if cfg!(fuzzing) {
-        let allowed = TIME.0 + TIME.1 * used;
+        let allowed = TIME.0 + time_each * used;
         assert!((0..ROUNDS).any(|_| time(&decode) <= allowed), "{what}: more than {allowed} ns for {used} bytes");
     }
     outcome

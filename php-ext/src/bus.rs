@@ -5,8 +5,9 @@
 //! of the same machine, and never longer than its timeout.
 
 use crate::arguments;
+use crate::asking::Asking;
 use crate::bindings::{self, Directory};
-use crate::calls::{Asking, DeclareCalls};
+use crate::calls::DeclareCalls;
 use crate::classes::future;
 use crate::classes::waiting::{Suspension, Timer};
 use crate::config::{self, Loop};

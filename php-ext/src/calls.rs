@@ -3,43 +3,15 @@
 //! Owns how PHP's arguments become a request. What becomes of a refusal is the class's own affair.
 
 use crate::arguments;
-use crate::backend::is_gone;
+use crate::asking::Asking;
 use crate::declare::Declare;
-use crate::exception;
-use crate::php::{Call, Native, Outcome, bytes};
+use crate::php::{Call, Outcome, bytes};
 use crate::topics::{DeclareTopics, node_ids, texts};
 use ext_php_rs::builders::ClassBuilder;
 use ext_php_rs::ffi::zend_string;
 use ext_php_rs::types::Zval;
-use heartbus_core::error::{Error, ErrorKind};
-use heartbus_core::service::{Reply, Request};
+use heartbus_core::service::Request;
 use std::ptr;
-
-pub(crate) trait Asking: Native {
-    /// The class in words.
-    const NAME: &'static str;
-
-    /// An engine that is not there has nothing, and that is no error: before the start and after the stop, and of a worker whose engine
-    /// is about to come back.
-    const MAY_BE_AWAY: bool;
-
-    /// `None`: it was refused, and the caller gets false.
-    fn try_to(&self, request: &Request<'_>) -> Outcome<Option<Reply>>;
-
-    fn count(&self, request: &Request<'_>) -> Outcome<usize>;
-
-    /// What the engine says, or why there is no answer.
-    fn answer(&self, request: &Request<'_>) -> Outcome<Result<Reply, Error>>;
-
-    /// `None`: what was asked about is not there. Anything else that went wrong is thrown.
-    fn look<T>(&self, request: &Request<'_>, read: impl FnOnce(Reply) -> Result<T, Error>) -> Outcome<Option<T>> {
-        match self.answer(request)?.and_then(read) {
-            Ok(found) => Ok(Some(found)),
-            Err(error) if error.kind == ErrorKind::NotFound || Self::MAY_BE_AWAY && is_gone(&error) => Ok(None),
-            Err(error) => Err(exception::raise(&error)),
-        }
-    }
-}
 
 pub(crate) trait DeclareCalls: Sized {
     fn declare_calls<A: Asking>(self) -> Self;

@@ -2,8 +2,8 @@
 //!
 //! Owns the state; what is done with it stands below, one file per matter. The PHP class is in [`class`].
 
+use crate::asking::Asking;
 use crate::backend::{Backend, Registration};
-use crate::calls::Asking;
 use crate::config;
 use crate::exception;
 use crate::objects::Objects;
@@ -39,6 +39,8 @@ mod stop;
 mod tell;
 mod waiting_log;
 mod worker;
+
+const NAME: &str = r"PfinalClub\AsyncioHeartbeat\Server\HeartbeatServer";
 
 static CLASS: AtomicPtr<zend_class_entry> = AtomicPtr::new(ptr::null_mut());
 
@@ -256,7 +258,7 @@ impl Server {
 }
 
 impl Asking for Server {
-    const NAME: &'static str = class::NAME;
+    const NAME: &'static str = NAME;
     const MAY_BE_AWAY: bool = true;
 
     fn answer(&self, request: &Request<'_>) -> Outcome<Result<Reply, Error>> {

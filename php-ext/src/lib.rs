@@ -3,6 +3,7 @@
 //! Loading it starts no thread and opens no descriptor. `start()` and `connect()` do.
 
 mod alarms;
+mod asking;
 mod backend;
 mod bindings;
 mod bus;

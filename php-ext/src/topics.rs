@@ -4,7 +4,7 @@
 //! that a node which is not online is `false`, or has nothing.
 
 use crate::arguments;
-use crate::calls::Asking;
+use crate::asking::Asking;
 use crate::classes::position;
 use crate::declare::Declare;
 use crate::exception;

@@ -33,6 +33,12 @@ const OPERATIONS: &[Operation] = &[
     ("rearm", "the wheel looks at a node that is alive", rearm),
     ("wheel-insert-pop", "an entry is put into the wheel, and fires", wheel_insert_pop),
     ("wheel-insert-remove", "an entry is put into the wheel, and taken out", wheel_insert_remove),
+    ("subscribe", "a node subscribes to a topic that others have, in v2, and takes it back", subscribe),
+    ("publish", "a node publishes to a topic with one subscriber, in v2: decoded, ordered, handed over", publish),
+    ("deliver", "a frame of v1 for one of 1,000 subscribers", |times| deliver(times, Dialect::V1, false)),
+    ("deliver-v2", "a frame of v2 for one of 1,000 subscribers", |times| deliver(times, Dialect::V2, false)),
+    ("deliver-websocket", "a WebSocket's frame for one of 1,000 subscribers", |times| deliver(times, Dialect::V2, true)),
+    ("websocket-heartbeat", "a v2 heartbeat in a masked frame of a WebSocket: decoded, noted, answered", websocket_heartbeat),
     ("event", "an event is put into the inbox, and drained", event),
 ];
 
@@ -121,6 +127,84 @@ fn rearm(times: u64) {
         machine.receive(0, &Dialect::V1.heartbeat(0), |_| {});
         machine.now += 2 * TICK;
         assert_eq!(machine.tick(), 0);
+    }
+}
+
+/// Of this many bytes.
+const PAYLOAD: [u8; 64] = [b'x'; 64];
+
+/// A frame as a browser sends it, with a mask of zeros.
+fn masked(frame: &[u8]) -> Vec<u8> {
+    let mut masked = vec![0x82];
+    match u8::try_from(frame.len()) {
+        Ok(len @ ..126) => masked.push(0x80 | len),
+        _ => masked.extend([0xfe, (frame.len() >> 8) as u8, frame.len() as u8]),
+    }
+    masked.extend([0; 4]);
+    masked.extend_from_slice(frame);
+    masked
+}
+
+fn subscribe(times: u64) {
+    let mut machine = Machine::default();
+    for slot in 0..2 {
+        machine.open();
+        machine.receive(slot, &Dialect::V2.register(&format!("node-{slot}")), |_| {});
+    }
+    let topics = (0..100).map(|topic| format!("room/{topic}"));
+    let mut both: Vec<Vec<u8>> = Vec::new();
+    for topic in topics {
+        machine.receive(0, &Dialect::V2.subscribe(&topic), |replies| assert!(!replies.is_empty()));
+        both.push([Dialect::V2.subscribe(&topic), Dialect::V2.unsubscribe(&topic)].concat());
+    }
+    for round in 0..times {
+        machine.receive(1, &both[round as usize % 100], |replies| assert!(!replies.is_empty()));
+    }
+}
+
+fn publish(times: u64) {
+    let mut machine = Machine::default();
+    let slot = machine.open();
+    machine.receive(slot, &Dialect::V2.register("node"), |_| {});
+    machine.receive(slot, &Dialect::V2.subscribe("room"), |_| {});
+    let frame = Dialect::V2.publish("room", &PAYLOAD);
+    for _ in 0..times {
+        machine.receive(slot, &frame, |_| {});
+        assert!(machine.take_posted().is_some());
+    }
+}
+
+fn deliver(times: u64, dialect: Dialect, is_websocket: bool) {
+    let mut machine = Machine::default();
+    let publisher = machine.open();
+    machine.receive(publisher, &Dialect::V2.register("publisher"), |_| {});
+    for number in 0..1000 {
+        let slot = if is_websocket { machine.open_websocket() } else { machine.open() };
+        for mut frame in [dialect.register(&format!("node-{number}")), dialect.subscribe("room")] {
+            if is_websocket {
+                frame = masked(&frame);
+            }
+            machine.receive(slot, &frame, |replies| assert!(!replies.is_empty()));
+        }
+    }
+    let frame = Dialect::V2.publish("room", &PAYLOAD);
+    for _ in 0..times / 1000 {
+        machine.receive(publisher, &frame, |_| {});
+        assert_eq!(machine.deliver(), 1000);
+    }
+}
+
+/// As [`heartbeats`].
+fn websocket_heartbeat(times: u64) {
+    let mut machine = Machine::default();
+    let slot = machine.open_websocket();
+    machine.receive(slot, &masked(&Dialect::V2.register("node")), |_| {});
+    let mut frame = masked(&Dialect::V2.heartbeat(0));
+    for round in 0..times {
+        if round % 100 == 0 {
+            machine.now += 1000;
+        }
+        machine.receive_in_place(slot, &mut frame, |replies| assert!(!replies.is_empty()));
     }
 }
 

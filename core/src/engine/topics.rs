@@ -4,7 +4,8 @@
 
 use super::Engine;
 use crate::error::{Error, ErrorKind};
-use crate::hub::topics::{Published, TopicRefusal};
+use crate::hub::Counters;
+use crate::hub::topics::{Origin, Published, TopicRefusal};
 use crate::wire::topic;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -23,7 +24,8 @@ impl Engine {
     pub fn publish(&self, topic: &str, payload: &[u8], except: &[&str]) -> Result<Published, Error> {
         let hub = self.hub()?;
         let (payload, now) = (Bytes::copy_from_slice(payload), self.now());
-        self.server().with_host_counters(|counters| hub.publish(topic, payload, except, counters, now)).map_err(refused)
+        let publish = |counters: &Counters| hub.publish_from(Origin::Platform, topic, payload, except, counters, now);
+        self.server().with_host_counters(publish).map_err(refused)
     }
 
     /// As [`Engine::broadcast`], to all nodes but some.

@@ -174,6 +174,14 @@ counters! {
     websocket_violations,
     /// WebSockets closed because their peer did not answer a ping.
     websocket_ping_timeouts,
+    /// Connections of Firetower's closed because what they sent is no frame of theirs, or has a length that cannot be.
+    firetower_violations,
+    /// Frames of Firetower's that were answered with an error.
+    firetower_refused,
+    /// Frames of Firetower's that this server had sent itself.
+    firetower_loops,
+    /// Subscriptions and connections of clients that an offline command of Firetower's ended.
+    firetower_orders,
     /// Times that accepting paused because the process or system had no descriptor left.
     accept_pauses,
     /// Bytes read from sockets.

@@ -6,6 +6,7 @@ use super::counters::{Counters, Counts, ReachClass, Reads};
 use super::directory::Directory;
 use super::event::{Event, Host};
 use super::fan_out::{FanOut, FanOuts, HubThread};
+use super::firetower::FireBack;
 use super::frame::{Body, QueuedFrame};
 use super::link::{Link, PushError};
 use super::memory::{Memory, Part};
@@ -44,6 +45,7 @@ pub struct Hub {
     threads: OnceLock<Vec<HubThread>>,
     fan_outs: FanOuts,
     topics: Topics,
+    firetower: FireBack,
 }
 
 impl Hub {
@@ -69,6 +71,7 @@ impl Hub {
             data_out_refused: AtomicU64::new(0),
             threads: OnceLock::new(),
             fan_outs: FanOuts::default(),
+            firetower: FireBack::default(),
         }
     }
 
@@ -233,6 +236,11 @@ impl Hub {
     /// Who wants to hear what, and what is kept of it.
     pub fn topics(&self) -> &Topics {
         &self.topics
+    }
+
+    /// What it knows of Firetower's back side.
+    pub fn firetower(&self) -> &FireBack {
+        &self.firetower
     }
 
     pub(super) fn fan_outs(&self) -> &FanOuts {

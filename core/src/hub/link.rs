@@ -102,8 +102,9 @@ const TELLING: u8 = 16;
 const WEBSOCKET: u8 = 32;
 /// and in it spelled as JSON.
 const JSON: u8 = 64;
-/// or no frames of the bus at all, but Firetower's JSON.
+/// or no frames of the bus at all, but Firetower's JSON; with [`JSON`], which that is not said of, the frames of its back side.
 const FIRETOWER: u8 = 128;
+const FIRE_HEADER: u8 = FIRETOWER | JSON;
 
 /// A node has to leave its connection because of something that happened elsewhere.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -180,6 +181,7 @@ impl Link {
             0 => Framing::Stream,
             WEBSOCKET => Framing::WebSocket,
             FIRETOWER => Framing::Firetower,
+            FIRE_HEADER => Framing::FireHeader,
             _ => Framing::Json,
         }
     }
@@ -191,6 +193,7 @@ impl Link {
             Framing::WebSocket => WEBSOCKET | V2,
             Framing::Json => WEBSOCKET | JSON,
             Framing::Firetower => FIRETOWER,
+            Framing::FireHeader => FIRE_HEADER,
         };
         self.flags.fetch_or(flags, Ordering::AcqRel);
     }

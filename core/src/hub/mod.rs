@@ -13,6 +13,7 @@ mod directory;
 pub mod dispatch;
 pub mod event;
 pub mod fan_out;
+pub mod firetower;
 pub mod frame;
 mod handed_over;
 #[allow(clippy::module_inception, reason = "the file of `Hub`, of which the folder has its name")]

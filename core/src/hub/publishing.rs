@@ -5,13 +5,15 @@
 
 use super::counters::Counters;
 use super::fan_out::HubThread;
+use super::firetower::{MessageId, USER_PREFIX};
 use super::handed_over::FanOutShare;
 use super::hub::Hub;
 use super::link::Membership;
 use super::node_ref::NodeRef;
 use super::now::Now;
 use super::topic_fan_out::TopicFanOut;
-use super::topics::{Publication, PublicationSink, Published, TopicRefusal};
+use super::topics::{FireKind, FireOrder, FireOrigin, Origin, Publication, PublicationSink, Published, TopicRefusal};
+use crate::wire::firetower::{FireFrame, NO_TOPIC};
 use crate::wire::topic::{self, Filter};
 use crate::wire::topic_frames::MAX_MESSAGE_HEAD;
 use bytes::Bytes;
@@ -42,7 +44,9 @@ impl PublicationSink for ThreadsSink<'_> {
         if fan_out.is_none() {
             let Some(share) = self.share.borrow_mut().take() else { return };
             let max_frame_bytes = self.hub.limits().max_frame_bytes as usize;
-            let made = TopicFanOut::new(publication.clone(), self.except.take(), self.hub.memory(), max_frame_bytes, share);
+            let message_id = MessageId { instance: self.hub.firetower().instance(), sequence: publication.sequence };
+            let except = self.except.take();
+            let made = TopicFanOut::new(publication.clone(), except, message_id, self.hub.memory(), max_frame_bytes, share);
             *fan_out = Some(Arc::new(made));
         }
         if let (Some(fan_out), Some(thread)) = (&*fan_out, self.threads.get(thread)) {
@@ -58,7 +62,23 @@ impl Hub {
     /// # Errors
     /// [`TopicRefusal`], and nobody gets it.
     pub fn publish(&self, name: &str, payload: Bytes, except: &[&str], counters: &Counters, now: Now) -> Result<Published, TopicRefusal> {
-        let published = self.try_publish(name, payload, except, now);
+        self.publish_from(Origin::User, name, payload, except, counters, now)
+    }
+
+    /// The same of what is not a client's.
+    ///
+    /// # Errors
+    /// As [`Hub::publish`].
+    pub fn publish_from(
+        &self,
+        origin: Origin,
+        name: &str,
+        payload: Bytes,
+        except: &[&str],
+        counters: &Counters,
+        now: Now,
+    ) -> Result<Published, TopicRefusal> {
+        let published = self.try_publish(origin, name, payload, except, now);
         match &published {
             Ok(_) => counters.published.up(),
             Err(_) => counters.publish_refused.up(),
@@ -66,7 +86,31 @@ impl Hub {
         published
     }
 
-    fn try_publish(&self, name: &str, payload: Bytes, except: &[&str], now: Now) -> Result<Published, TopicRefusal> {
+    /// Hands a frame to its topic's subscribers: a publication to all, anything else to gateways, and what Firetower's clients are to do
+    /// to them as well. What this server has sent itself comes around to nobody twice: `None`.
+    ///
+    /// # Errors
+    /// [`TopicRefusal`], and nobody gets it.
+    pub fn publish_frame(&self, frame: &FireFrame<'_>, counters: &Counters, now: Now) -> Result<Option<Published>, TopicRefusal> {
+        if self.firetower().is_own(frame.message_id) {
+            return Ok(None);
+        }
+        let kind = FireKind::of(frame.kind);
+        let is_publication = kind == FireKind::Publish;
+        let is_for_everywhere = kind == FireKind::Order(FireOrder::OfflineUser) && frame.topic == NO_TOPIC;
+        let origin = FireOrigin { kind, message_id: frame.message_id.into(), source: frame.source.into() };
+        let (origin, payload) = (Origin::Firetower(Box::new(origin)), Bytes::copy_from_slice(frame.content));
+        if is_for_everywhere {
+            self.order_user(payload, origin)?;
+            return Ok(Some(Published { position: None, reach: 0 }));
+        }
+        if is_publication {
+            return self.publish_from(origin, frame.topic, payload, &[], counters, now).map(Some);
+        }
+        self.try_publish(origin, frame.topic, payload, &[], now).map(Some)
+    }
+
+    fn try_publish(&self, origin: Origin, name: &str, payload: Bytes, except: &[&str], now: Now) -> Result<Published, TopicRefusal> {
         topic::check_name(name)?;
         if topic::is_of_server(name) {
             return Err(TopicRefusal::OfServer);
@@ -74,15 +118,37 @@ impl Hub {
         if payload.len() + MAX_MESSAGE_HEAD > self.limits().max_frame_bytes as usize {
             return Err(TopicRefusal::TooLong);
         }
-        let sink = ThreadsSink {
+        let sink = self.sink(payload.len(), self.references(except));
+        self.topics().publish_from(origin, name, payload, now, &sink)
+    }
+
+    fn sink(&self, len: usize, except: Box<[NodeRef]>) -> ThreadsSink<'_> {
+        ThreadsSink {
             hub: self,
             threads: self.threads(),
-            len: payload.len(),
-            except: RefCell::new(self.references(except)),
+            len,
+            except: RefCell::new(except),
             share: RefCell::default(),
             fan_out: RefCell::default(),
-        };
-        self.topics().publish(name, payload, now, &sink)
+        }
+    }
+
+    /// Hands an order of Firetower's about a user, who is its payload, to all threads: whichever topics that user has.
+    ///
+    /// # Errors
+    /// [`TopicRefusal::ServerFull`].
+    fn order_user(&self, user: Bytes, origin: Origin) -> Result<(), TopicRefusal> {
+        let sink = self.sink(user.len(), Box::default());
+        let threads = 0..self.threads().len();
+        let interest: Vec<_> = threads.clone().map(|thread| (thread as u16, 1)).collect();
+        if !sink.has_room(&interest) {
+            return Err(TopicRefusal::ServerFull);
+        }
+        let topic = format!("{USER_PREFIX}{}", String::from_utf8_lossy(&user)).into();
+        let sequence = self.topics().draw_number();
+        let publication = Arc::new(Publication { topic, position: None, sequence, payload: user, origin });
+        threads.for_each(|thread| sink.post(thread, &publication));
+        Ok(())
     }
 
     /// Subscribes a node to a topic without its asking; it stays so until it leaves, or is taken out again. What is published behind this

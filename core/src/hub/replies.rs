@@ -4,6 +4,7 @@
 
 use super::Now;
 use crate::model::CloseReason;
+use crate::wire::firetower::{self, FireFrame, NO_TOPIC, SYSTEM};
 use crate::wire::websocket::handshake::RequestError;
 use crate::wire::{Dialect, FrameType, Framing, code, control, framing, v1, v2};
 
@@ -122,6 +123,14 @@ impl Replies {
     pub fn refuse_websocket(&mut self, reason: CloseReason) {
         let error = if reason == CloseReason::ServerStopped { RequestError::STOPPING } else { RequestError::FULL };
         self.bytes.extend_from_slice(error.answer().as_bytes());
+    }
+
+    /// The same for one of Firetower's.
+    pub fn refuse_gateway(&mut self, reason: CloseReason) {
+        let why = if reason == CloseReason::ServerStopped { code::SHUTTING_DOWN_TEXT } else { code::SERVER_FULL_TEXT };
+        let frame = FireFrame { kind: firetower::ERROR, message_id: "", source: SYSTEM, topic: NO_TOPIC, content: why.as_bytes() };
+        let written = frame.write(&mut self.bytes);
+        debug_assert!(written.is_ok(), "its fields are constants");
     }
 
     /// The farewell of a server that stops: in v2 with the time within which to come back.

@@ -2,12 +2,14 @@
 //!
 //! Owns the bodies. To whom it goes is decided by each thread.
 
+use super::firetower::MessageId;
 use super::frame::{Body, QueuedFrame};
 use super::handed_over::FanOutShare;
 use super::memory::Memory;
 use super::node_ref::NodeRef;
 use super::refusal::Refusal;
 use super::topics::Publication;
+use crate::wire::firetower::FireFrame;
 use crate::wire::topic_frames::Message;
 use crate::wire::{Dialect, FrameType, Framing};
 use std::sync::{Arc, OnceLock};
@@ -22,6 +24,10 @@ pub struct TopicFanOut {
     json: OnceLock<Result<Body, Refusal>>,
     /// The payload alone, which is a text.
     text: OnceLock<Option<Body>>,
+    /// For Firetower's gateways.
+    fire: OnceLock<Option<Body>>,
+    /// What it is called among them, where it came without.
+    message_id: MessageId,
     memory: Arc<Memory>,
     max_frame_bytes: usize,
     _share: FanOutShare,
@@ -32,6 +38,7 @@ impl TopicFanOut {
     pub(super) fn new(
         publication: Arc<Publication>,
         except: Box<[NodeRef]>,
+        message_id: MessageId,
         memory: &Arc<Memory>,
         max_frame_bytes: usize,
         share: FanOutShare,
@@ -43,6 +50,8 @@ impl TopicFanOut {
             v2: OnceLock::new(),
             json: OnceLock::new(),
             text: OnceLock::new(),
+            fire: OnceLock::new(),
+            message_id,
             memory: memory.clone(),
             max_frame_bytes,
             _share: share,
@@ -85,6 +94,26 @@ impl TopicFanOut {
             Body::encode(Dialect::V2, payload.as_bytes(), &self.memory).ok()
         });
         Some(QueuedFrame::new(Dialect::V1, FrameType::MESSAGE, 0, body.clone()?).within(Framing::Firetower))
+    }
+
+    /// As Firetower's gateways get it; `None`: its topic cannot stand in a frame of theirs.
+    pub fn fire_frame(&self) -> Option<QueuedFrame> {
+        let body = self.fire.get_or_init(|| {
+            let Publication { topic, payload, origin, .. } = &*self.publication;
+            let own = self.message_id.to_string();
+            let mut frame = Vec::with_capacity(128 + payload.len());
+            FireFrame {
+                kind: origin.kind().as_str(),
+                message_id: origin.message_id().unwrap_or(&own),
+                source: origin.source(),
+                topic,
+                content: payload,
+            }
+            .write(&mut frame)
+            .ok()?;
+            Body::encode(Dialect::V2, &frame, &self.memory).ok()
+        });
+        Some(QueuedFrame::new(Dialect::V1, FrameType::MESSAGE, 0, body.clone()?).within(Framing::FireHeader))
     }
 
     fn encode_v1(&self) -> Result<Body, Refusal> {

@@ -11,7 +11,7 @@ pub mod history;
 pub mod members;
 mod publication;
 
-pub use publication::{Position, Publication};
+pub use publication::{FireKind, FireOrder, FireOrigin, Origin, Position, Publication};
 
 use super::Now;
 use super::memory::{Memory, Part};
@@ -265,6 +265,11 @@ impl Topics {
         exact + self.filtered(name)
     }
 
+    /// The number of something that is handed to threads without being published.
+    pub(super) fn draw_number(&self) -> u64 {
+        self.published.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
     fn filtered(&self, name: &str) -> usize {
         let mut filtered = 0;
         if self.filter_count() > 0 {
@@ -372,7 +377,8 @@ impl Topics {
             }
             bytes += payload.len();
             let position = Some(Position { offset, epoch: topic.epoch });
-            read.publications.push(Publication { topic: name.clone(), position, sequence: since, payload: payload.clone() });
+            let (topic, payload) = (name.clone(), payload.clone());
+            read.publications.push(Publication { topic, position, sequence: since, payload, origin: Origin::default() });
         }
         read.since = Some(since);
         read
@@ -428,10 +434,27 @@ impl Topics {
     /// # Errors
     /// [`TopicRefusal`], and nobody gets it.
     pub fn publish(&self, name: &str, payload: Bytes, now: Now, sink: &dyn PublicationSink) -> Result<Published, TopicRefusal> {
+        self.publish_from(Origin::default(), name, payload, now, sink)
+    }
+
+    /// The same of what is not a client's. What is no publication goes to subscribers as well, in order with publications, but has no
+    /// number among them and is not kept.
+    ///
+    /// # Errors
+    /// As [`Topics::publish`].
+    pub fn publish_from(
+        &self,
+        origin: Origin,
+        name: &str,
+        payload: Bytes,
+        now: Now,
+        sink: &dyn PublicationSink,
+    ) -> Result<Published, TopicRefusal> {
         topic::check_name(name)?;
         let mut shard = self.shard(name);
         let is_there = shard.contains_key(name);
-        let is_kept = is_there || self.rules.iter().any(|rule| topic::matches(&rule.filter, name));
+        let is_publication = origin.is_publication();
+        let is_kept = is_there || is_publication && self.rules.iter().any(|rule| topic::matches(&rule.filter, name));
         let topic = if is_kept { Some(self.topic(&mut shard, name, now)?) } else { None };
         let mut interest = topic.as_ref().map_or_else(Interest::default, |(_, topic)| topic.interest.clone());
         if self.filter_count.load(Ordering::SeqCst) > 0 {
@@ -445,10 +468,11 @@ impl Topics {
             self.forget_if_idle(&mut shard, name);
             return Err(TopicRefusal::ServerFull);
         }
-        let sequence = self.published.fetch_add(1, Ordering::SeqCst) + 1;
+        let sequence = self.draw_number();
         let (name, position) = match topic {
             None if interest.is_empty() => return Ok(Published { position: None, reach: 0 }),
             None => (name.into(), None),
+            Some((name, topic)) if !is_publication => (name, Some(topic.position())),
             Some((name, topic)) => {
                 topic.offset += 1;
                 if let Some(kept) = &mut topic.kept {
@@ -459,7 +483,7 @@ impl Topics {
             }
         };
         let reach = interest.sum();
-        let publication = Arc::new(Publication { topic: name, position, sequence, payload });
+        let publication = Arc::new(Publication { topic: name, position, sequence, payload, origin });
         interest.0.iter().for_each(|(thread, _)| sink.post(usize::from(*thread), &publication));
         drop(shard);
         self.make_room();

@@ -230,7 +230,7 @@ impl Connection {
         };
         self.host_full = next == Next::Wait;
         if let Some(rest) = &mut self.buffers {
-            rest.is_unfinished = matches!(next, Next::Again | Next::Later | Next::Http);
+            rest.is_unfinished = matches!(next, Next::Again | Next::Later | Next::Http | Next::Firetower);
             rest.count(cx.hub.memory());
             if rest.is_empty() {
                 self.buffers = None;
@@ -240,9 +240,12 @@ impl Connection {
     }
 
     /// What was kept is for another session.
-    pub(super) fn become_websocket(&mut self) {
+    pub(super) fn become_other(&mut self, cx: &mut Context<'_>, next: Next) {
         if let Phase::Open(session) = &mut self.phase {
-            session.become_websocket();
+            session.become_other(cx, next);
+        }
+        if next == Next::Firetower {
+            self.transport.notice_loss_within(cx.hub.heartbeat_timeout());
         }
     }
 

@@ -18,9 +18,11 @@ const FIRST: usize = usize::MAX - 16;
 /// What is spoken by those who come in at a door.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(super) enum Spoken {
-    /// The bus protocol; and WebSockets, where the main port has them too.
+    /// The bus protocol; and other protocols, where the main port has them too.
     Bus,
     WebSocket,
+    /// What Firetower's gateways speak with their manager.
+    Firetower,
 }
 
 pub(super) struct Door {

@@ -14,7 +14,7 @@ use crate::hub::fan_out::HubThread;
 use crate::hub::topics::members::Subscriber;
 use crate::hub::{Counters, Counts, Host, Hub, Node, NodeRef, Timings};
 use crate::model::ConnectionInfo;
-use crate::settings::ServerConfig;
+use crate::settings::{ServerConfig, WebSocketDoor};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -35,6 +35,8 @@ pub(crate) struct Server {
     pub(crate) local_addr: SocketAddr,
     /// Where WebSockets come in, if they do at a door of their own.
     pub(crate) websocket_addr: Option<SocketAddr>,
+    /// The same of Firetower's gateways.
+    pub(crate) firetower_addr: Option<SocketAddr>,
     mailboxes: Vec<Arc<Mailbox>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -45,10 +47,13 @@ impl Server {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = if config.io_threads == 0 { cores } else { config.io_threads.min(cores) };
         let listeners = listen::bind(&config.host, config.port, threads)?;
-        let websockets = config.websocket.address().map_or(Ok(Vec::new()), |(host, port)| listen::bind(host, port, threads))?;
+        let bind = |door: &WebSocketDoor| door.address().map_or(Ok(Vec::new()), |(host, port)| listen::bind(host, port, threads));
+        let (websockets, gateways) = (bind(&config.websocket)?, bind(&config.firetower)?);
         let cannot_start = |error: io::Error| Error::new(ErrorKind::Io, format!("Cannot start the server: {error}"));
         let local_addr = listeners[0].local_addr().map_err(cannot_start)?;
-        let websocket_addr = websockets.first().map(std::net::TcpListener::local_addr).transpose().map_err(cannot_start)?;
+        let address = |listeners: &[std::net::TcpListener]| listeners.first().map(std::net::TcpListener::local_addr).transpose();
+        let websocket_addr = address(&websockets).map_err(cannot_start)?;
+        let firetower_addr = address(&gateways).map_err(cannot_start)?;
         let hub = Hub::new(config.clone(), host);
         let polls = descriptor::lifted(|| (0..threads).map(|_| Polling::new()).collect::<io::Result<Vec<_>>>()).map_err(cannot_start)?;
         let apart = |(thread, Polling { poll, registry, waker })| {
@@ -61,11 +66,13 @@ impl Server {
         let hub_threads = hub_threads.map(|(mailbox, counters)| HubThread { sink: mailbox.clone(), counters: counters.clone() });
         shared.hub.set_threads(hub_threads.collect());
         tracing::info!(host = config.host, port = local_addr.port(), workers = threads, protocol = "tcp", "HeartbeatServer starting");
-        let mut server = Self { shared, local_addr, websocket_addr, mailboxes, threads: Mutex::default() };
-        let mut websockets = websockets.into_iter();
+        let mut server = Self { shared, local_addr, websocket_addr, firetower_addr, mailboxes, threads: Mutex::default() };
+        let (mut websockets, mut gateways) = (websockets.into_iter(), gateways.into_iter());
         for (index, (listener, (poll, registry))) in listeners.into_iter().zip(polls).enumerate() {
             let listener = (listener, Spoken::Bus);
-            let listeners = std::iter::once(listener).chain(websockets.next().map(|listener| (listener, Spoken::WebSocket)));
+            let websockets = websockets.next().map(|listener| (listener, Spoken::WebSocket));
+            let gateways = gateways.next().map(|listener| (listener, Spoken::Firetower));
+            let listeners = std::iter::once(listener).chain(websockets).chain(gateways);
             if let Err(error) = server.start_thread(index, listeners, poll, registry, cannot_start) {
                 server.stop();
                 return Err(error);

@@ -7,8 +7,10 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use rustix::io::Errno;
 use rustix::net::{self, RecvFlags, SendAncillaryBuffer, SendFlags};
+use socket2::SockRef;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
+use std::time::Duration;
 
 pub(super) enum Transport {
     /// TCP, and nothing between it and the session.
@@ -41,6 +43,15 @@ impl Transport {
     pub(super) fn send_pieces(&self, pieces: &[IoSlice<'_>]) -> Result<usize, Errno> {
         match self {
             Self::Plain(socket) => net::sendmsg(socket, pieces, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL),
+        }
+    }
+
+    /// What is sent and that nobody has acknowledged within so many microseconds breaks the connection: for peers that are silent for as
+    /// long as they like, so that nothing else says that they are gone.
+    pub(super) fn notice_loss_within(&self, micros: u64) {
+        match self {
+            // Where the system cannot, it takes as long as it takes.
+            Self::Plain(socket) => drop(SockRef::from(socket).set_tcp_user_timeout(Some(Duration::from_micros(micros)))),
         }
     }
 

@@ -58,11 +58,11 @@ pub enum SettingValue {
     Networks(Vec<IpNet>),
     Texts(Vec<String>),
     /// Names, and the members that each has, by the names of their rows.
-    Rules(Vec<(String, Members)>),
+    Rules(Vec<(String, RuleMembers)>),
 }
 
 /// Settings inside of a setting.
-pub type Members = Vec<(&'static str, SettingValue)>;
+pub type RuleMembers = Vec<(&'static str, SettingValue)>;
 
 impl SettingValue {
     /// As JSON.

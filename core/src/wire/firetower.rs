@@ -22,6 +22,27 @@ pub const OFFLINE_TOPIC: &str = "offline_topic";
 /// Connections of a user are closed.
 pub const OFFLINE_USER: &str = "offline_user";
 
+/// A gateway takes part in topics, named as its clients name them: with commas in between. Firetower's own has another way for that.
+pub const SUBSCRIBE: &str = "subscribe";
+pub const UNSUBSCRIBE: &str = "unSubscribe";
+/// What answers these, with the number of subscribers that the topic has then.
+pub const ON_SUBSCRIBE: &str = "onSubscribe";
+pub const ON_UNSUBSCRIBE: &str = "onUnsubscribe";
+/// Why something was not done. Gateways pass over types that they do not know.
+pub const ERROR: &str = "error";
+
+/// The topic of what is about none.
+pub const NO_TOPIC: &str = "*";
+
+/// Where a frame comes from: a client, the program around a server, the server itself.
+pub const USER: &str = "user";
+pub const PLATFORM: &str = "platform";
+pub const SYSTEM: &str = "system";
+
+/// What a manager sends every ten seconds.
+pub const HEARTBEAT_FRAME: FireFrame<'static> =
+    FireFrame { kind: HEARTBEAT, message_id: "0", source: SYSTEM, topic: NO_TOPIC, content: b"heartbeat" };
+
 /// One frame, borrowed from its bytes.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct FireFrame<'a> {
@@ -43,6 +64,8 @@ pub enum FireError {
     NotUtf8,
     /// The line does not end.
     NoLine,
+    /// Its length is no positive number of 32 bits.
+    TooLong,
 }
 
 impl fmt::Display for FireError {
@@ -53,6 +76,7 @@ impl fmt::Display for FireError {
             Self::Field => "a field has a space or a line end in it",
             Self::NotUtf8 => "a field is not UTF-8",
             Self::NoLine => "the line of fields does not end",
+            Self::TooLong => "the frame is too long",
         })
     }
 }
@@ -70,6 +94,19 @@ pub enum FireFront<'a> {
     Invalid { error: FireError, len: usize },
     /// No frame begins here, or one whose length is negative or above the limit: nothing after this can be read.
     Broken { why: &'static str },
+}
+
+/// Whether a stream that begins like this may be one of such frames.
+pub fn is_firetower(front: &[u8]) -> bool {
+    MAGIC.starts_with(&front[..front.len().min(MAGIC.len())])
+}
+
+/// The length of the frame that `input` begins with, as its header has it; `None` while that is not there, or is none.
+pub fn frame_len(input: &[u8]) -> Option<usize> {
+    let header = input.first_chunk::<HEADER_LEN>().filter(|header| header.starts_with(MAGIC))?;
+    let [.., a, b, c, d] = *header;
+    let body_len = u32::try_from(i32::from_be_bytes([a, b, c, d])).ok()?;
+    Some(HEADER_LEN + body_len as usize)
 }
 
 /// The first frame in `input`, of which the line and the content may have `max_len` bytes.
@@ -125,8 +162,9 @@ impl FireFrame<'_> {
     }
 
     /// What its header says.
-    fn body_len(&self) -> usize {
-        self.kind.len() + self.message_id.len() + self.source.len() + self.topic.len() + 4 + self.content.len()
+    fn body_len(&self) -> Result<i32, FireError> {
+        let len = self.kind.len() + self.message_id.len() + self.source.len() + self.topic.len() + 4 + self.content.len();
+        i32::try_from(len).map_err(|_| FireError::TooLong)
     }
 
     /// Appends the frame.
@@ -135,8 +173,9 @@ impl FireFrame<'_> {
     /// [`FireError`], and nothing was appended.
     pub fn write(&self, out: &mut impl BufMut) -> Result<(), FireError> {
         self.check()?;
+        let body_len = self.body_len()?;
         out.put_slice(MAGIC);
-        out.put_u32(self.body_len() as u32);
+        out.put_i32(body_len);
         for (field, behind) in [(self.kind, b' '), (self.message_id, b' '), (self.source, b' '), (self.topic, b'\n')] {
             out.put_slice(field.as_bytes());
             out.put_u8(behind);
@@ -157,34 +196,44 @@ mod tests {
         (0..hex.len()).step_by(2).map(|index| u8::from_str_radix(&hex[index..index + 2], 16).unwrap()).collect()
     }
 
-    /// Made with the original encoder.
     #[test]
-    fn frames_of_the_original_are_read_and_written_to_the_byte() {
-        let chat = br#"{"from":"u1","data":"hi","type":"publish"}"#;
-        let frame = |kind, message_id, source, topic, content| FireFrame { kind, message_id, source, topic, content };
-        for (hex, expected) in [
-            (
-                "466972654865616465720000004e7075626c69736820313233343536373839302075736572202f636861742f776f726c640a7b2266726f6d223a227531222c2264617461223a226869222c2274797065223a227075626c697368227d",
-                frame(PUBLISH, "1234567890", "user", "/chat/world", &chat[..]),
-            ),
-            (
-                "466972654865616465720000001e68656172746265617420302073797374656d202a0a686561727462656174",
-                frame(HEARTBEAT, "0", "system", "*", b"heartbeat"),
-            ),
-            (
-                "46697265486561646572000000286f66666c696e655f746f7069635f62795f75736572696420312073797374656d20726f6f6d0a3432",
-                frame(OFFLINE_TOPIC_BY_USER, "1", "system", "room", b"42"),
-            ),
-        ] {
-            let bytes = unhex(hex);
-            assert_eq!(front(&bytes, MAX), FireFront::Frame { frame: expected, len: bytes.len() });
-            let mut written = Vec::new();
-            expected.write(&mut written).unwrap();
-            assert_eq!(written, bytes);
-            for cut in 0..bytes.len() {
-                assert_eq!(front(&bytes[..cut], MAX), FireFront::Incomplete, "{cut}");
+    fn golden_vectors_are_read_and_written_to_the_byte() {
+        let text = include_str!("../../../tests/vectors/firetower.txt");
+        let rows = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let mut count = 0;
+        for row in rows {
+            let [hex, _, expected] = row.split(" | ").collect::<Vec<_>>()[..] else { panic!("not three columns: {row}") };
+            let (bytes, (result, rest)) = (unhex(hex), expected.split_once(' ').unwrap_or((expected, "")));
+            let found = front(&bytes, crate::wire::MAX_BODY_LEN);
+            match result {
+                "both" => {
+                    let fields: Vec<&str> = rest.split(' ').map(|field| if field == "-" { "" } else { field }).collect();
+                    let [kind, message_id, source, topic, content] = fields[..] else { panic!("{row}") };
+                    let content = unhex(content);
+                    let frame = FireFrame { kind, message_id, source, topic, content: &content };
+                    assert_eq!(found, FireFront::Frame { frame, len: bytes.len() });
+                    let mut written = Vec::new();
+                    frame.write(&mut written).unwrap();
+                    assert_eq!(written, bytes, "{row}");
+                    assert_eq!(frame_len(&bytes[..HEADER_LEN]), Some(bytes.len()));
+                    for cut in 0..bytes.len() {
+                        assert_eq!(front(&bytes[..cut], MAX), FireFront::Incomplete, "{cut} {row}");
+                    }
+                }
+                "refused" => match found {
+                    FireFront::Invalid { error, len } => assert_eq!((error.to_string().as_str(), len), (rest, bytes.len())),
+                    other => panic!("{row}: {other:?}"),
+                },
+                "incomplete" => assert_eq!(found, FireFront::Incomplete, "{row}"),
+                "broken" => match found {
+                    FireFront::Broken { why } => assert_eq!(why, rest),
+                    other => panic!("{row}: {other:?}"),
+                },
+                other => panic!("unknown result {other}: {row}"),
             }
+            count += 1;
         }
+        assert!(count >= 25);
     }
 
     #[test]

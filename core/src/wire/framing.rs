@@ -1,10 +1,10 @@
-//! What a frame of the bus stands in on its way: nothing, or a message of WebSocket's.
+//! What a frame of the bus stands in on its way: nothing, or a message of WebSocket's; or what is sent instead of it.
 //!
 //! Owns where one ends and the next one begins in a stream of either, which their first bytes tell apart, and the head in front of a
 //! body that several frames share. What WebSocket asks of frames is [`super::websocket`]'s.
 
 use super::websocket::{self, Opcode};
-use super::{Dialect, FrameType, dialects, text, v1, v2};
+use super::{Dialect, FrameType, dialects, firetower, text, v1, v2};
 use bytes::BufMut;
 
 /// What stands around each frame.
@@ -19,6 +19,8 @@ pub enum Framing {
     Json,
     /// A text message that is a publication's payload and nothing else: Firetower's clients get no other frames.
     Firetower,
+    /// No frame of the bus at all, but one of Firetower's back side: the body is all of it.
+    FireHeader,
 }
 
 /// The longest head there is: WebSocket's header, and v1's or JSON's in front of a body.
@@ -28,14 +30,14 @@ pub const MAX_HEAD: usize = 64;
 pub fn head_len(framing: Framing, dialect: Dialect, frame_type: FrameType, channel_id: u32, body_len: usize) -> usize {
     let inner = inner_head_len(framing, dialect, frame_type, channel_id);
     match framing {
-        Framing::Stream => inner,
+        Framing::Stream | Framing::FireHeader => inner,
         Framing::WebSocket | Framing::Json | Framing::Firetower => websocket::header_len(inner + body_len) + inner,
     }
 }
 
 fn inner_head_len(framing: Framing, dialect: Dialect, frame_type: FrameType, channel_id: u32) -> usize {
     match (framing, dialect) {
-        (Framing::Firetower, _) => 0,
+        (Framing::Firetower | Framing::FireHeader, _) => 0,
         (Framing::Json, _) => text::head_len(frame_type, channel_id),
         (_, Dialect::V1) => v1::head_len(channel_id),
         (_, Dialect::V2) => v2::HEADER_LEN,
@@ -44,12 +46,12 @@ fn inner_head_len(framing: Framing, dialect: Dialect, frame_type: FrameType, cha
 
 /// Writes it.
 pub fn write_head(framing: Framing, dialect: Dialect, frame_type: FrameType, channel_id: u32, body_len: usize, out: &mut impl BufMut) {
-    if framing != Framing::Stream {
+    if !matches!(framing, Framing::Stream | Framing::FireHeader) {
         let opcode = if framing == Framing::WebSocket { Opcode::Binary } else { Opcode::Text };
         websocket::write_header(opcode, false, inner_head_len(framing, dialect, frame_type, channel_id) + body_len, out);
     }
     match (framing, dialect) {
-        (Framing::Firetower, _) => {}
+        (Framing::Firetower | Framing::FireHeader, _) => {}
         (Framing::Json, _) => text::write_head(frame_type, channel_id, out),
         (_, Dialect::V1) => v1::encode_head(frame_type.0, channel_id.into(), body_len, out),
         (_, Dialect::V2) => v2::encode_head(frame_type, channel_id, body_len, out),
@@ -58,7 +60,11 @@ pub fn write_head(framing: Framing, dialect: Dialect, frame_type: FrameType, cha
 
 /// The length of what `input` begins with, whichever framing that is in, as its header has it; `None` while that is not there, or is none.
 pub fn framed_len(input: &[u8]) -> Option<usize> {
-    if is_of_bus(input) { dialects::frame_len(input) } else { websocket::frame_len(input) }
+    match input.first() {
+        Some(first) if *first == firetower::MAGIC[0] => firetower::frame_len(input),
+        _ if is_of_bus(input) => dialects::frame_len(input),
+        _ => websocket::frame_len(input),
+    }
 }
 
 /// Whether a frame that a server sends shows that it is alive: an answer to a heartbeat, or to a ping of WebSocket's.
@@ -75,7 +81,7 @@ pub fn is_sign_of_life(frame: &[u8]) -> bool {
     }
 }
 
-/// No frame of WebSocket's begins like this: it would be of an opcode that is reserved.
+/// No frame of WebSocket's begins like this, nor one of Firetower's: it would be of an opcode that is reserved.
 fn is_of_bus(input: &[u8]) -> bool {
     input.first() == Some(&v1::MAGIC.to_be_bytes()[0])
 }
@@ -91,7 +97,7 @@ pub fn wrap(framing: Framing, mut frames: &[u8], out: &mut Vec<u8>) {
                 out.extend_from_slice(frame);
             }
             Framing::Json => text::write_frame(frame, out),
-            Framing::Firetower => {}
+            Framing::Firetower | Framing::FireHeader => {}
         }
         frames = rest;
     }

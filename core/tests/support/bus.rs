@@ -147,12 +147,16 @@ impl Bus {
     }
 
     pub(crate) fn open(&mut self) -> u32 {
+        self.open_as(Session::open)
+    }
+
+    pub(crate) fn open_as(&mut self, begin: impl FnOnce(Arc<Link>, &mut Context<'_>) -> Session) -> u32 {
         let slot = self.next_slot;
         self.next_slot += 1;
         let link = Arc::new(Link::new(u64::from(slot) + 1, ([127, 0, 0, 1], 1).into(), slot, self.drained.clone()));
         self.thread.now = Now { mono: self.now, unix: self.now };
         let mut cx = self.thread.context(&self.hub);
-        let session = Session::open(link, &mut cx);
+        let session = begin(link, &mut cx);
         self.sessions.insert(slot, session);
         slot
     }

@@ -3,7 +3,7 @@
 use super::absence::Absence;
 use super::other_process::generation;
 use super::waiting_log::WaitingLog;
-use super::{CLASS, KINDS, Kind, Role, SERVERS, Server, State};
+use super::{CLASS, KINDS, Kind, NAME, Role, SERVERS, Server, State};
 use super::{start, stop};
 use crate::arguments;
 use crate::bindings::Owner;
@@ -27,8 +27,6 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::ptr;
 use std::rc::{Rc, Weak};
 use std::sync::atomic::Ordering;
-
-pub(super) const NAME: &str = r"PfinalClub\AsyncioHeartbeat\Server\HeartbeatServer";
 
 pub(crate) fn register() -> Result<()> {
     ClassBuilder::new(NAME)

@@ -66,9 +66,10 @@ final class TopicsTest extends TestCase
         self::assertSame([['a', 'b'], ['a'], []], $ask('return array_map(function ($topic) use ($server) { $of = $server->members($topic)["nodes"]; sort($of); return $of; }, ["room/1", "room/2", "room/3"]);'));
         // One that is not there is no error.
         self::assertSame([true, true, true, false], $ask('return [$server->leave("a", "room/1"), $server->leave("a", "room/1"), $server->unsubscribeNode("b", "room/#"), $server->leave("nobody", "room/1")];'));
-        self::assertSame(1, $ask('return $server->publish("room/1", "for b")->reach;'));
+        $ask('$server->publish("room/1", "for b");');
         self::assertSame(['room/1', 'for b'], $b->message());
         array_map(fn (Peer $peer) => $peer->expectSilence(), [$a, $b]);
+        $this->until(fn () => $ask('return $server->publish("room/1", "once more")->reach;') === 1, 'their threads have taken them out');
         // What somebody else's node is in ends with its registration.
         $b->close();
         $this->until(fn () => $ask('return $server->subscribers("room/1");') === 0, 'it has left');

@@ -18,6 +18,7 @@ use crate::hub::wheel::TimerKey;
 use crate::hub::{Counters, Node, NodeRef, Timer, TimerKind};
 use crate::model::{CloseReason, Departure, EventMask, Fill};
 use crate::settings::{RateLimitBy, WebSocketDoor, micros};
+use crate::wire::firetower;
 use crate::wire::websocket::handshake;
 use crate::wire::{self, Decoded, Dialect, Frame, FrameError, FrameType, Framing, Front, code};
 use std::sync::Arc;
@@ -111,8 +112,10 @@ impl BusSession {
             let (dialect, front) = wire::front(&input[consumed..], cx.hub.limits().max_frame_bytes);
             let whole = match front {
                 Front::Incomplete => return (consumed, Next::Continue),
-                Front::Broken { .. } if self.may_be_http(cx, &input[consumed..]) => return (consumed, Next::Http),
-                Front::Broken { error } => return (input.len(), self.lose(cx, error)),
+                Front::Broken { error } => match self.other_protocol(cx, &input[consumed..]) {
+                    Some(next) => return (consumed, next),
+                    None => return (input.len(), self.lose(cx, error)),
+                },
                 Front::Whole(whole) => whole,
             };
             let len = whole.len();
@@ -203,13 +206,18 @@ impl BusSession {
         if self.rare.is_some() { self.go_on(cx) } else { Next::Continue }
     }
 
-    /// Where WebSockets come in at the main port: what no frame begins with is a request of HTTP's, if it is the first thing that is said.
+    /// Where another protocol comes in at the main port: which one begins with what no frame begins with, if it is the first thing that is
+    /// said.
     #[cold]
-    fn may_be_http(&self, cx: &Context<'_>, input: &[u8]) -> bool {
-        cx.hub.limits().websocket == WebSocketDoor::MainPort
-            && self.link.framing() == Framing::Stream
-            && self.nodes.is_empty()
-            && handshake::is_http(input)
+    fn other_protocol(&self, cx: &Context<'_>, input: &[u8]) -> Option<Next> {
+        if self.link.framing() != Framing::Stream || !self.nodes.is_empty() {
+            return None;
+        }
+        // A request of HTTP's may begin with as many of the same letters, but none is a front of the other.
+        if cx.hub.limits().firetower == WebSocketDoor::MainPort && firetower::is_firetower(input) {
+            return Some(Next::Firetower);
+        }
+        (cx.hub.limits().websocket == WebSocketDoor::MainPort && handshake::is_http(input)).then_some(Next::Http)
     }
 
     /// Whether the same frame comes again, and pays then.

@@ -47,6 +47,8 @@ pub enum Next {
     Look,
     /// What begins here is a request of HTTP's: keep it, and come back with it to the session that this one becomes.
     Http,
+    /// The same of a frame of Firetower's.
+    Firetower,
     /// Write the replies, then end the connection.
     Close(CloseReason),
 }

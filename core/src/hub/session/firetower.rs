@@ -1,108 +1,339 @@
-//! A WebSocket client of Firetower's: what its JSON asks for, and what it is sent.
+//! A connection of Firetower's back side: a gateway's, or that of a program which publishes.
 //!
-//! Owns its subscriptions, which are the connection's, and what is still to be done of them. Nothing is answered: neither is an error told
-//! nor that something was done (`wire::firetower::client` reads the JSON).
+//! Owns which topics the gateway takes part in, and how often each: once for each client of its that has subscribed. What a frame looks
+//! like is [`crate::wire::firetower`]'s, how it reaches subscribers the hub's. A gateway says nothing for as long as it likes, as
+//! Firetower's do; that it is there is found by heartbeats, which its socket has to take.
 
+pub(super) mod client;
+
+use super::bus::BusSession;
 use super::context::{Context, Next};
-use super::subscriptions::Subscriptions;
-use crate::hub::NodeRef;
+use crate::hub::budget;
 use crate::hub::link::Link;
-use crate::hub::topics::members::Subscriber;
-use crate::wire::firetower::client::{ClientMessage, HEARTBEAT, parse, subscriber_count};
-use crate::wire::topic;
-use crate::wire::websocket::{self, Opcode};
-use bytes::Bytes;
-use std::collections::VecDeque;
+use crate::hub::memory::Part;
+use crate::hub::topics::TopicRefusal;
+use crate::hub::topics::members::{FilterId, Subscriber};
+use crate::hub::wheel::TimerKey;
+use crate::hub::{NodeRef, Timer, TimerKind};
+use crate::model::CloseReason;
+use crate::wire::firetower::{self, FireError, FireFrame, FireFront, NO_TOPIC, SYSTEM};
+use crate::wire::topic::{self, Filter};
+use crate::wire::{Framing, code};
+use indexmap::IndexMap;
+use std::sync::Arc;
 
-#[derive(Default)]
-pub(super) struct FiretowerClient {
-    subscriptions: Subscriptions,
-    /// Topics to subscribe to, or no longer, whose turn has not come.
-    work: VecDeque<(bool, String)>,
-    /// It is over, and what is left is told of each topic.
-    is_ending: bool,
+/// Between two heartbeats, in microseconds.
+const HEARTBEAT_TIME: u64 = 10_000_000;
+
+/// What is answered repeats no longer fields.
+const MAX_REPEATED: usize = topic::MAX_LEN;
+
+pub struct GatewaySession {
+    bus: BusSession,
+    /// How many of its clients have subscribed to what.
+    topics: IndexMap<FilterId, u32>,
+    /// All of these together.
+    announced: usize,
+    /// Who it is, where it has said so.
+    name: Option<Arc<str>>,
+    /// A list of topics whose turn has not come.
+    work: Option<Box<Announcement>>,
+    heartbeat: Option<TimerKey>,
+    /// What is counted of what is kept.
+    counted: usize,
 }
 
-impl FiretowerClient {
+/// Topics that a gateway takes part in from now on, or one client less.
+struct Announcement {
+    subscribes: bool,
+    message_id: Box<str>,
+    topics: Box<str>,
+    /// So many bytes of them are done with.
+    done: usize,
+}
+
+impl GatewaySession {
+    pub(super) fn new(mut bus: BusSession, cx: &mut Context<'_>) -> Self {
+        // A gateway says nothing until somebody publishes.
+        bus.needs_nobody(cx);
+        bus.link().set_framing(Framing::FireHeader);
+        let timer = Timer::new(bus.link().slot(), TimerKind::Ping);
+        let heartbeat = Some(cx.wheel.insert(cx.now.mono + HEARTBEAT_TIME, timer));
+        Self { bus, topics: IndexMap::new(), announced: 0, name: None, work: None, heartbeat, counted: 0 }
+    }
+
+    pub(super) fn bus(&self) -> &BusSession {
+        &self.bus
+    }
+
+    pub(super) fn bus_mut(&mut self) -> &mut BusSession {
+        &mut self.bus
+    }
+
+    fn link(&self) -> &Arc<Link> {
+        self.bus.link()
+    }
+
     /// Something is to be done although nothing was read.
     pub(super) fn has_work(&self) -> bool {
-        !self.work.is_empty()
+        self.work.is_some()
     }
 
     pub(super) fn kept_bytes(&self) -> usize {
-        self.work.iter().map(|(_, name)| size_of::<(bool, String)>() + name.capacity()).sum()
+        self.counted
     }
 
-    /// A message, whether text or binary.
-    pub(super) fn receive(&mut self, cx: &mut Context<'_>, link: &Link, message: &[u8]) -> Next {
-        let (subscribes, mut names) = match parse(message) {
-            Ok(ClientMessage::Subscribe(names)) => (true, names),
-            Ok(ClientMessage::Unsubscribe(names)) => (false, names),
-            Ok(ClientMessage::Other { topic, data, .. }) => {
-                if let Some(data) = data.filter(|_| cx.hub.limits().firetower_conventions) {
-                    cx.counters.publishes.up();
-                    // Who is not heard is not told so.
-                    let _ = cx.hub.publish(&topic, Bytes::copy_from_slice(data.get().as_bytes()), &[], cx.counters, cx.now);
+    pub(super) fn receive(&mut self, cx: &mut Context<'_>, input: &[u8]) -> (usize, Next) {
+        let mut consumed = 0;
+        let mut next = self.go_on(cx);
+        while next == Next::Continue {
+            let (len, front) = match firetower::front(&input[consumed..], cx.hub.limits().max_frame_bytes) {
+                FireFront::Incomplete => break,
+                FireFront::Broken { why } => {
+                    consumed = input.len();
+                    next = self.break_off(cx, why);
+                    break;
                 }
-                return Next::Continue;
+                FireFront::Frame { frame, len } => (len, Ok(frame)),
+                FireFront::Invalid { error, len } => (len, Err(error)),
+            };
+            if cx.budget.is_used_up() {
+                next = Next::Again;
+                break;
             }
-            Err(_) => {
+            if !cx.budget.admits(len) {
+                next = Next::Later;
+                break;
+            }
+            cx.budget.spend(budget::FRAME + budget::BYTE * len as u64);
+            consumed += len;
+            next = self.frame(cx, front);
+        }
+        self.count();
+        (consumed, next)
+    }
+
+    fn frame(&mut self, cx: &mut Context<'_>, front: Result<FireFrame<'_>, FireError>) -> Next {
+        if !self.bus.may_say(cx) {
+            refuse(cx, front.ok(), code::RATE_LIMITED_TEXT);
+            return Next::Continue;
+        }
+        let frame = match front {
+            Ok(frame) => frame,
+            Err(error) => {
                 cx.counters.invalid_payloads.up();
+                cx.connection_log.failed(&error, self.link(), cx.now);
+                refuse(cx, None, &error.to_string());
                 return Next::Continue;
             }
         };
-        // More could not be held anyway.
-        let most = cx.hub.limits().max_subscriptions;
-        cx.counters.subscribes_refused.add(names.len().saturating_sub(most) as u64);
-        names.truncate(most);
-        self.work.extend(names.into_iter().map(|name| (subscribes, name)));
-        self.go_on(cx, link)
-    }
-
-    /// Subscribes to what was asked for, as much as the turn allows: one topic at least.
-    pub(super) fn go_on(&mut self, cx: &mut Context<'_>, link: &Link) -> Next {
-        while let Some((subscribes, name)) = self.work.pop_front() {
-            self.change(cx, link, subscribes, &name);
-            if cx.budget.is_used_up() && self.has_work() {
-                return Next::Again;
-            }
+        match frame.kind {
+            firetower::HEARTBEAT => {}
+            firetower::SUBSCRIBE => return self.announce(cx, frame, true),
+            firetower::UNSUBSCRIBE => return self.announce(cx, frame, false),
+            firetower::ERROR | firetower::ON_SUBSCRIBE | firetower::ON_UNSUBSCRIBE => cx.counters.unknown_types.up(),
+            _ => self.publish(cx, frame),
         }
-        self.work = VecDeque::new();
         Next::Continue
     }
 
-    fn change(&mut self, cx: &mut Context<'_>, link: &Link, subscribes: bool, name: &str) {
-        let member = Subscriber { slot: link.slot(), node: NodeRef::NONE };
-        let before = self.subscriptions.len();
-        if subscribes {
-            cx.counters.subscribes.up();
-            // A filter is none here: topics match as they are written.
-            let is_name = topic::check_name(name).is_ok();
-            if !is_name || self.subscriptions.subscribe(cx, member, name, None).is_err() {
-                cx.counters.subscribes_refused.up();
-            }
-        } else {
-            cx.counters.unsubscribes.up();
-            self.subscriptions.unsubscribe(cx, member, name);
-        }
-        if self.subscriptions.len() != before && cx.hub.limits().firetower_conventions {
-            let text = subscriber_count(subscribes, cx.hub.topics().subscribers(name));
-            let _ = cx.hub.publish(name, text.into(), &[], cx.counters, cx.now);
+    /// Others than publications are for gateways as well, whatever they are.
+    fn publish(&self, cx: &mut Context<'_>, frame: FireFrame<'_>) {
+        cx.counters.publishes.up();
+        match cx.hub.publish_frame(&frame, cx.counters, cx.now) {
+            Ok(Some(_)) => {}
+            Ok(None) => cx.counters.firetower_loops.up(),
+            Err(refusal) => refuse(cx, Some(frame), &refusal.to_string()),
         }
     }
 
-    /// The connection is over, and its subscriptions end, as many as the turn allows.
-    pub(super) fn end(&mut self, cx: &mut Context<'_>, link: &Link) -> Next {
-        if !self.is_ending {
-            self.is_ending = true;
-            self.work = self.subscriptions.of_node(&cx.seldom.members, NodeRef::NONE).into_iter().map(|name| (false, name)).collect();
+    fn announce(&mut self, cx: &mut Context<'_>, frame: FireFrame<'_>, subscribes: bool) -> Next {
+        if let Err(why) = self.introduce(cx, frame.source) {
+            refuse(cx, Some(frame), why);
+            return Next::Continue;
         }
-        self.go_on(cx, link)
+        let message_id = repeated(frame.message_id).into();
+        self.work = Some(Box::new(Announcement { subscribes, message_id, topics: frame.topic.into(), done: 0 }));
+        self.go_on(cx)
+    }
+
+    /// A gateway that names itself takes the place of what is left of it from before it came back.
+    fn introduce(&mut self, cx: &Context<'_>, name: &str) -> Result<(), &'static str> {
+        if matches!(name, "" | firetower::USER | firetower::PLATFORM | SYSTEM) {
+            return Ok(());
+        }
+        match &self.name {
+            None if name.len() > MAX_REPEATED => return Err("a gateway's name has at most 255 bytes"),
+            None => {
+                let name: Arc<str> = name.into();
+                cx.hub.firetower().enter(&name, self.link());
+                self.name = Some(name);
+            }
+            Some(own) if **own != *name => return Err("a connection is that of one gateway"),
+            Some(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Goes on with what was announced, as much as the turn allows: one topic at least.
+    fn go_on(&mut self, cx: &mut Context<'_>) -> Next {
+        let Some(mut work) = self.work.take() else { return Next::Continue };
+        loop {
+            let rest = &work.topics[work.done..];
+            let name = rest.split(',').next().unwrap_or_default();
+            let result = if work.subscribes { self.join(cx, name) } else { self.part(cx, name) };
+            answer(cx, &work, name, result);
+            if name.len() == rest.len() {
+                return Next::Continue;
+            }
+            work.done += name.len() + 1;
+            if cx.budget.is_used_up() {
+                self.work = Some(work);
+                return Next::Again;
+            }
+        }
+    }
+
+    fn member(&self) -> Subscriber {
+        Subscriber { slot: self.link().slot(), node: NodeRef::NONE }
+    }
+
+    /// One client more has subscribed.
+    fn join(&mut self, cx: &mut Context<'_>, name: &str) -> Result<(), TopicRefusal> {
+        cx.budget.spend(budget::SUBSCRIPTION);
+        cx.counters.subscribes.up();
+        let joined = self.try_join(cx, name);
+        if joined.is_err() {
+            cx.counters.subscribes_refused.up();
+        }
+        joined
+    }
+
+    fn try_join(&mut self, cx: &mut Context<'_>, name: &str) -> Result<(), TopicRefusal> {
+        // A filter is none here: topics match as they are written.
+        topic::check_name(name)?;
+        if topic::is_of_server(name) {
+            return Err(TopicRefusal::OfServer);
+        }
+        if self.announced >= cx.hub.limits().firetower_max_subscriptions {
+            return Err(TopicRefusal::TooManySubscriptions);
+        }
+        let (filter, member) = (Filter::Exact(name), self.member());
+        let subscribed = cx.hub.topics().subscribe(cx.seldom.thread, filter, None, cx.now)?;
+        let known = cx.seldom.members.find(filter).filter(|id| self.topics.contains_key(id));
+        if let Some(id) = known.or_else(|| cx.seldom.members.insert(filter, member, subscribed.since)) {
+            *self.topics.entry(id).or_default() += 1;
+            self.announced += 1;
+        }
+        Ok(())
+    }
+
+    /// One client less has subscribed. What nobody had subscribed to is passed over.
+    fn part(&mut self, cx: &mut Context<'_>, name: &str) -> Result<(), TopicRefusal> {
+        cx.budget.spend(budget::SUBSCRIPTION);
+        cx.counters.unsubscribes.up();
+        topic::check_name(name)?;
+        let filter = Filter::Exact(name);
+        let Some(id) = cx.seldom.members.find(filter) else { return Ok(()) };
+        let Some(count) = self.topics.get_mut(&id) else { return Ok(()) };
+        *count -= 1;
+        if *count == 0 {
+            self.topics.swap_remove(&id);
+            cx.seldom.members.remove(id, self.member());
+        }
+        self.announced -= 1;
+        cx.hub.topics().unsubscribe(cx.seldom.thread, filter, cx.now);
+        Ok(())
+    }
+
+    /// Nothing behind this can be read.
+    #[cold]
+    fn break_off(&self, cx: &mut Context<'_>, why: &'static str) -> Next {
+        cx.counters.firetower_violations.up();
+        cx.connection_log.failed(&why, self.link(), cx.now);
+        refuse(cx, None, why);
+        Next::Close(CloseReason::BrokenStream)
+    }
+
+    /// It is time for a heartbeat.
+    pub(super) fn heartbeat_timer(&mut self, cx: &mut Context<'_>, timer: TimerKey) -> Next {
+        if self.heartbeat == Some(timer) && cx.wheel.has_fired(timer) {
+            write(cx, &firetower::HEARTBEAT_FRAME);
+            cx.wheel.rearm(timer, cx.now.mono + HEARTBEAT_TIME);
+        }
+        Next::Continue
+    }
+
+    pub(super) fn close(&mut self, cx: &mut Context<'_>, reason: CloseReason) -> Next {
+        if let Some(timer) = self.heartbeat.take() {
+            cx.wheel.remove(timer);
+        }
+        self.work = None;
+        self.count();
+        if let Some(name) = self.name.take() {
+            cx.hub.firetower().leave(&name, self.link());
+        }
+        let member = self.member();
+        while let Some((id, count)) = self.topics.pop() {
+            let Some(name) = cx.seldom.members.filter(id).cloned() else { continue };
+            let mut left = count;
+            while left > 0 && !cx.budget.is_used_up() {
+                cx.budget.spend(budget::SUBSCRIPTION);
+                cx.hub.topics().unsubscribe(cx.seldom.thread, Filter::Exact(&name), cx.now);
+                left -= 1;
+            }
+            if left > 0 {
+                self.topics.insert(id, left);
+                return Next::Again;
+            }
+            cx.seldom.members.remove(id, member);
+        }
+        self.bus.close(cx, reason)
+    }
+
+    /// Counts what is kept now.
+    fn count(&mut self) {
+        let kept = self.work.as_ref().map_or(0, |work| size_of::<Announcement>() + work.topics.len() + work.message_id.len());
+        self.link().memory().change(Part::Input, self.counted, kept);
+        self.counted = kept;
     }
 }
 
-/// Appends the text that says that the server is there.
-pub(super) fn write_heartbeat(out: &mut Vec<u8>) {
-    websocket::write_header(Opcode::Text, false, HEARTBEAT.len(), out);
-    out.extend_from_slice(HEARTBEAT.as_bytes());
+impl Drop for GatewaySession {
+    fn drop(&mut self) {
+        self.link().memory().remove(Part::Input, self.counted);
+    }
+}
+
+fn answer(cx: &mut Context<'_>, work: &Announcement, name: &str, result: Result<(), TopicRefusal>) {
+    let kind = if work.subscribes { firetower::ON_SUBSCRIBE } else { firetower::ON_UNSUBSCRIBE };
+    let topic = if name.is_empty() || name.len() > MAX_REPEATED { NO_TOPIC } else { name };
+    let frame = |kind, content| FireFrame { kind, message_id: &work.message_id, source: SYSTEM, topic, content };
+    match result {
+        Ok(()) => {
+            let count = cx.hub.topics().subscribers(name).to_string();
+            write(cx, &frame(kind, count.as_bytes()));
+        }
+        Err(refusal) => {
+            cx.counters.firetower_refused.up();
+            write(cx, &frame(firetower::ERROR, refusal.to_string().as_bytes()));
+        }
+    }
+}
+
+/// Says why nothing came of a frame.
+fn refuse(cx: &mut Context<'_>, frame: Option<FireFrame<'_>>, why: &str) {
+    cx.counters.firetower_refused.up();
+    let message_id = frame.map_or("", |frame| repeated(frame.message_id));
+    let topic = frame.map(|frame| frame.topic).filter(|topic| topic.len() <= MAX_REPEATED).unwrap_or(NO_TOPIC);
+    write(cx, &FireFrame { kind: firetower::ERROR, message_id, source: SYSTEM, topic, content: why.as_bytes() });
+}
+
+fn repeated(field: &str) -> &str {
+    if field.len() <= MAX_REPEATED { field } else { "" }
+}
+
+fn write(cx: &mut Context<'_>, frame: &FireFrame<'_>) {
+    let written = frame.write(cx.replies.raw());
+    debug_assert!(written.is_ok(), "its fields were read from a frame");
 }

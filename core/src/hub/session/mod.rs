@@ -11,12 +11,14 @@ mod websocket;
 
 pub use bus::BusSession;
 pub use context::{Context, Look, Next, Seldom};
+pub use firetower::GatewaySession;
 pub use websocket::WebSocketSession;
 
 use super::frame::QueuedFrame;
 use super::link::{Eviction, Link};
 use super::replies::Replies;
 use super::topic_fan_out::TopicFanOut;
+use super::topics::FireOrder;
 use super::topics::members::ThreadMembers;
 use super::wheel::TimerKey;
 use super::{Counters, Node, NodeRef};
@@ -28,6 +30,7 @@ use std::sync::Arc;
 pub enum Session {
     Bus(BusSession),
     WebSocket(Box<WebSocketSession>),
+    Gateway(Box<GatewaySession>),
 }
 
 /// Calls the same method of whichever protocol it is.
@@ -36,6 +39,7 @@ macro_rules! each {
         match $session {
             Session::Bus($its) => $call,
             Session::WebSocket($its) => $call,
+            Session::Gateway($its) => $call,
         }
     };
 }
@@ -50,11 +54,17 @@ impl Session {
         Self::WebSocket(Box::new(WebSocketSession::new(BusSession::open(link, cx))))
     }
 
+    /// Of a connection that speaks as Firetower's gateways do with their manager.
+    pub fn open_gateway(link: Arc<Link>, cx: &mut Context<'_>) -> Self {
+        Self::Gateway(Box::new(GatewaySession::new(BusSession::open(link, cx), cx)))
+    }
+
     #[inline]
     fn bus(&self) -> &BusSession {
         match self {
             Self::Bus(session) => session,
             Self::WebSocket(session) => session.bus(),
+            Self::Gateway(session) => session.bus(),
         }
     }
 
@@ -62,6 +72,7 @@ impl Session {
         match self {
             Self::Bus(session) => session,
             Self::WebSocket(session) => session.bus_mut(),
+            Self::Gateway(session) => session.bus_mut(),
         }
     }
 
@@ -82,7 +93,11 @@ impl Session {
     /// What the host had no room for, of what was read.
     #[inline]
     pub fn refused_len(&self) -> Option<usize> {
-        each!(self, session => session.refused_len())
+        match self {
+            Self::Bus(session) => session.refused_len(),
+            Self::WebSocket(session) => session.refused_len(),
+            Self::Gateway(_) => None,
+        }
     }
 
     /// What it keeps of what was read, in memory.
@@ -90,6 +105,7 @@ impl Session {
         match self {
             Self::Bus(session) => session.refused_len().unwrap_or(0),
             Self::WebSocket(session) => session.kept_bytes(),
+            Self::Gateway(session) => session.kept_bytes(),
         }
     }
 
@@ -105,6 +121,7 @@ impl Session {
         match self {
             Self::Bus(session) => session.receive(cx, input),
             Self::WebSocket(session) => session.receive(cx, input),
+            Self::Gateway(session) => session.receive(cx, input),
         }
     }
 
@@ -114,21 +131,29 @@ impl Session {
         match self {
             Self::Bus(session) => session.receive(cx, input),
             Self::WebSocket(session) => session.receive(cx, &mut input.to_vec()),
+            Self::Gateway(session) => session.receive(cx, input),
         }
     }
 
-    /// After [`Next::Http`]: what was not consumed is the beginning of a WebSocket.
+    /// After [`Next::Http`] or [`Next::Firetower`]: what was not consumed is the beginning of that.
     #[cold]
-    pub fn become_websocket(&mut self) {
-        if let Self::Bus(session) = self {
-            *self = Self::WebSocket(Box::new(WebSocketSession::new(session.take_over())));
-        }
+    pub fn become_other(&mut self, cx: &mut Context<'_>, next: Next) {
+        let Self::Bus(session) = self else { return };
+        *self = match next {
+            Next::Http => Self::WebSocket(Box::new(WebSocketSession::new(session.take_over()))),
+            Next::Firetower => Self::Gateway(Box::new(GatewaySession::new(session.take_over(), cx))),
+            _ => return,
+        };
     }
 
     /// A node's timer fired. It is silent only when `look` says that its connection's socket was looked at since.
     #[inline]
     pub fn node_timer(&mut self, cx: &mut Context<'_>, timer: TimerKey, node: NodeRef, look: Look) -> Next {
-        each!(self, session => session.node_timer(cx, timer, node, look))
+        match self {
+            Self::Bus(session) => session.node_timer(cx, timer, node, look),
+            Self::WebSocket(session) => session.node_timer(cx, timer, node, look),
+            Self::Gateway(_) => Next::Continue,
+        }
     }
 
     /// A node's timer fired while its connection's nodes leave one by one: it is not judged any more.
@@ -138,14 +163,19 @@ impl Session {
 
     /// The connection's own timer fired: nobody registered in time, unless `look` says that not everything was read.
     pub fn register_timer(&mut self, cx: &mut Context<'_>, timer: TimerKey, look: Look) -> Next {
-        each!(self, session => session.register_timer(cx, timer, look))
+        match self {
+            Self::Bus(session) => session.register_timer(cx, timer, look),
+            Self::WebSocket(session) => session.register_timer(cx, timer, look),
+            Self::Gateway(_) => Next::Continue,
+        }
     }
 
-    /// The peer of a WebSocket was silent for a while.
+    /// The peer of a WebSocket was silent for a while; a gateway is to hear that the server is there.
     pub fn ping_timer(&mut self, cx: &mut Context<'_>, timer: TimerKey, look: Look) -> Next {
         match self {
             Self::Bus(_) => Next::Continue,
             Self::WebSocket(session) => session.ping_timer(cx, timer, look),
+            Self::Gateway(session) => session.heartbeat_timer(cx, timer),
         }
     }
 
@@ -157,6 +187,8 @@ impl Session {
                 replies.shutting_down(window_ms);
             }
             Self::WebSocket(session) => session.say_that_we_stop(replies, window_ms),
+            // Firetower has no word for it.
+            Self::Gateway(_) => {}
         }
     }
 
@@ -169,7 +201,11 @@ impl Session {
 
     /// One of its nodes left because of something that happened elsewhere.
     pub fn evict(&mut self, cx: &mut Context<'_>, eviction: Eviction) -> Next {
-        each!(self, session => session.evict(cx, eviction))
+        match self {
+            Self::Bus(session) => session.evict(cx, eviction),
+            Self::WebSocket(session) => session.evict(cx, eviction),
+            Self::Gateway(_) => Next::Continue,
+        }
     }
 
     /// As much waits for the connection as may, or nothing any more: each of its nodes is told so, once.
@@ -182,12 +218,24 @@ impl Session {
         match self {
             Self::Bus(session) => session.is_replaying(),
             Self::WebSocket(session) => session.is_replaying(),
+            Self::Gateway(session) => session.has_work(),
         }
     }
 
     /// A publication for one of its nodes, or for the connection itself, as its protocol has it; `None`: not for this one.
     pub fn message(&self, fan_out: &TopicFanOut, node: NodeRef) -> Option<QueuedFrame> {
-        if self.link().framing() == Framing::Firetower { fan_out.text_frame() } else { self.bus().message(fan_out, node) }
+        match self.link().framing() {
+            Framing::FireHeader => fan_out.fire_frame(),
+            // What is none is for gateways alone.
+            _ if !fan_out.publication().origin.is_publication() => None,
+            Framing::Firetower => fan_out.text_frame(),
+            _ => self.bus().message(fan_out, node),
+        }
+    }
+
+    /// Follows an order of Firetower's, if its peer is a client of Firetower's; `None`: it is none.
+    pub fn obey(&mut self, cx: &mut Context<'_>, order: FireOrder, topic: &str, user: &[u8]) -> Option<Next> {
+        if let Self::WebSocket(session) = self { session.obey(cx, order, topic, user) } else { None }
     }
 
     /// Another thread has subscribed one of its nodes to a topic; false when the node is not here any more.

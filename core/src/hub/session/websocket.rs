@@ -5,11 +5,12 @@
 
 use super::bus::BusSession;
 use super::context::{Context, Look, Next};
-use super::firetower::{FiretowerClient, write_heartbeat};
+use super::firetower::client::{FiretowerClient, write_heartbeat};
 use crate::hub::budget;
 use crate::hub::link::{Eviction, Link};
 use crate::hub::memory::Part;
 use crate::hub::replies::Replies;
+use crate::hub::topics::FireOrder;
 use crate::hub::wheel::TimerKey;
 use crate::hub::{NodeRef, Timer, TimerKind};
 use crate::model::CloseReason;
@@ -25,6 +26,10 @@ const MAX_FRAGMENTS: u32 = 1024;
 
 /// Who could not be judged because not everything was read is looked at again after this part of the time.
 const UNREAD_PART: u64 = 16;
+
+/// In the query of the path: whose connection it is.
+const USER_PARAMETER: &str = "user_id";
+const MAX_USER_LEN: usize = 255;
 
 /// The subprotocols in which a bus is spoken.
 const SUBPROTOCOLS: [(&str, Framing); 2] = [("heartbus.v2", Framing::WebSocket), ("heartbus.json", Framing::Json)];
@@ -233,6 +238,12 @@ impl WebSocketSession {
         client.receive(cx, self.bus.link(), bytes)
     }
 
+    /// `None`: this is no client of Firetower's.
+    pub(super) fn obey(&mut self, cx: &mut Context<'_>, order: FireOrder, topic: &str, user: &[u8]) -> Option<Next> {
+        let client = self.firetower.as_mut()?;
+        Some(client.obey(cx, self.bus.link(), order, topic, user))
+    }
+
     fn text(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> (usize, Next) {
         // It was checked, and is UTF-8.
         let text = std::str::from_utf8(bytes).unwrap_or_default();
@@ -277,7 +288,10 @@ impl WebSocketSession {
         cx.counters.websockets.up();
         self.link().set_framing(framing);
         if framing == Framing::Firetower {
-            self.firetower = Some(Box::default());
+            let client = self.firetower.insert(Box::default());
+            if let Some(user) = request.query(USER_PARAMETER).filter(|user| user.len() <= MAX_USER_LEN) {
+                client.belongs_to(cx, self.bus.link(), &user);
+            }
             self.bus.needs_nobody(cx);
         }
         self.stage = WebSocketStage::Open;

@@ -21,7 +21,7 @@ pub struct Subscriber {
 }
 
 /// The number of a topic or filter that somebody on this thread has subscribed to; used again once nobody has.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FilterId(u32);
 
 /// Whoever gets nothing yet because it is still given what was kept for it.

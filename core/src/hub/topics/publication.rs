@@ -1,6 +1,7 @@
 //! A publication, and where it stands among those of its topic.
 
 pub use crate::model::Position;
+use crate::wire::firetower;
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -13,4 +14,95 @@ pub struct Publication {
     /// Counts the publications of all topics: whoever has subscribed at a higher number, or this one, does not get it.
     pub sequence: u64,
     pub payload: Bytes,
+    pub origin: Origin,
+}
+
+/// Whose a publication is: Firetower's frames say so.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// A client's of this server.
+    #[default]
+    User,
+    /// The program's around it.
+    Platform,
+    /// The server's own.
+    System,
+    /// It came in a frame of Firetower's.
+    Firetower(Box<FireOrigin>),
+}
+
+/// What such a frame says beside topic and content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FireOrigin {
+    pub kind: FireKind,
+    pub message_id: Box<str>,
+    pub source: Box<str>,
+}
+
+/// What a frame of Firetower's that is handed to subscribers asks of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FireKind {
+    Publish,
+    /// To be followed by clients, and by gateways for theirs.
+    Order(FireOrder),
+    /// Nobody knows but gateways, perhaps.
+    Other(Box<str>),
+}
+
+/// What Firetower's clients are told to do without a word.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum FireOrder {
+    /// Everybody leaves the topic,
+    OfflineTopic,
+    /// or the user that is named does;
+    OfflineTopicByUser,
+    /// the connections of this user are closed.
+    OfflineUser,
+}
+
+impl FireKind {
+    pub fn of(kind: &str) -> Self {
+        match kind {
+            firetower::PUBLISH => Self::Publish,
+            firetower::OFFLINE_TOPIC => Self::Order(FireOrder::OfflineTopic),
+            firetower::OFFLINE_TOPIC_BY_USER => Self::Order(FireOrder::OfflineTopicByUser),
+            firetower::OFFLINE_USER => Self::Order(FireOrder::OfflineUser),
+            other => Self::Other(other.into()),
+        }
+    }
+
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Publish => firetower::PUBLISH,
+            Self::Order(FireOrder::OfflineTopic) => firetower::OFFLINE_TOPIC,
+            Self::Order(FireOrder::OfflineTopicByUser) => firetower::OFFLINE_TOPIC_BY_USER,
+            Self::Order(FireOrder::OfflineUser) => firetower::OFFLINE_USER,
+            Self::Other(other) => other,
+        }
+    }
+}
+
+impl Origin {
+    /// Whether it is a publication, which all subscribers get and of which something may be kept.
+    pub fn is_publication(&self) -> bool {
+        self.kind() == &FireKind::Publish
+    }
+
+    pub fn kind(&self) -> &FireKind {
+        if let Self::Firetower(origin) = self { &origin.kind } else { &FireKind::Publish }
+    }
+
+    pub fn source(&self) -> &str {
+        match self {
+            Self::User => firetower::USER,
+            Self::Platform => firetower::PLATFORM,
+            Self::System => firetower::SYSTEM,
+            Self::Firetower(origin) => &origin.source,
+        }
+    }
+
+    /// As it came with it.
+    pub fn message_id(&self) -> Option<&str> {
+        if let Self::Firetower(origin) = self { Some(&origin.message_id) } else { None }
+    }
 }

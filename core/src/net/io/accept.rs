@@ -92,6 +92,7 @@ impl IoThread {
             self.state.connection_log.connection_refused(peer, reason, self.state.now);
             match spoken {
                 Spoken::WebSocket => self.state.replies.refuse_websocket(reason),
+                Spoken::Firetower => self.state.replies.refuse_gateway(reason),
                 Spoken::Bus if reason == CloseReason::ServerStopped => self.state.replies.shutting_down(0),
                 Spoken::Bus => self.state.replies.server_full(),
             }
@@ -112,7 +113,11 @@ impl IoThread {
         let session = match spoken {
             Spoken::Bus => Session::open(link, cx),
             Spoken::WebSocket => Session::open_websocket(link, cx),
+            Spoken::Firetower => Session::open_gateway(link, cx),
         };
+        if spoken == Spoken::Firetower {
+            transport.notice_loss_within(self.shared.hub.heartbeat_timeout());
+        }
         entry.insert(Connection::new(transport, Phase::Open(session), true));
     }
 

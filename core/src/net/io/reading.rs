@@ -123,9 +123,9 @@ impl IoThread {
             match next {
                 Next::Continue if is_drained => return Left::Nothing,
                 Next::Continue if !self.state.budget.is_used_up() => {}
-                Next::Http => {
+                Next::Http | Next::Firetower => {
                     if let Some(connection) = self.connections.get_mut(slot) {
-                        connection.become_websocket();
+                        connection.become_other(&mut self.state.context(&self.shared.hub), next);
                     }
                     self.list(slot, false);
                     return Left::More;

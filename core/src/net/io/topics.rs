@@ -7,7 +7,9 @@ use super::IoThread;
 use crate::hub::budget::{self, Budget};
 use crate::hub::topic_fan_out::TopicFanOut;
 use crate::hub::topics::members::Subscriber;
+use crate::hub::topics::{FireKind, FireOrder, Publication};
 use crate::model::EventMask;
+use crate::net::connection::{Connection, Phase};
 use crate::net::mailbox::{MembersPage, TopicQuestion};
 use crate::net::walk::{TopicDelivery, TopicWalk};
 use std::hint::black_box;
@@ -82,6 +84,11 @@ impl IoThread {
         if !self.state.seldom.members.still_receives(member, &publication.topic, publication.sequence) {
             return true;
         }
+        if let FireKind::Order(order) = publication.origin.kind()
+            && self.obey(slot, *order, publication)
+        {
+            return true;
+        }
         let limit = self.shared.hub.limits().outbox_bytes;
         for is_tried in [false, true] {
             let Some(connection) = self.connections.get_mut(slot) else { return true };
@@ -95,6 +102,16 @@ impl IoThread {
             }
         }
         false
+    }
+
+    /// False where the subscriber does not follow orders itself.
+    fn obey(&mut self, slot: usize, order: FireOrder, publication: &Publication) -> bool {
+        let Some(Connection { phase: Phase::Open(session), .. }) = self.connections.get_mut(slot) else { return true };
+        let Some(next) = session.obey(&mut self.state.context(&self.shared.hub), order, &publication.topic, &publication.payload) else {
+            return false;
+        };
+        self.respond(slot, next);
+        true
     }
 
     fn fetch_subscribers(&self, ahead: &[TopicDelivery]) {

@@ -5,7 +5,9 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use percent_encoding::percent_decode_str;
 use sha1::{Digest, Sha1};
+use std::borrow::Cow;
 use std::fmt::Write;
 
 /// Of the request with its headers.
@@ -178,6 +180,13 @@ fn can_deflate(offer: &str) -> bool {
 }
 
 impl UpgradeRequest<'_> {
+    /// A parameter of the path's query, by its name: of several the first one. What is no UTF-8 is as good as not there.
+    pub fn query(&self, name: &str) -> Option<Cow<'_, str>> {
+        let (_, query) = self.path.split_once('?')?;
+        let value = query.split('&').find_map(|pair| pair.split_once('=').filter(|(key, _)| *key == name))?.1;
+        percent_decode_str(value).decode_utf8().ok().filter(|value| !value.is_empty())
+    }
+
     /// The path without its query.
     pub fn path_only(&self) -> &str {
         self.path.split(['?', '#']).next().unwrap_or_default()

@@ -1,0 +1,163 @@
+//! A WebSocket client of Firetower's: what its JSON asks for, and what it is sent.
+//!
+//! Owns its subscriptions, which are the connection's, and what is still to be done of them. Nothing is answered: neither is an error told
+//! nor that something was done (`wire::firetower::client` reads the JSON).
+
+use crate::hub::NodeRef;
+use crate::hub::firetower::USER_PREFIX;
+use crate::hub::link::Link;
+use crate::hub::session::context::{Context, Next};
+use crate::hub::session::subscriptions::Subscriptions;
+use crate::hub::topics::FireOrder;
+use crate::hub::topics::members::{FilterId, Subscriber};
+use crate::model::CloseReason;
+use crate::wire::firetower::client::{ClientMessage, HEARTBEAT, parse, subscriber_count};
+use crate::wire::topic::{self, Filter};
+use crate::wire::websocket::{self, Opcode};
+use bytes::Bytes;
+use std::collections::VecDeque;
+
+/// What it takes to find a user's connections, beside the name and rounded up.
+const USER_BYTES: usize = 192;
+
+#[derive(Default)]
+pub(in crate::hub::session) struct FiretowerClient {
+    subscriptions: Subscriptions,
+    /// Topics to subscribe to, or no longer, whose turn has not come.
+    work: VecDeque<(bool, String)>,
+    /// It is over, and what is left is told of each topic.
+    is_ending: bool,
+    /// Who sits there, where the client has said so, and how the thread finds that out.
+    user: Option<(Box<str>, FilterId)>,
+}
+
+impl FiretowerClient {
+    /// Whose connection it is. Firetower's offline commands are about users.
+    pub(in crate::hub::session) fn belongs_to(&mut self, cx: &mut Context<'_>, link: &Link, user: &str) {
+        let topic = format!("{USER_PREFIX}{user}");
+        if let Some(id) = cx.seldom.members.insert(Filter::Exact(&topic), connection(link), 0) {
+            self.user = Some((user.into(), id));
+        }
+    }
+
+    /// Does what nobody here has asked for, as Firetower's gateways do: of these two who is taken out of a topic is told `{}`.
+    pub(in crate::hub::session) fn obey(&mut self, cx: &mut Context<'_>, link: &Link, order: FireOrder, name: &str, user: &[u8]) -> Next {
+        let is_meant = self.user.as_ref().is_some_and(|(own, _)| own.as_bytes() == user);
+        match order {
+            FireOrder::OfflineTopic => {
+                if self.subscriptions.unsubscribe(cx, connection(link), name) {
+                    cx.counters.firetower_orders.up();
+                }
+            }
+            FireOrder::OfflineTopicByUser if is_meant => {
+                if self.change(cx, link, false, name) {
+                    cx.counters.firetower_orders.up();
+                    write_text("{}", cx.replies.raw());
+                }
+            }
+            FireOrder::OfflineUser if is_meant => {
+                cx.counters.firetower_orders.up();
+                return Next::Close(CloseReason::Kicked);
+            }
+            FireOrder::OfflineTopicByUser | FireOrder::OfflineUser => {}
+        }
+        Next::Continue
+    }
+
+    /// Something is to be done although nothing was read.
+    pub(in crate::hub::session) fn has_work(&self) -> bool {
+        !self.work.is_empty()
+    }
+
+    pub(in crate::hub::session) fn kept_bytes(&self) -> usize {
+        let user = self.user.as_ref().map_or(0, |(user, _)| 2 * user.len() + USER_BYTES);
+        user + self.work.iter().map(|(_, name)| size_of::<(bool, String)>() + name.capacity()).sum::<usize>()
+    }
+
+    /// A message, whether text or binary.
+    pub(in crate::hub::session) fn receive(&mut self, cx: &mut Context<'_>, link: &Link, message: &[u8]) -> Next {
+        let (subscribes, mut names) = match parse(message) {
+            Ok(ClientMessage::Subscribe(names)) => (true, names),
+            Ok(ClientMessage::Unsubscribe(names)) => (false, names),
+            Ok(ClientMessage::Other { topic, data, .. }) => {
+                if let Some(data) = data.filter(|_| cx.hub.limits().firetower_conventions) {
+                    cx.counters.publishes.up();
+                    // Who is not heard is not told so.
+                    let _ = cx.hub.publish(&topic, Bytes::copy_from_slice(data.get().as_bytes()), &[], cx.counters, cx.now);
+                }
+                return Next::Continue;
+            }
+            Err(_) => {
+                cx.counters.invalid_payloads.up();
+                return Next::Continue;
+            }
+        };
+        // More could not be held anyway.
+        let most = cx.hub.limits().max_subscriptions;
+        cx.counters.subscribes_refused.add(names.len().saturating_sub(most) as u64);
+        names.truncate(most);
+        self.work.extend(names.into_iter().map(|name| (subscribes, name)));
+        self.go_on(cx, link)
+    }
+
+    /// Subscribes to what was asked for, as much as the turn allows: one topic at least.
+    pub(in crate::hub::session) fn go_on(&mut self, cx: &mut Context<'_>, link: &Link) -> Next {
+        while let Some((subscribes, name)) = self.work.pop_front() {
+            self.change(cx, link, subscribes, &name);
+            if cx.budget.is_used_up() && self.has_work() {
+                return Next::Again;
+            }
+        }
+        self.work = VecDeque::new();
+        Next::Continue
+    }
+
+    /// True when there is one more now, or one less.
+    fn change(&mut self, cx: &mut Context<'_>, link: &Link, subscribes: bool, name: &str) -> bool {
+        let member = connection(link);
+        let before = self.subscriptions.len();
+        if subscribes {
+            cx.counters.subscribes.up();
+            // A filter is none here: topics match as they are written.
+            let is_name = topic::check_name(name).is_ok();
+            if !is_name || self.subscriptions.subscribe(cx, member, name, None).is_err() {
+                cx.counters.subscribes_refused.up();
+            }
+        } else {
+            cx.counters.unsubscribes.up();
+            self.subscriptions.unsubscribe(cx, member, name);
+        }
+        let has_changed = self.subscriptions.len() != before;
+        if has_changed && cx.hub.limits().firetower_conventions {
+            let text = subscriber_count(subscribes, cx.hub.topics().subscribers(name));
+            let _ = cx.hub.publish(name, text.into(), &[], cx.counters, cx.now);
+        }
+        has_changed
+    }
+
+    /// The connection is over, and its subscriptions end, as many as the turn allows.
+    pub(in crate::hub::session) fn end(&mut self, cx: &mut Context<'_>, link: &Link) -> Next {
+        if !self.is_ending {
+            self.is_ending = true;
+            if let Some((_, id)) = self.user.take() {
+                cx.seldom.members.remove(id, connection(link));
+            }
+            self.work = self.subscriptions.of_node(&cx.seldom.members, NodeRef::NONE).into_iter().map(|name| (false, name)).collect();
+        }
+        self.go_on(cx, link)
+    }
+}
+
+fn connection(link: &Link) -> Subscriber {
+    Subscriber { slot: link.slot(), node: NodeRef::NONE }
+}
+
+/// Appends the text that says that the server is there.
+pub(in crate::hub::session) fn write_heartbeat(out: &mut Vec<u8>) {
+    write_text(HEARTBEAT, out);
+}
+
+fn write_text(text: &str, out: &mut Vec<u8>) {
+    websocket::write_header(Opcode::Text, false, text.len(), out);
+    out.extend_from_slice(text.as_bytes());
+}
