@@ -1,7 +1,7 @@
 <?php
 
 /**
- * The server that is attacked (bench/src/bin/attack.rs): HeartbeatServer on its own loop, as people run it.
+ * The server that is attacked (`heartbus-bench attack`): HeartbeatServer on its own loop, as people run it.
  *
  *   idle        nothing is subscribed
  *   heartbeat   every heartbeat is told to PHP

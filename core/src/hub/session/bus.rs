@@ -1,12 +1,13 @@
 //! The bus protocol, in both of its dialects: what each frame of a connection means.
 //!
 //! Owns which nodes are registered here, what they say and when they are silent. How nodes come and go by frames is `registration`'s,
-//! what they hear and say of topics is `topics`'.
+//! what they hear and say of topics is `topics`', who is silent is judged in `timers`.
 
 mod registration;
+mod timers;
 mod topics;
 
-use super::context::{Context, Look, Next};
+use super::context::{Context, Next};
 use super::subscriptions::Subscriptions;
 use crate::hub::budget;
 use crate::hub::event::Event;
@@ -22,9 +23,6 @@ use crate::wire::firetower;
 use crate::wire::websocket::handshake;
 use crate::wire::{self, Decoded, Dialect, Frame, FrameError, FrameType, Framing, Front, code};
 use std::sync::Arc;
-
-/// Who could not be judged because not everything was read is looked at again after this part of its timeout.
-const UNREAD_PART: u64 = 16;
 
 pub struct BusSession {
     link: Arc<Link>,
@@ -259,82 +257,6 @@ impl BusSession {
         cx.counters.rate_limited.up();
         cx.connection_log.rate_limited(self.link.peer().ip(), cx.now);
         cx.replies.error(code::RATE_LIMITED, code::RATE_LIMITED_TEXT, 0);
-        Next::Continue
-    }
-
-    pub(super) fn node_timer(&mut self, cx: &mut Context<'_>, timer: TimerKey, node: NodeRef, look: Look) -> Next {
-        // A heartbeat for all nodes of the connection answers for each without a look at it: there may be a million.
-        let deadline = self.link.last_seen() + cx.hub.heartbeat_timeout();
-        if look == Look::NotYet && cx.now.mono <= deadline {
-            cx.wheel.rearm(timer, deadline);
-            return Next::Continue;
-        }
-        self.judge(cx, timer, node, look)
-    }
-
-    #[inline(never)]
-    fn judge(&mut self, cx: &mut Context<'_>, timer: TimerKey, node: NodeRef, look: Look) -> Next {
-        let timeout = cx.hub.heartbeat_timeout();
-        let alive_until = |seen: u64| (cx.now.mono <= seen + timeout).then_some(seen + timeout);
-        let Some(registered) = self.nodes.get(node).filter(|registered| registered.timer == timer) else {
-            // What the look read was that it leaves.
-            return Next::Continue;
-        };
-        let seen = alive_until(registered.node.last_seen());
-        let deadline = match look {
-            _ if seen.is_some() => seen,
-            Look::NotYet => return Next::Look,
-            Look::Stopped => Some(cx.now.mono + timeout),
-            Look::Unread => Some(cx.now.mono + timeout / UNREAD_PART),
-            Look::Empty => None,
-        };
-        if let Some(deadline) = deadline {
-            cx.wheel.rearm(timer, deadline);
-            return Next::Continue;
-        }
-        if !cx.hub.leave(&registered.node, Departure::TimedOut, cx.counters) {
-            // It left elsewhere at this moment. The eviction that is under way says why.
-            cx.wheel.rearm(timer, cx.now.mono + timeout);
-            return Next::Continue;
-        }
-        cx.wheel.remove(timer);
-        let Some(Registered { node, .. }) = self.forget(cx, node) else {
-            return Next::Continue;
-        };
-        cx.connection_log.node_left(&node, cx.now);
-        cx.replies.speak(self.link.dialect());
-        if self.nodes.is_empty() {
-            cx.replies.farewell(CloseReason::HeartbeatTimeout);
-            return Next::Close(CloseReason::HeartbeatTimeout);
-        }
-        cx.replies.error(code::NODE_TIMED_OUT, &format!("Node timed out: {}", node.id()), node.channel_id());
-        Next::Continue
-    }
-
-    pub(super) fn postpone(&self, cx: &mut Context<'_>, timer: TimerKey, node: NodeRef) {
-        if self.nodes.get(node).is_some_and(|registered| registered.timer == timer) {
-            cx.wheel.rearm(timer, cx.now.mono + cx.hub.heartbeat_timeout());
-        }
-    }
-
-    pub(super) fn register_timer(&mut self, cx: &mut Context<'_>, timer: TimerKey, look: Look) -> Next {
-        let timeout = micros(cx.hub.limits().register_timeout);
-        let idle = self.nodes.idle_timer().filter(|idle| **idle == Some(timer) && cx.wheel.has_fired(timer));
-        let Some(idle) = idle else {
-            // Somebody registered since it fired.
-            return Next::Continue;
-        };
-        match look {
-            Look::NotYet => return Next::Look,
-            Look::Stopped => cx.wheel.rearm(timer, cx.now.mono + timeout),
-            Look::Unread => cx.wheel.rearm(timer, cx.now.mono + timeout / UNREAD_PART),
-            Look::Empty => {
-                *idle = None;
-                cx.wheel.remove(timer);
-                cx.counters.register_timeouts.up();
-                return Next::Close(CloseReason::RegisterTimeout);
-            }
-        }
         Next::Continue
     }
 
