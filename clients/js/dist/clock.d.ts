@@ -4,5 +4,7 @@ export interface Clock {
     after(milliseconds: number, callback: () => void): () => void;
     /** In [0, 1). */
     random(): number;
+    /** Calls back whenever it is worth a try: the network is there again, the page is looked at again. What it returns ends that. */
+    onWake?(callback: () => void): () => void;
 }
 export declare const systemClock: Clock;

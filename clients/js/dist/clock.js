@@ -6,4 +6,14 @@ export const systemClock = {
         return () => host.clearTimeout(timer);
     },
     random: Math.random,
+    onWake(callback) {
+        const host = globalThis;
+        const ifSeen = () => host.document?.visibilityState === 'visible' && callback();
+        host.addEventListener?.('online', callback);
+        host.document?.addEventListener?.('visibilitychange', ifSeen);
+        return () => {
+            host.removeEventListener?.('online', callback);
+            host.document?.removeEventListener?.('visibilitychange', ifSeen);
+        };
+    },
 };

@@ -219,15 +219,11 @@ export class HeartbusClient {
             return;
         }
         this.socket = socket;
-        const ifMine = <Event>(work: (event: Event) => void) => (event: Event) => {
-            if (this.socket === socket) {
-                work(event);
-            }
-        };
-        socket.onopen = ifMine(() => this.opened(socket));
-        socket.onmessage = ifMine((event: { data: unknown }) => this.received(event.data));
-        socket.onerror = ifMine((event: { message?: unknown }) => (this.failure = event.message ?? this.failure));
-        socket.onclose = ifMine((event: { code: number; reason: string }) => this.closed(event.code, event.reason));
+        // Until it is detached: a connection that was given up says nothing any more.
+        socket.onopen = () => this.opened(socket);
+        socket.onmessage = (event: { data: unknown }) => this.received(event.data);
+        socket.onerror = (event: { message?: unknown }) => (this.failure = event.message ?? this.failure);
+        socket.onclose = (event: { code: number; reason: string }) => this.closed(event.code, event.reason);
         const { connectTimeout } = this.settings;
         this.timer('connect', connectTimeout, () => this.lost(new HeartbusError('connect_failed', `not registered within ${connectTimeout} ms`)));
     }
@@ -369,7 +365,13 @@ export class HeartbusClient {
         }
         const { reconnectBase, reconnectMax } = this.settings;
         const retryIn = delayBefore(this.attempt++, reconnectBase, reconnectMax, this.clock.random());
-        this.timer('reconnect', retryIn, () => this.open());
+        const again = () => {
+            this.cancel('reconnect');
+            this.cancel('wake');
+            this.open();
+        };
+        this.timer('reconnect', retryIn, again);
+        this.timers.set('wake', this.clock.onWake?.(again) ?? (() => undefined));
         this.change('waiting', () => {
             this.emit('error', error);
             this.emit('close', { code, reason, retryIn: this.currentState === 'waiting' ? retryIn : null });

@@ -5,9 +5,17 @@ export interface Clock {
     after(milliseconds: number, callback: () => void): () => void;
     /** In [0, 1). */
     random(): number;
+    /** Calls back whenever it is worth a try: the network is there again, the page is looked at again. What it returns ends that. */
+    onWake?(callback: () => void): () => void;
 }
 
-interface Host {
+interface Target {
+    addEventListener?(name: string, listener: () => void): void;
+    removeEventListener?(name: string, listener: () => void): void;
+}
+
+interface Host extends Target {
+    document?: Target & { visibilityState: string };
     setTimeout(callback: () => void, milliseconds: number): unknown;
     clearTimeout(timer: unknown): void;
 }
@@ -19,4 +27,14 @@ export const systemClock: Clock = {
         return () => host.clearTimeout(timer);
     },
     random: Math.random,
+    onWake(callback) {
+        const host = globalThis as unknown as Host;
+        const ifSeen = () => host.document?.visibilityState === 'visible' && callback();
+        host.addEventListener?.('online', callback);
+        host.document?.addEventListener?.('visibilitychange', ifSeen);
+        return () => {
+            host.removeEventListener?.('online', callback);
+            host.document?.removeEventListener?.('visibilitychange', ifSeen);
+        };
+    },
 };

@@ -69,6 +69,24 @@ test('the waits between tries double with full jitter, within bounds, and begin 
     assert.equal(client.statistics().registrations, 3);
 });
 
+test('when the network is there again it does not wait for its time', () => {
+    const { client, clock, ...server } = fake();
+    server.begin();
+    assert.equal(clock.wakers.size, 0);
+    server.close();
+    assert.equal(clock.wakers.size, 1);
+    [...clock.wakers].forEach((wake) => wake());
+    assert.deepEqual([client.state, clock.wakers.size, server.sockets.length], ['connecting', 0, 2]);
+    clock.pass(500);
+    assert.equal(server.sockets.length, 2, 'and not a second time when that has come');
+    server.close();
+    clock.pass(server.events('close').at(-1).retryIn);
+    assert.deepEqual([server.sockets.length, clock.wakers.size], [3, 0]);
+    server.close();
+    client.close();
+    assert.equal(clock.wakers.size, 0);
+});
+
 test('who is not registered in time, or meets another protocol, tries again', () => {
     const { client, clock, ...server } = fake();
     client.connect();
@@ -220,6 +238,9 @@ test('with drop_oldest the oldest make room, which their publishers are told', a
     assert.equal(await outcome(oldest), 'outbox_full');
     assert.deepEqual(server.begin().map(({ data }) => data), ['2', '3']);
     assert.deepEqual([client.statistics().dropped, client.statistics().refused], [1, 0]);
+    const other = fake({ outboxBytes: 100, outboxPolicy: 'drop_oldest' });
+    assert.deepEqual([other.client.send('stays'), other.client.send('x'.repeat(101))], [true, false], 'nobody makes room for what never fits');
+    assert.equal(other.client.statistics().waitingMessages, 1);
 });
 
 test('bytes that wait are bounded too', () => {
@@ -280,9 +301,10 @@ test('no more than a thousand publications are without an answer at a time', asy
     const sent = server.heard();
     assert.deepEqual([sent.length, client.statistics().unanswered, client.statistics().waitingMessages], [1_000, 1_000, 500]);
     for (let next = sent; next.length > 0; next = server.heard()) {
-        next.forEach(({ id }) => server.say({ type: 'publish', id, reach: 1 }));
+        next.forEach(({ id }) => server.say(id > 1_000 ? { type: 'publish', id, reach: 1 } : { type: 'error', code: 429, message: 'no', topic: 'a', id }));
     }
-    assert.equal((await Promise.all(published)).length, 1_500);
+    const settled = await Promise.allSettled(published);
+    assert.deepEqual(['fulfilled', 'rejected'].map((status) => settled.filter((each) => each.status === status).length), [500, 1_000]);
 });
 
 test('close() says goodbye, rejects what waits, and leaves nothing running', async () => {

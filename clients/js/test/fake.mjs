@@ -17,6 +17,13 @@ export class FakeClock {
         return this.chance;
     }
 
+    wakers = new Set();
+
+    onWake(callback) {
+        this.wakers.add(callback);
+        return () => this.wakers.delete(callback);
+    }
+
     get timers() {
         return this.#timers.size;
     }
