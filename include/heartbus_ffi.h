@@ -77,6 +77,23 @@ typedef enum {
   // heartbus_error_code), text. The client goes on without it, and it may be added again. The first node returns with
   // the next connection, unless it was replaced.
   HEARTBUS_EVENT_CLIENT_NODE_LOST = 110,
+  // The server answered a subscription, after each connect anew. text is the topic or filter; heartbus_event_position of the last
+  // publication before it, where there is one. code is 1 when all messages behind the last one that was told follow, once and in order,
+  // and 0 when something is missing in front of the next one. So it also comes without having been asked for, without a position, where
+  // the server or the way to it has lost something, and of a filter after each reconnect: filters have no position to go on from.
+  HEARTBUS_EVENT_CLIENT_SUBSCRIBED = 111,
+  // A message of a topic, which a node of the client has subscribed to or was put into by the server. text is the topic, payload what was
+  // published, node_id and channel_id whose it is, as in HEARTBUS_EVENT_CLIENT_DATA; heartbus_event_position, where the topic has one.
+  HEARTBUS_EVENT_CLIENT_MESSAGE = 112,
+  // The server answered a heartbus_client_publish with a number. number; count is for how many subscriptions it was queued, which may be
+  // 0; heartbus_event_position, where the topic has one.
+  HEARTBUS_EVENT_CLIENT_PUBLISHED = 113,
+  // The server refused a subscription, which the client does not have any more. text is the topic or filter; code (a
+  // heartbus_error_code), payload says it in words.
+  HEARTBUS_EVENT_CLIENT_SUBSCRIBE_REFUSED = 114,
+  // The server refused a publication. text is the topic; code (a heartbus_error_code), payload says it in words; number, 0 when it has
+  // none.
+  HEARTBUS_EVENT_CLIENT_PUBLISH_REFUSED = 115,
   // A log message. code is a heartbus_log_level, text the message, time when it was written; payload is what belongs to it, a
   // JSON object; client_id whose it is, 0 when no client's.
   HEARTBUS_EVENT_LOG = 201,
@@ -203,7 +220,7 @@ typedef struct {
   uint64_t client_id;
   int64_t channel_id;
   // How many events of this type (and of leaving and coming back, for a node) this one stands for: 1, or more when the
-  // program was too slow to take them all.
+  // program was too slow to take them all. Of HEARTBUS_EVENT_CLIENT_PUBLISHED, for how many subscriptions.
   uint32_t count;
   uint16_t port;
   uint16_t reserved16;
@@ -220,13 +237,21 @@ typedef struct {
   double time;
   // Of HEARTBUS_EVENT_CLIENT_ERROR: a heartbus_error_cause.
   int32_t cause;
-  uint32_t reserved32;
+  // Of a publication: the number that heartbus_client_publish was given.
+  uint32_t number;
   // The pointer that the program attached to what the event is about, or NULL: to the node of a server's event; to the node that
   // a client's event names, when the client was given it by heartbus_client_add_node, else to the client; to the handle that a log
   // message is about. UNREGISTER, TIMEOUT, REPLACED, DISCONNECTED, CLIENT_NODE_LOST and CLIENT_FINISHED give it back: it is in no
   // later event.
   void *user_data;
 } heartbus_event;
+
+// Where a publication stands among those of its topic. Offsets count from 1 within one epoch; another epoch is another life of the topic,
+// in which offsets mean something else.
+typedef struct {
+  uint64_t offset;
+  uint64_t epoch;
+} heartbus_position;
 
 // A node as it is at this moment. Times are seconds since 1970.
 typedef struct {
@@ -370,6 +395,11 @@ const char *heartbus_client_error_name(int32_t code);
 
 // The name of a heartbus_error_cause, as heartbus_reason_name: "refused", "no_such_host".
 const char *heartbus_cause_name(int32_t cause);
+
+// The position that an event of a topic tells of. The event must be one that was polled last.
+//
+// HEARTBUS_NOT_FOUND when it has none.
+heartbus_status heartbus_event_position(const heartbus_event *event, heartbus_position *position);
 
 // The name of an event's type without its prefix, in lower case: "register", "client_data"; "unknown" for a number that
 // this library does not know. Lives as long as the program.
@@ -578,6 +608,49 @@ heartbus_status heartbus_client_user_data(const heartbus_clients *clients,
                                           const char *node_id,
                                           size_t node_id_len,
                                           void **user_data);
+
+// Subscribes a client's first node to a topic, or with the levels + and # to all topics that match, over its connection and over each that
+// follows: a topic goes on behind the last message that was told. `since` NULL begins with what is published from now on; otherwise it
+// begins behind that position, with offset and epoch 0 with all that is kept, also where the client has subscribed already.
+// HEARTBUS_EVENT_CLIENT_SUBSCRIBED tells the server's answer, HEARTBUS_EVENT_CLIENT_SUBSCRIBE_REFUSED that it will not.
+//
+// HEARTBUS_INVALID_ARGUMENT when it is no topic and no filter, or has wildcards and `since`; HEARTBUS_LIMIT when the client has
+// max_subscriptions; HEARTBUS_CLOSED when it will not connect again.
+heartbus_status heartbus_client_subscribe(heartbus_clients *clients,
+                                          uint64_t client_id,
+                                          const char *filter,
+                                          size_t filter_len,
+                                          const heartbus_position *since);
+
+// Nothing more is told of a topic or a filter, but for what waits to be polled, and for what is on its way through a filter.
+//
+// HEARTBUS_NOT_FOUND when the client has not subscribed to it.
+heartbus_status heartbus_client_unsubscribe(heartbus_clients *clients,
+                                            uint64_t client_id,
+                                            const char *filter,
+                                            size_t filter_len);
+
+// Publishes to a topic, in the name of the client's first node. Returns when it is queued. With a `number` other than 0 it is answered:
+// HEARTBUS_EVENT_CLIENT_PUBLISHED or HEARTBUS_EVENT_CLIENT_PUBLISH_REFUSED has it, unless the connection ends before. Without one only a refusal
+// is told.
+//
+// As heartbus_client_send; HEARTBUS_INVALID_ARGUMENT also when nothing can be published under this name.
+heartbus_status heartbus_client_publish(heartbus_clients *clients,
+                                        uint64_t client_id,
+                                        const char *topic,
+                                        size_t topic_len,
+                                        const char *payload,
+                                        size_t payload_len,
+                                        uint32_t number);
+
+// Behind which position a topic would go on, with this client or with another one: that of the last message that is polled or waits to be.
+//
+// HEARTBUS_NOT_FOUND when the client has not subscribed to it by its name, or there was no answer yet.
+heartbus_status heartbus_client_position(const heartbus_clients *clients,
+                                         uint64_t client_id,
+                                         const char *topic,
+                                         size_t topic_len,
+                                         heartbus_position *position);
 
 // The name of a heartbus_log_level, as heartbus_reason_name: "warning".
 const char *heartbus_log_level_name(int32_t level);

@@ -2,5 +2,6 @@
 
 pub use crate::hub::{Event, Resume};
 pub use crate::model::{
-    ClientEvent, ClientEventKind, ClientEventMask, CloseReason, Departure, ErrorCause, EventKind, EventMask, Fill, FleetEvent, ServerEvent,
+    ClientEvent, ClientEventKind, ClientEventMask, CloseReason, Departure, ErrorCause, EventKind, EventMask, Fill, FleetEvent, Position,
+    ServerEvent, TopicMessage,
 };

@@ -93,6 +93,11 @@ numbered! {
         Close = 8,
         Finished = 9,
         NodeLost = 10,
+        Subscribed = 11,
+        Message = 12,
+        Published = 13,
+        SubscribeRefused = 14,
+        PublishRefused = 15,
     }
 }
 
@@ -347,6 +352,37 @@ pub enum ClientEvent {
         code: i64,
         message: String,
     },
+    /// The server's answer to a subscription, after each connect anew. `position` is that of the last publication before it; `None` for a
+    /// filter, which matches many topics and has none. Messages that were published behind the last one that was told follow, once and in
+    /// order, unless `recovered` is false: then something is missing in front of the next message. So it is also told in the middle, without
+    /// a position, where the server or the way to it has lost something; and of a filter after each reconnect.
+    Subscribed {
+        filter: Arc<str>,
+        position: Option<Position>,
+        recovered: bool,
+    },
+    /// A publication of a topic that a node of this client has subscribed to, or was put into by the server.
+    Message(Box<TopicMessage>),
+    /// The server's answer to a publication that has a number: for how many subscriptions it was queued, and its position, where the topic
+    /// has positions.
+    Published {
+        number: u32,
+        position: Option<Position>,
+        reach: u64,
+    },
+    /// The server refused a subscription, which the client does not have any more.
+    SubscribeRefused {
+        filter: Arc<str>,
+        code: i64,
+        message: String,
+    },
+    /// The server refused a publication, with its number where it has one.
+    PublishRefused {
+        topic: String,
+        number: Option<u32>,
+        code: i64,
+        message: String,
+    },
     /// A socket error: code 1, the connection failed; code 2, sending failed.
     Error {
         code: i32,
@@ -363,6 +399,18 @@ pub enum ClientEvent {
     Finished,
 }
 
+/// A publication as a client's node gets it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TopicMessage {
+    pub topic: Arc<str>,
+    /// `None` where the topic has no positions: nobody has subscribed to it by its name, and nothing of it is kept.
+    pub position: Option<Position>,
+    pub payload: Bytes,
+    pub channel_id: i64,
+    /// The client's node that the channel belongs to; `None` when it is none's.
+    pub node_id: Option<Arc<str>>,
+}
+
 impl ClientEvent {
     pub fn kind(&self) -> ClientEventKind {
         match self {
@@ -376,13 +424,29 @@ impl ClientEvent {
             Self::Close { .. } => ClientEventKind::Close,
             Self::Finished => ClientEventKind::Finished,
             Self::NodeLost { .. } => ClientEventKind::NodeLost,
+            Self::Subscribed { .. } => ClientEventKind::Subscribed,
+            Self::Message(_) => ClientEventKind::Message,
+            Self::Published { .. } => ClientEventKind::Published,
+            Self::SubscribeRefused { .. } => ClientEventKind::SubscribeRefused,
+            Self::PublishRefused { .. } => ClientEventKind::PublishRefused,
         }
     }
 
     /// The server can cause it as often as it likes, and there is something in it that takes memory: it waits for room as data
     /// do, and the server with it.
     pub(crate) fn waits_for_room(&self) -> bool {
-        matches!(self, Self::Register { .. } | Self::Data { .. } | Self::ServerError { .. } | Self::NodeLost { .. })
+        matches!(
+            self,
+            Self::Register { .. }
+                | Self::Data { .. }
+                | Self::ServerError { .. }
+                | Self::NodeLost { .. }
+                | Self::Subscribed { .. }
+                | Self::Message(_)
+                | Self::Published { .. }
+                | Self::SubscribeRefused { .. }
+                | Self::PublishRefused { .. }
+        )
     }
 
     /// What it counts for against a bound in bytes.
@@ -392,9 +456,13 @@ impl ClientEvent {
             Self::Data { payload, .. } => payload.len(),
             Self::ServerError { raw, message, .. } => raw.len() + message.len(),
             Self::NodeLost { node_id, message, .. } => node_id.len() + message.len(),
+            Self::Subscribed { filter, .. } => filter.len(),
+            Self::Message(message) => message.topic.len() + message.payload.len(),
+            Self::SubscribeRefused { filter, message, .. } => filter.len() + message.len(),
+            Self::PublishRefused { topic, message, .. } => topic.len() + message.len(),
             Self::Error { message, .. } => message.len(),
             Self::Close { detail, .. } => detail.len(),
-            Self::Connect | Self::Heartbeat { .. } | Self::Pong | Self::Finished => 0,
+            Self::Connect | Self::Heartbeat { .. } | Self::Pong | Self::Published { .. } | Self::Finished => 0,
         }
     }
 }

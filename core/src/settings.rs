@@ -401,6 +401,8 @@ settings! {
         pub protocol: u32 = 2, up_to(1, 2);
         /// nodes that it may carry, its first one included; more are refused
         pub max_nodes: usize = 10_000, whole(1);
+        /// topics and filters that it may have subscribed to; more are refused
+        pub max_subscriptions: usize = 1_000, whole(1);
         /// whether its heartbeats keep all its nodes alive, or its first one alone; then the host sends those of the others
         pub heartbeat_all: bool = true, ValueKind::Flag;
     }

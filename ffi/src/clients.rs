@@ -25,7 +25,7 @@ pub(crate) struct heartbus_clients {
     _opaque: [u8; 0],
 }
 
-struct Group {
+pub(crate) struct Group {
     clients: client::Clients,
     queue: Arc<Queue<Arc<Inbox<FleetEvent>>>>,
     /// Those whose end the program has not seen yet.
@@ -51,12 +51,13 @@ fn place_of(id: &Arc<str>) -> usize {
 impl Member {
     /// What an event of this client carries.
     fn user_data_of(&mut self, event: &ClientEvent) -> UserData {
-        let (ClientEvent::Register { node_id, .. }
-        | ClientEvent::NodeLost { node_id, .. }
-        | ClientEvent::Data { node_id: Some(node_id), .. }) = event
-        else {
-            return self.user_data;
+        let node_id = match event {
+            ClientEvent::Register { node_id, .. } | ClientEvent::NodeLost { node_id, .. } => Some(node_id),
+            ClientEvent::Data { node_id, .. } => node_id.as_ref(),
+            ClientEvent::Message(message) => message.node_id.as_ref(),
+            _ => None,
         };
+        let Some(node_id) = node_id else { return self.user_data };
         let Some(of_nodes) = &mut self.of_nodes else { return self.user_data };
         let attached = match event {
             ClientEvent::NodeLost { .. } => of_nodes.remove(&place_of(node_id)),
@@ -129,7 +130,7 @@ impl Group {
         ask(self.members().get_mut(&client_id).ok_or_else(no_such_client)?)
     }
 
-    fn client(&self, client_id: u64) -> Result<Arc<client::Client>, Error> {
+    pub(crate) fn client(&self, client_id: u64) -> Result<Arc<client::Client>, Error> {
         self.member(client_id, |member| Ok(member.client.clone()))
     }
 

@@ -370,7 +370,7 @@ mod tests {
         let json =
             br#"{"host":"h","port":1,"heartbeat_interval":0.5,"auto_reconnect":false,"reconnect_interval":2,"max_reconnect_attempts":3,
             "node_id":"n","metadata":{"z":1.50, "a":[]},"connect_timeout":4,"outbox_bytes":5,"total_buffer_bytes":7,"protocol":1,"max_nodes":6,
-            "heartbeat_all":false}"#;
+            "max_subscriptions":8,"heartbeat_all":false}"#;
         let expected = ClientConfig {
             host: "h".into(),
             port: 1,
@@ -385,6 +385,7 @@ mod tests {
             total_buffer_bytes: 7,
             protocol: 1,
             max_nodes: 6,
+            max_subscriptions: 8,
             heartbeat_all: false,
         };
         assert_eq!(format!("{:?}", client(json).unwrap()), format!("{expected:?}"));

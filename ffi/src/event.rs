@@ -1,7 +1,10 @@
 //! An event as C sees it, and the translation of the engine's events into it.
 
+use crate::arguments::{out, slice};
+use crate::status::{guard, heartbus_status};
 use bumpalo::Bump;
-use heartbus_core::event::{ClientEvent, Departure, Event, EventKind, EventMask, Fill, FleetEvent};
+use heartbus_core::error::{Error, ErrorKind};
+use heartbus_core::event::{ClientEvent, Departure, Event, EventKind, EventMask, Fill, FleetEvent, Position};
 use std::ffi::{CStr, c_char, c_void};
 use std::net::SocketAddr;
 use std::ptr;
@@ -57,6 +60,23 @@ pub(crate) enum heartbus_event_type {
     /// heartbus_error_code), text. The client goes on without it, and it may be added again. The first node returns with
     /// the next connection, unless it was replaced.
     HEARTBUS_EVENT_CLIENT_NODE_LOST = 110,
+    /// The server answered a subscription, after each connect anew. text is the topic or filter; heartbus_event_position of the last
+    /// publication before it, where there is one. code is 1 when all messages behind the last one that was told follow, once and in order,
+    /// and 0 when something is missing in front of the next one. So it also comes without having been asked for, without a position, where
+    /// the server or the way to it has lost something, and of a filter after each reconnect: filters have no position to go on from.
+    HEARTBUS_EVENT_CLIENT_SUBSCRIBED = 111,
+    /// A message of a topic, which a node of the client has subscribed to or was put into by the server. text is the topic, payload what was
+    /// published, node_id and channel_id whose it is, as in HEARTBUS_EVENT_CLIENT_DATA; heartbus_event_position, where the topic has one.
+    HEARTBUS_EVENT_CLIENT_MESSAGE = 112,
+    /// The server answered a heartbus_client_publish with a number. number; count is for how many subscriptions it was queued, which may be
+    /// 0; heartbus_event_position, where the topic has one.
+    HEARTBUS_EVENT_CLIENT_PUBLISHED = 113,
+    /// The server refused a subscription, which the client does not have any more. text is the topic or filter; code (a
+    /// heartbus_error_code), payload says it in words.
+    HEARTBUS_EVENT_CLIENT_SUBSCRIBE_REFUSED = 114,
+    /// The server refused a publication. text is the topic; code (a heartbus_error_code), payload says it in words; number, 0 when it has
+    /// none.
+    HEARTBUS_EVENT_CLIENT_PUBLISH_REFUSED = 115,
     /// A log message. code is a heartbus_log_level, text the message, time when it was written; payload is what belongs to it, a
     /// JSON object; client_id whose it is, 0 when no client's.
     HEARTBUS_EVENT_LOG = 201,
@@ -107,7 +127,7 @@ pub(crate) struct heartbus_event {
     pub client_id: u64,
     pub channel_id: i64,
     /// How many events of this type (and of leaving and coming back, for a node) this one stands for: 1, or more when the
-    /// program was too slow to take them all.
+    /// program was too slow to take them all. Of HEARTBUS_EVENT_CLIENT_PUBLISHED, for how many subscriptions.
     pub count: u32,
     pub port: u16,
     pub reserved16: u16,
@@ -124,7 +144,8 @@ pub(crate) struct heartbus_event {
     pub time: f64,
     /// Of HEARTBUS_EVENT_CLIENT_ERROR: a heartbus_error_cause.
     pub cause: i32,
-    pub reserved32: u32,
+    /// Of a publication: the number that heartbus_client_publish was given.
+    pub number: u32,
     /// The pointer that the program attached to what the event is about, or NULL: to the node of a server's event; to the node that
     /// a client's event names, when the client was given it by heartbus_client_add_node, else to the client; to the handle that a log
     /// message is about. UNREGISTER, TIMEOUT, REPLACED, DISCONNECTED, CLIENT_NODE_LOST and CLIENT_FINISHED give it back: it is in no
@@ -153,10 +174,59 @@ impl heartbus_event {
             text_len: 0,
             time: 0.0,
             cause: 0,
-            reserved32: 0,
+            number: 0,
             user_data: ptr::null_mut(),
         }
     }
+}
+
+/// Where a publication stands among those of its topic. Offsets count from 1 within one epoch; another epoch is another life of the topic,
+/// in which offsets mean something else.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct heartbus_position {
+    pub offset: u64,
+    pub epoch: u64,
+}
+
+impl From<Position> for heartbus_position {
+    fn from(Position { offset, epoch }: Position) -> Self {
+        Self { offset, epoch }
+    }
+}
+
+impl From<heartbus_position> for Position {
+    fn from(heartbus_position { offset, epoch }: heartbus_position) -> Self {
+        Self { offset, epoch }
+    }
+}
+
+/// The position that an event of a topic tells of. The event must be one that was polled last.
+///
+/// HEARTBUS_NOT_FOUND when it has none.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn heartbus_event_position(event: *const heartbus_event, position: *mut heartbus_position) -> heartbus_status {
+    guard(|| {
+        // SAFETY: the caller's event and the place for the result, as the first page asks.
+        let (event, target) = unsafe { (slice("event", event, 1)?, out("position", position)?) };
+        let place =
+            event.first().filter(|event| is_of_topic(event.r#type)).map_or(ptr::null(), |event| event.ip.cast::<heartbus_position>());
+        if place.is_null() {
+            return Err(Error::new(ErrorKind::NotFound, "The event has no position"));
+        }
+        // SAFETY: `keep_position` put it there, and it stays as the event does.
+        target.write(unsafe { ptr::read_unaligned(place) });
+        Ok(())
+    })
+}
+
+fn is_of_topic(r#type: heartbus_event_type) -> bool {
+    matches!(r#type, HEARTBUS_EVENT_CLIENT_SUBSCRIBED | HEARTBUS_EVENT_CLIENT_MESSAGE | HEARTBUS_EVENT_CLIENT_PUBLISHED)
+}
+
+/// In place of an address, which no event of a topic has: the size of an event is a promise.
+fn keep_position(texts: &Bump, position: Option<Position>) -> *const c_char {
+    position.map_or(ptr::null(), |position| ptr::from_ref(texts.alloc(heartbus_position::from(position))).cast())
 }
 
 /// Copies a text to where it stays until the arena is reset, with a NUL behind it.
@@ -283,6 +353,42 @@ pub(crate) fn of_client(FleetEvent { client_id, event }: &FleetEvent, texts: &Bu
             let code = reason.number().into();
             heartbus_event { code, text, text_len, payload, payload_len, ..new(HEARTBUS_EVENT_CLIENT_CLOSE) }
         }
+        ClientEvent::Subscribed { filter, position, recovered } => {
+            let (text, text_len) = keep(texts, filter);
+            let ip = keep_position(texts, *position);
+            heartbus_event { text, text_len, ip, code: i32::from(*recovered), ..new(HEARTBUS_EVENT_CLIENT_SUBSCRIBED) }
+        }
+        ClientEvent::Message(message) => {
+            let (node_id, node_id_len) = message.node_id.as_ref().map_or((ptr::null(), 0), |id| keep(texts, id));
+            let (text, text_len) = keep(texts, &message.topic);
+            heartbus_event {
+                node_id,
+                node_id_len,
+                text,
+                text_len,
+                ip: keep_position(texts, message.position),
+                channel_id: message.channel_id,
+                payload: message.payload.as_ptr().cast(),
+                payload_len: message.payload.len(),
+                ..new(HEARTBUS_EVENT_CLIENT_MESSAGE)
+            }
+        }
+        ClientEvent::Published { number, position, reach } => {
+            let (ip, count) = (keep_position(texts, *position), u32::try_from(*reach).unwrap_or(u32::MAX));
+            heartbus_event { number: *number, count, ip, ..new(HEARTBUS_EVENT_CLIENT_PUBLISHED) }
+        }
+        ClientEvent::SubscribeRefused { filter, code, message } => {
+            let (text, text_len) = keep(texts, filter);
+            let (payload, payload_len) = keep(texts, message);
+            let code = i32::try_from(*code).unwrap_or(0);
+            heartbus_event { text, text_len, payload, payload_len, code, ..new(HEARTBUS_EVENT_CLIENT_SUBSCRIBE_REFUSED) }
+        }
+        ClientEvent::PublishRefused { topic, number, code, message } => {
+            let (text, text_len) = keep(texts, topic);
+            let (payload, payload_len) = keep(texts, message);
+            let (code, number) = (i32::try_from(*code).unwrap_or(0), number.unwrap_or(0));
+            heartbus_event { text, text_len, payload, payload_len, code, number, ..new(HEARTBUS_EVENT_CLIENT_PUBLISH_REFUSED) }
+        }
         ClientEvent::Finished => new(HEARTBUS_EVENT_CLIENT_FINISHED),
     }
 }
@@ -304,7 +410,7 @@ pub(crate) extern "C" fn heartbus_event_name(r#type: i32) -> *const c_char {
         c"buffer_full",
         c"buffer_drain",
     ];
-    const CLIENT: [&CStr; 10] = [
+    const CLIENT: [&CStr; 15] = [
         c"client_connect",
         c"client_register",
         c"client_heartbeat",
@@ -315,10 +421,15 @@ pub(crate) extern "C" fn heartbus_event_name(r#type: i32) -> *const c_char {
         c"client_close",
         c"client_finished",
         c"client_node_lost",
+        c"client_subscribed",
+        c"client_message",
+        c"client_published",
+        c"client_subscribe_refused",
+        c"client_publish_refused",
     ];
     let name = match r#type {
         1..=11 => SERVER[r#type as usize - 1],
-        101..=110 => CLIENT[r#type as usize - 101],
+        101..=115 => CLIENT[r#type as usize - 101],
         201 => c"log",
         _ => c"unknown",
     };

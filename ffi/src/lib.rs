@@ -11,6 +11,7 @@ mod arguments;
 mod attached;
 mod bus;
 mod calls;
+mod client_topics;
 mod clients;
 mod code;
 mod config;

@@ -20,7 +20,22 @@ fn generate(change: impl FnOnce(&mut Config)) -> String {
     config.header = config.header.map(|header| header.replace(" * @settings@\n", &listed_settings()));
     change(&mut config);
     let mut builder = Builder::new().with_config(config);
-    for source in ["version", "status", "code", "event", "server", "nodes", "statistics", "clients", "log", "bus", "topics", "user_data"] {
+    let sources = [
+        "version",
+        "status",
+        "code",
+        "event",
+        "server",
+        "nodes",
+        "statistics",
+        "clients",
+        "client_topics",
+        "log",
+        "bus",
+        "topics",
+        "user_data",
+    ];
+    for source in sources {
         builder = builder.with_src(ffi.join("src").join(source).with_extension("rs"));
     }
     let calls = std::env::temp_dir().join(format!("heartbus-calls-{}-{:?}.rs", std::process::id(), std::thread::current().id()));

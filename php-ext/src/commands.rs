@@ -2,7 +2,7 @@
 
 use crate::arguments;
 use crate::backend::Backend;
-use crate::heartbeat_client;
+use crate::heartbeat_client::fleet;
 use crate::heartbeat_server::running;
 use crate::php::{Call, Outcome, map, text, value};
 use crate::runtime::{Runtime, Source};
@@ -26,7 +26,7 @@ fn engines() -> impl Iterator<Item = Rc<Backend>> {
 pub(crate) fn own(call: &mut Call<'_>) -> Outcome {
     let runtime = Runtime::current();
     let timers: usize = runtime.servers().iter().map(|server| server.timers()).sum();
-    *call.result = map([("connections", value(heartbeat_client::connected(&runtime) as i64)), ("timers", value(timers as i64))]);
+    *call.result = map([("connections", value(fleet::connected(&runtime) as i64)), ("timers", value(timers as i64))]);
     Ok(())
 }
 

@@ -213,6 +213,13 @@ pub(crate) fn client_nodes(config: &ZendHashTable) -> Outcome<usize> {
     read.map(|(config, _)| config.max_nodes).map_err(thrown)
 }
 
+/// How many topics and filters a client may have subscribed to.
+pub(crate) fn client_subscriptions(config: &ZendHashTable) -> Outcome<usize> {
+    let keys = Keys { table: config, known: &CLIENT_KEYS };
+    let read = keys.settings_of(|row: &Row<ClientConfig>| row.setting.php.name == "max_subscriptions");
+    read.map(|(config, _)| config.max_subscriptions).map_err(thrown)
+}
+
 /// Says which keys have no effect, in the log: old code goes on, and a slip of the pen is seen. A thousand clients of one
 /// configuration say it once.
 pub(crate) fn tell_unknown(lines: &[String]) {

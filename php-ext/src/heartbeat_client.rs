@@ -1,36 +1,29 @@
-//! `PfinalClub\AsyncioHeartbeat\Client\HeartbeatClient`: one client of a bus, as PHP sees it, and the fleet of all
-//! clients of this process.
+//! One client of a bus, as a PHP process has it: its engine, its callbacks, its nodes and subscriptions, and how far it has come in its life.
+//!
+//! Owns the state, and which callback is told of what. The PHP class is in [`class`], all clients of the process in [`fleet`].
 
-use crate::arguments;
-use crate::callbacks;
-use crate::clock::microtime;
-use crate::config::{self, Loop};
-use crate::declare::Declare;
+use crate::classes::position;
+use crate::config;
 use crate::exception;
 use crate::moments;
-use crate::php::{self, Call, Callable, Native, Outcome, bytes, json_decode, map, object, text, value};
-use crate::polling::{get_event_stream, poll};
-use crate::runtime::{Runtime, Source, is_same};
-use crate::workerman::Workerman;
-use ext_php_rs::builders::ClassBuilder;
-use ext_php_rs::error::Result;
-use ext_php_rs::ffi::{zend_object_handlers, zend_string};
+use crate::php::{self, Callable, Native, Outcome, json_decode, text, value};
+use ext_php_rs::ffi::zend_object_handlers;
 use ext_php_rs::types::{ZendHashTable, Zval};
-use heartbus_core::descriptor::raise_limit;
 use heartbus_core::error::{Error, ErrorKind};
-use heartbus_core::event::{ClientEvent, ClientEventMask, FleetEvent};
-use heartbus_core::inbox::Inbox;
-use heartbus_core::net::client::{Client as Engine, ClientStats, Clients};
-use heartbus_core::settings::InboxLimits;
-use heartbus_core::text::{nearest, printable};
+use heartbus_core::event::{ClientEvent, Position, TopicMessage};
+use heartbus_core::hub::client::ClientRefusal;
+use heartbus_core::net::client::{Client as Engine, ClientStats};
+use heartbus_core::wire::topic::Filter;
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::BTreeMap;
 use std::ptr;
-use std::rc::{Rc, Weak};
-use std::sync::{Arc, OnceLock};
+use std::rc::Rc;
+use std::sync::OnceLock;
+use subscriptions::Subscriptions;
 
-/// Name of the worker that Workerman shows.
-const WORKER: &str = "HeartbeatClient";
+pub(crate) mod class;
+pub(crate) mod fleet;
+mod subscriptions;
 
 /// What a script can subscribe to.
 #[derive(Copy, Clone)]
@@ -44,10 +37,30 @@ enum EventKind {
     Error,
     Close,
     NodeLost,
+    Subscribed,
+    Message,
+    Published,
+    SubscribeRefused,
+    PublishRefused,
 }
 
 /// The kinds by name, in the order of the enum.
-const KINDS: [&str; 9] = ["connect", "register", "heartbeat", "data", "pong", "server_error", "error", "close", "node.lost"];
+const KINDS: [&str; 14] = [
+    "connect",
+    "register",
+    "heartbeat",
+    "data",
+    "pong",
+    "server_error",
+    "error",
+    "close",
+    "node.lost",
+    "subscribed",
+    "message",
+    "published",
+    "subscribe.refused",
+    "publish.refused",
+];
 
 pub(crate) struct Client {
     host: String,
@@ -71,34 +84,8 @@ pub(crate) struct Client {
     /// Which nodes it carries besides its first, with their metadata, until they are removed or told as lost: before there is an
     /// engine's client, and for the next one.
     nodes: RefCell<BTreeMap<String, String>>,
+    topics: RefCell<Subscriptions>,
 }
-
-pub(crate) fn register() -> Result<()> {
-    ClassBuilder::new(r"PfinalClub\AsyncioHeartbeat\Client\HeartbeatClient")
-        .declare("__construct(string $host = '127.0.0.1', int $port = 9501, array $config = [])", construct)
-        .declare("connect(): void", connect)
-        .declare("disconnect(): void", disconnect)
-        .declare("send(string $data, int $channelId = 0): bool", send)
-        .declare("ping(): bool", ping)
-        .declare("addNode(string $nodeId, array $metadata = []): bool", add_node)
-        .declare("removeNode(string $nodeId): bool", remove_node)
-        .declare("sendFrom(string $nodeId, string $data): bool", send_from)
-        .declare("heartbeat(string $nodeId): bool", heartbeat)
-        .declare("on(string $event, callable $callback): void", on)
-        .declare("isConnected(): bool", is_connected)
-        .declare("getNodeId(): ?string", get_node_id)
-        .declare("getChannelId(): ?int", get_channel_id)
-        .declare("getStats(): array", get_stats)
-        .declare("static run(): void", run)
-        .declare("static poll(float $timeout = 0.0): int", poll)
-        .declare("static getEventStream()", get_event_stream)
-        .registration(|class, arguments| {
-            std::mem::forget(arguments);
-            php::hold::<Client>(class);
-        })
-        .register()
-}
-
 impl Native for Client {
     fn handlers() -> &'static OnceLock<zend_object_handlers> {
         static HANDLERS: OnceLock<zend_object_handlers> = OnceLock::new();
@@ -108,248 +95,9 @@ impl Native for Client {
     fn each_value(&self, visit: &mut dyn FnMut(&Zval)) {
         visit(&self.config);
         self.callbacks.borrow().iter().flatten().for_each(|callback| visit(callback.zval()));
+        self.topics.borrow().each_value(visit);
     }
 }
-
-// ---- methods ----
-
-fn construct(call: &mut Call<'_>) -> Outcome {
-    let (mut host, mut port, mut config) = (ptr::null_mut::<zend_string>(), 9501i64, ptr::null_mut::<Zval>());
-    arguments!(call, c"|Sla", host, port, config)?;
-    let host = if host.is_null() { "127.0.0.1".into() } else { String::from_utf8_lossy(bytes(host)) };
-    // SAFETY: an argument of this call, or null when it was left out.
-    let config = unsafe { config.as_ref() }.map_or_else(Zval::new_array, |config| config.dereference().shallow_clone());
-    let client = Client {
-        host: host.into_owned(),
-        port,
-        config,
-        callbacks: RefCell::default(),
-        is_waiting: Cell::new(false),
-        is_finished: Cell::new(false),
-        is_closed: Cell::new(false),
-        wants_again: Cell::new(false),
-        has_settled_log: Cell::new(false),
-        engine: RefCell::default(),
-        before: RefCell::default(),
-        ahead_before: Cell::default(),
-        nodes: RefCell::default(),
-    };
-    // SAFETY: an object of our class.
-    unsafe { php::set_held(call.this(), Rc::new(client)) };
-    Ok(())
-}
-
-fn connect(call: &mut Call<'_>) -> Outcome {
-    arguments!(call, c"")?;
-    let client = call.held::<Client>()?;
-    let this = object(call.this());
-    if client.is_waiting.get() || client.is_live() {
-        client.wants_again.set(client.is_closed.get());
-        return Ok(());
-    }
-    let runtime = Runtime::current();
-    let event_loop = config::client(client.settings())?.event_loop;
-    if runtime.is_looping() || matches!(event_loop, Loop::Native | Loop::Manual) {
-        return start(&runtime, &this);
-    }
-    if runtime.join_running_loop(event_loop)? {
-        return start(&runtime, &this);
-    }
-    if matches!(event_loop, Loop::Revolt | Loop::React) || !Workerman::exists(true)? {
-        if event_loop == Loop::Workerman {
-            return Err(exception::fail(ErrorKind::Config, r"'loop' => 'workerman' needs Workerman: there is no class Workerman\Worker"));
-        }
-        runtime.join_loop_to_come(event_loop)?;
-        return start(&runtime, &this);
-    }
-    // Workerman is there and does not run yet: `Worker::runAll()` may follow, or `run()`.
-    client.is_waiting.set(true);
-    runtime.wait(this, start);
-    if runtime.wants_client_worker() {
-        runtime.workerman.add_worker(WORKER, callbacks::worker_start())?;
-    }
-    Ok(())
-}
-
-fn disconnect(call: &mut Call<'_>) -> Outcome {
-    arguments!(call, c"")?;
-    let client = call.held::<Client>()?;
-    if client.is_waiting.replace(false) {
-        Runtime::current().stop_waiting(&object(call.this()));
-        return Ok(());
-    }
-    let engine = client.engine.borrow().clone();
-    match engine {
-        Some(engine) if !engine.is_own_process() => Err(exception::raise(&Error::wrong_process())),
-        Some(engine) => {
-            client.is_closed.set(true);
-            client.wants_again.set(false);
-            engine.disconnect();
-            Ok(())
-        }
-        None => Ok(()),
-    }
-}
-
-fn send(call: &mut Call<'_>) -> Outcome {
-    let (mut data, mut channel_id) = (ptr::null_mut::<zend_string>(), 0i64);
-    arguments!(call, c"S|l", data, channel_id)?;
-    let sent = call.held::<Client>()?.command("send", |engine| engine.send(bytes(data), channel_id))?;
-    call.result.set_bool(sent);
-    Ok(())
-}
-
-fn ping(call: &mut Call<'_>) -> Outcome {
-    arguments!(call, c"")?;
-    let sent = call.held::<Client>()?.command("ping", Engine::ping)?;
-    call.result.set_bool(sent);
-    Ok(())
-}
-
-fn add_node(call: &mut Call<'_>) -> Outcome {
-    let (mut node_id, mut metadata) = (ptr::null_mut::<zend_string>(), ptr::null_mut::<Zval>());
-    arguments!(call, c"S|a", node_id, metadata)?;
-    let client = call.held::<Client>()?;
-    let node_id = id_of(node_id)?;
-    // SAFETY: an argument of this call, or null when it was left out.
-    let metadata = unsafe { metadata.as_ref() }.map_or_else(|| Ok("[]".to_owned()), |array| config::metadata(array.dereference()))?;
-    let added = client.add_node(node_id, metadata)?;
-    call.result.set_bool(added);
-    Ok(())
-}
-
-fn remove_node(call: &mut Call<'_>) -> Outcome {
-    let mut node_id = ptr::null_mut::<zend_string>();
-    arguments!(call, c"S", node_id)?;
-    let removed = call.held::<Client>()?.remove_node(id_of(node_id)?)?;
-    call.result.set_bool(removed);
-    Ok(())
-}
-
-fn send_from(call: &mut Call<'_>) -> Outcome {
-    let (mut node_id, mut data) = (ptr::null_mut::<zend_string>(), ptr::null_mut::<zend_string>());
-    arguments!(call, c"SS", node_id, data)?;
-    let node_id = id_of(node_id)?;
-    let sent = call.held::<Client>()?.command("send", |engine| engine.send_from(node_id, bytes(data)))?;
-    call.result.set_bool(sent);
-    Ok(())
-}
-
-fn heartbeat(call: &mut Call<'_>) -> Outcome {
-    let mut node_id = ptr::null_mut::<zend_string>();
-    arguments!(call, c"S", node_id)?;
-    let node_id = id_of(node_id)?;
-    let sent = call.held::<Client>()?.command("heartbeat", |engine| engine.heartbeat(node_id))?;
-    call.result.set_bool(sent);
-    Ok(())
-}
-
-/// A node id among the arguments of a call.
-fn id_of<'a>(argument: *const zend_string) -> Outcome<&'a str> {
-    std::str::from_utf8(bytes(argument)).map_err(|_| exception::invalid_argument("node_id must be valid UTF-8"))
-}
-
-fn on(call: &mut Call<'_>) -> Outcome {
-    let (mut event, mut callback) = (ptr::null_mut::<zend_string>(), ptr::null_mut::<Zval>());
-    arguments!(call, c"Sz", event, callback)?;
-    let client = call.held::<Client>()?;
-    let callback = Rc::new(Callable::new(callback, 2)?);
-    if let Some(place) = KINDS.iter().position(|name| name.as_bytes() == bytes(event)) {
-        let _replaced = client.callbacks.borrow_mut()[place].replace(callback);
-        return Ok(());
-    }
-    // As in the original, an unknown name is accepted, and never fires.
-    let given = String::from_utf8_lossy(bytes(event));
-    let meant = nearest(&given, KINDS).map(|meant| format!("; did you mean '{meant}'?"));
-    client.settle_log();
-    config::tell_unknown(&[format!(
-        "A client has no event '{}': its callback is never called{}",
-        printable(&given),
-        meant.unwrap_or_default()
-    )]);
-    Ok(())
-}
-
-fn is_connected(call: &mut Call<'_>) -> Outcome {
-    arguments!(call, c"")?;
-    let client = call.held::<Client>()?;
-    call.result.set_bool(client.stats().connected);
-    Ok(())
-}
-
-fn get_node_id(call: &mut Call<'_>) -> Outcome {
-    arguments!(call, c"")?;
-    let client = call.held::<Client>()?;
-    *call.result = client.stats().node_id.map_or_else(Zval::null, |id| text(&*id));
-    Ok(())
-}
-
-fn get_channel_id(call: &mut Call<'_>) -> Outcome {
-    arguments!(call, c"")?;
-    let client = call.held::<Client>()?;
-    *call.result = client.stats().channel_id.map_or_else(Zval::null, |id| value(i64::from(id)));
-    Ok(())
-}
-
-fn get_stats(call: &mut Call<'_>) -> Outcome {
-    arguments!(call, c"")?;
-    let stats = call.held::<Client>()?.stats();
-    let channels = i64::from(stats.connected && stats.channel_id.is_some());
-    *call.result = map([
-        ("connected", value(stats.connected)),
-        ("node_id", stats.node_id.map_or_else(Zval::null, |id| text(&*id))),
-        ("channel_id", stats.channel_id.map_or_else(Zval::null, |id| value(i64::from(id)))),
-        ("messages_sent", value(stats.messages_sent as i64)),
-        ("messages_received", value(stats.messages_received as i64)),
-        ("reconnect_attempts", value(i64::from(stats.reconnect_attempts))),
-        ("uptime", stats.connected_at.map_or_else(|| value(0i64), |at| value((microtime() - at).max(0.0)))),
-        ("channels", value(channels)),
-        ("nodes", value(stats.nodes as i64)),
-        ("reads_paused", value(stats.reads_paused as i64)),
-        ("frames_refused", value(stats.frames_refused as i64)),
-        ("bytes_waiting", value(stats.bytes_waiting as i64)),
-        ("bytes_kept", value(stats.bytes_kept as i64)),
-    ]);
-    Ok(())
-}
-
-fn run(call: &mut Call<'_>) -> Outcome {
-    arguments!(call, c"")?;
-    let runtime = Runtime::current();
-    runtime.check_not_inside("HeartbeatClient::run()")?;
-    runtime.run(|| Ok(()), &|| !runtime.has_clients())
-}
-
-// ---- behaviour ----
-
-/// Starts a client's connection on the thread of all clients.
-fn start(runtime: &Runtime, object: &Zval) -> Outcome {
-    let Some(client) = client_of(object) else { return Ok(()) };
-    client.is_waiting.set(false);
-    let stats = client.stats();
-    let node_id = stats.node_id.as_ref().map(ToString::to_string);
-    let settings = config::client(client.settings())?;
-    let config = config::client_engine(&client.host, client.port, client.settings(), node_id)?;
-    raise_limit();
-    client.has_settled_log.set(true);
-    settings.log.apply().and_then(|()| runtime.watch_log()).map_err(|error| exception::raise(&error))?;
-    config::tell_unknown(&settings.unknown);
-    let fleet = fleet(runtime)?;
-    let engine = fleet.clients.connect(config).map_err(|error| exception::raise(&error))?;
-    for (node_id, metadata) in client.nodes.borrow().iter() {
-        if let Err(error) = engine.add_node(node_id, metadata) {
-            tracing::warn!(node_id, "Cannot add node: {error}");
-        }
-    }
-    fleet.members.borrow_mut().insert(engine.id(), object.shallow_clone());
-    *client.before.borrow_mut() = stats;
-    client.ahead_before.set(moments::ahead());
-    *client.engine.borrow_mut() = Some(Rc::new(engine));
-    client.is_finished.set(false);
-    client.is_closed.set(false);
-    Ok(())
-}
-
 fn client_of(object: &Zval) -> Option<Rc<Client>> {
     let object = ptr::from_ref(object.object()?).cast_mut();
     // SAFETY: only objects of our class get here.
@@ -389,7 +137,7 @@ impl Client {
         }
     }
 
-    fn command(&self, verb: &str, command: impl FnOnce(&Engine) -> std::result::Result<(), Error>) -> Outcome<bool> {
+    fn command(&self, verb: &str, command: impl FnOnce(&Engine) -> Result<(), Error>) -> Outcome<bool> {
         let engine = self.engine.borrow().clone();
         let Some(engine) = engine else {
             self.settle_log();
@@ -442,6 +190,56 @@ impl Client {
         Ok(self.nodes.borrow_mut().remove(node_id).is_some() || removed)
     }
 
+    /// False when it has subscribed to as much as it may.
+    fn subscribe(&self, filter: &str, callback: Rc<Callable>, since: Option<Position>) -> Outcome<bool> {
+        let filter = Filter::parse(filter).map_err(|bad| exception::invalid_argument(&bad.to_string()))?;
+        if let (Filter::Wild(_), Some(_)) = (filter, since) {
+            return Err(exception::invalid_argument(&ClientRefusal::FilterHasNoPosition.to_string()));
+        }
+        let engine = self.engine.borrow().clone();
+        let subscribed = match engine.map(|engine| engine.subscribe(filter.text(), since)) {
+            Some(Err(error)) if error.kind == ErrorKind::WrongProcess => return Err(exception::raise(&error)),
+            Some(Err(error)) if error.kind == ErrorKind::Limit => false,
+            Some(Ok(())) => true,
+            // It waits for the next `connect()`.
+            _ => {
+                let topics = self.topics.borrow();
+                topics.contains(filter.text()) || topics.len() < config::client_subscriptions(self.settings())?
+            }
+        };
+        if !subscribed {
+            self.settle_log();
+            tracing::error!("Cannot subscribe: {}", ClientRefusal::TooManySubscriptions);
+            return Ok(false);
+        }
+        let _replaced = self.topics.borrow_mut().insert(filter, callback, since);
+        Ok(true)
+    }
+
+    /// False when it has not subscribed to that.
+    fn unsubscribe(&self, filter: &str) -> Outcome<bool> {
+        let engine = self.engine.borrow().clone();
+        if let Some(Err(error)) = engine.map(|engine| engine.unsubscribe(filter))
+            && error.kind == ErrorKind::WrongProcess
+        {
+            return Err(exception::raise(&error));
+        }
+        let removed = self.topics.borrow_mut().remove(filter);
+        Ok(removed.is_some())
+    }
+
+    /// Whom a message is for, behind whom it was told already, and whether there are more.
+    fn callback_for(&self, message: &TopicMessage, behind: Option<&str>) -> Option<(String, Rc<Callable>, bool)> {
+        // Its added nodes have subscribed to nothing: the server has put them into topics.
+        if message.node_id.as_ref().is_some_and(|node_id| self.nodes.borrow().contains_key(&**node_id)) {
+            return None;
+        }
+        let topics = self.topics.borrow();
+        let (filter, callback) = topics.next(&message.topic, behind)?;
+        let has_more = topics.next(&message.topic, Some(&filter)).is_some();
+        Some((filter, callback, has_more))
+    }
+
     fn call<const N: usize>(&self, kind: EventKind, arguments: impl FnOnce() -> [Zval; N]) -> Outcome<bool> {
         let callback = self.callbacks.borrow()[kind as usize].clone();
         match callback {
@@ -458,6 +256,8 @@ impl Client {
             }
             ClientEvent::Close { .. } => self.is_closed.set(true),
             ClientEvent::NodeLost { node_id, .. } => drop(self.nodes.borrow_mut().remove(&**node_id)),
+            // Also where the script has subscribed again before it hears of this.
+            ClientEvent::SubscribeRefused { filter, .. } => drop(self.unsubscribe(filter)?),
             _ => {}
         }
         match event {
@@ -479,106 +279,30 @@ impl Client {
             ClientEvent::NodeLost { node_id, channel_id, code, message } => {
                 self.call(EventKind::NodeLost, || [text(&*node_id), value(i64::from(channel_id)), value(code), text(message)])
             }
+            ClientEvent::Subscribed { filter, position, recovered } => {
+                let position = position_or_null(position)?;
+                self.call(EventKind::Subscribed, || [text(&*filter), position, value(recovered)])
+            }
+            ClientEvent::Message(message) => {
+                let position = position_or_null(message.position)?;
+                let node_id = message.node_id.as_ref().map_or_else(Zval::null, |node_id| text(&**node_id));
+                self.call(EventKind::Message, || [text(&*message.topic), text(&message.payload), position, node_id])
+            }
+            ClientEvent::Published { number, position, reach } => {
+                let position = position_or_null(position)?;
+                self.call(EventKind::Published, || [value(i64::from(number)), position, value(reach as i64)])
+            }
+            ClientEvent::SubscribeRefused { filter, code, message } => {
+                self.call(EventKind::SubscribeRefused, || [text(&*filter), value(code), text(message)])
+            }
+            ClientEvent::PublishRefused { topic, number, code, message } => {
+                self.call(EventKind::PublishRefused, || [text(topic), value(code), text(message), value(i64::from(number.unwrap_or(0)))])
+            }
             ClientEvent::Finished => Ok(false),
         }
     }
 }
 
-/// All clients of this process: one thread and one inbox.
-struct Fleet {
-    clients: Clients,
-    inbox: Arc<Inbox<FleetEvent>>,
-    pending: RefCell<VecDeque<FleetEvent>>,
-    /// The PHP objects of the clients that are not finished, by the id of the engine's client. They live until then,
-    /// as in the original: a script need not keep a client that has callbacks.
-    members: RefCell<HashMap<u64, Zval>>,
-}
-
-impl Fleet {
-    fn start() -> std::result::Result<Self, Error> {
-        let inbox = Inbox::new(InboxLimits::default())?;
-        inbox.subscribe(ClientEventMask::ALL);
-        let clients = Clients::start(inbox.clone())?;
-        Ok(Self { clients, inbox, pending: RefCell::default(), members: RefCell::default() })
-    }
-
-    fn connected(&self) -> usize {
-        self.members.borrow().values().filter_map(client_of).filter(|client| client.stats().connected).count()
-    }
-
-    /// A client of the engine's will not come back.
-    fn finish(&self, runtime: &Runtime, client_id: u64) -> Outcome {
-        // Dropped at the end, with no borrow held: it may be the last of its object.
-        let object = self.members.borrow_mut().remove(&client_id);
-        let Some((object, client)) = object.and_then(|object| client_of(&object).map(|client| (object, client))) else { return Ok(()) };
-        if client.engine.borrow().as_ref().is_none_or(|engine| engine.id() != client_id) {
-            return Ok(());
-        }
-        client.is_finished.set(true);
-        if client.wants_again.replace(false) { start(runtime, &object) } else { Ok(()) }
-    }
-}
-
-thread_local! {
-    /// The runtime has it, and ends it.
-    static FLEET: RefCell<Weak<Fleet>> = const { RefCell::new(Weak::new()) };
-}
-
-/// The fleet of this process, if there is one: a forked child has another than its parent.
-fn started_fleet(runtime: &Runtime) -> Option<Rc<Fleet>> {
-    let clients = runtime.clients()?;
-    FLEET.with_borrow(Weak::upgrade).filter(|fleet| is_same(&**fleet, &*clients))
-}
-
-/// Started by the first client that needs it.
-fn fleet(runtime: &Runtime) -> Outcome<Rc<Fleet>> {
-    if let Some(fleet) = started_fleet(runtime) {
-        return Ok(fleet);
-    }
-    let start = || {
-        let fleet = Rc::new(Fleet::start()?);
-        runtime.watch(fleet.inbox.as_fd())?;
-        Ok(fleet)
-    };
-    let fleet = start().map_err(|error| exception::raise(&error))?;
-    FLEET.set(Rc::downgrade(&fleet));
-    runtime.set_clients(fleet.clone());
-    Ok(fleet)
-}
-
-/// Clients of this process that are connected.
-pub(crate) fn connected(runtime: &Runtime) -> usize {
-    started_fleet(runtime).map_or(0, |fleet| fleet.connected())
-}
-
-impl Source for Fleet {
-    fn pending(&self) -> usize {
-        self.pending.borrow().len()
-    }
-
-    fn refill(&self, max: usize) -> Outcome {
-        self.inbox.drain(&mut self.pending.borrow_mut(), max);
-        Ok(())
-    }
-
-    fn is_idle(&self) -> bool {
-        self.members.borrow().is_empty()
-    }
-
-    /// Every client says goodbye; nothing is told any more.
-    fn shut_down(&self) {
-        self.clients.stop();
-        drop(self.members.take());
-    }
-
-    fn tell_next(&self, runtime: &Runtime) -> Outcome<bool> {
-        let event = self.pending.borrow_mut().pop_front();
-        let Some(FleetEvent { client_id, event }) = event else { return Ok(false) };
-        if event == ClientEvent::Finished {
-            return self.finish(runtime, client_id).map(|()| false);
-        }
-        // Held while its callback runs, whatever that does.
-        let object = self.members.borrow().get(&client_id).map(Zval::shallow_clone);
-        object.and_then(|object| client_of(&object)).map_or(Ok(false), |client| client.tell(event))
-    }
+fn position_or_null(given: Option<Position>) -> Outcome<Zval> {
+    given.map_or_else(|| Ok(Zval::null()), position::position)
 }

@@ -87,7 +87,7 @@ extern "C" fn start_module(kind: i32, number: i32) -> i32 {
         .and_then(|()| heartbeat_protocol::register())
         .and_then(|()| node::register())
         .and_then(|()| heartbeat_server::class::register())
-        .and_then(|()| heartbeat_client::register())
+        .and_then(|()| heartbeat_client::class::register())
         .and_then(|()| bus::register())
         .and_then(|()| host::register())
         .and_then(|()| classes::register());

@@ -573,7 +573,7 @@ namespace PfinalClub\AsyncioHeartbeat\Client
     /** A client of a heartbeat server: registers, heartbeats, reconnects. All clients of a process share one thread. */
     class HeartbeatClient
     {
-        /** @param array{node_id?: string, metadata?: array<mixed>, heartbeat_interval?: int|float, auto_reconnect?: bool, reconnect_interval?: int|float, max_reconnect_attempts?: int, connect_timeout?: int|float, outbox_bytes?: int, total_buffer_bytes?: int, protocol?: 1|2, max_nodes?: int, heartbeat_all?: bool, loop?: 'auto'|'native'|'workerman'|'revolt'|'react'|'manual', log?: 'stderr'|'logger', log_level?: 'debug'|'info'|'warning'|'error'|'off', log_file?: string} $config */
+        /** @param array{node_id?: string, metadata?: array<mixed>, heartbeat_interval?: int|float, auto_reconnect?: bool, reconnect_interval?: int|float, max_reconnect_attempts?: int, connect_timeout?: int|float, outbox_bytes?: int, total_buffer_bytes?: int, protocol?: 1|2, max_nodes?: int, max_subscriptions?: int, heartbeat_all?: bool, loop?: 'auto'|'native'|'workerman'|'revolt'|'react'|'manual', log?: 'stderr'|'logger', log_level?: 'debug'|'info'|'warning'|'error'|'off', log_file?: string} $config */
         public function __construct(string $host = '127.0.0.1', int $port = 9501, array $config = []) {}
 
         /**
@@ -615,10 +615,41 @@ namespace PfinalClub\AsyncioHeartbeat\Client
         public function heartbeat(string $nodeId): bool {}
 
         /**
+         * Subscribes the client's first node to a topic, or with the levels + and # to all that match, over its connection and over each that
+         * follows. The callback gets (string $topic, string $data, ?\Heartbus\Position $position). After a reconnect a topic goes on behind
+         * its last message: what the server keeps of it comes first, once and in order. With $since it begins behind that position, with
+         * new \Heartbus\Position with all that is kept, also where there is a subscription already; otherwise only the callback is another one. May
+         * come before connect(). 'subscribed' tells how it went. False, and a line in the log, when the client has as many as it may
+         * (max_subscriptions).
+         *
+         * @param callable(string, string, ?\Heartbus\Position): mixed $callback
+         * @throws \InvalidArgumentException when it is no topic and no filter, or a filter and $since
+         */
+        public function subscribe(string $topic, callable $callback, ?\Heartbus\Position $since = null): bool {}
+
+        /** Ends a subscription; its callback is not called any more. False when there is none. */
+        public function unsubscribe(string $topic): bool {}
+
+        /**
+         * Publishes to a topic, in the name of the client's first node. With a number from 1 to 4294967295 it is answered, by 'published' or
+         * 'publish.refused', unless the connection ends before; without one only a refusal is told. False, and a line in the log, when it cannot
+         * be sent.
+         *
+         * @throws \InvalidArgumentException when nothing can be published under this name, or the number is none
+         */
+        public function publish(string $topic, string $data, int $number = 0): bool {}
+
+        /**
          * One callback per event, the last one wins: connect (), register (string $nodeId, int $channelId), heartbeat (),
          * data (string $payload, int $channelId), pong (), server_error (?array{message: string, code: int}),
          * error (int $code, string $message, string $cause), close (string $reason, string $detail), node.lost (string $nodeId, int $channelId, int $code, string $message):
-         * the server refused a node or took it away, and the client goes on without it.
+         * the server refused a node or took it away, and the client goes on without it; subscribed (string $topic,
+         * ?\Heartbus\Position $position, bool $recovered): the server's answer to a subscription after each connect, with the position of the last
+         * publication before; $recovered is false when something is missing in front of the next message, which is also told in the middle,
+         * without a position; message (string $topic, string $data, ?\Heartbus\Position $position, ?string $nodeId): of a topic that a node was put
+         * into by the server, which no subscription's callback takes; published (int $number, ?\Heartbus\Position $position, int $reach);
+         * subscribe.refused (string $topic, int $code, string $message): the client has no such subscription any more; publish.refused
+         * (string $topic, int $code, string $message, int $number).
          */
         public function on(string $event, callable $callback): void {}
 
@@ -628,7 +659,7 @@ namespace PfinalClub\AsyncioHeartbeat\Client
 
         public function getChannelId(): ?int {}
 
-        /** @return array{connected: bool, node_id: ?string, channel_id: ?int, messages_sent: int, messages_received: int, reconnect_attempts: int, uptime: float|int, channels: int, nodes: int, reads_paused: int, frames_refused: int, bytes_waiting: int, bytes_kept: int} */
+        /** @return array{connected: bool, node_id: ?string, channel_id: ?int, messages_sent: int, messages_received: int, reconnect_attempts: int, uptime: float|int, channels: int, nodes: int, subscriptions: int, reads_paused: int, frames_refused: int, bytes_waiting: int, bytes_kept: int} */
         public function getStats(): array {}
 
         /** Without a loop of others: drives all clients of this process until none is left or a stop signal comes. */

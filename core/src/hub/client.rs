@@ -8,8 +8,11 @@ mod client_log;
 mod ending;
 mod node_set;
 mod outbox;
+mod pace;
 mod reading;
 mod refusal;
+mod topic_set;
+mod topics;
 mod verbs;
 
 pub use self::client_log::ClientLog;
@@ -19,6 +22,7 @@ pub use self::refusal::ClientRefusal;
 pub use self::backoff::backoff;
 use self::node_set::Others;
 use self::outbox::ClientOutbox;
+use self::topic_set::TopicSet;
 use super::Now;
 use crate::model::{ClientEvent, CloseReason, ErrorCause};
 use crate::settings::{ClientConfig, micros};
@@ -81,6 +85,8 @@ pub struct ClientMachine {
     registration: Option<Registration>,
     /// All nodes of a client that was given more than its first.
     others: Option<Box<Others>>,
+    /// Of a client whose host has subscribed or published.
+    topics: Option<Box<TopicSet>>,
     /// When it connected last.
     connected: Option<Now>,
     messages_sent: u64,
@@ -145,7 +151,9 @@ pub struct ClientStats {
     pub channel_id: Option<u32>,
     /// How many of its nodes are registered at this moment.
     pub nodes: usize,
-    /// Heartbeats, data and pings; not REGISTER and UNREGISTER.
+    /// Topics and filters that its host has subscribed to.
+    pub subscriptions: usize,
+    /// Heartbeats, data, publications and pings; not what registers and subscribes.
     pub messages_sent: u64,
     pub messages_received: u64,
     /// How often reading stopped because the host had no room for what was read.
@@ -161,7 +169,7 @@ pub struct ClientStats {
     pub connected_mono: Option<u64>,
     /// Bytes that wait to be written.
     pub bytes_waiting: u64,
-    /// What it keeps of what its server sends, and of what waits to be written, as long as the memory that it takes.
+    /// What it keeps of what its server sends, of what waits to be written, and of what its host has subscribed to: the memory that it takes.
     pub bytes_kept: u64,
 }
 
@@ -187,6 +195,7 @@ impl ClientMachine {
             goaways: 0,
             registration: None,
             others: None,
+            topics: None,
             connected: None,
             messages_sent: 0,
             messages_received: 0,
@@ -215,8 +224,9 @@ impl ClientMachine {
     pub fn deadline(&self) -> Option<u64> {
         match &self.state {
             ClientState::Open(connection) => {
-                let retry = self.others.as_ref().and_then(|others| others.deadline());
-                Some(retry.map_or(connection.next_heartbeat, |time| time.min(connection.next_heartbeat)))
+                let of_nodes = self.others.as_ref().and_then(|others| others.deadline());
+                let of_topics = self.topics.as_ref().and_then(|topics| topics.deadline());
+                Some(of_nodes.into_iter().chain(of_topics).fold(connection.next_heartbeat, u64::min))
             }
             ClientState::Flushing { until } | ClientState::Waiting { until } => Some(*until),
             ClientState::Dialing { .. } | ClientState::HangingUp { .. } | ClientState::Finished => None,
@@ -271,6 +281,7 @@ impl ClientMachine {
                 (ClientState::Open(connection), None) => connection.registered.into(),
                 _ => 0,
             },
+            subscriptions: self.topics.as_ref().map_or(0, |topics| topics.len()),
             messages_sent: self.messages_sent,
             messages_received: self.messages_received,
             reads_paused: self.reads_paused,
@@ -370,7 +381,7 @@ impl ClientMachine {
         let interval = micros(self.settings.heartbeat_interval);
         let own = self.own_channel();
         match &mut self.state {
-            // The time to go on with registering: `fill_outbox` does.
+            // The time to go on with registering or subscribing: `fill_outbox` does.
             ClientState::Open(connection) if now.mono < connection.next_heartbeat => {}
             ClientState::Open(connection) => {
                 let is_silent = connection.unanswered_since.is_some_and(|since| now.mono - since >= interval);
@@ -406,7 +417,8 @@ impl ClientMachine {
 
     /// As [`ClientStats::bytes_kept`].
     pub fn kept(&self) -> usize {
-        self.input.capacity() + self.outbox.kept() + self.stalled.as_ref().map_or(0, ClientEvent::payload_len)
+        let subscriptions = self.topics.as_ref().map_or(0, |topics| topics.kept());
+        self.input.capacity() + self.outbox.kept() + self.stalled.as_ref().map_or(0, ClientEvent::payload_len) + subscriptions
     }
 
     /// The host had no room for this event, which `poll_event` returned last: it comes again after `resume`.
@@ -442,8 +454,13 @@ impl ClientMachine {
         self.next_frame_event(now)
     }
 
-    /// Puts the REGISTERs of nodes that wait for their turn into the outbox, as far as they have room.
+    /// Puts the REGISTERs of nodes and the SUBSCRIBEs of topics that wait for their turn into the outbox, as far as they have room.
     pub fn fill_outbox(&mut self, now: Now) {
+        self.ask_for_topics(now);
+        self.ask_for_nodes(now);
+    }
+
+    fn ask_for_nodes(&mut self, now: Now) {
         let (Some(others), ClientState::Open(connection)) = (&mut self.others, &self.state) else { return };
         others.tick(now);
         // The other half is for data.

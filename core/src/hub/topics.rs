@@ -115,7 +115,7 @@ impl fmt::Display for TopicRefusal {
             Self::TooManySubscriptions => "Too many subscriptions on this connection",
             Self::OfServer => "Topics that begin with $ belong to the server",
             Self::NoSuchNode => "No such node on this connection",
-            Self::TooLong => "The message is longer than a frame may be",
+            Self::TooLong => code::TOO_LONG_TEXT,
         })
     }
 }

@@ -14,7 +14,23 @@ fn kinds_reasons_and_departures_keep_the_numbers_under_which_other_releases_know
     assert_eq!(known(EventKind::from_number), rows(&["Connect", "Register", "Heartbeat", "Data", "Left", "Close", "Buffer"]));
     assert_eq!(known(Departure::from_number), rows(&["Unregistered", "TimedOut", "Replaced", "Disconnected"]));
     assert_eq!(known(Fill::from_number), rows(&["Full", "Drained"]));
-    let of_clients = ["Connect", "Register", "Heartbeat", "Data", "Pong", "ServerError", "Error", "Close", "Finished", "NodeLost"];
+    let of_clients = [
+        "Connect",
+        "Register",
+        "Heartbeat",
+        "Data",
+        "Pong",
+        "ServerError",
+        "Error",
+        "Close",
+        "Finished",
+        "NodeLost",
+        "Subscribed",
+        "Message",
+        "Published",
+        "SubscribeRefused",
+        "PublishRefused",
+    ];
     assert_eq!(known(ClientEventKind::from_number), rows(&of_clients));
     let reasons = [
         "PeerClosed",

@@ -9,6 +9,7 @@
 mod dial;
 mod kept;
 mod task;
+mod topics;
 
 use super::resolve::Resolver;
 use super::runtime::{Runtime, RuntimeTask, as_of};
@@ -492,9 +493,15 @@ fn validate_metadata(text: &str, kind: ErrorKind) -> Result<(), Error> {
 fn refused(refusal: ClientRefusal) -> Error {
     let kind = match refusal {
         ClientRefusal::NotConnected => ErrorKind::Closed,
-        ClientRefusal::OutboxFull | ClientRefusal::TooLong | ClientRefusal::TooManyNodes => ErrorKind::Limit,
-        ClientRefusal::NotUtf8 | ClientRefusal::NodeExists | ClientRefusal::FirstNode => ErrorKind::InvalidArgument,
-        ClientRefusal::NoSuchChannel | ClientRefusal::NoSuchNode => ErrorKind::NotFound,
+        ClientRefusal::OutboxFull | ClientRefusal::TooLong | ClientRefusal::TooManyNodes | ClientRefusal::TooManySubscriptions => {
+            ErrorKind::Limit
+        }
+        ClientRefusal::NotUtf8
+        | ClientRefusal::NodeExists
+        | ClientRefusal::FirstNode
+        | ClientRefusal::BadTopic(_)
+        | ClientRefusal::FilterHasNoPosition => ErrorKind::InvalidArgument,
+        ClientRefusal::NoSuchChannel | ClientRefusal::NoSuchNode | ClientRefusal::NoSuchSubscription => ErrorKind::NotFound,
     };
     Error::new(kind, refusal.to_string())
 }

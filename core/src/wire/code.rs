@@ -18,6 +18,7 @@ pub const SHUTTING_DOWN_TEXT: &str = "Server is shutting down";
 pub const KICKED_TEXT: &str = "Disconnected by the server";
 pub const TIMED_OUT_TEXT: &str = "Node timed out";
 pub const SLOW_TEXT: &str = "Slow consumer";
+pub const TOO_LONG_TEXT: &str = "The message is longer than a frame may be";
 
 /// What precedes the reason in the message of a 500.
 pub const FAILED_PREFIX: &str = "Failed to process message: ";

@@ -2,8 +2,10 @@
 
 mod any_order;
 mod any_order_of_many;
+mod any_order_of_topics;
 mod dialects;
 mod life;
 mod messages;
 mod nodes;
 mod rig;
+mod topics;

@@ -7,3 +7,4 @@ mod rig;
 mod servers;
 #[path = "../support/mod.rs"]
 mod support;
+mod topics;

@@ -71,6 +71,7 @@ impl ClientMachine {
 
     pub(super) fn stop_reading(&mut self) {
         self.input = BytesMut::new();
+        self.take_back();
         self.stalled = None;
         self.paused = false;
     }
@@ -78,6 +79,9 @@ impl ClientMachine {
     pub(super) fn end_connection(&mut self, reason: CloseReason, detail: String, now: Now) {
         self.stop_reading();
         self.outbox = ClientOutbox::default();
+        if let Some(topics) = &mut self.topics {
+            topics.stop();
+        }
         self.client_log.closed(self.id, reason, &detail, now);
         self.events.push_back(ClientEvent::Close { reason, detail });
         let is_empty = self.others.as_ref().is_some_and(|others| others.len() == 0);

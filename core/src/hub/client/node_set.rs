@@ -7,15 +7,13 @@
 //! server does beyond its rate limit: they are sent again. A refusal right behind a skipped one may so be taken for the
 //! neighbour's; both are told of in the end, for the neighbour's REGISTER is sent again.
 
+use super::pace::Pace;
 use crate::hub::Now;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-/// REGISTERs that may be without an answer. As many nodes as there are may wait for their turn.
-const MAX_WINDOW: usize = 256;
-
-/// How long no REGISTER is sent after the server said that there were too many requests.
-const RETRY_TIME: u64 = 1_000_000;
+/// So many names of nodes that are gone may wait beside those of others.
+const MAX_GONE: usize = 256;
 
 pub(super) struct Others {
     nodes: BTreeMap<Arc<str>, Other>,
@@ -25,8 +23,7 @@ pub(super) struct Others {
     waiting: VecDeque<Arc<str>>,
     /// Whose REGISTER has no answer yet, the oldest first; also nodes that were removed meanwhile.
     sent: VecDeque<Arc<str>>,
-    window: usize,
-    limit: PeerLimit,
+    pace: Pace,
 }
 
 struct Other {
@@ -45,14 +42,6 @@ enum MemberState {
     Waiting,
     Sent,
     Registered(u32),
-}
-
-#[derive(Copy, Clone, PartialEq, Eq)]
-enum PeerLimit {
-    Unknown,
-    /// A REGISTER was perhaps among what the server skipped. The time is looked at next.
-    Met,
-    Until(u64),
 }
 
 /// What the answer to a REGISTER means.
@@ -74,8 +63,7 @@ impl Others {
             channels: BTreeMap::new(),
             waiting: VecDeque::new(),
             sent: VecDeque::new(),
-            window: MAX_WINDOW,
-            limit: PeerLimit::Unknown,
+            pace: Pace::default(),
         };
         let state = match channel_id {
             Some(channel_id) => MemberState::Registered(channel_id),
@@ -151,8 +139,7 @@ impl Others {
         self.channels.clear();
         self.waiting.clear();
         self.sent.clear();
-        self.window = MAX_WINDOW;
-        self.limit = PeerLimit::Unknown;
+        self.pace = Pace::default();
         self.waiting.extend(self.nodes.get_key_value(first).map(|(id, _)| id.clone()));
         self.waiting.extend(self.nodes.keys().filter(|id| *id != first).cloned());
         for node in self.nodes.values_mut() {
@@ -163,8 +150,7 @@ impl Others {
     /// The node to be registered now, with its metadata where it has its own. Only one at a time before `is_agreed`, when the
     /// dialect is not known yet.
     pub(super) fn next(&mut self, is_agreed: bool) -> Option<(Arc<str>, Option<&str>)> {
-        let window = if is_agreed { self.window } else { 1 };
-        if self.limit != PeerLimit::Unknown || self.sent.len() >= window {
+        if !self.pace.may_ask(self.sent.len()) || !(is_agreed || self.sent.is_empty()) {
             return None;
         }
         while let Some(id) = self.waiting.pop_front() {
@@ -182,7 +168,7 @@ impl Others {
 
     /// The server registered a node.
     pub(super) fn registered_on(&mut self, node_id: &str, channel_id: u32) -> RegisterOutcome {
-        self.window = MAX_WINDOW.min(self.window + 1);
+        self.pace.answered();
         let place = self.sent.iter().position(|id| **id == *node_id);
         if let Some(place) = place {
             let skipped: Vec<_> = self.sent.drain(..place).collect();
@@ -227,29 +213,20 @@ impl Others {
     /// The server skipped something that was too much for it.
     pub(super) fn rate_limited(&mut self) {
         if !self.sent.is_empty() {
-            self.window = 1.max(self.window / 2);
-            self.limit = PeerLimit::Met;
+            self.pace.rate_limited();
         }
     }
 
     /// Goes on after a pause: what has no answer by then was skipped.
     pub(super) fn tick(&mut self, now: Now) {
-        match self.limit {
-            PeerLimit::Met => self.limit = PeerLimit::Until(now.mono + RETRY_TIME),
-            PeerLimit::Until(time) if now.mono >= time => {
-                self.limit = PeerLimit::Unknown;
-                let skipped = std::mem::take(&mut self.sent);
-                skipped.into_iter().for_each(|id| self.wait_again(id));
-            }
-            _ => {}
+        if self.pace.tick(now) {
+            let skipped = std::mem::take(&mut self.sent);
+            skipped.into_iter().for_each(|id| self.wait_again(id));
         }
     }
 
     pub(super) fn deadline(&self) -> Option<u64> {
-        match self.limit {
-            PeerLimit::Until(time) => Some(time),
-            _ => None,
-        }
+        self.pace.deadline()
     }
 
     /// The node of a channel that the server took away.
@@ -295,7 +272,7 @@ impl Others {
 
     fn wait(&mut self, id: Arc<str>) {
         // Nodes that are added and removed in turn must not make it grow without end.
-        if self.waiting.len() > 2 * self.nodes.len() + MAX_WINDOW {
+        if self.waiting.len() > 2 * self.nodes.len() + MAX_GONE {
             let mut waiting = std::mem::take(&mut self.waiting);
             waiting.retain(|id| self.is_in(id, MemberState::Waiting));
             self.waiting = waiting;

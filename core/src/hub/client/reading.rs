@@ -24,7 +24,8 @@ impl ClientMachine {
     pub(super) fn next_frame_event(&mut self, now: Now) -> Option<ClientEvent> {
         let mut input = std::mem::take(&mut self.input);
         while self.is_connected() && !input.is_empty() {
-            match wire::decode(&input, MAX_BODY_LEN).1 {
+            let (dialect, decoded) = wire::decode(&input, MAX_BODY_LEN);
+            match decoded {
                 Decoded::Incomplete => {
                     if input.capacity() > SPARE_FROM && input.capacity() > SPARE_FACTOR * input.len() {
                         input = BytesMut::from(&input[..]);
@@ -34,7 +35,7 @@ impl ClientMachine {
                 }
                 Decoded::Frame { frame, len } => {
                     self.messages_received += 1;
-                    let event = self.apply(&frame, now);
+                    let event = self.apply(&frame, dialect, now);
                     input.advance(len);
                     if event.is_some() {
                         // An empty rest would keep its memory. After a reason to hang up nothing more is listened to.
@@ -59,7 +60,7 @@ impl ClientMachine {
         None
     }
 
-    fn apply(&mut self, frame: &Frame<'_>, now: Now) -> Option<ClientEvent> {
+    fn apply(&mut self, frame: &Frame<'_>, dialect: Dialect, now: Now) -> Option<ClientEvent> {
         if let ClientState::Open(connection) = &mut self.state {
             connection.last_words = None;
         }
@@ -71,6 +72,9 @@ impl ClientMachine {
                 Some(ClientEvent::Data { payload, channel_id: frame.channel_id, node_id: self.node_of(frame.channel_id) })
             }
             FrameType::PONG => Some(ClientEvent::Pong),
+            FrameType::MESSAGE | FrameType::SUBSCRIBE | FrameType::UNSUBSCRIBE | FrameType::PUBLISH => {
+                self.apply_topic_frame(frame, dialect)
+            }
             FrameType::GOAWAY => Some(self.apply_goaway(frame.payload.to_bytes(), now)),
             FrameType::ERROR => self.apply_error(frame.channel_id, frame.payload.to_bytes(), now),
             _ => None,
@@ -115,6 +119,9 @@ impl ClientMachine {
         }
         let node_id = if *reply.node_id == *self.node_id { self.node_id.clone() } else { Arc::from(reply.node_id) };
         self.registration = Some(Registration { node_id: node_id.clone(), channel_id });
+        if let Some(topics) = &mut self.topics {
+            topics.start(channel_id);
+        }
         Some(ClientEvent::Register { node_id, channel_id })
     }
 
@@ -124,8 +131,11 @@ impl ClientMachine {
         self.apply_server_error(raw, now)
     }
 
-    /// Of a client with many nodes an ERROR may concern one of them only: that is told with its name.
+    /// An ERROR may concern a topic, or of a client with many nodes one of them only: that is told with its name.
     fn apply_error(&mut self, channel_id: i64, raw: Bytes, now: Now) -> Option<ClientEvent> {
+        if let Some(of_topic) = self.apply_topic_error(&raw, now) {
+            return of_topic;
+        }
         let (Some(others), Some(error)) = (&mut self.others, control::parse_error(&raw)) else {
             if let ClientState::Open(connection) = &mut self.state {
                 connection.was_refused = true;
@@ -158,6 +168,9 @@ impl ClientMachine {
         };
         // Otherwise a node that was removed meanwhile.
         let node_id = lost?;
+        if let Some(topics) = self.topics.as_mut().filter(|_| Arc::ptr_eq(&node_id, &self.node_id)) {
+            topics.stop();
+        }
         let comes_back = Arc::ptr_eq(&node_id, &self.node_id) && error.code != i64::from(code::REPLACED);
         let left = others.lose(&node_id, comes_back);
         self.sign_off(left);
@@ -190,7 +203,7 @@ impl ClientMachine {
     }
 
     /// Which of its nodes a channel belongs to. All that comes to a client with one node is that node's.
-    fn node_of(&self, channel_id: i64) -> Option<Arc<str>> {
+    pub(super) fn node_of(&self, channel_id: i64) -> Option<Arc<str>> {
         match &self.others {
             Some(others) => others.node_of(channel_id),
             None => self.node_id().cloned(),
@@ -199,7 +212,7 @@ impl ClientMachine {
 }
 
 /// The beginning of a text that a server may have made as long as it likes.
-fn shorten(mut text: String) -> String {
+pub(super) fn shorten(mut text: String) -> String {
     if text.len() > MAX_TEXT {
         let end = (0..=MAX_TEXT).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
         text.truncate(end);

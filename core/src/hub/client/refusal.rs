@@ -1,5 +1,6 @@
 //! Why a client did not do what its host asked for.
 
+use crate::wire::topic::BadTopic;
 use std::fmt;
 
 /// Why something was not sent. Nothing has happened then.
@@ -16,6 +17,11 @@ pub enum ClientRefusal {
     TooManyNodes,
     /// The first node stays as long as its client.
     FirstNode,
+    /// It is no name of a topic, or no filter.
+    BadTopic(BadTopic),
+    FilterHasNoPosition,
+    TooManySubscriptions,
+    NoSuchSubscription,
 }
 
 impl fmt::Display for ClientRefusal {
@@ -30,6 +36,10 @@ impl fmt::Display for ClientRefusal {
             Self::NodeExists => "The client has a node of this id already",
             Self::TooManyNodes => "The client has as many nodes as it may",
             Self::FirstNode => "The first node stays as long as its client",
+            Self::BadTopic(bad) => return bad.fmt(f),
+            Self::FilterHasNoPosition => "A filter has no position to go on from",
+            Self::TooManySubscriptions => "The client has as many subscriptions as it may",
+            Self::NoSuchSubscription => "The client has no such subscription",
         })
     }
 }

@@ -46,14 +46,10 @@ impl ClientMachine {
     /// # Errors
     /// [`ClientRefusal::NodeExists`], [`ClientRefusal::TooManyNodes`]; [`ClientRefusal::NotConnected`] when the client does not come back.
     pub fn add_node(&mut self, node_id: &str, metadata: &str) -> Result<(), ClientRefusal> {
-        let is_connected = match &self.state {
-            ClientState::Open(_) => true,
-            ClientState::Dialing { .. } | ClientState::Waiting { .. } => false,
-            ClientState::HangingUp { .. } if !self.leaving => false,
-            ClientState::Flushing { .. } | ClientState::HangingUp { .. } | ClientState::Finished => {
-                return Err(ClientRefusal::NotConnected);
-            }
-        };
+        if !self.comes_back() {
+            return Err(ClientRefusal::NotConnected);
+        }
+        let is_connected = self.is_connected();
         let own = self.own_channel();
         let is_asked = matches!(self.state, ClientState::Open(OpenConnection { was_refused: false, .. }));
         let others = self.others.get_or_insert_with(|| Box::new(Others::new(&self.node_id, own, is_connected, is_asked)));
@@ -88,6 +84,15 @@ impl ClientMachine {
     pub fn ping(&mut self, now: Now) -> Result<(), ClientRefusal> {
         let result = if self.is_connected() { self.queue(FrameType::PING, 0, b"") } else { Err(ClientRefusal::NotConnected) };
         result.inspect_err(|refusal| self.client_log.no_ping(self.id, *refusal, now))
+    }
+
+    /// It is connected, or will be.
+    pub(super) fn comes_back(&self) -> bool {
+        match &self.state {
+            ClientState::Open(_) | ClientState::Dialing { .. } | ClientState::Waiting { .. } => true,
+            ClientState::HangingUp { .. } => !self.leaving,
+            ClientState::Flushing { .. } | ClientState::Finished => false,
+        }
     }
 
     fn channel_of(&self, node_id: &str) -> Result<u32, ClientRefusal> {
