@@ -109,9 +109,12 @@ final class SignaturesTest extends TestCase
                 'addNode(string $nodeId, array $metadata = []): bool',
                 'heartbeat(string $nodeId): bool',
                 'poll(float $timeout = 0.0): int static',
+                'publish(string $topic, string $data, int $number = 0): bool',
                 'removeNode(string $nodeId): bool',
                 'run(): void static',
                 'sendFrom(string $nodeId, string $data): bool',
+                'subscribe(string $topic, callable $callback, ?Heartbus\Position $since = null): bool',
+                'unsubscribe(string $topic): bool',
             ]],
             [HeartbeatServer::class, self::SERVER, [
                 ...self::TOPICS,
