@@ -14,13 +14,15 @@
 use PfinalClub\AsyncioHeartbeat\Node\Node;
 use PfinalClub\AsyncioHeartbeat\Server\HeartbeatServer;
 
-$options = getopt('', ['port:', 'mode:', 'threads:', 'timeout:', 'expect:', 'bus:']);
+$options = getopt('', ['port:', 'mode:', 'threads:', 'timeout:', 'expect:', 'bus:', 'websocket', 'history:']);
 $server = new HeartbeatServer('127.0.0.1', (int) $options['port'], [
     'worker_count' => (int) $options['threads'],
     'heartbeat_timeout' => (float) $options['timeout'],
     'loop' => 'native',
     'log_level' => 'error',
     'bus' => $options['bus'] ?? false,
+    'websocket' => isset($options['websocket']),
+    'history' => isset($options['history']) ? ['#' => ['count' => (int) $options['history']]] : [],
 ]);
 
 switch ($options['mode']) {

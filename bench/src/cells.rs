@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Bytes of a message.
-const MESSAGE: [u8; 64] = [b'x'; 64];
+pub const MESSAGE: [u8; 64] = [b'x'; 64];
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -29,17 +29,17 @@ pub struct Settings {
 
 impl Settings {
     /// Each dialect's floor, then ours, then the peers: who is compared is measured one behind the other.
-    fn everybody(&self) -> Vec<Protocol> {
+    pub fn everybody(&self) -> Vec<Protocol> {
         let ours = self.dialects.iter().flat_map(|dialect| [Protocol::Floor(*dialect), Protocol::Heartbus(*dialect)]);
         ours.chain(self.peers.iter().copied()).collect()
     }
 
-    fn ours(&self) -> impl Iterator<Item = Protocol> {
+    pub fn ours(&self) -> impl Iterator<Item = Protocol> {
         self.dialects.iter().map(|dialect| Protocol::Heartbus(*dialect))
     }
 
     /// Connections where "many" are meant: half of the descriptors that a process usually gets.
-    fn many(&self) -> usize {
+    pub fn many(&self) -> usize {
         if self.quick { 2_000 } else { 10_000 }
     }
 
@@ -49,7 +49,7 @@ impl Settings {
     }
 
     /// For what takes long, or does not vary much.
-    fn few_rounds(&self) -> usize {
+    pub fn few_rounds(&self) -> usize {
         self.rounds.min(3)
     }
 
@@ -66,7 +66,7 @@ impl Settings {
 }
 
 /// Each round begins with another one, so that nobody is always measured behind the same other.
-fn in_turn(servers: &[Server], round: usize) -> impl Iterator<Item = &Server> {
+pub fn in_turn(servers: &[Server], round: usize) -> impl Iterator<Item = &Server> {
     servers.iter().cycle().skip(round % servers.len().max(1)).take(servers.len())
 }
 
@@ -79,7 +79,7 @@ pub fn say(what: &str, who: Target, figure: &str) {
     eprintln!("{what:<50} {:<14} {figure}", who.protocol.name());
 }
 
-fn note(report: &mut Report, cell: &str, who: Target, load: &Load) {
+pub fn note(report: &mut Report, cell: &str, who: Target, load: &Load) {
     let name = who.protocol.name();
     report.add(&format!("{cell}/{name}/cpu_us"), load.cpu_each());
     report.add(&format!("{cell}/{name}/per_second"), load.per_second());
@@ -95,7 +95,7 @@ fn floor_of(protocol: Protocol) -> String {
     Protocol::Floor(dialect).name()
 }
 
-fn to_floor(report: &Report, cell: &str, protocol: Protocol) -> Option<Figure> {
+pub fn to_floor(report: &Report, cell: &str, protocol: Protocol) -> Option<Figure> {
     report.ratio(&format!("{cell}/{}/cpu_us", protocol.name()), &format!("{cell}/{}/cpu_us", floor_of(protocol)))
 }
 

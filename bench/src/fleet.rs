@@ -14,6 +14,7 @@ use rustix::io;
 use socket2::{Domain, Socket, Type};
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 /// Loopback addresses that connections come from, in turn.
@@ -22,6 +23,9 @@ const SOURCES: usize = 200;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Connections whose greeting is not answered yet.
 const GREETINGS_AT_ONCE: usize = 100;
+
+/// What is sent, and how many answers it has.
+pub type Sent = (Vec<u8>, usize);
 
 pub struct Fleet {
     target: Target,
@@ -83,6 +87,11 @@ pub struct Window {
 
 impl Fleet {
     pub fn new(target: Target) -> Result<Self> {
+        Self::named_from(target, 0)
+    }
+
+    /// Its nodes have names from this number on.
+    pub fn named_from(target: Target, first: usize) -> Result<Self> {
         Ok(Self {
             target,
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
@@ -90,7 +99,7 @@ impl Fleet {
             events: Vec::with_capacity(1024),
             buffer: vec![0; 256 * 1024],
             heard: Vec::new(),
-            opened: 0,
+            opened: first,
             waiting: 0,
             lost: 0,
         })
@@ -146,8 +155,12 @@ impl Fleet {
 
     /// One more answer will come on every connection.
     pub fn expect_of_all(&mut self) {
-        self.connections.iter_mut().for_each(|connection| connection.waiting += 1);
-        self.waiting += self.connections.len();
+        (0..self.connections.len()).for_each(|index| self.expect(index));
+    }
+
+    fn expect(&mut self, index: usize) {
+        self.connections[index].waiting += 1;
+        self.waiting += 1;
     }
 
     /// Sends what `answers` answers are expected to.
@@ -237,9 +250,16 @@ impl Fleet {
 
     /// Waits until everything that was sent is answered.
     pub fn drain(&mut self) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        self.drain_with(|_, _| {})
+    }
+
+    /// As [`Fleet::drain`]; `each` gets the answers.
+    pub fn drain_with(&mut self, mut each: impl FnMut(usize, &[u8])) -> Result<()> {
+        let mut deadline = Instant::now() + PATIENCE;
         while self.waiting > 0 {
-            self.turn(Duration::from_millis(10), |_, _| {})?;
+            if !self.turn(Duration::from_millis(10), &mut each)?.is_empty() {
+                deadline = Instant::now() + PATIENCE;
+            }
             self.all_there()?;
             if Instant::now() > deadline {
                 return Err(Error::new(format!("{} does not answer", self.target.protocol.name())));
@@ -255,7 +275,12 @@ impl Fleet {
 
     /// Every connection sends `batch` and, after `answers` answers, again. A batch counts as `operations`.
     pub fn batches(&mut self, batch: &[u8], answers: usize, operations: u64, window: Window) -> Result<Load> {
-        for index in 0..self.size() {
+        self.batches_of(0..self.size(), batch, answers, operations, window)
+    }
+
+    /// As [`Fleet::batches`], of some connections.
+    pub fn batches_of(&mut self, who: Range<usize>, batch: &[u8], answers: usize, operations: u64, window: Window) -> Result<Load> {
+        for index in who {
             self.send(index, batch, answers)?;
         }
         let mut measured = Meter::new(self.target, window);
@@ -298,6 +323,69 @@ impl Fleet {
             }
         }
         Ok(measured.finish())
+    }
+
+    /// One connection sends what the server passes on to others, one answer to each, again and again.
+    pub fn publications(&mut self, publisher: usize, receivers: Range<usize>, (bytes, answers): &Sent, window: Window) -> Result<Load> {
+        let mut measured = Meter::new(self.target, window);
+        while let Some(counts) = measured.turn() {
+            let began = Instant::now();
+            receivers.clone().for_each(|index| self.expect(index));
+            self.send(publisher, bytes, *answers)?;
+            self.drain()?;
+            if counts {
+                measured.operations += receivers.len() as u64;
+                measured.latency.saturating_record(began.elapsed().as_micros() as u64);
+            }
+        }
+        Ok(measured.finish())
+    }
+
+    /// Each of the first connections publishes what comes to its own `receivers` among those behind them, and again when all have it. A
+    /// publication counts as an operation.
+    pub fn many_publications(&mut self, publications: &[Sent], receivers: usize, window: Window) -> Result<Load> {
+        let publishers = publications.len();
+        let mut missing = vec![receivers; publishers];
+        let mut began = vec![Instant::now(); publishers];
+        let mut done: Vec<usize> = (0..publishers).collect();
+        let mut measured = Meter::new(self.target, window);
+        while let Some(counts) = measured.turn() {
+            for publisher in done.drain(..) {
+                let (bytes, answers) = &publications[publisher];
+                began[publisher] = Instant::now();
+                self.send(publisher, bytes, *answers)?;
+            }
+            for (index, answers) in self.turn(Duration::from_millis(50), |_, _| {})? {
+                let Some(publisher) = index.checked_sub(publishers).map(|receiver| receiver / receivers) else { continue };
+                missing[publisher] = missing[publisher].saturating_sub(*answers);
+                if missing[publisher] == 0 {
+                    missing[publisher] = receivers;
+                    done.push(publisher);
+                    if counts {
+                        measured.operations += 1;
+                        measured.latency.saturating_record(began[publisher].elapsed().as_micros() as u64);
+                    }
+                }
+            }
+            self.all_there()?;
+        }
+        let load = measured.finish();
+        if load.operations == 0 {
+            return Err(Error::new(format!("{} passed nothing on", self.target.protocol.name())));
+        }
+        Ok(load)
+    }
+
+    /// Each of these connections sends something, some at a time, until all is answered.
+    pub fn send_each(&mut self, indexes: Range<usize>, mut each: impl FnMut(usize) -> Sent) -> Result<()> {
+        for (count, index) in (1..).zip(indexes) {
+            let (bytes, answers) = each(index);
+            self.send(index, &bytes, answers)?;
+            if count % GREETINGS_AT_ONCE == 0 {
+                self.drain()?;
+            }
+        }
+        self.drain()
     }
 
     /// Sends at a rate, whatever the answers do: every `every`, the next of `batches` to its connection.

@@ -18,6 +18,7 @@ pub mod proc;
 pub mod protocol;
 pub mod report;
 pub mod server;
+pub mod topics;
 
 use std::fmt;
 

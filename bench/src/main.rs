@@ -7,7 +7,7 @@ use heartbus_bench::floor::{self, Reply};
 use heartbus_bench::protocol::{Dialect, Protocol};
 use heartbus_bench::report::{self, Report};
 use heartbus_bench::server::{Cores, Target, peers};
-use heartbus_bench::{Error, Result, flame, json, million, poll, proc};
+use heartbus_bench::{Error, Result, flame, json, million, poll, proc, topics};
 use pico_args::Arguments;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,7 +19,7 @@ Usage: heartbus-bench COMMAND [options]
 run     measures everything and writes BENCHMARKS.md
   --out DIR            folder for the page, its plots and its numbers (docs)
   --quick              shorter, once, with fewer nodes
-  --only A,B           heartbeats, churn, idle, threads, memory, waves, data, broadcast, bus, poll, million, curves
+  --only A,B           heartbeats, churn, idle, threads, memory, waves, data, broadcast, topics, bus, poll, million, curves
   --rounds N           of each measurement (5; of what takes long fewer, of some ratios three times as many; --quick: 1)
   --seconds S          each is measured, after a warm-up that does not count (1.5; --quick: 0.5)
   --server-cores LIST  0; the load generator has the next one, or --load-cores LIST
@@ -31,7 +31,7 @@ json    says how fast frames of v1 are read, for each shape of JSON that may be 
   --at-least MB        fails where one is read slower, in millions of bytes a second
 load    keeps a running server busy, and says what that took
   --port P --pid PID   the server and its process
-  --protocol NAME      v1, v2, floor-v1, floor-v2, redis, mqtt, nats (v1)
+  --protocol NAME      v1, v2, websocket, floor-v1, floor-v2, redis, mqtt, nats, ws (v1)
   --connections N --depth N --seconds S --rate N (100, 1, 5; a rate: heartbeats a second, over all connections)
 floor   a server that does nothing but wait, read and write
   --port P --dialect v1|v2 --reply heartbeat|register|broadcast --threads N
@@ -96,7 +96,7 @@ fn run(mut arguments: Arguments) -> Result<()> {
     let mut report = Report::default();
     let began = Instant::now();
     type Cell = fn(&mut Report, &Settings) -> Result<()>;
-    let all: [(&str, Cell); 11] = [
+    let all: [(&str, Cell); 12] = [
         ("heartbeats", cells::heartbeats),
         ("churn", cells::churn),
         ("idle", cells::idle),
@@ -105,6 +105,7 @@ fn run(mut arguments: Arguments) -> Result<()> {
         ("waves", cells::waves),
         ("data", cells::data),
         ("broadcast", cells::broadcast),
+        ("topics", topics::topics),
         ("bus", cells::bus),
         ("poll", poll::poll),
         ("million", million::million),
@@ -298,6 +299,8 @@ fn protocol(name: &str) -> std::result::Result<Protocol, String> {
         "redis" => Protocol::Redis,
         "mqtt" => Protocol::Mqtt,
         "nats" => Protocol::Nats,
+        "websocket" => Protocol::WebSocket,
+        "ws" => Protocol::Ws,
         name => match name.strip_prefix("floor-") {
             Some(name) => Protocol::Floor(dialect(name)?),
             None => Protocol::Heartbus(dialect(name)?),

@@ -1,7 +1,9 @@
-//! What each server is told and how its answers are told apart: Heartbus in both dialects, Redis, MQTT, NATS, the floor.
+//! What each server is told and how its answers are told apart: Heartbus in both dialects and over a WebSocket, Redis, MQTT, NATS, `ws`
+//! of Node.js, the floor.
 //!
 //! Pure: bytes in, bytes out. Each protocol has one greeting with one answer, and one ping with one answer.
 
+use crate::fleet::Sent;
 use heartbus_core::wire::topic_frames::{Publish, Subscribe, Unsubscribe};
 use heartbus_core::wire::{self, FrameType, v1};
 
@@ -16,9 +18,13 @@ pub enum Protocol {
     /// Frames of a dialect, to a server that knows their lengths and nothing else.
     Floor(Dialect),
     Heartbus(Dialect),
+    /// Frames of v2 in those of a WebSocket, as a browser speaks to us.
+    WebSocket,
     Redis,
     Mqtt,
     Nats,
+    /// The library `ws` in Node.js: what comes in goes to all other connections.
+    Ws,
 }
 
 impl Dialect {
@@ -97,6 +103,8 @@ impl Protocol {
         match self {
             Self::Floor(dialect) => format!("floor {}", dialect.name()),
             Self::Heartbus(dialect) => format!("Heartbus {}", dialect.name()),
+            Self::WebSocket => "Heartbus WebSocket".into(),
+            Self::Ws => "ws (Node.js)".into(),
             Self::Redis => "Redis".into(),
             Self::Mqtt => "Mosquitto".into(),
             Self::Nats => "NATS".into(),
@@ -113,6 +121,14 @@ impl Protocol {
                 let mut bytes = Dialect::V1.frame(FrameType::REGISTER, 0, register_payload(id, Dialect::V2).as_bytes());
                 bytes.extend(Dialect::V2.frame(FrameType(0x11), 0, b""));
                 bytes
+            }
+            Self::WebSocket | Self::Ws => {
+                let subprotocol = if self == Self::WebSocket { "Sec-WebSocket-Protocol: heartbus.v2\r\n" } else { "" };
+                format!(
+                    "GET / HTTP/1.1\r\nHost: bench\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+                     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{subprotocol}\r\n"
+                )
+                .into_bytes()
             }
             Self::Redis => self.ping(),
             Self::Mqtt => {
@@ -131,6 +147,47 @@ impl Protocol {
             Self::Redis => b"*1\r\n$4\r\nPING\r\n".to_vec(),
             Self::Mqtt => vec![0xC0, 0],
             Self::Nats => b"PING\r\n".to_vec(),
+            Self::WebSocket => masked(&Dialect::V2.heartbeat(0)),
+            // A ping of WebSocket's own.
+            Self::Ws => vec![0x89, 0x80, 0, 0, 0, 0],
+        }
+    }
+
+    /// What subscribes to a topic, and how many answers that has. A WebSocket registers first.
+    pub fn subscribe(self, id: &str, topic: &str) -> Sent {
+        match self {
+            // Everybody gets everything there.
+            Self::Floor(_) | Self::Ws => (Vec::new(), 0),
+            Self::Heartbus(dialect) => (dialect.subscribe(topic), 1),
+            Self::WebSocket => ([masked(&Dialect::V2.register(id)), masked(&Dialect::V2.subscribe(topic))].concat(), 2),
+            Self::Redis => (format!("*2\r\n$9\r\nSUBSCRIBE\r\n${}\r\n{topic}\r\n", topic.len()).into_bytes(), 1),
+            Self::Mqtt => {
+                let mut bytes = vec![0x82, (5 + topic.len()) as u8, 0, 1, 0, topic.len() as u8];
+                bytes.extend_from_slice(topic.as_bytes());
+                bytes.push(0);
+                (bytes, 1)
+            }
+            // The answer is to the ping behind it.
+            Self::Nats => (format!("SUB {topic} 1\r\nPING\r\n").into_bytes(), 1),
+        }
+    }
+
+    /// What publishes, and how many answers that has.
+    pub fn publish(self, topic: &str, data: &[u8]) -> Sent {
+        let behind = |head: String| [head.as_bytes(), data, b"\r\n"].concat();
+        match self {
+            Self::Floor(dialect) => (dialect.data(data), 0),
+            Self::Heartbus(dialect) => (dialect.publish(topic, data), 0),
+            Self::WebSocket => (masked(&Dialect::V2.publish(topic, data)), 0),
+            Self::Ws => (masked(data), 0),
+            Self::Redis => (behind(format!("*3\r\n$7\r\nPUBLISH\r\n${}\r\n{topic}\r\n${}\r\n", topic.len(), data.len())), 1),
+            Self::Mqtt => {
+                let mut bytes = vec![0x30, (2 + topic.len() + data.len()) as u8, 0, topic.len() as u8];
+                bytes.extend_from_slice(topic.as_bytes());
+                bytes.extend_from_slice(data);
+                (bytes, 0)
+            }
+            Self::Nats => (behind(format!("PUB {topic} {}\r\n", data.len())), 0),
         }
     }
 
@@ -158,10 +215,61 @@ impl Protocol {
                 size + u32::from_be_bytes(length) as usize
             }
             Self::Mqtt => 2 + usize::from(*bytes.get(1)?),
-            Self::Redis | Self::Nats => bytes.iter().position(|byte| *byte == b'\n')? + 1,
+            Self::WebSocket | Self::Ws if bytes[0] == b'H' => bytes.windows(4).position(|end| end == b"\r\n\r\n")? + 4,
+            // A server's frames have no mask.
+            Self::WebSocket | Self::Ws => match *bytes.get(1)? {
+                126 => 4 + usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?)),
+                127 => 10 + u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?) as usize,
+                len => 2 + usize::from(len),
+            },
+            Self::Redis => resp_len(bytes)?,
+            Self::Nats => {
+                let line = line(bytes)?;
+                // The payload stands behind the line that ends with its length.
+                let payload = line.strip_prefix(b"MSG ").and_then(|rest| decimal(rest.rsplit(|byte| *byte == b' ').next()?));
+                line.len() + 2 + payload.map_or(0, |len| len + 2)
+            }
         };
         (len <= bytes.len()).then_some(len)
     }
+}
+
+/// Up to the line's end, without it.
+fn line(bytes: &[u8]) -> Option<&[u8]> {
+    bytes.windows(2).position(|end| end == b"\r\n").map(|end| &bytes[..end])
+}
+
+fn decimal(digits: &[u8]) -> Option<usize> {
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// The length of Redis' next reply, which may be an array of others.
+fn resp_len(bytes: &[u8]) -> Option<usize> {
+    let line = line(bytes)?;
+    let (kind, number) = line.split_first()?;
+    let mut len = line.len() + 2;
+    match kind {
+        b'$' => len += decimal(number).map_or(0, |text| text + 2),
+        b'*' => {
+            for _ in 0..decimal(number)? {
+                len += resp_len(bytes.get(len..)?)?;
+            }
+        }
+        _ => {}
+    }
+    Some(len)
+}
+
+/// A message in a frame as browsers send it, with a mask of zeros.
+pub fn masked(message: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0x82];
+    match u8::try_from(message.len()) {
+        Ok(len @ ..126) => frame.push(0x80 | len),
+        _ => frame.extend([0xfe, (message.len() >> 8) as u8, message.len() as u8]),
+    }
+    frame.extend([0; 4]);
+    frame.extend_from_slice(message);
+    frame
 }
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -200,6 +308,22 @@ mod tests {
         );
         assert_eq!(answers(Protocol::Redis, b"+PONG\r\n+PO"), (7, vec![Answer::Frame(b"+PONG\r\n")]));
         assert_eq!(answers(Protocol::Nats, b"INFO {}\r\nPING\r\nPONG\r\n"), (21, vec![Answer::Question, Answer::Frame(b"PONG\r\n")]));
+    }
+
+    #[test]
+    fn messages_of_topics_are_answers_whatever_is_in_them() {
+        let count = |protocol, bytes: &[u8]| {
+            let whole = answers(protocol, bytes).1.len();
+            for end in 0..bytes.len() {
+                assert!(answers(protocol, &bytes[..end]).1.len() < whole, "{} in {end} bytes", protocol.name());
+            }
+            whole
+        };
+        let message = b"*3\r\n$7\r\nmessage\r\n$4\r\nroom\r\n$4\r\nx\r\ny\r\n";
+        assert_eq!(count(Protocol::Redis, &[&b":3\r\n"[..], message].concat()), 2);
+        assert_eq!(count(Protocol::Nats, b"PONG\r\nMSG room 1 4\r\nx\r\ny\r\n"), 2);
+        let long = [&[0x82, 126, 0, 200][..], &[0; 200]].concat();
+        assert_eq!(count(Protocol::Ws, &[&b"HTTP/1.1 101 Switching Protocols\r\n\r\n\x82\x01x"[..], &long].concat()), 3);
     }
 
     #[test]

@@ -18,6 +18,9 @@ use std::time::{Duration, Instant};
 /// How long a server may take to listen, to answer, to stop.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Where `scripts/test-js --install` puts the library.
+const WS: &str = "clients/js/node_modules/ws";
+
 /// Which cores the two sides use.
 #[derive(Clone, Debug)]
 pub struct Cores {
@@ -35,11 +38,13 @@ pub struct Ours {
     pub expect: usize,
     /// A socket for other processes.
     pub bus: bool,
+    /// Publications that are kept of each topic.
+    pub history: usize,
 }
 
 impl Default for Ours {
     fn default() -> Self {
-        Self { mode: "idle", threads: 1, timeout: 300.0, expect: 0, bus: false }
+        Self { mode: "idle", threads: 1, timeout: 300.0, expect: 0, bus: false, history: 0 }
     }
 }
 
@@ -93,7 +98,11 @@ impl Server {
             fs::remove_dir_all(&folder)?;
             return Ok(None);
         };
-        command.stdin(Stdio::null()).stdout(if matches!(protocol, Protocol::Heartbus(_)) { Stdio::piped() } else { Stdio::null() });
+        command.stdin(Stdio::null()).stdout(if matches!(protocol, Protocol::Heartbus(_) | Protocol::WebSocket) {
+            Stdio::piped()
+        } else {
+            Stdio::null()
+        });
         let log = fs::File::create(folder.join("stderr"))?;
         command.stderr(log);
         proc::run_on(&cores.server)?;
@@ -174,15 +183,26 @@ fn command(protocol: Protocol, reply: Reply, ours: &Ours, port: u16, folder: &Pa
             };
             command.args(["floor", "--port", &port, "--dialect", dialect.name(), "--reply", reply, "--threads", &ours.threads.to_string()]);
         }
-        Protocol::Heartbus(_) => {
+        Protocol::Heartbus(_) | Protocol::WebSocket => {
             command = Command::new("php");
             let extension = std::env::var("HEARTBUS_SO").unwrap_or_else(|_| "build/heartbus.so".into());
             command.args(["-d", &format!("extension={}", fs::canonicalize(&extension)?.display()), "-d", "memory_limit=-1"]);
             command.args(["bench/server.php", "--port", &port, "--mode", ours.mode, "--threads", &ours.threads.to_string()]);
             command.args(["--timeout", &ours.timeout.to_string(), "--expect", &ours.expect.to_string()]);
+            if protocol == Protocol::WebSocket {
+                command.arg("--websocket");
+            }
+            if ours.history > 0 {
+                command.args(["--history", &ours.history.to_string()]);
+            }
             if ours.bus {
                 command.args(["--bus".as_ref(), folder.join("bus.sock").as_os_str()]);
             }
+        }
+        Protocol::Ws => {
+            let Some(program) = find("node").filter(|_| Path::new(WS).is_dir()) else { return Ok(None) };
+            command = Command::new(program);
+            command.args(["bench/ws.cjs", &port, WS]);
         }
         Protocol::Redis => {
             let Some(program) = find("redis-server") else { return Ok(None) };

@@ -4,7 +4,7 @@
 //! does not count. Without arguments it prints the operations.
 
 use heartbus_bench::machine::{Machine, TIMEOUT};
-use heartbus_bench::protocol::Dialect;
+use heartbus_bench::protocol::{Dialect, masked};
 use heartbus_core::event::{Event, EventMask};
 use heartbus_core::hub::wheel::{TICK, Wheel};
 use heartbus_core::inbox::Inbox;
@@ -132,18 +132,6 @@ fn rearm(times: u64) {
 
 /// Of this many bytes.
 const PAYLOAD: [u8; 64] = [b'x'; 64];
-
-/// A frame as a browser sends it, with a mask of zeros.
-fn masked(frame: &[u8]) -> Vec<u8> {
-    let mut masked = vec![0x82];
-    match u8::try_from(frame.len()) {
-        Ok(len @ ..126) => masked.push(0x80 | len),
-        _ => masked.extend([0xfe, (frame.len() >> 8) as u8, frame.len() as u8]),
-    }
-    masked.extend([0; 4]);
-    masked.extend_from_slice(frame);
-    masked
-}
 
 fn subscribe(times: u64) {
     let mut machine = Machine::default();
