@@ -215,7 +215,7 @@ impl Protocol {
                 size + u32::from_be_bytes(length) as usize
             }
             Self::Mqtt => 2 + usize::from(*bytes.get(1)?),
-            Self::WebSocket | Self::Ws if bytes[0] == b'H' => bytes.windows(4).position(|end| end == b"\r\n\r\n")? + 4,
+            Self::WebSocket | Self::Ws if *bytes.first()? == b'H' => bytes.windows(4).position(|end| end == b"\r\n\r\n")? + 4,
             // A server's frames have no mask.
             Self::WebSocket | Self::Ws => match *bytes.get(1)? {
                 126 => 4 + usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?)),
