@@ -147,6 +147,10 @@ int main(int argc, char **argv) {
     CALL(heartbus_client_send_from, clients, me, TEXT("n"), TEXT("x"));
     CALL(heartbus_client_heartbeat, clients, me, TEXT("n"));
     CALL(heartbus_client_ping, clients, me);
+    CALL(heartbus_client_subscribe, clients, me, TEXT("t"), NULL);
+    CALL(heartbus_client_unsubscribe, clients, me, TEXT("t"));
+    CALL(heartbus_client_publish, clients, me, TEXT("t"), TEXT("x"), 0);
+    CALL(heartbus_client_position, clients, me, TEXT("t"), any);
     CALL(heartbus_client_disconnect, clients, me);
     CALL(heartbus_client_info, clients, me, any);
     CALL(heartbus_client_user_data, clients, me, NULL, 0, any);

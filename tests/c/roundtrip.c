@@ -1001,6 +1001,10 @@ static void all_refuse(handles h, heartbus_status wanted, const char *text, cons
     REFUSE(heartbus_client_send_from(h.clients, 1, TEXT("x"), TEXT("x")));
     REFUSE(heartbus_client_heartbeat(h.clients, 1, TEXT("x")));
     REFUSE(heartbus_client_ping(h.clients, 1));
+    REFUSE(heartbus_client_subscribe(h.clients, 1, TEXT("x"), NULL));
+    REFUSE(heartbus_client_unsubscribe(h.clients, 1, TEXT("x")));
+    REFUSE(heartbus_client_publish(h.clients, 1, TEXT("x"), TEXT("x"), 0));
+    REFUSE(heartbus_client_position(h.clients, 1, TEXT("x"), result));
     REFUSE(heartbus_client_disconnect(h.clients, 1));
     REFUSE(heartbus_client_info(h.clients, 1, result));
     REFUSE(heartbus_client_set_user_data(h.clients, 1, NULL, 0, NULL));

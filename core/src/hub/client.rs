@@ -290,7 +290,7 @@ impl ClientMachine {
             connected_at: self.connected.map(|at| at.unix_seconds_of(at.mono)),
             connected_mono: self.connected.map(|at| at.mono),
             bytes_waiting: self.outbox.len() as u64,
-            bytes_kept: self.kept() as u64,
+            bytes_kept: (self.kept() + self.topics.as_ref().map_or(0, |topics| topics.kept())) as u64,
         }
     }
 
@@ -415,10 +415,9 @@ impl ClientMachine {
 
     // ---- what the host has no room for; what the application wants is in `verbs`, how connections end in `ending` ----
 
-    /// As [`ClientStats::bytes_kept`].
+    /// As [`ClientStats::bytes_kept`], as far as it ends with the connection.
     pub fn kept(&self) -> usize {
-        let subscriptions = self.topics.as_ref().map_or(0, |topics| topics.kept());
-        self.input.capacity() + self.outbox.kept() + self.stalled.as_ref().map_or(0, ClientEvent::payload_len) + subscriptions
+        self.input.capacity() + self.outbox.kept() + self.stalled.as_ref().map_or(0, ClientEvent::payload_len)
     }
 
     /// The host had no room for this event, which `poll_event` returned last: it comes again after `resume`.

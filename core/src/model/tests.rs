@@ -77,3 +77,8 @@ fn the_texts_are_those_that_logs_and_callbacks_have_had() {
     assert_eq!(CloseReason::Failed.as_str(), "internal error");
     assert_eq!(ErrorCause::Exhausted.to_string(), "out of resources");
 }
+
+#[test]
+fn messages_of_topics_make_no_other_event_of_a_client_larger() {
+    assert!(size_of::<ClientEvent>() <= 72, "{}", size_of::<ClientEvent>());
+}

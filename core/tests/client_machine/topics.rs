@@ -135,6 +135,9 @@ fn after_a_reconnect_topics_go_on_where_they_were_and_filters_begin_anew_which_i
     ];
     assert_eq!(rig.reconnect(), asked.map(|payload| (SUBSCRIBE, 8, payload.to_owned())));
     assert_eq!(rig.machine.stats().subscriptions, 3);
+    rig.answer("quiet", Some(at(3)), true);
+    rig.answer("+", None, true);
+    assert_eq!(rig.events(), [subscribed("quiet", Some(at(3)), true), subscribed("+", None, false)], "what came meanwhile is missing");
 }
 
 /// The answers of a server after a reconnect, and what is told then of a topic of which 4 was told last.
@@ -304,12 +307,14 @@ fn when_its_node_is_lost_subscriptions_wait_for_it_to_come_back() {
     rig.answer("t", Some(at(3)), true);
     rig.receive(8, 7, &server_error("why", 408));
     assert_eq!(rig.events(), [subscribed("t", Some(at(3)), true), lost("n1", 7, 408)]);
+    rig.machine.subscribe("u", None).unwrap();
     assert_eq!(rig.written(), []);
     rig.machine.add_node("n1", "[]").unwrap();
     assert_eq!(registers(&mut rig), ["n1"]);
     reply(&mut rig, "n1", 9);
     rig.events();
-    assert_eq!(rig.written(), [(SUBSCRIBE, 9, r#"{"filter":"t","offset":3,"epoch":5}"#.to_owned())]);
+    let asked = [r#"{"filter":"t","offset":3,"epoch":5}"#, r#"{"filter":"u"}"#];
+    assert_eq!(rig.written(), asked.map(|payload| (SUBSCRIBE, 9, payload.to_owned())));
 }
 
 #[test]
@@ -406,7 +411,7 @@ fn what_servers_say_of_topics_that_nobody_asked_for_is_bounded() {
         rig.machine.unsubscribe(name).unwrap();
     }
     rig.machine.subscribe("last", None).unwrap();
-    assert!(rig.machine.stats().bytes_kept < 300, "{}", rig.machine.stats().bytes_kept);
+    assert!((100..300).contains(&rig.machine.stats().bytes_kept) && rig.machine.kept() == 0, "{}", rig.machine.stats().bytes_kept);
     assert_eq!(rig.written(), [(SUBSCRIBE, 7, r#"{"filter":"last"}"#.to_owned())]);
 }
 
