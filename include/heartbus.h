@@ -122,6 +122,10 @@
  *         true: at the main port too
  *     firetower_max_subscriptions 100000: subscriptions of one of Firetower's gateways, those of all its clients
  *         together; one more is refused
+ *     firetower_manager null: an old manager of Firetower's that this server is a gateway of, host:port: what is
+ *         published goes there and comes from there
+ *     firetower_manager_grpc true: where that manager takes subscriptions (gRPC): host:port, or true: the next port of
+ *         the same host; false: as frames over the TCP connection, for another server of this kind
  *     websocket_compression false: whether messages of WebSockets may come compressed (permessage-deflate)
  *     max_requests_per_second 0: frames per second of all connections together, heartbeats included; one more is told
  *         429; 0 is no limit

@@ -18,6 +18,7 @@ use crate::net::bus::BusServer;
 use crate::net::bus::dispatcher::Dispatcher;
 use crate::net::bus::socket::{self, BoundSocket};
 use crate::net::listen;
+use crate::net::manager::ManagerTask;
 use crate::net::server::Server;
 use crate::process;
 use crate::settings::{MOST, ServerConfig, WebSocketDoor, check_timeout, check_whole};
@@ -46,6 +47,8 @@ struct RunningEngine {
     events: Events,
     /// Set once, at the start, if ever.
     bus: OnceLock<BusServer>,
+    /// The same of the manager that the server is a gateway of.
+    manager: OnceLock<ManagerTask>,
     /// The process whose threads these are.
     process: u32,
     /// In Unix microseconds.
@@ -115,7 +118,7 @@ impl Engine {
         };
         let server = Server::start(config, host)?;
         let started = server.shared.clock.now();
-        let running = RunningEngine { server, events, bus: OnceLock::new(), process: process::id(), started };
+        let running = RunningEngine { server, events, manager: OnceLock::new(), bus: OnceLock::new(), process: process::id(), started };
         let engine = Self { running: Arc::new(running), is_the_hosts: true };
         if let (Some(config), Some(socket)) = (&config.bus, socket) {
             let dispatcher = match &engine.running.events {
@@ -129,6 +132,9 @@ impl Engine {
             let (clock, memory) = (shared.clock, shared.hub.memory().clone());
             let bus = BusServer::start(socket, service, introduce, dispatcher, clock, memory)?;
             engine.running.bus.get_or_init(|| bus);
+        }
+        if let Some(manager) = ManagerTask::start(config, engine.running.server.shared.clone())? {
+            engine.running.manager.get_or_init(|| manager);
         }
         Ok(engine)
     }
@@ -358,6 +364,9 @@ impl Engine {
             bus.begin_stopping();
         }
         self.server().stop();
+        if let Some(manager) = self.running.manager.get() {
+            manager.stop();
+        }
         if let Some(bus) = self.running.bus.get() {
             bus.finish();
         }

@@ -136,6 +136,37 @@ impl HistoryRule {
     }
 }
 
+/// Where a manager of Firetower's takes subscriptions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ManagerDoor {
+    /// By gRPC at the port behind that of its frames.
+    #[default]
+    NextPort,
+    /// By gRPC at `host:port`.
+    At(String),
+    /// As frames among the others.
+    Frames,
+}
+
+impl Field for ManagerDoor {
+    fn of(value: SettingValue) -> Option<Self> {
+        Some(match value {
+            SettingValue::None | SettingValue::Flag(true) => Self::NextPort,
+            SettingValue::Flag(false) => Self::Frames,
+            SettingValue::Text(address) => Self::At(address),
+            _ => return None,
+        })
+    }
+
+    fn value(&self) -> SettingValue {
+        match self {
+            Self::NextPort => SettingValue::Flag(true),
+            Self::Frames => SettingValue::Flag(false),
+            Self::At(address) => SettingValue::Text(address.clone()),
+        }
+    }
+}
+
 choices! {
     /// What happens to a connection whose peer takes nothing of what waits for it. A push to a full outbox is refused either way.
     pub enum SlowConsumer {
@@ -266,6 +297,11 @@ settings! {
         pub firetower: WebSocketDoor = WebSocketDoor::None, ValueKind::Door;
         /// subscriptions of one of Firetower's gateways, those of all its clients together; one more is refused
         pub firetower_max_subscriptions: usize = 100_000, whole(1);
+        /// an old manager of Firetower's that this server is a gateway of, `host:port`: what is published goes there and comes from there
+        pub firetower_manager: Option<String> = None, ValueKind::Text;
+        /// where that manager takes subscriptions (gRPC): `host:port`, or `true`: the next port of the same host; `false`: as frames over
+        /// the TCP connection, for another server of this kind
+        pub firetower_manager_grpc: ManagerDoor = ManagerDoor::NextPort, ValueKind::Door;
         /// whether messages of WebSockets may come compressed (permessage-deflate)
         pub websocket_compression: bool = false, ValueKind::Flag;
         /// frames per second of all connections together, heartbeats included; one more is told 429; 0 is no limit
@@ -408,6 +444,13 @@ settings! {
     }
 }
 
+/// A manager of Firetower's: hosts and ports.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ManagerAddresses<'a> {
+    pub(crate) frames: (&'a str, u16),
+    pub(crate) grpc: Option<(&'a str, u16)>,
+}
+
 /// The bus socket, through which other processes of the machine reach the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BusConfig {
@@ -437,11 +480,24 @@ impl ServerConfig {
         if let Some(limit) = &self.rate_limit {
             limit.check_bounds()?;
         }
+        self.manager().map_err(|()| wrong("firetower_manager must be host:port".into()))?;
         if let Some(bus) = &self.bus {
             check_name(&bus.name)?;
             self.check_bus_message()?;
         }
         Ok(())
+    }
+
+    /// Where the manager is that this server is a gateway of: its frames, and its gRPC unless subscriptions go as frames.
+    pub(crate) fn manager(&self) -> Result<Option<ManagerAddresses<'_>>, ()> {
+        let Some(address) = &self.firetower_manager else { return Ok(None) };
+        let (host, port) = row::host_and_port(address).ok_or(())?;
+        let grpc = match &self.firetower_manager_grpc {
+            ManagerDoor::Frames => None,
+            ManagerDoor::NextPort => Some((host, port.checked_add(1).ok_or(())?)),
+            ManagerDoor::At(address) => Some(row::host_and_port(address).ok_or(())?),
+        };
+        Ok(Some(ManagerAddresses { frames: (host, port), grpc }))
     }
 
     /// For a host that knows that there will be a bus socket, and not yet where.

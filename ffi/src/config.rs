@@ -259,7 +259,7 @@ fn wrong(text: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use heartbus_core::settings::{RateLimitBy, SlowConsumer, WebSocketDoor};
+    use heartbus_core::settings::{ManagerDoor, RateLimitBy, SlowConsumer, WebSocketDoor};
     use std::collections::{BTreeMap, BTreeSet};
 
     fn refusal(json: &str) -> String {
@@ -285,7 +285,7 @@ mod tests {
             "history":{"chat/#":{"count":1,"bytes":2e3,"ttl":0.5},"+":{"ttl":null}},
             "total_buffer_bytes":9,"slow_consumer":"drop","slow_consumer_timeout":2.5,"enable_rate_limit":true,"rate_limit_capacity":10,
             "rate_limit_refill_rate":11,"rate_limit_by":"ip","max_requests_per_second":14,"allow":["10.0.0.0/8","::1"],"deny":["10.1.0.1"],
-            "firetower_conventions":false,"firetower":true,"firetower_max_subscriptions":21,
+            "firetower_conventions":false,"firetower":true,"firetower_max_subscriptions":21,"firetower_manager":"m:1","firetower_manager_grpc":false,
             "websocket":"[::1]:0","websocket_origins":["http://a"],"websocket_path":"/ws","websocket_compression":true,
             "stats_interval":15,"bus":"/tmp/a/b.sock","bus_group":"g","inbox_events":12,"inbox_bytes":13}"#;
         let (config, limits) = server(json.as_bytes()).unwrap();
@@ -320,6 +320,8 @@ mod tests {
             firetower_conventions: false,
             firetower: WebSocketDoor::MainPort,
             firetower_max_subscriptions: 21,
+            firetower_manager: Some("m:1".into()),
+            firetower_manager_grpc: ManagerDoor::Frames,
             max_requests_per_second: 14,
             allow: vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
             deny: vec!["10.1.0.1/32".parse().unwrap()],

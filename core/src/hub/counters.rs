@@ -182,6 +182,10 @@ counters! {
     firetower_loops,
     /// Subscriptions and connections of clients that an offline command of Firetower's ended.
     firetower_orders,
+    /// Times that this server connected to the manager that it is a gateway of.
+    manager_connects,
+    /// Publications and commands that this manager did not get: too many waited, or their topic cannot stand in a frame.
+    manager_dropped,
     /// Times that accepting paused because the process or system had no descriptor left.
     accept_pauses,
     /// Bytes read from sockets.

@@ -15,6 +15,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 const DIGITS: usize = 12;
 const PART: u64 = 1_000_000_000_000;
 
+/// The names of servers of this kind among gateways begin with this.
+pub const SERVER_PREFIX: &str = "heartbus-";
+
 /// Connections of users are found by topics of this kind, which nobody can subscribe to.
 pub(super) const USER_PREFIX: &str = "$user/";
 

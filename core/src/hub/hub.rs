@@ -9,6 +9,7 @@ use super::fan_out::{FanOut, FanOuts, HubThread};
 use super::firetower::FireBack;
 use super::frame::{Body, QueuedFrame};
 use super::link::{Link, PushError};
+use super::manager::ManagerLink;
 use super::memory::{Memory, Part};
 use super::node::Node;
 use super::node_ref::NodeRef;
@@ -46,6 +47,8 @@ pub struct Hub {
     fan_outs: FanOuts,
     topics: Topics,
     firetower: FireBack,
+    /// What this server is a gateway of, if it is one.
+    manager: OnceLock<Arc<ManagerLink>>,
 }
 
 impl Hub {
@@ -72,6 +75,7 @@ impl Hub {
             threads: OnceLock::new(),
             fan_outs: FanOuts::default(),
             firetower: FireBack::default(),
+            manager: OnceLock::new(),
         }
     }
 
@@ -243,6 +247,22 @@ impl Hub {
         &self.firetower
     }
 
+    /// From now on its manager hears what is published and subscribed to here. There is one in a server's life.
+    pub fn set_manager(&self, manager: Arc<ManagerLink>) {
+        if self.manager.set(manager.clone()).is_ok() {
+            self.topics.watch(manager);
+        }
+    }
+
+    /// Whether it is a gateway of a manager of Firetower's.
+    pub(super) fn is_gateway(&self) -> bool {
+        self.manager.get().is_some()
+    }
+
+    pub(super) fn manager(&self) -> Option<&ManagerLink> {
+        self.manager.get().map(|manager| &**manager)
+    }
+
     pub(super) fn fan_outs(&self) -> &FanOuts {
         &self.fan_outs
     }
@@ -268,6 +288,7 @@ impl Hub {
         sum.data_out += self.data_out.load(Ordering::Relaxed);
         sum.data_out_refused += self.data_out_refused.load(Ordering::Relaxed);
         sum.observer_events_dropped += self.observers.dropped();
+        sum.manager_dropped += self.manager().map_or(0, ManagerLink::dropped);
     }
 
     /// Sends DATA to a node, on its main channel when `channel_id` is 0.

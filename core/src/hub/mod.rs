@@ -21,6 +21,7 @@ mod hub;
 mod last_words;
 pub mod link;
 pub mod lookups;
+pub mod manager;
 pub mod memory;
 pub mod node;
 mod node_ref;

@@ -53,6 +53,12 @@ impl PublicationSink for ThreadsSink<'_> {
             thread.sink.post_publication(fan_out.clone());
         }
     }
+
+    fn was_published(&self, sequence: u64, topic: &str, payload: &Bytes, origin: &Origin) {
+        if let Some(manager) = self.hub.manager() {
+            manager.forward(sequence, topic, payload, origin);
+        }
+    }
 }
 
 impl Hub {
@@ -91,14 +97,20 @@ impl Hub {
     ///
     /// # Errors
     /// [`TopicRefusal`], and nobody gets it.
-    pub fn publish_frame(&self, frame: &FireFrame<'_>, counters: &Counters, now: Now) -> Result<Option<Published>, TopicRefusal> {
+    pub fn publish_frame(
+        &self,
+        frame: &FireFrame<'_>,
+        is_from_manager: bool,
+        counters: &Counters,
+        now: Now,
+    ) -> Result<Option<Published>, TopicRefusal> {
         if self.firetower().is_own(frame.message_id) {
             return Ok(None);
         }
         let kind = FireKind::of(frame.kind);
         let is_publication = kind == FireKind::Publish;
         let is_for_everywhere = kind == FireKind::Order(FireOrder::OfflineUser) && frame.topic == NO_TOPIC;
-        let origin = FireOrigin { kind, message_id: frame.message_id.into(), source: frame.source.into() };
+        let origin = FireOrigin { kind, message_id: frame.message_id.into(), source: frame.source.into(), is_from_manager };
         let (origin, payload) = (Origin::Firetower(Box::new(origin)), Bytes::copy_from_slice(frame.content));
         if is_for_everywhere {
             self.order_user(payload, origin)?;

@@ -26,7 +26,7 @@ use std::collections::hash_map::Entry;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 /// Topics lie in so many shards with a lock of their own.
 const SHARD_BITS: u32 = 8;
@@ -141,6 +141,14 @@ pub trait PublicationSink {
 
     /// In this order, to all subscribers of the thread.
     fn post(&self, thread: usize, publication: &Arc<Publication>);
+
+    /// It was published under this number, whether or not anybody here wants it; in the order in which subscribers get it.
+    fn was_published(&self, _sequence: u64, _topic: &str, _payload: &Bytes, _origin: &Origin) {}
+}
+
+/// Hears that there may be another number of subscriptions to a topic by its name. The topic is locked meanwhile.
+pub trait InterestWatcher: Send + Sync {
+    fn changed(&self, topic: &str);
 }
 
 /// How many subscriptions there are on each thread that has any.
@@ -219,6 +227,7 @@ pub struct Topics {
     rules: Vec<HistoryRule>,
     ledger: Ledger,
     memory: Arc<Memory>,
+    watcher: OnceLock<Arc<dyn InterestWatcher>>,
 }
 
 impl Topics {
@@ -239,6 +248,18 @@ impl Topics {
             rules,
             ledger: Ledger::new(history_bytes.min(memory.share(Part::Topics) / 2), memory.clone()),
             memory,
+            watcher: OnceLock::new(),
+        }
+    }
+
+    /// Who hears of subscriptions from now on. There is one at most.
+    pub(super) fn watch(&self, watcher: Arc<dyn InterestWatcher>) {
+        let _ = self.watcher.set(watcher);
+    }
+
+    fn has_changed(&self, name: &str) {
+        if let Some(watcher) = self.watcher.get() {
+            watcher.changed(name);
         }
     }
 
@@ -268,6 +289,11 @@ impl Topics {
     /// The number of something that is handed to threads without being published.
     pub(super) fn draw_number(&self) -> u64 {
         self.published.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// How many have subscribed to this very topic by its name.
+    pub fn named_subscribers(&self, name: &str) -> usize {
+        self.shard(name).get(name).map_or(0, |topic| topic.interest.sum())
     }
 
     fn filtered(&self, name: &str) -> usize {
@@ -344,6 +370,7 @@ impl Topics {
             Some(position) => (position.offset >= before, position.offset.max(before)),
         };
         let replay_behind = (behind < topic.offset).then_some(behind);
+        self.has_changed(&name);
         Ok(Subscribed { since: since_number, position: Some(topic.position()), recovered, replay_behind })
     }
 
@@ -411,6 +438,7 @@ impl Topics {
                     kept.expire(now, &self.ledger);
                 }
                 self.forget_if_idle(&mut shard, name);
+                self.has_changed(name);
             }
             Filter::Wild(filter) => {
                 let mut filters = self.filters.write().unwrap_or_else(PoisonError::into_inner);
@@ -469,6 +497,7 @@ impl Topics {
             return Err(TopicRefusal::ServerFull);
         }
         let sequence = self.draw_number();
+        sink.was_published(sequence, name, &payload, &origin);
         let (name, position) = match topic {
             None if interest.is_empty() => return Ok(Published { position: None, reach: 0 }),
             None => (name.into(), None),

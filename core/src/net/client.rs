@@ -6,7 +6,7 @@
 //! A client's machine sits behind a mutex that its task and the host share, so that `send` answers at once. Whoever
 //! changes something from outside wakes the task, and the task alone tells events: their order is the machine's.
 
-mod dial;
+pub(super) mod dial;
 mod kept;
 mod task;
 mod topics;

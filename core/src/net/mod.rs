@@ -8,6 +8,7 @@ mod door;
 mod io;
 pub(crate) mod listen;
 mod mailbox;
+pub(crate) mod manager;
 mod outbox;
 mod relief;
 mod resolve;

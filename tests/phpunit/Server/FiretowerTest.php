@@ -60,6 +60,35 @@ final class FiretowerTest extends TestCase
         self::assertSame(0, $server->stop());
     }
 
+    public function test_a_server_is_a_gateway_of_an_old_manager_and_comes_back_to_it(): void
+    {
+        $listener = stream_socket_server('tcp://127.0.0.1:0');
+        $port = Port::free();
+        $server = TestServer::start(['firetower' => "127.0.0.1:$port", 'firetower_manager' => stream_socket_get_name($listener, false),
+            'firetower_manager_grpc' => false]);
+        $gateway = $this->connect($port);
+        $this->ask($gateway, 'subscribe', '1', '', 'room', '');
+        foreach ([1, 2] as $time) {
+            $manager = stream_socket_accept($listener, 20);
+            stream_set_timeout($manager, 20);
+            [$type, , $name, $topic] = $this->receive($manager);
+            self::assertSame(['subscribe', 'room'], [$type, $topic]);
+            self::assertStringStartsWith('heartbus-', $name);
+            $this->send($manager, 'publish', '1234567890', 'user', 'room', "from the manager $time");
+            self::assertSame(['publish', '1234567890', 'user', 'room', "from the manager $time"], $this->receive($gateway));
+            $this->send($gateway, 'publish', '55', 'user', 'room', "from a gateway $time");
+            [, $id, $source, , $content] = $frame = $this->receive($manager);
+            self::assertSame(["user", "from a gateway $time"], [$source, $content]);
+            self::assertSame(24, strlen($id));
+            // It sends to all gateways of the topic, the one that it has it from as well: here that is passed over.
+            $this->send($manager, ...$frame);
+            self::assertSame("from a gateway $time", $this->receive($gateway)[4]);
+            $this->until(fn () => $server->counter('firetower_loops') === $time, 'it came around');
+            fclose($manager);
+        }
+        self::assertSame(0, $server->stop());
+    }
+
     /** @dataProvider Heartbus\Tests\WorkermanApp::installations */
     public function test_the_engine_under_workerman_is_their_manager_too(string $workerman): void
     {
@@ -89,7 +118,8 @@ final class FiretowerTest extends TestCase
 
     public static function wrong(): array
     {
-        return ['no port' => ['firetower', "'localhost'"], 'a number' => ['firetower', '6666'], 'none' => ['firetower_max_subscriptions', '0']];
+        return ['no port' => ['firetower', "'localhost'"], 'a number' => ['firetower', '6666'], 'none' => ['firetower_max_subscriptions', '0'],
+            'a manager without a port' => ['firetower_manager', "'localhost'"], 'its gRPC' => ['firetower_manager_grpc', "'6667'"]];
     }
 
     private function connect(int $port): mixed

@@ -9,6 +9,7 @@ pub(super) mod client;
 use super::bus::BusSession;
 use super::context::{Context, Next};
 use crate::hub::budget;
+use crate::hub::firetower::SERVER_PREFIX;
 use crate::hub::link::Link;
 use crate::hub::memory::Part;
 use crate::hub::topics::TopicRefusal;
@@ -37,14 +38,14 @@ pub struct GatewaySession {
     /// Who it is, where it has said so.
     name: Option<Arc<str>>,
     /// A list of topics whose turn has not come.
-    work: Option<Box<Announcement>>,
+    work: Option<Box<AnnouncedList>>,
     heartbeat: Option<TimerKey>,
     /// What is counted of what is kept.
     counted: usize,
 }
 
 /// Topics that a gateway takes part in from now on, or one client less.
-struct Announcement {
+struct AnnouncedList {
     subscribes: bool,
     message_id: Box<str>,
     topics: Box<str>,
@@ -140,7 +141,7 @@ impl GatewaySession {
     /// Others than publications are for gateways as well, whatever they are.
     fn publish(&self, cx: &mut Context<'_>, frame: FireFrame<'_>) {
         cx.counters.publishes.up();
-        match cx.hub.publish_frame(&frame, cx.counters, cx.now) {
+        match cx.hub.publish_frame(&frame, false, cx.counters, cx.now) {
             Ok(Some(_)) => {}
             Ok(None) => cx.counters.firetower_loops.up(),
             Err(refusal) => refuse(cx, Some(frame), &refusal.to_string()),
@@ -153,7 +154,7 @@ impl GatewaySession {
             return Next::Continue;
         }
         let message_id = repeated(frame.message_id).into();
-        self.work = Some(Box::new(Announcement { subscribes, message_id, topics: frame.topic.into(), done: 0 }));
+        self.work = Some(Box::new(AnnouncedList { subscribes, message_id, topics: frame.topic.into(), done: 0 }));
         self.go_on(cx)
     }
 
@@ -161,6 +162,10 @@ impl GatewaySession {
     fn introduce(&mut self, cx: &Context<'_>, name: &str) -> Result<(), &'static str> {
         if matches!(name, "" | firetower::USER | firetower::PLATFORM | SYSTEM) {
             return Ok(());
+        }
+        if name.starts_with(SERVER_PREFIX) && cx.hub.is_gateway() {
+            // What each of them has subscribed to would be announced by the other, around and around.
+            return Err("a server that is a gateway itself is no manager of another");
         }
         match &self.name {
             None if name.len() > MAX_REPEATED => return Err("a gateway's name has at most 255 bytes"),
@@ -293,7 +298,7 @@ impl GatewaySession {
 
     /// Counts what is kept now.
     fn count(&mut self) {
-        let kept = self.work.as_ref().map_or(0, |work| size_of::<Announcement>() + work.topics.len() + work.message_id.len());
+        let kept = self.work.as_ref().map_or(0, |work| size_of::<AnnouncedList>() + work.topics.len() + work.message_id.len());
         self.link().memory().change(Part::Input, self.counted, kept);
         self.counted = kept;
     }
@@ -305,7 +310,7 @@ impl Drop for GatewaySession {
     }
 }
 
-fn answer(cx: &mut Context<'_>, work: &Announcement, name: &str, result: Result<(), TopicRefusal>) {
+fn answer(cx: &mut Context<'_>, work: &AnnouncedList, name: &str, result: Result<(), TopicRefusal>) {
     let kind = if work.subscribes { firetower::ON_SUBSCRIBE } else { firetower::ON_UNSUBSCRIBE };
     let topic = if name.is_empty() || name.len() > MAX_REPEATED { NO_TOPIC } else { name };
     let frame = |kind, content| FireFrame { kind, message_id: &work.message_id, source: SYSTEM, topic, content };

@@ -37,6 +37,8 @@ pub struct FireOrigin {
     pub kind: FireKind,
     pub message_id: Box<str>,
     pub source: Box<str>,
+    /// It came from the manager that this server is a gateway of.
+    pub is_from_manager: bool,
 }
 
 /// What a frame of Firetower's that is handed to subscribers asks of them.
@@ -104,5 +106,9 @@ impl Origin {
     /// As it came with it.
     pub fn message_id(&self) -> Option<&str> {
         if let Self::Firetower(origin) = self { Some(&origin.message_id) } else { None }
+    }
+
+    pub fn is_from_manager(&self) -> bool {
+        matches!(self, Self::Firetower(origin) if origin.is_from_manager)
     }
 }

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 
 /// Connects to the first address of `host` that answers, within `limit` in total, which begins when the look-up of a name
 /// does. `host` is an IPv4 or IPv6 address, with or without brackets, or a name.
-pub(super) async fn connect(resolver: &Resolver, host: &str, port: u16, limit: Duration) -> io::Result<TcpStream> {
+pub(in crate::net) async fn connect(resolver: &Resolver, host: &str, port: u16, limit: Duration) -> io::Result<TcpStream> {
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     let (addresses, since) = match bare.parse::<IpAddr>() {
         Ok(address) => ([SocketAddr::new(address, port)].into(), Instant::now()),
