@@ -284,8 +284,7 @@ fn who_comes_back_gets_what_it_missed_once_and_in_order_or_is_told_that_somethin
 }
 
 /// What is kept is longer than the outbox, and the reader slow: what is published meanwhile waits behind it, and nothing is refused.
-#[test]
-fn a_long_replay_goes_over_into_what_is_live_without_a_gap_and_holds_nobody_up() {
+fn a_long_replay_to_who_has_subscribed_to(filter: Option<&str>) {
     const KEPT: u64 = 4_000;
     const LIVE: u64 = 1_000;
     let server = quiet(ServerConfig { outbox_bytes: 256 * 1024, io_threads: 1, ..keeping("#", 1 << 20) });
@@ -296,6 +295,9 @@ fn a_long_replay_goes_over_into_what_is_live_without_a_gap_and_holds_nobody_up()
     let mut bystander = Node::register(&server, "bystander", Dialect::V2);
     bystander.subscribe("long", None);
     let mut node = Node::register(&server, "n", Dialect::V2);
+    if let Some(filter) = filter {
+        node.subscribe(filter, None);
+    }
     node.ask("long", Some(Position::default()), 0);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -315,6 +317,16 @@ fn a_long_replay_goes_over_into_what_is_live_without_a_gap_and_holds_nobody_up()
     });
     node.sync();
     assert_eq!(server.engine.stats().counts.topic_messages_refused, 0);
+}
+
+#[test]
+fn a_long_replay_goes_over_into_what_is_live_without_a_gap_and_holds_nobody_up() {
+    a_long_replay_to_who_has_subscribed_to(None);
+}
+
+#[test]
+fn nothing_overtakes_a_replay_through_a_filter_and_nothing_comes_twice() {
+    a_long_replay_to_who_has_subscribed_to(Some("#"));
 }
 
 #[test]

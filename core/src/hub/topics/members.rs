@@ -160,6 +160,11 @@ impl ThreadMembers {
     /// `since`: the number of the last publication that it does not get. `None` when it had subscribed to that already, which stays
     /// as it was.
     pub fn insert(&mut self, filter: Filter<'_>, member: Subscriber, since: u64) -> Option<FilterId> {
+        let since = match filter {
+            // From now on this decides what it gets of the topic, also of what is on its way to it through a filter.
+            Filter::Exact(name) if since != NOT_YET && self.filters.len() > 0 => since.min(self.since_of_filters(name, member)),
+            _ => since,
+        };
         let id = match self.find(filter) {
             Some(id) => id,
             None => {
@@ -246,6 +251,9 @@ impl ThreadMembers {
         };
         self.filters.matching(name, &mut add);
         if into.len() > exact {
+            if let Some(id) = self.topics.get(name) {
+                self.leave_out_late(*id, sequence, exact, into);
+            }
             into[start..].sort_unstable();
             // Whoever has subscribed in more than one way gets it once all the same.
             let mut kept = start;
@@ -257,6 +265,27 @@ impl ThreadMembers {
             }
             into.truncate(kept);
         }
+    }
+
+    /// Whoever has subscribed to the topic itself gets of it what that brings, and nothing besides through a filter: what was kept for it would
+    /// come twice otherwise, and what is new before it.
+    fn leave_out_late(&self, id: FilterId, sequence: u64, from: usize, receivers: &mut Vec<Subscriber>) {
+        let mut kept = from;
+        for index in from..receivers.len() {
+            let member = receivers[index];
+            if self.since(id, member).is_none_or(|since| since < sequence) {
+                receivers[kept] = member;
+                kept += 1;
+            }
+        }
+        receivers.truncate(kept);
+    }
+
+    /// Since when a member gets a topic through filters.
+    fn since_of_filters(&self, name: &str, member: Subscriber) -> u64 {
+        let mut since = NOT_YET;
+        self.filters.matching(name, &mut |id| since = since.min(id.and_then(|id| self.since(id, member)).unwrap_or(NOT_YET)));
+        since
     }
 
     /// From now on it is kept in mind who goes, for the list of receivers that somebody has.
@@ -275,7 +304,10 @@ impl ThreadMembers {
             return true;
         }
         let is_of = |id: &FilterId| self.since(*id, member).is_some_and(|since| since < sequence);
-        let mut receives = self.topics.get(name).is_some_and(is_of);
+        if let Some(since) = self.topics.get(name).and_then(|id| self.since(*id, member)) {
+            return since < sequence;
+        }
+        let mut receives = false;
         self.filters.matching(name, &mut |id| receives |= id.as_ref().is_some_and(is_of));
         receives
     }
@@ -383,6 +415,31 @@ mod tests {
         assert_eq!([5, 6].map(|sequence| receivers(&members, "a", sequence)), [vec![], vec![1]]);
         members.go_live(id, member(2), 5);
         assert_eq!(receivers(&members, "a", 6), [1], "nobody comes in that way");
+    }
+
+    #[test]
+    fn what_is_kept_for_a_subscriber_of_a_topic_is_overtaken_through_no_filter() {
+        let mut members = ThreadMembers::default();
+        members.insert(parsed("#"), member(1), 0);
+        members.insert(parsed("a/+"), member(1), 0);
+        members.insert(parsed("a/+"), member(2), 0);
+        let id = members.insert(parsed("a/b"), member(1), NOT_YET).unwrap();
+        assert_eq!((receivers(&members, "a/b", 5), receivers(&members, "a/c", 5)), (vec![2], vec![1, 2]));
+        members.begin_list();
+        members.gone.as_mut().unwrap().insert(member(1));
+        assert!(!members.still_receives(member(1), "a/b", 5) && members.still_receives(member(1), "a/c", 5));
+        members.go_live(id, member(1), 5);
+        assert_eq!([5, 6].map(|sequence| receivers(&members, "a/b", sequence)), [vec![2], vec![1, 2]], "5 it was given");
+        assert!(!members.still_receives(member(1), "a/b", 5) && members.still_receives(member(1), "a/b", 6));
+    }
+
+    #[test]
+    fn what_is_on_its_way_through_a_filter_comes_also_when_the_topic_itself_is_subscribed_to() {
+        let mut members = ThreadMembers::default();
+        members.insert(parsed("a/+"), member(1), 3);
+        members.insert(parsed("a/b"), member(1), 7);
+        members.insert(parsed("a/b"), member(2), 7);
+        assert_eq!([3, 4, 7, 8].map(|sequence| receivers(&members, "a/b", sequence)), [vec![], vec![1], vec![1], vec![1, 2]]);
     }
 
     #[test]
