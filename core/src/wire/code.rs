@@ -11,14 +11,28 @@ pub const RATE_LIMITED: u16 = 429;
 pub const FAILED: u16 = 500;
 pub const UNAVAILABLE: u16 = 503;
 
-pub const REPLACED_TEXT: &str = "Replaced by a newer connection";
-pub const RATE_LIMITED_TEXT: &str = "Rate limit exceeded";
-pub const SERVER_FULL_TEXT: &str = "Server is full or connection limit reached";
-pub const SHUTTING_DOWN_TEXT: &str = "Server is shutting down";
-pub const KICKED_TEXT: &str = "Disconnected by the server";
-pub const TIMED_OUT_TEXT: &str = "Node timed out";
-pub const SLOW_TEXT: &str = "Slow consumer";
-pub const TOO_LONG_TEXT: &str = "The message is longer than a frame may be";
+macro_rules! texts {
+    ($($(#[$doc:meta])* $name:ident = $code:ident $text:literal;)*) => {
+        $($(#[$doc])* pub const $name: &str = $text;)*
 
-/// What precedes the reason in the message of a 500.
-pub const FAILED_PREFIX: &str = "Failed to process message: ";
+        /// Every fixed text of an ERROR, or its fixed beginning, with its code.
+        pub const TEXTS: &[(u16, &str)] = &[$(($code, $name)),*];
+    };
+}
+
+texts! {
+    TOO_MANY_NODES_ON_CONNECTION = NOT_ALLOWED "Too many nodes on this connection";
+    TOO_MANY_NODES_ON_SERVER = NOT_ALLOWED "Too many nodes on this server";
+    TOO_MUCH_METADATA_ON_CONNECTION = NOT_ALLOWED "Too much metadata on this connection";
+    TOO_MUCH_METADATA_ON_SERVER = NOT_ALLOWED "Too much metadata on this server";
+    TOO_LONG_TEXT = INVALID_REQUEST "The message is longer than a frame may be";
+    KICKED_TEXT = NOT_ALLOWED "Disconnected by the server";
+    TIMED_OUT_TEXT = NODE_TIMED_OUT "Node timed out";
+    SLOW_TEXT = NODE_TIMED_OUT "Slow consumer";
+    REPLACED_TEXT = REPLACED "Replaced by a newer connection";
+    RATE_LIMITED_TEXT = RATE_LIMITED "Rate limit exceeded";
+    /// What precedes the reason.
+    FAILED_PREFIX = FAILED "Failed to process message: ";
+    SERVER_FULL_TEXT = UNAVAILABLE "Server is full or connection limit reached";
+    SHUTTING_DOWN_TEXT = UNAVAILABLE "Server is shutting down";
+}

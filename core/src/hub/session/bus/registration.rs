@@ -13,9 +13,6 @@ use crate::wire::control::RegisterError;
 use crate::wire::{Framing, code, control};
 use std::sync::Arc;
 
-const TOO_MUCH_ON_CONNECTION: &str = "Too much metadata on this connection";
-const TOO_MUCH_ON_SERVER: &str = "Too much metadata on this server";
-
 impl BusSession {
     #[inline(never)]
     pub(super) fn register(&mut self, cx: &mut Context<'_>, payload: &[u8]) -> Next {
@@ -48,9 +45,9 @@ impl BusSession {
             if gate.is_open() {
                 let before = gate.sent_bytes();
                 let refusal = if has_too_much(cx, all, bytes, before) {
-                    Some(TOO_MUCH_ON_CONNECTION)
+                    Some(code::TOO_MUCH_METADATA_ON_CONNECTION)
                 } else {
-                    (!cx.hub.has_room_for(bytes, before)).then_some(TOO_MUCH_ON_SERVER)
+                    (!cx.hub.has_room_for(bytes, before)).then_some(code::TOO_MUCH_METADATA_ON_SERVER)
                 };
                 if let Some(text) = refusal {
                     drop(gate);
@@ -68,15 +65,15 @@ impl BusSession {
             }
         }
         if self.nodes.len() >= cx.hub.limits().max_nodes_per_connection {
-            return self.refuse(cx, code::NOT_ALLOWED, "Too many nodes on this connection");
+            return self.refuse(cx, code::NOT_ALLOWED, code::TOO_MANY_NODES_ON_CONNECTION);
         }
         if has_too_much(cx, all, bytes, 0) {
-            return self.refuse_metadata(cx, TOO_MUCH_ON_CONNECTION);
+            return self.refuse_metadata(cx, code::TOO_MUCH_METADATA_ON_CONNECTION);
         }
         let node = match cx.hub.register(id, &self.link, metadata, cx.counters, cx.now) {
             Ok(node) => node,
-            Err(TooMuch::Nodes) => return self.refuse(cx, code::NOT_ALLOWED, "Too many nodes on this server"),
-            Err(TooMuch::Bytes) => return self.refuse_metadata(cx, TOO_MUCH_ON_SERVER),
+            Err(TooMuch::Nodes) => return self.refuse(cx, code::NOT_ALLOWED, code::TOO_MANY_NODES_ON_SERVER),
+            Err(TooMuch::Bytes) => return self.refuse_metadata(cx, code::TOO_MUCH_METADATA_ON_SERVER),
         };
         cx.replies.registered(node.id(), node.channel_id(), protocol, cx.now);
         cx.connection_log.node_registered(&node, cx.now);

@@ -60,7 +60,7 @@ impl BusSession {
             cx.replies.farewell(CloseReason::HeartbeatTimeout);
             return Next::Close(CloseReason::HeartbeatTimeout);
         }
-        cx.replies.error(code::NODE_TIMED_OUT, &format!("Node timed out: {}", node.id()), node.channel_id());
+        cx.replies.error(code::NODE_TIMED_OUT, &format!("{}: {}", code::TIMED_OUT_TEXT, node.id()), node.channel_id());
         Next::Continue
     }
 
