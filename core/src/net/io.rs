@@ -197,6 +197,7 @@ impl IoThread {
     fn work(&mut self, poll: &mut Poll) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_PER_PASS);
         while !self.done {
+            self.has_commands |= !self.mailbox.may_sleep();
             let wait = (self.tick_due || self.has_work()).then_some(Duration::ZERO);
             self.pass(poll, &mut events, wait)?;
             if self.tick_due {
@@ -216,6 +217,7 @@ impl IoThread {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
+        self.mailbox.stay_awake();
         self.state.now = self.clock.now();
         let begun = self.state.now.mono;
         let (messages, heartbeats) = (self.state.counters.messages_in.get(), self.state.counters.heartbeats.get());
@@ -238,7 +240,8 @@ impl IoThread {
             self.state.counters.message_durations.observe(micros / messages, messages.get());
             self.state.counters.heartbeat_durations.observe(micros, self.state.counters.heartbeats.get() - heartbeats);
         }
-        if std::mem::take(&mut self.has_commands) {
+        // Also what its own connections have posted in this pass.
+        if std::mem::take(&mut self.has_commands) || self.mailbox.has_items() {
             self.follow_commands();
         }
         if self.somebody_knocks() {

@@ -13,7 +13,7 @@ use crate::hub::memory::Part;
 use crate::hub::topic_fan_out::TopicFanOut;
 use crate::hub::topics::members::Subscriber;
 use crate::model::ConnectionInfo;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -49,6 +49,8 @@ pub(super) struct Mailbox {
     items: Mutex<Vec<Option<MailboxItem>>>,
     /// How many there are, or were a moment ago.
     count: AtomicUsize,
+    /// The thread looks here once more before it sleeps, so that nobody has to wake it.
+    is_awake: AtomicBool,
     memory: Arc<Memory>,
     listing: Mutex<Option<Listing>>,
     waker: mio::Waker,
@@ -63,7 +65,31 @@ pub(super) struct Listing {
 impl Mailbox {
     /// `thread`: the number of the thread whose it is.
     pub(super) fn new(thread: usize, waker: mio::Waker, memory: Arc<Memory>) -> Self {
-        Self { thread, items: Mutex::default(), count: AtomicUsize::new(0), memory, listing: Mutex::default(), waker }
+        Self {
+            thread,
+            items: Mutex::default(),
+            count: AtomicUsize::new(0),
+            is_awake: AtomicBool::new(false),
+            memory,
+            listing: Mutex::default(),
+            waker,
+        }
+    }
+
+    /// The thread works: whatever is posted it will find.
+    pub(super) fn stay_awake(&self) {
+        self.is_awake.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the thread may sleep, as nothing is here: from now on whoever posts wakes it. It and they each write their own word and then
+    /// read the other's, in one order of all, so one of them sees the other.
+    pub(super) fn may_sleep(&self) -> bool {
+        self.is_awake.store(false, Ordering::SeqCst);
+        self.count.load(Ordering::SeqCst) == 0
+    }
+
+    pub(super) fn has_items(&self) -> bool {
+        self.count.load(Ordering::Relaxed) > 0
     }
 
     /// Moves all commands to those that are followed, of which none may be left; its memory is used for the next ones.
@@ -91,10 +117,10 @@ impl Mailbox {
         let was_empty = items.is_empty();
         let before = items.capacity();
         items.push(Some(item));
-        self.count.store(items.len(), Ordering::Relaxed);
+        self.count.store(items.len(), Ordering::SeqCst);
         self.memory.change(Part::Output, memory_of(before), memory_of(items.capacity()));
         drop(items);
-        if was_empty {
+        if was_empty && !self.is_awake.load(Ordering::SeqCst) {
             self.wake();
         }
     }
@@ -300,6 +326,30 @@ mod tests {
         }
         assert_eq!(got, ["1 fan-outs", "3", "7", "2 fan-outs", "2", "2", "5", "1 fan-outs"]);
         assert!(drained.is_empty() && memory.total() == 0, "the last of them is gone with its bodies");
+    }
+
+    #[test]
+    fn a_thread_that_works_is_not_woken_and_looks_once_more_before_it_sleeps() {
+        let mut poll = mio::Poll::new().unwrap();
+        let mailbox = Mailbox::new(0, mio::Waker::new(poll.registry(), mio::Token(0)).unwrap(), Arc::new(Memory::new(1)));
+        let mut events = mio::Events::with_capacity(1);
+        let mut is_woken = || {
+            poll.poll(&mut events, Some(std::time::Duration::ZERO)).unwrap();
+            !events.is_empty()
+        };
+        let post = || mailbox.post(Command { slot: 1, connection_id: 1, kind: CommandKind::Resume });
+        let mut drained = Drained::default();
+        post();
+        assert!(is_woken(), "it slept");
+        mailbox.stay_awake();
+        mailbox.drain_into(&mut drained);
+        assert!(pop(&mut drained).is_some() && !mailbox.has_items());
+        post();
+        assert!(!is_woken() && mailbox.has_items() && !mailbox.may_sleep());
+        mailbox.drain_into(&mut drained);
+        assert!(pop(&mut drained).is_some() && mailbox.may_sleep());
+        post();
+        assert!(is_woken(), "it sleeps");
     }
 
     /// `connection_id` counts the commands in the order of posting.
