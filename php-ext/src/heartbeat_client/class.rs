@@ -287,7 +287,8 @@ fn get_channel_id(call: &mut Call<'_>) -> Outcome {
 
 fn get_stats(call: &mut Call<'_>) -> Outcome {
     arguments!(call, c"")?;
-    let stats = call.held::<Client>()?.stats();
+    let client = call.held::<Client>()?;
+    let (stats, subscriptions) = (client.stats(), client.topics.borrow().len());
     let channels = i64::from(stats.connected && stats.channel_id.is_some());
     *call.result = map([
         ("connected", value(stats.connected)),
@@ -299,7 +300,7 @@ fn get_stats(call: &mut Call<'_>) -> Outcome {
         ("uptime", stats.connected_at.map_or_else(|| value(0i64), |at| value((microtime() - at).max(0.0)))),
         ("channels", value(channels)),
         ("nodes", value(stats.nodes as i64)),
-        ("subscriptions", value(stats.subscriptions as i64)),
+        ("subscriptions", value(subscriptions as i64)),
         ("reads_paused", value(stats.reads_paused as i64)),
         ("frames_refused", value(stats.frames_refused as i64)),
         ("bytes_waiting", value(stats.bytes_waiting as i64)),

@@ -23,7 +23,7 @@ final class ClientTest extends TestCase
         self::assertSame([false, null, null, false, false], $process->next('state'));
         [$stats] = $process->next('stats');
         self::assertEqualsCanonicalizing(['connected', 'node_id', 'channel_id', 'messages_sent', 'messages_received', 'reconnect_attempts', 'uptime', 'channels', 'nodes',
-            'reads_paused', 'frames_refused', 'bytes_waiting', 'bytes_kept'],
+            'subscriptions', 'reads_paused', 'frames_refused', 'bytes_waiting', 'bytes_kept'],
             array_keys($stats));
         self::assertSame([false, null, null, 0, 0, 0], [$stats['connected'], $stats['node_id'], $stats['channel_id'], $stats['messages_sent'],
             $stats['messages_received'], $stats['reconnect_attempts']]);

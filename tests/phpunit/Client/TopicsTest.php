@@ -13,8 +13,8 @@ final class TopicsTest extends TestCase
     {
         $server = $this->server(self::KEEPING);
         $client = $this->subscriber($server->port, '
-            say("subscribed before", $client->subscribe("kept/a", $hear("a")), $client->subscribe("kept/+", $hear("filter")));');
-        self::assertSame([true, true], $client->next('subscribed before'));
+            say("subscribed before", $client->subscribe("kept/a", $hear("a")), $client->subscribe("kept/+", $hear("filter")), $client->getStats()["subscriptions"]);');
+        self::assertSame([true, true, 2], $client->next('subscribed before'));
         $answers = [$client->next('subscribed'), $client->next('subscribed')];
         self::assertSame([['kept/a', true], ['kept/+', true]], array_map(fn (array $answer) => [$answer[0], $answer[2]], $answers));
         self::assertSame(['Heartbus\Position', null], array_column($answers, 1));
