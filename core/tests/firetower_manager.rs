@@ -17,6 +17,7 @@ use old_manager::OldManager;
 use peer::{WebSocketPeer, request};
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 use support::{Fixture, Peer, deadline, hold_port, start_error};
 
@@ -287,6 +288,64 @@ fn a_manager_that_sends_what_cannot_be_or_refuses_subscriptions_is_left_and_aske
         stats.counts.firetower_violations == 1 && stats.counts.manager_connects > connects
     });
     until("everything is announced again", || manager.count("room") >= 1);
+}
+
+/// The original, where `HEARTBUS_FIRETOWER_MANAGER` names a program that starts one with the addresses of its two ports.
+#[test]
+fn the_original_manager_relays_between_two_of_our_servers_and_after_it_was_killed_as_well() {
+    let Some(program) = std::env::var_os("HEARTBUS_FIRETOWER_MANAGER") else {
+        eprintln!("skipped: HEARTBUS_FIRETOWER_MANAGER is not set");
+        return;
+    };
+    let [frames, grpc] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    let start = || {
+        let mut command = std::process::Command::new(&program);
+        command.args([frames.to_string(), grpc.to_string()]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    let config = || ServerConfig {
+        firetower_manager: Some(frames.to_string()),
+        firetower_manager_grpc: ManagerDoor::At(grpc.to_string()),
+        ..ServerConfig::default()
+    };
+    let (a, b) = (Fixture::start(config()), Fixture::start(config()));
+    let mut nodes = [listener(&a, "room"), listener(&b, "room")];
+    let mut connects = 0;
+    for round in 0..2 {
+        let mut manager = start();
+        for server in [&a, &b] {
+            server.until("it is connected", |stats| stats.counts.manager_connects > connects);
+        }
+        connects = a.engine.stats().counts.manager_connects.min(b.engine.stats().counts.manager_connects);
+        // That it was told of subscriptions is seen by what it relays.
+        let marker = format!("begin {round}");
+        let until = deadline();
+        let begun = |node: &mut Peer, from: &Fixture| {
+            node.stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+            while node.stream.peek(&mut [0]).is_err() {
+                assert!(Instant::now() < until, "nothing is relayed");
+                from.engine.publish("room", marker.as_bytes(), &[]).unwrap();
+            }
+            node.stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        };
+        begun(&mut nodes[1], &a);
+        begun(&mut nodes[0], &b);
+        for n in 0..50 {
+            a.engine.publish("room", format!("{round}: a {n}").as_bytes(), &[]).unwrap();
+            b.engine.publish("room", format!("{round}: b {n}").as_bytes(), &[]).unwrap();
+        }
+        for node in &mut nodes {
+            let mut got = Vec::new();
+            while got.len() < 100 {
+                let text = node.frame().text();
+                if text.contains(&format!("{round}: ")) {
+                    assert!(!got.contains(&text), "twice: {text}");
+                    got.push(text);
+                }
+            }
+        }
+        manager.kill().unwrap();
+        manager.wait().unwrap();
+    }
 }
 
 #[test]

@@ -110,10 +110,10 @@ impl BusSession {
             let (dialect, front) = wire::front(&input[consumed..], cx.hub.limits().max_frame_bytes);
             let whole = match front {
                 Front::Incomplete => return (consumed, Next::Continue),
-                Front::Broken { error } => match self.other_protocol(cx, &input[consumed..]) {
-                    Some(next) => return (consumed, next),
-                    None => return (input.len(), self.lose(cx, error)),
-                },
+                Front::Broken { error } => {
+                    let (done, next) = self.no_frame(cx, &input[consumed..], error);
+                    return (consumed + done, next);
+                }
                 Front::Whole(whole) => whole,
             };
             let len = whole.len();
@@ -202,6 +202,16 @@ impl BusSession {
     /// Goes on with what was read before.
     pub(super) fn resume(&mut self, cx: &mut Context<'_>) -> Next {
         if self.rare.is_some() { self.go_on(cx) } else { Next::Continue }
+    }
+
+    /// How much of what is no frame is done with, and how it goes on.
+    #[cold]
+    #[inline(never)]
+    fn no_frame(&self, cx: &mut Context<'_>, input: &[u8], error: FrameError) -> (usize, Next) {
+        match self.other_protocol(cx, input) {
+            Some(next) => (0, next),
+            None => (input.len(), self.lose(cx, error)),
+        }
     }
 
     /// Where another protocol comes in at the main port: which one begins with what no frame begins with, if it is the first thing that is
