@@ -236,6 +236,9 @@ typedef enum {
   HEARTBUS_EVENT_BUFFER_FULL = 10,
   // Nothing waits any more, after HEARTBUS_EVENT_BUFFER_FULL. As above.
   HEARTBUS_EVENT_BUFFER_DRAIN = 11,
+  // A publication of a topic that heartbus_server_subscribe_topics has asked for. text is the topic, payload what was published; node_id the node that
+  // has published it, NULL when it was none.
+  HEARTBUS_EVENT_MESSAGE = 12,
   // A client is connected, and its REGISTER is on its way. client_id, as in all events of clients.
   HEARTBUS_EVENT_CLIENT_CONNECT = 101,
   // The server registered a node of the client. node_id, channel_id.
@@ -295,6 +298,8 @@ typedef enum {
   HEARTBUS_ON_CLOSE = 32,
   // BUFFER_FULL and BUFFER_DRAIN.
   HEARTBUS_ON_BUFFER = 64,
+  // MESSAGE, of the topics that heartbus_server_subscribe_topics has asked for.
+  HEARTBUS_ON_MESSAGE = 128,
 } heartbus_events;
 
 // The `code` of HEARTBUS_EVENT_CLOSE and HEARTBUS_EVENT_CLIENT_CLOSE: why the connection ended. Of a client's it is what its server
@@ -633,6 +638,21 @@ heartbus_status heartbus_server_fd(const heartbus_server *server,
 //
 // HEARTBUS_INVALID_ARGUMENT when `events` holds a bit that is no event.
 heartbus_status heartbus_server_subscribe(heartbus_server *server, uint32_t events);
+
+// Lets the server tell what is published from now on to the topics that a filter matches, as HEARTBUS_EVENT_MESSAGE: each publication once,
+// however many filters match it, in the order of its topic. A server must tell HEARTBUS_ON_MESSAGE for it. While the program takes no
+// events, nodes that publish there are not read, and other publications to these topics are refused at twice the bound of its inbox. A
+// filter that is there already stays.
+//
+// HEARTBUS_INVALID_ARGUMENT when it is no filter, HEARTBUS_LIMIT when there are too many topics.
+heartbus_status heartbus_server_subscribe_topics(heartbus_server *server,
+                                                 const char *filter,
+                                                 size_t filter_len);
+
+// Ends what heartbus_server_subscribe_topics has begun. What waits already is still told.
+//
+// HEARTBUS_NOT_FOUND when there is no such filter.
+heartbus_status heartbus_server_unsubscribe_topics(heartbus_server *server, const char *filter, size_t filter_len);
 
 // Takes up to `capacity` events into the caller's array and says how many in `count`. Waits for the first one for
 // `timeout_ms` milliseconds: 0 does not wait, -1 (or less) waits without end. `count` is 0 when the time is over, or when a

@@ -23,8 +23,9 @@ use crate::net::server::Server;
 use crate::process;
 use crate::settings::{MOST, ServerConfig, WebSocketDoor, check_timeout, check_whole};
 use crate::wire::bus::{FRAME_CAP, Welcome};
+use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 pub use crate::hub::topics::{Position, Published};
@@ -53,6 +54,8 @@ struct RunningEngine {
     process: u32,
     /// In Unix microseconds.
     started: Now,
+    /// What the host has subscribed to.
+    filters: Mutex<HashSet<Box<str>>>,
 }
 
 /// Where the events go.
@@ -118,7 +121,15 @@ impl Engine {
         };
         let server = Server::start(config, host)?;
         let started = server.shared.clock.now();
-        let running = RunningEngine { server, events, manager: OnceLock::new(), bus: OnceLock::new(), process: process::id(), started };
+        let running = RunningEngine {
+            server,
+            events,
+            manager: OnceLock::new(),
+            bus: OnceLock::new(),
+            process: process::id(),
+            started,
+            filters: Mutex::default(),
+        };
         let engine = Self { running: Arc::new(running), is_the_hosts: true };
         if let (Some(config), Some(socket)) = (&config.bus, socket) {
             let dispatcher = match &engine.running.events {
@@ -130,7 +141,7 @@ impl Engine {
             let introduce = Box::new(move |worker| seen.welcome(&name, worker));
             let shared = &engine.running.server.shared;
             let (clock, memory) = (shared.clock, shared.hub.memory().clone());
-            let bus = BusServer::start(socket, service, introduce, dispatcher, clock, memory)?;
+            let bus = BusServer::start(socket, service, introduce, dispatcher, Box::new(engine.view()), clock, memory)?;
             engine.running.bus.get_or_init(|| bus);
         }
         if let Some(manager) = ManagerTask::start(config, engine.running.server.shared.clone())? {
@@ -408,6 +419,10 @@ impl Engine {
 
     fn server(&self) -> &Server {
         &self.running.server
+    }
+
+    fn filters(&self) -> MutexGuard<'_, HashSet<Box<str>>> {
+        self.running.filters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn hub(&self) -> Result<&Hub, Error> {

@@ -266,6 +266,28 @@ impl Host for Inbox {
         Self::push_state(self, event);
     }
 
+    fn push_message(&self, event: Event) {
+        let mut queue = self.lock();
+        queue.bytes += event.payload_len();
+        queue.count();
+        queue.events.push_back(event);
+        self.arm(&mut queue);
+    }
+
+    fn has_room_for_message(&self, bytes: usize, producer: Option<Arc<dyn Resume>>) -> bool {
+        let mut queue = self.lock();
+        let Some(producer) = producer else {
+            let bound = self.bound(&queue, Part::Events);
+            return queue.events.len() < 2 * self.limits.events && (queue.bytes == 0 || queue.bytes + bytes <= 2 * bound);
+        };
+        let has_room = self.has_room(&queue, bytes);
+        if !has_room {
+            queue.pauses += 1;
+            queue.paused.push(producer);
+        }
+        has_room
+    }
+
     fn is_crowded(&self, producer: Option<Arc<dyn Resume>>) -> bool {
         let mut queue = self.lock();
         let crowded = queue.overflow.len() >= self.limits.events || self.holds_much(&queue, 1);

@@ -77,6 +77,7 @@ numbered! {
         Left = 5,
         Close = 6,
         Buffer = 7,
+        Message = 8,
     }
 }
 
@@ -213,6 +214,7 @@ impl EventMask {
     pub const LEFT: Self = Self::of(EventKind::Left);
     pub const CLOSE: Self = Self::of(EventKind::Close);
     pub const BUFFER: Self = Self::of(EventKind::Buffer);
+    pub const MESSAGE: Self = Self::of(EventKind::Message);
 
     /// The bit that stands for a kind, on the bus socket as well. Bit 6 is retired: it stood for the events of clients.
     pub const fn of(kind: EventKind) -> Self {
@@ -224,6 +226,7 @@ impl EventMask {
             EventKind::Left => 1 << 4,
             EventKind::Close => 1 << 5,
             EventKind::Buffer => 1 << 7,
+            EventKind::Message => 1 << 8,
         })
     }
 
@@ -265,6 +268,19 @@ pub enum ServerEvent<N> {
     Buffer { node: N, fill: Fill, count: u32 },
     /// A connection is gone.
     Close { connection_id: u64, reason: CloseReason },
+    /// A publication of a topic that the host has subscribed to.
+    Message { message: Arc<HostMessage> },
+}
+
+/// A publication as the host gets it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostMessage {
+    pub topic: Arc<str>,
+    pub payload: Bytes,
+    /// `None` where the topic has none: nobody has subscribed to it by its name, and nothing of it is kept.
+    pub position: Option<Position>,
+    /// The id of the node that has published it; `None`: it was no node.
+    pub from: Option<Arc<str>>,
 }
 
 impl<N> ServerEvent<N> {
@@ -277,6 +293,7 @@ impl<N> ServerEvent<N> {
             Self::Left { .. } => EventKind::Left,
             Self::Buffer { .. } => EventKind::Buffer,
             Self::Close { .. } => EventKind::Close,
+            Self::Message { .. } => EventKind::Message,
         }
     }
 
@@ -284,6 +301,7 @@ impl<N> ServerEvent<N> {
     pub fn payload_len(&self) -> usize {
         match self {
             Self::Data { payload, .. } => payload.len(),
+            Self::Message { message } => message.payload.len(),
             _ => 0,
         }
     }
@@ -296,7 +314,7 @@ impl<N> ServerEvent<N> {
             | Self::Data { node, .. }
             | Self::Left { node, .. }
             | Self::Buffer { node, .. } => Some(node),
-            Self::Connect { .. } | Self::Close { .. } => None,
+            Self::Connect { .. } | Self::Close { .. } | Self::Message { .. } => None,
         }
     }
 
@@ -310,6 +328,7 @@ impl<N> ServerEvent<N> {
             Self::Left { node, how, count } => ServerEvent::Left { node: map(node), how, count },
             Self::Buffer { node, fill, count } => ServerEvent::Buffer { node: map(node), fill, count },
             Self::Close { connection_id, reason } => ServerEvent::Close { connection_id, reason },
+            Self::Message { message } => ServerEvent::Message { message },
         }
     }
 }

@@ -259,6 +259,8 @@ fn the_words_of_workers_are_those_of_the_vectors() {
         ("Unwatch channel 7", WorkerMessage::Unwatch { channel: 7 }),
         ("AcknowledgePart of batch 300: 2 done, 1 begun", WorkerMessage::AcknowledgePart { batch: 300, done: 2, begun: 1 }),
         ("TakeLog", WorkerMessage::TakeLog),
+        ("SubscribeTopics a/+", WorkerMessage::SubscribeTopics { filter: "a/+".into() }),
+        ("UnsubscribeTopics a/+", WorkerMessage::UnsubscribeTopics { filter: "a/+".into() }),
     ];
     for (_, word) in &words {
         match word {
@@ -267,7 +269,9 @@ fn the_words_of_workers_are_those_of_the_vectors() {
             | WorkerMessage::Watch { .. }
             | WorkerMessage::Unwatch { .. }
             | WorkerMessage::AcknowledgePart { .. }
-            | WorkerMessage::TakeLog => {}
+            | WorkerMessage::TakeLog
+            | WorkerMessage::SubscribeTopics { .. }
+            | WorkerMessage::UnsubscribeTopics { .. } => {}
         }
     }
     let written = words.into_iter().map(|(meaning, word)| {
@@ -302,7 +306,7 @@ fn the_news_without_events_are_those_of_the_vectors() {
 #[test]
 fn the_kinds_of_rows_are_known() {
     for (hex, _, kind) in rows() {
-        assert!(["hello", "greeting", "request", "answer", "word", "news", "batch"].contains(&kind), "{kind}");
+        assert!(["hello", "greeting", "request", "answer", "word", "news", "batch", "messages"].contains(&kind), "{kind}");
         assert!(hex.len() % 2 == 0);
     }
 }

@@ -42,6 +42,7 @@ fn words(seen: &[Observed]) -> Vec<String> {
             Event::Buffer { node, fill, .. } => format!("{} {}", node.id(), if *fill == Fill::Full { "full" } else { "drained" }),
             Event::Connect { connection_id, .. } => format!("connect {connection_id}"),
             Event::Close { connection_id, reason } => format!("close {connection_id}: {reason}"),
+            Event::Message { .. } => unreachable!("what nodes publish is the host's and its subscribers'"),
         },
     };
     seen.iter().map(told).collect()

@@ -625,3 +625,98 @@ fn whoever_is_disconnected_behind_a_publication_has_got_it() {
         assert_eq!(node.heard(), ("news/last".to_owned(), "last words".to_owned()));
     }
 }
+
+/// Of the next message: topic, text, who has published it and its offset.
+fn told(server: &Fixture) -> (String, String, Option<String>, Option<u64>) {
+    let Event::Message { message } = server.event() else { panic!("something else was told") };
+    let text = String::from_utf8(message.payload.to_vec()).unwrap();
+    (message.topic.to_string(), text, message.from.as_deref().map(str::to_owned), message.position.map(|position| position.offset))
+}
+
+#[test]
+fn the_host_hears_each_publication_to_its_topics_once_in_their_order_with_its_publisher() {
+    let server = Fixture::start_with(ServerConfig::default(), InboxLimits::default(), EventMask::MESSAGE);
+    let [mut old, mut new] = BOTH.map(|dialect| Node::register(&server, &format!("{dialect:?}"), dialect));
+    for filter in ["chat/#", "chat/+", "chat/one", "chat/one"] {
+        server.engine.subscribe(filter).unwrap();
+    }
+    assert_eq!(server.engine.subscribers("chat/one").unwrap(), 3);
+    new.subscribe("chat/one", None);
+    for round in 1..=3 {
+        old.publish("chat/one", format!("old {round}").as_bytes(), Some(round));
+        assert_eq!(old.published().reach, 4, "three of the host's, and a node's");
+        assert_eq!(new.heard().1, format!("old {round}"));
+    }
+    new.publish("chat/a/b", b"deep", None);
+    new.publish("news", b"for nobody", None);
+    new.sync();
+    assert_eq!(server.engine.publish("chat/one", b"own", &[]).unwrap().reach, 4);
+    for round in 1..=3 {
+        assert_eq!(told(&server), ("chat/one".into(), format!("old {round}"), Some("V1".into()), Some(round)));
+    }
+    assert_eq!(told(&server), ("chat/a/b".into(), "deep".into(), Some("V2".into()), None));
+    assert_eq!(told(&server), ("chat/one".into(), "own".into(), None, Some(4)));
+
+    // What is ended is heard no more, and counted no more.
+    for filter in ["chat/#", "chat/+", "chat/one"] {
+        assert!(server.engine.unsubscribe(filter).unwrap());
+        assert!(!server.engine.unsubscribe(filter).unwrap(), "it is gone");
+    }
+    assert_eq!(server.engine.publish("chat/one", b"alone", &[]).unwrap().reach, 1);
+    server.engine.subscribe("news").unwrap();
+    old.publish("news", b"last", None);
+    assert_eq!(told(&server).1, "last");
+    for (filter, kind) in [("a/#/b", ErrorKind::InvalidArgument), ("", ErrorKind::InvalidArgument), ("a\n", ErrorKind::InvalidArgument)] {
+        assert_eq!(server.engine.subscribe(filter).unwrap_err().kind, kind, "{filter:?}");
+        assert!(!server.engine.unsubscribe(filter).unwrap());
+    }
+}
+
+#[test]
+fn a_host_that_asks_for_no_messages_is_told_none() {
+    let server = Fixture::start_with(ServerConfig::default(), InboxLimits::default(), EventMask::REGISTER);
+    server.engine.subscribe("#").unwrap();
+    assert_eq!(server.engine.publish("t", b"x", &[]).unwrap().reach, 1);
+    Node::register(&server, "a", Dialect::V2);
+    assert!(matches!(server.event(), Event::Register { .. }));
+}
+
+#[test]
+fn a_host_without_room_stops_the_reading_of_those_who_publish_to_it_and_nobody_elses_and_loses_nothing() {
+    let limits = InboxLimits { events: 4, ..InboxLimits::default() };
+    let server = Fixture::start_with(ServerConfig::default(), limits, EventMask::MESSAGE);
+    server.engine.subscribe("in/#").unwrap();
+    let [mut talker, mut other] = ["talker", "other"].map(|id| Node::register(&server, id, Dialect::V2));
+    other.subscribe("in/talker", None);
+    for number in 0..20 {
+        talker.publish("in/talker", format!("{number}").as_bytes(), None);
+    }
+    server.until("the pause", |stats| stats.counts.reads_paused_by_host > 0);
+    // Others go on: with what the host does not hear, and with what they hear themselves.
+    other.publish("out", b"x", Some(1));
+    let mut heard = Vec::new();
+    while heard.len() < 4 {
+        let frame = other.peer.frame();
+        match frame.frame_type {
+            MESSAGE => heard.push(String::from_utf8(of(&frame).2).unwrap()),
+            kind => assert_eq!(kind, PUBLISH),
+        }
+    }
+    assert_eq!(heard, ["0", "1", "2", "3"]);
+    assert_eq!(server.inbox.stats().queued_events, 4);
+    // What the program publishes itself, or who does not wait, is refused at twice the bound, and nobody gets it.
+    for _ in 0..4 {
+        server.engine.publish("in/program", b"x", &[]).unwrap();
+    }
+    assert_eq!(server.engine.publish("in/program", b"x", &[]).unwrap_err().kind, ErrorKind::Limit);
+    assert_eq!(server.engine.publish("out", b"x", &[]).unwrap().reach, 0, "which it does not hear");
+    let mut of_talker = Vec::new();
+    while of_talker.len() < 20 {
+        let (topic, text, ..) = told(&server);
+        if topic == "in/talker" {
+            of_talker.push(text);
+        }
+    }
+    assert_eq!(of_talker, (0..20).map(|number| number.to_string()).collect::<Vec<_>>());
+    assert_eq!(server.engine.stats().counts.publish_refused, 1);
+}

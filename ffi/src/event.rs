@@ -35,6 +35,9 @@ pub(crate) enum heartbus_event_type {
     HEARTBUS_EVENT_BUFFER_FULL = 10,
     /// Nothing waits any more, after HEARTBUS_EVENT_BUFFER_FULL. As above.
     HEARTBUS_EVENT_BUFFER_DRAIN = 11,
+    /// A publication of a topic that heartbus_server_subscribe_topics has asked for. text is the topic, payload what was published; node_id
+    /// the node that has published it, NULL when it was none; heartbus_event_position, where the topic has one.
+    HEARTBUS_EVENT_MESSAGE = 12,
     /// A client is connected, and its REGISTER is on its way. client_id, as in all events of clients.
     HEARTBUS_EVENT_CLIENT_CONNECT = 101,
     /// The server registered a node of the client. node_id, channel_id.
@@ -98,6 +101,8 @@ pub(crate) enum heartbus_events {
     HEARTBUS_ON_CLOSE = 32,
     /// BUFFER_FULL and BUFFER_DRAIN.
     HEARTBUS_ON_BUFFER = 64,
+    /// MESSAGE, of the topics that heartbus_server_subscribe_topics has asked for.
+    HEARTBUS_ON_MESSAGE = 128,
 }
 /// The engine's set of events for a sum from C; None when it holds something unknown.
 pub(crate) fn mask(events: u32) -> Option<EventMask> {
@@ -221,7 +226,10 @@ pub(crate) unsafe extern "C" fn heartbus_event_position(event: *const heartbus_e
 }
 
 fn is_of_topic(r#type: heartbus_event_type) -> bool {
-    matches!(r#type, HEARTBUS_EVENT_CLIENT_SUBSCRIBED | HEARTBUS_EVENT_CLIENT_MESSAGE | HEARTBUS_EVENT_CLIENT_PUBLISHED)
+    matches!(
+        r#type,
+        HEARTBUS_EVENT_MESSAGE | HEARTBUS_EVENT_CLIENT_SUBSCRIBED | HEARTBUS_EVENT_CLIENT_MESSAGE | HEARTBUS_EVENT_CLIENT_PUBLISHED
+    )
 }
 
 /// In place of an address, which no event of a topic has: the size of an event is a promise.
@@ -269,6 +277,20 @@ pub(crate) fn of_server(event: &Event, texts: &Bump) -> heartbus_event {
                 Fill::Drained => HEARTBUS_EVENT_BUFFER_DRAIN,
             };
             of_node(r#type, node, *count, texts)
+        }
+        Event::Message { message } => {
+            let (node_id, node_id_len) = message.from.as_ref().map_or((ptr::null(), 0), |id| keep(texts, id));
+            let (text, text_len) = keep(texts, &message.topic);
+            heartbus_event {
+                node_id,
+                node_id_len,
+                text,
+                text_len,
+                ip: keep_position(texts, message.position),
+                payload: message.payload.as_ptr().cast(),
+                payload_len: message.payload.len(),
+                ..heartbus_event::new(HEARTBUS_EVENT_MESSAGE)
+            }
         }
         Event::Close { connection_id, reason } => {
             let (text, text_len) = keep(texts, reason.as_str());
@@ -397,7 +419,7 @@ pub(crate) fn of_client(FleetEvent { client_id, event }: &FleetEvent, texts: &Bu
 /// this library does not know. Lives as long as the program.
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn heartbus_event_name(r#type: i32) -> *const c_char {
-    const SERVER: [&CStr; 11] = [
+    const SERVER: [&CStr; 12] = [
         c"connect",
         c"register",
         c"heartbeat",
@@ -409,6 +431,7 @@ pub(crate) extern "C" fn heartbus_event_name(r#type: i32) -> *const c_char {
         c"close",
         c"buffer_full",
         c"buffer_drain",
+        c"message",
     ];
     const CLIENT: [&CStr; 15] = [
         c"client_connect",
@@ -428,8 +451,8 @@ pub(crate) extern "C" fn heartbus_event_name(r#type: i32) -> *const c_char {
         c"client_publish_refused",
     ];
     let name = match r#type {
-        1..=11 => SERVER[r#type as usize - 1],
-        101..=115 => CLIENT[r#type as usize - 101],
+        1..=12 => SERVER[r#type as usize - 1],
+        101..=125 => CLIENT[r#type as usize - 101],
         201 => c"log",
         _ => c"unknown",
     };

@@ -1,6 +1,6 @@
 //! A server for C.
 
-use crate::arguments::{bytes, invalid, out, out_slice};
+use crate::arguments::{bytes, invalid, out, out_slice, text};
 use crate::attached::OfNodes;
 use crate::event::{heartbus_event, mask, of_server};
 use crate::handle::{self, Object, Place, Polled};
@@ -198,6 +198,42 @@ pub(crate) unsafe extern "C" fn heartbus_server_subscribe(server: *mut heartbus_
         object.running()?;
         object.subscribe(mask);
         Ok(())
+    })
+}
+
+/// Lets the server tell what is published from now on to the topics that a filter matches, as HEARTBUS_EVENT_MESSAGE: each publication once,
+/// however many filters match it, in the order of its topic. A server must tell HEARTBUS_ON_MESSAGE for it. While the program takes no
+/// events, nodes that publish there are not read, and other publications to these topics are refused at twice the bound of its inbox. A
+/// filter that is there already stays.
+///
+/// HEARTBUS_INVALID_ARGUMENT when it is no filter, HEARTBUS_LIMIT when there are too many topics.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn heartbus_server_subscribe_topics(
+    server: *mut heartbus_server,
+    filter: *const c_char,
+    filter_len: usize,
+) -> heartbus_status {
+    guard(|| {
+        let object = handle::get::<Server>(server)?;
+        // SAFETY: the caller's text, as the first page asks.
+        object.running()?.subscribe(unsafe { text("filter", filter, filter_len) }?)
+    })
+}
+
+/// Ends what heartbus_server_subscribe_topics has begun. What waits already is still told.
+///
+/// HEARTBUS_NOT_FOUND when there is no such filter.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn heartbus_server_unsubscribe_topics(
+    server: *mut heartbus_server,
+    filter: *const c_char,
+    filter_len: usize,
+) -> heartbus_status {
+    guard(|| {
+        let object = handle::get::<Server>(server)?;
+        // SAFETY: the caller's text, as the first page asks.
+        let was_there = object.running()?.unsubscribe(unsafe { text("filter", filter, filter_len) }?)?;
+        if was_there { Ok(()) } else { Err(Error::new(ErrorKind::NotFound, "There is no such subscription")) }
     })
 }
 

@@ -14,6 +14,7 @@ use absence::Absence;
 use delivery::Delivery;
 use ext_php_rs::ffi::{zend_class_entry, zend_object_handlers};
 use ext_php_rs::types::Zval;
+use hearing::Hearing;
 use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::event::EventMask;
 use heartbus_core::inbox::Inbox;
@@ -30,6 +31,8 @@ use waiting_log::WaitingLog;
 mod absence;
 pub(crate) mod class;
 mod delivery;
+mod hearing;
+mod listening;
 mod log;
 mod other_process;
 mod owner;
@@ -77,13 +80,14 @@ enum Kind {
     Close,
     BufferFull,
     BufferDrain,
+    Message,
     Start,
     Stop,
 }
 use Kind::*;
 
 /// The kinds by name, in the order of the enum, and what the inbox must be asked for.
-const KINDS: [(&str, Kind, EventMask); 14] = [
+const KINDS: [(&str, Kind, EventMask); 15] = [
     ("connect", Connect, EventMask::CONNECT),
     ("register", Register, EventMask::REGISTER),
     ("heartbeat", Heartbeat, EventMask::HEARTBEAT),
@@ -96,6 +100,7 @@ const KINDS: [(&str, Kind, EventMask); 14] = [
     ("close", Close, EventMask::CLOSE),
     ("buffer.full", BufferFull, EventMask::BUFFER),
     ("buffer.drain", BufferDrain, EventMask::BUFFER),
+    ("message", Message, EventMask::MESSAGE),
     ("start", Start, EventMask::NONE),
     ("stop", Stop, EventMask::NONE),
 ];
@@ -126,6 +131,7 @@ pub(crate) struct Server {
     port: i64,
     config: config::ServerOptions,
     callbacks: RefCell<[Option<Rc<Callable>>; KINDS.len()]>,
+    hearing: RefCell<Hearing>,
     pub timers: Timers,
     state: Cell<State>,
     /// While it stops: when callbacks have had their time, and what is not told yet is dropped.
@@ -171,6 +177,7 @@ impl Native for Server {
 
     fn each_value(&self, visit: &mut dyn FnMut(&Zval)) {
         self.callbacks.borrow().iter().flatten().for_each(|callback| visit(callback.zval()));
+        self.hearing.borrow().each_value(visit);
         self.timers.each_value(visit);
         self.objects.each_value(visit);
     }
@@ -178,7 +185,7 @@ impl Native for Server {
 
 impl Server {
     fn has_code(&self) -> bool {
-        self.callbacks.borrow().iter().any(Option::is_some) || !self.timers.is_empty()
+        self.callbacks.borrow().iter().any(Option::is_some) || !self.timers.is_empty() || !self.hearing.borrow().is_empty()
     }
 
     fn may_have_more(&self) -> bool {
@@ -214,6 +221,7 @@ impl Server {
         let callbacks = self.callbacks.borrow();
         let wanted = KINDS.iter().zip(&*callbacks).filter(|(_, callback)| callback.is_some());
         let wanted = wanted.fold(EventMask::NONE, |mask, ((.., kind), _)| mask | *kind);
+        let wanted = if self.hearing.borrow().is_empty() { wanted } else { wanted | EventMask::MESSAGE };
         let wanted = if self.objects.are_monitors_running() { wanted | EventMask::LEFT } else { wanted };
         if self.objects.are_channels_open() { wanted | EventMask::DATA | EventMask::LEFT } else { wanted }
     }

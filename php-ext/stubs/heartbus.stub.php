@@ -325,12 +325,13 @@ namespace PfinalClub\AsyncioHeartbeat\Server
          * connect (string $ip, int $port, int $connectionId), register (Node), heartbeat (Node),
          * data (Node, string $payload, int $channelId), data.batch (list<Node>, list<string> $payloads, list<int> $channelIds),
          * unregister (Node), timeout (Node), replaced (Node), disconnected (Node),
-         * close (int $connectionId, string $reason), buffer.full (Node), buffer.drain (Node), start (HeartbeatServer), stop (HeartbeatServer).
+         * close (int $connectionId, string $reason), buffer.full (Node), buffer.drain (Node),
+         * message (string $topic, string $data, ?string $from, ?Position $position), start (HeartbeatServer), stop (HeartbeatServer).
          * data.batch gets the messages that wait, 1,024 or 1 MiB at most, and never waits for more; it and data replace each other.
          * A node that leaves gets exactly one of unregister, timeout, replaced and disconnected. In PHP workers each is told start
          * and stop; what is subscribed to in start holds for that worker.
          *
-         * @param 'connect'|'register'|'heartbeat'|'data'|'data.batch'|'unregister'|'timeout'|'replaced'|'disconnected'|'close'|'buffer.full'|'buffer.drain'|'start'|'stop' $event
+         * @param 'connect'|'register'|'heartbeat'|'data'|'data.batch'|'unregister'|'timeout'|'replaced'|'disconnected'|'close'|'buffer.full'|'buffer.drain'|'message'|'start'|'stop' $event
          * @throws \InvalidArgumentException when there is no such event
          * @throws \Heartbus\Exception\WrongProcessException in another worker of the script: the server calls its own workers only
          */
@@ -460,6 +461,26 @@ namespace PfinalClub\AsyncioHeartbeat\Server
          * @throws \Heartbus\Exception\TimeoutException when an engine in another process does not answer
          */
         public function topicsOf(string $nodeId): array {}
+
+        /**
+         * Lets this process hear what is published from now on to the topics that a filter matches: each publication once, in the order of
+         * its topic. The callback gets those that its filter matches, on('message') all of them. $from is the id of the node that has
+         * published it, null when it was none. A later callback for the same filter replaces the former one. In PHP workers each has
+         * subscriptions of its own; it stays over a restart of the engine.
+         *
+         * @param ?callable(string $topic, string $data, ?string $from, ?\Heartbus\Position $position): mixed $callback
+         * @throws \InvalidArgumentException when it is no filter
+         * @throws \Heartbus\Exception\LimitException when there are too many topics
+         * @throws \Heartbus\Exception\WrongProcessException after a fork, and in another worker of the script
+         */
+        public function subscribe(string $filter, ?callable $callback = null): void {}
+
+        /**
+         * Ends a subscription of this process. False when there was none. What is on its way is still told to on('message').
+         *
+         * @throws \Heartbus\Exception\WrongProcessException after a fork, and in another worker of the script
+         */
+        public function unsubscribe(string $filter): bool {}
 
         /**
          * For loops of others: runs the callbacks that are due, of all servers and clients of this process. With none due, waits

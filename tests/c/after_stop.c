@@ -132,6 +132,8 @@ int main(int argc, char **argv) {
     cursor = 0;
     CALL(heartbus_server_members, server, TEXT("t"), &cursor, any, 1, &count);
     CALL(heartbus_server_topics_of, server, TEXT("n"), any, 1, &count);
+    CALL(heartbus_server_subscribe_topics, server, TEXT("t"));
+    CALL(heartbus_server_unsubscribe_topics, server, TEXT("t"));
     CALL(heartbus_server_node_user_data, server, TEXT("n"), 0, any);
     CALL(heartbus_server_set_node_user_data, server, TEXT("n"), 0, any);
     CALL(heartbus_clients_stop, clients);

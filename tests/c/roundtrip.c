@@ -987,6 +987,8 @@ static void all_refuse(handles h, heartbus_status wanted, const char *text, cons
     REFUSE(heartbus_server_leave(h.server, TEXT("x"), TEXT("x")));
     REFUSE(heartbus_server_members(h.server, TEXT("x"), result, result, 1, count));
     REFUSE(heartbus_server_topics_of(h.server, TEXT("x"), result, 1, count));
+    REFUSE(heartbus_server_subscribe_topics(h.server, TEXT("x")));
+    REFUSE(heartbus_server_unsubscribe_topics(h.server, TEXT("x")));
     REFUSE(heartbus_server_set_node_user_data(h.server, TEXT("x"), 0, NULL));
     REFUSE(heartbus_server_node_user_data(h.server, TEXT("x"), 0, result));
     REFUSE(heartbus_clients_stop(h.clients));

@@ -12,7 +12,7 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-enum { REGISTER = 6, DATA = 3, PING = 4, PONG = 5, SUBSCRIBE = 9, MESSAGE = 12 };
+enum { REGISTER = 6, DATA = 3, PING = 4, PONG = 5, SUBSCRIBE = 9, PUBLISH = 11, MESSAGE = 12 };
 
 static heartbus_server *server;
 static heartbus_bus *bus;
@@ -186,6 +186,49 @@ static void nodes_are_put_into_topics(void) {
     close(d), close(e);
 }
 
+static heartbus_event next_message(void) {
+    static heartbus_event event;
+    size_t count = 0;
+    memset(&event, 0, sizeof event);
+    for (long long until = now_ms() + LONGEST_WAIT_MS; count == 0 && now_ms() < until;)
+        if (heartbus_server_poll(server, &event, 1, 100, &count) != HEARTBUS_OK)
+            break;
+    return event;
+}
+
+static bool is_message(const heartbus_event *event, const char *topic, const char *payload, const char *from) {
+    return event->type == HEARTBUS_EVENT_MESSAGE && event->text_len == strlen(topic) && memcmp(event->text, topic, event->text_len) == 0 &&
+           event->payload_len == strlen(payload) && memcmp(event->payload, payload, event->payload_len) == 0 &&
+           (from ? event->node_id && strcmp(event->node_id, from) == 0 : event->node_id == NULL);
+}
+
+static void the_program_hears_topics(void) {
+    int f = node("f");
+    check(heartbus_server_subscribe_topics(server, TEXT("to/+")) == HEARTBUS_OK && heartbus_server_subscribe_topics(server, TEXT("to/me")) == HEARTBUS_OK &&
+              heartbus_server_subscribe_topics(server, TEXT("to/me")) == HEARTBUS_OK,
+          "the program subscribes to topics");
+    say(f, PUBLISH, "{\\\"topic\\\":\\\"to/me\\\",\\\"data\\\":\\\"hello\\\"}");
+    heartbus_event event = next_message();
+    heartbus_position position = {0, 0};
+    check(heartbus_event_position(&event, &position) == HEARTBUS_OK && position.offset == 1 && position.epoch > 0, "a message has its position");
+    check(is_message(&event, "to/me", "hello", "f") && strcmp(heartbus_event_name(event.type), "message") == 0, "a node's message comes once, with its sender");
+    heartbus_publication told;
+    check(heartbus_bus_publish(bus, TEXT("to/you"), TEXT("from outside"), NULL, 0, &told) == HEARTBUS_OK && told.reach == 1, "another process publishes");
+    event = next_message();
+    check_refused(heartbus_event_position(&event, &position), HEARTBUS_NOT_FOUND, "no position", "where the topic has one");
+    check(is_message(&event, "to/you", "from outside", NULL), "what no node has published has no sender");
+    check(heartbus_server_unsubscribe_topics(server, TEXT("to/+")) == HEARTBUS_OK &&
+              heartbus_server_publish(server, TEXT("to/you"), TEXT("unheard"), NULL, 0, &told) == HEARTBUS_OK && told.reach == 0 &&
+              heartbus_server_publish(server, TEXT("to/me"), TEXT("heard"), NULL, 0, NULL) == HEARTBUS_OK,
+          "one subscription ends");
+    event = next_message();
+    check(is_message(&event, "to/me", "heard", NULL), "and the other goes on");
+    check_refused(heartbus_server_unsubscribe_topics(server, TEXT("to/+")), HEARTBUS_NOT_FOUND, "no such subscription", "what is ended is not there");
+    check_refused(heartbus_server_subscribe_topics(server, TEXT("a/#/b")), HEARTBUS_INVALID_ARGUMENT, "last level", "a filter has a form");
+    check_refused(heartbus_server_subscribe_topics(server, TEXT("\xff")), HEARTBUS_INVALID_ARGUMENT, "filter is not UTF-8", "and is text");
+    close(f);
+}
+
 static void a_wrong_history_is_refused(void) {
     heartbus_server *none = NULL;
     const struct {
@@ -204,7 +247,7 @@ int main(void) {
     snprintf(path, sizeof path, "/tmp/heartbus-topics-%d.sock", (int)getpid());
     snprintf(config, sizeof config,
              "{\"host\":\"127.0.0.1\",\"port\":0,\"bus\":\"%s\",\"max_frame_bytes\":10000,\"history\":{\"kept/#\":{\"count\":2,\"ttl\":600}}}", path);
-    check(heartbus_server_start(config, strlen(config), 0, &server) == HEARTBUS_OK && heartbus_server_port(server, &port) == HEARTBUS_OK &&
+    check(heartbus_server_start(config, strlen(config), HEARTBUS_ON_MESSAGE, &server) == HEARTBUS_OK && heartbus_server_port(server, &port) == HEARTBUS_OK &&
               heartbus_bus_connect(path, strlen(path), 10, &bus) == HEARTBUS_OK,
           "a server starts, and its bus is there");
     for (int way = 0; way < 2; way++) {
@@ -216,6 +259,7 @@ int main(void) {
         wait_for_subscribers("room/1", 0);
         wait_for_subscribers("chat/hall", 0);
     }
+    the_program_hears_topics();
     a_wrong_history_is_refused();
     heartbus_bus_free(bus);
     heartbus_server_free(server);

@@ -119,6 +119,24 @@ impl Attachment {
         self.say(WorkerMessage::Unwatch { channel })
     }
 
+    /// What is published to the topics that a filter matches, as [`Event::Message`], beside all other workers that ask for it. Where the
+    /// queue of this worker is full a publication is lost to it alone, and what waits for a worker that is gone is lost. The engine says
+    /// in its log what it refuses.
+    ///
+    /// # Errors
+    /// As [`Attachment::ready`].
+    ///
+    /// [`Event::Message`]: crate::event::Event::Message
+    pub fn subscribe_topics(&mut self, filter: &str) -> Result<(), Error> {
+        self.say(WorkerMessage::SubscribeTopics { filter: filter.into() })
+    }
+
+    /// # Errors
+    /// As [`Attachment::ready`].
+    pub fn unsubscribe_topics(&mut self, filter: &str) -> Result<(), Error> {
+        self.say(WorkerMessage::UnsubscribeTopics { filter: filter.into() })
+    }
+
     /// The engine's log messages, too: they come with the events, see [`Attachment::log_line`].
     ///
     /// # Errors

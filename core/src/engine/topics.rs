@@ -6,6 +6,7 @@ use super::Engine;
 use crate::error::{Error, ErrorKind};
 use crate::hub::Counters;
 use crate::hub::topics::{Origin, Published, TopicRefusal};
+use crate::net::bus::HostTopics;
 use crate::wire::topic;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -64,6 +65,38 @@ impl Engine {
         self.hub()?.join(node_id, topic, self.now()).map_err(refused)
     }
 
+    /// Lets the host hear what is published from now on to the topics that a filter matches, as [`Event::Message`]: each publication once,
+    /// however many filters match it. Its inbox must be subscribed to [`EventMask::MESSAGE`]. Where it has no room nodes that publish
+    /// there are not read, and other publications are refused at twice the bound. A filter that is there already stays.
+    ///
+    /// # Errors
+    /// `InvalidArgument`: it is no filter. `Limit`: too many topics. `Closed`, `WrongProcess`.
+    ///
+    /// [`Event::Message`]: crate::event::Event::Message
+    /// [`EventMask::MESSAGE`]: crate::event::EventMask::MESSAGE
+    pub fn subscribe(&self, filter: &str) -> Result<(), Error> {
+        let hub = self.hub()?;
+        let mut filters = self.filters();
+        if !filters.contains(filter) {
+            hub.listen(filter, self.now()).map_err(refused)?;
+            filters.insert(filter.into());
+        }
+        Ok(())
+    }
+
+    /// Ends a subscription of the host; false where there is none.
+    ///
+    /// # Errors
+    /// `Closed`, `WrongProcess`.
+    pub fn unsubscribe(&self, filter: &str) -> Result<bool, Error> {
+        let hub = self.hub()?;
+        let is_there = self.filters().remove(filter);
+        if is_there {
+            hub.end_listening(filter, self.now());
+        }
+        Ok(is_there)
+    }
+
     /// Ends a subscription of a node, to a topic or a filter, whoever has made it. One that is not there is no error.
     ///
     /// # Errors
@@ -91,6 +124,17 @@ impl Engine {
     pub fn topics_of(&self, node_id: &str) -> Result<Vec<String>, Error> {
         let node = self.hub()?.node(node_id).ok_or_else(|| refused(TopicRefusal::NoSuchNode))?;
         Ok(self.server().topics_of(&node))
+    }
+}
+
+/// For workers, each of which has subscriptions of its own.
+impl HostTopics for Engine {
+    fn listen(&self, filter: &str) -> Result<(), Error> {
+        self.hub()?.listen(filter, self.now()).map_err(refused)
+    }
+
+    fn end_listening(&self, filter: &str) {
+        self.server().shared.hub.end_listening(filter, self.now());
     }
 }
 

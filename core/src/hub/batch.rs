@@ -9,7 +9,7 @@
 use super::dispatch::{Batch, Delivery};
 use super::event::Event;
 use super::{Node, NodeInfo, Now};
-use crate::model::{CloseReason, Departure, EventKind, Fill};
+use crate::model::{CloseReason, Departure, EventKind, Fill, HostMessage, Position};
 use crate::wire::bus::{DecodeError, ServerMessage, append, take, write_frame};
 use bytes::{Buf, Bytes};
 use std::collections::HashMap;
@@ -23,6 +23,10 @@ const FRAME_BYTES: usize = 512 << 10;
 const KIND: u8 = 0x3f;
 const WATCHED: u8 = 0x40;
 const REDELIVERED: u8 = 0x80;
+
+/// What the first byte of a message says is there.
+const HAS_POSITION: u8 = 1;
+const HAS_PUBLISHER: u8 = 2;
 
 /// Writes batches; its memory is used again for the next one.
 #[derive(Default)]
@@ -95,6 +99,7 @@ impl BatchWriter {
                 out.extend_from_slice(&connection_id.to_be_bytes());
                 out.push(reason.number());
             }
+            Event::Message { message } => write_message(out, message),
         }
     }
 
@@ -180,6 +185,7 @@ impl BatchReader {
             EventKind::Data => Event::Data { node: self.node()?, channel_id: self.u32()?, payload: self.long()? },
             EventKind::Left => Event::Left { node: self.node()?, how: self.one_of(Departure::from_number)?, count: self.u32()? },
             EventKind::Close => Event::Close { connection_id: self.u64()?, reason: self.one_of(CloseReason::from_number)? },
+            EventKind::Message => Event::Message { message: Arc::new(self.message()?) },
             EventKind::Buffer => Event::Buffer { node: self.node()?, fill: self.one_of(Fill::from_number)?, count: self.u32()? },
         };
         Ok(Delivery { sequence, redelivered: head & REDELIVERED != 0, watched: head & WATCHED != 0, event })
@@ -199,6 +205,21 @@ impl BatchReader {
         let node = Arc::new(node);
         self.nodes.push(node.clone());
         Ok(node)
+    }
+
+    fn message(&mut self) -> Result<HostMessage, DecodeError> {
+        let flags = self.u8()?;
+        let position = if flags & HAS_POSITION == 0 { None } else { Some(Position { offset: self.u64()?, epoch: self.u64()? }) };
+        let topic = self.short()?;
+        let from = if flags & HAS_PUBLISHER == 0 { None } else { Some(self.short()?) };
+        Ok(HostMessage { topic, from, position, payload: self.long()? })
+    }
+
+    /// A text of 255 bytes at most.
+    fn short(&mut self) -> Result<Arc<str>, DecodeError> {
+        let len = usize::from(self.u8()?);
+        let bytes = self.take(len)?;
+        std::str::from_utf8(&bytes).map(Arc::from).map_err(|_| DecodeError("a text that is not UTF-8"))
     }
 
     fn long(&mut self) -> Result<Bytes, DecodeError> {
@@ -243,6 +264,21 @@ impl BatchReader {
 }
 
 const CUT: DecodeError = DecodeError("a batch ends too early");
+
+/// Topics and node ids have 255 bytes at most.
+fn write_message(out: &mut Vec<u8>, HostMessage { topic, payload, position, from }: &HostMessage) {
+    let flag = |is_there, flag| if is_there { flag } else { 0 };
+    out.push(flag(position.is_some(), HAS_POSITION) | flag(from.is_some(), HAS_PUBLISHER));
+    if let Some(Position { offset, epoch }) = position {
+        out.extend_from_slice(&offset.to_be_bytes());
+        out.extend_from_slice(&epoch.to_be_bytes());
+    }
+    for text in [Some(topic), from.as_ref()].into_iter().flatten() {
+        out.push(text.len() as u8);
+        out.extend_from_slice(text.as_bytes());
+    }
+    write_long(out, payload);
+}
 
 fn write_long(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(&(bytes.len() as u32).to_be_bytes());

@@ -43,6 +43,8 @@ pub enum ServerKey {
     /// Apart from its node's others, none of which it stands for.
     Buffer(Arc<str>),
     Connection(u64),
+    /// Messages are not merged: this is what no other event has.
+    Topic(Arc<str>),
 }
 
 impl Queued for Event {
@@ -63,13 +65,14 @@ impl Queued for Event {
                 ServerKey::Node(node.id().clone())
             }
             Self::Buffer { node, .. } => ServerKey::Buffer(node.id().clone()),
+            Self::Message { message } => ServerKey::Topic(message.topic.clone()),
         }
     }
 
     fn merge(waiting: &Self, mut newer: Self) -> Self {
         let before = match waiting {
             Self::Register { count, .. } | Self::Heartbeat { count, .. } | Self::Left { count, .. } | Self::Buffer { count, .. } => *count,
-            Self::Connect { .. } | Self::Close { .. } | Self::Data { .. } => 1,
+            Self::Connect { .. } | Self::Close { .. } | Self::Data { .. } | Self::Message { .. } => 1,
         };
         match &mut newer {
             Self::Heartbeat { node, count } => {
@@ -84,7 +87,7 @@ impl Queued for Event {
             Self::Register { count, .. } | Self::Left { count, .. } | Self::Buffer { count, .. } => {
                 *count = count.saturating_add(before);
             }
-            Self::Connect { .. } | Self::Close { .. } | Self::Data { .. } => {}
+            Self::Connect { .. } | Self::Close { .. } | Self::Data { .. } | Self::Message { .. } => {}
         }
         newer
     }

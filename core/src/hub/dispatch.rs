@@ -22,11 +22,11 @@ mod worker;
 
 pub use self::records::{Batch, Delivery, DispatchLimits, DispatchStats, WorkerId};
 
-use self::queue::{Described, Size, WaitingEvent, WorkerQueue};
+use self::queue::{Described, Size, WaitingEvent, WorkerQueue, is_data};
 use self::worker::{Flight, Worker, wake};
 use super::coalesce::Queued;
 use super::event::Event;
-use crate::model::{EventKind, EventMask};
+use crate::model::EventMask;
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher;
@@ -138,7 +138,14 @@ impl Dispatch {
 
     /// The events that are worth pushing. While no worker is there, those that were wanted last.
     pub fn wants(&self) -> EventMask {
-        if self.watches.is_empty() { self.subscribed } else { self.subscribed | EventMask::DATA | EventMask::LEFT }
+        let mut wanted = self.subscribed;
+        if !self.watches.is_empty() {
+            wanted |= EventMask::DATA | EventMask::LEFT;
+        }
+        if self.workers.values().any(|worker| !worker.topics.is_empty()) {
+            wanted |= EventMask::MESSAGE;
+        }
+        wanted
     }
 
     /// A worker is ready for events: it takes its share of the lanes from those who have most.
@@ -247,6 +254,34 @@ impl Dispatch {
         }
     }
 
+    /// Copies what is published to the topics of a filter to a worker, beside all others that ask for it. False where it has that filter
+    /// already, or is not there.
+    pub fn listen(&mut self, worker: WorkerId, filter: &str) -> bool {
+        self.workers.get_mut(&worker).is_some_and(|worker| worker.topics.insert(filter))
+    }
+
+    /// False where it has no such filter.
+    pub fn end_listening(&mut self, worker: WorkerId, filter: &str) -> bool {
+        self.workers.get_mut(&worker).is_some_and(|worker| worker.topics.remove(filter))
+    }
+
+    /// Ends them all, and says which these were.
+    pub fn take_filters(&mut self, worker: WorkerId) -> Vec<Box<str>> {
+        self.workers.get_mut(&worker).map_or_else(Vec::new, |worker| worker.topics.take())
+    }
+
+    /// Takes a publication, for every worker that listens to its topic. One that has no room does not get it, which is counted.
+    pub fn push_message(&mut self, event: Event) {
+        let Event::Message { message } = &event else { return };
+        let hears = |worker: &Worker| !worker.is_leaving && worker.topics.matches(&message.topic);
+        let listeners: Vec<WorkerId> = self.workers.iter().filter(|(_, worker)| hears(worker)).map(|(id, _)| *id).collect();
+        self.sequence += 1;
+        let told = Delivery { sequence: self.sequence, redelivered: false, watched: false, event };
+        for listener in listeners {
+            self.queue_data(Some(listener), WaitingEvent::copy(&told));
+        }
+    }
+
     /// Takes a data event. False when its worker has no room for it.
     pub fn push_data(&mut self, event: Event) -> bool {
         self.sequence += 1;
@@ -313,11 +348,12 @@ impl Dispatch {
                 }
                 let Some(WaitingEvent { mut told, lane, deaths: before, .. }) = receiver.queue.pop() else { break };
                 let kind = told.event.kind();
+                let is_data = is_data(&told.event);
                 // A departure may have taken the place of an earlier event of its node.
                 if told.event.is_outdated() {
                     continue;
                 }
-                if kind == EventKind::Data {
+                if is_data {
                     self.waiting.events -= 1;
                     self.waiting.bytes -= len;
                 }

@@ -26,6 +26,15 @@ pub trait Host: Send + Sync {
     /// The event itself, when there is no room for it.
     fn push_data(&self, event: Event, bytes: usize, producer: Arc<dyn Resume>) -> Result<(), Event>;
 
+    /// Takes a publication of a topic that the host has subscribed to. Never refuses: who publishes has asked whether there is room.
+    fn push_message(&self, _event: Event) {}
+
+    /// Whether a publication of so many bytes finds room: up to the bound for data, and to twice that where nobody waits. False:
+    /// `producer` is resumed later.
+    fn has_room_for_message(&self, _bytes: usize, _producer: Option<Arc<dyn Resume>>) -> bool {
+        true
+    }
+
     /// Takes a state event. Never refuses: at the bound, events of one node are merged.
     fn push_state(&self, event: Event);
 

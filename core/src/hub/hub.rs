@@ -19,7 +19,7 @@ use super::rate::{AddressBuckets, SharedBucket};
 use super::refusal::{Refusal, TooMuch};
 use super::resume::Resume;
 use super::topics::Topics;
-use crate::model::{CloseReason, Departure, EventMask};
+use crate::model::{CloseReason, Departure, EventMask, HostMessage};
 use crate::settings::{RateLimit, ServerConfig, micros};
 use crate::wire::{Dialect, FrameType, NotUtf8};
 use std::net::IpAddr;
@@ -49,6 +49,8 @@ pub struct Hub {
     firetower: FireBack,
     /// What this server is a gateway of, if it is one.
     manager: OnceLock<Arc<ManagerLink>>,
+    /// The host's subscriptions to topics.
+    listening: AtomicUsize,
 }
 
 impl Hub {
@@ -76,6 +78,7 @@ impl Hub {
             fan_outs: FanOuts::default(),
             firetower: FireBack::default(),
             manager: OnceLock::new(),
+            listening: AtomicUsize::new(0),
         }
     }
 
@@ -152,6 +155,22 @@ impl Hub {
             (false, false) => {}
         }
         Ok(())
+    }
+
+    /// A publication for the host, where it is told any. Observers hear of what nodes do, not of what they say to each other.
+    pub(super) fn push_message(&self, message: impl FnOnce() -> HostMessage) {
+        if self.host.wants(EventMask::MESSAGE) {
+            self.host.push_message(Event::Message { message: Arc::new(message()) });
+        }
+    }
+
+    /// As [`Host::has_room_for_message`].
+    pub(super) fn host_has_room(&self, bytes: usize, producer: Option<Arc<dyn Resume>>) -> bool {
+        !self.host.wants(EventMask::MESSAGE) || self.host.has_room_for_message(bytes, producer)
+    }
+
+    pub(super) fn listening(&self) -> &AtomicUsize {
+        &self.listening
     }
 
     /// Nodes online, without walking anything.

@@ -11,14 +11,17 @@ use super::hub::Hub;
 use super::link::Membership;
 use super::node_ref::NodeRef;
 use super::now::Now;
+use super::resume::Resume;
 use super::topic_fan_out::TopicFanOut;
-use super::topics::{FireKind, FireOrder, FireOrigin, Origin, Publication, PublicationSink, Published, TopicRefusal};
+use super::topics::{FireKind, FireOrder, FireOrigin, HOST, Origin, Publication, PublicationSink, Published, TopicRefusal};
+use crate::model::HostMessage;
 use crate::wire::firetower::{FireFrame, NO_TOPIC};
 use crate::wire::topic::{self, Filter};
 use crate::wire::topic_frames::MAX_MESSAGE_HEAD;
 use bytes::Bytes;
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Hands one publication to the threads that want it.
 struct ThreadsSink<'a> {
@@ -32,7 +35,11 @@ struct ThreadsSink<'a> {
 
 impl PublicationSink for ThreadsSink<'_> {
     fn has_room(&self, interest: &[(u16, u32)]) -> bool {
-        let deliveries = interest.iter().map(|(_, count)| *count as usize).sum();
+        let is_host = |(thread, _): &&(u16, u32)| usize::from(*thread) == HOST;
+        if interest.iter().any(|entry| is_host(&entry)) && !self.hub.host_has_room(self.len, None) {
+            return false;
+        }
+        let deliveries = interest.iter().filter(|entry| !is_host(entry)).map(|(_, count)| *count as usize).sum();
         let share = self.hub.fan_outs().share(self.len, deliveries, self.hub.limits().outbox_bytes, self.hub.memory());
         let has_room = share.is_some();
         *self.share.borrow_mut() = share;
@@ -40,6 +47,9 @@ impl PublicationSink for ThreadsSink<'_> {
     }
 
     fn post(&self, thread: usize, publication: &Arc<Publication>) {
+        if thread == HOST {
+            return self.hub.tell_message(publication);
+        }
         let mut fan_out = self.fan_out.borrow_mut();
         if fan_out.is_none() {
             let Some(share) = self.share.borrow_mut().take() else { return };
@@ -161,6 +171,40 @@ impl Hub {
         let publication = Arc::new(Publication { topic, position: None, sequence, payload: user, origin });
         threads.for_each(|thread| sink.post(thread, &publication));
         Ok(())
+    }
+
+    /// Lets the host hear what is published from now on to the topics that a filter matches: each publication once, however many filters
+    /// match it. To be ended as often as it was begun.
+    ///
+    /// # Errors
+    /// [`TopicRefusal`], and nothing has changed.
+    pub fn listen(&self, filter: &str, now: Now) -> Result<(), TopicRefusal> {
+        self.topics().subscribe(HOST, Filter::parse(filter)?, None, now)?;
+        self.listening().fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Ends what [`Hub::listen`] has begun.
+    pub fn end_listening(&self, filter: &str, now: Now) {
+        self.listening().fetch_sub(1, Ordering::SeqCst);
+        self.topics().unsubscribe(HOST, Filter::known(filter), now);
+    }
+
+    /// Whether who would publish has to wait, because the host hears that topic and has no room.
+    pub(super) fn is_host_full(&self, name: &str, len: usize, producer: impl FnOnce() -> Arc<dyn Resume>) -> bool {
+        self.listening().load(Ordering::Relaxed) > 0 && self.topics().is_heard_by_host(name) && !self.host_has_room(len, Some(producer()))
+    }
+
+    /// With the lock of its topic held, so that the host sees the order that all see.
+    fn tell_message(&self, publication: &Publication) {
+        if publication.origin.is_publication() {
+            self.push_message(|| HostMessage {
+                topic: publication.topic.clone(),
+                payload: publication.payload.clone(),
+                position: publication.position,
+                from: publication.origin.node().cloned(),
+            });
+        }
     }
 
     /// Subscribes a node to a topic without its asking; it stays so until it leaves, or is taken out again. What is published behind this

@@ -42,6 +42,9 @@ pub struct Published {
     pub reach: usize,
 }
 
+/// The thread of the host's own subscriptions.
+pub const HOST: usize = u16::MAX as usize;
+
 /// What a subscription takes in memory, its places in all tables together.
 pub const SUBSCRIPTION_BYTES: usize = 64;
 
@@ -294,6 +297,16 @@ impl Topics {
     /// How many have subscribed to this very topic by its name.
     pub fn named_subscribers(&self, name: &str) -> usize {
         self.shard(name).get(name).map_or(0, |topic| topic.interest.sum())
+    }
+
+    /// Whether the host is among them.
+    pub fn is_heard_by_host(&self, name: &str) -> bool {
+        let hears = |interest: &Interest| interest.0.iter().any(|(thread, _)| usize::from(*thread) == HOST);
+        let mut is_heard = self.shard(name).get(name).is_some_and(|topic| hears(&topic.interest));
+        if !is_heard && self.filter_count() > 0 {
+            self.read_filters().matching(name, &mut |interest| is_heard |= hears(interest));
+        }
+        is_heard
     }
 
     fn filtered(&self, name: &str) -> usize {

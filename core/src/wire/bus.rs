@@ -282,7 +282,7 @@ pub struct DurationsRecord {
 }
 
 /// A frame of a worker. None is answered.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WorkerMessage {
     /// From now on events may come: the bits of an event mask.
     Ready {
@@ -314,6 +314,13 @@ pub enum WorkerMessage {
     },
     /// The engine's log messages, please: one of the workers that say so gets each of them.
     TakeLog,
+    /// Copies of what is published to the topics that a filter matches, in the order of the topic.
+    SubscribeTopics {
+        filter: String,
+    },
+    UnsubscribeTopics {
+        filter: String,
+    },
 }
 
 /// A message of the engine's log.

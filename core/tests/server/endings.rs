@@ -120,6 +120,7 @@ fn events_of_a_node_come_in_order_and_it_leaves_exactly_once() {
             Event::Left { .. } => "left otherwise",
             Event::Close { .. } => "close",
             Event::Buffer { .. } => "buffer",
+            Event::Message { .. } => "message",
         });
     }
     assert_eq!(told, ["connect", "register", "heartbeat", "data", "disconnected", "close"]);

@@ -4,7 +4,7 @@ use super::absence::Absence;
 use super::other_process::generation;
 use super::waiting_log::WaitingLog;
 use super::{CLASS, KINDS, Kind, NAME, Role, SERVERS, Server, State};
-use super::{start, stop};
+use super::{listening, start, stop};
 use crate::arguments;
 use crate::bindings::Owner;
 use crate::calls::DeclareCalls;
@@ -38,6 +38,8 @@ pub(crate) fn register() -> Result<()> {
         .declare("every(float $seconds, callable $callback): int", every)
         .declare("cancel(int $timerId): bool", cancel)
         .declare_calls::<Server>()
+        .declare("subscribe(string $filter, ?callable $callback = null): void", listening::subscribe)
+        .declare("unsubscribe(string $filter): bool", listening::unsubscribe)
         .declare("poll(float $timeout = 0.0): int", poll)
         .declare("getEventStream()", get_event_stream)
         .declare("getStats(): array", get_stats)
@@ -71,6 +73,7 @@ fn construct(call: &mut Call<'_>) -> Outcome {
         host: host.into_owned(),
         port,
         callbacks: RefCell::default(),
+        hearing: RefCell::default(),
         timers: Timers::default(),
         state: Cell::new(State::Idle),
         tell_until: Cell::new(None),

@@ -189,6 +189,7 @@ impl Server {
         runtime.add_server(self.clone(), object(this));
         self.state.set(State::Running);
         self.run_timers(runtime);
+        self.hear_all()?;
         self.call(Start, [object(this)]).map(drop)
     }
 

@@ -68,7 +68,9 @@ impl Source for Server {
         let next = self.delivery.borrow_mut().take_next();
         let Some(pending) = next else { return Ok(false) };
         let mark = pending.mark;
-        self.tell_from(mark, mark, || if pending.watched { self.tell_channel(runtime, &pending) } else { self.tell(runtime, pending) })
+        // Of publications there are copies alone.
+        let is_for_channel = pending.watched && !matches!(pending.event, Event::Message { .. });
+        self.tell_from(mark, mark, || if is_for_channel { self.tell_channel(runtime, &pending) } else { self.tell(runtime, pending) })
     }
 
     fn has_more(&self) -> bool {
@@ -230,6 +232,7 @@ impl Server {
                 let kind = if fill == Fill::Full { BufferFull } else { BufferDrain };
                 self.call_for_node(kind, &node, mark, |node| [node])
             }
+            Event::Message { message } => self.tell_message(&message),
             Event::Close { connection_id, reason } => self.call(Close, [value(connection_id as i64), text(reason.as_str())]),
         }
     }

@@ -51,6 +51,7 @@ impl Server {
             next_door.is_ready.set(true);
         }
         self.say(|attachment| attachment.ready(self.subscriptions()));
+        self.hear_all()?;
         self.objects.open_channels().into_iter().for_each(|channel_id| self.watch(channel_id));
         if self.config.log.to_logger == Some(true) {
             self.say(Attachment::take_log);

@@ -123,6 +123,8 @@ final class SignaturesTest extends TestCase
                 'on(string $event, callable $callback): void',
                 'sendTo(string $nodeId, string $data, int $channelId = 0): bool',
                 'stop(): void',
+                'subscribe(string $filter, ?callable $callback = null): void',
+                'unsubscribe(string $filter): bool',
             ]],
         ];
     }

@@ -149,6 +149,99 @@ final class TopicsTest extends TestCase
         $peer->expectSilence();
     }
 
+    public function test_a_server_hears_what_is_published_to_the_topics_it_has_subscribed_to(): void
+    {
+        $server = TestServer::start([], '
+            $hear = fn (string $who) => fn (string $topic, string $data, ?string $from, ?Heartbus\Position $position) => say($who, $topic, $data, $from, $position?->offset);
+            $server->subscribe("chat/+", $hear("filter"));
+            $server->subscribe("chat/hall", $hear("name"));
+            $server->subscribe("silent");
+            $server->on("message", $hear("all"));');
+        $a = $server->node('a');
+        foreach (['chat/hall' => 'one', 'news' => 'not heard', 'chat/attic' => 'two', 'silent' => 'three'] as $topic => $data) {
+            $a->send(Frame::PUBLISH, json_encode(['topic' => $topic, 'data' => $data]));
+        }
+        $server->ask('$server->publish("chat/hall", "own \xff", ["a"]);');
+        self::assertSame(['chat/hall', 'one', 'a', 1], $server->next('name'));
+        self::assertSame([['chat/hall', 'one', 'a', 1], ['chat/attic', 'two', 'a', null]], [$server->next('filter'), $server->next('filter')]);
+        $all = array_map(fn () => $server->next('all'), range(1, 3));
+        self::assertSame([['chat/hall', 'one', 'a', 1], ['chat/attic', 'two', 'a', null], ['silent', 'three', 'a', 1]], $all);
+        // Its own publications as well, whatever bytes.
+        self::assertSame(3, $server->ask('return $server->subscribers("chat/hall") + $server->subscribers("silent");'));
+        self::assertSame(2, $server->ask('
+            $server->subscribe("late", function (string $topic, string $data, ?string $from) use ($server) { say("late", strlen($data), $from, $server->unsubscribe($topic), $server->unsubscribe($topic)); });
+            return $server->publish("late", "\xff\0")->reach + $server->publish("late", "again")->reach;'));
+        self::assertSame([2, null, true, false], $server->next('late'));
+        self::assertSame(0, $server->ask('return $server->publish("late", "nobody")->reach;'));
+        // The second one was on its way already; nothing is told to who has ended it.
+        self::assertCount(1, $server->process->said('late'));
+        foreach (['subscribe("a/#/b")', 'subscribe("")', 'subscribe("\xff")'] as $call) {
+            $this->refusal(fn (string $code) => $server->ask($code), $call, 'InvalidArgumentException');
+        }
+        $this->refusal(fn (string $code) => $server->ask($code), 'subscribe("a", "no_such_function")', 'TypeError');
+        self::assertFalse($server->ask('return $server->unsubscribe("never");'));
+        self::assertSame(0, $server->stop());
+    }
+
+    public function test_a_callback_of_a_topic_is_replaced_by_the_next_one_and_a_server_that_starts_again_hears_again(): void
+    {
+        $process = $this->script('
+            $server = new HeartbeatServer("127.0.0.1", ' . Port::free() . ', ["loop" => "native"]);
+            $server->subscribe("t", fn () => say("the first one"));
+            $server->subscribe("t", function (string $topic, string $data) use ($server) { say("heard", $data); $server->stop(); });
+            foreach (["once", "twice"] as $round) {
+                $timer = $server->every(0.01, function () use ($server, &$timer, $round) { $server->cancel($timer); $server->publish("t", $round); });
+                $server->start();
+            }
+            say("over", $server->unsubscribe("t"));');
+        self::assertSame([['once'], ['twice']], [$process->next('heard'), $process->next('heard')]);
+        self::assertSame([true], $process->next('over'));
+        self::assertSame([], $process->said('the first one'));
+        self::assertSame(0, $process->exitCode());
+    }
+
+    /** @dataProvider \Heartbus\Tests\WorkermanApp::installations */
+    public function test_each_php_worker_that_has_subscribed_hears_each_message_once_also_those_that_come_later(string $workerman): void
+    {
+        $server = ServerApp::start($workerman, ['php_workers' => 2], '
+            $server->on("start", function () use ($server) {
+                if ($server->workerId() === 0) { $server->subscribe("for/one", fn (string $topic, string $data) => say("one", getmypid(), $data)); }
+                $server->subscribe("for/#", fn (string $topic, string $data, ?string $from, ?Heartbus\Position $position) => say("each", getmypid(), $topic, $data, $from, $position?->offset));
+            });
+            $server->on("data", function (Node $node, string $data) use ($server) { $server->unsubscribe("for/#"); say("ends", getmypid()); });');
+        $bus = $server->bus();
+        $this->until(fn () => $bus->subscribers('for/one') === 3, 'both have subscribed');
+        $a = $server->node('a');
+        for ($number = 1; $number <= 20; $number++) {
+            $a->send(Frame::PUBLISH, json_encode(['topic' => 'for/all', 'data' => "$number"]));
+        }
+        $a->expectSilence();
+        $bus->publish('for/one', 'from outside');
+        $this->until(fn () => count($server->process->said('each')) === 42 && $server->process->said('one') !== [], 'all is told');
+        $told = [];
+        foreach ($server->process->said('each') as [$pid, $topic, $data, $from, $offset]) {
+            $told[$pid][] = [$topic, $data, $from, $offset];
+        }
+        self::assertEqualsCanonicalizing($server->phpWorkers(), array_keys($told));
+        $expected = [...array_map(fn (int $number) => ['for/all', "$number", 'a', null], range(1, 20)), ['for/one', 'from outside', null, 1]];
+        self::assertSame([$expected, $expected], array_values($told));
+        self::assertCount(1, $server->process->said('one'));
+        // A worker that ends it hears no more; one that replaces another hears from its start on.
+        $a->send(Frame::DATA, 'end it');
+        [$ended] = $server->next('ends');
+        $this->until(fn () => $bus->subscribers('for/all') === 1, 'the engine knows');
+        $bus->publish('for/all', 'to the other');
+        $this->until(fn () => count($server->process->said('each')) === 43, 'it is told');
+        $server->untilAllIsTold();
+        $each = $server->process->said('each');
+        self::assertNotSame($ended, end($each)[0]);
+        $server->command('reload');
+        $this->until(fn () => $bus->subscribers('for/one') === 3 && array_intersect(array_keys($told), $server->phpWorkers()) === [], 'those that come have subscribed', 20);
+        $bus->publish('for/all', 'to the new ones');
+        $this->until(fn () => count($server->process->said('each')) === 45, 'they hear');
+        self::assertSame([], array_intersect(array_keys($told), array_column(array_slice($server->process->said('each'), -2), 0)));
+    }
+
     public function test_where_no_server_runs_there_is_nothing_and_a_publication_says_so(): void
     {
         $process = $this->script('

@@ -87,7 +87,7 @@ final class EventsTest extends TestCase
     {
         $process = $this->script('
             $server = new HeartbeatServer("127.0.0.1", 9501);
-            foreach (["", "Register", "message", "error"] as $name) {
+            foreach (["", "Register", "messages", "error"] as $name) {
                 try { $server->on($name, fn () => null); say("accepted", $name); } catch (InvalidArgumentException $e) { say("refused", $e->getMessage()); }
             }');
         self::assertSame(0, $process->exitCode());

@@ -67,6 +67,7 @@ fn expected(batch: &Batch) -> Vec<String> {
             Event::Left { node, how, count } => Event::Left { node: info(node), how: *how, count: *count },
             Event::Buffer { node, fill, count } => Event::Buffer { node: info(node), fill: *fill, count: *count },
             Event::Close { connection_id, reason } => Event::Close { connection_id: *connection_id, reason: *reason },
+            Event::Message { message } => Event::Message { message: message.clone() },
         };
         format!("{:?}", Delivery { sequence: told.sequence, redelivered: told.redelivered, watched: told.watched, event })
     });
@@ -102,6 +103,41 @@ fn a_batch_is_laid_out_as_the_vectors_say() {
     let row = vectors.lines().find(|line| line.ends_with("| batch")).expect("a row for a batch");
     let hex: String = write(&one_of_each()).iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(row.split(' ').next(), Some(&*hex));
+}
+
+/// What is published, in the order of the vectors.
+fn messages() -> Batch {
+    let message = |topic: &str, payload: &'static [u8], position, from: Option<&str>| {
+        let message = HostMessage { topic: topic.into(), payload: payload.into(), position, from: from.map(Arc::from) };
+        Event::Message { message: Arc::new(message) }
+    };
+    let position = Some(Position { offset: 7, epoch: 1_764_000_000_000_000 });
+    let copy = |sequence, event| Delivery { watched: true, ..told(sequence, event) };
+    let events = vec![copy(10, message("a/b", b"\xff\0", position, Some("n1"))), copy(11, message("c", b"", None, None))];
+    Batch { number: 10, events }
+}
+
+#[test]
+fn messages_of_topics_are_laid_out_as_the_vectors_say_and_read_again() {
+    let batch = messages();
+    let written = write(&batch);
+    assert_eq!(read(&written), expected(&batch));
+    let row = include_str!("../../../../tests/vectors/bus.txt").lines().find(|line| line.ends_with("| messages")).expect("a row");
+    let hex: String = written.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(row.split(' ').next(), Some(&*hex));
+    // Cut anywhere, or with a text that is none, it is refused.
+    let body = Bytes::from(written).slice(4..);
+    for end in 13..body.len() {
+        let mut reader = BatchReader::default();
+        reader.open(body.slice(..end)).unwrap();
+        assert!((0..2).any(|_| reader.next().is_err()), "{end}");
+    }
+    let mut broken = body.to_vec();
+    let topic = broken.windows(3).position(|bytes| bytes == b"a/b").unwrap();
+    broken[topic] = 0xff;
+    let mut reader = BatchReader::default();
+    reader.open(broken.into()).unwrap();
+    assert!(reader.next().is_err());
 }
 
 #[test]

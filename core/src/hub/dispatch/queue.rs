@@ -33,6 +33,11 @@ pub(super) struct Size {
     pub(super) bytes: usize,
 }
 
+/// What may be refused, and is never merged.
+pub(super) fn is_data(event: &Event) -> bool {
+    matches!(event.kind(), EventKind::Data | EventKind::Message)
+}
+
 impl WaitingEvent {
     /// For a worker that watches.
     pub(super) fn copy(told: &Delivery) -> Self {
@@ -53,7 +58,7 @@ impl WorkerQueue {
     }
 
     pub(super) fn pop(&mut self) -> Option<WaitingEvent> {
-        if self.front()?.told.event.kind() == EventKind::Data {
+        if is_data(&self.front()?.told.event) {
             let waiting = self.data.pop_front()?;
             self.bytes -= waiting.told.event.payload_len();
             return Some(waiting);
@@ -70,7 +75,7 @@ impl WorkerQueue {
         if waiting.is_crowd {
             self.crowd.insert(waiting.told.event.key(), waiting.told.sequence);
         }
-        if waiting.told.event.kind() == EventKind::Data {
+        if is_data(&waiting.told.event) {
             self.bytes += waiting.told.event.payload_len();
             self.data.push_back(waiting);
         } else {

@@ -5,7 +5,7 @@ mod model;
 use super::*;
 use crate::hub::link::{Command, CommandSink, Link};
 use crate::hub::{Node, Now};
-use crate::model::{CloseReason, Departure};
+use crate::model::{CloseReason, Departure, HostMessage};
 use bytes::Bytes;
 use std::ops::Range;
 
@@ -499,4 +499,73 @@ fn watches_are_bounded_and_end() {
     dispatch.leave(1);
     assert!(dispatch.watches.is_empty());
     assert!(!dispatch.watch(1, 1));
+}
+
+// ---- topics ----
+
+fn published(topic: &str, len: usize) -> Event {
+    let message = HostMessage { topic: topic.into(), payload: vec![b'x'; len].into(), position: None, from: None };
+    Event::Message { message: Arc::new(message) }
+}
+
+/// Topics of what a worker is sent next.
+fn topics_of(dispatch: &mut Dispatch, worker: WorkerId) -> Vec<String> {
+    let Some(batch) = dispatch.next_batch(worker) else { return Vec::new() };
+    let topics = batch
+        .events
+        .iter()
+        .filter_map(|told| if let Event::Message { message } = &told.event { Some(message.topic.to_string()) } else { None });
+    let topics = topics.collect();
+    dispatch.acknowledge(worker, batch.number);
+    topics
+}
+
+#[test]
+fn a_publication_goes_to_each_worker_that_listens_once_however_many_filters_match() {
+    let mut dispatch = dispatch();
+    for worker in 1..=3 {
+        dispatch.join(worker, EventMask::NONE);
+    }
+    assert_eq!(dispatch.wants(), EventMask::NONE);
+    assert!(dispatch.listen(1, "a/+") && dispatch.listen(1, "a/#") && dispatch.listen(1, "a/b") && dispatch.listen(2, "a/b"));
+    assert!(!dispatch.listen(1, "a/b") && !dispatch.listen(9, "a/b"), "it has it; nobody");
+    assert_eq!(dispatch.wants(), EventMask::MESSAGE);
+    for topic in ["a/b", "a/c", "c", "a/b"] {
+        dispatch.push_message(published(topic, 1));
+    }
+    assert_eq!(topics_of(&mut dispatch, 1), ["a/b", "a/c", "a/b"]);
+    assert_eq!(topics_of(&mut dispatch, 2), ["a/b", "a/b"]);
+    assert_eq!(topics_of(&mut dispatch, 3), [""; 0]);
+    assert!(dispatch.end_listening(2, "a/b") && !dispatch.end_listening(2, "a/b"));
+    dispatch.push_message(published("a/b", 1));
+    assert_eq!(topics_of(&mut dispatch, 2), [""; 0]);
+    assert_eq!(topics_of(&mut dispatch, 1), ["a/b"]);
+    assert_eq!(dispatch.take_filters(1).len(), 3);
+    assert_eq!((dispatch.wants(), dispatch.bytes()), (EventMask::NONE, 0));
+}
+
+#[test]
+fn publications_for_a_worker_without_room_are_lost_to_it_alone_and_die_with_it() {
+    let mut dispatch = Dispatch::new(DispatchLimits { events: 2, ..DispatchLimits::default() }, EventMask::NONE);
+    for worker in 1..=2 {
+        dispatch.join(worker, EventMask::NONE);
+        dispatch.listen(worker, "t");
+    }
+    for number in 0..3 {
+        dispatch.push_message(published("t", 1));
+        if number < 2 {
+            assert_eq!(topics_of(&mut dispatch, 2), ["t"]);
+        }
+    }
+    assert_eq!(dispatch.stats().refused, 1, "the third one of the first worker");
+    assert_eq!(topics_of(&mut dispatch, 1), ["t", "t"]);
+    dispatch.push_message(published("t", 5));
+    dispatch.remove(1);
+    assert_eq!(topics_of(&mut dispatch, 2), ["t", "t"], "its own, and none of the other's");
+    assert_eq!((dispatch.bytes(), dispatch.is_idle()), (0, true));
+    // Who leaves gets nothing more.
+    dispatch.push_message(published("t", 5));
+    dispatch.leave(2);
+    dispatch.push_message(published("t", 5));
+    assert!(dispatch.has_drained(2) && dispatch.bytes() == 0);
 }

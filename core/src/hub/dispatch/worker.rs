@@ -3,7 +3,8 @@
 use super::queue::{Size, WaitingEvent, WorkerQueue};
 use super::records::{Batch, DispatchLimits, WorkerId};
 use crate::model::EventMask;
-use std::collections::VecDeque;
+use crate::wire::topic::{self, Filter};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 #[derive(Default)]
@@ -18,6 +19,42 @@ pub(super) struct Worker {
     pub(super) flights: VecDeque<Flight>,
     pub(super) batches: u64,
     pub(super) watches: usize,
+    pub(super) topics: Heard,
+}
+
+/// Filters of topics.
+#[derive(Default)]
+pub(super) struct Heard {
+    exact: BTreeSet<Box<str>>,
+    wild: BTreeSet<Box<str>>,
+}
+
+impl Heard {
+    fn among(&mut self, filter: &str) -> &mut BTreeSet<Box<str>> {
+        if matches!(Filter::known(filter), Filter::Exact(_)) { &mut self.exact } else { &mut self.wild }
+    }
+
+    /// False when it is there already.
+    pub(super) fn insert(&mut self, filter: &str) -> bool {
+        self.among(filter).insert(filter.into())
+    }
+
+    pub(super) fn remove(&mut self, filter: &str) -> bool {
+        self.among(filter).remove(filter)
+    }
+
+    pub(super) fn matches(&self, topic: &str) -> bool {
+        self.exact.contains(topic) || self.wild.iter().any(|filter| topic::matches(filter, topic))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.exact.is_empty() && self.wild.is_empty()
+    }
+
+    pub(super) fn take(&mut self) -> Vec<Box<str>> {
+        let Self { exact, wild } = std::mem::take(self);
+        exact.into_iter().chain(wild).collect()
+    }
 }
 
 pub(super) struct Flight {

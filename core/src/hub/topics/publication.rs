@@ -23,6 +23,8 @@ pub enum Origin {
     /// A client's of this server.
     #[default]
     User,
+    /// The same, and of this node.
+    Node(Arc<str>),
     /// The program's around it.
     Platform,
     /// The server's own.
@@ -96,11 +98,16 @@ impl Origin {
 
     pub fn source(&self) -> &str {
         match self {
-            Self::User => firetower::USER,
+            Self::User | Self::Node(_) => firetower::USER,
             Self::Platform => firetower::PLATFORM,
             Self::System => firetower::SYSTEM,
             Self::Firetower(origin) => &origin.source,
         }
+    }
+
+    /// The node that has published it.
+    pub fn node(&self) -> Option<&Arc<str>> {
+        if let Self::Node(id) = self { Some(id) } else { None }
     }
 
     /// As it came with it.

@@ -117,6 +117,16 @@ impl Host for Dispatcher {
         Ok(())
     }
 
+    fn push_message(&self, event: Event) {
+        let mut state = self.lock();
+        if state.holds_much(1) {
+            state.dispatch.refuse_data();
+        } else {
+            state.dispatch.push_message(event);
+        }
+        self.ring(state);
+    }
+
     fn push_state(&self, event: Event) {
         let mut state = self.lock();
         let is_heavy = state.holds_much(2);

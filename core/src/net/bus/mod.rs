@@ -24,8 +24,8 @@ use crate::wire::bus::Role;
 use connection::{BusConnection, End};
 use dispatcher::Dispatcher;
 pub(crate) use log::LogPost;
-pub(crate) use shared::Introduce;
 use shared::{BusShared, GOODBYE_TIME, Stage, move_to};
+pub(crate) use shared::{HostTopics, Introduce};
 use socket::{BoundSocket, SocketFile};
 use socket2::SockRef;
 use std::cell::{Cell, RefCell};
@@ -81,6 +81,7 @@ impl BusServer {
         service: Arc<dyn Service>,
         introduce: Introduce,
         dispatcher: Option<Arc<Dispatcher>>,
+        topics: Box<dyn HostTopics>,
         clock: Clock,
         memory: Arc<Memory>,
     ) -> Result<Self, Error> {
@@ -97,6 +98,7 @@ impl BusServer {
                 service,
                 introduce,
                 dispatcher,
+                topics,
                 allows_group: socket.allows_group,
                 owner: rustix::process::geteuid().as_raw(),
                 clock,

@@ -4,6 +4,7 @@
 
 use super::dispatcher::Dispatcher;
 use super::log::LogPost;
+use crate::error::Error;
 use crate::hub::Memory;
 use crate::hub::connection_log::ConnectionLog;
 use crate::hub::dispatch::WorkerId;
@@ -27,6 +28,15 @@ pub(super) const GOODBYE_TIME: Duration = Duration::from_millis(100);
 /// What the engine says of itself to a client (0) or a worker.
 pub(crate) type Introduce = Box<dyn Fn(WorkerId) -> Welcome + Send>;
 
+/// Lets workers hear topics.
+pub(crate) trait HostTopics: Send {
+    /// # Errors
+    /// It is no filter, or there are too many.
+    fn listen(&self, filter: &str) -> Result<(), Error>;
+
+    fn end_listening(&self, filter: &str);
+}
+
 /// Where the thread stands. It only goes forward.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd)]
 pub(super) enum Stage {
@@ -44,6 +54,7 @@ pub(super) struct BusShared {
     pub(super) service: Arc<dyn Service>,
     pub(super) introduce: Introduce,
     pub(super) dispatcher: Option<Arc<Dispatcher>>,
+    pub(super) topics: Box<dyn HostTopics>,
     pub(super) allows_group: bool,
     /// The user that the server runs as.
     pub(super) owner: u32,

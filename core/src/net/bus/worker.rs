@@ -28,6 +28,7 @@ struct WorkerPlace {
     worker: WorkerId,
     state: Standing,
     has_refused_watch: bool,
+    has_refused_topic: bool,
     has_skipped: bool,
 }
 
@@ -48,8 +49,15 @@ pub(super) async fn serve(connection: &mut BusConnection, dispatcher: Arc<Dispat
     connection.is_worker = true;
     let wake = Rc::new(Notify::new());
     shared.workers.borrow_mut().insert(worker, wake.clone());
-    let mut place =
-        WorkerPlace { shared: shared.clone(), dispatcher, worker, state: Standing::Attached, has_refused_watch: false, has_skipped: false };
+    let mut place = WorkerPlace {
+        shared: shared.clone(),
+        dispatcher,
+        worker,
+        state: Standing::Attached,
+        has_refused_watch: false,
+        has_refused_topic: false,
+        has_skipped: false,
+    };
     let end = attend(connection, &mut place, &wake).await;
     if matches!(end, Err(End::Gone | End::Lost(_))) {
         // It may be the writing that failed: what it has acknowledged before it died still counts.
@@ -164,11 +172,32 @@ impl WorkerPlace {
                     tracing::warn!(worker, channel, "A worker watches no more channels");
                 }
             }
+            (WorkerMessage::SubscribeTopics { filter }, _) => self.listen(&filter),
+            (WorkerMessage::UnsubscribeTopics { filter }, _) => {
+                if self.dispatcher.with(|dispatch| dispatch.end_listening(worker, &filter)) {
+                    self.shared.topics.end_listening(&filter);
+                }
+            }
             (WorkerMessage::TakeLog, Standing::Leaving) => {}
             (WorkerMessage::TakeLog, _) => self.shared.log.add_taker(worker),
             (WorkerMessage::Unwatch { channel }, _) => self.dispatcher.with(|dispatch| dispatch.unwatch(worker, channel)),
         }
         Ok(())
+    }
+
+    fn listen(&mut self, filter: &str) {
+        let worker = self.worker;
+        // First, so that nothing that is counted for it is not for it.
+        if !self.dispatcher.with(|dispatch| dispatch.listen(worker, filter)) {
+            return;
+        }
+        if let Err(error) = self.shared.topics.listen(filter) {
+            self.dispatcher.with(|dispatch| dispatch.end_listening(worker, filter));
+            if !self.has_refused_topic {
+                self.has_refused_topic = true;
+                tracing::warn!(worker, filter, %error, "A worker cannot subscribe to topics");
+            }
+        }
     }
 
     fn skip(&mut self, number: u32) {
@@ -191,7 +220,12 @@ impl Drop for WorkerPlace {
     fn drop(&mut self) {
         self.shared.log.remove_taker(self.worker);
         self.shared.workers.borrow_mut().remove(&self.worker);
-        self.dispatcher.with(|dispatch| dispatch.remove(self.worker));
+        let filters = self.dispatcher.with(|dispatch| {
+            let filters = dispatch.take_filters(self.worker);
+            dispatch.remove(self.worker);
+            filters
+        });
+        filters.iter().for_each(|filter| self.shared.topics.end_listening(filter));
         self.shared.progress.notify_one();
     }
 }

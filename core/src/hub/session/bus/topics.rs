@@ -9,8 +9,8 @@ use crate::hub::nodes::Registered;
 use crate::hub::session::context::{Context, Next};
 use crate::hub::session::subscriptions::{Replayed, Subscriptions};
 use crate::hub::topic_fan_out::{TopicFanOut, payload};
-use crate::hub::topics::TopicRefusal;
 use crate::hub::topics::members::{Subscriber, ThreadMembers};
+use crate::hub::topics::{Origin, TopicRefusal};
 use crate::wire::topic::MAX_LEN;
 use crate::wire::topic_frames::{self, Publish, PublishReply, Subscribe, SubscribeReply, Unsubscribe};
 use crate::wire::{Dialect, Frame, FrameType, Framing, code};
@@ -67,12 +67,20 @@ impl BusSession {
 
     #[inline(never)]
     pub(super) fn publish(&mut self, cx: &mut Context<'_>, frame: &Frame<'_>) -> Next {
-        cx.counters.publishes.up();
         let dialect = cx.replies.dialect();
         let bytes = frame.payload.bytes();
-        let Ok(Publish { topic, id, data }) = Publish::decode(dialect, &bytes) else { return unreadable(cx, frame) };
-        let result = match self.subscriber(frame.channel_id) {
-            Some(_) => cx.hub.publish(&topic, Bytes::copy_from_slice(&data), &[], cx.counters, cx.now),
+        let Ok(Publish { topic, id, data }) = Publish::decode(dialect, &bytes) else {
+            cx.counters.publishes.up();
+            return unreadable(cx, frame);
+        };
+        if cx.hub.is_host_full(&topic, data.len(), || self.link.clone()) {
+            cx.counters.reads_paused_by_host.up();
+            return Next::Wait;
+        }
+        cx.counters.publishes.up();
+        let publisher = self.subscriber(frame.channel_id).and_then(|subscriber| self.nodes.get(subscriber.node));
+        let result = match publisher.map(|registered| Origin::Node(registered.node.id().clone())) {
+            Some(origin) => cx.hub.publish_from(origin, &topic, Bytes::copy_from_slice(&data), &[], cx.counters, cx.now),
             None => Err(TopicRefusal::NoSuchNode),
         };
         match (result, id) {
