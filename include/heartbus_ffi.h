@@ -52,8 +52,8 @@ typedef enum {
   HEARTBUS_EVENT_BUFFER_FULL = 10,
   // Nothing waits any more, after HEARTBUS_EVENT_BUFFER_FULL. As above.
   HEARTBUS_EVENT_BUFFER_DRAIN = 11,
-  // A publication of a topic that heartbus_server_subscribe_topics has asked for. text is the topic, payload what was published; node_id the node that
-  // has published it, NULL when it was none.
+  // A publication of a topic that heartbus_server_subscribe_topics has asked for. text is the topic, payload what was published; node_id
+  // the node that has published it, NULL when it was none; heartbus_event_position, where the topic has one.
   HEARTBUS_EVENT_MESSAGE = 12,
   // A client is connected, and its REGISTER is on its way. client_id, as in all events of clients.
   HEARTBUS_EVENT_CLIENT_CONNECT = 101,
