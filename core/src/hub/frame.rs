@@ -119,6 +119,7 @@ impl QueuedFrame {
         &self.body
     }
 
+    #[inline]
     pub fn head_len(&self) -> usize {
         framing::head_len(self.framing, self.dialect, self.frame_type, self.channel_id, self.body.len())
     }

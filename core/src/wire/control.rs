@@ -3,7 +3,7 @@
 //! Owns their keys, their checks and their exact spelling; knows neither frames nor what a registration leads to.
 
 use super::json::{self, JsonValue};
-use super::{code, php_cast, php_json};
+use super::{code, php_cast, php_json, v1};
 use std::fmt;
 use std::io::Write;
 
@@ -153,7 +153,9 @@ pub fn error_payload(message: &str, code: i64) -> Vec<u8> {
     let mut out = Vec::with_capacity(message.len() + 48);
     out.extend_from_slice(b"{\"message\":");
     php_json::write_str(&mut out, message);
-    let _ = write!(out, ",\"code\":{code}}}");
+    out.extend_from_slice(b",\"code\":");
+    out.extend_from_slice(v1::decimal(code, &mut [0; 20]));
+    out.push(b'}');
     out
 }
 

@@ -123,7 +123,6 @@ pub fn head_len(channel_id: u32) -> usize {
 
 /// The front of a frame whose tail, of `tail_len` bytes, was made by [`encode_tail`].
 pub fn encode_head(frame_type: u8, channel_id: i64, tail_len: usize, out: &mut impl BufMut) {
-    // The widest is i64::MIN.
     let mut digits = [0; 20];
     let digits = decimal(channel_id, &mut digits);
     let body_len = BEFORE.len() + digits.len() + AFTER.len() + tail_len;
@@ -135,7 +134,8 @@ pub fn encode_head(frame_type: u8, channel_id: i64, tail_len: usize, out: &mut i
     out.put_slice(AFTER);
 }
 
-fn decimal(number: i64, digits: &mut [u8; 20]) -> &[u8] {
+/// The digits of a number, at the end of `digits`: the widest is `i64::MIN`.
+pub(super) fn decimal(number: i64, digits: &mut [u8; 20]) -> &[u8] {
     let mut rest = number.unsigned_abs();
     let mut start = digits.len();
     loop {

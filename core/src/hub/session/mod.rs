@@ -116,7 +116,7 @@ impl Session {
 
     /// Handles the whole frames at the start of `input` and returns how many bytes they took: as many frames as the turn
     /// allows. A WebSocket's are unmasked where they are.
-    #[inline]
+    #[inline(always)]
     pub fn receive_in_place(&mut self, cx: &mut Context<'_>, input: &mut [u8]) -> (usize, Next) {
         match self {
             Self::Bus(session) => session.receive(cx, input),
@@ -126,7 +126,7 @@ impl Session {
     }
 
     /// As [`Session::receive_in_place`], of bytes that stay as they are: those of a WebSocket are copied for that.
-    #[inline]
+    #[inline(always)]
     pub fn receive(&mut self, cx: &mut Context<'_>, input: &[u8]) -> (usize, Next) {
         match self {
             Self::Bus(session) => session.receive(cx, input),
