@@ -14,6 +14,7 @@ use beside::{Beside, beat, echo, sample, stand_by};
 use serde_json::json;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+use strangers::STOP;
 
 /// One kind of attack. Names are unique.
 pub struct Attack {
@@ -137,16 +138,7 @@ pub const ATTACKS: [Attack; 13] = [
     },
 ];
 
-/// How long a node may be silent. The healthy ones beat four times in it.
-const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(2);
-/// As long as the process is stopped, where that is the attack.
-const STOP: Duration = Duration::from_secs(3);
-const HEALTHY_INTERVAL: Duration = Duration::from_millis(500);
 const HEALTHY: usize = 50;
-const BYSTANDER_INTERVAL: Duration = Duration::from_millis(50);
-/// How long one attack goes on where it does not end by itself.
-const LENGTH: Duration = Duration::from_secs(4);
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What one attack did to everybody else.
 pub struct Outcome {
@@ -168,7 +160,7 @@ pub struct Outcome {
 
 impl Attack {
     pub fn run(&self) -> Result<Outcome> {
-        let arena = Arena::open(self)?;
+        let arena = Arena::open(self.mode, self.total_buffer_bytes)?;
         let nobody = json!([]);
         let bystander = arena.registered("bystander", &nobody)?;
         let healthy = (0..HEALTHY).map(|node| arena.registered(&format!("healthy-{node}"), &nobody)).collect::<Result<Vec<_>>>()?;

@@ -1,6 +1,5 @@
 //! The server that is attacked, and how one speaks to it.
 
-use super::{Attack, HEARTBEAT_TIMEOUT, PATIENCE};
 use crate::protocol::Dialect;
 use crate::server::free_port;
 use crate::{Error, Result, proc};
@@ -15,6 +14,10 @@ use std::process::{Child, Command, Stdio};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
+/// How long a node may be silent. The healthy ones beat four times in it.
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+
 pub(super) struct Arena {
     pub(super) server: Child,
     address: SocketAddr,
@@ -22,13 +25,13 @@ pub(super) struct Arena {
 }
 
 impl Arena {
-    pub(super) fn open(attack: &Attack) -> Result<Self> {
+    pub(super) fn open(mode: &str, total_buffer_bytes: u64) -> Result<Self> {
         let port = free_port()?;
         let folder = std::env::temp_dir().join(format!("heartbus-attack-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&folder)?;
         let settings = json!({
             "heartbeat_timeout": HEARTBEAT_TIMEOUT.as_secs(),
-            "total_buffer_bytes": attack.total_buffer_bytes,
+            "total_buffer_bytes": total_buffer_bytes,
             // At the main port, where every other attack meets it as well.
             "websocket": true,
             "bus": folder.join("bus.sock"),
@@ -36,7 +39,7 @@ impl Arena {
         let extension = std::env::var("HEARTBUS_SO").unwrap_or_else(|_| "build/heartbus.so".into());
         let server = Command::new("php")
             .args(["-d", &format!("extension={}", std::fs::canonicalize(extension)?.display()), "-d", "memory_limit=-1"])
-            .args(["bench/attack.php", "--port", &port.to_string(), "--mode", attack.mode, "--settings", &settings.to_string()])
+            .args(["bench/attack.php", "--port", &port.to_string(), "--mode", mode, "--settings", &settings.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()?;

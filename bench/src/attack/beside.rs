@@ -1,7 +1,6 @@
 //! Who watches beside an attack: the bystander, the healthy nodes, and what the server says of itself.
 
-use super::arena::read_frame;
-use super::{BYSTANDER_INTERVAL, HEALTHY_INTERVAL, PATIENCE};
+use super::arena::{PATIENCE, read_frame};
 use crate::protocol::Dialect;
 use crate::{Error, Result, proc};
 use heartbus_core::bus::Bus;
@@ -11,6 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle, sleep};
 use std::time::{Duration, Instant};
+
+const HEALTHY_INTERVAL: Duration = Duration::from_millis(500);
+const BYSTANDER_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What goes on beside the attack, until it is over.
 pub(super) struct Beside<T> {

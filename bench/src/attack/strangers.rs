@@ -1,8 +1,7 @@
 //! What strangers do within their limits, each kind for a few seconds.
 
-use super::arena::{Arena, read_away, register};
+use super::arena::{Arena, PATIENCE, read_away, register};
 use super::beside::{Beside, is_open};
-use super::{LENGTH, PATIENCE, STOP};
 use crate::protocol::Dialect;
 use crate::{Error, Result};
 use heartbus_core::wire::FrameType;
@@ -13,6 +12,11 @@ use std::net::TcpStream;
 use std::sync::atomic::Ordering;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+
+/// As long as the process is stopped, where that is the attack.
+pub(super) const STOP: Duration = Duration::from_secs(3);
+/// How long one attack goes on where it does not end by itself.
+const LENGTH: Duration = Duration::from_secs(4);
 
 /// What a server that has had enough does to the attacker is its right.
 pub(super) fn offer(stream: &mut TcpStream, bytes: &[u8]) -> bool {

@@ -11,11 +11,15 @@
 //! A caller opens with a [`Hello`], the engine with a greeting; both are laid out by hand and stay as they are in every
 //! version, so that two versions can refuse each other in words. Behind them come frames: a length, and so many bytes.
 
+mod codec;
 mod greeting;
 
 pub use crate::model::{ConnectionInfo, NodeInfo};
+use codec::encode;
+pub use codec::{DecodeError, append, decode, take, unknown_variant};
 pub use greeting::{
-    Greeting, Hello, MAJOR, MINOR, Role, VERSION, Version, Welcome, parse_greeting, parse_hello, write_hello, write_refusal, write_welcome,
+    Greeting, Hello, MAJOR, MINOR, RemoteError, Role, VERSION, Version, Welcome, parse_greeting, parse_hello, write_hello, write_refusal,
+    write_welcome,
 };
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -31,16 +35,6 @@ pub const FRAME_CAP: u32 = 16 << 20;
 
 /// Longest answer to a listing; a page ends earlier instead.
 pub const PAGE_BYTES: usize = 1 << 20;
-
-/// Why bytes are not what they should be. The connection is of no use any more.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub struct DecodeError(pub &'static str);
-
-impl fmt::Display for DecodeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-}
 
 /// What a client may ask. Texts and data are borrowed, from the caller or from the frame.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -259,13 +253,6 @@ pub struct TopicRecord {
     pub subscribers: u64,
 }
 
-/// Why a request failed: an error kind by its number, and its text.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RemoteError {
-    pub kind: i32,
-    pub message: String,
-}
-
 /// Numbers by name, so that a counter more or less changes no layout.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatsRecord {
@@ -410,32 +397,6 @@ pub fn write_message(out: &mut Vec<u8>, message: &impl Serialize) {
     write_frame(out, |out| append(out, message));
 }
 
-/// Appends a message by itself.
-pub fn append(out: &mut Vec<u8>, message: &impl Serialize) {
-    postcard::serialize_with_flavor(message, Appended(out)).expect("a vector takes every message");
-}
-
-/// postcard's own way to append asks for room byte by byte.
-struct Appended<'a>(&'a mut Vec<u8>);
-
-impl postcard::ser_flavors::Flavor for Appended<'_> {
-    type Output = ();
-
-    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
-        self.0.push(byte);
-        Ok(())
-    }
-
-    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
-        self.0.extend_from_slice(bytes);
-        Ok(())
-    }
-
-    fn finalize(self) -> postcard::Result<()> {
-        Ok(())
-    }
-}
-
 /// Appends a frame that holds nothing but what it is.
 pub fn write_server_message(out: &mut Vec<u8>, news: ServerMessage) {
     write_frame(out, |out| out.push(news.code()));
@@ -449,61 +410,8 @@ pub fn write_log(out: &mut Vec<u8>, line: &LogLine) {
     });
 }
 
-/// Reads a message. What a newer side has appended to it is left alone.
-///
-/// # Errors
-/// The bytes are no such message.
-pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, DecodeError> {
-    take(bytes).map(|(message, _appended)| message)
-}
-
-/// Reads a message, and says what is behind it.
-///
-/// # Errors
-/// The bytes are no such message.
-pub fn take<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<(T, &'a [u8]), DecodeError> {
-    postcard::take_from_bytes(bytes).map_err(|_| DecodeError("a message is not laid out as it should be"))
-}
-
 /// The number of the request that this release does not know, and the request's own, if that is what the frame is.
 pub fn unknown_request(frame: &[u8]) -> Option<(u32, u32)> {
     let (id, rest) = postcard::take_from_bytes::<u32>(frame).ok()?;
     unknown_variant::<Request<'_>>(rest).map(|kind| (id, kind))
-}
-
-/// The number of a choice that this release does not know, if that is what stands there.
-pub fn unknown_variant<'a, T: Deserialize<'a>>(bytes: &[u8]) -> Option<u32> {
-    let (kind, _) = postcard::take_from_bytes::<u32>(bytes).ok()?;
-    (kind as usize >= variants::<T>()).then_some(kind)
-}
-
-/// How many variants an enum has: what its `Deserialize` says of itself.
-fn variants<'a, T: Deserialize<'a>>() -> usize {
-    struct Count(usize);
-
-    impl<'de> Deserializer<'de> for &mut Count {
-        type Error = serde::de::value::Error;
-
-        fn deserialize_enum<V: Visitor<'de>>(self, _: &str, variants: &'static [&'static str], _: V) -> Result<V::Value, Self::Error> {
-            self.0 = variants.len();
-            Err(Self::Error::custom("only counted"))
-        }
-
-        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
-            Err(Self::Error::custom("no enum"))
-        }
-
-        serde::forward_to_deserialize_any! {
-            bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit unit_struct newtype_struct seq tuple
-            tuple_struct map struct identifier ignored_any
-        }
-    }
-
-    let mut count = Count(0);
-    let _ = T::deserialize(&mut count);
-    count.0
-}
-
-fn encode(message: &impl Serialize) -> Vec<u8> {
-    postcard::to_allocvec(message).expect("a vector takes every message")
 }

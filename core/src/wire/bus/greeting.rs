@@ -2,7 +2,7 @@
 //!
 //! Owns their layout, which stays as it is in every version, so that two versions can refuse each other in words.
 
-use super::{DecodeError, RemoteError, decode, encode};
+use super::codec::{DecodeError, decode, encode};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
@@ -92,6 +92,13 @@ pub struct Welcome {
     pub io_threads: u32,
     /// In microseconds.
     pub heartbeat_timeout: u64,
+}
+
+/// Why a request failed: an error kind by its number, and its text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoteError {
+    pub kind: i32,
+    pub message: String,
 }
 
 /// The engine's first words: its welcome, or why it refuses.
