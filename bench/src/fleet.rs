@@ -3,7 +3,7 @@
 //! Owns the sockets and what waits on them. Connections come from several loopback addresses, because one address has
 //! fewer ports than a benchmark needs. Every wait has an end.
 
-use crate::protocol::Answer;
+use crate::protocol::{Answer, Sent};
 use crate::server::Target;
 use crate::{Error, Result};
 use hdrhistogram::Histogram;
@@ -23,9 +23,6 @@ const SOURCES: usize = 200;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Connections whose greeting is not answered yet.
 const GREETINGS_AT_ONCE: usize = 100;
-
-/// What is sent, and how many answers it has.
-pub type Sent = (Vec<u8>, usize);
 
 pub struct Fleet {
     target: Target,

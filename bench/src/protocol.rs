@@ -3,9 +3,11 @@
 //!
 //! Pure: bytes in, bytes out. Each protocol has one greeting with one answer, and one ping with one answer.
 
-use crate::fleet::Sent;
 use heartbus_core::wire::topic_frames::{Publish, Subscribe, Unsubscribe};
 use heartbus_core::wire::{self, FrameType, v1};
+
+/// What is sent, and how many answers it has.
+pub type Sent = (Vec<u8>, usize);
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Dialect {

@@ -3,10 +3,10 @@
 //! Owns what is asked of each, and its tables. How a publication is spelled for whom is `protocol`'s business.
 
 use crate::cells::{MESSAGE, Settings, in_turn, note, say, start, to_floor};
-use crate::fleet::{Fleet, Sent};
+use crate::fleet::Fleet;
 use crate::floor::Reply;
 use crate::plot::grouped;
-use crate::protocol::{Dialect, Protocol};
+use crate::protocol::{Dialect, Protocol, Sent};
 use crate::report::{Report, cell};
 use crate::server::{Ours, Server};
 use crate::{Error, Result};
