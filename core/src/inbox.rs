@@ -278,7 +278,10 @@ impl Host for Inbox {
         let mut queue = self.lock();
         let Some(producer) = producer else {
             let bound = self.bound(&queue, Part::Events);
-            return queue.events.len() < 2 * self.limits.events && (queue.bytes == 0 || queue.bytes + bytes <= 2 * bound);
+            // What happened before comes before: nothing is put behind it for as long as it waits.
+            return queue.overflow.is_empty()
+                && queue.events.len() < 2 * self.limits.events
+                && (queue.bytes == 0 || queue.bytes + bytes <= 2 * bound);
         };
         let has_room = self.has_room(&queue, bytes);
         if !has_room {

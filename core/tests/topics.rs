@@ -299,6 +299,8 @@ fn a_long_replay_to_who_has_subscribed_to(filter: Option<&str>) {
         node.subscribe(filter, None);
     }
     node.ask("long", Some(Position::default()), 0);
+    // Before that, what is new comes through the filter.
+    assert_eq!(node.peer.frame().frame_type, SUBSCRIBE);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for n in KEPT + 1..=KEPT + LIVE {
@@ -306,7 +308,6 @@ fn a_long_replay_to_who_has_subscribed_to(filter: Option<&str>) {
                 assert_eq!(bystander.message().1.unwrap().offset, n);
             }
         });
-        assert_eq!(node.peer.frame().frame_type, SUBSCRIBE);
         for n in 1..=KEPT + LIVE {
             let (_, position, data) = node.message();
             assert_eq!((position.unwrap().offset, data), (n, text(n).into_bytes()));

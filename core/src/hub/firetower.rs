@@ -53,8 +53,8 @@ pub struct FireBack {
 
 impl Default for FireBack {
     fn default() -> Self {
-        // Drawn anew by each server.
-        let instance = RandomState::new().hash_one("a server") % PART;
+        // Drawn anew by each server, also by those of processes that have inherited one state of chance.
+        let instance = RandomState::new().hash_one(std::process::id()) % PART;
         Self { instance, gateways: Mutex::default() }
     }
 }

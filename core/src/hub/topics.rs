@@ -320,6 +320,7 @@ impl Topics {
     /// A page of the topics: up to `limit` of them behind `after`, each with its subscribers, and what `after` is for the next page. The
     /// order is stable and means nothing: however topics come and go, one that is there all the time is in exactly one page.
     pub fn page(&self, after: Option<u64>, limit: usize) -> (Vec<(Arc<str>, usize)>, Option<u64>) {
+        let limit = limit.max(1);
         let mut found = Vec::new();
         let mut next = after.map_or(Some(0), |after| after.checked_add(1));
         while let Some(from) = next.filter(|_| found.len() < limit) {
@@ -415,7 +416,7 @@ impl Topics {
             if bytes >= most_bytes {
                 return read;
             }
-            bytes += payload.len();
+            bytes += history::ENTRY_BYTES + payload.len();
             let position = Some(Position { offset, epoch: topic.epoch });
             let (topic, payload) = (name.clone(), payload.clone());
             read.publications.push(Publication { topic, position, sequence: since, payload, origin: Origin::default() });

@@ -194,6 +194,11 @@ impl Gateway {
                 let why = String::from_utf8_lossy(frame.content);
                 tracing::warn!(topic = frame.topic, "Firetower's manager refuses something: {why}");
             }
+            _ if frame.has_long_head() => {
+                let counters = self.shared.host_counters();
+                counters.publishes.up();
+                counters.publish_refused.up();
+            }
             _ => {
                 let counters = self.shared.host_counters();
                 // Whom it does not reach is counted where that is found.

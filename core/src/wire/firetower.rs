@@ -146,6 +146,11 @@ fn fields(body: &[u8]) -> Result<FireFrame<'_>, FireError> {
 }
 
 impl FireFrame<'_> {
+    /// What stands in front of the topic is longer than anybody means it to be. It is kept with each message, and given to every receiver.
+    pub fn has_long_head(&self) -> bool {
+        [self.kind, self.message_id, self.source].iter().any(|field| field.len() > super::topic::MAX_LEN)
+    }
+
     /// # Errors
     /// It could not be read again as it is.
     pub fn check(&self) -> Result<(), FireError> {

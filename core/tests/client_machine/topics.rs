@@ -318,6 +318,24 @@ fn when_its_node_is_lost_subscriptions_wait_for_it_to_come_back() {
 }
 
 #[test]
+fn what_was_on_its_way_when_its_node_was_lost_ends_no_subscription() {
+    let mut rig = gateway(settings(), &["n2"]);
+    rig.machine.subscribe("t", None).unwrap();
+    rig.written();
+    rig.answer("t", Some(at(3)), true);
+    rig.receive(8, 7, &server_error("why", 408));
+    rig.events();
+    // To a PUBLISH, or a SUBSCRIBE, on a channel that is not there any more.
+    rig.receive(8, 7, r#"{"message":"No such node on this connection","code":404,"topic":"t"}"#);
+    assert_eq!(rig.events(), []);
+    rig.machine.add_node("n1", "[]").unwrap();
+    registers(&mut rig);
+    reply(&mut rig, "n1", 9);
+    rig.events();
+    assert_eq!(rig.written(), [(SUBSCRIBE, 9, r#"{"filter":"t","offset":3,"epoch":5}"#.to_owned())]);
+}
+
+#[test]
 fn a_node_that_the_server_put_into_a_topic_hears_it_without_having_asked() {
     let mut rig = gateway(settings(), &["n2"]);
     let heard = |rig: &mut Rig, channel_id, offset| {

@@ -272,7 +272,8 @@ impl TopicSet {
         let is_its_end = match request {
             Some(TopicRequest::Subscribe) => known.is_wanted && !known.is_outdated,
             Some(TopicRequest::Unsubscribe) => false,
-            None if known.state != TopicState::None => return RefusalOutcome::Nothing,
+            // Without a node nothing is asked for: what was on its way when it was lost is no answer to a subscription.
+            None if self.channel.is_none() || known.state != TopicState::None => return RefusalOutcome::Nothing,
             None => known.is_wanted,
         };
         if !is_its_end {

@@ -141,6 +141,10 @@ impl GatewaySession {
     /// Others than publications are for gateways as well, whatever they are.
     fn publish(&self, cx: &mut Context<'_>, frame: FireFrame<'_>) {
         cx.counters.publishes.up();
+        if frame.has_long_head() {
+            cx.counters.publish_refused.up();
+            return refuse(cx, None, "a type, a message id and a source have at most 255 bytes each");
+        }
         match cx.hub.publish_frame(&frame, false, cx.counters, cx.now) {
             Ok(Some(_)) => {}
             Ok(None) => cx.counters.firetower_loops.up(),

@@ -171,6 +171,10 @@ impl WebSocketSession {
                 return Next::Close(CloseReason::PeerClosed);
             }
         };
+        if self.deflates {
+            // What it has become costs more than what came.
+            cx.budget.spend(budget::BYTE * bytes.len() as u64);
+        }
         match self.message(cx, is_text, &bytes) {
             Ok((done, next)) => {
                 if done < bytes.len() && matches!(next, Next::Wait | Next::Again | Next::Later) {

@@ -8,6 +8,9 @@ use std::fmt;
 /// What a compressed message is cut short by: the end of a block that is empty.
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 
+/// Last blocks in the middle of a message.
+const MAX_ENDS: usize = 64;
+
 /// Buffers longer than this give their memory back.
 const MAX_KEPT: usize = 64 * 1024;
 
@@ -46,6 +49,7 @@ impl Inflater {
         state.reset(false);
         self.buffer.clear();
         self.buffer.shrink_to(MAX_KEPT);
+        let mut ends = 0;
         for mut input in [payload, &TAIL] {
             loop {
                 if self.buffer.len() == self.buffer.capacity() {
@@ -61,7 +65,12 @@ impl Inflater {
                 let read = (state.total_in() - read) as usize;
                 input = &input[read..];
                 if status == Status::StreamEnd {
-                    // A block that says it is the last one (RFC 7692, 7.2.3.5): what follows begins anew.
+                    // A block that says it is the last one (RFC 7692, 7.2.3.5): what follows begins anew. To begin is dear, and nobody means to
+                    // do it often.
+                    ends += 1;
+                    if ends > MAX_ENDS {
+                        return Err(InflateError::Broken);
+                    }
                     state.reset(false);
                 } else if self.buffer.len() < self.buffer.capacity() && read == 0 && self.buffer.len() == written && !input.is_empty() {
                     return Err(InflateError::Broken);
@@ -131,6 +140,15 @@ mod tests {
         );
         assert_eq!(inflater.inflate(&[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00], 5).unwrap(), b"Hello");
         assert_eq!(inflater.inflate(&[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00], 4), Err(InflateError::TooLong));
+    }
+
+    #[test]
+    fn who_ends_again_and_again_is_refused_and_a_few_times_is_no_fault() {
+        let ends = |count: usize| Inflater::default().inflate(&[0x03, 0x00].repeat(count), MAX).map(<[u8]>::len);
+        assert_eq!(
+            (ends(MAX_ENDS - 1), ends(MAX_ENDS + 1), ends(5_000_000)),
+            (Ok(0), Err(InflateError::Broken), Err(InflateError::Broken))
+        );
     }
 
     #[test]

@@ -76,9 +76,9 @@ impl FiretowerClient {
 
     /// A message, whether text or binary.
     pub(in crate::hub::session) fn receive(&mut self, cx: &mut Context<'_>, link: &Link, message: &[u8]) -> Next {
-        let (subscribes, mut names) = match parse(message) {
-            Ok(ClientMessage::Subscribe(names)) => (true, names),
-            Ok(ClientMessage::Unsubscribe(names)) => (false, names),
+        let (subscribes, list) = match parse(message) {
+            Ok(ClientMessage::Subscribe(list)) => (true, list),
+            Ok(ClientMessage::Unsubscribe(list)) => (false, list),
             Ok(ClientMessage::Other { topic, data, .. }) => {
                 if let Some(data) = data.filter(|_| cx.hub.limits().firetower_conventions) {
                     cx.counters.publishes.up();
@@ -94,9 +94,9 @@ impl FiretowerClient {
         };
         // More could not be held anyway.
         let most = cx.hub.limits().max_subscriptions;
-        cx.counters.subscribes_refused.add(names.len().saturating_sub(most) as u64);
-        names.truncate(most);
-        self.work.extend(names.into_iter().map(|name| (subscribes, name)));
+        let names = list.split(',');
+        cx.counters.subscribes_refused.add(names.clone().skip(most).count() as u64);
+        self.work.extend(names.take(most).map(|name| (subscribes, name.to_owned())));
         self.go_on(cx, link)
     }
 
