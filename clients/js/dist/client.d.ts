@@ -40,6 +40,7 @@ export declare class HeartbusClient {
     connect(): Promise<Registered>;
     /** Says who this node is, now and after every reconnect, and connects if need be. A node that is online may change its metadata alone. */
     register(nodeId: string | null, metadata?: Record<string, unknown>): Promise<Registered>;
+    private begin;
     /** Sends a text, anything that JSON can say, or bytes to the server's application. False: there is no room, or the client is closed. */
     send(data: unknown): boolean;
     /** Publishes a text, or anything that JSON can say. Rejected where it was not, and with `connection_lost` or `timeout` where that is not known. */

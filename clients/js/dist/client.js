@@ -72,7 +72,13 @@ export class HeartbusClient {
         return registration;
     }
     /** Says who this node is, now and after every reconnect, and connects if need be. A node that is online may change its metadata alone. */
-    async register(nodeId, metadata = {}) {
+    register(nodeId, metadata = {}) {
+        const registration = this.begin(nodeId, metadata);
+        // As below: one that nobody waits for ends no process.
+        registration.catch(() => undefined);
+        return registration;
+    }
+    async begin(nodeId, metadata) {
         checkNode(nodeId, metadata);
         const isBegun = this.currentState !== 'idle' && this.currentState !== 'closed';
         if (isBegun && nodeId !== null && this.settings.nodeId !== nodeId) {
@@ -364,9 +370,11 @@ export class HeartbusClient {
     }
     /** There is no next try. */
     end(error, closed = { code: 1000, reason: '', retryIn: null }) {
+        // Who hears of it may connect anew at once: what is waited for from then on is not meant.
+        const [waiters, dropped] = [this.registrationWaiters.splice(0), this.outbox.clear()];
         this.change('closed', () => {
-            this.registrationWaiters.splice(0).forEach((waiter) => waiter.reject(error));
-            this.outbox.clear().forEach((message) => message.dropped?.(new HeartbusError('closed', error.message)));
+            waiters.forEach((waiter) => waiter.reject(error));
+            dropped.forEach((message) => message.dropped?.(new HeartbusError('closed', error.message)));
             if (error.code !== 'closed') {
                 this.emit('error', error);
             }

@@ -92,7 +92,14 @@ export class HeartbusClient {
     }
 
     /** Says who this node is, now and after every reconnect, and connects if need be. A node that is online may change its metadata alone. */
-    async register(nodeId: string | null, metadata: Record<string, unknown> = {}): Promise<Registered> {
+    register(nodeId: string | null, metadata: Record<string, unknown> = {}): Promise<Registered> {
+        const registration = this.begin(nodeId, metadata);
+        // As below: one that nobody waits for ends no process.
+        registration.catch(() => undefined);
+        return registration;
+    }
+
+    private async begin(nodeId: string | null, metadata: Record<string, unknown>): Promise<Registered> {
         checkNode(nodeId, metadata);
         const isBegun = this.currentState !== 'idle' && this.currentState !== 'closed';
         if (isBegun && nodeId !== null && this.settings.nodeId !== nodeId) {
@@ -394,9 +401,11 @@ export class HeartbusClient {
 
     /** There is no next try. */
     private end(error: HeartbusError, closed: Closed = { code: 1000, reason: '', retryIn: null }): void {
+        // Who hears of it may connect anew at once: what is waited for from then on is not meant.
+        const [waiters, dropped] = [this.registrationWaiters.splice(0), this.outbox.clear()];
         this.change('closed', () => {
-            this.registrationWaiters.splice(0).forEach((waiter) => waiter.reject(error));
-            this.outbox.clear().forEach((message) => message.dropped?.(new HeartbusError('closed', error.message)));
+            waiters.forEach((waiter) => waiter.reject(error));
+            dropped.forEach((message) => message.dropped?.(new HeartbusError('closed', error.message)));
             if (error.code !== 'closed') {
                 this.emit('error', error);
             }

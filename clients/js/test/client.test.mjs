@@ -153,6 +153,36 @@ test('a registration that never can be is the end, one that finds no room is tri
     }
 });
 
+test('a registration that nobody waits for and that is refused ends no process', async () => {
+    const seen = [];
+    const note = (reason) => seen.push(reason);
+    process.on('unhandledRejection', note);
+    const { client, ...server } = fake();
+    client.register('me');
+    server.open();
+    server.say({ type: 'error', code: 400, message: 'no' });
+    await new Promise((resolve) => setTimeout(resolve, 10));
+    process.off('unhandledRejection', note);
+    assert.deepEqual([seen, client.state], [[], 'closed']);
+});
+
+test('who connects anew when told that it is closed waits for the new connection, which is not ended with the old one', async () => {
+    const { client, ...server } = fake();
+    const first = client.connect();
+    let again;
+    client.on('state', ({ state }) => {
+        if (state === 'closed' && !again) {
+            again = client.connect();
+        }
+    });
+    server.open();
+    server.say({ type: 'error', code: 400, message: 'no' });
+    assert.deepEqual([await outcome(first), await outcome(again)], ['refused', 'pending']);
+    server.open();
+    server.registered();
+    assert.equal((await again).nodeId, 'me');
+});
+
 test('the id that the server makes up is kept', () => {
     const { client, clock, ...server } = fake({ nodeId: undefined });
     client.connect();
