@@ -190,9 +190,12 @@ impl Hub {
         self.topics().unsubscribe(HOST, Filter::known(filter), now);
     }
 
-    /// Whether who would publish has to wait, because the host hears that topic and has no room.
+    /// Whether who would publish has to wait, because the host hears that topic and has no room. What is no topic reaches nobody.
     pub(super) fn is_host_full(&self, name: &str, len: usize, producer: impl FnOnce() -> Arc<dyn Resume>) -> bool {
-        self.listening().load(Ordering::Relaxed) > 0 && self.topics().is_heard_by_host(name) && !self.host_has_room(len, Some(producer()))
+        self.listening().load(Ordering::Relaxed) > 0
+            && topic::check_name(name).is_ok()
+            && self.topics().is_heard_by_host(name)
+            && !self.host_has_room(len, Some(producer()))
     }
 
     /// With the lock of its topic held, so that the host sees the order that all see.

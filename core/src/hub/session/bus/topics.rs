@@ -11,7 +11,7 @@ use crate::hub::session::subscriptions::{Replayed, Subscriptions};
 use crate::hub::topic_fan_out::{TopicFanOut, payload};
 use crate::hub::topics::members::{Subscriber, ThreadMembers};
 use crate::hub::topics::{Origin, TopicRefusal};
-use crate::wire::topic::{self, MAX_LEN};
+use crate::wire::topic::MAX_LEN;
 use crate::wire::topic_frames::{self, Publish, PublishReply, Subscribe, SubscribeReply, Unsubscribe};
 use crate::wire::{Dialect, Frame, FrameType, Framing, code};
 use bytes::Bytes;
@@ -73,8 +73,7 @@ impl BusSession {
             cx.counters.publishes.up();
             return unreadable(cx, frame);
         };
-        // What is no topic reaches nobody, and is told so.
-        if topic::check_name(&topic).is_ok() && cx.hub.is_host_full(&topic, data.len(), || self.link.clone()) {
+        if cx.hub.is_host_full(&topic, data.len(), || self.link.clone()) {
             cx.counters.reads_paused_by_host.up();
             return Next::Wait;
         }
