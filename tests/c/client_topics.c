@@ -147,7 +147,7 @@ static void subscriptions_come_back(void) {
     check(hears("kept/b", "1", 1), "a message before");
     check(heartbus_server_disconnect(server, TEXT("back")) == HEARTBUS_OK, "the connection is cut");
     client_tells(HEARTBUS_EVENT_CLIENT_CLOSE);
-    char number[8];
+    char number[12];
     for (int n = 2; n <= 50; n++)
         snprintf(number, sizeof number, "%d", n), publish("kept/b", number);
     told told = client_tells(HEARTBUS_EVENT_CLIENT_SUBSCRIBED);
