@@ -45,6 +45,7 @@ await rename(bob, 'Bob');
 await people(ada, ['Ada', 'Bob']);
 await bob.type('#say input', 'Good morning, Ada. I have just come, and could read all of it.');
 await has(ada, 'Good morning, Ada. I have just come, and could read all of it.');
+await has(bob, 'Good morning, Ada. I have just come, and could read all of it.');
 assert.equal(await ada.evaluate(`document.querySelectorAll('.message.mine').length`), 2);
 assert.equal(await bob.evaluate(`document.querySelectorAll('.message.mine').length`), 1);
 
