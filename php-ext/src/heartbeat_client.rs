@@ -7,6 +7,7 @@ use crate::config;
 use crate::exception;
 use crate::moments;
 use crate::php::{self, Callable, Native, Outcome, json_decode, text, value};
+use crate::subscriptions::Subscriptions;
 use ext_php_rs::ffi::zend_object_handlers;
 use ext_php_rs::types::{ZendHashTable, Zval};
 use heartbus_core::error::{Error, ErrorKind};
@@ -19,11 +20,9 @@ use std::collections::BTreeMap;
 use std::ptr;
 use std::rc::Rc;
 use std::sync::OnceLock;
-use subscriptions::Subscriptions;
 
 pub(crate) mod class;
 pub(crate) mod fleet;
-mod subscriptions;
 
 /// What a script can subscribe to.
 #[derive(Copy, Clone)]
@@ -212,7 +211,7 @@ impl Client {
             tracing::error!("Cannot subscribe: {}", ClientRefusal::TooManySubscriptions);
             return Ok(false);
         }
-        let _replaced = self.topics.borrow_mut().insert(filter, callback, since);
+        let _replaced = self.topics.borrow_mut().insert(filter, Some(callback), since);
         Ok(true)
     }
 

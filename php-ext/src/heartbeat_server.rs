@@ -9,16 +9,17 @@ use crate::exception;
 use crate::objects::Objects;
 use crate::php::{Callable, Native, Outcome};
 use crate::runtime::{Runtime, is_same};
+use crate::subscriptions::Subscriptions;
 use crate::timers::Timers;
 use absence::Absence;
 use delivery::Delivery;
 use ext_php_rs::ffi::{zend_class_entry, zend_object_handlers};
 use ext_php_rs::types::Zval;
-use hearing::Hearing;
 use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::event::EventMask;
 use heartbus_core::inbox::Inbox;
 use heartbus_core::service::{Reply, Request};
+use listening::UntoldMessage;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::path::PathBuf;
 use std::ptr;
@@ -31,7 +32,6 @@ use waiting_log::WaitingLog;
 mod absence;
 pub(crate) mod class;
 mod delivery;
-mod hearing;
 mod listening;
 mod log;
 mod other_process;
@@ -131,7 +131,9 @@ pub(crate) struct Server {
     port: i64,
     config: config::ServerOptions,
     callbacks: RefCell<[Option<Rc<Callable>>; KINDS.len()]>,
-    hearing: RefCell<Hearing>,
+    subscriptions: RefCell<Subscriptions>,
+    /// A message of which some of its callbacks were told.
+    untold: RefCell<Option<UntoldMessage>>,
     pub timers: Timers,
     state: Cell<State>,
     /// While it stops: when callbacks have had their time, and what is not told yet is dropped.
@@ -177,7 +179,7 @@ impl Native for Server {
 
     fn each_value(&self, visit: &mut dyn FnMut(&Zval)) {
         self.callbacks.borrow().iter().flatten().for_each(|callback| visit(callback.zval()));
-        self.hearing.borrow().each_value(visit);
+        self.subscriptions.borrow().each_value(visit);
         self.timers.each_value(visit);
         self.objects.each_value(visit);
     }
@@ -185,7 +187,7 @@ impl Native for Server {
 
 impl Server {
     fn has_code(&self) -> bool {
-        self.callbacks.borrow().iter().any(Option::is_some) || !self.timers.is_empty() || !self.hearing.borrow().is_empty()
+        self.callbacks.borrow().iter().any(Option::is_some) || !self.timers.is_empty() || !self.subscriptions.borrow().is_empty()
     }
 
     fn may_have_more(&self) -> bool {
@@ -221,7 +223,7 @@ impl Server {
         let callbacks = self.callbacks.borrow();
         let wanted = KINDS.iter().zip(&*callbacks).filter(|(_, callback)| callback.is_some());
         let wanted = wanted.fold(EventMask::NONE, |mask, ((.., kind), _)| mask | *kind);
-        let wanted = if self.hearing.borrow().is_empty() { wanted } else { wanted | EventMask::MESSAGE };
+        let wanted = if self.subscriptions.borrow().is_empty() { wanted } else { wanted | EventMask::MESSAGE };
         let wanted = if self.objects.are_monitors_running() { wanted | EventMask::LEFT } else { wanted };
         if self.objects.are_channels_open() { wanted | EventMask::DATA | EventMask::LEFT } else { wanted }
     }

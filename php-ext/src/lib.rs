@@ -39,6 +39,7 @@ mod runtime;
 mod shim;
 mod signals;
 mod statistics;
+mod subscriptions;
 mod timers;
 mod topics;
 mod wakeup;

@@ -14,6 +14,7 @@ use heartbus_core::event::HostMessage;
 use heartbus_core::wire::topic::Filter;
 use std::ptr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 pub(super) fn subscribe(call: &mut Call<'_>) -> Outcome {
     let (mut filter, mut callback) = (ptr::null_mut::<zend_string>(), ptr::null_mut::<Zval>());
@@ -26,12 +27,12 @@ pub(super) fn subscribe(call: &mut Call<'_>) -> Outcome {
     server.check_runs_here()?;
     let text = std::str::from_utf8(bytes(filter)).map_err(|_| exception::invalid_argument("A topic is valid UTF-8"))?;
     let filter = Filter::parse(text).map_err(|bad| exception::invalid_argument(&bad.to_string()))?;
-    let replaced = server.hearing.borrow_mut().insert(filter, callback);
+    let replaced = server.subscriptions.borrow_mut().insert(filter, callback, None);
     server.resubscribe();
     if replaced.is_none()
         && let Err(error) = server.hear(text)
     {
-        let _taken_back = server.hearing.borrow_mut().remove(text);
+        let _taken_back = server.subscriptions.borrow_mut().remove(text);
         server.resubscribe();
         return Err(exception::raise(&error));
     }
@@ -46,7 +47,7 @@ pub(super) fn unsubscribe(call: &mut Call<'_>) -> Outcome {
     server.check_not_elsewhere("unsubscribe()")?;
     server.check_runs_here()?;
     let filter = std::str::from_utf8(bytes(filter)).unwrap_or_default();
-    let removed = server.hearing.borrow_mut().remove(filter);
+    let removed = server.subscriptions.borrow_mut().remove(filter);
     call.result.set_bool(removed.is_some());
     if removed.is_some() {
         server.hear_no_more(filter)?;
@@ -55,11 +56,17 @@ pub(super) fn unsubscribe(call: &mut Call<'_>) -> Outcome {
     Ok(())
 }
 
+/// A message of which some subscriptions were told, the last of them this one.
+pub(super) struct UntoldMessage {
+    message: Arc<HostMessage>,
+    behind: Option<String>,
+}
+
 impl Server {
     /// Tells an engine that has just started, or was attached to, what this process wants to hear.
     pub(super) fn hear_all(&self) -> Outcome {
-        let filters = self.hearing.borrow().filters();
-        filters.iter().try_for_each(|filter| self.hear(filter)).map_err(|error| exception::raise(&error))
+        let filters = self.subscriptions.borrow().all();
+        filters.iter().try_for_each(|(filter, _)| self.hear(filter)).map_err(|error| exception::raise(&error))
     }
 
     fn hear(&self, filter: &str) -> Result<(), Error> {
@@ -88,19 +95,32 @@ impl Server {
         }
     }
 
-    /// Calls those whose filters match, then who wants all messages.
-    pub(super) fn tell_message(&self, message: &HostMessage) -> Outcome<bool> {
-        let HostMessage { topic, payload, position, from } = message;
-        let callbacks = self.hearing.borrow().callbacks(topic);
-        let arguments = || -> Outcome<[Zval; 4]> {
+    /// Tells those whose filters match, then who wants all messages.
+    pub(super) fn tell_message(&self, message: Arc<HostMessage>) -> Outcome<bool> {
+        *self.untold.borrow_mut() = Some(UntoldMessage { message, behind: None });
+        self.tell_untold()
+    }
+
+    /// Goes on with a message where that was left: a callback that throws or suspends its fiber takes nothing from the others, which come
+    /// before whatever is next.
+    pub(super) fn tell_untold(&self) -> Outcome<bool> {
+        let mut is_told = false;
+        loop {
+            let untold = self.untold.borrow_mut().take();
+            let Some(UntoldMessage { message, behind }) = untold else { return Ok(is_told) };
+            let HostMessage { topic, payload, position, from } = &*message;
             let from = from.as_ref().map_or_else(Zval::null, |id| text(&**id));
             let position = position.map_or_else(|| Ok(Zval::null()), position::position)?;
-            Ok([text(&**topic), text(payload), from, position])
-        };
-        for callback in &callbacks {
-            callback.call(arguments()?)?;
+            let arguments = [text(&**topic), text(payload), from, position];
+            let next = self.subscriptions.borrow().next(topic, behind.as_deref());
+            match next {
+                Some((filter, callback)) => {
+                    *self.untold.borrow_mut() = Some(UntoldMessage { message, behind: Some(filter) });
+                    callback.call(arguments)?;
+                    is_told = true;
+                }
+                None => is_told |= self.call(Message, arguments)?,
+            }
         }
-        let is_told = self.has(Message) && self.call(Message, arguments()?)?;
-        Ok(is_told || !callbacks.is_empty())
     }
 }

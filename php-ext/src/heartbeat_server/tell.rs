@@ -24,7 +24,7 @@ use std::time::Instant;
 
 impl Source for Server {
     fn pending(&self) -> usize {
-        self.delivery.borrow().pending()
+        self.delivery.borrow().pending() + usize::from(self.untold.borrow().is_some())
     }
 
     fn refill(&self, max: usize) -> Outcome {
@@ -59,6 +59,9 @@ impl Source for Server {
     }
 
     fn tell_next(&self, runtime: &Runtime) -> Outcome<bool> {
+        if self.untold.borrow().is_some() {
+            return self.tell_untold();
+        }
         // The batch before must not be told again, whatever becomes of this one.
         self.acknowledge();
         let messages = if self.has(DataBatch) { self.delivery.borrow_mut().take_messages() } else { Vec::new() };
@@ -232,7 +235,7 @@ impl Server {
                 let kind = if fill == Fill::Full { BufferFull } else { BufferDrain };
                 self.call_for_node(kind, &node, mark, |node| [node])
             }
-            Event::Message { message } => self.tell_message(&message),
+            Event::Message { message } => self.tell_message(message),
             Event::Close { connection_id, reason } => self.call(Close, [value(connection_id as i64), text(reason.as_str())]),
         }
     }

@@ -183,6 +183,37 @@ final class TopicsTest extends TestCase
         self::assertSame(0, $server->stop());
     }
 
+    public function test_a_callback_that_throws_takes_a_message_from_nobody_else(): void
+    {
+        $process = $this->script('
+            $server = new HeartbeatServer("127.0.0.1", ' . Port::free() . ', ["loop" => "native"]);
+            $told = [];
+            $tell = function (string $who) use ($server, &$told) {
+                return function (string $topic, string $data) use ($server, &$told, $who) {
+                    $told[] = "$who $data";
+                    if (count($told) === 8) { say("told", $told); $server->stop(); }
+                    if ($data === "one" && $who !== "all") { throw new DomainException($who); }
+                };
+            };
+            $server->subscribe("a/b", $tell("name"));
+            $server->subscribe("a/+", $tell("level"));
+            $server->subscribe("#", $tell("rest"));
+            $server->subscribe("a/#");
+            $server->on("message", $tell("all"));
+            $timer = $server->every(0.01, function () use ($server, &$timer) {
+                $server->cancel($timer);
+                array_map(fn (string $data) => $server->publish("a/b", $data), ["one", "two"]);
+            });
+            for ($thrown = []; count($told) < 8;) {
+                try { $server->start(); } catch (DomainException $e) { $thrown[] = $e->getMessage(); }
+            }
+            say("thrown", $thrown);');
+        $each = fn (string $data) => array_map(fn (string $who) => "$who $data", ['name', 'rest', 'level', 'all']);
+        self::assertSame([[...$each('one'), ...$each('two')]], $process->next('told'));
+        self::assertSame([['name', 'rest', 'level']], $process->next('thrown'));
+        self::assertSame(0, $process->exitCode());
+    }
+
     public function test_a_callback_of_a_topic_is_replaced_by_the_next_one_and_a_server_that_starts_again_hears_again(): void
     {
         $process = $this->script('
