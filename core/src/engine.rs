@@ -21,7 +21,7 @@ use crate::net::listen;
 use crate::net::manager::ManagerTask;
 use crate::net::server::Server;
 use crate::process;
-use crate::settings::{MOST, ServerConfig, WebSocketDoor, check_timeout, check_whole};
+use crate::settings::{MOST, ProtocolDoor, ServerConfig, check_timeout, check_whole};
 use crate::wire::bus::{FRAME_CAP, Welcome};
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -173,13 +173,13 @@ impl Engine {
     /// Where WebSockets come in; `None`: nowhere.
     pub fn websocket_addr(&self) -> Option<SocketAddr> {
         let server = self.server();
-        server.websocket_addr.or_else(|| (server.shared.hub.limits().websocket == WebSocketDoor::MainPort).then_some(server.local_addr))
+        server.websocket_addr.or_else(|| (server.shared.hub.limits().websocket == ProtocolDoor::MainPort).then_some(server.local_addr))
     }
 
     /// Where Firetower's gateways come in; `None`: nowhere.
     pub fn firetower_addr(&self) -> Option<SocketAddr> {
         let server = self.server();
-        server.firetower_addr.or_else(|| (server.shared.hub.limits().firetower == WebSocketDoor::MainPort).then_some(server.local_addr))
+        server.firetower_addr.or_else(|| (server.shared.hub.limits().firetower == ProtocolDoor::MainPort).then_some(server.local_addr))
     }
 
     /// Where the events arrive; `None` where workers run the callbacks.

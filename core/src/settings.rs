@@ -75,7 +75,7 @@ impl Field for BusSocket {
 
 /// Where a protocol beside the bus comes in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum WebSocketDoor {
+pub enum ProtocolDoor {
     #[default]
     None,
     /// Where the bus is spoken too: the first bytes tell them apart.
@@ -84,14 +84,14 @@ pub enum WebSocketDoor {
     At(String),
 }
 
-impl WebSocketDoor {
+impl ProtocolDoor {
     /// Host and port, where it is a door of its own.
     pub(crate) fn address(&self) -> Option<(&str, u16)> {
         if let Self::At(address) = self { row::host_and_port(address) } else { None }
     }
 }
 
-impl Field for WebSocketDoor {
+impl Field for ProtocolDoor {
     fn of(value: SettingValue) -> Option<Self> {
         Some(match value {
             SettingValue::None | SettingValue::Flag(false) => Self::None,
@@ -284,7 +284,7 @@ settings! {
         /// those that may not, whatever the other list says
         pub deny: Vec<IpNet> = Vec::new(), ValueKind::Networks, php_name("blacklist"), c_note("in PHP, and here too: `blacklist`");
         /// where WebSockets come in: `host:port`, or `true`: at the main port too
-        pub websocket: WebSocketDoor = WebSocketDoor::None, ValueKind::Door;
+        pub websocket: ProtocolDoor = ProtocolDoor::None, ValueKind::Door;
         /// origins of pages whose WebSockets are let in, such as `https://example.com`; others are told 403, who names none is no browser;
         /// none listed: all
         pub websocket_origins: Vec<String> = Vec::new(), ValueKind::Texts;
@@ -294,7 +294,7 @@ settings! {
         /// comes or goes, as Firetower's example gateway does
         pub firetower_conventions: bool = true, ValueKind::Flag;
         /// where Firetower's gateways and publishers come in, as at its manager's TCP port: `host:port`, or `true`: at the main port too
-        pub firetower: WebSocketDoor = WebSocketDoor::None, ValueKind::Door;
+        pub firetower: ProtocolDoor = ProtocolDoor::None, ValueKind::Door;
         /// subscriptions of one of Firetower's gateways, those of all its clients together; one more is refused
         pub firetower_max_subscriptions: usize = 100_000, whole(1);
         /// an old manager of Firetower's that this server is a gateway of, `host:port`: what is published goes there and comes from there

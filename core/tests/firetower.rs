@@ -13,14 +13,14 @@ mod support;
 
 use gateway::{GatewayPeer, frame, raw};
 use heartbus_core::event::{CloseReason, Event};
-use heartbus_core::settings::{ServerConfig, WebSocketDoor};
+use heartbus_core::settings::{ProtocolDoor, ServerConfig};
 use peer::{WebSocketPeer, request};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use support::{Fixture, start_error};
 
 fn config() -> ServerConfig {
-    let door = || WebSocketDoor::At("127.0.0.1:0".into());
+    let door = || ProtocolDoor::At("127.0.0.1:0".into());
     ServerConfig { firetower: door(), websocket: door(), ..ServerConfig::default() }
 }
 
@@ -219,10 +219,14 @@ fn what_cannot_be_is_answered_counted_and_harms_nobody_else() {
     assert_eq!(peer.error(), ("t".into(), "a gateway's name has at most 255 bytes".into()));
     peer.raw(&frame("subscribe", "5", "", ",", b""));
     assert_eq!([peer.error().1, peer.error().1], ["A topic has at least one byte"; 2]);
+    for (kind, message_id, source) in [(&*long, "1", ""), ("publish", &*long, ""), ("publish", "1", &*long)] {
+        peer.raw(&frame(kind, message_id, source, "victim", b"x"));
+        assert_eq!(peer.error(), ("*".into(), "a type, a message id and a source have at most 255 bytes each".into()));
+    }
     peer.publish("victim", b"untouched");
     assert_eq!(bystander.message(), ("victim".into(), b"untouched".to_vec()), "and nothing of all that came to others");
     let counts = server.engine.stats().counts;
-    assert_eq!((counts.firetower_refused, counts.invalid_payloads, counts.firetower_violations), (17, 7, 0));
+    assert_eq!((counts.firetower_refused, counts.invalid_payloads, counts.firetower_violations), (20, 7, 0));
 
     // What cannot be followed by anything ends the connection, once it is told why.
     let with_len = |len: i32| [b"FireHeader", &len.to_be_bytes()[..]].concat();
@@ -420,7 +424,7 @@ fn a_gateway_may_be_silent_and_hears_heartbeats() {
 
 #[test]
 fn one_port_is_for_all_where_it_is_told_so_and_the_first_bytes_tell_who_is_who() {
-    let main = ServerConfig { firetower: WebSocketDoor::MainPort, websocket: WebSocketDoor::MainPort, ..ServerConfig::default() };
+    let main = ServerConfig { firetower: ProtocolDoor::MainPort, websocket: ProtocolDoor::MainPort, ..ServerConfig::default() };
     let (server, address) = start_with(main);
     assert_eq!((address, server.engine.websocket_addr()), (server.engine.local_addr(), Some(address)));
     let mut gateway = GatewayPeer::connect(address);
@@ -451,7 +455,7 @@ fn a_full_or_stopping_server_says_so_in_words_of_the_door() {
     let mut second = GatewayPeer::connect(address);
     assert_eq!(second.error().1, "Server is full or connection limit reached");
     assert_eq!(second.frame(), None);
-    let wrong = |address: &str| start_error(ServerConfig { firetower: WebSocketDoor::At(address.into()), ..ServerConfig::default() });
+    let wrong = |address: &str| start_error(ServerConfig { firetower: ProtocolDoor::At(address.into()), ..ServerConfig::default() });
     assert!(wrong("nonsense").to_string().contains("firetower"), "{}", wrong("nonsense"));
     assert!(wrong(&address.to_string()).to_string().contains("Cannot listen on"));
 }

@@ -12,7 +12,7 @@ mod support;
 
 use gateway::{GatewayPeer, frame};
 use heartbus_core::engine::Stats;
-use heartbus_core::settings::{ManagerDoor, ServerConfig, WebSocketDoor};
+use heartbus_core::settings::{ManagerDoor, ProtocolDoor, ServerConfig};
 use old_manager::OldManager;
 use peer::{WebSocketPeer, request};
 use std::io::Read;
@@ -21,8 +21,8 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 use support::{Fixture, Peer, deadline, hold_port, start_error};
 
-fn door() -> WebSocketDoor {
-    WebSocketDoor::At("127.0.0.1:0".into())
+fn door() -> ProtocolDoor {
+    ProtocolDoor::At("127.0.0.1:0".into())
 }
 
 fn gateway_of(manager: &OldManager) -> ServerConfig {
@@ -171,7 +171,7 @@ fn offline_commands_reach_browsers_here_whoever_gives_them_and_gateways_there() 
     });
 }
 
-fn in_frames(own: WebSocketDoor, manager: SocketAddr) -> ServerConfig {
+fn in_frames(own: ProtocolDoor, manager: SocketAddr) -> ServerConfig {
     ServerConfig {
         firetower: own,
         firetower_manager: Some(manager.to_string()),
@@ -200,7 +200,7 @@ fn heard(node: &mut Peer, last: &str) -> usize {
 #[test]
 fn another_server_of_ours_is_told_in_frames_and_takes_a_new_connection_for_the_old_one() {
     let manager = Fixture::start(ServerConfig { firetower: door(), ..ServerConfig::default() });
-    let server = Fixture::start(in_frames(WebSocketDoor::None, manager.engine.firetower_addr().unwrap()));
+    let server = Fixture::start(in_frames(ProtocolDoor::None, manager.engine.firetower_addr().unwrap()));
     let (mut here, mut there) = (listener(&server, "room"), listener(&manager, "room"));
     until("the other knows of it", || manager.engine.subscribers("room").unwrap() == 2);
     for n in 0..20 {
@@ -219,7 +219,7 @@ fn another_server_of_ours_is_told_in_frames_and_takes_a_new_connection_for_the_o
 fn in_a_circle_of_servers_nothing_goes_around_and_nothing_comes_twice() {
     let [port_a, port_b] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
     let [_held_a, _held_b] = [port_a, port_b].map(hold_port);
-    let at = |own: SocketAddr| WebSocketDoor::At(own.to_string());
+    let at = |own: SocketAddr| ProtocolDoor::At(own.to_string());
     let (a, b) = (Fixture::start(in_frames(at(port_a), port_b)), Fixture::start(in_frames(at(port_b), port_a)));
     let mut node = listener(&a, "room");
     b.until("the announcement is refused", |stats| stats.counts.firetower_refused >= 1);

@@ -87,6 +87,19 @@ fn a_wake_makes_the_descriptor_readable_until_the_next_drain_and_hides_no_event(
 }
 
 #[test]
+fn publications_wait_for_what_happened_beyond_the_bound() {
+    let inbox = inbox(2, 1_000);
+    let host: &dyn Host = &*inbox;
+    host.push_state(close(1));
+    host.push_state(close(2));
+    assert!(host.has_room_for_message(1, None), "up to twice the bound");
+    host.push_state(close(3));
+    assert!(!host.has_room_for_message(1, None), "nothing is put in front of what stands beyond it");
+    assert_eq!(drain(&inbox, 10).len(), 3);
+    assert!(host.has_room_for_message(1, None));
+}
+
+#[test]
 fn the_descriptor_is_readable_exactly_while_events_wait() {
     let inbox = inbox(10, 100);
     assert!(!is_readable(&inbox));

@@ -12,7 +12,7 @@ mod peer;
 mod support;
 
 use heartbus_core::event::{CloseReason, Departure, Event};
-use heartbus_core::settings::{HistoryRule, ServerConfig, WebSocketDoor};
+use heartbus_core::settings::{HistoryRule, ProtocolDoor, ServerConfig};
 use heartbus_core::wire::Dialect;
 use heartbus_core::wire::topic_frames::Message;
 use peer::*;
@@ -22,7 +22,7 @@ use std::time::Duration;
 use support::{Fixture, frame};
 
 fn config() -> ServerConfig {
-    ServerConfig { websocket: WebSocketDoor::At("127.0.0.1:0".into()), ..ServerConfig::default() }
+    ServerConfig { websocket: ProtocolDoor::At("127.0.0.1:0".into()), ..ServerConfig::default() }
 }
 
 fn start() -> (Fixture, std::net::SocketAddr) {
@@ -191,7 +191,7 @@ fn a_broadcast_reaches_nodes_of_every_dialect_and_framing() {
 
 #[test]
 fn the_main_port_tells_both_protocols_apart_where_it_is_to() {
-    let (server, address) = start_with(ServerConfig { websocket: WebSocketDoor::MainPort, ..ServerConfig::default() });
+    let (server, address) = start_with(ServerConfig { websocket: ProtocolDoor::MainPort, ..ServerConfig::default() });
     assert_eq!(address, server.engine.local_addr());
     let mut node = server.register("plain");
     let mut browser = WebSocketPeer::node(address, "browser");

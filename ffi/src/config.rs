@@ -259,7 +259,7 @@ fn wrong(text: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use heartbus_core::settings::{ManagerDoor, RateLimitBy, SlowConsumer, WebSocketDoor};
+    use heartbus_core::settings::{ManagerDoor, ProtocolDoor, RateLimitBy, SlowConsumer};
     use std::collections::{BTreeMap, BTreeSet};
 
     fn refusal(json: &str) -> String {
@@ -313,12 +313,12 @@ mod tests {
             slow_consumer: SlowConsumer::Drop,
             slow_consumer_timeout: Duration::from_millis(2500),
             rate_limit: Some(RateLimit { capacity: 10, refill_per_second: 11.0, by: RateLimitBy::Ip }),
-            websocket: WebSocketDoor::At("[::1]:0".into()),
+            websocket: ProtocolDoor::At("[::1]:0".into()),
             websocket_origins: vec!["http://a".into()],
             websocket_path: Some("/ws".into()),
             websocket_compression: true,
             firetower_conventions: false,
-            firetower: WebSocketDoor::MainPort,
+            firetower: ProtocolDoor::MainPort,
             firetower_max_subscriptions: 21,
             firetower_manager: Some("m:1".into()),
             firetower_manager_grpc: ManagerDoor::Frames,
@@ -334,9 +334,7 @@ mod tests {
 
     #[test]
     fn websockets_come_in_at_an_address_or_at_the_main_port() {
-        for (json, door) in
-            [("true", WebSocketDoor::MainPort), ("false", WebSocketDoor::None), ("\"a:1\"", WebSocketDoor::At("a:1".into()))]
-        {
+        for (json, door) in [("true", ProtocolDoor::MainPort), ("false", ProtocolDoor::None), ("\"a:1\"", ProtocolDoor::At("a:1".into()))] {
             let (config, _) = server(format!(r#"{{"websocket":{json}}}"#).as_bytes()).unwrap();
             assert_eq!(config.websocket, door);
         }

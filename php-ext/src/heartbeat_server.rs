@@ -16,10 +16,9 @@ use delivery::Delivery;
 use ext_php_rs::ffi::{zend_class_entry, zend_object_handlers};
 use ext_php_rs::types::Zval;
 use heartbus_core::error::{Error, ErrorKind};
-use heartbus_core::event::EventMask;
+use heartbus_core::event::{EventMask, HostMessage};
 use heartbus_core::inbox::Inbox;
 use heartbus_core::service::{Reply, Request};
-use listening::UntoldMessage;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::path::PathBuf;
 use std::ptr;
@@ -183,6 +182,12 @@ impl Native for Server {
         self.timers.each_value(visit);
         self.objects.each_value(visit);
     }
+}
+
+/// A message of which some subscriptions were told, the last of them this one.
+struct UntoldMessage {
+    message: Arc<HostMessage>,
+    behind: Option<String>,
 }
 
 impl Server {

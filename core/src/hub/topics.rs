@@ -8,22 +8,24 @@
 
 mod filters;
 pub mod history;
+mod interest;
 pub mod members;
 mod publication;
+mod refusal;
 
 pub use publication::{FireKind, FireOrder, FireOrigin, Origin, Position, Publication};
+pub use refusal::TopicRefusal;
 
 use super::Now;
 use super::memory::{Memory, Part};
 use crate::settings::HistoryRule;
-use crate::wire::code;
 use crate::wire::topic::{self, BadTopic, Filter};
 use bytes::Bytes;
 use filters::FilterTree;
 use history::{History, Ledger, Place};
+use interest::Interest;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
@@ -74,63 +76,6 @@ pub struct KeptPart {
     pub since: Option<u64>,
 }
 
-/// Why nothing happened.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum TopicRefusal {
-    Bad(BadTopic),
-    /// The server has as many topics and filters as it may.
-    TooManyTopics,
-    /// So much waits to go out to subscribers that no more is taken.
-    ServerFull,
-    /// A filter has no position to go on from.
-    FilterHasNoPosition,
-    /// The connection has as many subscriptions as it may.
-    TooManySubscriptions,
-    /// Topics that begin with `$` are the server's own.
-    OfServer,
-    /// There is no such node.
-    NoSuchNode,
-    /// It is longer than a frame may be.
-    TooLong,
-}
-
-impl TopicRefusal {
-    /// The code of the ERROR frame that answers this.
-    pub fn code(self) -> u16 {
-        match self {
-            Self::Bad(_) | Self::FilterHasNoPosition => code::INVALID_REQUEST,
-            Self::TooManyTopics | Self::TooManySubscriptions | Self::OfServer => code::NOT_ALLOWED,
-            Self::NoSuchNode => code::NOT_FOUND,
-            // Not the 413 behind which a connection is closed: this frame was read whole.
-            Self::TooLong => code::INVALID_REQUEST,
-            Self::ServerFull => code::RATE_LIMITED,
-        }
-    }
-}
-
-impl fmt::Display for TopicRefusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Bad(bad) => return bad.fmt(f),
-            Self::TooManyTopics => "Too many topics on this server",
-            Self::ServerFull => "Too many messages wait for subscribers",
-            Self::FilterHasNoPosition => "A filter has no position to go on from",
-            Self::TooManySubscriptions => "Too many subscriptions on this connection",
-            Self::OfServer => "Topics that begin with $ belong to the server",
-            Self::NoSuchNode => "No such node on this connection",
-            Self::TooLong => code::TOO_LONG_TEXT,
-        })
-    }
-}
-
-impl std::error::Error for TopicRefusal {}
-
-impl From<BadTopic> for TopicRefusal {
-    fn from(bad: BadTopic) -> Self {
-        Self::Bad(bad)
-    }
-}
-
 /// # Errors
 /// Which rule is about topics that cannot be.
 pub fn check_rules(rules: &[HistoryRule]) -> Result<(), (&str, BadTopic)> {
@@ -152,45 +97,6 @@ pub trait PublicationSink {
 /// Hears that there may be another number of subscriptions to a topic by its name. The topic is locked meanwhile.
 pub trait InterestWatcher: Send + Sync {
     fn changed(&self, topic: &str);
-}
-
-/// How many subscriptions there are on each thread that has any.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Interest(Vec<(u16, u32)>);
-
-impl Interest {
-    /// True when the thread had none.
-    fn add(&mut self, thread: usize, count: u32) -> bool {
-        match self.0.binary_search_by_key(&(thread as u16), |(thread, _)| *thread) {
-            Ok(place) => {
-                self.0[place].1 += count;
-                false
-            }
-            Err(place) => {
-                self.0.insert(place, (thread as u16, count));
-                true
-            }
-        }
-    }
-
-    /// True when the thread has none any more.
-    fn remove(&mut self, thread: usize) -> bool {
-        let Ok(place) = self.0.binary_search_by_key(&(thread as u16), |(thread, _)| *thread) else { return false };
-        self.0[place].1 -= 1;
-        let is_last = self.0[place].1 == 0;
-        if is_last {
-            self.0.remove(place);
-        }
-        is_last
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    fn sum(&self) -> usize {
-        self.0.iter().map(|(_, count)| *count as usize).sum()
-    }
 }
 
 struct Topic {
@@ -301,7 +207,7 @@ impl Topics {
 
     /// Whether the host is among them.
     pub fn is_heard_by_host(&self, name: &str) -> bool {
-        let hears = |interest: &Interest| interest.0.iter().any(|(thread, _)| usize::from(*thread) == HOST);
+        let hears = |interest: &Interest| interest.threads().iter().any(|(thread, _)| usize::from(*thread) == HOST);
         let mut is_heard = self.shard(name).get(name).is_some_and(|topic| hears(&topic.interest));
         if !is_heard && self.filter_count() > 0 {
             self.read_filters().matching(name, &mut |interest| is_heard |= hears(interest));
@@ -501,12 +407,12 @@ impl Topics {
         let mut interest = topic.as_ref().map_or_else(Interest::default, |(_, topic)| topic.interest.clone());
         if self.filter_count.load(Ordering::SeqCst) > 0 {
             self.read_filters().matching(name, &mut |found| {
-                found.0.iter().for_each(|(thread, count)| {
+                found.threads().iter().for_each(|(thread, count)| {
                     interest.add(usize::from(*thread), *count);
                 });
             });
         }
-        if !interest.is_empty() && !sink.has_room(&interest.0) {
+        if !interest.is_empty() && !sink.has_room(interest.threads()) {
             self.forget_if_idle(&mut shard, name);
             return Err(TopicRefusal::ServerFull);
         }
@@ -527,7 +433,7 @@ impl Topics {
         };
         let reach = interest.sum();
         let publication = Arc::new(Publication { topic: name, position, sequence, payload, origin });
-        interest.0.iter().for_each(|(thread, _)| sink.post(usize::from(*thread), &publication));
+        interest.threads().iter().for_each(|(thread, _)| sink.post(usize::from(*thread), &publication));
         drop(shard);
         self.make_room();
         Ok(Published { position, reach })

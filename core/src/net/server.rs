@@ -14,7 +14,7 @@ use crate::hub::fan_out::HubThread;
 use crate::hub::topics::members::Subscriber;
 use crate::hub::{Counters, Counts, Host, Hub, Node, NodeRef, Timings};
 use crate::model::ConnectionInfo;
-use crate::settings::{ServerConfig, WebSocketDoor};
+use crate::settings::{ProtocolDoor, ServerConfig};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -47,7 +47,7 @@ impl Server {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = if config.io_threads == 0 { cores } else { config.io_threads.min(cores) };
         let listeners = listen::bind(&config.host, config.port, threads)?;
-        let bind = |door: &WebSocketDoor| door.address().map_or(Ok(Vec::new()), |(host, port)| listen::bind(host, port, threads));
+        let bind = |door: &ProtocolDoor| door.address().map_or(Ok(Vec::new()), |(host, port)| listen::bind(host, port, threads));
         let (websockets, gateways) = (bind(&config.websocket)?, bind(&config.firetower)?);
         let cannot_start = |error: io::Error| Error::new(ErrorKind::Io, format!("Cannot start the server: {error}"));
         let local_addr = listeners[0].local_addr().map_err(cannot_start)?;

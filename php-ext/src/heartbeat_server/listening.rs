@@ -1,7 +1,7 @@
 //! How a server's process subscribes to topics: its methods, and what its callbacks are told. A message comes as an event like others.
 
 use super::Kind::Message;
-use super::{Role, Server, State};
+use super::{Role, Server, State, UntoldMessage};
 use crate::arguments;
 use crate::backend::Backend;
 use crate::classes::position;
@@ -54,12 +54,6 @@ pub(super) fn unsubscribe(call: &mut Call<'_>) -> Outcome {
         server.resubscribe();
     }
     Ok(())
-}
-
-/// A message of which some subscriptions were told, the last of them this one.
-pub(super) struct UntoldMessage {
-    message: Arc<HostMessage>,
-    behind: Option<String>,
 }
 
 impl Server {

@@ -18,7 +18,7 @@ use crate::hub::rate::Bucket;
 use crate::hub::wheel::TimerKey;
 use crate::hub::{Counters, Node, NodeRef, Timer, TimerKind};
 use crate::model::{CloseReason, Departure, EventMask, Fill};
-use crate::settings::{RateLimitBy, WebSocketDoor, micros};
+use crate::settings::{ProtocolDoor, RateLimitBy, micros};
 use crate::wire::firetower;
 use crate::wire::websocket::handshake;
 use crate::wire::{self, Decoded, Dialect, Frame, FrameError, FrameType, Framing, Front, code};
@@ -222,10 +222,10 @@ impl BusSession {
             return None;
         }
         // A request of HTTP's may begin with as many of the same letters, but none is a front of the other.
-        if cx.hub.limits().firetower == WebSocketDoor::MainPort && firetower::is_firetower(input) {
+        if cx.hub.limits().firetower == ProtocolDoor::MainPort && firetower::is_firetower(input) {
             return Some(Next::Firetower);
         }
-        (cx.hub.limits().websocket == WebSocketDoor::MainPort && handshake::is_http(input)).then_some(Next::Http)
+        (cx.hub.limits().websocket == ProtocolDoor::MainPort && handshake::is_http(input)).then_some(Next::Http)
     }
 
     /// Whether the same frame comes again, and pays then.

@@ -224,6 +224,22 @@ fn a_last_value_that_changes_often_does_not_make_the_list_of_all_that_is_kept_lo
 }
 
 #[test]
+fn a_part_of_what_is_kept_is_short_also_where_payloads_are_empty() {
+    const BYTES: usize = 16 * 1024;
+    let topics = made(100, vec![rule("#", 10_000)], 64 << 20);
+    for _ in 0..10_000 {
+        publish(&topics, "a", "", at(0));
+    }
+    let read = topics.read_kept("a", 0, BYTES);
+    assert!(
+        (1..=BYTES / history::ENTRY_BYTES + 1).contains(&read.publications.len()) && read.since.is_none(),
+        "{}",
+        read.publications.len()
+    );
+    assert_eq!(topics.page(None, 0).0.len(), 1, "a page has a topic, or there would be no next one");
+}
+
+#[test]
 fn one_subscription_costs_little() {
     // What the hub keeps for it is a number per thread; what the thread keeps is this.
     assert!(size_of::<(Subscriber, u64)>() <= 16, "{} bytes", size_of::<(Subscriber, u64)>());
