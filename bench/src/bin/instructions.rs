@@ -1,7 +1,7 @@
 //! One operation of the pure machine, many times, for callgrind: `instructions OPERATION TIMES`.
 //!
-//! Inputs are fixed. The caller runs it with two numbers and takes the difference, so that what prepares an operation
-//! does not count. Without arguments it prints the operations.
+//! Inputs are fixed. Only what happens in [`counted`] counts: what prepares an operation takes more or less from run to run, as the
+//! allocator sees fit. The caller runs it with two numbers and takes the difference, so that what is done once does not count either. Without arguments it prints the operations.
 
 use heartbus_bench::machine::{Machine, TIMEOUT};
 use heartbus_bench::protocol::{Dialect, masked};
@@ -61,20 +61,30 @@ fn main() {
     }
 }
 
+/// callgrind collects from here on, until it returns (`scripts/instructions` names it), so it must stay a function.
+#[inline(never)]
+fn counted(operations: impl FnOnce()) {
+    operations();
+}
+
 fn decode(times: u64, frame: &[u8]) {
-    for _ in 0..times {
-        let (_, decoded) = wire::decode(black_box(frame), 1 << 20);
-        assert!(matches!(black_box(decoded), Decoded::Frame { .. }));
-    }
+    counted(|| {
+        for _ in 0..times {
+            let (_, decoded) = wire::decode(black_box(frame), 1 << 20);
+            assert!(matches!(black_box(decoded), Decoded::Frame { .. }));
+        }
+    });
 }
 
 fn encode_data(times: u64, dialect: wire::Dialect) {
     let mut out = Vec::with_capacity(256);
-    for _ in 0..times {
-        out.clear();
-        wire::encode(dialect, FrameType::DATA, 7, black_box(&[b'x'; 64]), &mut out).expect("it is ASCII");
-        black_box(&out);
-    }
+    counted(|| {
+        for _ in 0..times {
+            out.clear();
+            wire::encode(dialect, FrameType::DATA, 7, black_box(&[b'x'; 64]), &mut out).expect("it is ASCII");
+            black_box(&out);
+        }
+    });
 }
 
 /// The clock moves on every hundredth time, so that the ready-made reply is made anew as often as in life.
@@ -85,12 +95,15 @@ fn heartbeats(times: u64, dialect: Dialect, of_one: bool) {
         machine.receive(slot, &dialect.register(&format!("node-{node:08}")), |_| {});
     }
     let frames: Vec<Vec<u8>> = (1..=1000).map(|channel| dialect.heartbeat(if of_one { channel } else { 0 })).collect();
-    for round in 0..times {
-        if round % 100 == 0 {
-            machine.now += 1000;
+    let (machine, frames) = (&mut machine, &frames[..]);
+    counted(move || {
+        for round in 0..times {
+            if round % 100 == 0 {
+                machine.now += 1000;
+            }
+            machine.receive(slot, &frames[round as usize % 1000], |replies| assert!(!replies.is_empty()));
         }
-        machine.receive(slot, &frames[round as usize % 1000], |replies| assert!(!replies.is_empty()));
-    }
+    });
 }
 
 fn add_nodes(machine: &mut Machine, from: u64, to: u64) {
@@ -104,30 +117,36 @@ fn add_nodes(machine: &mut Machine, from: u64, to: u64) {
 }
 
 fn register(times: u64) {
-    let mut machine = Machine::default();
-    add_nodes(&mut machine, 0, times);
-    black_box(machine);
+    counted(|| {
+        let mut machine = Machine::default();
+        add_nodes(&mut machine, 0, times);
+        black_box(machine);
+    });
 }
 
 fn timeout(times: u64) {
-    let mut machine = Machine::default();
-    add_nodes(&mut machine, 0, times);
-    // Always as many nodes, so that the difference between two runs is what the timeouts take. These are due later.
-    machine.now += TIMEOUT / 2;
-    add_nodes(&mut machine, times, 10_000);
-    machine.now += TIMEOUT / 2 + 2 * TICK;
-    assert_eq!(machine.tick() as u64, times);
+    counted(|| {
+        let mut machine = Machine::default();
+        add_nodes(&mut machine, 0, times);
+        // Always as many nodes, so that the difference between two runs is what the timeouts take. These are due later.
+        machine.now += TIMEOUT / 2;
+        add_nodes(&mut machine, times, 10_000);
+        machine.now += TIMEOUT / 2 + 2 * TICK;
+        assert_eq!(machine.tick() as u64, times);
+    });
 }
 
 fn rearm(times: u64) {
     let mut machine = Machine::default();
     add_nodes(&mut machine, 0, 1000);
-    for _ in 0..times / 1000 {
-        machine.now += TIMEOUT - TICK;
-        machine.receive(0, &Dialect::V1.heartbeat(0), |_| {});
-        machine.now += 2 * TICK;
-        assert_eq!(machine.tick(), 0);
-    }
+    counted(|| {
+        for _ in 0..times / 1000 {
+            machine.now += TIMEOUT - TICK;
+            machine.receive(0, &Dialect::V1.heartbeat(0), |_| {});
+            machine.now += 2 * TICK;
+            assert_eq!(machine.tick(), 0);
+        }
+    });
 }
 
 /// Of this many bytes.
@@ -145,9 +164,11 @@ fn subscribe(times: u64) {
         machine.receive(0, &Dialect::V2.subscribe(&topic), |replies| assert!(!replies.is_empty()));
         both.push([Dialect::V2.subscribe(&topic), Dialect::V2.unsubscribe(&topic)].concat());
     }
-    for round in 0..times {
-        machine.receive(1, &both[round as usize % 100], |replies| assert!(!replies.is_empty()));
-    }
+    counted(|| {
+        for round in 0..times {
+            machine.receive(1, &both[round as usize % 100], |replies| assert!(!replies.is_empty()));
+        }
+    });
 }
 
 fn publish(times: u64) {
@@ -156,10 +177,12 @@ fn publish(times: u64) {
     machine.receive(slot, &Dialect::V2.register("node"), |_| {});
     machine.receive(slot, &Dialect::V2.subscribe("room"), |_| {});
     let frame = Dialect::V2.publish("room", &PAYLOAD);
-    for _ in 0..times {
-        machine.receive(slot, &frame, |_| {});
-        assert!(machine.take_posted().is_some());
-    }
+    counted(|| {
+        for _ in 0..times {
+            machine.receive(slot, &frame, |_| {});
+            assert!(machine.take_posted().is_some());
+        }
+    });
 }
 
 fn deliver(times: u64, dialect: Dialect, is_websocket: bool) {
@@ -176,10 +199,12 @@ fn deliver(times: u64, dialect: Dialect, is_websocket: bool) {
         }
     }
     let frame = Dialect::V2.publish("room", &PAYLOAD);
-    for _ in 0..times / 1000 {
-        machine.receive(publisher, &frame, |_| {});
-        assert_eq!(machine.deliver(), 1000);
-    }
+    counted(|| {
+        for _ in 0..times / 1000 {
+            machine.receive(publisher, &frame, |_| {});
+            assert_eq!(machine.deliver(), 1000);
+        }
+    });
 }
 
 /// As [`heartbeats`].
@@ -188,47 +213,55 @@ fn websocket_heartbeat(times: u64) {
     let slot = machine.open_websocket();
     machine.receive(slot, &masked(&Dialect::V2.register("node")), |_| {});
     let mut frame = masked(&Dialect::V2.heartbeat(0));
-    for round in 0..times {
-        if round % 100 == 0 {
-            machine.now += 1000;
+    counted(|| {
+        for round in 0..times {
+            if round % 100 == 0 {
+                machine.now += 1000;
+            }
+            machine.receive_in_place(slot, &mut frame, |replies| assert!(!replies.is_empty()));
         }
-        machine.receive_in_place(slot, &mut frame, |replies| assert!(!replies.is_empty()));
-    }
+    });
 }
 
 fn wheel_insert_pop(times: u64) {
-    let mut wheel = Wheel::new(0);
-    for round in 0..times / 100 {
-        for entry in 0..100 {
-            wheel.insert(round * TICK, entry);
+    counted(|| {
+        let mut wheel = Wheel::new(0);
+        for round in 0..times / 100 {
+            for entry in 0..100 {
+                wheel.insert(round * TICK, entry);
+            }
+            for _ in 0..100 {
+                let (key, _) = wheel.pop((round + 1) * TICK).expect("a hundred are due");
+                wheel.remove(key);
+            }
+            assert_eq!(wheel.pop((round + 1) * TICK), None);
         }
-        for _ in 0..100 {
-            let (key, _) = wheel.pop((round + 1) * TICK).expect("a hundred are due");
-            wheel.remove(key);
-        }
-        assert_eq!(wheel.pop((round + 1) * TICK), None);
-    }
+    });
 }
 
 fn wheel_insert_remove(times: u64) {
-    let mut wheel = Wheel::new(0);
-    for round in 0..times / 100 {
-        let keys: Vec<_> = (0..100u64).map(|entry| wheel.insert(round * 7919, entry)).collect();
-        for key in keys {
-            black_box(wheel.remove(key));
+    counted(|| {
+        let mut wheel = Wheel::new(0);
+        for round in 0..times / 100 {
+            let keys: Vec<_> = (0..100u64).map(|entry| wheel.insert(round * 7919, entry)).collect();
+            for key in keys {
+                black_box(wheel.remove(key));
+            }
         }
-    }
+    });
 }
 
 fn event(times: u64) {
     let inbox = Inbox::new(InboxLimits::default()).expect("a descriptor is left");
     inbox.subscribe(EventMask::CONNECT);
     let mut drained = VecDeque::new();
-    for round in 0..times / 100 {
-        for number in 0..100 {
-            inbox.push_state(Event::Connect { connection_id: round * 100 + number, peer: ([127, 0, 0, 1], 1).into() });
+    counted(|| {
+        for round in 0..times / 100 {
+            for number in 0..100 {
+                inbox.push_state(Event::Connect { connection_id: round * 100 + number, peer: ([127, 0, 0, 1], 1).into() });
+            }
+            assert_eq!(inbox.drain(&mut drained, 1000), 100);
+            drained.clear();
         }
-        assert_eq!(inbox.drain(&mut drained, 1000), 100);
-        drained.clear();
-    }
+    });
 }
