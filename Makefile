@@ -13,7 +13,7 @@ help:
 	@echo "make demo    the same with 1,000 real clients for ten seconds"
 	@echo "make check   what changes want: formatting, lints, Rust tests, headers, stubs, a look at C and PHP (6 minutes at most)"
 	@echo "make test    every test: Rust, C, PHP in real processes, formatting, lints"
-	@echo "make bench   measure everything, write docs/BENCHMARKS.md (20 minutes; QUICK=1 make bench takes 3)"
+	@echo "make bench   measure everything, write docs/BENCHMARKS.md (35 minutes; QUICK=1 make bench takes 3)"
 	@echo "make doctor  check whether this machine is set up for many connections"
 	@echo "make build   build/heartbus.so, build/libheartbus.so, build/libheartbus.a"
 	@echo "make install the C library below PREFIX=$(PREFIX), DESTDIR= in front; make uninstall removes it again"

@@ -1,7 +1,7 @@
 //! The floor: what a server costs that does nothing but wait, read, and write.
 //!
 //! A bare epoll loop. It parses nothing; it reads the length of each frame to know where the next begins, and answers each
-//! with the same bytes. As a broadcaster it answers one frame to everybody instead, with a plain loop of writes.
+//! with the same bytes. Instead it may answer one frame to everybody, or to everybody else, with a plain loop of writes.
 
 use crate::protocol::Dialect;
 use heartbus_core::wire::FrameType;
@@ -25,6 +25,8 @@ pub enum Reply {
     Register,
     /// 64 bytes of data: to every connection where data came, to whoever sent it else.
     Broadcast,
+    /// The same, but not to whoever sent it.
+    Publish,
 }
 
 struct FloorConnection {
@@ -51,7 +53,7 @@ fn serve_one(port: u16, dialect: Dialect, reply: Reply) -> std::io::Result<()> {
             0,
             br#"{"node_id":"node-00000000","metadata":{"channel_id":12345,"status":"ok","server_time":1700000000.123456},"timestamp":1700000000.123456,"channel_id":12345}"#,
         ),
-        Reply::Broadcast => dialect.data(&[b'x'; 64]),
+        Reply::Broadcast | Reply::Publish => dialect.data(&[b'x'; 64]),
     };
     let answers = answer.repeat(BUFFER / dialect.header().0 + 1);
     let listener = net::socket(net::AddressFamily::INET, net::SocketType::STREAM, None)?;
@@ -91,10 +93,11 @@ fn serve_one(port: u16, dialect: Dialect, reply: Reply) -> std::io::Result<()> {
                     if frames == 0 {
                         continue;
                     }
-                    if matches!(reply, Reply::Broadcast) && connection.header[2] == FrameType::DATA.0 {
+                    if matches!(reply, Reply::Broadcast | Reply::Publish) && connection.header[2] == FrameType::DATA.0 {
+                        let left_out = matches!(reply, Reply::Publish).then_some(slot);
                         for _ in 0..frames {
                             // A peer that is gone, or full, is not our concern.
-                            for (_, other) in &connections {
+                            for (_, other) in connections.iter().filter(|(other, _)| Some(*other) != left_out) {
                                 let _ = io::write(&other.socket, &answer);
                             }
                         }

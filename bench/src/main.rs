@@ -34,7 +34,7 @@ load    keeps a running server busy, and says what that took
   --protocol NAME      v1, v2, websocket, floor-v1, floor-v2, redis, mqtt, nats, ws (v1)
   --connections N --depth N --seconds S --rate N (100, 1, 5; a rate: heartbeats a second, over all connections)
 floor   a server that does nothing but wait, read and write
-  --port P --dialect v1|v2 --reply heartbeat|register|broadcast --threads N
+  --port P --dialect v1|v2 --reply heartbeat|register|broadcast|publish --threads N
 flame   draws a flame graph (SVG) of what `perf script -F comm,tid,ip,sym,dso` says on standard input; scripts/flame does it all
   --title TEXT
 ";
@@ -267,6 +267,7 @@ fn floor(mut arguments: Arguments) -> Result<()> {
         "heartbeat" => Ok(Reply::Heartbeat),
         "register" => Ok(Reply::Register),
         "broadcast" => Ok(Reply::Broadcast),
+        "publish" => Ok(Reply::Publish),
         other => Err(format!("no such reply: {other}")),
     })?;
     let threads = arguments.opt_value_from_str("--threads")?.unwrap_or(1);

@@ -180,6 +180,7 @@ fn command(protocol: Protocol, reply: Reply, ours: &Ours, port: u16, folder: &Pa
                 Reply::Heartbeat => "heartbeat",
                 Reply::Register => "register",
                 Reply::Broadcast => "broadcast",
+                Reply::Publish => "publish",
             };
             command.args(["floor", "--port", &port, "--dialect", dialect.name(), "--reply", reply, "--threads", &ours.threads.to_string()]);
         }

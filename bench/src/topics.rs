@@ -49,7 +49,7 @@ fn contests(settings: &Settings) -> Vec<(Protocol, Protocol)> {
 
 fn start_all(settings: &Settings) -> Result<Vec<Server>> {
     let ours = Ours { timeout: 300.0, ..Ours::default() };
-    let started = everybody(settings).into_iter().map(|protocol| Server::start(protocol, Reply::Broadcast, &ours, &settings.cores));
+    let started = everybody(settings).into_iter().map(|protocol| Server::start(protocol, Reply::Publish, &ours, &settings.cores));
     Ok(started.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
 }
 
@@ -70,15 +70,12 @@ fn fan_out(report: &mut Report, settings: &Settings) -> Result<()> {
         for round in 0..settings.rounds {
             for Server { target, .. } in in_turn(&servers, round) {
                 let protocol = target.protocol;
-                // The floor writes to everybody: there the first of the receivers is the publisher.
-                let is_floor = matches!(protocol, Protocol::Floor(_));
-                let mut fleet = Fleet::connected(*target, if is_floor { count } else { count + 1 })?;
+                let mut fleet = Fleet::connected(*target, count + 1)?;
                 fleet.send_each(0..count, |index| protocol.subscribe(&id(index), "room"))?;
                 if protocol == Protocol::WebSocket {
                     fleet.send_each(count..count + 1, |index| (crate::protocol::masked(&Dialect::V2.register(&id(index))), 1))?;
                 }
-                let publisher = if is_floor { 0 } else { count };
-                let load = fleet.publications(publisher, 0..count, &protocol.publish("room", &MESSAGE), settings.window)?;
+                let load = fleet.publications(count, 0..count, &protocol.publish("room", &MESSAGE), settings.window)?;
                 drop(fleet);
                 note(report, &name, *target, &load);
                 target.settle();
