@@ -52,9 +52,12 @@ typedef enum {
   HEARTBUS_EVENT_BUFFER_FULL = 10,
   // Nothing waits any more, after HEARTBUS_EVENT_BUFFER_FULL. As above.
   HEARTBUS_EVENT_BUFFER_DRAIN = 11,
-  // A publication of a topic that heartbus_server_subscribe_topics has asked for. text is the topic, payload what was published; node_id
-  // the node that has published it, NULL when it was none; heartbus_event_position, where the topic has one.
+  // A publication of a topic that heartbus_server_subscribe_topics or heartbus_bus_subscribe_topics has asked for. text is the topic, payload
+  // what was published; node_id the node that has published it, NULL when it was none; heartbus_event_position, where the topic has one.
   HEARTBUS_EVENT_MESSAGE = 12,
+  // Publications that heartbus_bus_subscribe_topics has asked for are missing here. count is how many, because this program was too slow; 0:
+  // nobody knows, because the connection was made anew. A program that keeps a picture looks afresh now.
+  HEARTBUS_EVENT_MISSED = 13,
   // A client is connected, and its REGISTER is on its way. client_id, as in all events of clients.
   HEARTBUS_EVENT_CLIENT_CONNECT = 101,
   // The server registered a node of the client. node_id, channel_id.
@@ -225,7 +228,8 @@ typedef struct {
   uint64_t client_id;
   int64_t channel_id;
   // How many events of this type (and of leaving and coming back, for a node) this one stands for: 1, or more when the
-  // program was too slow to take them all. Of HEARTBUS_EVENT_CLIENT_PUBLISHED, for how many subscriptions.
+  // program was too slow to take them all. Of HEARTBUS_EVENT_CLIENT_PUBLISHED, for how many subscriptions; of HEARTBUS_EVENT_MISSED, how
+  // many publications are missing, 0 when nobody knows.
   uint32_t count;
   uint16_t port;
   uint16_t reserved16;
@@ -758,6 +762,36 @@ heartbus_status heartbus_bus_find_nodes(heartbus_bus *bus,
                                         size_t capacity,
                                         size_t *count);
 
+// Lets this program have what is published from now on to the topics that a filter matches, as HEARTBUS_EVENT_MESSAGE of
+// heartbus_bus_poll: each publication once, however many filters match it, in the order of its topic. Returns when the server has said that
+// it does, within the handle's timeout. The topic `$nodes` tells which nodes come and go. Subscriptions come back by themselves when the
+// server was started anew. Nothing waits for this program: when it does not poll, publications are dropped, which HEARTBUS_EVENT_MISSED
+// tells, and so it does when the connection was made anew. A filter that is there already stays.
+//
+// HEARTBUS_INVALID_ARGUMENT when it is no filter, HEARTBUS_LIMIT when there are too many topics, or of these, HEARTBUS_PROTOCOL when the
+// server is older.
+heartbus_status heartbus_bus_subscribe_topics(heartbus_bus *bus,
+                                              const char *filter,
+                                              size_t filter_len);
+
+// Ends what heartbus_bus_subscribe_topics has begun. What waits already is still told.
+//
+// HEARTBUS_NOT_FOUND when there is no such filter.
+heartbus_status heartbus_bus_unsubscribe_topics(heartbus_bus *bus, const char *filter, size_t filter_len);
+
+// A descriptor that is readable while events wait for heartbus_bus_poll, as heartbus_server_fd is for heartbus_server_poll.
+heartbus_status heartbus_bus_fd(const heartbus_bus *bus,
+                                int *fd);
+
+// As heartbus_server_poll, of what heartbus_bus_subscribe_topics has asked for. Other calls of this handle need not wait for it.
+//
+// HEARTBUS_CLOSED when another thread has freed it, HEARTBUS_INVALID_ARGUMENT when `capacity` is 0 or another thread is polling.
+heartbus_status heartbus_bus_poll(heartbus_bus *bus,
+                                  heartbus_event *events,
+                                  size_t capacity,
+                                  int32_t timeout_ms,
+                                  size_t *count);
+
 // Attaches a pointer of the program's to a server, a group of clients, a log or a connection to the bus socket; NULL takes it away.
 // The library never follows it. Log messages about the handle carry it (see heartbus_event). It works until the handle is freed,
 // and nothing is told of it then.
@@ -769,9 +803,7 @@ heartbus_status heartbus_user_data(const void *handle, void **user_data);
 
 // Makes a poll return: the one of another thread that waits at this moment, or else the next one, which then does not wait. It has
 // the events that are there, mostly none: then `count` is 0. Until then the descriptor is readable. Several of them before a poll are
-// like one. `handle` is a server, a group of clients or a log.
-//
-// HEARTBUS_INVALID_ARGUMENT for a connection to the bus socket, which is not polled.
+// like one. `handle` is a server, a group of clients, a log or a connection to the bus socket.
 heartbus_status heartbus_wake(void *handle);
 
 // Attaches a pointer of the program's to a node, which its events and lookups carry from now on as user_data; NULL takes it away. It

@@ -19,6 +19,7 @@ use crate::net::bus::dispatcher::Dispatcher;
 use crate::net::bus::socket::{self, BoundSocket};
 use crate::net::listen;
 use crate::net::manager::ManagerTask;
+use crate::net::presence::PresenceTask;
 use crate::net::server::Server;
 use crate::process;
 use crate::settings::{MOST, ProtocolDoor, ServerConfig, check_timeout, check_whole};
@@ -50,6 +51,7 @@ struct RunningEngine {
     bus: OnceLock<BusServer>,
     /// The same of the manager that the server is a gateway of.
     manager: OnceLock<ManagerTask>,
+    presence: Arc<PresenceTask>,
     /// The process whose threads these are.
     process: u32,
     /// In Unix microseconds.
@@ -122,6 +124,7 @@ impl Engine {
         let server = Server::start(config, host)?;
         let started = server.shared.clock.now();
         let running = RunningEngine {
+            presence: PresenceTask::new(&server.shared),
             server,
             events,
             manager: OnceLock::new(),
@@ -375,6 +378,7 @@ impl Engine {
             bus.begin_stopping();
         }
         self.server().stop();
+        self.running.presence.stop();
         if let Some(manager) = self.running.manager.get() {
             manager.stop();
         }

@@ -283,6 +283,17 @@ pub struct HostMessage {
     pub from: Option<Arc<str>>,
 }
 
+/// What a process is told of the topics that it has subscribed to over the bus socket of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FeedEvent {
+    Message(Arc<HostMessage>),
+    /// So many publications are missing here, because this process was too slow; `None`: nobody knows how many, because the connection was
+    /// made anew. Whoever keeps a picture looks afresh now.
+    Missed {
+        count: Option<u64>,
+    },
+}
+
 impl<N> ServerEvent<N> {
     pub fn kind(&self) -> EventKind {
         match self {

@@ -279,6 +279,14 @@ settings! {
         pub history: Vec<HistoryRule> = Vec::new(), ValueKind::History,
             php_note("`['chat/#' => ['count' => 100, 'bytes' => 1 << 20, 'ttl' => 3600]]`"),
             c_note(r#"`{"chat/#":{"count":100,"bytes":1048576,"ttl":3600}}`"#);
+        /// seconds within which a node that comes and goes is told once in `$nodes` and `$presence/...`, as it stands then; 0: each time
+        pub presence_debounce: Option<Duration> = Some(Duration::from_secs(1)), ValueKind::SecondsOrNone;
+        /// whether nodes and WebSocket clients may subscribe to `$nodes` and `$presence/...`, and so see who is there; processes of yours may always
+        pub presence_topics: bool = false, ValueKind::Flag;
+        /// publications that may wait for a process that has subscribed over the bus socket; further ones are dropped, and it is told how many
+        pub bus_queue_events: usize = 8_192, whole(1);
+        /// bytes of them
+        pub bus_queue_bytes: usize = 4 << 20, whole(1), unit("bytes");
         /// addresses and networks such as `10.0.0.0/8` that may connect; none listed: all
         pub allow: Vec<IpNet> = Vec::new(), ValueKind::Networks, php_name("whitelist"), c_note("in PHP, and here too: `whitelist`");
         /// those that may not, whatever the other list says

@@ -2,9 +2,10 @@
 //! major version would let two releases misunderstand each other. The frames of batches are compared in `hub::batch`.
 
 use heartbus_core::wire::bus::{
-    ConnectionInfo, DurationsRecord, Hello, LENGTH_LEN, LineLevel, LogLine, NodeInfo, PublicationRecord, RemoteError, Reply, Request,
-    RequestFrame, Response, Role, ServerMessage, StatsRecord, TopicRecord, VERSION, Welcome, WorkerMessage, decode, parse_greeting,
-    parse_hello, unknown_request, write_hello, write_log, write_message, write_refusal, write_server_message, write_welcome,
+    ConnectionInfo, DurationsRecord, FeedMessage, Hello, LENGTH_LEN, LineLevel, LogLine, NodeInfo, PublicationRecord, RemoteError, Reply,
+    Request, RequestFrame, Response, Role, ServerMessage, StatsRecord, SubscriberMessage, TopicRecord, VERSION, Welcome, WorkerMessage,
+    decode, parse_greeting, parse_hello, unknown_request, write_hello, write_log, write_message, write_refusal, write_server_message,
+    write_welcome,
 };
 
 const VECTORS: &str = include_str!("../../tests/vectors/bus.txt");
@@ -84,7 +85,11 @@ fn the_hellos_are_those_of_the_vectors() {
     };
     compare(
         "hello",
-        vec![("a client, pid 4711, package 0.1.0".into(), hello(Role::Client)), ("a worker, the same".into(), hello(Role::Worker))],
+        vec![
+            ("a client, pid 4711, package 0.1.0".into(), hello(Role::Client)),
+            ("a worker, the same".into(), hello(Role::Worker)),
+            ("a subscriber, the same".into(), hello(Role::Subscriber)),
+        ],
     );
     for (hex, ..) in rows().filter(|(.., kind)| *kind == "hello") {
         let bytes = bytes_of(hex);
@@ -304,9 +309,53 @@ fn the_news_without_events_are_those_of_the_vectors() {
 }
 
 #[test]
+fn what_subscribers_say_and_are_told_is_that_of_the_vectors() {
+    let said = vec![
+        ("Subscribe a/+", SubscriberMessage::Subscribe { filter: "a/+".into() }),
+        ("Unsubscribe a/+", SubscriberMessage::Unsubscribe { filter: "a/+".into() }),
+    ];
+    for (_, said) in &said {
+        match said {
+            SubscriberMessage::Subscribe { .. } | SubscriberMessage::Unsubscribe { .. } => {}
+        }
+    }
+    let written = said.into_iter().map(|(meaning, said)| {
+        let bytes = message(&said);
+        assert_eq!(decode::<SubscriberMessage>(&bytes[LENGTH_LEN..]), Ok(said));
+        (meaning.to_owned(), bytes)
+    });
+    compare("filter", written.collect());
+    let error = RemoteError { kind: 6, message: "Too many topics on this server".into() };
+    let told = vec![
+        ("Subscribed a/+", FeedMessage::Subscribed { filter: "a/+" }),
+        ("Refused a/+, error 6: Too many topics on this server", FeedMessage::Refused { filter: "a/+", error }),
+        (
+            "Message of a/b by n1 at 7 in epoch 1764000000000000: ff 00",
+            FeedMessage::Message { topic: "a/b", payload: b"\xff\0", position: Some((7, 1_764_000_000_000_000)), from: Some("n1") },
+        ),
+        ("Message of c, no more", FeedMessage::Message { topic: "c", payload: b"", position: None, from: None }),
+        ("Gap of 300", FeedMessage::Gap { dropped: 300 }),
+    ];
+    for (_, told) in &told {
+        match told {
+            FeedMessage::Subscribed { .. } | FeedMessage::Refused { .. } | FeedMessage::Message { .. } | FeedMessage::Gap { .. } => {}
+        }
+    }
+    let written = told.into_iter().map(|(meaning, told)| {
+        let bytes = message(&told);
+        assert_eq!(decode::<FeedMessage<'_>>(&bytes[LENGTH_LEN..]), Ok(told));
+        (meaning.to_owned(), bytes)
+    });
+    compare("feed", written.collect());
+}
+
+#[test]
 fn the_kinds_of_rows_are_known() {
     for (hex, _, kind) in rows() {
-        assert!(["hello", "greeting", "request", "answer", "word", "news", "batch", "messages"].contains(&kind), "{kind}");
+        assert!(
+            ["hello", "greeting", "request", "answer", "word", "news", "batch", "messages", "filter", "feed"].contains(&kind),
+            "{kind}"
+        );
         assert!(hex.len() % 2 == 0);
     }
 }

@@ -3,18 +3,19 @@
 //! Every call waits for its answer. What has a twin among the server's functions is in `calls.rs`; here is the rest.
 
 use crate::arguments::{bytes, inout, invalid, out, out_if_wanted, out_slice, slice, text};
+use crate::bus_feed::BusTopics;
 use crate::event::keep;
-use crate::handle::{self, Object, Place};
+use crate::handle::{self, Object, Place, Polled};
 use crate::nodes::heartbus_node;
 use crate::status::{guard, heartbus_status};
 use crate::texts::with_texts;
 use bumpalo::Bump;
 use heartbus_core::bus::Bus;
 use heartbus_core::error::Error;
-use heartbus_core::service::{Request, Service};
+use heartbus_core::service::{Reply, Request, Service};
 use std::ffi::c_char;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -50,12 +51,27 @@ pub(crate) unsafe fn several<'a>(name: &str, texts: *const heartbus_text, count:
     unsafe { slice(name, texts, count)?.iter().map(|each| text(name, each.text, each.len)).collect() }
 }
 
-/// Calls of several threads take turns.
-pub(crate) type SharedBus = Mutex<Bus>;
+pub(crate) struct SharedBus {
+    /// Calls of several threads take turns.
+    bus: Mutex<Bus>,
+    pub(crate) topics: Arc<BusTopics>,
+    pub(crate) path: PathBuf,
+    pub(crate) timeout: Duration,
+}
 
 impl Object for SharedBus {
     type Opaque = heartbus_bus;
     const NAME: &'static str = "bus";
+
+    fn polled(&self) -> Option<Arc<dyn Polled>> {
+        Some(self.topics.clone())
+    }
+}
+
+impl SharedBus {
+    pub(crate) fn reply(&self, request: &Request<'_>) -> Result<Reply, Error> {
+        self.bus.ask(request)
+    }
 }
 
 /// Connects to the bus socket of a server on this machine. `socket` is its absolute path, or the name of the server, which is
@@ -85,7 +101,8 @@ pub(crate) unsafe extern "C" fn heartbus_bus_connect(
             name => Bus::find(name, timeout)?,
         };
         bus.welcome()?;
-        target.write(place.open(Arc::new(Mutex::new(bus))));
+        let path = bus.path().to_owned();
+        target.write(place.open(Arc::new(SharedBus { bus: Mutex::new(bus), topics: Arc::default(), path, timeout })));
         Ok(())
     })
 }
@@ -112,7 +129,7 @@ pub(crate) unsafe extern "C" fn heartbus_bus_send_many(
         let (ids, payload, count) = unsafe {
             (several("node_ids", node_ids, node_count)?, bytes("payload", payload, payload_len)?, out_if_wanted("count", count)?)
         };
-        let queued = handle::get::<SharedBus>(bus)?.ask(&Request::SendMany { nodes: ids, data: payload })?.count()?;
+        let queued = handle::get::<SharedBus>(bus)?.reply(&Request::SendMany { nodes: ids, data: payload })?.count()?;
         if let Some(count) = count {
             count.write(queued);
         }
@@ -194,7 +211,7 @@ unsafe fn list(
         None => Request::Page { after, limit, id_pattern: pattern, ip },
         Some(metadata) => Request::Find { after, limit, id_pattern: pattern, ip, metadata },
     };
-    let (page, next) = handle::get::<SharedBus>(bus)?.ask(&request)?.page()?;
+    let (page, next) = handle::get::<SharedBus>(bus)?.reply(&request)?.page()?;
     with_texts(|texts| {
         for (target, node) in nodes.iter_mut().zip(&page) {
             target.write(heartbus_node::new(node, texts));

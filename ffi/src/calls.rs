@@ -41,7 +41,7 @@ trait Answering: Object {
 
 impl Answering for SharedBus {
     fn ask(&self, request: &Request<'_>) -> Result<Reply, Error> {
-        Service::ask(self, request)
+        self.reply(request)
     }
 }
 

@@ -196,11 +196,13 @@ fn read(kind: ValueKind, json: &str) -> Result<SettingValue, String> {
             let fits = any_number(json).filter(|number| (least..=most).contains(number));
             fits.map(SettingValue::Number).ok_or_else(|| format!("a number from {least} to {most}"))
         }
+        ValueKind::SecondsOrNone if any_number(json) == Some(0.0) => Ok(SettingValue::None),
         ValueKind::Seconds | ValueKind::SecondsOrNone => {
             let most = YEAR.as_secs();
             let fits = any_number(json).filter(|number| (0.001..=most as f64).contains(number));
-            fits.map(|number| SettingValue::Time(Duration::from_secs_f64(number)))
-                .ok_or_else(|| format!("a number of seconds from 0.001 to {most}"))
+            fits.map(|number| SettingValue::Time(Duration::from_secs_f64(number))).ok_or_else(|| {
+                format!("a number of seconds from 0.001 to {most}{}", if kind == ValueKind::SecondsOrNone { ", or 0" } else { "" })
+            })
         }
         ValueKind::Flag => serde_json::from_str(json).map(SettingValue::Flag).map_err(|_| "true or false".to_owned()),
         ValueKind::Text | ValueKind::Name | ValueKind::Socket => text(json).map(SettingValue::Text).ok_or_else(|| "a string".to_owned()),
@@ -282,6 +284,7 @@ mod tests {
         let json = r#"{"host":"::1","port":0,"worker_count":2,"heartbeat_timeout":1.5,"register_timeout":2,"max_connections":3,
             "max_connections_per_ip":4,"max_nodes":5,"max_nodes_per_connection":6,"max_metadata_bytes_per_connection":17,
             "max_frame_bytes":7,"outbox_bytes":8,"max_subscriptions":18,"max_topics":19,"history_bytes":20,
+            "presence_debounce":0,"presence_topics":true,"bus_queue_events":22,"bus_queue_bytes":23,
             "history":{"chat/#":{"count":1,"bytes":2e3,"ttl":0.5},"+":{"ttl":null}},
             "total_buffer_bytes":9,"slow_consumer":"drop","slow_consumer_timeout":2.5,"enable_rate_limit":true,"rate_limit_capacity":10,
             "rate_limit_refill_rate":11,"rate_limit_by":"ip","max_requests_per_second":14,"allow":["10.0.0.0/8","::1"],"deny":["10.1.0.1"],
@@ -306,6 +309,10 @@ mod tests {
             max_subscriptions: 18,
             max_topics: 19,
             history_bytes: 20,
+            presence_debounce: None,
+            presence_topics: true,
+            bus_queue_events: 22,
+            bus_queue_bytes: 23,
             history: vec![
                 HistoryRule { filter: "chat/#".into(), count: 1, bytes: 2000, ttl: Duration::from_millis(500) },
                 HistoryRule { filter: "+".into(), ..HistoryRule::default() },
@@ -540,6 +547,10 @@ mod tests {
             (r#"{"enable_rate_limit":1}"#, "Configuration: enable_rate_limit must be true or false, not 1"),
             (r#"{"heartbeat_timeout":-1}"#, "Configuration: heartbeat_timeout must be a number of seconds from 0.001 to 31622400, not -1"),
             (r#"{"heartbeat_timeout":0}"#, "Configuration: heartbeat_timeout must be a number of seconds from 0.001 to 31622400, not 0"),
+            (
+                r#"{"presence_debounce":-1}"#,
+                "Configuration: presence_debounce must be a number of seconds from 0.001 to 31622400, or 0, not -1",
+            ),
             (r#"{"bus_group":"users"}"#, "Configuration: bus_group: there is no bus socket without the key `bus`"),
             (r#"{"slow_consumer":"wait"}"#, r#"Configuration: slow_consumer must be "close" or "drop", not "wait""#),
             (

@@ -4,7 +4,7 @@ use crate::arguments::{out, slice};
 use crate::status::{guard, heartbus_status};
 use bumpalo::Bump;
 use heartbus_core::error::{Error, ErrorKind};
-use heartbus_core::event::{ClientEvent, Departure, Event, EventKind, EventMask, Fill, FleetEvent, Position};
+use heartbus_core::event::{ClientEvent, Departure, Event, EventKind, EventMask, FeedEvent, Fill, FleetEvent, HostMessage, Position};
 use std::ffi::{CStr, c_char, c_void};
 use std::net::SocketAddr;
 use std::ptr;
@@ -35,9 +35,12 @@ pub(crate) enum heartbus_event_type {
     HEARTBUS_EVENT_BUFFER_FULL = 10,
     /// Nothing waits any more, after HEARTBUS_EVENT_BUFFER_FULL. As above.
     HEARTBUS_EVENT_BUFFER_DRAIN = 11,
-    /// A publication of a topic that heartbus_server_subscribe_topics has asked for. text is the topic, payload what was published; node_id
-    /// the node that has published it, NULL when it was none; heartbus_event_position, where the topic has one.
+    /// A publication of a topic that heartbus_server_subscribe_topics or heartbus_bus_subscribe_topics has asked for. text is the topic, payload
+    /// what was published; node_id the node that has published it, NULL when it was none; heartbus_event_position, where the topic has one.
     HEARTBUS_EVENT_MESSAGE = 12,
+    /// Publications that heartbus_bus_subscribe_topics has asked for are missing here. count is how many, because this program was too slow; 0:
+    /// nobody knows, because the connection was made anew. A program that keeps a picture looks afresh now.
+    HEARTBUS_EVENT_MISSED = 13,
     /// A client is connected, and its REGISTER is on its way. client_id, as in all events of clients.
     HEARTBUS_EVENT_CLIENT_CONNECT = 101,
     /// The server registered a node of the client. node_id, channel_id.
@@ -132,7 +135,8 @@ pub(crate) struct heartbus_event {
     pub client_id: u64,
     pub channel_id: i64,
     /// How many events of this type (and of leaving and coming back, for a node) this one stands for: 1, or more when the
-    /// program was too slow to take them all. Of HEARTBUS_EVENT_CLIENT_PUBLISHED, for how many subscriptions.
+    /// program was too slow to take them all. Of HEARTBUS_EVENT_CLIENT_PUBLISHED, for how many subscriptions; of HEARTBUS_EVENT_MISSED, how
+    /// many publications are missing, 0 when nobody knows.
     pub count: u32,
     pub port: u16,
     pub reserved16: u16,
@@ -278,24 +282,37 @@ pub(crate) fn of_server(event: &Event, texts: &Bump) -> heartbus_event {
             };
             of_node(r#type, node, *count, texts)
         }
-        Event::Message { message } => {
-            let (node_id, node_id_len) = message.from.as_ref().map_or((ptr::null(), 0), |id| keep(texts, id));
-            let (text, text_len) = keep(texts, &message.topic);
-            heartbus_event {
-                node_id,
-                node_id_len,
-                text,
-                text_len,
-                ip: keep_position(texts, message.position),
-                payload: message.payload.as_ptr().cast(),
-                payload_len: message.payload.len(),
-                ..heartbus_event::new(HEARTBUS_EVENT_MESSAGE)
-            }
-        }
+        Event::Message { message } => of_message(message, texts),
         Event::Close { connection_id, reason } => {
             let (text, text_len) = keep(texts, reason.as_str());
             let code = reason.number().into();
             heartbus_event { connection_id: *connection_id, code, text, text_len, ..heartbus_event::new(HEARTBUS_EVENT_CLOSE) }
+        }
+    }
+}
+
+fn of_message(message: &HostMessage, texts: &Bump) -> heartbus_event {
+    let (node_id, node_id_len) = message.from.as_ref().map_or((ptr::null(), 0), |id| keep(texts, id));
+    let (text, text_len) = keep(texts, &message.topic);
+    heartbus_event {
+        node_id,
+        node_id_len,
+        text,
+        text_len,
+        ip: keep_position(texts, message.position),
+        payload: message.payload.as_ptr().cast(),
+        payload_len: message.payload.len(),
+        ..heartbus_event::new(HEARTBUS_EVENT_MESSAGE)
+    }
+}
+
+/// The same of what a process is told of topics over the bus socket.
+pub(crate) fn of_feed(event: &FeedEvent, texts: &Bump) -> heartbus_event {
+    match event {
+        FeedEvent::Message(message) => of_message(message, texts),
+        FeedEvent::Missed { count } => {
+            let count = count.map_or(0, |count| u32::try_from(count).unwrap_or(u32::MAX));
+            heartbus_event { count, ..heartbus_event::new(HEARTBUS_EVENT_MISSED) }
         }
     }
 }
@@ -419,7 +436,7 @@ pub(crate) fn of_client(FleetEvent { client_id, event }: &FleetEvent, texts: &Bu
 /// this library does not know. Lives as long as the program.
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn heartbus_event_name(r#type: i32) -> *const c_char {
-    const SERVER: [&CStr; 12] = [
+    const SERVER: [&CStr; 13] = [
         c"connect",
         c"register",
         c"heartbeat",
@@ -432,6 +449,7 @@ pub(crate) extern "C" fn heartbus_event_name(r#type: i32) -> *const c_char {
         c"buffer_full",
         c"buffer_drain",
         c"message",
+        c"missed",
     ];
     const CLIENT: [&CStr; 15] = [
         c"client_connect",
@@ -451,7 +469,7 @@ pub(crate) extern "C" fn heartbus_event_name(r#type: i32) -> *const c_char {
         c"client_publish_refused",
     ];
     let name = match r#type {
-        1..=12 => SERVER[r#type as usize - 1],
+        1..=13 => SERVER[r#type as usize - 1],
         101..=125 => CLIENT[r#type as usize - 101],
         201 => c"log",
         _ => c"unknown",

@@ -10,6 +10,8 @@
 mod arguments;
 mod attached;
 mod bus;
+mod bus_feed;
+mod bus_topics;
 mod calls;
 mod client_topics;
 mod clients;

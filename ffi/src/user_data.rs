@@ -32,9 +32,7 @@ pub(crate) unsafe extern "C" fn heartbus_user_data(handle: *const c_void, user_d
 
 /// Makes a poll return: the one of another thread that waits at this moment, or else the next one, which then does not wait. It has
 /// the events that are there, mostly none: then `count` is 0. Until then the descriptor is readable. Several of them before a poll are
-/// like one. `handle` is a server, a group of clients or a log.
-///
-/// HEARTBUS_INVALID_ARGUMENT for a connection to the bus socket, which is not polled.
+/// like one. `handle` is a server, a group of clients, a log or a connection to the bus socket.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn heartbus_wake(handle: *mut c_void) -> heartbus_status {
     guard(|| handle::wake(handle))

@@ -32,6 +32,7 @@ fn generate(change: impl FnOnce(&mut Config)) -> String {
         "client_topics",
         "log",
         "bus",
+        "bus_topics",
         "topics",
         "user_data",
     ];

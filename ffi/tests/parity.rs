@@ -19,6 +19,7 @@ const FACE: &[&str] = &[
     "settings.rs",
     "net/bus/places.rs",
     "net/client.rs",
+    "net/feed.rs",
     "model.rs",
 ];
 const OTHER_MODULES: &[&str] = &["descriptor", "error", "event", "hub", "log", "metrics", "net", "process", "service", "text", "wire"];

@@ -5,8 +5,8 @@ use crate::work::bounded;
 use bytes::Bytes;
 use heartbus_core::hub::batch::BatchReader;
 use heartbus_core::wire::bus::{
-    FRAME_CAP, LENGTH_LEN, RequestFrame, Response, Role, VERSION, WorkerMessage, decode, frame, parse_greeting, parse_hello, write_hello,
-    write_message, write_refusal, write_welcome,
+    FRAME_CAP, FeedMessage, LENGTH_LEN, RequestFrame, Response, Role, SubscriberMessage, VERSION, WorkerMessage, decode, frame,
+    parse_greeting, parse_hello, write_hello, write_message, write_refusal, write_welcome,
 };
 
 /// A list makes room for no more values than there are bytes left, and none is larger than this.
@@ -64,6 +64,16 @@ fn check_body(body: &[u8]) {
         let mut again = Vec::new();
         write_message(&mut again, &word);
         assert_eq!(decode::<WorkerMessage>(&again[LENGTH_LEN..]), Ok(word));
+    }
+    if let Ok(said) = bounded("a subscriber's message", MEMORY_EACH, || decode::<SubscriberMessage>(body), |_| body.len()) {
+        let mut again = Vec::new();
+        write_message(&mut again, &said);
+        assert_eq!(decode::<SubscriberMessage>(&again[LENGTH_LEN..]), Ok(said));
+    }
+    if let Ok(told) = bounded("a message for a subscriber", MEMORY_EACH, || decode::<FeedMessage<'_>>(body), |_: &_| body.len()) {
+        let mut again = Vec::new();
+        write_message(&mut again, &told);
+        assert_eq!(decode::<FeedMessage<'_>>(&again[LENGTH_LEN..]), Ok(told));
     }
     if let Ok(answer) = bounded("a response", MEMORY_EACH, || decode::<Response>(body), |_| body.len()) {
         // By their bytes: a time that is no number equals nothing.

@@ -7,6 +7,7 @@
 use crate::arguments;
 use crate::asking::Asking;
 use crate::bindings::{self, Directory};
+use crate::bus_topics;
 use crate::calls::DeclareCalls;
 use crate::classes::future;
 use crate::classes::waiting::{Suspension, Timer};
@@ -15,7 +16,8 @@ use crate::declare::Declare;
 use crate::exception;
 use crate::ini;
 use crate::node;
-use crate::php::{self, Call, Native, Outcome, Thrown, bytes, map, text, value};
+use crate::php::{self, Call, Callable, Native, Outcome, Thrown, bytes, map, text, value};
+use crate::polling::{get_event_stream, poll};
 use crate::ranges;
 use crate::runtime::{Runtime, Source};
 use crate::shim;
@@ -92,6 +94,11 @@ pub(crate) fn register() -> Result<()> {
         .declare("stats(): array", stats)
         .declare("metrics(): string", metrics_text)
         .declare("getSocket(): string", get_socket)
+        .declare("subscribe(string $filter, callable $callback, ?callable $gap = null): void", subscribe)
+        .declare("unsubscribe(string $filter): bool", unsubscribe)
+        .declare("static run(): void", run)
+        .declare("static poll(float $timeout = 0.0): int", poll)
+        .declare("static getEventStream()", get_event_stream)
         .registration(|class, arguments| {
             std::mem::forget(arguments);
             php::hold::<Bus>(class);
@@ -327,6 +334,36 @@ fn get_socket(call: &mut Call<'_>) -> Outcome {
     let bus = call.held::<Bus>()?;
     *call.result = text(bus.line.bus.borrow().path().to_string_lossy().as_bytes());
     Ok(())
+}
+
+fn subscribe(call: &mut Call<'_>) -> Outcome {
+    let (mut filter, mut callback, mut gap) = (ptr::null_mut::<zend_string>(), ptr::null_mut::<Zval>(), ptr::null_mut::<Zval>());
+    arguments!(call, c"Sz|z", filter, callback, gap)?;
+    let bus = call.held::<Bus>()?;
+    let callback = Rc::new(Callable::new(callback, 2)?);
+    // SAFETY: an argument of this call, or null when it was left out.
+    let is_given = unsafe { gap.as_ref() }.is_some_and(|gap| !gap.dereference().is_null());
+    let gap = if is_given { Some(Rc::new(Callable::new(gap, 3)?)) } else { None };
+    let path = bus.line.bus.borrow().path().to_owned();
+    bus_topics::subscribe(&path, bus.timeout, topics::topic_name(filter)?, callback, gap)
+}
+
+fn unsubscribe(call: &mut Call<'_>) -> Outcome {
+    let mut filter = ptr::null_mut::<zend_string>();
+    arguments!(call, c"S", filter)?;
+    let bus = call.held::<Bus>()?;
+    let path = bus.line.bus.borrow().path().to_owned();
+    let was_there = bus_topics::unsubscribe(&path, std::str::from_utf8(bytes(filter)).unwrap_or_default())?;
+    call.result.set_bool(was_there);
+    Ok(())
+}
+
+/// Returns when nothing is subscribed to any more, or a signal came.
+fn run(call: &mut Call<'_>) -> Outcome {
+    arguments!(call, c"")?;
+    let runtime = Runtime::current();
+    runtime.check_not_inside("Bus::run()")?;
+    runtime.run(|| Ok(()), &|| !runtime.has_feeds() && !runtime.has_clients())
 }
 
 fn answered<T>(answer: std::result::Result<T, Error>) -> Outcome<T> {

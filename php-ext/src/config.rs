@@ -394,7 +394,7 @@ fn read(setting: &Setting, key: &str, value: &Zval) -> Checked<SettingValue> {
         (ValueKind::SecondsOrNone, _) => match numeric(value).filter(|number| *number == 0.0 || (SHORTEST..=LONGEST).contains(number)) {
             Some(0.0) => Ok(SettingValue::None),
             Some(number) => Ok(SettingValue::Time(measured(number))),
-            None => fault(format!("{key} must be a number of seconds, or 0 for no limit")),
+            None => fault(format!("{key} must be a number of seconds, or 0 for none")),
         },
         (ValueKind::Flag, _) => Ok(SettingValue::Flag(is_on(value))),
         (ValueKind::Text | ValueKind::Account, _) => text(key, value).map(SettingValue::Text),

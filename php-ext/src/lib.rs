@@ -7,6 +7,7 @@ mod asking;
 mod backend;
 mod bindings;
 mod bus;
+mod bus_topics;
 mod callbacks;
 mod calls;
 mod classes;

@@ -33,8 +33,8 @@ thread_local! {
     static CURRENT: RefCell<Option<Rc<Runtime>>> = const { RefCell::new(None) };
 }
 
-/// Something that events come from: a server, all clients together, those who wait for answers. What was taken out waits in it for its
-/// callbacks.
+/// Something that events come from: a server, all clients together, topics of a bus socket, those who wait for answers. What was taken out
+/// waits in it for its callbacks.
 pub(crate) trait Source {
     /// Events that were taken out.
     fn pending(&self) -> usize {
@@ -130,6 +130,8 @@ pub(crate) struct Runtime {
     servers: RefCell<Vec<(Rc<dyn Source>, Zval)>>,
     /// All clients together, once there was one.
     clients: RefCell<Option<Rc<dyn Source>>>,
+    /// What was subscribed to over bus sockets, each of these by itself.
+    feeds: RefCell<Vec<Rc<dyn Source>>>,
     /// Clients that were told to connect before there was a loop.
     waiting: RefCell<VecDeque<(Zval, Start)>>,
     /// A `HeartbeatClient` worker is registered for them.
@@ -184,6 +186,7 @@ impl Runtime {
             wakeup: OnceCell::new(),
             servers: RefCell::default(),
             clients: RefCell::default(),
+            feeds: RefCell::default(),
             waiting: RefCell::new(waiting),
             has_client_worker: Cell::new(has_client_worker),
             workerman: inherited.as_ref().map_or_else(|| Rc::new(Workerman::new()), |parent| parent.workerman.clone()),
@@ -217,6 +220,9 @@ impl Runtime {
         }
         for (server, _) in runtime.servers.take() {
             server.shut_down();
+        }
+        for feed in runtime.feeds.take() {
+            feed.shut_down();
         }
         crate::log::stop_waiting();
         runtime.waiting.take();
@@ -295,9 +301,23 @@ impl Runtime {
         self.clients.replace(Some(clients));
     }
 
-    /// The servers, then the clients: those as well that a callback of a server's has just made.
+    pub(crate) fn add_feed(&self, feed: Rc<dyn Source>) {
+        self.feeds.borrow_mut().push(feed);
+    }
+
+    pub(crate) fn feeds(&self) -> Vec<Rc<dyn Source>> {
+        self.feeds.borrow().clone()
+    }
+
+    /// Something was subscribed to over a bus socket.
+    pub(crate) fn has_feeds(&self) -> bool {
+        self.feeds.borrow().iter().any(|feed| !feed.is_idle())
+    }
+
+    /// The servers, then the clients, then topics: those as well that a callback of a server's has just made.
     fn sources(&self) -> impl Iterator<Item = Rc<dyn Source>> + '_ {
-        self.servers().into_iter().chain(iter::once_with(|| self.clients()).flatten())
+        let clients = iter::once_with(|| self.clients()).flatten();
+        self.servers().into_iter().chain(clients).chain(iter::once_with(|| self.feeds()).flatten())
     }
 
     pub(crate) fn watch(&self, fd: BorrowedFd<'_>) -> Result<(), Error> {

@@ -118,7 +118,7 @@ fn with_node_and_topic<A: Asking>(call: &mut Call<'_>, request: impl for<'a> Fn(
     Ok(())
 }
 
-fn topic_name<'a>(given: *const zend_string) -> Outcome<&'a str> {
+pub(crate) fn topic_name<'a>(given: *const zend_string) -> Outcome<&'a str> {
     std::str::from_utf8(bytes(given)).map_err(|_| exception::invalid_argument("A topic is valid UTF-8"))
 }
 

@@ -376,7 +376,7 @@ return [
 
     'Heartbus\Bus' => <<<'TEXT'
         A server of this machine from any PHP process: pages of PHP-FPM, queue workers, cron. The process has one connection for
-        each server, which outlives requests and is made again by itself. In a fiber under a loop calls suspend; elsewhere they
+        each server, which outlives requests and is made again by itself, and another one once it has subscribed to topics. In a fiber under a loop calls suspend; elsewhere they
         block for one round trip. What the server or the way to it is the reason of throws a \Heartbus\Exception\HeartbusException, arguments
         that are wrong in themselves PHP's own exceptions.
         TEXT,
@@ -474,6 +474,37 @@ return [
         $throws
         TEXT,
     'Heartbus\Bus::getSocket' => 'The path of the bus socket.',
+    'Heartbus\Bus::subscribe' => <<<TEXT
+        Lets this process hear what is published from now on to the topics that a filter matches: each publication once, in the order of
+        its topic. It holds when the call returns, and comes back by itself when the server was started anew. The topic \$nodes tells
+        which nodes come and go. Whatever loop runs here tells the callbacks: Workerman's (subscribe in onWorkerStart), Revolt's,
+        ReactPHP's, a server's or client's of this process, run(), poll(). Nothing waits for this process: what it has no room for is
+        dropped, and \$gap is told how many publications are missing there, of all that it has subscribed to over this socket; null when
+        nobody knows, because the connection was made anew. A later call for the same filter replaces both callbacks. A subscription ends
+        with the request.
+
+        @param callable(string \$topic, string \$data, ?string \$from, ?\Heartbus\Position \$position): mixed \$callback \$from is the id of the node that has published it, null when it was none
+        @param ?callable(?int \$missed, string \$filter): mixed \$gap
+        @throws \InvalidArgumentException when it is no filter
+        @throws \Heartbus\Exception\LimitException when there are too many topics, or too many subscriptions of this process
+        $throws
+        TEXT,
+    'Heartbus\Bus::unsubscribe' => 'Ends a subscription of this process; its callbacks are not called any more. False when there was none.',
+    'Heartbus\Bus::run' => <<<'TEXT'
+        Without a loop of others: runs callbacks until nothing is subscribed to any more and no client of this process is left, or a
+        stop signal comes.
+        TEXT,
+    'Heartbus\Bus::poll' => <<<'TEXT'
+        For loops of others: runs the callbacks that are due, of all that is subscribed to and of all servers and clients of this process.
+        With none due, waits for one for up to so many seconds. Returns how many ran.
+
+        @throws \InvalidArgumentException when the timeout is not from 0 to 1,000,000,000
+        TEXT,
+    'Heartbus\Bus::getEventStream' => <<<'TEXT'
+        A stream that is readable while poll() has something to do.
+
+        @return resource
+        TEXT,
 
     'Heartbus\Host' => 'A server without PHP code: the engine alone, for those who use Heartbus\Bus.',
     'Heartbus\Host::run' => <<<TEXT

@@ -286,7 +286,7 @@ namespace PfinalClub\AsyncioHeartbeat\Server
     class HeartbeatServer
     {
         /**
-         * @param array{heartbeat_timeout?: int|float, worker_count?: int, register_timeout?: int|float, max_connections?: int, max_connections_per_ip?: int, max_nodes?: int, max_nodes_per_connection?: int, max_metadata_bytes_per_connection?: int, max_frame_bytes?: int, outbox_bytes?: int, slow_consumer?: 'close'|'drop', slow_consumer_timeout?: int|float, total_buffer_bytes?: int, max_subscriptions?: int, max_topics?: int, history_bytes?: int, history?: array<array{count?: int, bytes?: int, ttl?: int|float}>, whitelist?: list<string>, allow?: list<string>, blacklist?: list<string>, deny?: list<string>, websocket?: string|bool, websocket_origins?: list<string>, websocket_path?: string, firetower_conventions?: bool, firetower?: string|bool, firetower_max_subscriptions?: int, firetower_manager?: string, firetower_manager_grpc?: string|bool, websocket_compression?: bool, max_requests_per_second?: int, stats_interval?: int|float, rate_limit_capacity?: int, rate_limit_refill_rate?: int|float, rate_limit_by?: 'connection'|'ip', enable_rate_limit?: bool, bus?: string|false, bus_group?: string|int, inbox_events?: int, inbox_bytes?: int, inbox_policy?: 'reject'|'drop_oldest', php_workers?: int, name?: string, user?: string|int, group?: string|int, stop_timeout?: int|float, channel_max_queue_size?: int, heartbeat_check_interval?: int|float, protocol?: mixed, loop?: 'auto'|'native'|'workerman'|'revolt'|'react'|'manual', log?: 'stderr'|'logger', log_level?: 'debug'|'info'|'warning'|'error'|'off', log_file?: string} $config
+         * @param array{heartbeat_timeout?: int|float, worker_count?: int, register_timeout?: int|float, max_connections?: int, max_connections_per_ip?: int, max_nodes?: int, max_nodes_per_connection?: int, max_metadata_bytes_per_connection?: int, max_frame_bytes?: int, outbox_bytes?: int, slow_consumer?: 'close'|'drop', slow_consumer_timeout?: int|float, total_buffer_bytes?: int, max_subscriptions?: int, max_topics?: int, history_bytes?: int, history?: array<array{count?: int, bytes?: int, ttl?: int|float}>, presence_debounce?: int|float, presence_topics?: bool, bus_queue_events?: int, bus_queue_bytes?: int, whitelist?: list<string>, allow?: list<string>, blacklist?: list<string>, deny?: list<string>, websocket?: string|bool, websocket_origins?: list<string>, websocket_path?: string, firetower_conventions?: bool, firetower?: string|bool, firetower_max_subscriptions?: int, firetower_manager?: string, firetower_manager_grpc?: string|bool, websocket_compression?: bool, max_requests_per_second?: int, stats_interval?: int|float, rate_limit_capacity?: int, rate_limit_refill_rate?: int|float, rate_limit_by?: 'connection'|'ip', enable_rate_limit?: bool, bus?: string|false, bus_group?: string|int, inbox_events?: int, inbox_bytes?: int, inbox_policy?: 'reject'|'drop_oldest', php_workers?: int, name?: string, user?: string|int, group?: string|int, stop_timeout?: int|float, channel_max_queue_size?: int, heartbeat_check_interval?: int|float, protocol?: mixed, loop?: 'auto'|'native'|'workerman'|'revolt'|'react'|'manual', log?: 'stderr'|'logger', log_level?: 'debug'|'info'|'warning'|'error'|'off', log_file?: string} $config
          * @throws \RuntimeException when the configuration is wrong; its previous one is an \InvalidArgumentException
          */
         public function __construct(string $host = '0.0.0.0', int $port = 9501, array $config = []) {}
@@ -724,7 +724,7 @@ namespace Heartbus
 {
     /**
      * A server of this machine from any PHP process: pages of PHP-FPM, queue workers, cron. The process has one connection for
-     * each server, which outlives requests and is made again by itself. In a fiber under a loop calls suspend; elsewhere they
+     * each server, which outlives requests and is made again by itself, and another one once it has subscribed to topics. In a fiber under a loop calls suspend; elsewhere they
      * block for one round trip. What the server or the way to it is the reason of throws a \Heartbus\Exception\HeartbusException, arguments
      * that are wrong in themselves PHP's own exceptions.
      */
@@ -962,6 +962,50 @@ namespace Heartbus
 
         /** The path of the bus socket. */
         public function getSocket(): string {}
+
+        /**
+         * Lets this process hear what is published from now on to the topics that a filter matches: each publication once, in the order of
+         * its topic. It holds when the call returns, and comes back by itself when the server was started anew. The topic $nodes tells
+         * which nodes come and go. Whatever loop runs here tells the callbacks: Workerman's (subscribe in onWorkerStart), Revolt's,
+         * ReactPHP's, a server's or client's of this process, run(), poll(). Nothing waits for this process: what it has no room for is
+         * dropped, and $gap is told how many publications are missing there, of all that it has subscribed to over this socket; null when
+         * nobody knows, because the connection was made anew. A later call for the same filter replaces both callbacks. A subscription ends
+         * with the request.
+         *
+         * @param callable(string $topic, string $data, ?string $from, ?\Heartbus\Position $position): mixed $callback $from is the id of the node that has published it, null when it was none
+         * @param ?callable(?int $missed, string $filter): mixed $gap
+         * @throws \InvalidArgumentException when it is no filter
+         * @throws \Heartbus\Exception\LimitException when there are too many topics, or too many subscriptions of this process
+         * @throws \Heartbus\Exception\IoException when no server is there, or it does not let this user in
+         * @throws \Heartbus\Exception\TimeoutException when it does not answer in time: it may still do what it was asked
+         * @throws \Heartbus\Exception\ClosedException when it hung up, or stopped, before it answered
+         * @throws \Heartbus\Exception\ProtocolException when it is of another release
+         */
+        public function subscribe(string $filter, callable $callback, ?callable $gap = null): void {}
+
+        /** Ends a subscription of this process; its callbacks are not called any more. False when there was none. */
+        public function unsubscribe(string $filter): bool {}
+
+        /**
+         * Without a loop of others: runs callbacks until nothing is subscribed to any more and no client of this process is left, or a
+         * stop signal comes.
+         */
+        public static function run(): void {}
+
+        /**
+         * For loops of others: runs the callbacks that are due, of all that is subscribed to and of all servers and clients of this process.
+         * With none due, waits for one for up to so many seconds. Returns how many ran.
+         *
+         * @throws \InvalidArgumentException when the timeout is not from 0 to 1,000,000,000
+         */
+        public static function poll(float $timeout = 0.0): int {}
+
+        /**
+         * A stream that is readable while poll() has something to do.
+         *
+         * @return resource
+         */
+        public static function getEventStream() {}
     }
 
     /** A server without PHP code: the engine alone, for those who use Heartbus\Bus. */
@@ -970,7 +1014,7 @@ namespace Heartbus
         /**
          * Serves until a signal comes. Keys: host (0.0.0.0), port (9501), and those of HeartbeatServer.
          *
-         * @param array{host?: string, port?: int, heartbeat_timeout?: int|float, worker_count?: int, register_timeout?: int|float, max_connections?: int, max_connections_per_ip?: int, max_nodes?: int, max_nodes_per_connection?: int, max_metadata_bytes_per_connection?: int, max_frame_bytes?: int, outbox_bytes?: int, slow_consumer?: 'close'|'drop', slow_consumer_timeout?: int|float, total_buffer_bytes?: int, max_subscriptions?: int, max_topics?: int, history_bytes?: int, history?: array<array{count?: int, bytes?: int, ttl?: int|float}>, whitelist?: list<string>, allow?: list<string>, blacklist?: list<string>, deny?: list<string>, websocket?: string|bool, websocket_origins?: list<string>, websocket_path?: string, firetower_conventions?: bool, firetower?: string|bool, firetower_max_subscriptions?: int, firetower_manager?: string, firetower_manager_grpc?: string|bool, websocket_compression?: bool, max_requests_per_second?: int, stats_interval?: int|float, rate_limit_capacity?: int, rate_limit_refill_rate?: int|float, rate_limit_by?: 'connection'|'ip', enable_rate_limit?: bool, bus?: string|false, bus_group?: string|int, inbox_events?: int, inbox_bytes?: int, inbox_policy?: 'reject'|'drop_oldest', php_workers?: int, name?: string, user?: string|int, group?: string|int, stop_timeout?: int|float, channel_max_queue_size?: int, heartbeat_check_interval?: int|float, protocol?: mixed, loop?: 'auto'|'native'|'workerman'|'revolt'|'react'|'manual', log?: 'stderr'|'logger', log_level?: 'debug'|'info'|'warning'|'error'|'off', log_file?: string} $config
+         * @param array{host?: string, port?: int, heartbeat_timeout?: int|float, worker_count?: int, register_timeout?: int|float, max_connections?: int, max_connections_per_ip?: int, max_nodes?: int, max_nodes_per_connection?: int, max_metadata_bytes_per_connection?: int, max_frame_bytes?: int, outbox_bytes?: int, slow_consumer?: 'close'|'drop', slow_consumer_timeout?: int|float, total_buffer_bytes?: int, max_subscriptions?: int, max_topics?: int, history_bytes?: int, history?: array<array{count?: int, bytes?: int, ttl?: int|float}>, presence_debounce?: int|float, presence_topics?: bool, bus_queue_events?: int, bus_queue_bytes?: int, whitelist?: list<string>, allow?: list<string>, blacklist?: list<string>, deny?: list<string>, websocket?: string|bool, websocket_origins?: list<string>, websocket_path?: string, firetower_conventions?: bool, firetower?: string|bool, firetower_max_subscriptions?: int, firetower_manager?: string, firetower_manager_grpc?: string|bool, websocket_compression?: bool, max_requests_per_second?: int, stats_interval?: int|float, rate_limit_capacity?: int, rate_limit_refill_rate?: int|float, rate_limit_by?: 'connection'|'ip', enable_rate_limit?: bool, bus?: string|false, bus_group?: string|int, inbox_events?: int, inbox_bytes?: int, inbox_policy?: 'reject'|'drop_oldest', php_workers?: int, name?: string, user?: string|int, group?: string|int, stop_timeout?: int|float, channel_max_queue_size?: int, heartbeat_check_interval?: int|float, protocol?: mixed, loop?: 'auto'|'native'|'workerman'|'revolt'|'react'|'manual', log?: 'stderr'|'logger', log_level?: 'debug'|'info'|'warning'|'error'|'off', log_file?: string} $config
          * @throws \Heartbus\Exception\IoException when the address or the bus socket cannot be listened on
          * @throws \RuntimeException when the configuration is wrong
          */

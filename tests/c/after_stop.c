@@ -85,6 +85,7 @@ int main(int argc, char **argv) {
     uint16_t port = 0;
     heartbus_server_start(config, strlen(config), EVERYTHING, &server);
     heartbus_bus_connect(path, strlen(path), 10, &bus);
+    heartbus_bus_subscribe_topics(bus, TEXT("t"));
     heartbus_server_port(server, &port);
     heartbus_clients_start(NULL, 0, &clients);
     snprintf(config, sizeof config, "{\"port\":%d,\"node_id\":\"n\"}", port);
@@ -189,6 +190,10 @@ int main(int argc, char **argv) {
     cursor = 0;
     CALL(heartbus_bus_members, bus, TEXT("t"), &cursor, any, 1, &count);
     CALL(heartbus_bus_topics_of, bus, TEXT("n"), any, 1, &count);
+    CALL(heartbus_bus_subscribe_topics, bus, TEXT("u"));
+    CALL(heartbus_bus_fd, bus, any);
+    CALL(heartbus_bus_poll, bus, &event, 1, 0, &count);
+    CALL(heartbus_bus_unsubscribe_topics, bus, TEXT("t"));
     CALL(heartbus_bus_heartbeat_timeout, bus, any);
     CALL(heartbus_bus_set_heartbeat_timeout, bus, 10);
     CALL(heartbus_bus_close_door, bus);

@@ -186,15 +186,17 @@ static void nodes_are_put_into_topics(void) {
     close(d), close(e);
 }
 
-static heartbus_event next_message(void) {
+static heartbus_event next_event(bool of_bus) {
     static heartbus_event event;
     size_t count = 0;
     memset(&event, 0, sizeof event);
     for (long long until = now_ms() + LONGEST_WAIT_MS; count == 0 && now_ms() < until;)
-        if (heartbus_server_poll(server, &event, 1, 100, &count) != HEARTBUS_OK)
+        if ((of_bus ? heartbus_bus_poll(bus, &event, 1, 100, &count) : heartbus_server_poll(server, &event, 1, 100, &count)) != HEARTBUS_OK)
             break;
     return event;
 }
+
+static heartbus_event next_message(void) { return next_event(false); }
 
 static bool is_message(const heartbus_event *event, const char *topic, const char *payload, const char *from) {
     return event->type == HEARTBUS_EVENT_MESSAGE && event->text_len == strlen(topic) && memcmp(event->text, topic, event->text_len) == 0 &&
@@ -229,6 +231,64 @@ static void the_program_hears_topics(void) {
     close(f);
 }
 
+static bool is_change(const heartbus_event *event, const char *json) {
+    char text[512];
+    snprintf(text, sizeof text, "%.*s", (int)event->payload_len, event->payload ? event->payload : "");
+    if (event->type != HEARTBUS_EVENT_MESSAGE || strcmp(event->text, "$nodes") != 0 || event->node_id || !strstr(text, json))
+        printf("        %s: %s\n", heartbus_event_name(event->type), text);
+    return event->type == HEARTBUS_EVENT_MESSAGE && strcmp(event->text, "$nodes") == 0 && !event->node_id && strstr(text, json);
+}
+
+static void another_program_hears_topics(const char *config) {
+    int fd = -1;
+    check(heartbus_bus_subscribe_topics(bus, TEXT("next/+")) == HEARTBUS_OK && heartbus_bus_subscribe_topics(bus, TEXT("next/door")) == HEARTBUS_OK &&
+              heartbus_bus_subscribe_topics(bus, TEXT("next/door")) == HEARTBUS_OK && heartbus_bus_fd(bus, &fd) == HEARTBUS_OK && fd >= 0,
+          "a program next door subscribes to topics");
+    int g = node("g");
+    say(g, PUBLISH, "{\\\"topic\\\":\\\"next/door\\\",\\\"data\\\":\\\"hello\\\"}");
+    struct pollfd readable = {.fd = fd, .events = POLLIN};
+    check(poll(&readable, 1, LONGEST_WAIT_MS) == 1 && readable.revents == POLLIN, "its descriptor says that there is something");
+    heartbus_event event = next_event(true);
+    heartbus_position position = {0, 0};
+    check(is_message(&event, "next/door", "hello", "g") && heartbus_event_position(&event, &position) == HEARTBUS_OK && position.offset == 1,
+          "a node's message comes once, with its sender and its position");
+    heartbus_publication told;
+    check(heartbus_server_publish(server, TEXT("next/house"), TEXT("from the server"), NULL, 0, &told) == HEARTBUS_OK && told.reach == 1, "the server publishes");
+    event = next_event(true);
+    check(is_message(&event, "next/house", "from the server", NULL), "and the program next door hears it");
+    size_t count = 1;
+    check(heartbus_bus_poll(bus, &event, 1, 0, &count) == HEARTBUS_OK && count == 0, "there is no more");
+
+    check(heartbus_bus_subscribe_topics(bus, TEXT("$nodes")) == HEARTBUS_OK, "it subscribes to who comes and goes");
+    int h = node("h");
+    event = next_event(true);
+    check(is_change(&event, "\"event\":\"joined\",\"node\":\"h\",\"reason\":\"registered\""), "a node comes");
+    close(h);
+    event = next_event(true);
+    check(is_change(&event, "\"event\":\"left\",\"node\":\"h\",\"reason\":\"disconnected\""), "and goes");
+
+    check(heartbus_bus_unsubscribe_topics(bus, TEXT("next/+")) == HEARTBUS_OK, "one subscription ends");
+    check_refused(heartbus_bus_unsubscribe_topics(bus, TEXT("next/+")), HEARTBUS_NOT_FOUND, "no such subscription", "what is ended is not there");
+    check_refused(heartbus_bus_subscribe_topics(bus, TEXT("a/#/b")), HEARTBUS_INVALID_ARGUMENT, "last level", "a filter has a form");
+    check_refused(heartbus_bus_subscribe_topics(bus, TEXT("\xff")), HEARTBUS_INVALID_ARGUMENT, "filter is not UTF-8", "and is text");
+    check_refused(heartbus_bus_poll(bus, &event, 0, 0, &count), HEARTBUS_INVALID_ARGUMENT, "capacity is 0", "a poll has room");
+    check_refused(heartbus_bus_poll(bus, &event, 1, 0, NULL), HEARTBUS_INVALID_ARGUMENT, "count is NULL", "and a place for a number");
+    check_refused(heartbus_bus_fd(bus, NULL), HEARTBUS_INVALID_ARGUMENT, "fd is NULL", "a descriptor has a place");
+    close(g);
+
+    heartbus_server_free(server);
+    check_refused(heartbus_bus_subscribe_topics(bus, TEXT("late")), HEARTBUS_IO, "No Heartbus server", "where no server runs nothing is subscribed to");
+    check(heartbus_server_start(config, strlen(config), HEARTBUS_ON_MESSAGE, &server) == HEARTBUS_OK && heartbus_server_port(server, &port) == HEARTBUS_OK,
+          "the server is started anew");
+    for (event = next_event(true); event.type == HEARTBUS_EVENT_MESSAGE;)
+        event = next_event(true);
+    check(event.type == HEARTBUS_EVENT_MISSED && event.count == 0 && strcmp(heartbus_event_name(event.type), "missed") == 0,
+          "the program next door is told that something may be missing");
+    check(heartbus_server_publish(server, TEXT("next/door"), TEXT("again"), NULL, 0, &told) == HEARTBUS_OK && told.reach == 1, "what it has subscribed to came back");
+    event = next_event(true);
+    check(is_message(&event, "next/door", "again", NULL), "and it hears on");
+}
+
 static void a_wrong_history_is_refused(void) {
     heartbus_server *none = NULL;
     const struct {
@@ -246,7 +306,9 @@ int main(void) {
     char path[64], config[256];
     snprintf(path, sizeof path, "/tmp/heartbus-topics-%d.sock", (int)getpid());
     snprintf(config, sizeof config,
-             "{\"host\":\"127.0.0.1\",\"port\":0,\"bus\":\"%s\",\"max_frame_bytes\":10000,\"history\":{\"kept/#\":{\"count\":2,\"ttl\":600}}}", path);
+             "{\"host\":\"127.0.0.1\",\"port\":0,\"bus\":\"%s\",\"max_frame_bytes\":10000,\"presence_debounce\":0,"
+             "\"history\":{\"kept/#\":{\"count\":2,\"ttl\":600}}}",
+             path);
     check(heartbus_server_start(config, strlen(config), HEARTBUS_ON_MESSAGE, &server) == HEARTBUS_OK && heartbus_server_port(server, &port) == HEARTBUS_OK &&
               heartbus_bus_connect(path, strlen(path), 10, &bus) == HEARTBUS_OK,
           "a server starts, and its bus is there");
@@ -260,6 +322,7 @@ int main(void) {
         wait_for_subscribers("chat/hall", 0);
     }
     the_program_hears_topics();
+    another_program_hears_topics(config);
     a_wrong_history_is_refused();
     heartbus_bus_free(bus);
     heartbus_server_free(server);

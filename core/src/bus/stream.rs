@@ -4,10 +4,10 @@
 
 use super::Welcome;
 use crate::error::{Error, ErrorKind, reason};
+pub(super) use crate::net::bus::remote::{broken, closed, error_of};
 use crate::net::bus::socket;
 use crate::process;
-use crate::text::printable;
-use crate::wire::bus::{self as wire, DecodeError, RemoteError, Role};
+use crate::wire::bus::{self as wire, Role};
 use bytes::{Buf, BytesMut};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -203,20 +203,6 @@ pub(super) fn wait_for(fd: BorrowedFd<'_>, wanted: PollFlags, deadline: Instant)
             Err(errno) => return Err(lost(errno)),
         }
     }
-}
-
-pub(super) fn error_of(remote: RemoteError) -> Error {
-    let kind = ErrorKind::from_code(remote.kind).unwrap_or(ErrorKind::Internal);
-    // Programs print it, and whoever listens on a socket may have written it.
-    Error { kind, message: printable(&remote.message).into_owned() }
-}
-
-pub(super) fn broken(error: DecodeError) -> Error {
-    Error::new(ErrorKind::Protocol, format!("The bus socket makes no sense: {error}"))
-}
-
-pub(super) fn closed() -> Error {
-    Error::new(ErrorKind::Closed, "The engine closed the connection")
 }
 
 pub(super) fn lost(errno: Errno) -> Error {

@@ -5,6 +5,7 @@
 use super::Engine;
 use crate::error::{Error, ErrorKind};
 use crate::hub::Counters;
+use crate::hub::feeds::TopicFeed;
 use crate::hub::topics::{Origin, Published, TopicRefusal};
 use crate::net::bus::HostTopics;
 use crate::wire::topic;
@@ -127,7 +128,7 @@ impl Engine {
     }
 }
 
-/// For workers, each of which has subscriptions of its own.
+/// For workers and other processes, each of which has subscriptions of its own.
 impl HostTopics for Engine {
     fn listen(&self, filter: &str) -> Result<(), Error> {
         self.hub()?.listen(filter, self.now()).map_err(refused)
@@ -135,6 +136,26 @@ impl HostTopics for Engine {
 
     fn end_listening(&self, filter: &str) {
         self.server().shared.hub.end_listening(filter, self.now());
+    }
+
+    fn open_feed(&self) -> Result<TopicFeed, Error> {
+        Ok(self.hub()?.open_feed())
+    }
+
+    fn follow(&self, feed: &mut TopicFeed, filter: &str) -> Result<(), Error> {
+        self.hub()?.follow(feed, filter, self.now()).map_err(refused)
+    }
+
+    fn unfollow(&self, feed: &mut TopicFeed, filter: &str) {
+        self.server().shared.hub.unfollow(feed, filter, self.now());
+    }
+
+    fn close_feed(&self, feed: &mut TopicFeed) {
+        self.server().shared.hub.close_feed(feed, self.now());
+    }
+
+    fn count_fed(&self, messages: u64) {
+        self.server().with_host_counters(|counters| counters.bus_messages_out.add(messages));
     }
 }
 

@@ -3,7 +3,7 @@
 //! Does not know queues, nor when they are full.
 
 use super::event::Event;
-use crate::model::{ClientEvent, ClientEventKind, ClientEventMask, EventMask, FleetEvent};
+use crate::model::{ClientEvent, ClientEventKind, ClientEventMask, EventMask, FeedEvent, FleetEvent};
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
@@ -141,6 +141,39 @@ impl Queued for FleetEvent {
 
     fn payload_len(&self) -> usize {
         self.event.payload_len()
+    }
+
+    fn node_bytes(&self) -> usize {
+        0
+    }
+
+    fn is_outdated(&self) -> bool {
+        false
+    }
+}
+
+/// They wait for room, each: none stands for another.
+impl Queued for FeedEvent {
+    type Mask = ();
+    type Key = ();
+
+    const NEWER_GOES_LAST: bool = true;
+
+    fn bits((): ()) -> u32 {
+        1
+    }
+
+    fn key(&self) {}
+
+    fn merge(_waiting: &Self, newer: Self) -> Self {
+        newer
+    }
+
+    fn payload_len(&self) -> usize {
+        match self {
+            Self::Message(message) => message.topic.len() + message.payload.len(),
+            Self::Missed { .. } => 0,
+        }
     }
 
     fn node_bytes(&self) -> usize {

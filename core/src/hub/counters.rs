@@ -268,4 +268,12 @@ counters! {
     topic_messages_out,
     /// MESSAGE frames for subscribers whose outbox was full.
     topic_messages_refused,
+    /// Publications written to processes that have subscribed over the bus socket.
+    bus_messages_out,
+    /// Publications for such processes that had no room for them.
+    bus_messages_dropped,
+    /// Comings and goings of nodes that were told in `$nodes`.
+    node_changes,
+    /// Those that were not: there were too many at once, which is told there as a gap.
+    node_changes_dropped,
 }

@@ -2,10 +2,12 @@
 //!
 //! Owns the order of coming and going, and the checks before a payload goes out. Does not know sessions: what a frame means is theirs.
 
+use super::attendance::Attendance;
 use super::counters::{Counters, Counts, ReachClass, Reads};
 use super::directory::Directory;
 use super::event::{Event, Host};
 use super::fan_out::{FanOut, FanOuts, HubThread};
+use super::feeds::Feeds;
 use super::firetower::FireBack;
 use super::frame::{Body, QueuedFrame};
 use super::link::{Link, PushError};
@@ -51,6 +53,9 @@ pub struct Hub {
     manager: OnceLock<Arc<ManagerLink>>,
     /// The host's subscriptions to topics.
     listening: AtomicUsize,
+    /// Those of other processes.
+    feeds: Arc<Feeds>,
+    attendance: Attendance,
 }
 
 impl Hub {
@@ -58,11 +63,14 @@ impl Hub {
         let requests = SharedBucket::new(limits.max_requests_per_second);
         let memory = Arc::new(Memory::new(limits.total_buffer_bytes));
         host.attach(&memory);
+        let feed_limits = ObserverLimits { events: limits.bus_queue_events, bytes: limits.bus_queue_bytes };
+        let feeds = Arc::new(Feeds::new(feed_limits, memory.clone()));
         let topics = Topics::new(limits.max_topics, limits.history.clone(), limits.history_bytes, memory.clone());
         Self {
             topics,
             heartbeat_timeout: AtomicU64::new(micros(limits.heartbeat_timeout)),
             observers: Arc::new(Observers::new(memory.clone())),
+            attendance: Attendance::new(memory.clone()),
             memory,
             limits,
             host,
@@ -79,6 +87,7 @@ impl Hub {
             firetower: FireBack::default(),
             manager: OnceLock::new(),
             listening: AtomicUsize::new(0),
+            feeds,
         }
     }
 
@@ -167,6 +176,15 @@ impl Hub {
     /// As [`Host::has_room_for_message`].
     pub(super) fn host_has_room(&self, bytes: usize, producer: Option<Arc<dyn Resume>>) -> bool {
         !self.host.wants(EventMask::MESSAGE) || self.host.has_room_for_message(bytes, producer)
+    }
+
+    /// Who subscribes to topics, where somebody wants to hear it.
+    pub fn attendance(&self) -> &Attendance {
+        &self.attendance
+    }
+
+    pub(super) fn feeds(&self) -> &Arc<Feeds> {
+        &self.feeds
     }
 
     pub(super) fn listening(&self) -> &AtomicUsize {
@@ -307,6 +325,7 @@ impl Hub {
         sum.data_out += self.data_out.load(Ordering::Relaxed);
         sum.data_out_refused += self.data_out_refused.load(Ordering::Relaxed);
         sum.observer_events_dropped += self.observers.dropped();
+        sum.bus_messages_dropped += self.feeds.dropped();
         sum.manager_dropped += self.manager().map_or(0, ManagerLink::dropped);
     }
 

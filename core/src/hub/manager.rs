@@ -7,6 +7,7 @@ use super::firetower::MessageId;
 use super::memory::{Memory, Part};
 use super::topics::{InterestWatcher, Origin};
 use crate::wire::firetower::FireFrame;
+use crate::wire::topic;
 use bytes::Bytes;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -63,7 +64,8 @@ impl ManagerLink {
     /// What was published here goes to the manager as well, but for what came from it, or from another server of this kind, whose
     /// manager has it already: so nothing goes around.
     pub(super) fn forward(&self, sequence: u64, topic: &str, payload: &Bytes, origin: &Origin) {
-        if origin.is_from_manager() || origin.message_id().is_some_and(|id| MessageId::parse(id).is_some()) {
+        // Who is there is not the manager's business.
+        if topic::is_of_server(topic) || origin.is_from_manager() || origin.message_id().is_some_and(|id| MessageId::parse(id).is_some()) {
             return;
         }
         let forwarded = Forwarded { sequence, topic: topic.into(), payload: payload.clone(), origin: origin.clone() };
@@ -175,8 +177,8 @@ impl Announced {
 
     /// There are so many subscriptions to a topic now.
     pub fn note(&mut self, topic: &str, count: usize) {
-        // It could not stand in a frame.
-        if topic.bytes().any(|byte| matches!(byte, b' ' | b'\n' | b'\r')) {
+        // It could not stand in a frame, or is this server's alone.
+        if topic::is_of_server(topic) || topic.bytes().any(|byte| matches!(byte, b' ' | b'\n' | b'\r')) {
             return;
         }
         let before = self.counts.get(topic).copied().unwrap_or(0);
@@ -244,6 +246,7 @@ mod tests {
         link.forward(2, "t", &"from the manager".into(), &of_gateway("1234567890", true));
         link.forward(3, "t", &"from another server".into(), &of_gateway(&other, false));
         link.forward(4, "t", &"b".into(), &of_gateway("1234567890", false));
+        link.forward(5, "$nodes", &"who is here".into(), &Origin::System);
         assert_eq!(woken.load(Ordering::Relaxed), 2);
         let frames = link.take_frames(1 << 16);
         let FireFront::Frame { frame, len } = front(&frames, 1000) else { panic!() };
@@ -291,6 +294,7 @@ mod tests {
         announced.note("a", 2);
         announced.note("b", 1);
         announced.note("a topic", 5);
+        announced.note("$nodes", 2);
         assert_eq!(announced.next(false), None, "more may come");
         let list = |names: &[&str]| names.iter().map(|name| Box::from(*name)).collect::<Vec<Box<str>>>();
         assert_eq!(announced.next(true), Some(Announcement { subscribes: true, topics: list(&["a", "a", "b"]) }));

@@ -3,6 +3,7 @@
 //! Pure: bytes, commands and `now` come in; replies, events and verdicts go out. It knows no socket and has no clock;
 //! the shell around it does the reading, the writing and the waiting.
 
+pub mod attendance;
 pub mod batch;
 pub mod budget;
 pub mod client;
@@ -13,8 +14,10 @@ mod directory;
 pub mod dispatch;
 pub mod event;
 pub mod fan_out;
+pub mod feeds;
 pub mod firetower;
 pub mod frame;
+mod gap_queue;
 mod handed_over;
 #[allow(clippy::module_inception, reason = "the file of `Hub`, of which the folder has its name")]
 mod hub;
@@ -28,6 +31,7 @@ mod node_ref;
 mod nodes;
 mod now;
 pub mod observers;
+pub mod presence;
 mod publishing;
 mod quota;
 pub mod rate;

@@ -5,6 +5,7 @@
 
 use super::counters::Counters;
 use super::fan_out::HubThread;
+use super::feeds::TopicFeed;
 use super::firetower::{MessageId, USER_PREFIX};
 use super::handed_over::FanOutShare;
 use super::hub::Hub;
@@ -13,7 +14,7 @@ use super::node_ref::NodeRef;
 use super::now::Now;
 use super::resume::Resume;
 use super::topic_fan_out::TopicFanOut;
-use super::topics::{FireKind, FireOrder, FireOrigin, HOST, Origin, Publication, PublicationSink, Published, TopicRefusal};
+use super::topics::{FEEDS, FireKind, FireOrder, FireOrigin, HOST, Origin, Publication, PublicationSink, Published, TopicRefusal};
 use crate::model::HostMessage;
 use crate::wire::firetower::{FireFrame, NO_TOPIC};
 use crate::wire::topic::{self, Filter};
@@ -39,7 +40,9 @@ impl PublicationSink for ThreadsSink<'_> {
         if interest.iter().any(|entry| is_host(&entry)) && !self.hub.host_has_room(self.len, None) {
             return false;
         }
-        let deliveries = interest.iter().filter(|entry| !is_host(entry)).map(|(_, count)| *count as usize).sum();
+        // Nobody waits for other processes: what finds no room there is dropped.
+        let of_threads = interest.iter().filter(|(thread, _)| usize::from(*thread) < FEEDS);
+        let deliveries = of_threads.map(|(_, count)| *count as usize).sum();
         let share = self.hub.fan_outs().share(self.len, deliveries, self.hub.limits().outbox_bytes, self.hub.memory());
         let has_room = share.is_some();
         *self.share.borrow_mut() = share;
@@ -47,8 +50,11 @@ impl PublicationSink for ThreadsSink<'_> {
     }
 
     fn post(&self, thread: usize, publication: &Arc<Publication>) {
-        if thread == HOST {
-            return self.hub.tell_message(publication);
+        match thread {
+            HOST => return self.hub.tell_message(publication),
+            FEEDS if publication.origin.is_publication() => return self.hub.feeds().push(publication),
+            FEEDS => return,
+            _ => {}
         }
         let mut fan_out = self.fan_out.borrow_mut();
         if fan_out.is_none() {
@@ -144,6 +150,15 @@ impl Hub {
         self.topics().publish_from(origin, name, payload, now, &sink)
     }
 
+    /// Publishes to a topic of the server's own, where nobody else may.
+    ///
+    /// # Errors
+    /// [`TopicRefusal`], and nobody gets it.
+    pub fn publish_of_server(&self, name: &str, payload: Bytes, now: Now) -> Result<Published, TopicRefusal> {
+        let sink = self.sink(payload.len(), Box::default());
+        self.topics().publish_from(Origin::System, name, payload, now, &sink)
+    }
+
     fn sink(&self, len: usize, except: Box<[NodeRef]>) -> ThreadsSink<'_> {
         ThreadsSink {
             hub: self,
@@ -190,6 +205,58 @@ impl Hub {
         self.topics().unsubscribe(HOST, Filter::known(filter), now);
     }
 
+    /// A node has subscribed to something, or no longer. Told where somebody wants to hear it of that topic.
+    pub(super) fn note_member(&self, filter: &str, node: &Arc<str>, has_joined: bool) {
+        let is_wanted = |name: String| self.topics().is_wanted(&name);
+        if self.topics().are_members_wanted() && topic::check_name(filter).is_ok() && topic::of_members(filter).is_some_and(is_wanted) {
+            self.attendance().note(filter, node, has_joined);
+        }
+    }
+
+    /// Somebody who gets what is published to what it follows, from a bounded queue: another process.
+    pub fn open_feed(&self) -> TopicFeed {
+        self.feeds().open()
+    }
+
+    /// Lets a feed have what is published from now on to the topics that a filter matches: each publication once, however many filters
+    /// match it. One that is there already stays.
+    ///
+    /// # Errors
+    /// [`TopicRefusal`], and nothing has changed.
+    pub fn follow(&self, feed: &mut TopicFeed, filter: &str, now: Now) -> Result<(), TopicRefusal> {
+        let filter = Filter::parse(filter)?;
+        if feed.filters.contains(filter.text()) {
+            return Ok(());
+        }
+        if feed.filters.len() >= self.limits().max_subscriptions {
+            return Err(TopicRefusal::TooManySubscriptions);
+        }
+        // First, so that nothing that is counted for it is not for it.
+        feed.insert(filter);
+        let subscribed = self.topics().subscribe(FEEDS, filter, None, now);
+        subscribed.map(drop).inspect_err(|_| {
+            feed.remove(filter);
+        })
+    }
+
+    /// Ends what [`Hub::follow`] has begun; false when it has not.
+    pub fn unfollow(&self, feed: &mut TopicFeed, filter: &str, now: Now) -> bool {
+        let filter = Filter::known(filter);
+        let was_there = feed.remove(filter);
+        if was_there {
+            self.topics().unsubscribe(FEEDS, filter, now);
+        }
+        was_there
+    }
+
+    /// Ends all that a feed follows.
+    pub fn close_feed(&self, feed: &mut TopicFeed, now: Now) {
+        let filters: Vec<Box<str>> = feed.filters.iter().cloned().collect();
+        filters.iter().for_each(|filter| {
+            self.unfollow(feed, filter, now);
+        });
+    }
+
     /// Whether who would publish has to wait, because the host hears that topic and has no room. What is no topic reaches nobody.
     pub(super) fn is_host_full(&self, name: &str, len: usize, producer: impl FnOnce() -> Arc<dyn Resume>) -> bool {
         self.listening().load(Ordering::Relaxed) > 0
@@ -217,6 +284,9 @@ impl Hub {
     /// [`TopicRefusal`], and nothing has changed.
     pub fn join(&self, node: &str, name: &str, now: Now) -> Result<(), TopicRefusal> {
         topic::check_name(name)?;
+        if topic::is_of_server(name) && !topic::is_of_presence(name) {
+            return Err(TopicRefusal::OfServer);
+        }
         let node = self.node(node).ok_or(TopicRefusal::NoSuchNode)?;
         let link = node.link();
         let subscribed = self.topics().subscribe(link.thread(), Filter::Exact(name), None, now)?;

@@ -47,6 +47,9 @@ pub struct Published {
 /// The thread of the host's own subscriptions.
 pub const HOST: usize = u16::MAX as usize;
 
+/// That of processes that have subscribed over the bus socket. Numbers below are threads that there are.
+pub const FEEDS: usize = HOST - 1;
+
 /// What a subscription takes in memory, its places in all tables together.
 pub const SUBSCRIPTION_BYTES: usize = 64;
 
@@ -94,7 +97,8 @@ pub trait PublicationSink {
     fn was_published(&self, _sequence: u64, _topic: &str, _payload: &Bytes, _origin: &Origin) {}
 }
 
-/// Hears that there may be another number of subscriptions to a topic by its name. The topic is locked meanwhile.
+/// Hears that there may be another number of subscriptions to a topic by its name, which is locked meanwhile; or to one of the server's own
+/// or a filter that matches such, which is not.
 pub trait InterestWatcher: Send + Sync {
     fn changed(&self, topic: &str);
 }
@@ -137,6 +141,10 @@ pub struct Topics {
     ledger: Ledger,
     memory: Arc<Memory>,
     watcher: OnceLock<Arc<dyn InterestWatcher>>,
+    /// Who publishes to the server's own topics, where somebody wants to hear them.
+    publisher: OnceLock<Arc<dyn InterestWatcher>>,
+    /// Subscriptions to who subscribes to topics: mostly there are none.
+    members_wanted: AtomicUsize,
 }
 
 impl Topics {
@@ -158,12 +166,42 @@ impl Topics {
             ledger: Ledger::new(history_bytes.min(memory.share(Part::Topics) / 2), memory.clone()),
             memory,
             watcher: OnceLock::new(),
+            publisher: OnceLock::new(),
+            members_wanted: AtomicUsize::new(0),
         }
     }
 
     /// Who hears of subscriptions from now on. There is one at most.
     pub(super) fn watch(&self, watcher: Arc<dyn InterestWatcher>) {
         let _ = self.watcher.set(watcher);
+    }
+
+    /// Who hears of subscriptions to topics of the server's own from now on. There is one at most.
+    pub fn set_publisher(&self, publisher: Arc<dyn InterestWatcher>) {
+        let _ = self.publisher.set(publisher);
+    }
+
+    fn tell_publisher(&self, filter: &str) {
+        if topic::is_of_server(filter)
+            && let Some(publisher) = self.publisher.get()
+        {
+            publisher.changed(filter);
+        }
+    }
+
+    /// Whether somebody wants to hear who subscribes to whatever topic.
+    #[inline]
+    pub fn are_members_wanted(&self) -> bool {
+        self.members_wanted.load(Ordering::SeqCst) > 0
+    }
+
+    /// Whether somebody would get what is published to a topic, or something of it would be kept.
+    pub fn is_wanted(&self, name: &str) -> bool {
+        self.subscribers(name) > 0 || self.is_ruled(name)
+    }
+
+    fn is_ruled(&self, name: &str) -> bool {
+        self.rules.iter().any(|rule| topic::matches(&rule.filter, name))
     }
 
     fn has_changed(&self, name: &str) {
@@ -267,6 +305,10 @@ impl Topics {
         };
         self.subscription_count.fetch_add(1, Ordering::Relaxed);
         self.memory.add(Part::Topics, SUBSCRIPTION_BYTES);
+        if topic::is_of_members(filter.text()) {
+            self.members_wanted.fetch_add(1, Ordering::SeqCst);
+        }
+        self.tell_publisher(filter.text());
         Ok(subscribed)
     }
 
@@ -347,6 +389,7 @@ impl Topics {
 
     /// One subscription less on a thread, which had it.
     pub fn unsubscribe(&self, thread: usize, filter: Filter<'_>, now: Now) {
+        let text = filter.text();
         match filter {
             Filter::Exact(name) => {
                 let mut shard = self.shard(name);
@@ -375,6 +418,10 @@ impl Topics {
         }
         self.subscription_count.fetch_sub(1, Ordering::Relaxed);
         self.memory.remove(Part::Topics, SUBSCRIPTION_BYTES);
+        if topic::is_of_members(text) {
+            self.members_wanted.fetch_sub(1, Ordering::SeqCst);
+        }
+        self.tell_publisher(text);
     }
 
     /// Hands a payload to every thread that has subscribers, and keeps it where a rule says so.
@@ -402,7 +449,7 @@ impl Topics {
         let mut shard = self.shard(name);
         let is_there = shard.contains_key(name);
         let is_publication = origin.is_publication();
-        let is_kept = is_there || is_publication && self.rules.iter().any(|rule| topic::matches(&rule.filter, name));
+        let is_kept = is_there || is_publication && self.is_ruled(name);
         let topic = if is_kept { Some(self.topic(&mut shard, name, now)?) } else { None };
         let mut interest = topic.as_ref().map_or_else(Interest::default, |(_, topic)| topic.interest.clone());
         if self.filter_count.load(Ordering::SeqCst) > 0 {

@@ -18,7 +18,7 @@ pub enum ValueKind {
     },
     /// Seconds from 1 ms to [`YEAR`], fractions allowed.
     Seconds,
-    /// The same, or 0 for no limit.
+    /// The same, or 0 for none.
     SecondsOrNone,
     Flag,
     Text,

@@ -12,17 +12,19 @@
 //! version, so that two versions can refuse each other in words. Behind them come frames: a length, and so many bytes.
 
 mod codec;
+mod feed;
 mod greeting;
 
 pub use crate::model::{ConnectionInfo, NodeInfo};
-use codec::encode;
 pub use codec::{DecodeError, append, decode, take, unknown_variant};
+use codec::{as_bytes, encode};
+pub use feed::{FeedMessage, SubscriberMessage};
 pub use greeting::{
     Greeting, Hello, MAJOR, MINOR, RemoteError, Role, VERSION, Version, Welcome, parse_greeting, parse_hello, write_hello, write_refusal,
     write_welcome,
 };
 use serde::de::{Error as _, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
@@ -191,10 +193,6 @@ fn few_texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<&'de str>
     }
 
     deserializer.deserialize_seq(Few)
-}
-
-fn as_bytes<S: Serializer>(data: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_bytes(data)
 }
 
 /// A frame of a client: a request and the number that its answer will carry.

@@ -80,6 +80,31 @@ pub fn is_of_server(name: &str) -> bool {
     name.starts_with('$')
 }
 
+/// Where the server tells which nodes come and go.
+pub const NODES: &str = "$nodes";
+
+/// Below it the server tells which nodes subscribe to a topic, and which do no longer.
+pub const MEMBERS: &str = "$presence";
+
+/// Where it tells that of this topic; none where that would be no name: it is too long.
+pub fn of_members(name: &str) -> Option<String> {
+    Some(format!("{MEMBERS}/{name}")).filter(|name| name.len() <= MAX_LEN)
+}
+
+/// Whether a filter is about who subscribes to topics.
+pub fn is_of_members(filter: &str) -> bool {
+    is_below(filter, MEMBERS)
+}
+
+/// Whether a name or a filter is about who is there.
+pub fn is_of_presence(filter: &str) -> bool {
+    is_below(filter, NODES) || is_of_members(filter)
+}
+
+fn is_below(filter: &str, top: &str) -> bool {
+    filter.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 /// Whether a filter, exact or not, matches a name.
 pub fn matches(filter: &str, name: &str) -> bool {
     let mut levels = name.split('/');
@@ -136,6 +161,21 @@ mod tests {
         ] {
             assert_eq!(check_name(name), Err(why), "{name}");
         }
+    }
+
+    #[test]
+    fn the_topic_of_nodes_is_one_of_the_server_s() {
+        for (filter, is_of_presence_too) in
+            [("$nodes", true), ("$nodes/#", true), ("$nodes/+", true), ("$nodesx", false), ("$user/x", false)]
+        {
+            assert!(is_of_server(filter) && is_of_presence(filter) == is_of_presence_too, "{filter}");
+        }
+        assert!(
+            is_of_presence("$presence/a/b") && is_of_members("$presence/#") && !is_of_members("$nodes") && !is_of_presence("$presences/a")
+        );
+        assert_eq!((of_members("a/b").as_deref(), of_members(&"x".repeat(246))), (Some("$presence/a/b"), None));
+        assert!(!is_of_presence("nodes") && !is_of_presence("+") && !is_of_presence("#"));
+        assert!(matches("$nodes/#", NODES) && !matches("#", NODES) && !matches("+", NODES));
     }
 
     #[test]

@@ -4,9 +4,10 @@ use crate::support::{Peer, deadline};
 use heartbus_core::bus::{Attachment, AttachmentPhase, Bus, Delivered, NodeInfo};
 use heartbus_core::engine::Engine;
 use heartbus_core::error::{Error, ErrorKind};
-use heartbus_core::event::{Event, EventMask};
+use heartbus_core::event::{Event, EventMask, FeedEvent, HostMessage};
 use heartbus_core::hub::dispatch::DispatchLimits;
 use heartbus_core::inbox::Inbox;
+use heartbus_core::net::feed::Feed;
 use heartbus_core::settings::{BusConfig, InboxLimits, ServerConfig};
 use heartbus_core::wire::bus::{self as wire, RemoteError, RequestFrame, Response, Role, Version, WorkerMessage};
 use socket2::SockRef;
@@ -18,6 +19,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -76,6 +78,19 @@ impl House {
         let folder = Folder::new();
         let path = folder.socket();
         Self { engine: start(&config(&path)).unwrap(), path, _folder: folder }
+    }
+
+    /// As [`House::in_process`], with other settings.
+    pub(crate) fn with(change: impl FnOnce(&mut ServerConfig)) -> Self {
+        Self::start(|config| {
+            let mut config = config.clone();
+            change(&mut config);
+            Engine::start(&config, Inbox::new(InboxLimits::default()).unwrap())
+        })
+    }
+
+    pub(crate) fn subscriber(&self) -> Subscriber {
+        Subscriber::of(&self.path)
     }
 
     pub(crate) fn bus(&self) -> Bus {
@@ -159,7 +174,7 @@ impl Worker {
         delivered
     }
 
-    pub(crate) fn tell_until(&mut self, wanted: impl Fn(&Event<std::sync::Arc<NodeInfo>>) -> bool) -> Delivered {
+    pub(crate) fn tell_until(&mut self, wanted: impl Fn(&Event<Arc<NodeInfo>>) -> bool) -> Delivered {
         loop {
             let delivered = self.tell();
             if wanted(&delivered.told.event) {
@@ -189,6 +204,50 @@ impl Worker {
             assert!(Instant::now() < deadline, "waited in vain for {phase:?}");
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+}
+
+/// A process that subscribes to topics, played by this one.
+pub(crate) struct Subscriber {
+    pub feed: Feed,
+    inbox: Arc<Inbox<FeedEvent>>,
+    events: VecDeque<FeedEvent>,
+}
+
+impl Subscriber {
+    pub(crate) fn of(path: &Path) -> Self {
+        let inbox = Inbox::new(Feed::INBOX).unwrap();
+        Self { feed: Feed::start(path, inbox.clone()).unwrap(), inbox, events: VecDeque::new() }
+    }
+
+    pub(crate) fn to(self, filter: &str) -> Self {
+        self.feed.subscribe(filter, PATIENCE).unwrap();
+        self
+    }
+
+    pub(crate) fn event(&mut self) -> FeedEvent {
+        let deadline = deadline();
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return event;
+            }
+            self.inbox.drain(&mut self.events, 64);
+            assert!(Instant::now() < deadline, "waited in vain for an event");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    pub(crate) fn message(&mut self) -> Arc<HostMessage> {
+        match self.event() {
+            FeedEvent::Message(message) => message,
+            missed => panic!("{missed:?}"),
+        }
+    }
+
+    /// The next message: its topic and what was published.
+    pub(crate) fn text(&mut self) -> (String, String) {
+        let message = self.message();
+        (message.topic.to_string(), String::from_utf8_lossy(&message.payload).into_owned())
     }
 }
 

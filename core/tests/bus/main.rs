@@ -3,8 +3,10 @@
 
 mod finding;
 mod house;
+mod presence;
 mod requests;
 mod socket_file;
+mod subscribers;
 #[path = "../support/mod.rs"]
 mod support;
 mod versions;

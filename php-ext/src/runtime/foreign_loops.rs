@@ -66,7 +66,8 @@ impl Runtime {
     }
 
     pub(crate) fn leave_loop_when_idle(&self) -> Outcome {
-        let is_idle = self.servers.borrow().is_empty() && !self.has_clients() && ANSWERS.get().is_none_or(|answers| answers.is_idle());
+        let is_watched = !self.servers.borrow().is_empty() || self.has_clients() || self.has_feeds();
+        let is_idle = !is_watched && ANSWERS.get().is_none_or(|answers| answers.is_idle());
         if is_idle { self.leave_loop() } else { Ok(()) }
     }
 

@@ -139,15 +139,20 @@ final class SignaturesTest extends TestCase
             ...self::TOPICS,
             'connect(?string $socket = null, float $timeout = 1.0): self static',
             'disconnect(string $nodeId): bool',
+            'getEventStream() static',
             'getSocket(): string',
             'isOnline(string $nodeId): bool',
             'metrics(): string',
             'node(string $nodeId): ?PfinalClub\AsyncioHeartbeat\Node\Node',
             'nodes(array $filter = [], ?int $page = null, int $limit = 100): array',
+            'poll(float $timeout = 0.0): int static',
+            'run(): void static',
             'sendTo(string $nodeId, string $data, int $channelId = 0): bool',
             'sendToMany(array $nodeIds, string $data): int',
             'setMetadata(string $nodeId, array $metadata): bool',
             'stats(): array',
+            'subscribe(string $filter, callable $callback, ?callable $gap = null): void',
+            'unsubscribe(string $filter): bool',
         ], $signatures(\Heartbus\Bus::class));
         self::assertSame(['run(array $config = []): void static'], $signatures(\Heartbus\Host::class));
         foreach ([\Heartbus\Bus::class, \Heartbus\Host::class, \Heartbus\Position::class, \Heartbus\Publication::class] as $class) {

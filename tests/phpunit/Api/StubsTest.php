@@ -109,7 +109,8 @@ final class StubsTest extends TestCase
     {
         $docs = require dirname(__DIR__, 3) . '/php-ext/stubs/docs.php';
         foreach ((new \ReflectionClass(\Heartbus\Bus::class))->getMethods(\ReflectionMethod::IS_PUBLIC) as $method) {
-            if ($method->getName() === 'getSocket') {
+            // What asks no server.
+            if (in_array($method->getName(), ['getSocket', 'unsubscribe', 'run', 'poll', 'getEventStream'], true)) {
                 continue;
             }
             foreach (['IoException', 'TimeoutException', 'ClosedException', 'ProtocolException'] as $exception) {

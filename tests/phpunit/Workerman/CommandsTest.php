@@ -267,7 +267,7 @@ final class CommandsTest extends TestCase
                 new \PfinalClub\AsyncioHeartbeat\Server\HeartbeatServer('127.0.0.1', 9501, ['stop_timeout' => $wrong]);
                 self::fail('not refused');
             } catch (\RuntimeException $error) {
-                self::assertStringContainsString('stop_timeout must be a number of seconds, or 0 for no limit', $error->getMessage());
+                self::assertStringContainsString('stop_timeout must be a number of seconds, or 0 for none', $error->getMessage());
             }
         }
     }

@@ -306,7 +306,7 @@ impl BusSession {
     fn let_leave(&mut self, cx: &mut Context<'_>, how: Departure) -> bool {
         while let Some(Registered { node, timer, .. }) = self.nodes.pop_first() {
             cx.counters.reach.leave(self.link.class(), 1);
-            self.end_subscriptions(cx, node.reference());
+            self.end_subscriptions(cx, &node);
             leave(cx, &node, timer, how);
             cx.budget.spend(budget::DEPARTURE);
             if cx.budget.is_used_up() {
@@ -338,13 +338,13 @@ impl BusSession {
     fn forget(&mut self, cx: &mut Context<'_>, node: NodeRef) -> Option<Registered> {
         let registered = self.nodes.remove(node)?;
         cx.counters.reach.leave(self.link.class(), 1);
-        self.end_subscriptions(cx, node);
+        self.end_subscriptions(cx, &registered.node);
         Some(registered)
     }
 
-    fn end_subscriptions(&mut self, cx: &mut Context<'_>, node: NodeRef) {
+    fn end_subscriptions(&mut self, cx: &mut Context<'_>, node: &Node) {
         if let Some(rare) = &mut self.rare {
-            rare.subscriptions.leave(cx, self.link.slot(), node);
+            rare.subscriptions.leave(cx, self.link.slot(), node.reference(), node.id());
         }
     }
 

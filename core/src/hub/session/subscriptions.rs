@@ -11,6 +11,7 @@ use crate::hub::topics::{Publication, Subscribed, TopicRefusal};
 use crate::model::Position;
 use crate::wire::topic::{self, Filter};
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// Of what is kept so many bytes are read at a time: the topic's lock is held meanwhile.
 const READ_BYTES: usize = 16 * 1024;
@@ -45,7 +46,7 @@ impl Subscriptions {
         !self.replaying.is_empty()
     }
 
-    /// Subscribes a node of this connection, or the connection itself. Whoever has subscribed to that already begins anew where it
+    /// Subscribes a node of this connection, `who`, or the connection itself. Whoever has subscribed to that already begins anew where it
     /// says `since`, and otherwise stays as it was.
     ///
     /// # Errors
@@ -54,12 +55,15 @@ impl Subscriptions {
         &mut self,
         cx: &mut Context<'_>,
         member: Subscriber,
+        who: Option<&Arc<str>>,
         filter: &str,
         since: Option<Position>,
     ) -> Result<Subscribed, TopicRefusal> {
         cx.budget.spend(budget::SUBSCRIPTION);
         let filter = Filter::parse(filter)?;
-        if topic::is_of_server(filter.text()) {
+        // Who is there is nobody's business unless the host says so.
+        let is_open = || cx.hub.limits().presence_topics && topic::is_of_presence(filter.text());
+        if topic::is_of_server(filter.text()) && !is_open() {
             return Err(TopicRefusal::OfServer);
         }
         let place = cx.seldom.members.find(filter).map(|id| (id, self.list.binary_search(&(member.node, id))));
@@ -67,7 +71,7 @@ impl Subscriptions {
             if since.is_none() {
                 return Ok(cx.hub.topics().position_of(filter));
             }
-            self.remove(cx, member, id);
+            self.remove(cx, member, who, id);
         }
         if self.list.len() >= cx.hub.limits().max_subscriptions {
             return Err(TopicRefusal::TooManySubscriptions);
@@ -75,7 +79,7 @@ impl Subscriptions {
         let subscribed = cx.hub.topics().subscribe(cx.seldom.thread, filter, since, cx.now)?;
         let since = if subscribed.replay_behind.is_some() { NOT_YET } else { subscribed.since };
         if let Some(id) = cx.seldom.members.insert(filter, member, since) {
-            self.add(member.node, id);
+            self.add(cx, member.node, who, id);
             if let Some(behind) = subscribed.replay_behind {
                 self.replaying.push_back(Replay { node: member.node, id, behind });
             }
@@ -83,7 +87,10 @@ impl Subscriptions {
         Ok(subscribed)
     }
 
-    fn add(&mut self, node: NodeRef, id: FilterId) {
+    fn add(&mut self, cx: &Context<'_>, node: NodeRef, who: Option<&Arc<str>>, id: FilterId) {
+        if let (Some(who), Some(filter)) = (who, cx.seldom.members.filter(id)) {
+            cx.hub.note_member(filter, who, true);
+        }
         if self.list.len() == self.list.capacity() {
             self.list.reserve_exact(self.list.len() / 4 + 1);
         }
@@ -92,47 +99,50 @@ impl Subscriptions {
     }
 
     /// Enters a subscription that another thread has made with the hub; one of which there was one already is undone there.
-    pub fn join(&mut self, cx: &mut Context<'_>, member: Subscriber, filter: &str, since: u64) {
+    pub fn join(&mut self, cx: &mut Context<'_>, member: Subscriber, who: Option<&Arc<str>>, filter: &str, since: u64) {
         cx.budget.spend(budget::SUBSCRIPTION);
         let filter = Filter::known(filter);
         match cx.seldom.members.insert(filter, member, since) {
-            Some(id) => self.add(member.node, id),
+            Some(id) => self.add(cx, member.node, who, id),
             None => cx.hub.topics().unsubscribe(cx.seldom.thread, filter, cx.now),
         }
     }
 
     /// False when it had not subscribed to that.
-    pub fn unsubscribe(&mut self, cx: &mut Context<'_>, member: Subscriber, filter: &str) -> bool {
+    pub fn unsubscribe(&mut self, cx: &mut Context<'_>, member: Subscriber, who: Option<&Arc<str>>, filter: &str) -> bool {
         cx.budget.spend(budget::SUBSCRIPTION);
         let found = Filter::parse(filter).ok().and_then(|filter| cx.seldom.members.find(filter));
-        found.is_some_and(|id| self.remove(cx, member, id))
+        found.is_some_and(|id| self.remove(cx, member, who, id))
     }
 
-    fn remove(&mut self, cx: &mut Context<'_>, member: Subscriber, id: FilterId) -> bool {
+    fn remove(&mut self, cx: &mut Context<'_>, member: Subscriber, who: Option<&Arc<str>>, id: FilterId) -> bool {
         let Ok(place) = self.list.binary_search(&(member.node, id)) else { return false };
         self.list.remove(place);
         if self.list.capacity() > 4 * (self.list.len() + 1) {
             self.list.shrink_to(2 * self.list.len());
         }
-        self.forget(cx, member, id);
+        self.forget(cx, member, who, id);
         true
     }
 
-    fn forget(&mut self, cx: &mut Context<'_>, member: Subscriber, id: FilterId) {
+    fn forget(&mut self, cx: &mut Context<'_>, member: Subscriber, who: Option<&Arc<str>>, id: FilterId) {
         self.replaying.retain(|replay| (replay.node, replay.id) != (member.node, id));
         if let Some(filter) = cx.seldom.members.remove(id, member) {
             cx.hub.topics().unsubscribe(cx.seldom.thread, Filter::known(&filter), cx.now);
+            if let Some(who) = who {
+                cx.hub.note_member(&filter, who, false);
+            }
         }
     }
 
     /// A node has left, and its subscriptions with it.
-    pub fn leave(&mut self, cx: &mut Context<'_>, slot: u32, node: NodeRef) {
+    pub fn leave(&mut self, cx: &mut Context<'_>, slot: u32, node: NodeRef, who: &Arc<str>) {
         let begin = self.list.partition_point(|(found, _)| *found < node);
         let end = self.list.partition_point(|(found, _)| *found <= node);
         let left: Vec<_> = self.list.drain(begin..end).collect();
         cx.budget.spend(budget::SUBSCRIPTION * left.len() as u64);
         for (node, id) in left {
-            self.forget(cx, Subscriber { slot, node }, id);
+            self.forget(cx, Subscriber { slot, node }, Some(who), id);
         }
     }
 
@@ -140,7 +150,7 @@ impl Subscriptions {
     pub fn end(&mut self, cx: &mut Context<'_>, slot: u32) -> bool {
         while let Some((node, id)) = self.list.pop() {
             cx.budget.spend(budget::SUBSCRIPTION);
-            self.forget(cx, Subscriber { slot, node }, id);
+            self.forget(cx, Subscriber { slot, node }, None, id);
             if cx.budget.is_used_up() {
                 break;
             }

@@ -4,15 +4,14 @@
 //! thirty, and while one is being written nothing more is read. They are counted as long as the memory that they take; a
 //! caller that idles has none. Does not know what a request does.
 
+use super::remote::remote_error;
 use super::shared::{BusShared, GOODBYE_TIME, HELLO_TIME, Stage};
 use crate::descriptor::lift;
 use crate::error::{Error, ErrorKind};
 use crate::hub::memory::Part;
 use crate::log;
 use crate::service::Service;
-use crate::wire::bus::{
-    self as wire, DecodeError, Hello, LENGTH_LEN, RemoteError, Request, RequestFrame, Response, Role, VERSION, Version,
-};
+use crate::wire::bus::{self as wire, DecodeError, Hello, LENGTH_LEN, Request, RequestFrame, Response, Role, VERSION, Version};
 use bytes::{Buf, BytesMut};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use socket2::SockRef;
@@ -91,7 +90,8 @@ pub(super) struct BusConnection {
     input: BytesMut,
     /// Of `input`, frames were taken: what is left shares their memory.
     is_split: bool,
-    pub(super) is_worker: bool,
+    /// What waits for it is bounded elsewhere.
+    pub(super) has_own_bounds: bool,
     /// What both sides speak, as far as they have said it.
     pub(super) version: Version,
     /// What this caller holds, as it is counted.
@@ -113,7 +113,7 @@ impl BusConnection {
             pid: credentials.and_then(|credentials| credentials.pid()),
             input: BytesMut::new(),
             is_split: false,
-            is_worker: false,
+            has_own_bounds: false,
             version: VERSION,
             counted: 0,
             begun: None,
@@ -154,7 +154,7 @@ impl BusConnection {
         match self.check(&hello) {
             Err(refusal) => self.refuse(refusal).await,
             Ok(role) => {
-                if role == Role::Client {
+                if role != Role::Worker {
                     wire::write_welcome(&mut self.output, self.version, &(self.shared.introduce)(0));
                 }
                 Ok(Some(role))
@@ -186,7 +186,7 @@ impl BusConnection {
         self.version = version;
         match hello.role {
             None => Err(Error::new(ErrorKind::Protocol, "The engine does not know this role")),
-            Some(Role::Client) => Ok(Role::Client),
+            Some(role @ (Role::Client | Role::Subscriber)) => Ok(role),
             Some(Role::Worker) if !self.is_owner() => Err(Error::new(ErrorKind::Io, "Workers must be of the same user as the server")),
             Some(Role::Worker) if self.shared.dispatcher.is_none() => {
                 Err(Error::new(ErrorKind::Closed, "This server runs its callbacks itself"))
@@ -375,19 +375,24 @@ impl BusConnection {
         Ok(())
     }
 
+    /// Waits until the socket takes more of what waits. Nothing is read meanwhile.
+    pub(super) async fn wait_to_write(&self) -> Result<(), End> {
+        self.stream.writable().await.map_err(End::Lost)
+    }
+
     /// Writes what waits, for a moment.
     pub(super) async fn say_goodbye(&mut self) {
         // Whoever does not read it has missed it.
         let _ = timeout(GOODBYE_TIME, self.flush()).await;
     }
 
-    /// Counts what the caller holds, and `more`. What waits for a worker is not held against it: that has bounds of its own.
+    /// Counts what the caller holds, and `more`. What waits for a worker or a subscriber is not held against it: that has bounds of its own.
     fn count(&mut self, more: usize) -> Result<(), End> {
         let asked = self.input.capacity() + more;
         let held = asked + self.output.capacity();
         let memory = &self.shared.memory;
         memory.change(Part::Bus, std::mem::replace(&mut self.counted, held), held);
-        let against = if self.is_worker { asked } else { held };
+        let against = if self.has_own_bounds { asked } else { held };
         if against > SHORT_REQUEST && memory.of(Part::Bus) > BUFFER_BYTES.min(memory.share(Part::Bus)) {
             return Err(End::Late("what waits for all callers together is too much"));
         }
@@ -447,8 +452,4 @@ fn unknown_request(number: u32) -> Error {
     let package = env!("CARGO_PKG_VERSION");
     let text = format!("The engine (Heartbus {package}) does not know this request (number {number}): it is older than who asks");
     Error::new(ErrorKind::Protocol, text)
-}
-
-fn remote_error(error: Error) -> RemoteError {
-    RemoteError { kind: error.kind as i32, message: error.message }
 }

@@ -8,9 +8,11 @@ mod connection;
 pub(crate) mod dispatcher;
 mod log;
 pub(crate) mod places;
+pub(crate) mod remote;
 pub(crate) mod search;
 mod shared;
 pub(crate) mod socket;
+mod subscriber;
 mod worker;
 
 use super::runtime::{Runtime, RuntimeTask};
@@ -257,6 +259,7 @@ impl BusShared {
         let most = if caller.is_owner() { self.places } else { self.places - OWN_CALLERS.min(self.places / 8) };
         let end = match caller.greet(place.number > most).await {
             Ok(Some(Role::Client)) => caller.serve().await,
+            Ok(Some(Role::Subscriber)) => subscriber::serve(&mut caller).await,
             Ok(Some(Role::Worker)) => match self.dispatcher.clone() {
                 Some(dispatcher) => worker::serve(&mut caller, dispatcher).await,
                 None => Ok(()),

@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::hub::Memory;
 use crate::hub::connection_log::ConnectionLog;
 use crate::hub::dispatch::WorkerId;
+use crate::hub::feeds::TopicFeed;
 use crate::net::Clock;
 use crate::service::Service;
 use crate::wire::bus::Welcome;
@@ -28,13 +29,28 @@ pub(super) const GOODBYE_TIME: Duration = Duration::from_millis(100);
 /// What the engine says of itself to a client (0) or a worker.
 pub(crate) type Introduce = Box<dyn Fn(WorkerId) -> Welcome + Send>;
 
-/// Lets workers hear topics.
+/// Lets workers, and processes that only subscribe, hear topics.
 pub(crate) trait HostTopics: Send {
     /// # Errors
     /// It is no filter, or there are too many.
     fn listen(&self, filter: &str) -> Result<(), Error>;
 
     fn end_listening(&self, filter: &str);
+
+    /// # Errors
+    /// Nothing is published any more.
+    fn open_feed(&self) -> Result<TopicFeed, Error>;
+
+    /// # Errors
+    /// As [`HostTopics::listen`].
+    fn follow(&self, feed: &mut TopicFeed, filter: &str) -> Result<(), Error>;
+
+    fn unfollow(&self, feed: &mut TopicFeed, filter: &str);
+
+    fn close_feed(&self, feed: &mut TopicFeed);
+
+    /// So many publications were written.
+    fn count_fed(&self, messages: u64);
 }
 
 /// Where the thread stands. It only goes forward.

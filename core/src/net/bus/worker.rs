@@ -46,7 +46,7 @@ pub(super) async fn serve(connection: &mut BusConnection, dispatcher: Arc<Dispat
     let shared = connection.shared.clone();
     let worker = shared.next_worker.get();
     shared.next_worker.set(worker + 1);
-    connection.is_worker = true;
+    connection.has_own_bounds = true;
     let wake = Rc::new(Notify::new());
     shared.workers.borrow_mut().insert(worker, wake.clone());
     let mut place = WorkerPlace {

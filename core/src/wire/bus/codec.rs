@@ -3,7 +3,7 @@
 //! Owns what is done with what one side does not know. Knows no message.
 
 use serde::de::{Error as _, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 
 /// Why bytes are not what they should be. The connection is of no use any more.
@@ -93,4 +93,9 @@ fn variants<'a, T: Deserialize<'a>>() -> usize {
 
 pub(super) fn encode(message: &impl Serialize) -> Vec<u8> {
     postcard::to_allocvec(message).expect("a vector takes every message")
+}
+
+/// A slice of bytes as such: not one by one.
+pub(super) fn as_bytes<S: Serializer>(data: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bytes(data)
 }

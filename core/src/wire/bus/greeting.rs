@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 pub const MAJOR: u8 = 2;
 
 /// How often something was appended since then. The sides may differ: it is said, and the lower one counts.
-pub const MINOR: u8 = 1;
+pub const MINOR: u8 = 2;
 
 pub const VERSION: Version = Version { major: MAJOR, minor: MINOR };
 
@@ -55,6 +55,8 @@ pub enum Role {
     Client,
     /// Gets events, and acknowledges them.
     Worker,
+    /// Gets what is published to the topics that it has subscribed to.
+    Subscriber,
 }
 
 /// What a caller says first.
@@ -110,6 +112,7 @@ pub fn write_hello(out: &mut Vec<u8>, version: Version, role: Role, pid: u32, pa
     out.push(match role {
         Role::Client => 0,
         Role::Worker => 1,
+        Role::Subscriber => 2,
     });
     out.extend_from_slice(&pid.to_be_bytes());
     let package = &package.as_bytes()[..package.len().min(usize::from(u8::MAX))];
@@ -129,6 +132,7 @@ pub fn parse_hello(input: &[u8]) -> Result<Option<(Hello, usize)>, DecodeError> 
     let role = match head[6] {
         0 => Some(Role::Client),
         1 => Some(Role::Worker),
+        2 => Some(Role::Subscriber),
         _ => None,
     };
     let hello = Hello {

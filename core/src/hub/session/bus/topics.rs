@@ -27,7 +27,10 @@ impl BusSession {
             return unreadable(cx, frame);
         };
         let result = match self.subscriber(frame.channel_id) {
-            Some(member) => self.rare.get_or_insert_default().subscriptions.subscribe(cx, member, &filter, since),
+            Some(member) => {
+                let who = self.nodes.get(member.node).map(|registered| registered.node.id());
+                self.rare.get_or_insert_default().subscriptions.subscribe(cx, member, who, &filter, since)
+            }
             None => Err(TopicRefusal::NoSuchNode),
         };
         match result {
@@ -56,7 +59,8 @@ impl BusSession {
             return Next::Continue;
         };
         if let Some(rare) = &mut self.rare {
-            rare.subscriptions.unsubscribe(cx, member, &filter);
+            let who = self.nodes.get(member.node).map(|registered| registered.node.id());
+            rare.subscriptions.unsubscribe(cx, member, who, &filter);
         }
         self.drop_unused();
         let mut answer = Vec::new();
@@ -127,11 +131,9 @@ impl BusSession {
 
     /// Another thread has put a node into a topic; false when the node is not here any more.
     pub(in crate::hub::session) fn join(&mut self, cx: &mut Context<'_>, node: NodeRef, filter: &str, since: u64) -> bool {
-        if self.nodes.get(node).is_none() {
-            return false;
-        }
+        let Some(registered) = self.nodes.get(node) else { return false };
         let member = Subscriber { slot: self.link.slot(), node };
-        self.rare.get_or_insert_default().subscriptions.join(cx, member, filter, since);
+        self.rare.get_or_insert_default().subscriptions.join(cx, member, Some(registered.node.id()), filter, since);
         true
     }
 
@@ -139,7 +141,8 @@ impl BusSession {
     pub(in crate::hub::session) fn part(&mut self, cx: &mut Context<'_>, node: NodeRef, filter: &str) {
         let member = Subscriber { slot: self.link.slot(), node };
         if let Some(rare) = &mut self.rare {
-            rare.subscriptions.unsubscribe(cx, member, filter);
+            let who = self.nodes.get(node).map(|registered| registered.node.id());
+            rare.subscriptions.unsubscribe(cx, member, who, filter);
         }
         self.drop_unused();
     }

@@ -45,7 +45,7 @@ impl FiretowerClient {
         let is_meant = self.user.as_ref().is_some_and(|(own, _)| own.as_bytes() == user);
         match order {
             FireOrder::OfflineTopic => {
-                if self.subscriptions.unsubscribe(cx, connection(link), name) {
+                if self.subscriptions.unsubscribe(cx, connection(link), None, name) {
                     cx.counters.firetower_orders.up();
                 }
             }
@@ -120,12 +120,12 @@ impl FiretowerClient {
             cx.counters.subscribes.up();
             // A filter is none here: topics match as they are written.
             let is_name = topic::check_name(name).is_ok();
-            if !is_name || self.subscriptions.subscribe(cx, member, name, None).is_err() {
+            if !is_name || self.subscriptions.subscribe(cx, member, None, name, None).is_err() {
                 cx.counters.subscribes_refused.up();
             }
         } else {
             cx.counters.unsubscribes.up();
-            self.subscriptions.unsubscribe(cx, member, name);
+            self.subscriptions.unsubscribe(cx, member, None, name);
         }
         let has_changed = self.subscriptions.len() != before;
         if has_changed && cx.hub.limits().firetower_conventions {
