@@ -282,9 +282,12 @@ impl<const OBJECT: bool, const N: usize, W: Fn(&[u8]) -> Option<usize>> Task for
                 return None;
             }
             if OBJECT {
-                let names = colon & keys.behind_long(quote & !string, text_starts, space, shortest);
+                // Mostly all brackets of a block are pairs: then one mask says what is on the top level.
+                let top = walked.level.map_or(u64::MAX, |level| if depth == 1 { level } else { 0 });
+                let names = colon & top & keys.behind_long(quote & !string, text_starts, space, shortest);
                 if keys.pending.is_some() | (names != 0) {
-                    let block = Structure { at, depth, open, close, ends: comma | close, text_starts };
+                    let (ends, is_level) = ((comma | close) & top, walked.level.is_some());
+                    let block = Structure { at, depth, open, close, ends, text_starts, is_level };
                     keys.look(text, &block, names, &which);
                 }
                 if text_starts != 0 {
@@ -324,9 +327,16 @@ struct Structure {
     /// What may end a value.
     ends: u64,
     text_starts: u64,
+    /// What may end a value, or is behind a key, is on the top level.
+    is_level: bool,
 }
 
 impl Structure {
+    #[inline(always)]
+    fn is_on_top(&self, bit: u64) -> bool {
+        self.is_level || self.depth_at(bit) == 1
+    }
+
     /// How many brackets are open in front of the byte with this bit.
     #[inline(always)]
     fn depth_at(&self, bit: u64) -> usize {
@@ -392,7 +402,7 @@ impl<const N: usize> Keys<N> {
             let start = if before == 0 { self.string_at } else { block.at + 63 - before.leading_zeros() as usize };
             let key = text[start + 1..colon].trim_ascii_end();
             if let Some(wanted) = key.split_last().and_then(|(_, inside)| which(inside))
-                && block.depth_at(bit) == 1
+                && block.is_on_top(bit)
             {
                 self.found[wanted] = Some((colon + 1, colon + 1));
                 self.pending = Some(wanted);
@@ -410,7 +420,7 @@ impl<const N: usize> Keys<N> {
         while ends != 0 && block.depth - block.depth.min(closes) <= 1 {
             let bit = ends & ends.wrapping_neg();
             ends ^= bit;
-            if block.depth_at(bit) == 1 {
+            if block.is_on_top(bit) {
                 let at = bit.trailing_zeros();
                 if let Some(found) = &mut self.found[pending] {
                     found.1 = block.at + at as usize;

@@ -9,6 +9,9 @@ pub(super) const MAX_NESTING: usize = 511;
 /// How many bytes there are in a step.
 const STEP: u32 = 4;
 
+/// Where more brackets than these are left, it takes less to look for pairs once more than to look at each.
+const MANY: u32 = 8;
+
 /// The brackets of a block, as bits: those that open, those that close, and those of either that are curly.
 #[derive(Copy, Clone)]
 pub(super) struct Brackets {
@@ -28,6 +31,8 @@ pub(super) struct Stack {
 pub(super) struct Walked {
     /// The bytes whose innermost bracket, without one that they are themselves, is curly.
     pub(super) in_object: u64,
+    /// The bytes in front of which as many brackets are open as in front of the block; `None` where that was not found on the way.
+    pub(super) level: Option<u64>,
     /// Where the top level was closed.
     pub(super) end: Option<u32>,
 }
@@ -42,12 +47,20 @@ struct Walk {
     in_object: u64,
 }
 
-/// What is between two brackets, the opening one included, with no other in between.
+/// What is between two brackets, the opening one included, with no other in between but other such pairs.
 #[derive(Copy, Clone)]
 struct Pairs {
     inside: u64,
     /// And is curly.
     in_object: u64,
+}
+
+impl Pairs {
+    /// These and those that they are in.
+    #[inline(always)]
+    fn within(self, outer: Self) -> Self {
+        Self { inside: self.inside | outer.inside, in_object: self.in_object | outer.in_object & !self.inside }
+    }
 }
 
 impl Brackets {
@@ -92,18 +105,26 @@ impl Stack {
     /// what is inside of an object.
     #[inline(always)]
     pub(super) fn walk<const CONTEXT: bool>(&mut self, brackets: Brackets) -> Option<Walked> {
-        let Brackets { open, close, .. } = brackets;
+        let Brackets { open, close, curly } = brackets;
         let types = self.top();
         let before = (types & 1).wrapping_neg();
         if open | close == 0 {
-            return Some(Walked { in_object: before, end: None });
+            return Some(Walked { in_object: before, level: Some(u64::MAX), end: None });
         }
+        let mut level = None;
         let start = Walk { depth: self.depth, open: types, in_object: before };
         let (walk, end) = if self.depth + open.count_ones() as usize > MAX_NESTING {
             start.one_by_one::<CONTEXT>(brackets)?
         } else {
             // Most brackets have none in between, and stay out of the stack.
-            let (rest, pairs) = brackets.without_innermost()?;
+            let (mut rest, mut pairs) = brackets.without_innermost()?;
+            if (rest.open | rest.close).count_ones() > MANY && (rest.open | rest.close) & curly != 0 {
+                let (outermost, outer) = rest.without_innermost()?;
+                (rest, pairs) = (outermost, pairs.within(outer));
+            }
+            if rest.open | rest.close == 0 {
+                level = Some(!(pairs.inside | close));
+            }
             let (walk, end) =
                 if let Some(walk) = start.in_arrays(rest) { (walk, None) } else { start.over_rest::<CONTEXT>(rest, brackets)? };
             (Walk { in_object: walk.in_object & !pairs.inside | pairs.in_object, ..walk }, end)
@@ -112,7 +133,7 @@ impl Stack {
         if end.is_none() {
             self.keep(walk.open, open.count_ones());
         }
-        Some(Walked { in_object: walk.in_object << 1 | types & 1, end })
+        Some(Walked { in_object: walk.in_object << 1 | types & 1, level, end })
     }
 
     /// The types of the deepest level and of the 63 below it, from the lowest bit up.
