@@ -231,6 +231,51 @@ fn a_host_may_go_back_to_a_position_and_whatever_was_under_way_meanwhile_is_not_
 }
 
 #[test]
+fn what_is_under_way_when_a_topic_begins_that_is_heard_already_is_told_once_and_in_order() {
+    for filter in [Some("+"), None] {
+        let mut rig = Rig::registered(settings());
+        if let Some(filter) = filter {
+            rig.machine.subscribe(filter, None).unwrap();
+            rig.written();
+            rig.answer(filter, None, true);
+            rig.events();
+        }
+        rig.machine.subscribe("t", None).unwrap();
+        rig.written();
+        // The server has put the node into the topic, or it hears it through the filter.
+        rig.message("t", Some(at(3)), "3");
+        rig.answer("t", Some(at(6)), true);
+        [4, 5, 5, 6, 4, 7, 6].into_iter().for_each(|offset| rig.message("t", Some(at(offset)), &offset.to_string()));
+        let told = |offset: u64| message("t", Some(at(offset)), &offset.to_string());
+        assert_eq!(rig.events(), [told(3), subscribed("t", Some(at(6)), true), told(4), told(5), told(6), told(7)]);
+        assert_eq!(rig.machine.position("t"), Some(at(7)));
+        // From then on it goes on behind a position, and what is under way comes again.
+        rig.reconnect();
+        rig.receive(9, 8, r#"{"filter":"t","offset":9,"epoch":5,"recovered":true}"#);
+        let heard = |rig: &mut Rig, offset| {
+            rig.receive(12, 8, &format!(r#"{{"topic":"t","offset":{offset},"epoch":5,"data":"x"}}"#));
+            rig.events().len()
+        };
+        rig.events();
+        assert_eq!([6, 7, 8, 9].map(|offset| heard(&mut rig, offset)), [0, 0, 1, 1]);
+    }
+}
+
+#[test]
+fn what_was_under_way_and_found_no_room_is_asked_for_again() {
+    let mut rig = Rig::registered(settings());
+    rig.machine.subscribe("t", None).unwrap();
+    rig.written();
+    rig.answer("t", Some(at(6)), true);
+    rig.events();
+    [3, 4].into_iter().for_each(|offset| rig.message("t", Some(at(offset)), "x"));
+    assert_eq!(rig.machine.poll_event(rig.now), Some(message("t", Some(at(3)), "x")));
+    let event = rig.machine.poll_event(rig.now).unwrap();
+    rig.machine.stall(event);
+    assert_eq!(rig.reconnect(), [(SUBSCRIBE, 8, r#"{"filter":"t","offset":3,"epoch":5}"#.to_owned())]);
+}
+
+#[test]
 fn what_cannot_be_is_refused_at_once() {
     let mut rig = Rig::registered(ClientConfig { max_subscriptions: 2, ..settings() });
     for (filter, since, refusal) in [

@@ -49,7 +49,14 @@ struct Subscription {
     owes_gap: bool,
     /// The host has named another position since it was asked.
     is_outdated: bool,
+    /// Nobody had subscribed to it before: what comes without having been asked for comes as it did.
+    is_fresh: bool,
+    /// Of the last message that was told although the topic had begun behind it: it was under way through a filter, or because the server
+    /// had put the node into the topic. There are no more of these at [`NONE_UNDER_WAY`].
+    under_way: u64,
 }
+
+const NONE_UNDER_WAY: u64 = u64::MAX;
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 enum TopicState {
@@ -117,6 +124,7 @@ impl TopicSet {
         self.wanted += usize::from(is_new);
         let known = self.list.get_key_value(filter.text());
         let (state, is_there) = known.map_or((TopicState::None, false), |(_, known)| (known.state, known.is_there));
+        let is_fresh = known.is_none_or(|(_, known)| known.is_fresh);
         let name = known.map_or_else(|| filter.text().into(), |(name, _)| name.clone());
         let subscription = Subscription {
             is_wanted: true,
@@ -127,6 +135,8 @@ impl TopicSet {
             may_jump: false,
             owes_gap: false,
             is_outdated: state == TopicState::IsAsked,
+            is_fresh,
+            under_way: 0,
         };
         // A key that is there stays the one that it is.
         if self.list.insert(name.clone(), subscription).is_none() {
@@ -200,6 +210,7 @@ impl TopicSet {
                 // Whatever comes through a filter meanwhile has no place at which it would be missed.
                 known.owes_gap |= known.is_there && !known.is_exact;
                 (known.is_there, known.is_outdated, known.state) = (false, false, TopicState::None);
+                known.under_way = if known.position.is_some() { known.under_way } else { 0 };
             } else {
                 *bytes -= SUBSCRIPTION_BYTES + name.len();
             }
@@ -323,6 +334,7 @@ impl TopicSet {
             (true, true, None) => MessageOutcome::Tell,
             // It comes again with what is kept, or is told as missing.
             (true, false, _) if known.position.is_some() => MessageOutcome::Drop,
+            (true, false, _) if known.is_fresh => MessageOutcome::Tell,
             _ if self.has_filter_for(topic) => MessageOutcome::Tell,
             _ => MessageOutcome::Drop,
         };
@@ -337,7 +349,7 @@ impl TopicSet {
     /// A message was to be told and is not: it has to come again.
     pub(super) fn take_back(&mut self, topic: &str, position: Option<Position>) {
         if let (Some(known), Some(position)) = (self.list.get_mut(topic), position)
-            && known.position == Some(position)
+            && (known.position == Some(position) || known.is_last_under_way(position))
         {
             known.position = Some(Position { offset: position.offset.saturating_sub(1), ..position });
         }
@@ -398,6 +410,11 @@ impl Subscription {
     /// The server has said where the topic stands, and whether everything comes that was asked for. Whether that is so.
     fn begin(&mut self, newest: Position, recovered: bool) -> bool {
         let all_there_is = Position { offset: 0, epoch: newest.epoch };
+        self.is_fresh = false;
+        if self.position.is_some() {
+            // Whatever was under way comes again.
+            self.under_way = NONE_UNDER_WAY;
+        }
         let (position, recovered) = match self.position {
             None => (newest, recovered),
             Some(Position { offset: 0, epoch: 0 }) => (all_there_is, recovered),
@@ -409,13 +426,26 @@ impl Subscription {
         recovered
     }
 
+    /// A message in front of which the topic had begun already: nobody else tells it.
+    fn receive_under_way(&mut self, position: Position) -> MessageOutcome {
+        if position.offset <= self.under_way {
+            return MessageOutcome::Drop;
+        }
+        self.under_way = position.offset;
+        MessageOutcome::Tell
+    }
+
+    fn is_last_under_way(&self, position: Position) -> bool {
+        self.under_way == position.offset && self.position.is_some_and(|own| own.epoch == position.epoch)
+    }
+
     fn receive(&mut self, position: Position) -> MessageOutcome {
         let is_next = match self.position {
-            Some(last) if last.epoch == position.epoch && position.offset <= last.offset => return MessageOutcome::Drop,
+            Some(last) if last.epoch == position.epoch && position.offset <= last.offset => return self.receive_under_way(position),
             Some(last) => last.epoch == position.epoch && position.offset == last.offset + 1,
             None => true,
         };
-        self.position = Some(position);
+        (self.position, self.under_way) = (Some(position), NONE_UNDER_WAY);
         if std::mem::take(&mut self.may_jump) || is_next { MessageOutcome::Tell } else { MessageOutcome::TellGap }
     }
 }
