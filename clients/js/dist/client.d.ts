@@ -22,7 +22,11 @@ export declare class HeartbusClient {
     private failure;
     /** REGISTERs without an answer. */
     private registering;
-    private registrationWaiters;
+    /** All who wait for it wait for the same. */
+    private registration;
+    private pace;
+    /** What the server is to be asked about, in order. */
+    private asking;
     private publications;
     private lastId;
     private isHeard;
@@ -68,7 +72,13 @@ export declare class HeartbusClient {
     /** Says that we leave, and waits until the other side has heard it. */
     private goodbye;
     private unsubscribe;
-    private saySubscribe;
+    /** Subscribes to a filter, or no longer: whatever is wanted when its turn comes. */
+    private ask;
+    private askMore;
+    /** The server has said something about a filter. */
+    private isAnswered;
+    /** The server has skipped what was too much for it: whatever has no answer after a while is asked again. */
+    private pause;
     private sayRegister;
     private say;
     private beat;
@@ -79,6 +89,7 @@ export declare class HeartbusClient {
     private answered;
     private unanswered;
     private untilRegistered;
+    private takeRegistration;
     /** The timer of this name, anew. */
     private timer;
     private cancel;

@@ -11,6 +11,7 @@ import { Feeds, Message } from './feeds.js';
 import { base64, bytesOf, checkPosition, payload, read } from './messages.js';
 import { checkNode, settle } from './options.js';
 import { Outbox } from './outbox.js';
+import { Pace } from './pace.js';
 import { checkFilter, checkTopic, utf8Length } from './topics.js';
 const SUBPROTOCOL = 'heartbus.json';
 /** Beyond this the socket is given nothing more for a while: what waits in it cannot be counted, refused or kept for the next connection. */
@@ -20,6 +21,9 @@ const SOCKET_CHECK = 20;
 const CLOSE_TIMEOUT = 1_000;
 /** Publications that the server has not answered. */
 const MAX_UNANSWERED = 1_000;
+/** How long no subscription is asked for after the server said that there were too many requests. */
+const RATE_LIMIT_PAUSE = 1_000;
+const RATE_LIMITED = 429;
 /** By a node that was taken over. */
 const CLOSED_REPLACED = 4409;
 export class HeartbusClient {
@@ -36,7 +40,11 @@ export class HeartbusClient {
     failure;
     /** REGISTERs without an answer. */
     registering = 0;
-    registrationWaiters = [];
+    /** All who wait for it wait for the same. */
+    registration = null;
+    pace = new Pace();
+    /** What the server is to be asked about, in order. */
+    asking = new Set();
     publications = new Map();
     lastId = 0;
     isHeard = false;
@@ -146,7 +154,7 @@ export class HeartbusClient {
             settled.resolve({ filter, position: feed.cursor, recovered: true, isReturn: false });
         }
         else if (begun.isNew && this.currentState === 'open') {
-            this.saySubscribe(feed);
+            this.ask(filter);
         }
         let ending = null;
         return {
@@ -246,6 +254,7 @@ export class HeartbusClient {
                 break;
             case 'unsubscribe':
                 this.feeds.unsubscribed(message.filter);
+                this.isAnswered(message.filter);
                 break;
             case 'publish':
                 this.answered(message.id)?.resolve({ position: message.position, reach: message.reach });
@@ -264,7 +273,7 @@ export class HeartbusClient {
         if (this.registering <= 0) {
             this.registering = 0;
             this.cancel('register');
-            this.registrationWaiters.splice(0).forEach((waiter) => waiter.resolve(registered));
+            this.takeRegistration()?.resolve(registered);
         }
         if (!isFirst) {
             return;
@@ -275,15 +284,16 @@ export class HeartbusClient {
         this.currentState = 'open';
         this.isHeard = true;
         this.beat();
-        this.feeds.all().forEach((feed) => this.saySubscribe(feed));
+        this.asking = new Set(this.feeds.all().map((feed) => feed.filter));
+        this.askMore();
         this.emit('state', { state: 'open', previous: 'connecting' });
         this.emit('register', { ...registered, isReturn: this.counts.registrations > 1 });
         this.pump();
     }
     isSubscribed(filter, position, recovered) {
         const subscribed = this.feeds.subscribed(filter, position, recovered);
+        this.isAnswered(filter);
         if (subscribed !== null) {
-            this.cancel(`subscribe ${filter}`);
             this.emit('subscribe', subscribed);
         }
     }
@@ -295,8 +305,12 @@ export class HeartbusClient {
             return;
         }
         if (topic !== null && this.feeds.refused(topic, error)) {
+            this.isAnswered(topic);
             this.emit('error', error);
             return;
+        }
+        if (status === RATE_LIMITED && topic === null && this.feeds.unanswered > 0) {
+            this.pause();
         }
         if (status === 409) {
             this.lost(error, true);
@@ -311,7 +325,7 @@ export class HeartbusClient {
         if (isAboutRegistration) {
             this.registering = 0;
             this.cancel('register');
-            this.registrationWaiters.splice(0).forEach((waiter) => waiter.reject(error));
+            this.takeRegistration()?.reject(error);
         }
         this.emit('error', error);
     }
@@ -361,6 +375,7 @@ export class HeartbusClient {
         this.registered = null;
         this.registering = 0;
         [...this.timers.keys()].forEach((name) => this.cancel(name));
+        [this.asking, this.pace] = [new Set(), new Pace()];
         this.feeds.disconnected();
         for (const [id, { reject, cancel }] of [...this.publications]) {
             this.publications.delete(id);
@@ -371,9 +386,9 @@ export class HeartbusClient {
     /** There is no next try. */
     end(error, closed = { code: 1000, reason: '', retryIn: null }) {
         // Who hears of it may connect anew at once: what is waited for from then on is not meant.
-        const [waiters, dropped] = [this.registrationWaiters.splice(0), this.outbox.clear()];
+        const [registration, dropped] = [this.takeRegistration(), this.outbox.clear()];
         this.change('closed', () => {
-            waiters.forEach((waiter) => waiter.reject(error));
+            registration?.reject(error);
             dropped.forEach((message) => message.dropped?.(new HeartbusError('closed', error.message)));
             if (error.code !== 'closed') {
                 this.emit('error', error);
@@ -399,24 +414,54 @@ export class HeartbusClient {
     }
     async unsubscribe(feed, follower, ready) {
         ready.reject(new HeartbusError('closed', 'it was unsubscribed', { topic: feed.filter }));
-        const isSubscribed = feed.isLive || this.feeds.isPending(feed);
-        if (!this.feeds.unfollow(feed, follower) || !isSubscribed) {
+        if (!this.feeds.unfollow(feed, follower) || !feed.isAsked) {
             return;
         }
         await new Promise((resolve) => {
-            this.feeds.expectUnsubscribed(feed.filter, resolve);
-            this.say({ type: 'unsubscribe', filter: feed.filter });
+            this.feeds.leave(feed.filter, resolve);
+            this.ask(feed.filter);
         });
     }
-    saySubscribe(feed) {
-        this.say(this.feeds.subscribe(feed));
-        // A frame that a busy server has skipped is answered by nobody: a new connection asks again.
-        const late = () => {
-            if (this.feeds.isPending(feed)) {
-                this.lost(new HeartbusError('timeout', 'the server has not answered a subscription', { topic: feed.filter }));
+    /** Subscribes to a filter, or no longer: whatever is wanted when its turn comes. */
+    ask(filter) {
+        this.asking.add(filter);
+        this.askMore();
+    }
+    askMore() {
+        for (const filter of this.asking) {
+            if (this.currentState !== 'open' || !this.pace.mayAsk(this.feeds.unanswered)) {
+                return;
             }
-        };
-        this.timer(`subscribe ${feed.filter}`, this.settings.requestTimeout, late);
+            this.asking.delete(filter);
+            const request = this.feeds.request(filter);
+            if (request === null) {
+                continue;
+            }
+            this.say(request);
+            // A frame that a busy server has lost is answered by nobody: a new connection asks again.
+            const late = () => this.lost(new HeartbusError('timeout', `the server has not answered a request to ${request.type}`, { topic: filter }));
+            this.timer(`ask ${filter}`, this.settings.requestTimeout, late);
+        }
+    }
+    /** The server has said something about a filter. */
+    isAnswered(filter) {
+        if (!this.feeds.isPending(filter)) {
+            this.cancel(`ask ${filter}`);
+        }
+        this.pace.answered();
+        this.askMore();
+    }
+    /** The server has skipped what was too much for it: whatever has no answer after a while is asked again. */
+    pause() {
+        if (!this.pace.rateLimited()) {
+            return;
+        }
+        this.feeds.pendingFilters().forEach((filter) => this.cancel(`ask ${filter}`));
+        this.timer('pace', RATE_LIMIT_PAUSE, () => {
+            this.pace.goOn();
+            this.asking = new Set([...this.feeds.skipped(), ...this.asking]);
+            this.askMore();
+        });
     }
     sayRegister() {
         this.registering++;
@@ -482,9 +527,18 @@ export class HeartbusClient {
         this.pump();
     }
     untilRegistered() {
-        const registration = new Promise((resolve, reject) => this.registrationWaiters.push({ resolve, reject }));
-        // Whoever does not wait for it hears of it by the event.
-        registration.catch(() => undefined);
+        if (this.registration === null) {
+            let waiter;
+            const promise = new Promise((resolve, reject) => (waiter = { resolve, reject }));
+            // Whoever does not wait for it hears of it by the event.
+            promise.catch(() => undefined);
+            this.registration = { ...waiter, promise };
+        }
+        return this.registration.promise;
+    }
+    takeRegistration() {
+        const registration = this.registration;
+        this.registration = null;
         return registration;
     }
     /** The timer of this name, anew. */

@@ -48,12 +48,15 @@ export interface Follower {
     subscribed(subscribed: Subscribed): void;
     refused(error: HeartbusError): void;
 }
-export interface SubscribeRequest {
+export type TopicRequest = {
     type: 'subscribe';
     filter: string;
     offset?: number;
     epoch?: number;
-}
+} | {
+    type: 'unsubscribe';
+    filter: string;
+};
 /** One subscription of the server's, whatever the number of those who follow it. */
 export interface Feed {
     readonly filter: string;
@@ -61,17 +64,28 @@ export interface Feed {
     readonly followers: Set<Follower>;
     /** Of the last message; behind it the next one is new. */
     cursor: Position | null;
+    /** The server may know of it on this connection. */
+    isAsked: boolean;
     /** The server has answered on this connection. */
     isLive: boolean;
     wasLive: boolean;
     /** That something is missing before the next message was told already. */
     isGapTold: boolean;
+    /**
+     * Of the last message that was delivered although the feed had begun behind it: it was under way because the server had put the node into
+     * the topic. `null`: no more of these come.
+     */
+    underWay: number | null;
 }
 export declare class Feeds {
     private readonly onGap;
     private readonly feeds;
     /** What the server has not answered, by filter: it answers in order. */
     private readonly pending;
+    /** What is to be unsubscribed and was not asked yet, and who waits for it. */
+    private readonly leaving;
+    /** How many answers the server owes. */
+    unanswered: number;
     duplicates: number;
     gaps: number;
     constructor(onGap?: (gap: Gap) => void);
@@ -87,21 +101,27 @@ export declare class Feeds {
      * by the time a filter with wildcards brings what is new of it, so nothing overtakes.
      */
     all(): Feed[];
-    /** What to send for a feed. */
-    subscribe(feed: Feed): SubscribeRequest;
-    /** An UNSUBSCRIBE was sent. */
-    expectUnsubscribed(filter: string, unsubscribed: () => void): void;
-    /** Whether the server owes an answer. */
-    isPending(feed: Feed): boolean;
+    /** What is to be sent about a filter; `null`: nothing any more. */
+    request(filter: string): TopicRequest | null;
+    /** The server is to know a filter no longer. */
+    leave(filter: string, unsubscribed: () => void): void;
+    /** Whether the server owes an answer about a filter. */
+    isPending(filter: string): boolean;
+    /** What the server owes an answer about. */
+    pendingFilters(): string[];
+    /** What has no answer yet was skipped, as a server does with what is too much for it: all of that is to be asked again. */
+    skipped(): string[];
     subscribed(filter: string, position: Position | null, recovered: boolean): Subscribed | null;
     unsubscribed(filter: string): void;
     /** The server refused what it was asked first about this filter; false when it was asked nothing. */
     refused(filter: string, error: HeartbusError): boolean;
     /** The registration is over, and every subscription with it. */
     disconnected(): void;
+    private forgetPending;
     /** Gives a message to everybody whom it is for. False when nobody has asked for it. */
     dispatch(message: Message): boolean;
-    /** False for what was there already. */
+    private isLeft;
+    /** False for what was there already. `isHeard`: a filter brings it, so whoever was to get it does. */
     private advance;
     /** Behind which position messages are new, after an answer. */
     private behind;

@@ -30,6 +30,10 @@ export class Feeds {
     feeds = new Map();
     /** What the server has not answered, by filter: it answers in order. */
     pending = new Map();
+    /** What is to be unsubscribed and was not asked yet, and who waits for it. */
+    leaving = new Map();
+    /** How many answers the server owes. */
+    unanswered = 0;
     duplicates = 0;
     gaps = 0;
     constructor(onGap = () => undefined) {
@@ -59,9 +63,11 @@ export class Feeds {
             isWild: isWild(filter),
             followers: new Set([follower]),
             cursor: since,
+            isAsked: false,
             isLive: false,
             wasLive: false,
             isGapTold: false,
+            underWay: null,
         };
         this.feeds.set(filter, feed);
         return { feed, isNew: true };
@@ -83,19 +89,53 @@ export class Feeds {
         const all = [...this.feeds.values()];
         return [...all.filter((feed) => !feed.isWild), ...all.filter((feed) => feed.isWild)];
     }
-    /** What to send for a feed. */
-    subscribe(feed) {
+    /** What is to be sent about a filter; `null`: nothing any more. */
+    request(filter) {
+        const feed = this.feeds.get(filter);
+        const left = this.leaving.get(filter);
+        this.leaving.delete(filter);
+        if (feed === undefined) {
+            if (left === undefined) {
+                return null;
+            }
+            this.expect(filter, { unsubscribed: left });
+            return { type: 'unsubscribe', filter };
+        }
+        // It is wanted again before it was said that it is not.
+        left?.();
+        if (feed.isLive || this.pending.get(filter)?.some((pending) => 'feed' in pending && pending.feed === feed)) {
+            return null;
+        }
         const since = feed.cursor;
-        this.expect(feed.filter, { feed, since });
-        return { type: 'subscribe', filter: feed.filter, ...(since === null ? {} : { offset: since.offset, epoch: since.epoch }) };
+        feed.isAsked = true;
+        this.expect(filter, { feed, since });
+        return { type: 'subscribe', filter, ...(since === null ? {} : { offset: since.offset, epoch: since.epoch }) };
     }
-    /** An UNSUBSCRIBE was sent. */
-    expectUnsubscribed(filter, unsubscribed) {
-        this.expect(filter, { unsubscribed });
+    /** The server is to know a filter no longer. */
+    leave(filter, unsubscribed) {
+        const before = this.leaving.get(filter);
+        this.leaving.set(filter, () => {
+            before?.();
+            unsubscribed();
+        });
     }
-    /** Whether the server owes an answer. */
-    isPending(feed) {
-        return this.pending.get(feed.filter)?.some((pending) => 'feed' in pending && pending.feed === feed) ?? false;
+    /** Whether the server owes an answer about a filter. */
+    isPending(filter) {
+        return this.pending.has(filter);
+    }
+    /** What the server owes an answer about. */
+    pendingFilters() {
+        return [...this.pending.keys()];
+    }
+    /** What has no answer yet was skipped, as a server does with what is too much for it: all of that is to be asked again. */
+    skipped() {
+        const filters = this.pendingFilters();
+        const pending = [...this.pending];
+        this.forgetPending();
+        for (const [filter, list] of pending) {
+            list.forEach((each) => 'unsubscribed' in each && this.leave(filter, each.unsubscribed));
+        }
+        return filters;
     }
     subscribed(filter, position, recovered) {
         const feed = this.feeds.get(filter);
@@ -120,6 +160,7 @@ export class Feeds {
         const isWhole = recovered && !(feed.isWild && isReturn);
         const before = feed.cursor;
         feed.cursor = this.behind(pending.since, position);
+        feed.underWay = pending.since === null ? 0 : null;
         feed.isLive = feed.wasLive = true;
         feed.isGapTold = false;
         if (!isWhole) {
@@ -154,30 +195,44 @@ export class Feeds {
     }
     /** The registration is over, and every subscription with it. */
     disconnected() {
-        const pending = [...this.pending.values()].flat();
+        const left = [...this.pending.values()].flatMap((list) => list.flatMap((each) => ('unsubscribed' in each ? [each.unsubscribed] : [])));
+        left.push(...this.leaving.values());
+        this.forgetPending();
+        this.leaving.clear();
+        this.feeds.forEach((feed) => (feed.isLive = feed.isAsked = false));
+        left.forEach((unsubscribed) => unsubscribed());
+    }
+    forgetPending() {
         this.pending.clear();
-        this.feeds.forEach((feed) => (feed.isLive = false));
-        pending.forEach((each) => 'unsubscribed' in each && each.unsubscribed());
+        this.unanswered = 0;
     }
     /** Gives a message to everybody whom it is for. False when nobody has asked for it. */
     dispatch(message) {
         const exact = this.feeds.get(message.topic);
         const wide = [...this.feeds.values()].filter((feed) => feed.isWild && feed.isLive && matches(feed.filter, message.topic));
         const isExact = exact !== undefined && !exact.isWild && exact.isLive;
-        if (isExact && this.advance(exact, message.position)) {
+        if (isExact && this.advance(exact, message.position, wide.length > 0)) {
             this.deliver(exact, message);
         }
         wide.forEach((feed) => this.deliver(feed, message));
         // What was under way when it was unsubscribed is nobody's.
-        return isExact || wide.length > 0 || [...this.pending].some(([filter, pending]) => isLeaving(pending) && matches(filter, message.topic));
+        return isExact || wide.length > 0 || this.isLeft(message.topic);
     }
-    /** False for what was there already. */
-    advance(feed, position) {
+    isLeft(topic) {
+        const asked = [...this.pending].filter(([, pending]) => isLeaving(pending)).map(([filter]) => filter);
+        return [...asked, ...this.leaving.keys()].some((filter) => matches(filter, topic));
+    }
+    /** False for what was there already. `isHeard`: a filter brings it, so whoever was to get it does. */
+    advance(feed, position, isHeard) {
         const cursor = feed.cursor;
         if (position === null || cursor === null) {
             return true;
         }
         if (position.epoch === cursor.epoch && position.offset <= cursor.offset) {
+            if (feed.underWay !== null && position.offset > feed.underWay) {
+                feed.underWay = position.offset;
+                return !isHeard;
+            }
             this.duplicates++;
             return false;
         }
@@ -186,6 +241,7 @@ export class Feeds {
             this.tellGap(feed, 'skipped');
         }
         feed.cursor = position;
+        feed.underWay = null;
         feed.isGapTold = false;
         return true;
     }
@@ -215,9 +271,11 @@ export class Feeds {
     }
     expect(filter, pending) {
         this.pending.set(filter, [...(this.pending.get(filter) ?? []), pending]);
+        this.unanswered++;
     }
     settle(filter) {
         const rest = (this.pending.get(filter) ?? []).slice(1);
+        this.unanswered--;
         if (rest.length > 0) {
             this.pending.set(filter, rest);
         }

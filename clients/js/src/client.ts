@@ -17,6 +17,7 @@ import { base64, bytesOf, checkPosition, payload, read } from './messages.js';
 import type { Options, Settings, SocketLike } from './options.js';
 import { checkNode, settle } from './options.js';
 import { Outbox } from './outbox.js';
+import { Pace } from './pace.js';
 import { checkFilter, checkTopic, utf8Length } from './topics.js';
 
 const SUBPROTOCOL = 'heartbus.json';
@@ -27,6 +28,9 @@ const SOCKET_CHECK = 20;
 const CLOSE_TIMEOUT = 1_000;
 /** Publications that the server has not answered. */
 const MAX_UNANSWERED = 1_000;
+/** How long no subscription is asked for after the server said that there were too many requests. */
+const RATE_LIMIT_PAUSE = 1_000;
+const RATE_LIMITED = 429;
 /** By a node that was taken over. */
 const CLOSED_REPLACED = 4409;
 
@@ -50,7 +54,11 @@ export class HeartbusClient {
     private failure: unknown;
     /** REGISTERs without an answer. */
     private registering = 0;
-    private registrationWaiters: Waiter<Registered>[] = [];
+    /** All who wait for it wait for the same. */
+    private registration: (Waiter<Registered> & { promise: Promise<Registered> }) | null = null;
+    private pace = new Pace();
+    /** What the server is to be asked about, in order. */
+    private asking = new Set<string>();
     private publications = new Map<number, Waiter<Publication> & { cancel: () => void }>();
     private lastId = 0;
     private isHeard = false;
@@ -169,7 +177,7 @@ export class HeartbusClient {
         if (feed.isLive) {
             settled!.resolve({ filter, position: feed.cursor, recovered: true, isReturn: false });
         } else if (begun.isNew && this.currentState === 'open') {
-            this.saySubscribe(feed);
+            this.ask(filter);
         }
         let ending: Promise<void> | null = null;
         return {
@@ -272,6 +280,7 @@ export class HeartbusClient {
                 break;
             case 'unsubscribe':
                 this.feeds.unsubscribed(message.filter);
+                this.isAnswered(message.filter);
                 break;
             case 'publish':
                 this.answered(message.id)?.resolve({ position: message.position, reach: message.reach });
@@ -291,7 +300,7 @@ export class HeartbusClient {
         if (this.registering <= 0) {
             this.registering = 0;
             this.cancel('register');
-            this.registrationWaiters.splice(0).forEach((waiter) => waiter.resolve(registered));
+            this.takeRegistration()?.resolve(registered);
         }
         if (!isFirst) {
             return;
@@ -302,7 +311,8 @@ export class HeartbusClient {
         this.currentState = 'open';
         this.isHeard = true;
         this.beat();
-        this.feeds.all().forEach((feed) => this.saySubscribe(feed));
+        this.asking = new Set(this.feeds.all().map((feed) => feed.filter));
+        this.askMore();
         this.emit('state', { state: 'open', previous: 'connecting' });
         this.emit('register', { ...registered, isReturn: this.counts.registrations > 1 });
         this.pump();
@@ -310,8 +320,8 @@ export class HeartbusClient {
 
     private isSubscribed(filter: string, position: Position | null, recovered: boolean): void {
         const subscribed = this.feeds.subscribed(filter, position, recovered);
+        this.isAnswered(filter);
         if (subscribed !== null) {
-            this.cancel(`subscribe ${filter}`);
             this.emit('subscribe', subscribed);
         }
     }
@@ -324,8 +334,12 @@ export class HeartbusClient {
             return;
         }
         if (topic !== null && this.feeds.refused(topic, error)) {
+            this.isAnswered(topic);
             this.emit('error', error);
             return;
+        }
+        if (status === RATE_LIMITED && topic === null && this.feeds.unanswered > 0) {
+            this.pause();
         }
         if (status === 409) {
             this.lost(error, true);
@@ -340,7 +354,7 @@ export class HeartbusClient {
         if (isAboutRegistration) {
             this.registering = 0;
             this.cancel('register');
-            this.registrationWaiters.splice(0).forEach((waiter) => waiter.reject(error));
+            this.takeRegistration()?.reject(error);
         }
         this.emit('error', error);
     }
@@ -391,6 +405,7 @@ export class HeartbusClient {
         this.registered = null;
         this.registering = 0;
         [...this.timers.keys()].forEach((name) => this.cancel(name));
+        [this.asking, this.pace] = [new Set(), new Pace()];
         this.feeds.disconnected();
         for (const [id, { reject, cancel }] of [...this.publications]) {
             this.publications.delete(id);
@@ -402,9 +417,9 @@ export class HeartbusClient {
     /** There is no next try. */
     private end(error: HeartbusError, closed: Closed = { code: 1000, reason: '', retryIn: null }): void {
         // Who hears of it may connect anew at once: what is waited for from then on is not meant.
-        const [waiters, dropped] = [this.registrationWaiters.splice(0), this.outbox.clear()];
+        const [registration, dropped] = [this.takeRegistration(), this.outbox.clear()];
         this.change('closed', () => {
-            waiters.forEach((waiter) => waiter.reject(error));
+            registration?.reject(error);
             dropped.forEach((message) => message.dropped?.(new HeartbusError('closed', error.message)));
             if (error.code !== 'closed') {
                 this.emit('error', error);
@@ -432,25 +447,58 @@ export class HeartbusClient {
 
     private async unsubscribe(feed: Feed, follower: Follower, ready: Waiter<Subscribed>): Promise<void> {
         ready.reject(new HeartbusError('closed', 'it was unsubscribed', { topic: feed.filter }));
-        const isSubscribed = feed.isLive || this.feeds.isPending(feed);
-        if (!this.feeds.unfollow(feed, follower) || !isSubscribed) {
+        if (!this.feeds.unfollow(feed, follower) || !feed.isAsked) {
             return;
         }
         await new Promise<void>((resolve) => {
-            this.feeds.expectUnsubscribed(feed.filter, resolve);
-            this.say({ type: 'unsubscribe', filter: feed.filter });
+            this.feeds.leave(feed.filter, resolve);
+            this.ask(feed.filter);
         });
     }
 
-    private saySubscribe(feed: Feed): void {
-        this.say(this.feeds.subscribe(feed));
-        // A frame that a busy server has skipped is answered by nobody: a new connection asks again.
-        const late = () => {
-            if (this.feeds.isPending(feed)) {
-                this.lost(new HeartbusError('timeout', 'the server has not answered a subscription', { topic: feed.filter }));
+    /** Subscribes to a filter, or no longer: whatever is wanted when its turn comes. */
+    private ask(filter: string): void {
+        this.asking.add(filter);
+        this.askMore();
+    }
+
+    private askMore(): void {
+        for (const filter of this.asking) {
+            if (this.currentState !== 'open' || !this.pace.mayAsk(this.feeds.unanswered)) {
+                return;
             }
-        };
-        this.timer(`subscribe ${feed.filter}`, this.settings.requestTimeout, late);
+            this.asking.delete(filter);
+            const request = this.feeds.request(filter);
+            if (request === null) {
+                continue;
+            }
+            this.say(request);
+            // A frame that a busy server has lost is answered by nobody: a new connection asks again.
+            const late = () => this.lost(new HeartbusError('timeout', `the server has not answered a request to ${request.type}`, { topic: filter }));
+            this.timer(`ask ${filter}`, this.settings.requestTimeout, late);
+        }
+    }
+
+    /** The server has said something about a filter. */
+    private isAnswered(filter: string): void {
+        if (!this.feeds.isPending(filter)) {
+            this.cancel(`ask ${filter}`);
+        }
+        this.pace.answered();
+        this.askMore();
+    }
+
+    /** The server has skipped what was too much for it: whatever has no answer after a while is asked again. */
+    private pause(): void {
+        if (!this.pace.rateLimited()) {
+            return;
+        }
+        this.feeds.pendingFilters().forEach((filter) => this.cancel(`ask ${filter}`));
+        this.timer('pace', RATE_LIMIT_PAUSE, () => {
+            this.pace.goOn();
+            this.asking = new Set([...this.feeds.skipped(), ...this.asking]);
+            this.askMore();
+        });
     }
 
     private sayRegister(): void {
@@ -524,9 +572,19 @@ export class HeartbusClient {
     }
 
     private untilRegistered(): Promise<Registered> {
-        const registration = new Promise<Registered>((resolve, reject) => this.registrationWaiters.push({ resolve, reject }));
-        // Whoever does not wait for it hears of it by the event.
-        registration.catch(() => undefined);
+        if (this.registration === null) {
+            let waiter: Waiter<Registered>;
+            const promise = new Promise<Registered>((resolve, reject) => (waiter = { resolve, reject }));
+            // Whoever does not wait for it hears of it by the event.
+            promise.catch(() => undefined);
+            this.registration = { ...waiter!, promise };
+        }
+        return this.registration.promise;
+    }
+
+    private takeRegistration(): Waiter<Registered> | null {
+        const registration = this.registration;
+        this.registration = null;
         return registration;
     }
 

@@ -55,12 +55,7 @@ export interface Follower {
     refused(error: HeartbusError): void;
 }
 
-export interface SubscribeRequest {
-    type: 'subscribe';
-    filter: string;
-    offset?: number;
-    epoch?: number;
-}
+export type TopicRequest = { type: 'subscribe'; filter: string; offset?: number; epoch?: number } | { type: 'unsubscribe'; filter: string };
 
 /** One subscription of the server's, whatever the number of those who follow it. */
 export interface Feed {
@@ -69,11 +64,18 @@ export interface Feed {
     readonly followers: Set<Follower>;
     /** Of the last message; behind it the next one is new. */
     cursor: Position | null;
+    /** The server may know of it on this connection. */
+    isAsked: boolean;
     /** The server has answered on this connection. */
     isLive: boolean;
     wasLive: boolean;
     /** That something is missing before the next message was told already. */
     isGapTold: boolean;
+    /**
+     * Of the last message that was delivered although the feed had begun behind it: it was under way because the server had put the node into
+     * the topic. `null`: no more of these come.
+     */
+    underWay: number | null;
 }
 
 type Pending = { feed: Feed; since: Position | null } | { unsubscribed: () => void };
@@ -82,6 +84,10 @@ export class Feeds {
     private readonly feeds = new Map<string, Feed>();
     /** What the server has not answered, by filter: it answers in order. */
     private readonly pending = new Map<string, Pending[]>();
+    /** What is to be unsubscribed and was not asked yet, and who waits for it. */
+    private readonly leaving = new Map<string, () => void>();
+    /** How many answers the server owes. */
+    unanswered = 0;
     duplicates = 0;
     gaps = 0;
 
@@ -111,9 +117,11 @@ export class Feeds {
             isWild: isWild(filter),
             followers: new Set([follower]),
             cursor: since,
+            isAsked: false,
             isLive: false,
             wasLive: false,
             isGapTold: false,
+            underWay: null,
         };
         this.feeds.set(filter, feed);
         return { feed, isNew: true };
@@ -138,21 +146,57 @@ export class Feeds {
         return [...all.filter((feed) => !feed.isWild), ...all.filter((feed) => feed.isWild)];
     }
 
-    /** What to send for a feed. */
-    subscribe(feed: Feed): SubscribeRequest {
+    /** What is to be sent about a filter; `null`: nothing any more. */
+    request(filter: string): TopicRequest | null {
+        const feed = this.feeds.get(filter);
+        const left = this.leaving.get(filter);
+        this.leaving.delete(filter);
+        if (feed === undefined) {
+            if (left === undefined) {
+                return null;
+            }
+            this.expect(filter, { unsubscribed: left });
+            return { type: 'unsubscribe', filter };
+        }
+        // It is wanted again before it was said that it is not.
+        left?.();
+        if (feed.isLive || this.pending.get(filter)?.some((pending) => 'feed' in pending && pending.feed === feed)) {
+            return null;
+        }
         const since = feed.cursor;
-        this.expect(feed.filter, { feed, since });
-        return { type: 'subscribe', filter: feed.filter, ...(since === null ? {} : { offset: since.offset, epoch: since.epoch }) };
+        feed.isAsked = true;
+        this.expect(filter, { feed, since });
+        return { type: 'subscribe', filter, ...(since === null ? {} : { offset: since.offset, epoch: since.epoch }) };
     }
 
-    /** An UNSUBSCRIBE was sent. */
-    expectUnsubscribed(filter: string, unsubscribed: () => void): void {
-        this.expect(filter, { unsubscribed });
+    /** The server is to know a filter no longer. */
+    leave(filter: string, unsubscribed: () => void): void {
+        const before = this.leaving.get(filter);
+        this.leaving.set(filter, () => {
+            before?.();
+            unsubscribed();
+        });
     }
 
-    /** Whether the server owes an answer. */
-    isPending(feed: Feed): boolean {
-        return this.pending.get(feed.filter)?.some((pending) => 'feed' in pending && pending.feed === feed) ?? false;
+    /** Whether the server owes an answer about a filter. */
+    isPending(filter: string): boolean {
+        return this.pending.has(filter);
+    }
+
+    /** What the server owes an answer about. */
+    pendingFilters(): string[] {
+        return [...this.pending.keys()];
+    }
+
+    /** What has no answer yet was skipped, as a server does with what is too much for it: all of that is to be asked again. */
+    skipped(): string[] {
+        const filters = this.pendingFilters();
+        const pending = [...this.pending];
+        this.forgetPending();
+        for (const [filter, list] of pending) {
+            list.forEach((each) => 'unsubscribed' in each && this.leave(filter, each.unsubscribed));
+        }
+        return filters;
     }
 
     subscribed(filter: string, position: Position | null, recovered: boolean): Subscribed | null {
@@ -178,6 +222,7 @@ export class Feeds {
         const isWhole = recovered && !(feed.isWild && isReturn);
         const before = feed.cursor;
         feed.cursor = this.behind(pending.since, position);
+        feed.underWay = pending.since === null ? 0 : null;
         feed.isLive = feed.wasLive = true;
         feed.isGapTold = false;
         if (!isWhole) {
@@ -214,10 +259,17 @@ export class Feeds {
 
     /** The registration is over, and every subscription with it. */
     disconnected(): void {
-        const pending = [...this.pending.values()].flat();
+        const left = [...this.pending.values()].flatMap((list) => list.flatMap((each) => ('unsubscribed' in each ? [each.unsubscribed] : [])));
+        left.push(...this.leaving.values());
+        this.forgetPending();
+        this.leaving.clear();
+        this.feeds.forEach((feed) => (feed.isLive = feed.isAsked = false));
+        left.forEach((unsubscribed) => unsubscribed());
+    }
+
+    private forgetPending(): void {
         this.pending.clear();
-        this.feeds.forEach((feed) => (feed.isLive = false));
-        pending.forEach((each) => 'unsubscribed' in each && each.unsubscribed());
+        this.unanswered = 0;
     }
 
     /** Gives a message to everybody whom it is for. False when nobody has asked for it. */
@@ -225,21 +277,30 @@ export class Feeds {
         const exact = this.feeds.get(message.topic);
         const wide = [...this.feeds.values()].filter((feed) => feed.isWild && feed.isLive && matches(feed.filter, message.topic));
         const isExact = exact !== undefined && !exact.isWild && exact.isLive;
-        if (isExact && this.advance(exact, message.position)) {
+        if (isExact && this.advance(exact, message.position, wide.length > 0)) {
             this.deliver(exact, message);
         }
         wide.forEach((feed) => this.deliver(feed, message));
         // What was under way when it was unsubscribed is nobody's.
-        return isExact || wide.length > 0 || [...this.pending].some(([filter, pending]) => isLeaving(pending) && matches(filter, message.topic));
+        return isExact || wide.length > 0 || this.isLeft(message.topic);
     }
 
-    /** False for what was there already. */
-    private advance(feed: Feed, position: Position | null): boolean {
+    private isLeft(topic: string): boolean {
+        const asked = [...this.pending].filter(([, pending]) => isLeaving(pending)).map(([filter]) => filter);
+        return [...asked, ...this.leaving.keys()].some((filter) => matches(filter, topic));
+    }
+
+    /** False for what was there already. `isHeard`: a filter brings it, so whoever was to get it does. */
+    private advance(feed: Feed, position: Position | null, isHeard: boolean): boolean {
         const cursor = feed.cursor;
         if (position === null || cursor === null) {
             return true;
         }
         if (position.epoch === cursor.epoch && position.offset <= cursor.offset) {
+            if (feed.underWay !== null && position.offset > feed.underWay) {
+                feed.underWay = position.offset;
+                return !isHeard;
+            }
             this.duplicates++;
             return false;
         }
@@ -248,6 +309,7 @@ export class Feeds {
             this.tellGap(feed, 'skipped');
         }
         feed.cursor = position;
+        feed.underWay = null;
         feed.isGapTold = false;
         return true;
     }
@@ -281,10 +343,12 @@ export class Feeds {
 
     private expect(filter: string, pending: Pending): void {
         this.pending.set(filter, [...(this.pending.get(filter) ?? []), pending]);
+        this.unanswered++;
     }
 
     private settle(filter: string): void {
         const rest = (this.pending.get(filter) ?? []).slice(1);
+        this.unanswered--;
         if (rest.length > 0) {
             this.pending.set(filter, rest);
         } else {

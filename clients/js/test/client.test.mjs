@@ -438,3 +438,13 @@ test('options that are wrong are refused by their names', () => {
     assert.throws(() => new HeartbusClient('h:1', { WebSocket: Socket }), { code: 'invalid_argument' });
     assert.doesNotThrow(() => new HeartbusClient(new URL('https://h/ws'), { WebSocket: Socket }));
 });
+
+test('who waits for a registration waits for the same, however often it is asked', async () => {
+    const { client, ...server } = fake();
+    const promises = new Set(Array.from({ length: 1_000 }, () => client.connect()));
+    assert.equal(promises.size, 1);
+    server.open();
+    server.registered();
+    assert.equal((await client.connect()).nodeId, 'me');
+    await Promise.all(promises);
+});

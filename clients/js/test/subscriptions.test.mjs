@@ -224,7 +224,6 @@ test('a subscription that nobody answers is asked for on a new connection', () =
     const { client, clock, ...server } = fake({ heartbeatInterval: 60_000 });
     listen(client, 'a');
     server.begin();
-    server.say({ type: 'error', code: 429, message: 'Rate limit exceeded' });
     clock.pass(10_000);
     assert.deepEqual([client.state, server.events('error').at(-1).code], ['waiting', 'timeout']);
     clock.pass(1_000);
@@ -265,4 +264,115 @@ test('the data of a message is text, and JSON for who asks', () => {
     assert.deepEqual(found, [{ n: 1 }]);
     assert.equal(server.events('error')[0].code, 'handler');
     assert.ok(server.events('error')[0].cause instanceof SyntaxError);
+});
+
+test('what was under way because the server itself had put the node into a topic is delivered when it begins, once and in order', () => {
+    const { client, ...server } = fake();
+    server.begin();
+    const { heard, gaps } = listen(client, 'a');
+    server.message('a', 3);
+    server.subscribed('a', 6, 5);
+    [4, 5, 5, 6, 4, 7, 6].forEach((offset) => server.message('a', offset));
+    assert.deepEqual(server.events('message').map(({ data }) => data), ['a 3'], 'nobody had subscribed to it yet');
+    assert.deepEqual([heard, gaps, client.statistics().duplicates], [['a 4', 'a 5', 'a 6', 'a 7'], [], 3]);
+    // From then on it goes on behind a position.
+    assert.deepEqual(server.reconnect(), [{ type: 'subscribe', filter: 'a', offset: 7, epoch: 5 }]);
+    server.subscribed('a', 9, 5);
+    [7, 8, 9].forEach((offset) => server.message('a', offset));
+    assert.deepEqual(heard, ['a 4', 'a 5', 'a 6', 'a 7', 'a 8', 'a 9']);
+});
+
+test('what is under way through a filter when a topic begins is heard by those who follow the filter', () => {
+    const { client, ...server } = fake();
+    server.begin();
+    const wide = listen(client, '+');
+    server.subscribed('+');
+    const exact = listen(client, 'a');
+    server.message('a', 3);
+    server.subscribed('a', 4, 5);
+    [4, 5].forEach((offset) => server.message('a', offset));
+    assert.deepEqual([wide.heard, exact.heard], [['a 3', 'a 4', 'a 5'], ['a 5']]);
+    assert.equal(client.statistics().duplicates, 0);
+});
+
+const LIMITED = { type: 'error', code: 429, message: 'Rate limit exceeded' };
+
+test('what a server skips beyond its rate limit is asked again after a pause, on the same connection, and all is there in the end', () => {
+    const { client, ...server } = fake({ heartbeatInterval: 1_000_000 });
+    const filters = Array.from({ length: 400 }, (_, n) => `t${n}`);
+    filters.forEach((filter) => listen(client, filter));
+    let asked = server.begin();
+    assert.equal(asked.length, 256, 'no more at a time');
+    const live = new Set();
+    let pauses = 0;
+    while (live.size < filters.length) {
+        // It lets ten pass in a second.
+        const [granted, skipped] = [asked.slice(0, 10), asked.slice(10)];
+        granted.forEach(({ filter }) => {
+            assert.ok(!live.has(filter), `${filter} again`);
+            live.add(filter);
+            server.subscribed(filter, 0, 5);
+        });
+        skipped.forEach(() => server.say(LIMITED));
+        const more = server.heard();
+        if (skipped.length > 0) {
+            pauses++;
+            assert.ok(more.length <= 20, 'in a pause nothing is asked but what took the place of what was answered before');
+            more.forEach(() => server.say(LIMITED));
+        }
+        assert.ok(pauses < 200);
+        server.clock.pass(1_000);
+        asked = [...(skipped.length > 0 ? [] : more), ...server.heard()];
+        assert.deepEqual([server.sockets.length, client.state], [1, 'open']);
+    }
+    assert.ok(pauses > 2);
+    server.clock.pass(100_000);
+    assert.deepEqual([server.sockets.length, server.heard()], [1, []], 'nothing is waited for any more');
+});
+
+test('an UNSUBSCRIBE is answered, asked again when it was skipped, or the connection is made anew', async () => {
+    const { client, ...server } = fake({ requestTimeout: 5_000 });
+    server.begin();
+    const [a, b] = [listen(client, 'a').subscription, listen(client, 'b').subscription];
+    ['a', 'b'].forEach((filter) => server.subscribed(filter, 0, 5));
+    server.heard();
+    const ended = a.unsubscribe();
+    assert.deepEqual(server.heard(), [{ type: 'unsubscribe', filter: 'a' }]);
+    server.say(LIMITED);
+    server.clock.pass(999);
+    assert.deepEqual([server.heard(), await outcome(ended)], [[], 'pending']);
+    server.clock.pass(1);
+    assert.deepEqual(server.heard(), [{ type: 'unsubscribe', filter: 'a' }]);
+    server.message('a', 1);
+    assert.deepEqual(server.events('message'), [], 'what is under way is nobody\'s');
+    server.say({ type: 'unsubscribe', filter: 'a' });
+    assert.equal(await outcome(ended), undefined);
+    // Without an answer it is forgotten with the connection.
+    const late = b.unsubscribe();
+    server.clock.pass(5_000);
+    assert.equal(await outcome(late), undefined);
+    assert.deepEqual([client.state, server.events('error').at(-1).code], ['waiting', 'timeout']);
+    server.comeBack();
+    assert.deepEqual(server.again(), []);
+});
+
+test('who subscribes anew while it is still to be unsubscribed has the one subscription', async () => {
+    const { client, ...server } = fake();
+    server.begin();
+    const first = listen(client, 'a').subscription;
+    server.subscribed('a', 0, 5);
+    server.heard();
+    const other = listen(client, 'b').subscription;
+    server.say(LIMITED);
+    server.heard();
+    const ended = first.unsubscribe();
+    const { heard } = listen(client, 'a');
+    assert.deepEqual(server.heard(), [], 'it is a pause');
+    server.clock.pass(1_000);
+    assert.deepEqual(server.heard(), [{ type: 'subscribe', filter: 'b' }, { type: 'subscribe', filter: 'a' }]);
+    assert.equal(await outcome(ended), undefined);
+    server.subscribed('b', 0, 5);
+    server.subscribed('a', 2, 5);
+    server.message('a', 3);
+    assert.deepEqual([heard, other.isLive], [['a 3'], true]);
 });
