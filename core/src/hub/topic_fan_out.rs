@@ -58,6 +58,14 @@ impl TopicFanOut {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn for_test(topic: &str, sequence: u64, memory: &Arc<Memory>) -> Self {
+        let (position, payload, origin) = (None, "x".into(), super::topics::Origin::default());
+        let publication = Publication { topic: topic.into(), position, sequence, payload, origin };
+        let share = super::handed_over::HandedOver::default().share(1, 1, 1 << 20, memory).expect("nothing waits");
+        Self::new(Arc::new(publication), Box::default(), MessageId { instance: 1, sequence }, memory, 1 << 20, share)
+    }
+
     pub fn publication(&self) -> &Publication {
         &self.publication
     }

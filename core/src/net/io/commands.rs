@@ -9,7 +9,7 @@ use crate::hub::link::{Command, CommandKind, Membership};
 use crate::model::ConnectionInfo;
 use crate::net::connection::{Connection, Phase};
 use crate::net::mailbox::DrainedItem;
-use crate::net::walk::FanOutWalk;
+use crate::net::walk::{FanOutWalk, TopicWalk};
 use crate::wire::topic::Filter;
 
 /// Commands followed per pass: many of them do not hold up the reading.
@@ -42,7 +42,7 @@ impl IoThread {
                     continue;
                 }
                 Some(DrainedItem::Publications(run)) => {
-                    self.begin_topic_walk(run, &mut budget);
+                    self.topic_walk = Some(TopicWalk::new(run));
                     continue;
                 }
                 Some(DrainedItem::Question(question)) => {

@@ -13,41 +13,26 @@ use crate::net::connection::{Connection, Phase};
 use crate::net::mailbox::{MembersPage, TopicQuestion};
 use crate::net::walk::{TopicDelivery, TopicWalk};
 use std::hint::black_box;
-use std::sync::Arc;
 
 /// So many connections are looked at one behind the other, and fetched into the cache side by side, before something is done with each.
 const FETCHED_TOGETHER: usize = 16;
 
 impl IoThread {
-    pub(super) fn begin_topic_walk(&mut self, run: Vec<Arc<TopicFanOut>>, budget: &mut Budget) {
-        let (mut receivers, mut deliveries) = (Vec::new(), Vec::new());
-        for (index, fan_out) in (0..).zip(&run) {
-            let publication = fan_out.publication();
-            receivers.clear();
-            self.state.seldom.members.receivers(&publication.topic, publication.sequence, &mut receivers);
-            let kept = receivers.iter().filter(|found| !fan_out.leaves_out(found.node));
-            deliveries.extend(kept.map(|found| TopicDelivery { slot: found.slot, index, node: found.node }));
-            budget.spend(budget::NODE);
-        }
-        if run.len() > 1 {
-            deliveries.sort_unstable();
-        }
-        self.state.seldom.members.begin_list();
-        self.topic_walk = Some(TopicWalk { run, deliveries, done: 0 });
-    }
-
     /// Goes on with what is under way, if there is something. False while it is not done.
     pub(super) fn walk_topics(&mut self, budget: &mut Budget) -> bool {
         let Some(mut walk) = self.topic_walk.take() else { return true };
-        while walk.done < walk.deliveries.len() {
+        loop {
             if budget.is_used_up() {
                 self.topic_walk = Some(walk);
                 return false;
             }
-            self.serve_subscriber(&mut walk, budget);
+            if walk.done < walk.deliveries.len() {
+                self.serve_subscriber(&mut walk, budget);
+            } else if !walk.list(&mut self.state.seldom.members, budget) {
+                self.state.seldom.members.end_list();
+                return true;
+            }
         }
-        self.state.seldom.members.end_list();
-        true
     }
 
     /// Serves the connection that it has come to, as far as the budget goes.
