@@ -627,6 +627,61 @@ fn whoever_is_disconnected_behind_a_publication_has_got_it() {
     }
 }
 
+#[test]
+fn who_names_a_position_of_what_it_has_subscribed_to_already_stays_in_the_topics_life() {
+    let server = quiet(ServerConfig { max_subscriptions: 1, ..ServerConfig::default() });
+    for dialect in BOTH {
+        let mut node = Node::register(&server, "a", dialect);
+        let (begun, _) = node.subscribe("t", None);
+        // Nothing is kept of it, and nobody else wants it.
+        assert_eq!(node.subscribe("t", begun), (begun, true));
+        node.publish("t", b"x", None);
+        assert_eq!(node.message().1, begun.map(|begun| Position { offset: 1, ..begun }));
+        assert_eq!(node.subscribe("t", begun), (begun.map(|begun| Position { offset: 1, ..begun }), false));
+        assert_eq!((server.engine.subscribers("t").unwrap(), server.engine.stats().subscriptions_active), (1, 1));
+        node.unsubscribe("t");
+        assert_eq!(server.engine.stats().memory.topics, 0);
+    }
+}
+
+#[test]
+fn whose_first_word_in_v2_is_a_subscription_gets_what_v1_could_not_have_carried() {
+    let server = quiet(keeping("#", 10));
+    server.engine.publish("t", b"\xff", &[]).unwrap();
+    let mut peer = Peer::over(std::net::TcpStream::connect(server.engine.local_addr()).unwrap());
+    peer.send(6, 0, r#"{"node_id":"a","protocol":2}"#);
+    assert_eq!(peer.frame().frame_type, 6);
+    let mut node = Node { peer, dialect: Dialect::V2 };
+    assert!(node.subscribe("t", Some(Position::default())).1);
+    assert_eq!(node.message().2, b"\xff");
+    server.engine.publish("t", b"\xfe", &[]).unwrap();
+    assert_eq!(node.message().2, b"\xfe");
+}
+
+#[test]
+fn who_wants_most_of_the_memory_for_topics_is_refused_before_others_find_none_left() {
+    let server = quiet(ServerConfig { total_buffer_bytes: 16 << 20, ..ServerConfig::default() });
+    let name = |who: usize, n: usize| format!("{who}/{n}/{}", "x".repeat(200));
+    let mut greedy: Vec<Node> = (0..10).map(|n| Node::register(&server, &format!("greedy {n}"), Dialect::V2)).collect();
+    for (who, node) in greedy.iter_mut().enumerate() {
+        let granted = (0..1000).filter(|n| {
+            node.ask(&name(who, *n), None, 0);
+            let answer = node.peer.frame();
+            assert!(answer.frame_type == SUBSCRIBE || answer.text().contains("Too many subscriptions on this connection"));
+            answer.frame_type == SUBSCRIBE
+        });
+        let granted = granted.count();
+        assert!((20..200).contains(&granted), "{granted} of number {who}");
+    }
+    let mut modest = Node::register(&server, "modest", Dialect::V2);
+    (0..20).for_each(|n| assert!(modest.subscribe(&name(10, n), None).1));
+    // What they go on with is theirs, and what has gone is there for others.
+    assert!(greedy[0].subscribe(&name(0, 0), None).1);
+    drop(greedy);
+    server.until("it is free", |stats| stats.subscriptions_active == 20);
+    (20..60).for_each(|n| assert!(modest.subscribe(&name(10, n), None).1));
+}
+
 /// Of the next message: topic, text, who has published it and its offset.
 fn told(server: &Fixture) -> (String, String, Option<String>, Option<u64>) {
     let Event::Message { message } = server.event() else { panic!("something else was told") };

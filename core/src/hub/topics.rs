@@ -336,6 +336,13 @@ impl Topics {
         Ok(Subscribed { since: since_number, position: Some(topic.position()), recovered, replay_behind })
     }
 
+    /// Whether somebody may hold so many bytes of subscriptions: no more than this part of what is left for all. So who wants most is refused
+    /// first, and there is always something left for who wants little.
+    pub fn has_share(&self, bytes: usize, part: usize) -> bool {
+        let left = self.memory.share(Part::Topics).saturating_sub(self.memory.of(Part::Topics));
+        bytes <= left / part
+    }
+
     /// What a subscription that is there would begin with now.
     pub fn position_of(&self, filter: Filter<'_>) -> Subscribed {
         let position = match filter {
@@ -508,7 +515,9 @@ impl Topics {
 
     /// While all histories together have more than they may, the oldest publications go, whose ever they are.
     fn make_room(&self) {
-        while let Some(Place { topic: name, position }) = self.ledger.pop_oldest() {
+        let share = self.memory.share(Part::Topics);
+        let is_tight = || self.memory.of(Part::Topics) > share - share / 4;
+        while let Some(Place { topic: name, position }) = self.ledger.pop_oldest(is_tight()) {
             let mut shard = self.shard(&name);
             if let Some(topic) = shard.get_mut(&*name).filter(|topic| topic.epoch == position.epoch)
                 && let Some(kept) = &mut topic.kept
@@ -580,6 +589,11 @@ impl Topics {
 
 fn lock(shard: &Mutex<TopicShard>) -> MutexGuard<'_, TopicShard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a subscription takes if nobody else has subscribed to that.
+pub fn subscription_bytes(filter: &str) -> usize {
+    SUBSCRIPTION_BYTES + topic_bytes(filter) + thread_bytes(filter)
 }
 
 /// What a topic takes in memory that no thread knows.

@@ -7,11 +7,14 @@ use super::context::Context;
 use crate::hub::NodeRef;
 use crate::hub::budget;
 use crate::hub::topics::members::{FilterId, NOT_YET, Subscriber, ThreadMembers};
-use crate::hub::topics::{Publication, Subscribed, TopicRefusal};
+use crate::hub::topics::{Publication, SUBSCRIPTION_BYTES, Subscribed, TopicRefusal, subscription_bytes};
 use crate::model::Position;
 use crate::wire::topic::{self, Filter};
 use std::collections::VecDeque;
 use std::sync::Arc;
+
+/// A connection may hold this part of the memory for topics that is left: a sixteenth.
+const PART: usize = 16;
 
 /// Of what is kept so many bytes are read at a time: the topic's lock is held meanwhile.
 const READ_BYTES: usize = 16 * 1024;
@@ -21,6 +24,8 @@ const READ_BYTES: usize = 16 * 1024;
 pub struct Subscriptions {
     /// In order. A subscription is a number here: its name stands once for the whole thread.
     list: Vec<(NodeRef, FilterId)>,
+    /// What they take in memory, as if no other connection had subscribed to the same.
+    bytes: usize,
     /// Those that are not live yet, one behind the other.
     replaying: VecDeque<Replay>,
 }
@@ -66,20 +71,24 @@ impl Subscriptions {
         if topic::is_of_server(filter.text()) && !is_open() {
             return Err(TopicRefusal::OfServer);
         }
-        let place = cx.seldom.members.find(filter).map(|id| (id, self.list.binary_search(&(member.node, id))));
-        if let Some((id, Ok(_))) = place {
-            if since.is_none() {
-                return Ok(cx.hub.topics().position_of(filter));
-            }
-            self.remove(cx, member, who, id);
+        let known = cx.seldom.members.find(filter).filter(|id| self.list.binary_search(&(member.node, *id)).is_ok());
+        if known.is_some() && since.is_none() {
+            return Ok(cx.hub.topics().position_of(filter));
         }
-        if self.list.len() >= cx.hub.limits().max_subscriptions {
+        let bytes = bytes_of(cx, member.slot, filter);
+        let has_room = || self.list.len() < cx.hub.limits().max_subscriptions && cx.hub.topics().has_share(self.bytes + bytes, PART);
+        if known.is_none() && !has_room() {
             return Err(TopicRefusal::TooManySubscriptions);
         }
         let subscribed = cx.hub.topics().subscribe(cx.seldom.thread, filter, since, cx.now)?;
+        if let Some(id) = known {
+            // Not before: a topic that nobody wants and of which nothing is kept is another one in its next life.
+            self.remove(cx, member, who, id);
+        }
+        let bytes = if known.is_some() { bytes_of(cx, member.slot, filter) } else { bytes };
         let since = if subscribed.replay_behind.is_some() { NOT_YET } else { subscribed.since };
         if let Some(id) = cx.seldom.members.insert(filter, member, since) {
-            self.add(cx, member.node, who, id);
+            self.add(cx, member.node, who, id, bytes);
             if let Some(behind) = subscribed.replay_behind {
                 self.replaying.push_back(Replay { node: member.node, id, behind });
             }
@@ -87,10 +96,11 @@ impl Subscriptions {
         Ok(subscribed)
     }
 
-    fn add(&mut self, cx: &Context<'_>, node: NodeRef, who: Option<&Arc<str>>, id: FilterId) {
+    fn add(&mut self, cx: &Context<'_>, node: NodeRef, who: Option<&Arc<str>>, id: FilterId, bytes: usize) {
         if let (Some(who), Some(filter)) = (who, cx.seldom.members.filter(id)) {
             cx.hub.note_member(filter, who, true);
         }
+        self.bytes += bytes;
         if self.list.len() == self.list.capacity() {
             self.list.reserve_exact(self.list.len() / 4 + 1);
         }
@@ -102,8 +112,9 @@ impl Subscriptions {
     pub fn join(&mut self, cx: &mut Context<'_>, member: Subscriber, who: Option<&Arc<str>>, filter: &str, since: u64) {
         cx.budget.spend(budget::SUBSCRIPTION);
         let filter = Filter::known(filter);
+        let bytes = bytes_of(cx, member.slot, filter);
         match cx.seldom.members.insert(filter, member, since) {
-            Some(id) => self.add(cx, member.node, who, id),
+            Some(id) => self.add(cx, member.node, who, id, bytes),
             None => cx.hub.topics().unsubscribe(cx.seldom.thread, filter, cx.now),
         }
     }
@@ -128,7 +139,9 @@ impl Subscriptions {
     fn forget(&mut self, cx: &mut Context<'_>, member: Subscriber, who: Option<&Arc<str>>, id: FilterId) {
         self.replaying.retain(|replay| (replay.node, replay.id) != (member.node, id));
         if let Some(filter) = cx.seldom.members.remove(id, member) {
-            cx.hub.topics().unsubscribe(cx.seldom.thread, Filter::known(&filter), cx.now);
+            let known = Filter::known(&filter);
+            self.bytes -= bytes_of(cx, member.slot, known);
+            cx.hub.topics().unsubscribe(cx.seldom.thread, known, cx.now);
             if let Some(who) = who {
                 cx.hub.note_member(&filter, who, false);
             }
@@ -193,6 +206,11 @@ impl Subscriptions {
         }
         true
     }
+}
+
+/// What one subscription more of a connection takes: where the connection has subscribed to the same already, its place alone.
+fn bytes_of(cx: &Context<'_>, slot: u32, filter: Filter<'_>) -> usize {
+    if cx.seldom.members.has_connection(filter, slot) { SUBSCRIPTION_BYTES } else { subscription_bytes(filter.text()) }
 }
 
 /// What a subscriber is told of what was kept for it.

@@ -150,9 +150,11 @@ impl Ledger {
         self.count.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// What has to go because all histories together have too much, if it is there still. The caller drops it from its topic.
-    pub(super) fn pop_oldest(&self) -> Option<Place> {
-        if self.bytes() > self.max_bytes { self.lock().pop_front() } else { None }
+    /// What has to go because all histories together have too much, if it is there still. The caller drops it from its topic. `is_tight`: the
+    /// topics themselves, which may be many with little in each, leave little for others.
+    pub(super) fn pop_oldest(&self, is_tight: bool) -> Option<Place> {
+        let most = if is_tight { self.max_bytes / 4 } else { self.max_bytes };
+        if self.bytes() > most { self.lock().pop_front() } else { None }
     }
 
     /// Throws out what is gone already, once that is most of the list. `is_there` may lock what it likes.

@@ -124,6 +124,14 @@ impl Subscribers {
         }
     }
 
+    fn has_slot(&self, slot: u32) -> bool {
+        let first = match self {
+            Self::Few(few) => few.get(few.partition_point(|(member, _)| member.slot < slot)).map(|(member, _)| *member),
+            Self::Many(many) => many.range(Subscriber { slot, node: NodeRef::NONE }..).next().map(|(member, _)| *member),
+        };
+        first.is_some_and(|first| first.slot == slot)
+    }
+
     fn behind(&self, member: Option<Subscriber>, limit: usize) -> Vec<Subscriber> {
         let is_behind = |found: &Subscriber| member.is_none_or(|member| *found > member);
         match self {
@@ -208,6 +216,12 @@ impl ThreadMembers {
         {
             *place = since;
         }
+    }
+
+    /// Whether a connection has subscribed to something, itself or one of its nodes.
+    pub fn has_connection(&self, filter: Filter<'_>, slot: u32) -> bool {
+        let subscribed = self.find(filter).and_then(|id| self.subscribed.get(id.0 as usize));
+        subscribed.is_some_and(|subscribed| subscribed.subscribers.has_slot(slot))
     }
 
     /// What it had subscribed to; `None` when it had not.

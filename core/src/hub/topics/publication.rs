@@ -115,6 +115,17 @@ impl Origin {
         if let Self::Firetower(origin) = self { Some(&origin.message_id) } else { None }
     }
 
+    /// What it takes in memory of its own.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Firetower(origin) => {
+                let kind = if let FireKind::Other(kind) = &origin.kind { kind.len() } else { 0 };
+                size_of::<FireOrigin>() + kind + origin.message_id.len() + origin.source.len()
+            }
+            Self::User | Self::Node(_) | Self::Platform | Self::System => 0,
+        }
+    }
+
     pub fn is_from_manager(&self) -> bool {
         matches!(self, Self::Firetower(origin) if origin.is_from_manager)
     }

@@ -212,6 +212,21 @@ fn over_the_bound_on_all_histories_the_oldest_go_whose_ever_they_are() {
 }
 
 #[test]
+fn very_many_topics_of_which_little_is_kept_leave_room_for_those_who_subscribe() {
+    let memory = Arc::new(Memory::new(16 << 20));
+    let topics = Topics::new(1_000_000, vec![rule("#", 4)], 1 << 30, memory.clone());
+    let share = memory.share(Part::Topics);
+    for n in 0..20_000 {
+        publish(&topics, &format!("topic/{n}"), "x", at(0));
+        assert!(memory.of(Part::Topics) <= share - share / 4 + 1_000, "{n}");
+    }
+    assert!(topics.has_share(share / 100, 16) && topics.subscribe(0, parsed("another"), None, at(0)).is_ok());
+    let newest = topics.subscribe(0, parsed("topic/19999"), Some(Position::default()), at(0)).unwrap();
+    assert_eq!(replay(&topics, "topic/19999", &newest), ["x"]);
+    assert!(topics.history_bytes() >= share / 10, "no more goes than has to");
+}
+
+#[test]
 fn a_last_value_that_changes_often_does_not_make_the_list_of_all_that_is_kept_long() {
     let topics = made(100, vec![rule("last/#", 1), rule("#", 10)], 1 << 20);
     publish(&topics, "old", "stays", at(0));

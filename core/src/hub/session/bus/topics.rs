@@ -5,6 +5,7 @@
 use super::{BusSession, own};
 use crate::hub::NodeRef;
 use crate::hub::frame::QueuedFrame;
+use crate::hub::link::Link;
 use crate::hub::nodes::Registered;
 use crate::hub::session::context::{Context, Next};
 use crate::hub::session::subscriptions::{Replayed, Subscriptions};
@@ -44,6 +45,10 @@ impl BusSession {
                 refuse(cx, frame, refusal, &filter, None);
                 self.drop_unused();
             }
+        }
+        if self.link.is_news(dialect) {
+            // What is kept follows at once, and may be what only v2 carries.
+            self.change_link(cx.counters, Link::heard_v2);
         }
         self.replay(cx)
     }
