@@ -12,9 +12,10 @@ mod peer;
 mod support;
 
 use gateway::{GatewayPeer, frame, raw};
-use heartbus_core::event::{CloseReason, Event};
-use heartbus_core::settings::{ProtocolDoor, ServerConfig};
+use heartbus_core::event::{CloseReason, Event, EventMask};
+use heartbus_core::settings::{InboxLimits, ProtocolDoor, ServerConfig};
 use peer::{WebSocketPeer, request};
+use socket2::{Domain, Socket, Type};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use support::{Fixture, start_error};
@@ -458,4 +459,70 @@ fn a_full_or_stopping_server_says_so_in_words_of_the_door() {
     let wrong = |address: &str| start_error(ServerConfig { firetower: ProtocolDoor::At(address.into()), ..ServerConfig::default() });
     assert!(wrong("nonsense").to_string().contains("firetower"), "{}", wrong("nonsense"));
     assert!(wrong(&address.to_string()).to_string().contains("Cannot listen on"));
+}
+
+#[test]
+fn a_stranger_that_knows_a_gateways_name_does_not_take_its_place_while_it_is_here() {
+    let (server, address) = start();
+    let from = |host: [u8; 4]| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((host, 0)).into()).unwrap();
+        socket.connect(&address.into()).unwrap();
+        GatewayPeer::over(socket.into())
+    };
+    let mut here = from([127, 0, 0, 1]);
+    assert_eq!(here.announce("subscribe", "gw-1", "t"), 1);
+    let mut stranger = from([127, 0, 0, 2]);
+    stranger.raw(&frame("subscribe", "9", "gw-1", "t", b""));
+    assert_eq!(stranger.error().1, "a gateway of that name is here, from another address");
+    assert_eq!(stranger.frame(), None);
+    assert_eq!(close_reason(&server), CloseReason::NotAllowed);
+    server.engine.publish("t", b"still here", &[]).unwrap();
+    assert_eq!(here.message().1, b"still here");
+    // Once it has gone the name is free.
+    drop(here);
+    server.until("it has gone", |stats| stats.connections_active == 0);
+    assert_eq!(from([127, 0, 0, 2]).announce("subscribe", "gw-1", "t"), 1);
+}
+
+#[test]
+fn who_only_begins_like_a_gateway_at_the_main_port_has_no_more_time_than_others() {
+    let register_timeout = Duration::from_millis(300);
+    let (server, address) = start_with(ServerConfig { firetower: ProtocolDoor::MainPort, register_timeout, ..ServerConfig::default() });
+    let mut gateway = GatewayPeer::connect(address);
+    assert_eq!(gateway.subscribe("t"), 1);
+    let mut begins = GatewayPeer::connect(address);
+    begins.raw(b"FireHead");
+    assert_eq!(begins.error().1, "no frame came in time");
+    assert_eq!(begins.frame(), None);
+    assert_eq!(close_reason(&server), CloseReason::RegisterTimeout);
+    assert_eq!(gateway.subscribe("t"), 2, "whoever has said something stays");
+    assert_eq!(server.engine.stats().counts.register_timeouts, 1);
+}
+
+#[test]
+fn what_browsers_and_gateways_publish_waits_for_a_host_without_room_and_is_heard_once() {
+    let limits = InboxLimits { events: 4, ..InboxLimits::default() };
+    let server = Fixture::start_with(config(), limits, EventMask::MESSAGE);
+    server.engine.subscribe("in").unwrap();
+    let mut browser = client(&server, "", "other");
+    let mut gateway = GatewayPeer::connect(server.engine.firetower_addr().unwrap());
+    let mut paused = 0;
+    for is_browser in [true, false] {
+        for n in 0..50 {
+            match is_browser {
+                true => browser.say(&format!(r#"{{"type":"publish","topic":"in","data":{n}}}"#)),
+                false => gateway.publish("in", n.to_string().as_bytes()),
+            }
+        }
+        server.until("reading stops", |stats| stats.counts.reads_paused_by_host > paused);
+        assert_eq!(server.inbox.stats().queued_events, 4);
+        for n in 0..50 {
+            let Event::Message { message } = server.event() else { panic!() };
+            assert_eq!(message.payload, n.to_string().as_bytes());
+        }
+        paused = server.engine.stats().counts.reads_paused_by_host;
+    }
+    assert_eq!(gateway.subscribe("behind-all-that"), 1);
+    assert_eq!((server.engine.stats().counts.publish_refused, server.engine.stats().memory.input), (0, 0));
 }

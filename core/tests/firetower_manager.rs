@@ -12,7 +12,7 @@ mod support;
 
 use gateway::{GatewayPeer, frame};
 use heartbus_core::engine::Stats;
-use heartbus_core::settings::{ManagerDoor, ProtocolDoor, ServerConfig};
+use heartbus_core::settings::{ManagerDoor, ProtocolDoor, RateLimit, RateLimitBy, ServerConfig};
 use old_manager::OldManager;
 use peer::{WebSocketPeer, request};
 use std::io::Read;
@@ -213,6 +213,49 @@ fn another_server_of_ours_is_told_in_frames_and_takes_a_new_connection_for_the_o
     assert_eq!([heard(&mut here, "last"), heard(&mut there, "last")], [41, 41], "each once");
     server.engine.stop();
     until("nothing is left of it", || manager.engine.subscribers("room").unwrap() == 1);
+}
+
+#[test]
+fn what_another_server_refuses_is_announced_again_and_taken_once_there_is_room() {
+    let manager = Fixture::start(ServerConfig { firetower: door(), firetower_max_subscriptions: 2, ..ServerConfig::default() });
+    let server = Fixture::start(in_frames(ProtocolDoor::None, manager.engine.firetower_addr().unwrap()));
+    let mut node = listener(&server, "a");
+    let is_there = |topic: &str| manager.engine.subscribers(topic).unwrap() == 1;
+    until("it is announced", || is_there("a"));
+    for topic in ["b", "c"] {
+        node.send(9, 0, &format!(r#"{{"filter":"{topic}"}}"#));
+        assert_eq!(node.frame().frame_type, 9);
+    }
+    manager.until("one is refused", |stats| stats.counts.firetower_refused >= 1 && stats.subscriptions_active == 2);
+    node.send(10, 0, r#"{"filter":"a"}"#);
+    assert_eq!(node.frame().frame_type, 10);
+    until("it has the place of the one that has gone", || is_there("b") && is_there("c") && !is_there("a"));
+    assert_eq!(server.engine.stats().counts.manager_connects, 1);
+}
+
+#[test]
+fn what_is_announced_beyond_a_rate_limit_is_there_with_the_next_connection() {
+    let rate_limit = Some(RateLimit { capacity: 1, refill_per_second: 0.0, by: RateLimitBy::Connection });
+    let manager = Fixture::start(ServerConfig { firetower: door(), rate_limit, ..ServerConfig::default() });
+    let server = Fixture::start(in_frames(ProtocolDoor::None, manager.engine.firetower_addr().unwrap()));
+    let mut node = listener(&server, "a");
+    let is_there = |topic: &str| manager.engine.subscribers(topic).unwrap() == 1;
+    until("it is announced", || is_there("a"));
+    node.send(9, 0, r#"{"filter":"b"}"#);
+    assert_eq!(node.frame().frame_type, 9);
+    until("both are", || is_there("a") && is_there("b"));
+}
+
+#[test]
+fn a_topic_that_cannot_be_told_is_counted_and_keeps_no_other_from_being_told() {
+    let manager = Fixture::start(ServerConfig { firetower: door(), ..ServerConfig::default() });
+    let server = Fixture::start(in_frames(ProtocolDoor::None, manager.engine.firetower_addr().unwrap()));
+    let mut node = listener(&server, "x,y");
+    server.until("it counts", |stats| stats.counts.manager_dropped == 1);
+    node.send(9, 0, r#"{"filter":"b"}"#);
+    assert_eq!(node.frame().frame_type, 9);
+    until("the other is there", || manager.engine.subscribers("b").unwrap() == 1);
+    assert_eq!(manager.engine.stats().subscriptions_active, 1);
 }
 
 #[test]

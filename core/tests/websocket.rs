@@ -12,7 +12,7 @@ mod peer;
 mod support;
 
 use heartbus_core::event::{CloseReason, Departure, Event};
-use heartbus_core::settings::{HistoryRule, ProtocolDoor, ServerConfig};
+use heartbus_core::settings::{HistoryRule, ProtocolDoor, RateLimit, RateLimitBy, ServerConfig};
 use heartbus_core::wire::Dialect;
 use heartbus_core::wire::topic_frames::Message;
 use peer::*;
@@ -514,6 +514,33 @@ fn compressed_messages_are_taken_where_both_want_it_and_a_bomb_ends_at_the_limit
     assert!(peer.status() == 101 && !peer.head.contains("Extensions"), "{}", peer.head);
     peer.send(0xc2, &data);
     assert_eq!(peer.close_code(), 1002);
+}
+
+#[test]
+fn pings_and_fragments_take_of_the_rate_limit_as_messages_do() {
+    let rate_limit = Some(RateLimit { capacity: 5, refill_per_second: 0.0, by: RateLimitBy::Connection });
+    let (server, address) = start_with(ServerConfig { rate_limit, ..config() });
+    let mut peer = WebSocketPeer::open(address, "heartbus.json");
+    (0..7).for_each(|n| peer.send(PING, &[n]));
+    for n in 0..5 {
+        assert_eq!(peer.frame(), Some((PONG, vec![n])));
+    }
+    server.until("two are passed over", |stats| stats.counts.rate_limited == 2);
+    // A message in fragments that were too many is answered as one is, and nothing is kept of it meanwhile.
+    peer.send(0x01, &[b' '; 50_000]);
+    server.until("it is passed over", |stats| stats.counts.rate_limited == 3);
+    assert!(server.engine.stats().memory.input < 1_000);
+    peer.send(0x00, &[b' '; 50_000]);
+    peer.send(0x80, br#"{"type":"ping"}"#);
+    let error = peer.json();
+    assert_eq!((&error["type"], &error["code"]), (&"error".into(), &429.into()));
+    // Whoever closes is answered all the same.
+    peer.send(CLOSE, b"\x03\xe8");
+    assert_eq!(peer.close_code(), 1000);
+    let mut other = WebSocketPeer::open(address, "heartbus.json");
+    other.send(0x01, br#"{"type":"#);
+    other.send(0x80, br#""ping"}"#);
+    assert_eq!(other.json()["type"], "pong");
 }
 
 #[test]

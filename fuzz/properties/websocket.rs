@@ -3,7 +3,7 @@
 
 use crate::work::bounded;
 use heartbus_core::wire::websocket::deflate::Inflater;
-use heartbus_core::wire::websocket::{CloseCode, Incoming, Limits, Received, WebSocketFront, front, handshake};
+use heartbus_core::wire::websocket::{CloseCode, Incoming, Limits, Received, WebSocketFront, front, handshake, inflated};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 const LIMITS: Limits = Limits { max_message: 4096, max_fragments: 8 };
@@ -47,7 +47,8 @@ fn check_handshake(input: &[u8]) {
 
 /// What is told, as a number for each, and by which code it ends.
 fn receive(mut input: &[u8], may_be_compressed: bool) -> (Vec<u64>, Option<u16>) {
-    let (mut incoming, mut inflater, mut told, mut frame) = (Incoming::default(), Inflater::default(), Vec::new(), Vec::new());
+    let (mut incoming, mut told, mut frame) = (Incoming::default(), Vec::new(), Vec::new());
+    let (mut inflater, mut inflater_of_turns) = (Inflater::default(), Inflater::default());
     loop {
         let header = match front(input, may_be_compressed, &LIMITS) {
             WebSocketFront::Incomplete(len) => {
@@ -64,7 +65,18 @@ fn receive(mut input: &[u8], may_be_compressed: bool) -> (Vec<u64>, Option<u16>)
         frame.clear();
         frame.extend_from_slice(&input[..header.len()]);
         input = &input[header.len()..];
-        match incoming.frame(&header, &mut frame, &mut inflater, &LIMITS) {
+        let received = incoming.frame(&header, &mut frame, &LIMITS).and_then(|received| match received {
+            Some(Received::Compressed { is_text, payload }) => {
+                let bytes = inflater.inflate(&payload, LIMITS.max_message)?;
+                // However often it is stopped in between.
+                inflater_of_turns.begin();
+                while !inflater_of_turns.go_on(&payload, LIMITS.max_message, |_| false)? {}
+                assert!(bytes == inflater_of_turns.bytes());
+                inflated(is_text, bytes).map(Some)
+            }
+            received => Ok(received),
+        });
+        match received {
             Ok(received) => {
                 let is_over = matches!(received, Some(Received::Close(..)));
                 told.extend(received.map(what));
@@ -92,6 +104,7 @@ fn what(received: Received<'_>) -> u64 {
             assert!(bytes.len() <= LIMITS.max_message);
             ("binary", bytes).hash(&mut hasher);
         }
+        Received::Compressed { .. } | Received::Skipped => unreachable!("it was inflated, and nobody skips"),
         Received::Ping(payload) => {
             assert!(payload.len() <= 125);
             ("ping", payload).hash(&mut hasher);

@@ -13,6 +13,8 @@ const LEAST_TURN: u64 = 20_000;
 pub(super) const FRAME: u64 = 200;
 /// A byte of a frame: decoded, and copied for the host.
 pub(super) const BYTE: u64 = 2;
+/// A block of a compressed message, whatever is in it: tables to make.
+pub(super) const BLOCK: u64 = 2_000;
 /// A registration: an id to keep, entries in two tables and in the wheel.
 pub(super) const REGISTRATION: u64 = 5_000;
 /// A node that leaves.

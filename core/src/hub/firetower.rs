@@ -69,12 +69,20 @@ impl FireBack {
         MessageId::parse(message_id).is_some_and(|id| id.instance == self.instance)
     }
 
-    /// A gateway says who it is. An older connection of it is a thing of the past: it ends, with what it takes part in.
-    pub(super) fn enter(&self, name: &Arc<str>, link: &Arc<Link>) {
-        let older = self.gateways.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), link.clone());
+    /// A gateway says who it is. An older connection of it from the same address is a thing of the past: it ends, with what it takes part in.
+    /// False where that name is somebody's who is here from another address: whoever knows a name must not take it away.
+    #[must_use]
+    pub(super) fn enter(&self, name: &Arc<str>, link: &Arc<Link>) -> bool {
+        let mut gateways = self.gateways.lock().unwrap_or_else(PoisonError::into_inner);
+        if gateways.get(name).is_some_and(|older| !older.is_ending() && older.peer().ip() != link.peer().ip()) {
+            return false;
+        }
+        let older = gateways.insert(name.clone(), link.clone());
+        drop(gateways);
         if let Some(older) = older.filter(|older| older.connection_id() != link.connection_id()) {
             older.end(CloseReason::Replaced);
         }
+        true
     }
 
     /// A gateway's connection is over.
@@ -123,15 +131,31 @@ mod tests {
         let link = |id| Arc::new(Link::new(id, ([127, 0, 0, 1], 1).into(), 0, ends.clone()));
         let (older, newer, other) = (link(1), link(2), link(3));
         let (name, other_name): (Arc<str>, Arc<str>) = ("gateway-1".into(), "gateway-2".into());
-        back.enter(&name, &older);
-        back.enter(&name, &older);
-        back.enter(&other_name, &other);
+        assert!(back.enter(&name, &older) && back.enter(&name, &older) && back.enter(&other_name, &other));
         assert!(ends.0.lock().unwrap().is_empty(), "nobody is in the way of itself or of others");
-        back.enter(&name, &newer);
+        assert!(back.enter(&name, &newer));
         back.leave(&name, &older);
-        back.enter(&name, &link(4));
+        assert!(back.enter(&name, &link(4)));
         assert_eq!(*ends.0.lock().unwrap(), [1, 2]);
         back.leave(&other_name, &other);
         assert_eq!(back.gateways.lock().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_stranger_takes_no_name_away_from_a_gateway_that_is_here() {
+        let (back, ends) = (FireBack::default(), Arc::new(Ends::default()));
+        let link = |id, host| Arc::new(Link::new(id, ([127, 0, 0, host], 1).into(), 0, ends.clone()));
+        let (here, stranger) = (link(1, 1), link(2, 2));
+        let name: Arc<str> = "gateway-1".into();
+        assert!(back.enter(&name, &here) && !back.enter(&name, &stranger));
+        back.leave(&name, &stranger);
+        assert!(!back.enter(&name, &stranger) && ends.0.lock().unwrap().is_empty(), "who was refused has nothing to leave");
+        // One that is about to end is in nobody's way, and neither is one that has left.
+        here.close();
+        assert!(back.enter(&name, &stranger));
+        back.leave(&name, &here);
+        assert!(!back.enter(&name, &link(3, 3)));
+        back.leave(&name, &stranger);
+        assert!(back.enter(&name, &link(4, 4)));
     }
 }

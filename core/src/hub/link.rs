@@ -300,6 +300,11 @@ impl Link {
         self.post(CommandKind::End(why));
     }
 
+    /// It is over, or will be in a moment.
+    pub fn is_ending(&self) -> bool {
+        self.has(ENDING)
+    }
+
     /// From now on no push is taken. Returns whether that is new.
     pub fn close(&self) -> bool {
         self.flags.fetch_or(ENDING, Ordering::AcqRel) & ENDING == 0

@@ -10,6 +10,8 @@ use crate::wire::firetower::FireFrame;
 use crate::wire::topic;
 use bytes::Bytes;
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::fmt;
+use std::mem::take;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -19,8 +21,13 @@ const MAX_CHANGED: usize = 4096;
 /// What a frame takes in memory beside its fields, rounded up.
 const FRAME_BYTES: usize = 160;
 
-/// What a topic takes that was announced, beside its name.
-const ANNOUNCED_BYTES: usize = 64;
+/// What a topic takes that was announced, beside its name, rounded up.
+const ANNOUNCED_BYTES: usize = 128;
+
+/// Announcements that another server may refuse later on: as many as it takes to announce what a gateway may have at most.
+const MAX_SENT: usize = 128;
+/// Refusals that wait for being looked at. More are lost: what they were about is announced again with the next connection.
+const MAX_REFUSED: usize = 4096;
 
 /// What the threads of the server hand over.
 pub struct ManagerLink {
@@ -40,6 +47,15 @@ struct ForManager {
     bytes: usize,
     changed: HashSet<Box<str>>,
     have_all_changed: bool,
+    refused: Vec<RefusedAnnouncement>,
+}
+
+/// Something that another server has refused of an announcement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedAnnouncement {
+    pub announcement: AnnouncementId,
+    /// One of its topics; any other text where it was refused as a whole.
+    pub topic: Box<str>,
 }
 
 struct Forwarded {
@@ -51,7 +67,7 @@ struct Forwarded {
 
 impl Forwarded {
     fn bytes(&self) -> usize {
-        FRAME_BYTES + self.topic.len() + self.payload.len()
+        FRAME_BYTES + self.topic.len() + self.payload.len() + self.origin.bytes()
     }
 }
 
@@ -107,8 +123,8 @@ impl ManagerLink {
     /// Topics of which the number of subscriptions may be another one than before; `None`: that may be so of all.
     pub fn take_changed(&self) -> Option<Vec<Box<str>>> {
         let mut waiting = self.lock();
-        let changed = std::mem::take(&mut waiting.changed);
-        if std::mem::take(&mut waiting.have_all_changed) { None } else { Some(changed.into_iter().collect()) }
+        let changed = take(&mut waiting.changed);
+        if take(&mut waiting.have_all_changed) { None } else { Some(changed.into_iter().collect()) }
     }
 
     /// Whoever is told from now on knows nothing.
@@ -116,6 +132,30 @@ impl ManagerLink {
         let mut waiting = self.lock();
         waiting.have_all_changed = true;
         waiting.changed.clear();
+        waiting.refused.clear();
+    }
+
+    /// Another server has refused something. To be announced again after a while.
+    pub fn refuse(&self, refused: RefusedAnnouncement) {
+        let mut waiting = self.lock();
+        if waiting.refused.len() < MAX_REFUSED {
+            waiting.refused.push(refused);
+        }
+        drop(waiting);
+        (self.wake)();
+    }
+
+    pub fn has_refused(&self) -> bool {
+        !self.lock().refused.is_empty()
+    }
+
+    pub fn take_refused(&self) -> Vec<RefusedAnnouncement> {
+        take(&mut self.lock().refused)
+    }
+
+    /// Something cannot be told.
+    pub fn drop_one(&self) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
     }
 
     pub fn dropped(&self) -> u64 {
@@ -150,21 +190,56 @@ impl Drop for ManagerLink {
     }
 }
 
+/// By which a server names what it refuses of an announcement.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct AnnouncementId(u64);
+
+impl fmt::Display for AnnouncementId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "announcement-{}", self.0)
+    }
+}
+
+impl AnnouncementId {
+    /// `None`: it is one of something else.
+    pub fn parse(id: &str) -> Option<Self> {
+        id.strip_prefix("announcement-")?.parse().ok().map(Self)
+    }
+}
+
 /// A list of topics for the manager: each as often as there are clients more, or less.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Announcement {
+    pub id: AnnouncementId,
     pub subscribes: bool,
-    pub topics: Vec<Box<str>>,
+    pub topics: Vec<Arc<str>>,
 }
 
 /// What the manager was told on this connection.
 pub struct Announced {
-    counts: HashMap<Box<str>, usize>,
-    /// What is to be told, in two lists.
-    more: Vec<Box<str>>,
-    less: Vec<Box<str>>,
+    topics: HashMap<Arc<str>, Told>,
+    /// Those of which there were more than was told when they were put there, and those of which there were less.
+    due: [VecDeque<Arc<str>>; 2],
+    /// How much is to be told, of all topics together.
+    changes: usize,
+    /// The last ones, each with the number of its topics that were not refused.
+    sent: VecDeque<Announcement>,
+    last_id: u64,
     memory: Arc<Memory>,
     counted: usize,
+}
+
+#[derive(Default)]
+struct Told {
+    now: usize,
+    told: usize,
+    is_due: bool,
+}
+
+impl Told {
+    fn change(&self) -> usize {
+        self.now.abs_diff(self.told)
+    }
 }
 
 /// Names in one announcement.
@@ -172,42 +247,129 @@ pub const ANNOUNCED_TOGETHER: usize = 1000;
 
 impl Announced {
     pub fn nothing(memory: Arc<Memory>) -> Self {
-        Self { counts: HashMap::new(), more: Vec::new(), less: Vec::new(), memory, counted: 0 }
+        let (topics, due, sent) = Default::default();
+        Self { topics, due, changes: 0, sent, last_id: 0, memory, counted: 0 }
     }
 
-    /// There are so many subscriptions to a topic now.
-    pub fn note(&mut self, topic: &str, count: usize) {
-        // It could not stand in a frame, or is this server's alone.
-        if topic::is_of_server(topic) || topic.bytes().any(|byte| matches!(byte, b' ' | b'\n' | b'\r')) {
-            return;
+    /// There are so many subscriptions to a topic now. False where the manager cannot be told.
+    pub fn note(&mut self, topic: &str, count: usize) -> bool {
+        // It is this server's alone.
+        if topic::is_of_server(topic) {
+            return true;
         }
-        let before = self.counts.get(topic).copied().unwrap_or(0);
-        match count {
-            0 => drop(self.counts.remove(topic)),
-            _ => drop(self.counts.insert(topic.into(), count)),
+        // It could not stand in a frame.
+        if topic.bytes().any(|byte| matches!(byte, b' ' | b'\n' | b'\r')) {
+            return count == 0;
         }
-        let entry = topic.len() + ANNOUNCED_BYTES;
-        let counted = self.counted + if before == 0 && count > 0 { entry } else { 0 } - if before > 0 && count == 0 { entry } else { 0 };
-        self.memory.change(Part::Topics, self.counted, counted);
-        self.counted = counted;
-        let (list, times) = if count > before { (&mut self.more, count - before) } else { (&mut self.less, before - count) };
-        list.extend(std::iter::repeat_n::<Box<str>>(topic.into(), times));
+        if let Some(told) = self.topics.get_mut(topic) {
+            self.changes -= told.change();
+            told.now = count;
+            self.changes += told.change();
+        } else if count > 0 {
+            self.count(self.counted + topic.len() + ANNOUNCED_BYTES);
+            self.topics.insert(topic.into(), Told { now: count, ..Told::default() });
+            self.changes += count;
+        }
+        self.put_into_line(topic);
+        true
+    }
+
+    fn put_into_line(&mut self, topic: &str) {
+        let Some((name, _)) = self.topics.get_key_value(topic) else { return };
+        let name = name.clone();
+        if let Some(told) = self.topics.get_mut(topic).filter(|told| told.change() > 0 && !told.is_due) {
+            told.is_due = true;
+            self.due[usize::from(told.now < told.told)].push_back(name);
+        }
     }
 
     /// What is to be told next; `None`: it is told everything. `is_all`: also where that is less than goes together.
     pub fn next(&mut self, is_all: bool) -> Option<Announcement> {
-        for (subscribes, list) in [(true, &mut self.more), (false, &mut self.less)] {
-            if list.len() >= ANNOUNCED_TOGETHER || is_all && !list.is_empty() {
-                let rest = list.split_off(list.len().min(ANNOUNCED_TOGETHER));
-                return Some(Announcement { subscribes, topics: std::mem::replace(list, rest) });
+        if self.changes == 0 || !is_all && self.changes < ANNOUNCED_TOGETHER {
+            return None;
+        }
+        loop {
+            for subscribes in [true, false] {
+                let topics = self.take_due(subscribes);
+                if !topics.is_empty() {
+                    self.last_id += 1;
+                    let announcement = Announcement { id: AnnouncementId(self.last_id), subscribes, topics };
+                    self.sent.push_back(announcement.clone());
+                    if self.sent.len() > MAX_SENT {
+                        self.sent.pop_front();
+                    }
+                    return Some(announcement);
+                }
+            }
+            if self.due.iter().all(VecDeque::is_empty) {
+                return None;
             }
         }
-        None
+    }
+
+    fn take_due(&mut self, subscribes: bool) -> Vec<Arc<str>> {
+        let (own, other) = if subscribes { (0, 1) } else { (1, 0) };
+        let mut topics = Vec::new();
+        while topics.len() < ANNOUNCED_TOGETHER
+            && let Some(name) = self.due[own].pop_front()
+        {
+            let Some(told) = self.topics.get_mut(&name) else { continue };
+            let change = told.change();
+            if change > 0 && (told.now > told.told) != subscribes {
+                // It has turned since it was put there.
+                self.due[other].push_back(name);
+                continue;
+            }
+            let count = change.min(ANNOUNCED_TOGETHER - topics.len());
+            told.told = if subscribes { told.told + count } else { told.told - count };
+            self.changes -= count;
+            topics.extend(std::iter::repeat_n(name.clone(), count));
+            if count < change {
+                self.due[own].push_front(name);
+                break;
+            }
+            told.is_due = false;
+            self.forget_if_gone(&name);
+        }
+        topics
+    }
+
+    fn forget_if_gone(&mut self, name: &str) {
+        if self.topics.get(name).is_some_and(|told| told.now == 0 && told.told == 0 && !told.is_due) {
+            self.topics.remove(name);
+            self.count(self.counted - name.len() - ANNOUNCED_BYTES);
+        }
+    }
+
+    /// Another server has not done something of what it was told: it is told again.
+    pub fn take_back(&mut self, refused: &RefusedAnnouncement) {
+        let Some(place) = self.sent.iter().position(|sent| sent.id == refused.announcement) else { return };
+        let announcement = &mut self.sent[place];
+        let subscribes = announcement.subscribes;
+        let names = match announcement.topics.iter().position(|name| **name == *refused.topic) {
+            Some(place) => vec![announcement.topics.swap_remove(place)],
+            None => take(&mut announcement.topics),
+        };
+        // What is not to be heard of any more, and was never heard of, is as it should be.
+        for name in names.iter().filter(|_| subscribes) {
+            if let Some(told) = self.topics.get_mut(name) {
+                self.changes -= told.change();
+                told.told = told.told.saturating_sub(1);
+                self.changes += told.change();
+            }
+            self.put_into_line(name);
+            self.forget_if_gone(name);
+        }
     }
 
     /// Those that are announced, to be looked at again where all may have changed.
-    pub fn topics(&self) -> Vec<Box<str>> {
-        self.counts.keys().cloned().collect()
+    pub fn topics(&self) -> Vec<Arc<str>> {
+        self.topics.keys().cloned().collect()
+    }
+
+    fn count(&mut self, counted: usize) {
+        self.memory.change(Part::Topics, self.counted, counted);
+        self.counted = counted;
     }
 }
 
@@ -287,36 +449,102 @@ mod tests {
         assert_eq!((link.take_changed(), link.take_changed()), (None, Some(Vec::new())));
     }
 
+    fn list(names: &[&str]) -> Vec<Arc<str>> {
+        names.iter().map(|name| Arc::from(*name)).collect()
+    }
+
+    /// The next announcement: whether it subscribes, and to what.
+    fn next(announced: &mut Announced) -> Option<(bool, Vec<Arc<str>>)> {
+        announced.next(true).map(|next| (next.subscribes, next.topics))
+    }
+
     #[test]
     fn announcements_say_the_difference_to_what_was_announced_in_lists_of_bounded_length() {
         let memory = Arc::new(Memory::new(1 << 20));
         let mut announced = Announced::nothing(memory.clone());
-        announced.note("a", 2);
-        announced.note("b", 1);
-        announced.note("a topic", 5);
-        announced.note("$nodes", 2);
+        assert!(announced.note("a", 2) && announced.note("b", 1) && announced.note("$nodes", 2));
+        assert!(!announced.note("a topic", 5) && announced.note("a topic", 0), "it cannot stand in a frame");
         assert_eq!(announced.next(false), None, "more may come");
-        let list = |names: &[&str]| names.iter().map(|name| Box::from(*name)).collect::<Vec<Box<str>>>();
-        assert_eq!(announced.next(true), Some(Announcement { subscribes: true, topics: list(&["a", "a", "b"]) }));
-        assert_eq!(announced.next(true), None);
-        announced.note("a", 1);
-        announced.note("b", 1);
-        announced.note("c", 0);
-        assert_eq!(announced.next(true), Some(Announcement { subscribes: false, topics: list(&["a"]) }));
+        assert_eq!(next(&mut announced), Some((true, list(&["a", "a", "b"]))));
+        assert_eq!(next(&mut announced), None);
+        assert!(announced.note("a", 1) && announced.note("b", 1) && announced.note("c", 0));
+        assert_eq!(next(&mut announced), Some((false, list(&["a"]))));
         announced.note("many", 2500);
         let lens = std::iter::from_fn(|| announced.next(true)).map(|next| next.topics.len()).collect::<Vec<_>>();
         assert_eq!(lens, [1000, 1000, 500]);
-        assert_eq!(
-            {
-                let mut topics = announced.topics();
-                topics.sort();
-                topics
-            },
-            list(&["a", "b", "many"])
-        );
+        let mut topics = announced.topics();
+        topics.sort();
+        assert_eq!(topics, list(&["a", "b", "many"]));
         announced.note("a", 0);
+        assert_eq!(next(&mut announced), Some((false, list(&["a"]))));
         assert_eq!(memory.of(Part::Topics), 1 + 4 + 2 * ANNOUNCED_BYTES);
         drop(announced);
+        assert_eq!(memory.total(), 0);
+    }
+
+    #[test]
+    fn what_changes_to_and_fro_before_it_is_told_is_kept_once_and_told_as_it_is_at_last() {
+        let memory = Arc::new(Memory::new(1 << 20));
+        let mut announced = Announced::nothing(memory.clone());
+        for count in [500_000, 3, 400_000, 0, 7, 2] {
+            announced.note("a", count);
+            announced.note("b", 10 - count.min(10));
+        }
+        assert_eq!(memory.of(Part::Topics), 2 * (1 + ANNOUNCED_BYTES));
+        assert!(announced.due.iter().map(VecDeque::len).sum::<usize>() <= 2, "each waits once");
+        assert_eq!(next(&mut announced), Some((true, list(&["a", "a", "b", "b", "b", "b", "b", "b", "b", "b"]))));
+        // From more to less, while it waits.
+        announced.note("a", 5);
+        announced.note("a", 1);
+        announced.note("b", 0);
+        announced.note("b", 9);
+        let mut told = [next(&mut announced).unwrap(), next(&mut announced).unwrap()];
+        told.sort();
+        assert_eq!(told, [(false, list(&["a"])), (true, list(&["b"]))]);
+        assert_eq!((next(&mut announced), announced.changes), (None, 0));
+        announced.note("a", 0);
+        announced.note("b", 0);
+        while next(&mut announced).is_some() {}
+        assert_eq!((memory.total(), announced.topics.len()), (0, 0));
+    }
+
+    #[test]
+    fn what_is_refused_is_told_again_if_it_still_is_so() {
+        let mut announced = Announced::nothing(Arc::new(Memory::new(1 << 20)));
+        let refused = |announcement: &Announcement, topic: &str| RefusedAnnouncement { announcement: announcement.id, topic: topic.into() };
+        assert!(["a", "b", "c"].into_iter().all(|topic| announced.note(topic, 2)));
+        let first = announced.next(true).unwrap();
+        assert_eq!(AnnouncementId::parse(&first.id.to_string()), Some(first.id));
+        announced.take_back(&refused(&first, "b"));
+        announced.take_back(&refused(&Announcement { id: AnnouncementId(99), ..first.clone() }, "a"));
+        assert_eq!(next(&mut announced), Some((true, list(&["b"]))));
+        // What nobody wants any more is not.
+        announced.take_back(&refused(&first, "b"));
+        announced.note("b", 1);
+        assert_eq!(next(&mut announced), None);
+        // The whole of it.
+        announced.take_back(&refused(&first, "*"));
+        assert_eq!(next(&mut announced), Some((true, list(&["a", "a", "c", "c"]))));
+        announced.take_back(&refused(&first, "*"));
+        assert_eq!(next(&mut announced), None, "once");
+        let (link, ..) = link(1000);
+        link.refuse(refused(&first, "a"));
+        assert!(link.has_refused() && link.take_refused() == [refused(&first, "a")] && !link.has_refused());
+    }
+
+    #[test]
+    fn what_a_gateways_frame_says_beside_its_content_counts() {
+        let (link, memory, _) = link(1 << 16);
+        let long = "x".repeat(255);
+        let origin = FireOrigin {
+            kind: FireKind::Other(long[..].into()),
+            message_id: long[..].into(),
+            source: long[..].into(),
+            is_from_manager: false,
+        };
+        link.forward(1, "t", &"a".into(), &Origin::Firetower(Box::new(origin)));
+        assert!(memory.of(Part::Output) > FRAME_BYTES + 3 * 255);
+        link.take_frames(1 << 16);
         assert_eq!(memory.total(), 0);
     }
 }

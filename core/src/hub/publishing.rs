@@ -258,7 +258,7 @@ impl Hub {
     }
 
     /// Whether who would publish has to wait, because the host hears that topic and has no room. What is no topic reaches nobody.
-    pub(super) fn is_host_full(&self, name: &str, len: usize, producer: impl FnOnce() -> Arc<dyn Resume>) -> bool {
+    pub fn is_host_full(&self, name: &str, len: usize, producer: impl FnOnce() -> Arc<dyn Resume>) -> bool {
         self.listening().load(Ordering::Relaxed) > 0
             && topic::check_name(name).is_ok()
             && self.topics().is_heard_by_host(name)

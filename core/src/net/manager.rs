@@ -13,9 +13,11 @@ use super::survive;
 use crate::error::Error;
 use crate::hub::client::backoff;
 use crate::hub::firetower::SERVER_PREFIX;
-use crate::hub::manager::{Announced, Announcement, ManagerLink};
+use crate::hub::manager::{Announced, Announcement, AnnouncementId, ManagerLink, RefusedAnnouncement};
+use crate::hub::resume::Resume;
 use crate::settings::ServerConfig;
 use crate::wire::firetower::{self, FireFrame, FireFront, HEADER_LEN};
+use crate::wire::topic;
 use grpc::TopicService;
 use std::pin::pin;
 use std::rc::Rc;
@@ -26,11 +28,18 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
 use tokio::task::yield_now;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Base of the time before it is connected again, in microseconds.
 const RECONNECT_TIME: u64 = 1_000_000;
+/// A connection that has held for so long is no attempt any more.
+const STEADY: Duration = Duration::from_secs(10);
+/// Before it is begun anew after a fault of our own.
+const FAULT_PAUSE: Duration = Duration::from_secs(1);
+/// Before something is announced again that was refused; twice as long each time, up to the longest.
+const FIRST_REPAIR: Duration = Duration::from_secs(1);
+const LONGEST_REPAIR: Duration = Duration::from_secs(60);
 /// A manager sends a heartbeat every ten seconds; one that has sent nothing for so long is gone.
 const SILENCE: Duration = Duration::from_secs(35);
 /// A manager that takes nothing for so long, or answers no call, is as good as gone.
@@ -67,6 +76,17 @@ struct Gateway {
     frames: ManagerPlace,
     grpc: Option<ManagerPlace>,
     resolver: Resolver,
+    room: Arc<HostRoom>,
+}
+
+/// Hears that the host has room again.
+#[derive(Default)]
+struct HostRoom(Notify);
+
+impl Resume for HostRoom {
+    fn resume(&self) {
+        self.0.notify_one();
+    }
 }
 
 impl ManagerTask {
@@ -87,13 +107,17 @@ impl ManagerTask {
         hub.set_manager(link.clone());
         let stopped = stop.clone();
         let work = runtime.run("Firetower's manager", move || async move {
-            let gateway = Rc::new(Gateway { shared, link, woken, frames, grpc, resolver });
+            let gateway = Rc::new(Gateway { shared, link, woken, frames, grpc, resolver, room: Arc::default() });
             let mut stopped = pin!(stopped.notified());
             loop {
                 tokio::select! {
                     () = &mut stopped => break,
                     Err(why) = survive(gateway.clone().keep_connected()) => {
                         tracing::error!("The connection to Firetower's manager failed in something, and goes on: {why}");
+                        tokio::select! {
+                            () = &mut stopped => break,
+                            () = sleep(FAULT_PAUSE) => {}
+                        }
                     }
                 }
             }
@@ -128,20 +152,24 @@ impl Gateway {
         connect(&self.resolver, &place.host, place.port, CONNECT_TIMEOUT).await.map_err(|error| error.to_string())
     }
 
-    /// Returns why it is over. The attempts are counted anew once it has begun.
+    /// Returns why it is over. The attempts are counted anew once it has held for a while.
     async fn serve(&self, stream: TcpStream, attempt: &mut u32) -> String {
         let teller = match self.teller(&stream).await {
             Ok(teller) => teller,
             Err(why) => return format!("it takes no subscriptions: {why}"),
         };
-        *attempt = 0;
+        let begun = Instant::now();
         self.shared.host_counters().manager_connects.up();
         tracing::info!(host = self.frames.host, port = self.frames.port, "Connected to Firetower's manager");
         let (reading, writing) = stream.into_split();
-        tokio::select! {
+        let why = tokio::select! {
             why = self.read(reading) => why,
             why = self.write(writing, teller) => why,
+        };
+        if begun.elapsed() >= STEADY {
+            *attempt = 0;
         }
+        why
     }
 
     async fn teller(&self, stream: &TcpStream) -> Result<Option<TopicService>, String> {
@@ -175,6 +203,7 @@ impl Gateway {
                         done += len;
                     }
                     FireFront::Frame { frame, len } => {
+                        self.wait_for_host(&frame).await;
                         self.receive(&frame);
                         done += len;
                     }
@@ -187,11 +216,23 @@ impl Gateway {
         }
     }
 
+    /// What the host hears waits until it has room, as what nodes publish does.
+    async fn wait_for_host(&self, frame: &FireFrame<'_>) {
+        let hub = &self.shared.hub;
+        while frame.kind == firetower::PUBLISH && hub.is_host_full(frame.topic, frame.content.len(), || self.room.clone()) {
+            self.shared.host_counters().reads_paused_by_host.up();
+            self.room.0.notified().await;
+        }
+    }
+
     fn receive(&self, frame: &FireFrame<'_>) {
         match frame.kind {
             firetower::HEARTBEAT | firetower::SUBSCRIBE | firetower::UNSUBSCRIBE | firetower::ON_SUBSCRIBE | firetower::ON_UNSUBSCRIBE => {}
             firetower::ERROR => {
                 let why = String::from_utf8_lossy(frame.content);
+                if let Some(announcement) = AnnouncementId::parse(frame.message_id) {
+                    self.link.refuse(RefusedAnnouncement { announcement, topic: frame.topic.into() });
+                }
                 tracing::warn!(topic = frame.topic, "Firetower's manager refuses something: {why}");
             }
             _ if frame.has_long_head() => {
@@ -212,14 +253,22 @@ impl Gateway {
     async fn write(&self, mut writing: OwnedWriteHalf, mut teller: Option<TopicService>) -> String {
         let mut announced = Announced::nothing(self.shared.hub.memory().clone());
         self.link.set_all_changed();
+        let (mut pause, mut repair) = (FIRST_REPAIR, None);
         loop {
+            if repair.is_some_and(|at| Instant::now() >= at) {
+                self.link.take_refused().iter().for_each(|refused| announced.take_back(refused));
+                (pause, repair) = ((2 * pause).min(LONGEST_REPAIR), None);
+            } else if repair.is_none() && self.link.has_refused() {
+                repair = Some(Instant::now() + pause);
+            }
             let is_idle = match self.announce(&mut writing, teller.as_mut(), &mut announced).await {
                 Ok(is_idle) => is_idle,
                 Err(why) => return why,
             };
             let frames = self.link.take_frames(WRITE_BYTES);
             if frames.is_empty() && is_idle {
-                self.woken.notified().await;
+                let far = Instant::now() + LONGEST_REPAIR;
+                let _ = timeout_at(repair.unwrap_or(far), self.woken.notified()).await;
             } else if let Err(why) = send(&mut writing, &frames).await {
                 return why;
             }
@@ -236,23 +285,35 @@ impl Gateway {
         let topics = self.shared.hub.topics();
         let mut is_idle = true;
         let (changed, mut after) = match self.link.take_changed() {
-            Some(changed) => (changed, None),
+            Some(changed) => (changed.into_iter().map(Arc::from).collect(), None),
             // Those that are there are looked at page by page, and those that were announced and are not.
             None => (announced.topics(), Some(None)),
         };
         for part in changed.chunks(PAGE) {
-            part.iter().for_each(|topic| announced.note(topic, topics.named_subscribers(topic)));
+            part.iter().for_each(|topic| self.note(announced, topic));
             is_idle &= !self.tell(writing, teller.as_deref_mut(), announced, false).await?;
         }
         while let Some(from) = after {
             let (page, next) = topics.page(from, PAGE);
-            page.iter().for_each(|(topic, _)| announced.note(topic, topics.named_subscribers(topic)));
+            page.iter().for_each(|(topic, _)| self.note(announced, topic));
             is_idle &= !self.tell(writing, teller.as_deref_mut(), announced, false).await?;
             after = next.map(Some);
             yield_now().await;
         }
         is_idle &= !self.tell(writing, teller, announced, true).await?;
         Ok(is_idle)
+    }
+
+    /// What cannot be told counts, and is said.
+    fn note(&self, announced: &mut Announced, topic: &str) {
+        let count = self.shared.hub.topics().named_subscribers(topic);
+        // What has a comma in it would be several in a frame.
+        let is_several = self.grpc.is_none() && topic.contains(',') && !topic::is_of_server(topic);
+        let is_told = if is_several { count == 0 } else { announced.note(topic, count) };
+        if !is_told {
+            self.link.drop_one();
+            tracing::warn!(topic, "A topic that Firetower's manager cannot be told: it has a space, a comma or an end of a line in it");
+        }
     }
 
     /// True when there was something to tell.
@@ -280,16 +341,11 @@ impl Gateway {
     /// An announcement as another server of this kind takes it: under a name, so that one connection takes the place of another.
     fn frame_of(&self, announcement: &Announcement) -> Vec<u8> {
         let mut out = Vec::new();
-        // What has a comma in it would be several there.
-        let topics: Vec<&str> = announcement.topics.iter().map(|topic| &**topic).filter(|topic| !topic.contains(',')).collect();
-        if topics.is_empty() {
-            return out;
-        }
         let frame = FireFrame {
             kind: if announcement.subscribes { firetower::SUBSCRIBE } else { firetower::UNSUBSCRIBE },
-            message_id: "",
+            message_id: &announcement.id.to_string(),
             source: &format!("{SERVER_PREFIX}{}", self.shared.hub.firetower().instance()),
-            topic: &topics.join(","),
+            topic: &announcement.topics.join(","),
             content: b"",
         };
         let written = frame.write(&mut out);

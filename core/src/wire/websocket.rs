@@ -9,7 +9,7 @@ pub mod deflate;
 pub mod handshake;
 
 use bytes::BufMut;
-use deflate::{InflateError, Inflater};
+use deflate::InflateError;
 use std::borrow::Cow;
 
 /// The longest header: that of a frame whose length takes eight bytes, with its mask.
@@ -190,6 +190,13 @@ fn header(input: &[u8], may_be_compressed: bool, limits: &Limits) -> Result<Opti
 pub enum Received<'a> {
     Text(Cow<'a, str>),
     Binary(Cow<'a, [u8]>),
+    /// A message that is to be inflated: [`inflated`] says what it is then.
+    Compressed {
+        is_text: bool,
+        payload: Cow<'a, [u8]>,
+    },
+    /// A message that was not to be kept, see [`Incoming::skip`].
+    Skipped,
     /// To be answered with a pong of the same payload.
     Ping(&'a [u8]),
     Pong(&'a [u8]),
@@ -207,6 +214,7 @@ pub struct Incoming {
 struct Partial {
     is_text: bool,
     is_compressed: bool,
+    is_skipped: bool,
     fragments: u32,
     bytes: Vec<u8>,
     /// So much of a text is valid.
@@ -219,17 +227,18 @@ impl Incoming {
         self.partial.as_ref().map_or(0, |partial| size_of::<Partial>() + partial.bytes.capacity())
     }
 
+    /// Nothing is kept of the message that is under way: at its end it is [`Received::Skipped`].
+    pub fn skip(&mut self) {
+        if let Some(partial) = &mut self.partial {
+            (partial.is_skipped, partial.bytes) = (true, Vec::new());
+        }
+    }
+
     /// Takes a whole frame, whose bytes are unmasked where they are. `None`: the message goes on, or has no frame left to tell.
     ///
     /// # Errors
     /// The peer broke a rule; the connection is to be closed with the code of it.
-    pub fn frame<'a>(
-        &mut self,
-        header: &Header,
-        frame: &'a mut [u8],
-        inflater: &'a mut Inflater,
-        limits: &Limits,
-    ) -> Result<Option<Received<'a>>, Violation> {
+    pub fn frame<'a>(&mut self, header: &Header, frame: &'a mut [u8], limits: &Limits) -> Result<Option<Received<'a>>, Violation> {
         let payload = &mut frame[header.header_len..header.len()];
         unmask(payload, header.mask);
         let payload = &*payload;
@@ -248,15 +257,20 @@ impl Incoming {
         let is_text = header.opcode == Opcode::Text;
         if header.is_final && self.partial.is_none() {
             // Nearly always: a message in one frame is not copied.
-            let payload = if header.is_compressed { inflate(inflater, payload, limits)? } else { Cow::Borrowed(payload) };
-            return message(is_text, payload).map(Some);
+            return whole(is_text, header.is_compressed, Cow::Borrowed(payload)).map(Some);
         }
         let partial = self.partial.get_or_insert_with(|| {
-            Box::new(Partial { is_text, is_compressed: header.is_compressed, fragments: 0, bytes: Vec::new(), valid: 0 })
+            Box::new(Partial { is_text, is_compressed: header.is_compressed, is_skipped: false, fragments: 0, bytes: Vec::new(), valid: 0 })
         });
         partial.fragments += 1;
         if partial.fragments > limits.max_fragments {
             return Err(violation(CloseCode::POLICY, "a message in too many fragments"));
+        }
+        if partial.is_skipped {
+            if header.is_final {
+                self.partial = None;
+            }
+            return Ok(header.is_final.then_some(Received::Skipped));
         }
         if partial.bytes.len() + payload.len() > limits.max_message {
             return Err(violation(CloseCode::TOO_LONG, "a message that is longer than it may be"));
@@ -276,8 +290,7 @@ impl Incoming {
             return Ok(None);
         }
         let partial = *self.partial.take().expect("it was there a moment ago");
-        let bytes = if partial.is_compressed { inflate(inflater, &partial.bytes, limits)?.into_owned() } else { partial.bytes };
-        message(partial.is_text, Cow::Owned(bytes)).map(Some)
+        whole(partial.is_text, partial.is_compressed, Cow::Owned(partial.bytes)).map(Some)
     }
 }
 
@@ -303,12 +316,25 @@ fn valid_prefix(bytes: &[u8]) -> Result<usize, Violation> {
     }
 }
 
-fn inflate<'a>(inflater: &'a mut Inflater, payload: &[u8], limits: &Limits) -> Result<Cow<'a, [u8]>, Violation> {
-    match inflater.inflate(payload, limits.max_message) {
-        Ok(bytes) => Ok(Cow::Borrowed(bytes)),
-        Err(InflateError::TooLong) => Err(violation(CloseCode::TOO_LONG, "a message that is longer than it may be once it is inflated")),
-        Err(InflateError::Broken) => Err(violation(CloseCode::INVALID_TEXT, "a message that cannot be inflated")),
+impl From<InflateError> for Violation {
+    fn from(error: InflateError) -> Self {
+        match error {
+            InflateError::TooLong => violation(CloseCode::TOO_LONG, "a message that is longer than it may be once it is inflated"),
+            InflateError::Broken => violation(CloseCode::INVALID_TEXT, "a message that cannot be inflated"),
+        }
     }
+}
+
+/// What a compressed message is that was inflated.
+///
+/// # Errors
+/// A text is not UTF-8.
+pub fn inflated(is_text: bool, bytes: &[u8]) -> Result<Received<'_>, Violation> {
+    message(is_text, Cow::Borrowed(bytes))
+}
+
+fn whole(is_text: bool, is_compressed: bool, payload: Cow<'_, [u8]>) -> Result<Received<'_>, Violation> {
+    if is_compressed { Ok(Received::Compressed { is_text, payload }) } else { message(is_text, payload) }
 }
 
 fn close(payload: &[u8]) -> Result<Received<'_>, Violation> {

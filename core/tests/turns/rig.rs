@@ -5,7 +5,7 @@ pub(crate) use heartbus_core::event::CloseReason;
 pub(crate) use heartbus_core::hub::link::{CommandKind, Eviction};
 pub(crate) use heartbus_core::hub::memory::Part;
 pub(crate) use heartbus_core::hub::wheel::TICK;
-pub(crate) use heartbus_core::hub::{Budget, Look, Next, NodeRef, TimerKind, budget};
+pub(crate) use heartbus_core::hub::{Budget, Look, Next, NodeRef, Session, TimerKind, budget};
 pub(crate) use heartbus_core::wire::{FrameType, v2};
 pub(crate) use proptest::prelude::*;
 pub(crate) use std::collections::{BTreeMap, VecDeque};

@@ -254,3 +254,38 @@ fn who_registers_in_the_last_moment_is_found_by_the_look_also_when_it_has_left_a
     let key = fired(&mut bus, 0);
     assert_eq!(bus.with(slot, |session, cx| session.register_timer(cx, key, Look::Empty)), Some(Next::Close(CloseReason::RegisterTimeout)));
 }
+
+#[test]
+fn a_compressed_message_of_very_many_empty_blocks_takes_many_turns_and_is_counted_meanwhile() {
+    let mut bus = Bus::with_limits(true, |limits| limits.websocket_compression = true);
+    let slot = bus.open_as(Session::open_websocket);
+    let request = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
+        Sec-WebSocket-Protocol: heartbus.json\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n";
+    assert_eq!(receive(&mut bus, slot, request.as_bytes(), Budget::unlimited()), (request.len(), Next::Continue));
+    bus.thread.replies.clear();
+    // An empty block has ten bits, so four of them five bytes. Behind them comes one that is not compressed.
+    let text = br#"{"type":"ping"}"#;
+    let mut payload = [0x02, 0x08, 0x20, 0x80, 0x00].repeat(10_000);
+    payload.extend([0, text.len() as u8, 0, !text.len() as u8, 0xff]);
+    payload.extend(text);
+    payload.push(0);
+    let mut message = vec![0xc1, 0x80 | 126];
+    message.extend((payload.len() as u16).to_be_bytes());
+    message.extend([0; 4]);
+    message.extend(&payload);
+    let (consumed, mut next) = receive(&mut bus, slot, &message, Budget::share(1));
+    assert_eq!((consumed, next), (message.len(), Next::Again), "{:?}", String::from_utf8_lossy(bus.thread.replies.bytes()));
+    let kept = |bus: &mut Bus| bus.with(slot, |session, _| session.kept_bytes()).unwrap();
+    assert!(kept(&mut bus) >= payload.len());
+    let mut turns = 1;
+    while next == Next::Again {
+        assert!(bus.thread.replies.is_empty());
+        (_, next) = receive(&mut bus, slot, b"", Budget::share(1));
+        turns += 1;
+    }
+    assert_eq!(next, Next::Continue);
+    assert!((500..2_000).contains(&turns), "{turns} turns");
+    assert!(bus.thread.replies.bytes().ends_with(br#"{"type":"pong"}"#));
+    assert_eq!(kept(&mut bus), 0);
+}

@@ -3,7 +3,7 @@
 use super::peer::*;
 use super::{closed, config, start, start_with};
 use heartbus_core::event::CloseReason;
-use heartbus_core::settings::ServerConfig;
+use heartbus_core::settings::{RateLimit, RateLimitBy, ServerConfig};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -170,4 +170,24 @@ fn very_many_topics_in_one_message_are_subscribed_to_in_turns_up_to_the_limit_an
     drop(peer);
     server.until("none is left", |stats| stats.counts.unsubscribes == limit && stats.connections_active == 1 && stats.memory.input == 0);
     assert_eq!(server.engine.publish("t1", b"x", &[]).unwrap().reach, 0);
+}
+
+#[test]
+fn each_topic_of_a_list_takes_of_the_rate_limit_as_a_message_does() {
+    let rate_limit = Some(RateLimit { capacity: 10, refill_per_second: 0.0, by: RateLimitBy::Connection });
+    let (server, address) = start_with(ServerConfig { rate_limit, ..config() });
+    let mut peer = open(address);
+    let names: Vec<String> = (0..100).map(|n| format!("t{n}")).collect();
+    subscribe(&mut peer, &names.join(","));
+    for _ in 0..10 {
+        assert_eq!(text(&mut peer), r#"{"type":"onSubscribe","data":1}"#);
+    }
+    server.until("the others", |stats| stats.counts.subscribes_refused == 90 && stats.counts.rate_limited == 1);
+    subscribe(&mut peer, "one-more");
+    server.until("nothing is left", |stats| stats.counts.rate_limited == 2);
+    assert_eq!((server.engine.stats().counts.subscribes, server.engine.stats().subscriptions_active), (10, 10));
+    // Of one topic there is one to pay.
+    let mut other = open(address);
+    (0..10).for_each(|_| subscribe(&mut other, "t0"));
+    server.until("all of them", |stats| stats.counts.subscribes == 20 && stats.counts.rate_limited == 2);
 }

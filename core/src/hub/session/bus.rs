@@ -186,6 +186,27 @@ impl BusSession {
         may_say
     }
 
+    /// Something that is not a message by itself, but work all the same: whether it may be done.
+    pub(super) fn may_send_more(&mut self, cx: &mut Context<'_>) -> bool {
+        let may_send = self.may_send(cx);
+        if !may_send {
+            cx.counters.rate_limited.up();
+        }
+        may_send
+    }
+
+    /// What was paid for comes again, and pays then.
+    pub(super) fn takes_back(&mut self, cx: &Context<'_>) {
+        self.put_back(cx);
+    }
+
+    /// A message of which more has come than may.
+    pub(super) fn skip_over_limit(&mut self, cx: &mut Context<'_>) -> Next {
+        cx.replies.speak(self.link.dialect());
+        cx.counters.messages_in.up();
+        self.limit_rate(cx)
+    }
+
     /// A text in which such a frame should have been.
     pub(super) fn skip_text(&mut self, cx: &mut Context<'_>, why: &'static str) -> Next {
         cx.replies.speak(Dialect::V1);

@@ -7,13 +7,13 @@
 pub(super) mod client;
 
 use super::bus::BusSession;
-use super::context::{Context, Next};
+use super::context::{Context, Look, Next};
 use crate::hub::budget;
 use crate::hub::firetower::SERVER_PREFIX;
 use crate::hub::link::Link;
 use crate::hub::memory::Part;
-use crate::hub::topics::TopicRefusal;
 use crate::hub::topics::members::{FilterId, Subscriber};
+use crate::hub::topics::{SUBSCRIPTION_BYTES, TopicRefusal, subscription_bytes};
 use crate::hub::wheel::TimerKey;
 use crate::hub::{NodeRef, Timer, TimerKind};
 use crate::model::CloseReason;
@@ -26,6 +26,8 @@ use std::sync::Arc;
 /// Between two heartbeats, in microseconds.
 const HEARTBEAT_TIME: u64 = 10_000_000;
 
+const NAME_IS_TAKEN: &str = "a gateway of that name is here, from another address";
+
 /// What is answered repeats no longer fields.
 const MAX_REPEATED: usize = topic::MAX_LEN;
 
@@ -33,6 +35,8 @@ pub struct GatewaySession {
     bus: BusSession,
     /// How many of its clients have subscribed to what.
     topics: IndexMap<FilterId, u32>,
+    /// What they take in memory, as if nobody else had subscribed to them.
+    bytes: usize,
     /// All of these together.
     announced: usize,
     /// Who it is, where it has said so.
@@ -54,13 +58,18 @@ struct AnnouncedList {
 }
 
 impl GatewaySession {
+    /// Of a connection that came in where nothing else is spoken: a gateway says nothing until somebody subscribes.
     pub(super) fn new(mut bus: BusSession, cx: &mut Context<'_>) -> Self {
-        // A gateway says nothing until somebody publishes.
         bus.needs_nobody(cx);
+        Self::begun(bus, cx)
+    }
+
+    /// Of one that has begun like a frame of a gateway's: within the time for a registration that has to be a whole one.
+    pub(super) fn begun(bus: BusSession, cx: &mut Context<'_>) -> Self {
         bus.link().set_framing(Framing::FireHeader);
         let timer = Timer::new(bus.link().slot(), TimerKind::Ping);
         let heartbeat = Some(cx.wheel.insert(cx.now.mono + HEARTBEAT_TIME, timer));
-        Self { bus, topics: IndexMap::new(), announced: 0, name: None, work: None, heartbeat, counted: 0 }
+        Self { bus, topics: IndexMap::new(), bytes: 0, announced: 0, name: None, work: None, heartbeat, counted: 0 }
     }
 
     pub(super) fn bus(&self) -> &BusSession {
@@ -107,8 +116,14 @@ impl GatewaySession {
                 break;
             }
             cx.budget.spend(budget::FRAME + budget::BYTE * len as u64);
-            consumed += len;
+            self.bus.needs_nobody(cx);
             next = self.frame(cx, front);
+            if next == Next::Wait {
+                // It comes again.
+                self.bus.takes_back(cx);
+                break;
+            }
+            consumed += len;
         }
         self.count();
         (consumed, next)
@@ -116,8 +131,10 @@ impl GatewaySession {
 
     fn frame(&mut self, cx: &mut Context<'_>, front: Result<FireFrame<'_>, FireError>) -> Next {
         if !self.bus.may_say(cx) {
+            let announces = front.as_ref().is_ok_and(|frame| matches!(frame.kind, firetower::SUBSCRIBE | firetower::UNSUBSCRIBE));
             refuse(cx, front.ok(), code::RATE_LIMITED_TEXT);
-            return Next::Continue;
+            // What it takes part in is not what it believes from here on: it has to begin anew.
+            return if announces { Next::Close(CloseReason::NotAllowed) } else { Next::Continue };
         }
         let frame = match front {
             Ok(frame) => frame,
@@ -133,36 +150,44 @@ impl GatewaySession {
             firetower::SUBSCRIBE => return self.announce(cx, frame, true),
             firetower::UNSUBSCRIBE => return self.announce(cx, frame, false),
             firetower::ERROR | firetower::ON_SUBSCRIBE | firetower::ON_UNSUBSCRIBE => cx.counters.unknown_types.up(),
-            _ => self.publish(cx, frame),
+            _ => return self.publish(cx, frame),
         }
         Next::Continue
     }
 
     /// Others than publications are for gateways as well, whatever they are.
-    fn publish(&self, cx: &mut Context<'_>, frame: FireFrame<'_>) {
-        cx.counters.publishes.up();
+    fn publish(&self, cx: &mut Context<'_>, frame: FireFrame<'_>) -> Next {
         if frame.has_long_head() {
+            cx.counters.publishes.up();
             cx.counters.publish_refused.up();
-            return refuse(cx, None, "a type, a message id and a source have at most 255 bytes each");
+            refuse(cx, None, "a type, a message id and a source have at most 255 bytes each");
+            return Next::Continue;
         }
+        if frame.kind == firetower::PUBLISH && cx.hub.is_host_full(frame.topic, frame.content.len(), || self.link().clone()) {
+            cx.counters.reads_paused_by_host.up();
+            return Next::Wait;
+        }
+        cx.counters.publishes.up();
         match cx.hub.publish_frame(&frame, false, cx.counters, cx.now) {
             Ok(Some(_)) => {}
             Ok(None) => cx.counters.firetower_loops.up(),
             Err(refusal) => refuse(cx, Some(frame), &refusal.to_string()),
         }
+        Next::Continue
     }
 
     fn announce(&mut self, cx: &mut Context<'_>, frame: FireFrame<'_>, subscribes: bool) -> Next {
         if let Err(why) = self.introduce(cx, frame.source) {
             refuse(cx, Some(frame), why);
-            return Next::Continue;
+            // Who has a right to the name comes back when the other one is gone, and announces everything again.
+            return if why == NAME_IS_TAKEN { Next::Close(CloseReason::NotAllowed) } else { Next::Continue };
         }
         let message_id = repeated(frame.message_id).into();
         self.work = Some(Box::new(AnnouncedList { subscribes, message_id, topics: frame.topic.into(), done: 0 }));
         self.go_on(cx)
     }
 
-    /// A gateway that names itself takes the place of what is left of it from before it came back.
+    /// A gateway that names itself takes the place of what is left of it from before it came back from the same address.
     fn introduce(&mut self, cx: &Context<'_>, name: &str) -> Result<(), &'static str> {
         if matches!(name, "" | firetower::USER | firetower::PLATFORM | SYSTEM) {
             return Ok(());
@@ -175,7 +200,9 @@ impl GatewaySession {
             None if name.len() > MAX_REPEATED => return Err("a gateway's name has at most 255 bytes"),
             None => {
                 let name: Arc<str> = name.into();
-                cx.hub.firetower().enter(&name, self.link());
+                if !cx.hub.firetower().enter(&name, self.link()) {
+                    return Err(NAME_IS_TAKEN);
+                }
                 self.name = Some(name);
             }
             Some(own) if **own != *name => return Err("a connection is that of one gateway"),
@@ -224,15 +251,17 @@ impl GatewaySession {
         if topic::is_of_server(name) {
             return Err(TopicRefusal::OfServer);
         }
-        if self.announced >= cx.hub.limits().firetower_max_subscriptions {
+        let (filter, member) = (Filter::Exact(name), self.member());
+        let known = cx.seldom.members.find(filter).filter(|id| self.topics.contains_key(id));
+        let bytes = if known.is_some() { SUBSCRIPTION_BYTES } else { subscription_bytes(name) };
+        if self.announced >= cx.hub.limits().firetower_max_subscriptions || !cx.hub.topics().has_share(self.bytes + bytes, 1) {
             return Err(TopicRefusal::TooManySubscriptions);
         }
-        let (filter, member) = (Filter::Exact(name), self.member());
         let subscribed = cx.hub.topics().subscribe(cx.seldom.thread, filter, None, cx.now)?;
-        let known = cx.seldom.members.find(filter).filter(|id| self.topics.contains_key(id));
         if let Some(id) = known.or_else(|| cx.seldom.members.insert(filter, member, subscribed.since)) {
             *self.topics.entry(id).or_default() += 1;
             self.announced += 1;
+            self.bytes += bytes;
         }
         Ok(())
     }
@@ -246,6 +275,7 @@ impl GatewaySession {
         let Some(id) = cx.seldom.members.find(filter) else { return Ok(()) };
         let Some(count) = self.topics.get_mut(&id) else { return Ok(()) };
         *count -= 1;
+        self.bytes -= if *count == 0 { subscription_bytes(name) } else { SUBSCRIPTION_BYTES };
         if *count == 0 {
             self.topics.swap_remove(&id);
             cx.seldom.members.remove(id, self.member());
@@ -262,6 +292,15 @@ impl GatewaySession {
         cx.connection_log.failed(&why, self.link(), cx.now);
         refuse(cx, None, why);
         Next::Close(CloseReason::BrokenStream)
+    }
+
+    /// The time is over within which one that has begun like a frame had to be a whole one.
+    pub(super) fn register_timer(&mut self, cx: &mut Context<'_>, timer: TimerKey, look: Look) -> Next {
+        let next = self.bus.register_timer(cx, timer, look);
+        if matches!(next, Next::Close(_)) {
+            refuse(cx, None, "no frame came in time");
+        }
+        next
     }
 
     /// It is time for a heartbeat.

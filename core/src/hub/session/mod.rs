@@ -141,7 +141,7 @@ impl Session {
         let Self::Bus(session) = self else { return };
         *self = match next {
             Next::Http => Self::WebSocket(Box::new(WebSocketSession::new(session.take_over()))),
-            Next::Firetower => Self::Gateway(Box::new(GatewaySession::new(session.take_over(), cx))),
+            Next::Firetower => Self::Gateway(Box::new(GatewaySession::begun(session.take_over(), cx))),
             _ => return,
         };
     }
@@ -166,7 +166,7 @@ impl Session {
         match self {
             Self::Bus(session) => session.register_timer(cx, timer, look),
             Self::WebSocket(session) => session.register_timer(cx, timer, look),
-            Self::Gateway(_) => Next::Continue,
+            Self::Gateway(session) => session.register_timer(cx, timer, look),
         }
     }
 

@@ -15,6 +15,7 @@ use crate::hub::wheel::TimerKey;
 use crate::hub::{NodeRef, Timer, TimerKind};
 use crate::model::CloseReason;
 use crate::settings::ServerConfig;
+use crate::wire::websocket::deflate::Inflater;
 use crate::wire::websocket::handshake::{self, RequestError, UpgradeRequest};
 use crate::wire::websocket::{self, CloseCode, Incoming, Limits, Opcode, Received, Violation, WebSocketFront};
 use crate::wire::{Frame, Framing, Payload, code, text, v2};
@@ -38,6 +39,7 @@ pub struct WebSocketSession {
     bus: BusSession,
     incoming: Incoming,
     rest: Option<Box<Rest>>,
+    inflating: Option<Box<Inflating>>,
     /// With those who speak Firetower's JSON.
     firetower: Option<Box<FiretowerClient>>,
     /// What is counted of these.
@@ -66,6 +68,19 @@ struct Rest {
     done: usize,
 }
 
+/// A compressed message that is inflated over several turns.
+struct Inflating {
+    is_text: bool,
+    payload: Vec<u8>,
+    inflater: Inflater,
+}
+
+impl Inflating {
+    fn memory(&self) -> usize {
+        size_of::<Self>() + self.payload.capacity() + self.inflater.memory()
+    }
+}
+
 impl WebSocketSession {
     /// Within which time the request has to come and somebody to register runs already.
     pub(super) fn new(bus: BusSession) -> Self {
@@ -73,6 +88,7 @@ impl WebSocketSession {
             bus,
             incoming: Incoming::default(),
             rest: None,
+            inflating: None,
             firetower: None,
             counted: 0,
             ping: None,
@@ -102,7 +118,8 @@ impl WebSocketSession {
 
     /// What is kept of messages that are not done with, for the host's sake or that of a turn.
     pub(super) fn refused_len(&self) -> Option<usize> {
-        self.bus.refused_len().or_else(|| self.rest.as_ref().map(|rest| rest.bytes.len() - rest.done))
+        let rest = || self.rest.as_ref().map(|rest| rest.bytes.len() - rest.done);
+        self.bus.refused_len().or_else(rest).or_else(|| self.inflating.as_ref().map(|inflating| inflating.payload.len()))
     }
 
     pub(super) fn kept_bytes(&self) -> usize {
@@ -143,13 +160,19 @@ impl WebSocketSession {
         };
         let len = header.len();
         cx.budget.spend(budget::FRAME + budget::BYTE * len as u64 / 4);
-        let mut inflater = std::mem::take(&mut cx.seldom.inflater);
-        let next = match self.incoming.frame(&header, &mut input[..len], &mut inflater, &limits) {
+        // What completes a message is paid for with it.
+        let is_free = header.is_final && !matches!(header.opcode, Opcode::Ping | Opcode::Pong) || self.bus.may_send_more(cx);
+        let next = match self.incoming.frame(&header, &mut input[..len], &limits) {
+            Ok(Some(Received::Ping(_) | Received::Pong(_))) if !is_free => Next::Continue,
             Ok(Some(received)) => self.received(cx, received),
-            Ok(None) => Next::Continue,
+            Ok(None) => {
+                if !is_free {
+                    self.incoming.skip();
+                }
+                Next::Continue
+            }
             Err(violation) => self.violate(cx, violation),
         };
-        cx.seldom.inflater = inflater;
         (len, next)
     }
 
@@ -158,6 +181,13 @@ impl WebSocketSession {
             Received::Text(Cow::Borrowed(text)) => (true, Cow::Borrowed(text.as_bytes())),
             Received::Text(Cow::Owned(text)) => (true, Cow::Owned(text.into_bytes())),
             Received::Binary(bytes) => (false, bytes),
+            Received::Compressed { is_text, payload } => {
+                let mut inflater = std::mem::take(&mut cx.seldom.inflater);
+                inflater.begin();
+                return self.inflate(cx, is_text, payload, inflater);
+            }
+            Received::Skipped if self.firetower.is_some() => return Next::Continue,
+            Received::Skipped => return self.within(cx, BusSession::skip_over_limit),
             Received::Ping(payload) => {
                 let out = cx.replies.raw();
                 websocket::write_header(Opcode::Pong, false, payload.len(), out);
@@ -171,10 +201,6 @@ impl WebSocketSession {
                 return Next::Close(CloseReason::PeerClosed);
             }
         };
-        if self.deflates {
-            // What it has become costs more than what came.
-            cx.budget.spend(budget::BYTE * bytes.len() as u64);
-        }
         match self.message(cx, is_text, &bytes) {
             Ok((done, next)) => {
                 if done < bytes.len() && matches!(next, Next::Wait | Next::Again | Next::Later) {
@@ -184,6 +210,26 @@ impl WebSocketSession {
             }
             Err(violation) => self.violate(cx, violation),
         }
+    }
+
+    /// Inflates a message as far as the turn allows: it may be short and long work.
+    fn inflate(&mut self, cx: &mut Context<'_>, is_text: bool, payload: Cow<'_, [u8]>, mut inflater: Inflater) -> Next {
+        let (max, turn) = (limits(cx.hub.limits()).max_message, &mut *cx.budget);
+        let result = inflater.go_on(&payload, max, |bytes| {
+            turn.spend(budget::BLOCK + budget::BYTE * bytes as u64);
+            !turn.is_used_up()
+        });
+        if result == Ok(false) {
+            self.inflating = Some(Box::new(Inflating { is_text, payload: payload.into_owned(), inflater }));
+            return Next::Again;
+        }
+        let received = result.map_err(Violation::from).and_then(|_| websocket::inflated(is_text, inflater.bytes()));
+        let next = match received {
+            Ok(received) => self.received(cx, received),
+            Err(violation) => self.violate(cx, violation),
+        };
+        cx.seldom.inflater = inflater;
+        next
     }
 
     /// Goes on with a message that was begun in an earlier turn, if there is one.
@@ -196,6 +242,10 @@ impl WebSocketSession {
             && client.go_on(cx, self.bus.link()) == Next::Again
         {
             return Next::Again;
+        }
+        if let Some(inflating) = self.inflating.take() {
+            let Inflating { is_text, payload, inflater } = *inflating;
+            return self.inflate(cx, is_text, payload.into(), inflater);
         }
         let Some(mut rest) = self.rest.take() else { return Next::Continue };
         match self.message(cx, rest.is_text, &rest.bytes[rest.done..]) {
@@ -213,7 +263,8 @@ impl WebSocketSession {
     /// How much of a message was done, and how it goes on.
     fn message(&mut self, cx: &mut Context<'_>, is_text: bool, bytes: &[u8]) -> Result<(usize, Next), Violation> {
         if self.firetower.is_some() {
-            return Ok((bytes.len(), self.of_firetower(cx, bytes)));
+            let next = self.of_firetower(cx, bytes);
+            return Ok((if next == Next::Wait { 0 } else { bytes.len() }, next));
         }
         let (framing, begin) = (self.link().framing(), cx.replies.len());
         if is_text != (framing == Framing::Json) {
@@ -239,7 +290,12 @@ impl WebSocketSession {
         }
         cx.budget.spend(budget::BYTE * bytes.len() as u64);
         let Some(client) = &mut self.firetower else { return Next::Continue };
-        client.receive(cx, self.bus.link(), bytes)
+        let next = client.receive(cx, &mut self.bus, bytes);
+        if next == Next::Wait {
+            // It comes again.
+            self.bus.takes_back(cx);
+        }
+        next
     }
 
     /// `None`: this is no client of Firetower's.
@@ -376,7 +432,7 @@ impl WebSocketSession {
         if let Some(timer) = self.ping.take() {
             cx.wheel.remove(timer);
         }
-        (self.incoming, self.rest) = (Incoming::default(), None);
+        (self.incoming, self.rest, self.inflating) = (Incoming::default(), None, None);
         if let Some(client) = &mut self.firetower
             && client.end(cx, self.bus.link()) == Next::Again
         {
@@ -412,7 +468,9 @@ impl WebSocketSession {
     /// Counts what is kept now.
     fn count(&mut self) {
         let work = self.firetower.as_ref().map_or(0, |client| client.kept_bytes());
-        let kept = self.incoming.bytes() + work + self.rest.as_ref().map_or(0, |rest| size_of::<Rest>() + rest.bytes.capacity());
+        let inflating = self.inflating.as_ref().map_or(0, |inflating| inflating.memory());
+        let rest = self.rest.as_ref().map_or(0, |rest| size_of::<Rest>() + rest.bytes.capacity());
+        let kept = self.incoming.bytes() + work + inflating + rest;
         self.link().memory().change(Part::Input, self.counted, kept);
         self.counted = kept;
     }

@@ -49,7 +49,7 @@ impl TopicService {
 
     pub(super) async fn tell(&mut self, announcement: Announcement) -> Result<(), String> {
         let method = if announcement.subscribes { "SubscribeTopic" } else { "UnSubscribeTopic" };
-        let topic = announcement.topics.into_iter().map(String::from).collect();
+        let topic = announcement.topics.iter().map(ToString::to_string).collect();
         let message = SubscriptionRequest { topic, ip: self.ip.clone() };
         let request = Request::builder()
             .method(Method::POST)

@@ -1,8 +1,14 @@
 //! permessage-deflate (RFC 7692) without context takeover: each message is compressed by itself, so nothing is kept between them.
 //!
-//! Owns one inflater and one deflater with their buffers, which a thread uses for all its connections.
+//! Owns one inflater and one deflater with their buffers, which a thread uses for all its connections. An inflater says how much it has done at
+//! each end of a block, and can go on later: a few bytes may have many blocks in them, of which each takes its time, also an empty one.
 
-use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
+use flate2::{Compress, Compression, FlushCompress};
+use miniz_oxide::inflate::TINFLStatus;
+use miniz_oxide::inflate::core::inflate_flags::{
+    TINFL_FLAG_HAS_MORE_INPUT, TINFL_FLAG_STOP_ON_BLOCK_BOUNDARY, TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF,
+};
+use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
 use std::fmt;
 
 /// What a compressed message is cut short by: the end of a block that is empty.
@@ -20,11 +26,20 @@ pub enum InflateError {
     Broken,
 }
 
+/// There is another message behind a block that says that it is the last one, and what a block refers to is in the same buffer.
+const FLAGS: u32 = TINFL_FLAG_HAS_MORE_INPUT | TINFL_FLAG_STOP_ON_BLOCK_BOUNDARY | TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
+
 /// Made when the first message is inflated.
 #[derive(Default)]
 pub struct Inflater {
-    state: Option<Decompress>,
+    state: Option<Box<DecompressorOxide>>,
+    /// The message as far as it is inflated, and room behind it.
     buffer: Vec<u8>,
+    written: usize,
+    /// So much of it and of what is behind it was read.
+    read: usize,
+    /// Blocks that said that they are the last one.
+    ends: usize,
 }
 
 #[derive(Default)]
@@ -40,47 +55,75 @@ impl fmt::Debug for Inflater {
 }
 
 impl Inflater {
-    /// What a message is when it is inflated, until the next one is.
+    /// A message follows.
+    pub fn begin(&mut self) {
+        self.state.get_or_insert_default().init();
+        self.buffer.truncate(MAX_KEPT);
+        self.buffer.shrink_to(MAX_KEPT);
+        (self.written, self.read, self.ends) = (0, 0, 0);
+    }
+
+    /// Goes on with a message, which is the same each time. `goes_on` is asked behind each block, or a part of a long one, of so many bytes
+    /// before and after inflating. False where it said no; true once the message is whole.
     ///
     /// # Errors
     /// It would be longer than `max`, of which no more than that was kept; or it is no compressed message.
-    pub fn inflate(&mut self, payload: &[u8], max: usize) -> Result<&[u8], InflateError> {
-        let state = self.state.get_or_insert_with(|| Decompress::new(false));
-        state.reset(false);
-        self.buffer.clear();
-        self.buffer.shrink_to(MAX_KEPT);
-        let mut ends = 0;
-        for mut input in [payload, &TAIL] {
-            loop {
-                if self.buffer.len() == self.buffer.capacity() {
-                    // One byte more than there may be shows that there is more.
-                    if self.buffer.len() > max {
-                        return Err(InflateError::TooLong);
-                    }
-                    let more = self.buffer.len().clamp(1024, 1 << 20).min(max + 1 - self.buffer.len());
-                    self.buffer.reserve_exact(more);
+    pub fn go_on(&mut self, payload: &[u8], max: usize, mut goes_on: impl FnMut(usize) -> bool) -> Result<bool, InflateError> {
+        let state = self.state.get_or_insert_default();
+        loop {
+            if self.written == self.buffer.len() {
+                // One byte more than there may be shows that there is more.
+                if self.written > max {
+                    return Err(InflateError::TooLong);
                 }
-                let (read, written) = (state.total_in(), self.buffer.len());
-                let status = state.decompress_vec(input, &mut self.buffer, FlushDecompress::Sync).map_err(|_| InflateError::Broken)?;
-                let read = (state.total_in() - read) as usize;
-                input = &input[read..];
-                if status == Status::StreamEnd {
-                    // A block that says it is the last one (RFC 7692, 7.2.3.5): what follows begins anew. To begin is dear, and nobody means to
-                    // do it often.
-                    ends += 1;
-                    if ends > MAX_ENDS {
+                let more = self.written.clamp(1024, 1 << 20).min(max + 1 - self.written);
+                self.buffer.reserve_exact(more);
+                self.buffer.resize(self.written + more, 0);
+            }
+            let input = if self.read < payload.len() { &payload[self.read..] } else { &TAIL[self.read - payload.len()..] };
+            let (status, read, written) = decompress(state, input, &mut self.buffer, self.written, FLAGS);
+            self.read += read;
+            self.written += written;
+            match status {
+                TINFLStatus::BlockBoundary | TINFLStatus::NeedsMoreInput | TINFLStatus::HasMoreOutput => {}
+                TINFLStatus::Done => {
+                    // A block that says it is the last one (RFC 7692, 7.2.3.5): what follows begins anew. Nobody means to do that often.
+                    self.ends += 1;
+                    if self.ends > MAX_ENDS {
                         return Err(InflateError::Broken);
                     }
-                    state.reset(false);
-                } else if self.buffer.len() < self.buffer.capacity() && read == 0 && self.buffer.len() == written && !input.is_empty() {
-                    return Err(InflateError::Broken);
+                    state.init();
                 }
-                if input.is_empty() && self.buffer.len() < self.buffer.capacity() {
-                    break;
-                }
+                _ => return Err(InflateError::Broken),
+            }
+            if self.read == payload.len() + TAIL.len() && status != TINFLStatus::HasMoreOutput {
+                break;
+            }
+            if !goes_on(read + written) {
+                return Ok(false);
             }
         }
-        if self.buffer.len() > max { Err(InflateError::TooLong) } else { Ok(&self.buffer) }
+        if self.written > max { Err(InflateError::TooLong) } else { Ok(true) }
+    }
+
+    /// The message as far as it is inflated.
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer[..self.written]
+    }
+
+    /// What it takes in memory.
+    pub fn memory(&self) -> usize {
+        self.buffer.capacity() + self.state.as_ref().map_or(0, |_| size_of::<DecompressorOxide>())
+    }
+
+    /// What a message is when it is inflated, until the next one is.
+    ///
+    /// # Errors
+    /// As [`Inflater::go_on`].
+    pub fn inflate(&mut self, payload: &[u8], max: usize) -> Result<&[u8], InflateError> {
+        self.begin();
+        self.go_on(payload, max, |_| true)?;
+        Ok(self.bytes())
     }
 }
 
@@ -152,6 +195,30 @@ mod tests {
     }
 
     #[test]
+    fn each_block_is_told_also_an_empty_one_and_who_is_stopped_goes_on_where_it_was() {
+        // Empty blocks of ten bits, none of which is the last: four of them take five bytes.
+        let empty = [0x02, 0x08, 0x20, 0x80, 0x00].repeat(1_000);
+        let mut payload = empty.clone();
+        payload.extend([0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00]);
+        let mut inflater = Inflater::default();
+        inflater.begin();
+        let mut turns = 0;
+        let mut told = 0;
+        while !inflater
+            .go_on(&payload, MAX, |_| {
+                told += 1;
+                told % 100 != 0
+            })
+            .unwrap()
+        {
+            turns += 1;
+        }
+        assert_eq!(inflater.bytes(), b"Hello");
+        assert!((4_000..4_010).contains(&told) && turns >= 39, "{told} in {turns}");
+        assert_eq!(inflater.inflate(&payload, MAX).unwrap(), b"Hello");
+    }
+
+    #[test]
     fn what_is_no_compressed_message_is_refused() {
         for broken in [&b"\xff"[..], b"\x07garbage", b"\xf2\x48\xcd", &[0x05, 0xe0, 0x81]] {
             let mut inflater = Inflater::default();
@@ -168,6 +235,9 @@ mod tests {
                 if let Some(deflated) = deflater.deflate(&payload) {
                     prop_assert!(deflated.len() < payload.len());
                     prop_assert_eq!(inflater.inflate(deflated, payload.len()).unwrap(), &payload[..]);
+                    inflater.begin();
+                    while !inflater.go_on(deflated, payload.len(), |_| false).unwrap() {}
+                    prop_assert_eq!(inflater.bytes(), &payload[..]);
                     prop_assert_eq!(inflater.inflate(deflated, payload.len() - 1), Err(InflateError::TooLong));
                 }
             }

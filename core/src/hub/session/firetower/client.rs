@@ -6,6 +6,7 @@
 use crate::hub::NodeRef;
 use crate::hub::firetower::USER_PREFIX;
 use crate::hub::link::Link;
+use crate::hub::session::bus::BusSession;
 use crate::hub::session::context::{Context, Next};
 use crate::hub::session::subscriptions::Subscriptions;
 use crate::hub::topics::FireOrder;
@@ -74,13 +75,17 @@ impl FiretowerClient {
         user + self.work.iter().map(|(_, name)| size_of::<(bool, String)>() + name.capacity()).sum::<usize>()
     }
 
-    /// A message, whether text or binary.
-    pub(in crate::hub::session) fn receive(&mut self, cx: &mut Context<'_>, link: &Link, message: &[u8]) -> Next {
+    /// A message, whether text or binary. [`Next::Wait`]: the host has no room for it, and it comes again.
+    pub(in crate::hub::session) fn receive(&mut self, cx: &mut Context<'_>, bus: &mut BusSession, message: &[u8]) -> Next {
         let (subscribes, list) = match parse(message) {
             Ok(ClientMessage::Subscribe(list)) => (true, list),
             Ok(ClientMessage::Unsubscribe(list)) => (false, list),
             Ok(ClientMessage::Other { topic, data, .. }) => {
                 if let Some(data) = data.filter(|_| cx.hub.limits().firetower_conventions) {
+                    if cx.hub.is_host_full(&topic, data.get().len(), || bus.link().clone()) {
+                        cx.counters.reads_paused_by_host.up();
+                        return Next::Wait;
+                    }
                     cx.counters.publishes.up();
                     // Who is not heard is not told so.
                     let _ = cx.hub.publish(&topic, Bytes::copy_from_slice(data.get().as_bytes()), &[], cx.counters, cx.now);
@@ -94,10 +99,13 @@ impl FiretowerClient {
         };
         // More could not be held anyway.
         let most = cx.hub.limits().max_subscriptions;
-        let names = list.split(',');
-        cx.counters.subscribes_refused.add(names.clone().skip(most).count() as u64);
-        self.work.extend(names.take(most).map(|name| (subscribes, name.to_owned())));
-        self.go_on(cx, link)
+        let mut names = list.split(',').enumerate().peekable();
+        // Each is as much work as a message of its own; the first was paid for with the message.
+        while let Some((_, name)) = names.next_if(|(number, _)| *number < most && (*number == 0 || bus.may_send_more(cx))) {
+            self.work.push_back((subscribes, name.to_owned()));
+        }
+        cx.counters.subscribes_refused.add(names.count() as u64);
+        self.go_on(cx, bus.link())
     }
 
     /// Subscribes to what was asked for, as much as the turn allows: one topic at least.
