@@ -217,7 +217,7 @@ pub struct Announcement {
 
 /// What the manager was told on this connection.
 pub struct Announced {
-    topics: HashMap<Arc<str>, Told>,
+    topics: HashMap<Arc<str>, ToldCount>,
     /// Those of which there were more than was told when they were put there, and those of which there were less.
     due: [VecDeque<Arc<str>>; 2],
     /// How much is to be told, of all topics together.
@@ -230,13 +230,13 @@ pub struct Announced {
 }
 
 #[derive(Default)]
-struct Told {
+struct ToldCount {
     now: usize,
     told: usize,
     is_due: bool,
 }
 
-impl Told {
+impl ToldCount {
     fn change(&self) -> usize {
         self.now.abs_diff(self.told)
     }
@@ -267,7 +267,7 @@ impl Announced {
             self.changes += told.change();
         } else if count > 0 {
             self.count(self.counted + topic.len() + ANNOUNCED_BYTES);
-            self.topics.insert(topic.into(), Told { now: count, ..Told::default() });
+            self.topics.insert(topic.into(), ToldCount { now: count, ..ToldCount::default() });
             self.changes += count;
         }
         self.put_into_line(topic);
