@@ -71,11 +71,12 @@ impl Subscriptions {
         if topic::is_of_server(filter.text()) && !is_open() {
             return Err(TopicRefusal::OfServer);
         }
-        let known = cx.seldom.members.find(filter).filter(|id| self.list.binary_search(&(member.node, *id)).is_ok());
+        let found = cx.seldom.members.find(filter);
+        let known = found.filter(|id| self.list.binary_search(&(member.node, *id)).is_ok());
         if known.is_some() && since.is_none() {
             return Ok(cx.hub.topics().position_of(filter));
         }
-        let bytes = bytes_of(cx, member.slot, filter);
+        let bytes = bytes_of(cx, member.slot, found, filter);
         let has_room = || self.list.len() < cx.hub.limits().max_subscriptions && cx.hub.topics().has_share(self.bytes + bytes, PART);
         if known.is_none() && !has_room() {
             return Err(TopicRefusal::TooManySubscriptions);
@@ -85,7 +86,7 @@ impl Subscriptions {
             // Not before: a topic that nobody wants and of which nothing is kept is another one in its next life.
             self.remove(cx, member, who, id);
         }
-        let bytes = if known.is_some() { bytes_of(cx, member.slot, filter) } else { bytes };
+        let bytes = if known.is_some() { bytes_of(cx, member.slot, cx.seldom.members.find(filter), filter) } else { bytes };
         let since = if subscribed.replay_behind.is_some() { NOT_YET } else { subscribed.since };
         if let Some(id) = cx.seldom.members.insert(filter, member, since) {
             self.add(cx, member.node, who, id, bytes);
@@ -112,7 +113,7 @@ impl Subscriptions {
     pub fn join(&mut self, cx: &mut Context<'_>, member: Subscriber, who: Option<&Arc<str>>, filter: &str, since: u64) {
         cx.budget.spend(budget::SUBSCRIPTION);
         let filter = Filter::known(filter);
-        let bytes = bytes_of(cx, member.slot, filter);
+        let bytes = bytes_of(cx, member.slot, cx.seldom.members.find(filter), filter);
         match cx.seldom.members.insert(filter, member, since) {
             Some(id) => self.add(cx, member.node, who, id, bytes),
             None => cx.hub.topics().unsubscribe(cx.seldom.thread, filter, cx.now),
@@ -140,7 +141,7 @@ impl Subscriptions {
         self.replaying.retain(|replay| (replay.node, replay.id) != (member.node, id));
         if let Some(filter) = cx.seldom.members.remove(id, member) {
             let known = Filter::known(&filter);
-            self.bytes -= bytes_of(cx, member.slot, known);
+            self.bytes -= bytes_of(cx, member.slot, Some(id), known);
             cx.hub.topics().unsubscribe(cx.seldom.thread, known, cx.now);
             if let Some(who) = who {
                 cx.hub.note_member(&filter, who, false);
@@ -209,8 +210,8 @@ impl Subscriptions {
 }
 
 /// What one subscription more of a connection takes: where the connection has subscribed to the same already, its place alone.
-fn bytes_of(cx: &Context<'_>, slot: u32, filter: Filter<'_>) -> usize {
-    if cx.seldom.members.has_connection(filter, slot) { SUBSCRIPTION_BYTES } else { subscription_bytes(filter.text()) }
+fn bytes_of(cx: &Context<'_>, slot: u32, found: Option<FilterId>, filter: Filter<'_>) -> usize {
+    if found.is_some_and(|id| cx.seldom.members.has_connection(id, slot)) { SUBSCRIPTION_BYTES } else { subscription_bytes(filter.text()) }
 }
 
 /// What a subscriber is told of what was kept for it.

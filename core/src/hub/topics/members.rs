@@ -219,9 +219,8 @@ impl ThreadMembers {
     }
 
     /// Whether a connection has subscribed to something, itself or one of its nodes.
-    pub fn has_connection(&self, filter: Filter<'_>, slot: u32) -> bool {
-        let subscribed = self.find(filter).and_then(|id| self.subscribed.get(id.0 as usize));
-        subscribed.is_some_and(|subscribed| subscribed.subscribers.has_slot(slot))
+    pub fn has_connection(&self, id: FilterId, slot: u32) -> bool {
+        self.subscribed.get(id.0 as usize).is_some_and(|subscribed| subscribed.subscribers.has_slot(slot))
     }
 
     /// What it had subscribed to; `None` when it had not.
