@@ -1035,6 +1035,10 @@ static void all_refuse(handles h, heartbus_status wanted, const char *text, cons
     REFUSE(heartbus_bus_leave(h.bus, TEXT("x"), TEXT("x")));
     REFUSE(heartbus_bus_members(h.bus, TEXT("x"), result, result, 1, count));
     REFUSE(heartbus_bus_topics_of(h.bus, TEXT("x"), result, 1, count));
+    REFUSE(heartbus_bus_subscribe_topics(h.bus, TEXT("x")));
+    REFUSE(heartbus_bus_unsubscribe_topics(h.bus, TEXT("x")));
+    REFUSE(heartbus_bus_fd(h.bus, result));
+    REFUSE(heartbus_bus_poll(h.bus, result, 1, 0, count));
     REFUSE(heartbus_bus_heartbeat_timeout(h.bus, result));
     REFUSE(heartbus_bus_set_heartbeat_timeout(h.bus, 1));
     REFUSE(heartbus_bus_close_door(h.bus));

@@ -240,6 +240,7 @@ impl FeedShared {
             };
             let connected =
                 connected.unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "The engine did not answer the hello in time")));
+            let was_connected = connected.is_ok();
             let error = match connected {
                 Ok(connection) => match self.serve(connection, &mut attempt).await {
                     Ok(()) => return,
@@ -247,7 +248,9 @@ impl FeedShared {
                 },
                 Err(error) => error,
             };
-            self.is_over(&error);
+            // Who waits is told when that is known: whether there is another engine.
+            let was_lost = was_connected && error.kind == ErrorKind::Closed;
+            self.is_over((!was_lost).then_some(&error));
             attempt = (attempt + 1).min(MOST_ATTEMPTS);
             tokio::select! {
                 () = sleep(Duration::from_micros(backoff(RECONNECT_TIME, attempt, &mut random))) => {}
@@ -263,12 +266,13 @@ impl FeedShared {
         }
     }
 
-    /// There is no connection: whoever waits for an answer gets none.
-    fn is_over(&self, error: &Error) {
+    /// There is no connection. Whoever waits for an answer gets this one; where there is none, the next connection's.
+    fn is_over(&self, error: Option<&Error>) {
         let mut state = self.state();
         state.said.clear();
         state.filters.retain(|_, subscription| {
             subscription.stands = FeedStanding::Asked;
+            let Some(error) = error else { return true };
             let Some(waits) = subscription.waits.take() else { return true };
             // One who has given up waiting has taken it back.
             let _ = waits.try_send(Err(error.clone()));
