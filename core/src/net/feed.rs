@@ -299,7 +299,10 @@ impl FeedShared {
                 if state.is_stopping {
                     return Ok(());
                 }
-                state.said.drain(..).for_each(|said| wire::write_message(&mut connection.output, &said));
+                // While an engine reads nothing it waits where it is bounded.
+                if connection.output.is_empty() {
+                    state.said.drain(..).for_each(|said| wire::write_message(&mut connection.output, &said));
+                }
             }
             if let Some(event) = untold.take() {
                 untold = self.tell(event);
@@ -368,6 +371,8 @@ impl FeedShared {
             Some(waits) => {
                 let _ = waits.try_send(Err(error));
                 state.filters.remove(filter);
+                // It may be the answer to one who has given up waiting, and the engine may take this one.
+                state.said.push_back(SubscriberMessage::Unsubscribe { filter: filter.into() });
             }
             None => {
                 subscription.stands = FeedStanding::Refused;

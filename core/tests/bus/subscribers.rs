@@ -13,7 +13,7 @@ use heartbus_core::wire::bus::{self as wire, FeedMessage, RemoteError, Role, Sub
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 impl Raw {
     /// Says hello and subscribes; what comes is read by whoever wants to.
@@ -173,6 +173,60 @@ fn an_engine_that_knows_no_subscribers_is_told_as_what_it_is() {
     let feed = Feed::start(&folder.socket(), Inbox::new(Feed::INBOX).unwrap()).unwrap();
     let refusal = feed.subscribe("t", PATIENCE);
     assert_eq!(refusal, Err(Error::new(ErrorKind::Protocol, "The engine does not know this role")));
+    engine.join().unwrap();
+}
+
+#[test]
+fn a_subscription_that_was_under_way_when_the_engine_went_is_refused_when_there_is_no_other() {
+    let folder = Folder::new();
+    let path = folder.socket();
+    let listener = UnixListener::bind(&path).unwrap();
+    let engine = std::thread::spawn({
+        let (welcome, path) = (welcome(), path.clone());
+        move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(&welcome).unwrap();
+            let (mut asked, mut heard) = (Vec::new(), Vec::new());
+            wire::write_message(&mut asked, &SubscriberMessage::Subscribe { filter: "t".into() });
+            while !heard.ends_with(&asked) {
+                let mut piece = [0; 1024];
+                let count = stream.read(&mut piece).unwrap();
+                assert!(count > 0, "it hung up");
+                heard.extend_from_slice(&piece[..count]);
+            }
+            // Then it is gone, and so is its socket.
+            std::fs::remove_file(path).unwrap();
+        }
+    });
+    let feed = Feed::start(&path, Inbox::new(Feed::INBOX).unwrap()).unwrap();
+    let refusal = feed.subscribe("t", PATIENCE).unwrap_err();
+    assert_eq!(refusal.kind, ErrorKind::Io, "{refusal}");
+    engine.join().unwrap();
+}
+
+#[test]
+fn what_is_said_to_an_engine_that_reads_nothing_is_bounded() {
+    let folder = Folder::new();
+    let listener = UnixListener::bind(folder.socket()).unwrap();
+    let welcome = welcome();
+    let (ended, has_ended) = std::sync::mpsc::channel::<()>();
+    let (accepted, is_accepted) = std::sync::mpsc::channel();
+    let engine = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(&welcome).unwrap();
+        accepted.send(()).unwrap();
+        // It reads nothing.
+        let _ = has_ended.recv();
+    });
+    let feed = Feed::start(&folder.socket(), Inbox::new(Feed::INBOX).unwrap()).unwrap();
+    let filter = "t".repeat(255);
+    while is_accepted.try_recv().is_err() {
+        feed.subscribe(&filter, Duration::from_millis(10)).unwrap_err();
+    }
+    let mut refusals = (0..200_000).map(|_| feed.subscribe(&filter, Duration::ZERO).unwrap_err().kind);
+    assert_eq!(refusals.find(|kind| *kind != ErrorKind::Timeout), Some(ErrorKind::Limit));
+    feed.stop();
+    drop(ended);
     engine.join().unwrap();
 }
 

@@ -16,6 +16,7 @@ use bytes::{Buf, BytesMut};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use socket2::SockRef;
 use std::fmt;
+use std::future::pending;
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
@@ -122,8 +123,18 @@ impl BusConnection {
         }
     }
 
-    /// The process that connected, where the system can tell when it ends.
-    pub(super) fn process(&self) -> Option<Process> {
+    /// Comes when the process that connected is gone, where the system can tell: the connection lives on in processes that it forked.
+    pub(super) fn death(&self) -> impl Future<Output = ()> + use<> {
+        let process = self.process();
+        async move {
+            match process {
+                Some(process) => drop(process.readable().await),
+                None => pending().await,
+            }
+        }
+    }
+
+    fn process(&self) -> Option<Process> {
         let pid = Pid::from_raw(self.pid?)?;
         let process = lift(pidfd_open(pid, PidfdFlags::NONBLOCK).ok()?).ok()?;
         // The replacement has the caller promise, outside what the compiler checks, that the descriptor stays open. It is

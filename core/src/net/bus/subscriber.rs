@@ -33,14 +33,7 @@ pub(super) async fn serve(connection: &mut BusConnection) -> Result<(), End> {
     connection.has_own_bounds = true;
     let mut place = SubscriberPlace { shared, feed, has_skipped: false };
     let mut taken = Vec::new();
-    // Its connection lives on in processes that it forked; it does not.
-    let process = connection.process();
-    let death = async {
-        match &process {
-            Some(process) => drop(process.readable().await),
-            None => std::future::pending().await,
-        }
-    };
+    let death = connection.death();
     tokio::pin!(death);
     loop {
         let has_heard_all = place.hear_all(connection)?;

@@ -76,14 +76,7 @@ async fn attend(connection: &mut BusConnection, place: &mut WorkerPlace, wake: &
     let mut stage = shared.stage.subscribe();
     let mut was_told = false;
     let mut batches = BatchWriter::default();
-    // Its connection lives on in processes that it forked; it does not.
-    let process = connection.process();
-    let death = async {
-        match &process {
-            Some(process) => drop(process.readable().await),
-            None => std::future::pending().await,
-        }
-    };
+    let death = connection.death();
     tokio::pin!(death);
     wire::write_welcome(&mut connection.output, connection.version, &(shared.introduce)(worker));
     loop {
