@@ -1,6 +1,6 @@
 //! Topics for a program that is no server: it subscribes over a bus handle, and polls that.
 
-use crate::arguments::{out, out_slice, text};
+use crate::arguments::{out, text};
 use crate::bus::{SharedBus, heartbus_bus};
 use crate::bus_feed::{Begun, FeedTeller};
 use crate::event::heartbus_event;
@@ -78,8 +78,6 @@ pub(crate) unsafe extern "C" fn heartbus_bus_poll(
     guard(|| {
         let object = handle::get_to_poll::<SharedBus>(bus)?;
         // SAFETY: the caller's array and the place for the number, as the first page asks.
-        let (events, count) = unsafe { (out_slice("events", events, capacity)?, out("count", count)?) };
-        count.write(begun(&object)?.queue.poll(&FeedTeller, events, timeout_ms)?);
-        Ok(())
+        unsafe { begun(&object)?.queue.poll_into(&FeedTeller, events, capacity, timeout_ms, count) }
     })
 }

@@ -1,6 +1,6 @@
 //! Clients for C: a group with one thread and one descriptor, in which each client is a number.
 
-use crate::arguments::{bytes, out, out_slice, text};
+use crate::arguments::{bytes, out, text};
 use crate::attached::UserData;
 use crate::event::{heartbus_event, keep, of_client};
 use crate::handle::{self, Object, Place, Polled};
@@ -245,9 +245,7 @@ pub(crate) unsafe extern "C" fn heartbus_clients_poll(
     guard(|| {
         let group = handle::get_to_poll::<Group>(clients)?;
         // SAFETY: the caller's array and the place for the number, as the first page asks.
-        let (events, count) = unsafe { (out_slice("events", events, capacity)?, out("count", count)?) };
-        count.write(group.queue.poll(&**group, events, timeout_ms)?);
-        Ok(())
+        unsafe { group.queue.poll_into(&**group, events, capacity, timeout_ms, count) }
     })
 }
 

@@ -4,7 +4,9 @@ use crate::arguments::{out, slice};
 use crate::status::{guard, heartbus_status};
 use bumpalo::Bump;
 use heartbus_core::error::{Error, ErrorKind};
-use heartbus_core::event::{ClientEvent, Departure, Event, EventKind, EventMask, FeedEvent, Fill, FleetEvent, HostMessage, Position};
+use heartbus_core::event::{
+    ClientEvent, Departure, Event, EventKind, EventMask, FeedEvent, Fill, FleetEvent, HostMessage, Position, TopicMessage,
+};
 use std::ffi::{CStr, c_char, c_void};
 use std::net::SocketAddr;
 use std::ptr;
@@ -282,7 +284,7 @@ pub(crate) fn of_server(event: &Event, texts: &Bump) -> heartbus_event {
             };
             of_node(r#type, node, *count, texts)
         }
-        Event::Message { message } => of_message(message, texts),
+        Event::Message { message } => of_host_message(message, texts),
         Event::Close { connection_id, reason } => {
             let (text, text_len) = keep(texts, reason.as_str());
             let code = reason.number().into();
@@ -291,25 +293,37 @@ pub(crate) fn of_server(event: &Event, texts: &Bump) -> heartbus_event {
     }
 }
 
-fn of_message(message: &HostMessage, texts: &Bump) -> heartbus_event {
-    let (node_id, node_id_len) = message.from.as_ref().map_or((ptr::null(), 0), |id| keep(texts, id));
-    let (text, text_len) = keep(texts, &message.topic);
+fn of_host_message(message: &HostMessage, texts: &Bump) -> heartbus_event {
+    let HostMessage { topic, payload, position, from } = message;
+    of_publication(HEARTBUS_EVENT_MESSAGE, from.as_deref(), topic, *position, payload, texts)
+}
+
+fn of_publication(
+    kind: heartbus_event_type,
+    of: Option<&str>,
+    topic: &str,
+    position: Option<Position>,
+    payload: &[u8],
+    texts: &Bump,
+) -> heartbus_event {
+    let (node_id, node_id_len) = of.map_or((ptr::null(), 0), |id| keep(texts, id));
+    let (text, text_len) = keep(texts, topic);
     heartbus_event {
         node_id,
         node_id_len,
         text,
         text_len,
-        ip: keep_position(texts, message.position),
-        payload: message.payload.as_ptr().cast(),
-        payload_len: message.payload.len(),
-        ..heartbus_event::new(HEARTBUS_EVENT_MESSAGE)
+        ip: keep_position(texts, position),
+        payload: payload.as_ptr().cast(),
+        payload_len: payload.len(),
+        ..heartbus_event::new(kind)
     }
 }
 
 /// The same of what a process is told of topics over the bus socket.
 pub(crate) fn of_feed(event: &FeedEvent, texts: &Bump) -> heartbus_event {
     match event {
-        FeedEvent::Message(message) => of_message(message, texts),
+        FeedEvent::Message(message) => of_host_message(message, texts),
         FeedEvent::Missed { count } => {
             let count = count.map_or(0, |count| u32::try_from(count).unwrap_or(u32::MAX));
             heartbus_event { count, ..heartbus_event::new(HEARTBUS_EVENT_MISSED) }
@@ -398,19 +412,9 @@ pub(crate) fn of_client(FleetEvent { client_id, event }: &FleetEvent, texts: &Bu
             heartbus_event { text, text_len, ip, code: i32::from(*recovered), ..new(HEARTBUS_EVENT_CLIENT_SUBSCRIBED) }
         }
         ClientEvent::Message(message) => {
-            let (node_id, node_id_len) = message.node_id.as_ref().map_or((ptr::null(), 0), |id| keep(texts, id));
-            let (text, text_len) = keep(texts, &message.topic);
-            heartbus_event {
-                node_id,
-                node_id_len,
-                text,
-                text_len,
-                ip: keep_position(texts, message.position),
-                channel_id: message.channel_id,
-                payload: message.payload.as_ptr().cast(),
-                payload_len: message.payload.len(),
-                ..new(HEARTBUS_EVENT_CLIENT_MESSAGE)
-            }
+            let TopicMessage { topic, position, payload, channel_id, node_id } = &**message;
+            let event = of_publication(HEARTBUS_EVENT_CLIENT_MESSAGE, node_id.as_deref(), topic, *position, payload, texts);
+            heartbus_event { channel_id: *channel_id, ..event }
         }
         ClientEvent::Published { number, position, reach } => {
             let (ip, count) = (keep_position(texts, *position), u32::try_from(*reach).unwrap_or(u32::MAX));

@@ -1,7 +1,7 @@
 //! The engine's log messages for C: queues that are polled like events. There may be several, each with a level of its own, of all
 //! handles of the process or of one.
 
-use crate::arguments::{invalid, out, out_slice};
+use crate::arguments::{invalid, out};
 use crate::code::name_in;
 use crate::event::{heartbus_event, heartbus_event_type, keep};
 use crate::handle::{self, Object, Place, Polled};
@@ -266,8 +266,6 @@ pub(crate) unsafe extern "C" fn heartbus_log_poll(
     guard(|| {
         let log = handle::get_to_poll::<Log>(log)?;
         // SAFETY: the caller's array and the place for the number, as the first page asks.
-        let (events, count) = unsafe { (out_slice("events", events, capacity)?, out("count", count)?) };
-        count.write(log.queue.poll(&**log, events, timeout_ms)?);
-        Ok(())
+        unsafe { log.queue.poll_into(&**log, events, capacity, timeout_ms, count) }
     })
 }

@@ -1,6 +1,6 @@
 //! The events of one handle: waiting for them, taking a batch, and keeping the memory it points to until the next.
 
-use crate::arguments::invalid;
+use crate::arguments::{invalid, out, out_slice};
 use crate::event::heartbus_event;
 use crate::handle::{self, Owner, Polled, Remains};
 use bumpalo::Bump;
@@ -113,6 +113,24 @@ impl<S: Source> Queue<S> {
 
     pub(crate) fn fd(&self) -> RawFd {
         self.fd.as_raw_fd()
+    }
+
+    /// What each poll of the ABI does with what its caller gave it.
+    ///
+    /// # Safety
+    /// `events` is an array of `capacity` events, or NULL, and `count` the place for a number, or NULL, as the first page asks.
+    pub(crate) unsafe fn poll_into(
+        &self,
+        teller: &impl Teller<S::Item>,
+        events: *mut heartbus_event,
+        capacity: usize,
+        timeout_ms: i32,
+        count: *mut usize,
+    ) -> Result<(), Error> {
+        // SAFETY: as above.
+        let (events, count) = unsafe { (out_slice("events", events, capacity)?, out("count", count)?) };
+        count.write(self.poll(teller, events, timeout_ms)?);
+        Ok(())
     }
 
     /// Fills `events` from the front and returns how many. 0 after `timeout_ms`, or when a signal arrived, or after a wake.

@@ -1,6 +1,6 @@
 //! A server for C.
 
-use crate::arguments::{bytes, invalid, out, out_slice, text};
+use crate::arguments::{bytes, invalid, out, text};
 use crate::attached::OfNodes;
 use crate::event::{heartbus_event, mask, of_server};
 use crate::handle::{self, Object, Place, Polled};
@@ -255,8 +255,6 @@ pub(crate) unsafe extern "C" fn heartbus_server_poll(
     guard(|| {
         let object = handle::get_to_poll::<Server>(server)?;
         // SAFETY: the caller's array and the place for the number, as the first page asks.
-        let (events, count) = unsafe { (out_slice("events", events, capacity)?, out("count", count)?) };
-        count.write(object.queue.poll(&**object, events, timeout_ms)?);
-        Ok(())
+        unsafe { object.queue.poll_into(&**object, events, capacity, timeout_ms, count) }
     })
 }
