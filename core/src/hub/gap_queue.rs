@@ -71,10 +71,10 @@ impl<T> GapQueue<T> {
         let mut state = self.lock();
         let own = size_of::<Waiting<T>>();
         let bytes = own + bytes;
-        let has_room = !state.is_full
-            && state.waiting.len() < self.limits.events
-            && (state.bytes == 0 || state.bytes + bytes <= self.limits.bytes)
-            && memory.of(Part::Observers) + bytes <= memory.share(Part::Observers);
+        let left = memory.share(Part::Observers).saturating_sub(memory.of(Part::Observers));
+        // Nobody has more than is left for the others: those who read nothing do not take it all.
+        let is_within = state.bytes == 0 && bytes <= left || state.bytes + bytes <= self.limits.bytes.min(left);
+        let has_room = !state.is_full && state.waiting.len() < self.limits.events && is_within;
         if has_room {
             state.put(QueueEntry::Item(item()), bytes, memory);
         } else {

@@ -145,10 +145,6 @@ impl ManagerLink {
         (self.wake)();
     }
 
-    pub fn has_refused(&self) -> bool {
-        !self.lock().refused.is_empty()
-    }
-
     pub fn take_refused(&self) -> Vec<RefusedAnnouncement> {
         take(&mut self.lock().refused)
     }
@@ -224,6 +220,8 @@ pub struct Announced {
     changes: usize,
     /// The last ones, each with the number of its topics that were not refused.
     sent: VecDeque<Announcement>,
+    /// Each once.
+    refused: Vec<Arc<str>>,
     last_id: u64,
     memory: Arc<Memory>,
     counted: usize,
@@ -234,6 +232,7 @@ struct ToldCount {
     now: usize,
     told: usize,
     is_due: bool,
+    is_refused: bool,
 }
 
 impl ToldCount {
@@ -247,8 +246,8 @@ pub const ANNOUNCED_TOGETHER: usize = 1000;
 
 impl Announced {
     pub fn nothing(memory: Arc<Memory>) -> Self {
-        let (topics, due, sent) = Default::default();
-        Self { topics, due, changes: 0, sent, last_id: 0, memory, counted: 0 }
+        let (topics, due, sent, refused) = Default::default();
+        Self { topics, due, changes: 0, sent, refused, last_id: 0, memory, counted: 0 }
     }
 
     /// There are so many subscriptions to a topic now. False where the manager cannot be told.
@@ -335,13 +334,14 @@ impl Announced {
     }
 
     fn forget_if_gone(&mut self, name: &str) {
-        if self.topics.get(name).is_some_and(|told| told.now == 0 && told.told == 0 && !told.is_due) {
+        if self.topics.get(name).is_some_and(|told| told.now == 0 && told.told == 0 && !told.is_due && !told.is_refused) {
             self.topics.remove(name);
             self.count(self.counted - name.len() - ANNOUNCED_BYTES);
         }
     }
 
-    /// Another server has not done something of what it was told: it is told again.
+    /// Another server has not done something of what it was told. It is told again after [`Announced::tell_refused_again`], or with what changes
+    /// of it before.
     pub fn take_back(&mut self, refused: &RefusedAnnouncement) {
         let Some(place) = self.sent.iter().position(|sent| sent.id == refused.announcement) else { return };
         let announcement = &mut self.sent[place];
@@ -356,9 +356,25 @@ impl Announced {
                 self.changes -= told.change();
                 told.told = told.told.saturating_sub(1);
                 self.changes += told.change();
+                if !std::mem::replace(&mut told.is_refused, true) {
+                    self.refused.push(name.clone());
+                }
             }
-            self.put_into_line(name);
-            self.forget_if_gone(name);
+        }
+    }
+
+    /// Whether something was refused that is to be told again.
+    pub fn has_refused(&self) -> bool {
+        !self.refused.is_empty()
+    }
+
+    pub fn tell_refused_again(&mut self) {
+        for name in take(&mut self.refused) {
+            if let Some(told) = self.topics.get_mut(&name) {
+                told.is_refused = false;
+            }
+            self.put_into_line(&name);
+            self.forget_if_gone(&name);
         }
     }
 
@@ -517,19 +533,52 @@ mod tests {
         assert_eq!(AnnouncementId::parse(&first.id.to_string()), Some(first.id));
         announced.take_back(&refused(&first, "b"));
         announced.take_back(&refused(&Announcement { id: AnnouncementId(99), ..first.clone() }, "a"));
-        assert_eq!(next(&mut announced), Some((true, list(&["b"]))));
+        assert_eq!((announced.has_refused(), next(&mut announced)), (true, None), "not at once");
+        announced.tell_refused_again();
+        assert_eq!((announced.has_refused(), next(&mut announced)), (false, Some((true, list(&["b"])))));
         // What nobody wants any more is not.
         announced.take_back(&refused(&first, "b"));
         announced.note("b", 1);
+        announced.tell_refused_again();
         assert_eq!(next(&mut announced), None);
         // The whole of it.
         announced.take_back(&refused(&first, "*"));
+        announced.tell_refused_again();
         assert_eq!(next(&mut announced), Some((true, list(&["a", "a", "c", "c"]))));
         announced.take_back(&refused(&first, "*"));
+        announced.tell_refused_again();
         assert_eq!(next(&mut announced), None, "once");
         let (link, ..) = link(1000);
         link.refuse(refused(&first, "a"));
-        assert!(link.has_refused() && link.take_refused() == [refused(&first, "a")] && !link.has_refused());
+        assert_eq!((link.take_refused(), link.take_refused()), (vec![refused(&first, "a")], vec![]));
+    }
+
+    #[test]
+    fn what_changes_before_a_refusal_is_repaired_is_told_as_the_manager_has_it() {
+        let mut announced = Announced::nothing(Arc::new(Memory::new(1 << 20)));
+        let refuse = |announced: &mut Announced, announcement: &Announcement| {
+            announced.take_back(&RefusedAnnouncement { announcement: announcement.id, topic: "a".into() });
+        };
+        announced.note("a", 1);
+        let first = announced.next(true).unwrap();
+        refuse(&mut announced, &first);
+        // It has none: there is nothing to take away, and one to add.
+        announced.note("a", 0);
+        assert_eq!(next(&mut announced), None);
+        announced.note("a", 1);
+        assert_eq!(next(&mut announced), Some((true, list(&["a"]))));
+        announced.tell_refused_again();
+        assert_eq!((next(&mut announced), announced.changes), (None, 0));
+        // Of two it has one, which is wanted still.
+        announced.note("a", 3);
+        let second = announced.next(true).unwrap();
+        refuse(&mut announced, &second);
+        announced.note("a", 2);
+        announced.tell_refused_again();
+        assert_eq!((next(&mut announced), announced.changes), (None, 0));
+        announced.note("a", 0);
+        assert_eq!(next(&mut announced), Some((false, list(&["a", "a"]))));
+        assert!(announced.topics.is_empty());
     }
 
     #[test]

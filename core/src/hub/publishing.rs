@@ -14,7 +14,10 @@ use super::node_ref::NodeRef;
 use super::now::Now;
 use super::resume::Resume;
 use super::topic_fan_out::TopicFanOut;
-use super::topics::{FEEDS, FireKind, FireOrder, FireOrigin, HOST, Origin, Publication, PublicationSink, Published, TopicRefusal};
+use super::topics::subscription_bytes;
+use super::topics::{
+    CONNECTION_PART, FEEDS, FireKind, FireOrder, FireOrigin, HOST, Origin, Publication, PublicationSink, Published, TopicRefusal,
+};
 use crate::model::HostMessage;
 use crate::wire::firetower::{FireFrame, NO_TOPIC};
 use crate::wire::topic::{self, Filter};
@@ -228,7 +231,8 @@ impl Hub {
         if feed.filters.contains(filter.text()) {
             return Ok(());
         }
-        if feed.filters.len() >= self.limits().max_subscriptions {
+        let bytes = feed.filters.iter().map(|filter| subscription_bytes(filter)).sum::<usize>() + subscription_bytes(filter.text());
+        if feed.filters.len() >= self.limits().max_subscriptions || !self.topics().has_share(bytes, CONNECTION_PART) {
             return Err(TopicRefusal::TooManySubscriptions);
         }
         // First, so that nothing that is counted for it is not for it.

@@ -23,7 +23,7 @@ use crate::wire::topic::{self, BadTopic, Filter};
 use bytes::Bytes;
 use filters::FilterTree;
 use history::{History, Ledger, Place};
-use interest::Interest;
+use interest::{Interest, MembersInterest};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, RandomState};
@@ -144,13 +144,14 @@ pub struct Topics {
     /// Who publishes to the server's own topics, where somebody wants to hear them.
     publisher: OnceLock<Arc<dyn InterestWatcher>>,
     /// Subscriptions to who subscribes to topics: mostly there are none.
-    members_wanted: AtomicUsize,
+    members_wanted: MembersInterest,
 }
 
 impl Topics {
     /// At most `max_topics` topics and filters; what is kept of a topic is decided by the first rule that matches its name, and takes
     /// `history_bytes` at most for all topics together.
     pub fn new(max_topics: usize, rules: Vec<HistoryRule>, history_bytes: usize, memory: Arc<Memory>) -> Self {
+        let are_members_kept = rules.iter().any(|rule| topic::is_of_members(&rule.filter));
         Self {
             random: RandomState::new(),
             shards: (0..1 << SHARD_BITS).map(|_| Mutex::default()).collect(),
@@ -167,7 +168,7 @@ impl Topics {
             memory,
             watcher: OnceLock::new(),
             publisher: OnceLock::new(),
-            members_wanted: AtomicUsize::new(0),
+            members_wanted: MembersInterest::new(are_members_kept),
         }
     }
 
@@ -192,7 +193,12 @@ impl Topics {
     /// Whether somebody wants to hear who subscribes to whatever topic.
     #[inline]
     pub fn are_members_wanted(&self) -> bool {
-        self.members_wanted.load(Ordering::SeqCst) > 0
+        self.members_wanted.is_there()
+    }
+
+    /// Topics below `$presence` that together reach everybody who listens there, but for who does so through a `+`.
+    pub fn members_topics(&self) -> Vec<String> {
+        self.members_wanted.topics()
     }
 
     /// Whether somebody would get what is published to a topic, or something of it would be kept.
@@ -306,7 +312,7 @@ impl Topics {
         self.subscription_count.fetch_add(1, Ordering::Relaxed);
         self.memory.add(Part::Topics, SUBSCRIPTION_BYTES);
         if topic::is_of_members(filter.text()) {
-            self.members_wanted.fetch_add(1, Ordering::SeqCst);
+            self.members_wanted.add(filter.text());
         }
         self.tell_publisher(filter.text());
         Ok(subscribed)
@@ -426,7 +432,7 @@ impl Topics {
         self.subscription_count.fetch_sub(1, Ordering::Relaxed);
         self.memory.remove(Part::Topics, SUBSCRIPTION_BYTES);
         if topic::is_of_members(text) {
-            self.members_wanted.fetch_sub(1, Ordering::SeqCst);
+            self.members_wanted.remove(text);
         }
         self.tell_publisher(text);
     }
@@ -590,6 +596,9 @@ impl Topics {
 fn lock(shard: &Mutex<TopicShard>) -> MutexGuard<'_, TopicShard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// A connection may hold this part of the memory for topics that is left: a sixteenth.
+pub const CONNECTION_PART: usize = 16;
 
 /// What a subscription takes if nobody else has subscribed to that.
 pub fn subscription_bytes(filter: &str) -> usize {

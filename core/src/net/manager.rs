@@ -253,13 +253,19 @@ impl Gateway {
     async fn write(&self, mut writing: OwnedWriteHalf, mut teller: Option<TopicService>) -> String {
         let mut announced = Announced::nothing(self.shared.hub.memory().clone());
         self.link.set_all_changed();
-        let (mut pause, mut repair) = (FIRST_REPAIR, None);
+        let (mut pause, mut repair, mut repaired) = (FIRST_REPAIR, None, None);
         loop {
-            if repair.is_some_and(|at| Instant::now() >= at) {
-                self.link.take_refused().iter().for_each(|refused| announced.take_back(refused));
-                (pause, repair) = ((2 * pause).min(LONGEST_REPAIR), None);
-            } else if repair.is_none() && self.link.has_refused() {
-                repair = Some(Instant::now() + pause);
+            // What it has is known at once, so that what changes meanwhile is told as it is.
+            self.link.take_refused().iter().for_each(|refused| announced.take_back(refused));
+            let now = Instant::now();
+            if repair.is_some_and(|at| now >= at) {
+                announced.tell_refused_again();
+                (repair, repaired) = (None, Some(now));
+            } else if repair.is_none() && announced.has_refused() {
+                // Longer where the last time has not helped.
+                let again = repaired.is_some_and(|at| now < at + pause);
+                pause = if again { (2 * pause).min(LONGEST_REPAIR) } else { FIRST_REPAIR };
+                repair = Some(now + pause);
             }
             let is_idle = match self.announce(&mut writing, teller.as_mut(), &mut announced).await {
                 Ok(is_idle) => is_idle,

@@ -9,7 +9,7 @@ use super::shared::ServerShared;
 use super::survive;
 use crate::error::{Error, ErrorKind};
 use crate::hub::attendance::{Attended, TopicMember};
-use crate::hub::presence::{MAX_PENDING, NodeChange, Presence, WhatChanged};
+use crate::hub::presence::{MAX_PENDING, Presence, WhatChanged, gap_to_json};
 use crate::hub::topics::InterestWatcher;
 use crate::hub::{Observed, Observer, ObserverLimits};
 use crate::model::{Departure, EventMask, ServerEvent};
@@ -114,9 +114,9 @@ impl PresenceTask {
     }
 
     async fn tell(self: Arc<Self>, shared: Arc<ServerShared>, mut observer: Observer) {
-        let (mut observed, mut attended) = (Vec::new(), Vec::new());
+        let (mut observed, mut attended, mut gaps) = (Vec::new(), Vec::new(), Vec::new());
         loop {
-            let wait = match self.publish(&shared).max(self.publish_members(&shared).await) {
+            let wait = match self.publish(&shared).max(self.publish_members(&shared, &mut gaps)) {
                 Told::NotYet => {
                     yield_now().await;
                     continue;
@@ -195,13 +195,23 @@ impl PresenceTask {
         Told::NotYet
     }
 
-    async fn publish_members(&self, shared: &ServerShared) -> Told {
+    /// `gaps`: the topics that are to be told that something is missing.
+    fn publish_members(&self, shared: &ServerShared, gaps: &mut Vec<String>) -> Told {
         let topics = shared.hub.topics();
         for _ in 0..TOGETHER {
             let now = shared.clock.now();
+            if let Some(name) = gaps.last() {
+                let topic = name.strip_prefix(topic::MEMBERS).map_or("", |topic| topic.trim_start_matches('/'));
+                if shared.hub.publish_of_server(name, gap_to_json(topic, now.unix).into(), now).is_err() {
+                    return Told::Refused;
+                }
+                gaps.pop();
+                continue;
+            }
             let Some(change) = self.members().next(now) else { return Told::All };
             let Some((topic, json)) = change.to_json(|topic| topics.subscribers(topic)) else {
-                self.tell_gap(shared, &change).await;
+                // Nobody knows which topics it is about: each that is heard is told.
+                *gaps = topics.members_topics();
                 continue;
             };
             let Some(name) = topic::of_members(topic) else { continue };
@@ -211,22 +221,6 @@ impl PresenceTask {
             }
         }
         Told::NotYet
-    }
-
-    /// Nobody knows which topics it is about: each that is heard is told.
-    async fn tell_gap(&self, shared: &ServerShared, gap: &NodeChange<TopicMember>) {
-        let mut after = None;
-        loop {
-            let (page, next) = shared.hub.topics().page(after, TOGETHER);
-            for name in page.iter().map(|(name, _)| &**name).filter(|name| topic::is_of_members(name)) {
-                let topic = name.strip_prefix(topic::MEMBERS).map_or("", |topic| topic.trim_start_matches('/'));
-                // One who has no room for it is told by that.
-                let _ = shared.hub.publish_of_server(name, gap.gap_to_json(topic).into(), shared.clock.now());
-            }
-            let Some(next) = next else { return };
-            after = Some(next);
-            yield_now().await;
-        }
     }
 
     /// True when nobody wants to hear it any more: then it begins anew with whoever does.

@@ -214,19 +214,21 @@ fn who_subscribes_to_a_topic_and_no_longer_is_told_to_who_asks_for_it() {
     let (mut hall, mut all) = (house.subscriber().to("$presence/chat/hall"), house.subscriber().to("$presence/#"));
     let member = |topic: &str, event: &str, node: &str, count| (topic.to_owned(), event.to_owned(), node.to_owned(), count);
     let (mut a, b) = (house.register("a"), house.register("b"));
-    let mut subscribe = |frame_type, filter: &str| {
-        a.send(frame_type, 0, &format!(r#"{{"filter":"{filter}"}}"#));
+    let mut ask = |frame_type, filter: &str, since: &str| {
+        a.send(frame_type, 0, &format!(r#"{{"filter":"{filter}"{since}}}"#));
         assert_eq!(a.frame().frame_type, frame_type);
     };
-    subscribe(9, "chat/hall");
+    ask(9, "chat/hall", "");
     assert_eq!(hall.member(), member("chat/hall", "joined", "a", 1));
     // What it has already changes nothing, and whom a filter matches is no member.
-    subscribe(9, "chat/hall");
-    subscribe(9, "chat/#");
+    ask(9, "chat/hall", "");
+    ask(9, "chat/#", "");
+    // Nor does who begins anew at a position leave.
+    ask(9, "chat/hall", r#","offset":0,"epoch":0"#);
     house.engine.join("b", "chat/hall").unwrap();
     assert_eq!(hall.member(), member("chat/hall", "joined", "b", 3));
-    subscribe(9, "news");
-    subscribe(10, "chat/hall");
+    ask(9, "news", "");
+    ask(10, "chat/hall", "");
     assert_eq!(hall.member(), member("chat/hall", "left", "a", 2));
     drop(b);
     assert_eq!(hall.member(), member("chat/hall", "left", "b", 1));
@@ -237,9 +239,9 @@ fn who_subscribes_to_a_topic_and_no_longer_is_told_to_who_asks_for_it() {
     // Nothing of it is known any more where nobody asks.
     drop((hall, all));
     house.until("them to end", |stats| stats.bus_clients == 0);
-    subscribe(9, "later");
+    ask(9, "later", "");
     let mut again = house.subscriber().to("$presence/later");
-    subscribe(10, "later");
+    ask(10, "later", "");
     assert_eq!(again.member(), member("later", "left", "a", 0));
 }
 

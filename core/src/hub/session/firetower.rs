@@ -254,7 +254,7 @@ impl GatewaySession {
         let (filter, member) = (Filter::Exact(name), self.member());
         let known = cx.seldom.members.find(filter).filter(|id| self.topics.contains_key(id));
         let bytes = if known.is_some() { SUBSCRIPTION_BYTES } else { subscription_bytes(name) };
-        if self.announced >= cx.hub.limits().firetower_max_subscriptions || !cx.hub.topics().has_share(self.bytes + bytes, 1) {
+        if self.announced >= cx.hub.limits().firetower_max_subscriptions || !cx.hub.topics().has_share(bytes, 1) {
             return Err(TopicRefusal::TooManySubscriptions);
         }
         let subscribed = cx.hub.topics().subscribe(cx.seldom.thread, filter, None, cx.now)?;

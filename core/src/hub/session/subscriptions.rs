@@ -7,14 +7,11 @@ use super::context::Context;
 use crate::hub::NodeRef;
 use crate::hub::budget;
 use crate::hub::topics::members::{FilterId, NOT_YET, Subscriber, ThreadMembers};
-use crate::hub::topics::{Publication, SUBSCRIPTION_BYTES, Subscribed, TopicRefusal, subscription_bytes};
+use crate::hub::topics::{CONNECTION_PART, Publication, SUBSCRIPTION_BYTES, Subscribed, TopicRefusal, subscription_bytes};
 use crate::model::Position;
 use crate::wire::topic::{self, Filter};
 use std::collections::VecDeque;
 use std::sync::Arc;
-
-/// A connection may hold this part of the memory for topics that is left: a sixteenth.
-const PART: usize = 16;
 
 /// Of what is kept so many bytes are read at a time: the topic's lock is held meanwhile.
 const READ_BYTES: usize = 16 * 1024;
@@ -77,11 +74,14 @@ impl Subscriptions {
             return Ok(cx.hub.topics().position_of(filter));
         }
         let bytes = bytes_of(cx, member.slot, found, filter);
-        let has_room = || self.list.len() < cx.hub.limits().max_subscriptions && cx.hub.topics().has_share(self.bytes + bytes, PART);
+        let has_room =
+            || self.list.len() < cx.hub.limits().max_subscriptions && cx.hub.topics().has_share(self.bytes + bytes, CONNECTION_PART);
         if known.is_none() && !has_room() {
             return Err(TopicRefusal::TooManySubscriptions);
         }
         let subscribed = cx.hub.topics().subscribe(cx.seldom.thread, filter, since, cx.now)?;
+        // Who begins anew at a position neither leaves nor joins.
+        let who = who.filter(|_| known.is_none());
         if let Some(id) = known {
             // Not before: a topic that nobody wants and of which nothing is kept is another one in its next life.
             self.remove(cx, member, who, id);

@@ -25,6 +25,9 @@ use std::sync::Arc;
 /// Frames that a message may be cut into.
 const MAX_FRAGMENTS: u32 = 1024;
 
+/// Fragments of so many bytes are no more work than their bytes.
+const LONG_FRAGMENT: usize = 16 << 10;
+
 /// Who could not be judged because not everything was read is looked at again after this part of the time.
 const UNREAD_PART: u64 = 16;
 
@@ -160,8 +163,9 @@ impl WebSocketSession {
         };
         let len = header.len();
         cx.budget.spend(budget::FRAME + budget::BYTE * len as u64 / 4);
-        // What completes a message is paid for with it.
-        let is_free = header.is_final && !matches!(header.opcode, Opcode::Ping | Opcode::Pong) || self.bus.may_send_more(cx);
+        // What completes a message is paid for with it, and long fragments are how browsers send long messages.
+        let is_free = !matches!(header.opcode, Opcode::Ping | Opcode::Pong) && (header.is_final || len >= LONG_FRAGMENT);
+        let is_free = is_free || self.bus.may_send_more(cx);
         let next = match self.incoming.frame(&header, &mut input[..len], &limits) {
             Ok(Some(Received::Ping(_) | Received::Pong(_))) if !is_free => Next::Continue,
             Ok(Some(received)) => self.received(cx, received),

@@ -100,8 +100,8 @@ impl FiretowerClient {
         // More could not be held anyway.
         let most = cx.hub.limits().max_subscriptions;
         let mut names = list.split(',').enumerate().peekable();
-        // Each is as much work as a message of its own; the first was paid for with the message.
-        while let Some((_, name)) = names.next_if(|(number, _)| *number < most && (*number == 0 || bus.may_send_more(cx))) {
+        // To subscribe to each is as much work as a message of its own; the first was paid for with the message. Who wants less is let go.
+        while let Some((_, name)) = names.next_if(|(number, _)| *number < most && (!subscribes || *number == 0 || bus.may_send_more(cx))) {
             self.work.push_back((subscribes, name.to_owned()));
         }
         cx.counters.subscribes_refused.add(names.count() as u64);
