@@ -38,6 +38,16 @@ pub enum CommandKind {
     Join(Box<Membership>),
     /// or is to be so no longer.
     Part(Box<Membership>),
+    /// An older connection of a node has ended a subscription.
+    TellParted(Box<Parted>),
+}
+
+/// What an older connection of a node had subscribed to. The node has left the topic unless its new connection is there.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Parted {
+    pub node: NodeRef,
+    pub id: Arc<str>,
+    pub topic: Arc<str>,
 }
 
 /// A subscription of a node that another thread makes or ends.
@@ -316,6 +326,10 @@ impl Link {
     }
 
     /// A node of the connection was subscribed to a topic.
+    pub(super) fn tell_parted(&self, parted: Parted) {
+        self.post(CommandKind::TellParted(Box::new(parted)));
+    }
+
     pub(super) fn join(&self, membership: Membership) {
         self.post(CommandKind::Join(Box::new(membership)));
     }

@@ -9,7 +9,7 @@ use super::feeds::TopicFeed;
 use super::firetower::{MessageId, USER_PREFIX};
 use super::handed_over::FanOutShare;
 use super::hub::Hub;
-use super::link::Membership;
+use super::link::{Membership, Parted};
 use super::node_ref::NodeRef;
 use super::now::Now;
 use super::resume::Resume;
@@ -209,11 +209,29 @@ impl Hub {
     }
 
     /// A node has subscribed to something, or no longer. Told where somebody wants to hear it of that topic.
-    pub(super) fn note_member(&self, filter: &str, node: &Arc<str>, has_joined: bool) {
-        let is_wanted = |name: String| self.topics().is_wanted(&name);
-        if self.topics().are_members_wanted() && topic::check_name(filter).is_ok() && topic::of_members(filter).is_some_and(is_wanted) {
+    pub fn note_member(&self, filter: &str, node: &Arc<str>, has_joined: bool) {
+        if self.tells_members_of(filter) {
             self.attendance().note(filter, node, has_joined);
         }
+    }
+
+    /// A node's subscription has ended. One that has come back meanwhile, by another connection, may have subscribed there already, and has
+    /// not left then.
+    pub(super) fn note_parted(&self, filter: &Arc<str>, id: &Arc<str>, node: NodeRef) {
+        if !self.tells_members_of(filter) {
+            return;
+        }
+        match self.node(id).filter(|newer| newer.reference() != node) {
+            Some(newer) => {
+                newer.link().tell_parted(Parted { node: newer.reference(), id: id.clone(), topic: filter.clone() });
+            }
+            None => self.attendance().note(filter, id, false),
+        }
+    }
+
+    fn tells_members_of(&self, filter: &str) -> bool {
+        let is_wanted = |name: String| self.topics().is_wanted(&name);
+        self.topics().are_members_wanted() && topic::check_name(filter).is_ok() && topic::of_members(filter).is_some_and(is_wanted)
     }
 
     /// Somebody who gets what is published to what it follows, from a bounded queue: another process.

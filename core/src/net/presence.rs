@@ -96,15 +96,18 @@ impl PresenceTask {
     fn begin(&self, state: &mut TaskState, shared: Arc<ServerShared>) -> Result<(), Error> {
         let Some(me) = self.me.upgrade() else { return Ok(()) };
         let observed = shared.hub.observe(EventMask::REGISTER | EventMask::LEFT, LIMITS);
-        let observer = observed.map_err(|refusal| Error::new(ErrorKind::Limit, format!("It cannot observe: {refusal:?}")))?;
+        let mut observer = observed.map_err(|refusal| Error::new(ErrorKind::Limit, format!("It cannot observe: {refusal:?}")))?;
         let runtime = match state.runtime.take() {
             Some(runtime) => runtime,
             None => Runtime::share()?,
         };
         let task = runtime.run("presence", move || async move {
-            if let Err(why) = survive(me.clone().tell(shared, observer)).await {
+            while let Err(why) = survive(me.clone().tell(shared.clone(), &mut observer)).await {
                 tracing::error!("Telling who comes and goes failed in something: {why}");
-                me.state().is_running = false;
+                // Nobody knows what it was about: who listens is told that something is missing.
+                me.presence().miss(1);
+                me.members().miss(1);
+                sleep(PAUSE).await;
             }
         });
         state.runtime = Some(runtime);
@@ -113,7 +116,7 @@ impl PresenceTask {
         Ok(())
     }
 
-    async fn tell(self: Arc<Self>, shared: Arc<ServerShared>, mut observer: Observer) {
+    async fn tell(self: Arc<Self>, shared: Arc<ServerShared>, observer: &mut Observer) {
         let (mut observed, mut attended, mut gaps) = (Vec::new(), Vec::new(), Vec::new());
         loop {
             let wait = match self.publish(&shared).max(self.publish_members(&shared, &mut gaps)) {

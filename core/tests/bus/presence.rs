@@ -9,8 +9,10 @@ use heartbus_core::event::{Event, EventMask, FeedEvent};
 use heartbus_core::hub::observers::MAX_OBSERVERS;
 use heartbus_core::inbox::Inbox;
 use heartbus_core::settings::{HistoryRule, InboxLimits, ServerConfig};
+use heartbus_core::wire::v1;
 use serde_json::Value;
 use std::collections::VecDeque;
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 fn at_once(config: &mut ServerConfig) {
@@ -243,6 +245,40 @@ fn who_subscribes_to_a_topic_and_no_longer_is_told_to_who_asks_for_it() {
     let mut again = house.subscriber().to("$presence/later");
     ask(10, "later", "");
     assert_eq!(again.member(), member("later", "left", "a", 0));
+}
+
+#[test]
+fn who_comes_back_by_another_connection_and_is_in_the_topic_again_has_not_left_it() {
+    let house = House::with(|config| {
+        at_once(config);
+        config.io_threads = 1;
+    });
+    let mut hall = house.subscriber().to("$presence/hall");
+    let mut member = |event: &str, node: &str| {
+        let (_, told, who, _) = hall.member();
+        assert_eq!((&*told, &*who), (event, node));
+    };
+    // In one piece: the older connection ends behind it.
+    let enter = |id: &str, filter: &str| {
+        let (mut peer, mut bytes) = (house.connect(), Vec::new());
+        v1::encode(6, 0, format!(r#"{{"node_id":"{id}"}}"#).as_bytes(), &mut bytes).unwrap();
+        v1::encode(9, 0, format!(r#"{{"filter":"{filter}"}}"#).as_bytes(), &mut bytes).unwrap();
+        peer.stream.write_all(&bytes).unwrap();
+        peer
+    };
+    let _first = enter("a", "hall");
+    member("joined", "a");
+    let _second = enter("a", "hall");
+    member("joined", "a");
+    let _other = enter("b", "hall");
+    member("joined", "b");
+    // Whoever comes back to something else has, and so has who goes.
+    let _third = enter("a", "elsewhere");
+    member("left", "a");
+    let fourth = enter("a", "hall");
+    member("joined", "a");
+    drop(fourth);
+    member("left", "a");
 }
 
 #[test]

@@ -249,6 +249,10 @@ impl Session {
     }
 
     /// What one of its nodes has subscribed to.
+    pub fn is_in(&self, members: &ThreadMembers, node: NodeRef, topic: &str) -> bool {
+        self.bus().is_in(members, node, topic)
+    }
+
     pub fn topics_of(&self, members: &ThreadMembers, node: NodeRef) -> Vec<String> {
         self.bus().topics_of(members, node)
     }

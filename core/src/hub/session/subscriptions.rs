@@ -144,9 +144,13 @@ impl Subscriptions {
             self.bytes -= bytes_of(cx, member.slot, Some(id), known);
             cx.hub.topics().unsubscribe(cx.seldom.thread, known, cx.now);
             if let Some(who) = who {
-                cx.hub.note_member(&filter, who, false);
+                cx.hub.note_parted(&filter, who, member.node);
             }
         }
+    }
+
+    pub fn has(&self, members: &ThreadMembers, node: NodeRef, filter: &str) -> bool {
+        members.find(Filter::known(filter)).is_some_and(|id| self.list.binary_search(&(node, id)).is_ok())
     }
 
     /// A node has left, and its subscriptions with it.

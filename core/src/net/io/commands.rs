@@ -5,7 +5,7 @@
 use super::IoThread;
 use super::ending::LAST_COMMANDS_TIME;
 use crate::hub::Budget;
-use crate::hub::link::{Command, CommandKind, Membership};
+use crate::hub::link::{Command, CommandKind, Membership, Parted};
 use crate::model::ConnectionInfo;
 use crate::net::connection::{Connection, Phase};
 use crate::net::mailbox::DrainedItem;
@@ -110,6 +110,7 @@ impl IoThread {
                 return;
             }
             (CommandKind::Join(membership), None) => return self.undo_join(&membership),
+            (CommandKind::TellParted(parted), None) => return self.tell_parted(&parted),
             (_, None) => return,
             (kind, Some(_)) => kind,
         };
@@ -133,6 +134,12 @@ impl IoThread {
             (CommandKind::Part(membership), Phase::Open(session)) => {
                 session.part(&mut self.state.context(&self.shared.hub), membership.node, &membership.filter);
             }
+            (CommandKind::TellParted(parted), phase) => {
+                let members = &self.state.seldom.members;
+                if !matches!(phase, Phase::Open(session) if session.is_in(members, parted.node, &parted.topic)) {
+                    self.tell_parted(&parted);
+                }
+            }
             (CommandKind::End(reason), _) => self.end(slot, reason),
             (CommandKind::TellFull, _) => {
                 // First, so that a push that is refused from now on asks again.
@@ -146,6 +153,10 @@ impl IoThread {
             }
             _ => {}
         }
+    }
+
+    fn tell_parted(&self, parted: &Parted) {
+        self.shared.hub.note_member(&parted.topic, &parted.id, false);
     }
 
     /// Whom it was about has left meanwhile.

@@ -152,6 +152,11 @@ impl BusSession {
         self.drop_unused();
     }
 
+    /// Whether a node is still in a topic that an older connection of its left.
+    pub(in crate::hub::session) fn is_in(&self, members: &ThreadMembers, node: NodeRef, topic: &str) -> bool {
+        self.nodes.get(node).is_some() && self.subscriptions().is_some_and(|subscriptions| subscriptions.has(members, node, topic))
+    }
+
     pub(in crate::hub::session) fn topics_of(&self, members: &ThreadMembers, node: NodeRef) -> Vec<String> {
         self.subscriptions().map_or_else(Vec::new, |subscriptions| subscriptions.of_node(members, node))
     }
