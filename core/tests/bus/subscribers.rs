@@ -13,6 +13,7 @@ use heartbus_core::wire::bus::{self as wire, FeedMessage, RemoteError, Role, Sub
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
+use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 impl Raw {
@@ -209,8 +210,8 @@ fn what_is_said_to_an_engine_that_reads_nothing_is_bounded() {
     let folder = Folder::new();
     let listener = UnixListener::bind(folder.socket()).unwrap();
     let welcome = welcome();
-    let (ended, has_ended) = std::sync::mpsc::channel::<()>();
-    let (accepted, is_accepted) = std::sync::mpsc::channel();
+    let (ended, has_ended) = sync_channel::<()>(1);
+    let (accepted, is_accepted) = sync_channel(1);
     let engine = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         stream.write_all(&welcome).unwrap();
