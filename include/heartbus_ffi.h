@@ -58,6 +58,18 @@ typedef enum {
   // Publications that heartbus_bus_subscribe_topics has asked for are missing here. count is how many, because this program was too slow; 0:
   // nobody knows, because the connection was made anew. A program that keeps a picture looks afresh now.
   HEARTBUS_EVENT_MISSED = 13,
+  // A node wants to register, and waits for heartbus_server_decide, for decision_timeout at most; without an answer it is refused. number
+  // is that of the question; node_id, connection_id, ip, port; payload is what the node says of itself, JSON text. It is not there yet,
+  // and where its id is online on another connection, that goes on until the answer is 1.
+  HEARTBUS_EVENT_AUTHENTICATE = 14,
+  // Somebody wants to subscribe, and waits for heartbus_server_decide or heartbus_server_decide_topics, for decision_timeout at most;
+  // without an answer it is refused. number is that of the question; payload has the topics and filters, each with a line feed behind it;
+  // ip, port, connection_id; the fields of a node, where it is one. A WebSocket client of Firetower's is none: node_id is NULL, and text
+  // is the user that it has said it is, where it has.
+  HEARTBUS_EVENT_SUBSCRIBE_BEFORE = 15,
+  // Somebody wants to publish, and waits for heartbus_server_decide or heartbus_server_decide_publication, as above. text is the topic,
+  // payload what is to be published; number, ip, port, connection_id; the fields of a node, where it is one.
+  HEARTBUS_EVENT_PUBLISH_BEFORE = 16,
   // A client is connected, and its REGISTER is on its way. client_id, as in all events of clients.
   HEARTBUS_EVENT_CLIENT_CONNECT = 101,
   // The server registered a node of the client. node_id, channel_id.
@@ -119,6 +131,12 @@ typedef enum {
   HEARTBUS_ON_BUFFER = 64,
   // MESSAGE, of the topics that heartbus_server_subscribe_topics has asked for.
   HEARTBUS_ON_MESSAGE = 128,
+  // AUTHENTICATE: whoever asks for it decides which nodes may register, by heartbus_server_decide.
+  HEARTBUS_ON_AUTHENTICATE = 256,
+  // SUBSCRIBE_BEFORE: whoever asks for it decides who may subscribe to what.
+  HEARTBUS_ON_SUBSCRIBE_BEFORE = 512,
+  // PUBLISH_BEFORE: whoever asks for it decides what is published by nodes and by WebSocket clients of Firetower's.
+  HEARTBUS_ON_PUBLISH_BEFORE = 1024,
 } heartbus_events;
 
 // The `code` of HEARTBUS_EVENT_CLOSE and HEARTBUS_EVENT_CLIENT_CLOSE: why the connection ended. Of a client's it is what its server
@@ -156,6 +174,8 @@ typedef enum {
   HEARTBUS_CLOSE_DISCONNECTED = 15,
   // Of a client: a fault of this library. It connects again.
   HEARTBUS_CLOSE_FAILED = 16,
+  // heartbus_server_decide has refused its only node, or was not called in time.
+  HEARTBUS_CLOSE_NOT_AUTHENTICATED = 17,
 } heartbus_close_reason;
 
 // The `code` of HEARTBUS_EVENT_CLIENT_SERVER_ERROR, when a Heartbus server speaks. Other servers may send others.
@@ -246,7 +266,8 @@ typedef struct {
   double time;
   // Of HEARTBUS_EVENT_CLIENT_ERROR: a heartbus_error_cause.
   int32_t cause;
-  // Of a publication: the number that heartbus_client_publish was given.
+  // Of a publication: the number that heartbus_client_publish was given. Of HEARTBUS_EVENT_AUTHENTICATE,
+  // HEARTBUS_EVENT_SUBSCRIBE_BEFORE and HEARTBUS_EVENT_PUBLISH_BEFORE: that of the question.
   uint32_t number;
   // The pointer that the program attached to what the event is about, or NULL: to the node of a server's event; to the node that
   // a client's event names, when the client was given it by heartbus_client_add_node, else to the client; to the handle that a log
@@ -1121,3 +1142,61 @@ heartbus_status heartbus_bus_topics_of(heartbus_bus *bus,
                                        heartbus_text *filters,
                                        size_t capacity,
                                        size_t *count);
+
+// Answers a question, by its number. A HEARTBUS_EVENT_SUBSCRIBE_BEFORE or HEARTBUS_EVENT_PUBLISH_BEFORE: 1 allows what it asks for, 0 refuses
+// it with ERROR 403. A
+// HEARTBUS_EVENT_AUTHENTICATE: 1 registers the node, which takes its id over where that is online on another
+// connection; 0 refuses it with ERROR 401, and closes its connection unless that has other nodes. `metadata` is the JSON text of an
+// object, of which the members become the node's metadata from the beginning, as with heartbus_server_set_metadata; NULL with length
+// 0: none. From any thread, at once or later.
+//
+// HEARTBUS_NOT_FOUND when it was answered already, or is not waited for any more. HEARTBUS_INVALID_ARGUMENT when `metadata` is no
+// JSON object with members, or there is some and the answer is 0; HEARTBUS_LIMIT when it is longer than 65,536 bytes: it may be
+// answered again then.
+heartbus_status heartbus_server_decide(heartbus_server *server,
+                                       uint32_t number,
+                                       int32_t allows,
+                                       const char *metadata,
+                                       size_t metadata_len);
+
+// As heartbus_server_decide.
+heartbus_status heartbus_bus_decide(heartbus_bus *bus,
+                                    uint32_t number,
+                                    int32_t allows,
+                                    const char *metadata,
+                                    size_t metadata_len);
+
+// Answers a HEARTBUS_EVENT_SUBSCRIBE_BEFORE: it may subscribe to these `filter_count` topics and filters instead of those that it asked
+// for. Of those it did ask for it is answered as ever, or with ERROR 403 where they are not among these; into others it is put, as by
+// heartbus_server_join.
+//
+// As heartbus_server_decide; HEARTBUS_INVALID_ARGUMENT when one of them is neither a topic nor a filter, or there is none.
+heartbus_status heartbus_server_decide_topics(heartbus_server *server,
+                                              uint32_t number,
+                                              const heartbus_text *filters,
+                                              size_t filter_count);
+
+// As heartbus_server_decide_topics.
+heartbus_status heartbus_bus_decide_topics(heartbus_bus *bus,
+                                           uint32_t number,
+                                           const heartbus_text *filters,
+                                           size_t filter_count);
+
+// Answers a HEARTBUS_EVENT_PUBLISH_BEFORE: this is published instead of what was to be. Who wanted to publish is answered as ever.
+//
+// As heartbus_server_decide; HEARTBUS_INVALID_ARGUMENT when nothing can be published under this name, HEARTBUS_LIMIT when the payload is
+// longer than a frame may be.
+heartbus_status heartbus_server_decide_publication(heartbus_server *server,
+                                                   uint32_t number,
+                                                   const char *topic,
+                                                   size_t topic_len,
+                                                   const char *payload,
+                                                   size_t payload_len);
+
+// As heartbus_server_decide_publication.
+heartbus_status heartbus_bus_decide_publication(heartbus_bus *bus,
+                                                uint32_t number,
+                                                const char *topic,
+                                                size_t topic_len,
+                                                const char *payload,
+                                                size_t payload_len);

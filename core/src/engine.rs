@@ -8,7 +8,7 @@ mod topics;
 
 use crate::descriptor;
 use crate::error::{Error, ErrorKind};
-use crate::event::EventMask;
+use crate::event::{Decision, EventMask};
 use crate::hub::dispatch::{DispatchLimits, DispatchStats, WorkerId};
 use crate::hub::observers::{MAX_OBSERVERS, ObserveRefusal};
 use crate::hub::topics::check_rules;
@@ -255,6 +255,18 @@ impl Engine {
         self.hub()?.set_metadata(node_id, channel_id, members).map_err(refused)
     }
 
+    /// Answers what [`Event::Question`] asks, by its number. What was asked then happens, or is refused; where nobody answers within
+    /// `decision_timeout` it is refused.
+    ///
+    /// # Errors
+    /// `NotFound`: it was answered already, or is not waited for any more; that is counted (`decisions_ignored`). `InvalidArgument`: the
+    /// metadata is no object with members; `Limit`: it is longer than 64 KiB; the question stays open then. `Closed`, `WrongProcess`.
+    ///
+    /// [`Event::Question`]: crate::event::Event::Question
+    pub fn decide(&self, question: u32, decision: Decision) -> Result<(), Error> {
+        self.hub()?.decide(question, decision).map_err(refused)
+    }
+
     /// Somebody who watches, from now on, beside the host: nothing ever waits for it. At its bounds events are dropped, and it is told so
     /// where they are missing. Whoever then looks at the nodes ([`Node::info`] says who is online) misses nothing. It ends with the engine.
     ///
@@ -467,6 +479,10 @@ fn refused(refusal: Refusal) -> Error {
             ErrorKind::Limit,
             format!("The metadata of a node must have at most {} bytes", crate::wire::metadata::MAX_METADATA_LEN),
         ),
+        Refusal::NoSuchQuestion => Error::new(ErrorKind::NotFound, "The question was answered, or is not waited for any more"),
+        Refusal::OtherQuestion => Error::new(ErrorKind::InvalidArgument, "The question was about something else"),
+        Refusal::NotTopic => Error::new(ErrorKind::InvalidArgument, "Nothing can be published under this name"),
+        Refusal::NotFilters => Error::new(ErrorKind::InvalidArgument, "What is to be subscribed to must be topics or filters"),
         Refusal::NotUtf8 => Error::new(ErrorKind::InvalidArgument, "The v1 dialect cannot carry bytes that are not UTF-8"),
     }
 }

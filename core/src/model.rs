@@ -78,6 +78,12 @@ numbered! {
         Close = 6,
         Buffer = 7,
         Message = 8,
+        /// Whether a node may register.
+        Authenticate = 9,
+        /// Whether somebody may subscribe.
+        SubscribeBefore = 10,
+        /// Whether something may be published.
+        PublishBefore = 11,
     }
 }
 
@@ -149,6 +155,8 @@ numbered! {
         Disconnected = 15 "disconnected",
         /// Something in this engine failed that should not.
         Failed = 16 "internal error",
+        /// The host has refused its only node, or has not decided in time.
+        NotAuthenticated = 17 "not authenticated",
     }
 }
 
@@ -172,16 +180,17 @@ numbered! {
 
 /// A set of kinds, one bit each.
 macro_rules! mask {
-    ($name:ident, $kind:ident) => {
+    ($name:ident, $kind:ident, $all:literal, $besides:expr) => {
         impl $name {
             pub const NONE: $name = $name(0);
+            #[doc = $all]
             pub const ALL: $name = {
                 let (mut all, mut at) = (0, 0);
                 while at < $kind::ALL.len() {
                     all |= $name::of($kind::ALL[at]).0;
                     at += 1;
                 }
-                $name(all)
+                $name(all & !$besides)
             };
         }
 
@@ -204,7 +213,7 @@ macro_rules! mask {
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventMask(pub u32);
 
-mask!(EventMask, EventKind);
+mask!(EventMask, EventKind, "All that only tell: whoever asks for a decision is to be answered.", EventMask::DECISIONS.0);
 
 impl EventMask {
     pub const CONNECT: Self = Self::of(EventKind::Connect);
@@ -215,6 +224,11 @@ impl EventMask {
     pub const CLOSE: Self = Self::of(EventKind::Close);
     pub const BUFFER: Self = Self::of(EventKind::Buffer);
     pub const MESSAGE: Self = Self::of(EventKind::Message);
+    pub const AUTHENTICATE: Self = Self::of(EventKind::Authenticate);
+    pub const SUBSCRIBE_BEFORE: Self = Self::of(EventKind::SubscribeBefore);
+    pub const PUBLISH_BEFORE: Self = Self::of(EventKind::PublishBefore);
+    /// What is asked before it happens, and waits for an answer.
+    pub const DECISIONS: Self = Self(Self::AUTHENTICATE.0 | Self::SUBSCRIBE_BEFORE.0 | Self::PUBLISH_BEFORE.0);
 
     /// The bit that stands for a kind, on the bus socket as well. Bit 6 is retired: it stood for the events of clients.
     pub const fn of(kind: EventKind) -> Self {
@@ -227,6 +241,9 @@ impl EventMask {
             EventKind::Close => 1 << 5,
             EventKind::Buffer => 1 << 7,
             EventKind::Message => 1 << 8,
+            EventKind::Authenticate => 1 << 9,
+            EventKind::SubscribeBefore => 1 << 10,
+            EventKind::PublishBefore => 1 << 11,
         })
     }
 
@@ -239,7 +256,7 @@ impl EventMask {
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientEventMask(pub u32);
 
-mask!(ClientEventMask, ClientEventKind);
+mask!(ClientEventMask, ClientEventKind, "All of them.", 0);
 
 impl ClientEventMask {
     pub const fn of(kind: ClientEventKind) -> Self {
@@ -248,6 +265,7 @@ impl ClientEventMask {
 }
 
 /// What happens on a server. `N` is what says which node it is: the node itself inside the engine, a copy of what is known about it elsewhere.
+/// Those with a payload come last, so that one look tells the others from them.
 #[derive(Clone, Debug)]
 pub enum ServerEvent<N> {
     /// A connection was accepted; nobody registered on it yet.
@@ -257,8 +275,6 @@ pub enum ServerEvent<N> {
     Register { node: N, count: u32 },
     /// A heartbeat was answered. `count` is above 1 when the host was so slow that several were merged.
     Heartbeat { node: N, count: u32 },
-    /// A node sent data. `channel_id` is the channel it arrived on, never 0.
-    Data { node: N, channel_id: u32, payload: Bytes },
     /// A node left: exactly one of these follows each [`ServerEvent::Register`]. `count` is above 1 when the host was so slow
     /// that earlier events of the same node id were merged with this one.
     Left { node: N, how: Departure, count: u32 },
@@ -268,8 +284,80 @@ pub enum ServerEvent<N> {
     Buffer { node: N, fill: Fill, count: u32 },
     /// A connection is gone.
     Close { connection_id: u64, reason: CloseReason },
+    /// A node sent data. `channel_id` is the channel it arrived on, never 0.
+    Data { node: N, channel_id: u32, payload: Bytes },
     /// A publication of a topic that the host has subscribed to.
     Message { message: Arc<HostMessage> },
+    /// The host is to decide, before it happens. Whoever asks waits for that, for `decision_timeout` at most. `node` is who wants it, where
+    /// it is a node.
+    Question { question: Arc<Question>, node: Option<N> },
+}
+
+/// What the host is to decide.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// By which it is answered; never 0.
+    pub number: u32,
+    pub connection_id: u64,
+    pub peer: SocketAddr,
+    pub asked: Asked,
+}
+
+/// Whether something may happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// A node registers. `metadata` is the JSON text of what it says of itself, `[]` when it says nothing.
+    Registration { node_id: Arc<str>, metadata: Arc<str> },
+    /// A node, or a client of Firetower's, subscribes to topics or filters. `user` is whose connection a client of Firetower's has said it is.
+    Subscription { filters: Vec<Arc<str>>, user: Option<Arc<str>> },
+    /// The same publishes to a topic.
+    Publication { topic: Arc<str>, payload: Bytes, user: Option<Arc<str>> },
+}
+
+/// The host's answer to a [`Question`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    Refuse,
+    Allow,
+    /// Allows a registration, and sets members of the node's metadata, by the JSON text of an object.
+    AllowWithMetadata(String),
+    /// Allows a subscription, to these topics and filters instead of those that were asked for.
+    AllowTopics(Vec<String>),
+    /// Publishes this instead of what was to be published.
+    AllowPublication {
+        topic: String,
+        payload: Bytes,
+    },
+}
+
+impl Asked {
+    pub fn kind(&self) -> EventKind {
+        match self {
+            Self::Registration { .. } => EventKind::Authenticate,
+            Self::Subscription { .. } => EventKind::SubscribeBefore,
+            Self::Publication { .. } => EventKind::PublishBefore,
+        }
+    }
+}
+
+impl Question {
+    #[cold]
+    #[inline(never)]
+    pub fn kind(&self) -> EventKind {
+        self.asked.kind()
+    }
+
+    /// What its texts count for against a bound in bytes.
+    pub fn payload_len(&self) -> usize {
+        match &self.asked {
+            Asked::Registration { node_id, metadata } => node_id.len() + metadata.len(),
+            Asked::Subscription { filters, user } => {
+                filters.iter().map(|filter| filter.len() + size_of::<Arc<str>>()).sum::<usize>()
+                    + user.as_ref().map_or(0, |user| user.len())
+            }
+            Asked::Publication { topic, payload, .. } => topic.len() + payload.len(),
+        }
+    }
 }
 
 /// A publication as the host gets it.
@@ -305,14 +393,24 @@ impl<N> ServerEvent<N> {
             Self::Buffer { .. } => EventKind::Buffer,
             Self::Close { .. } => EventKind::Close,
             Self::Message { .. } => EventKind::Message,
+            Self::Question { question, .. } => question.kind(),
         }
     }
 
     /// What it counts for against a bound in bytes.
+    #[inline]
     pub fn payload_len(&self) -> usize {
+        let has_payload = matches!(self, Self::Data { .. } | Self::Message { .. } | Self::Question { .. });
+        if has_payload { self.len_of_payload() } else { 0 }
+    }
+
+    /// Apart, so that events without one do not pay for it.
+    #[inline(never)]
+    fn len_of_payload(&self) -> usize {
         match self {
             Self::Data { payload, .. } => payload.len(),
             Self::Message { message } => message.payload.len(),
+            Self::Question { question, .. } => question.payload_len(),
             _ => 0,
         }
     }
@@ -325,6 +423,7 @@ impl<N> ServerEvent<N> {
             | Self::Data { node, .. }
             | Self::Left { node, .. }
             | Self::Buffer { node, .. } => Some(node),
+            Self::Question { node, .. } => node.as_ref(),
             Self::Connect { .. } | Self::Close { .. } | Self::Message { .. } => None,
         }
     }
@@ -340,6 +439,7 @@ impl<N> ServerEvent<N> {
             Self::Buffer { node, fill, count } => ServerEvent::Buffer { node: map(node), fill, count },
             Self::Close { connection_id, reason } => ServerEvent::Close { connection_id, reason },
             Self::Message { message } => ServerEvent::Message { message },
+            Self::Question { question, node } => ServerEvent::Question { question, node: node.map(map) },
         }
     }
 }

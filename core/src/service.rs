@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind};
 use crate::wire::bus::{ConnectionInfo, NodeInfo, StatsRecord};
 use std::time::Duration;
 
-pub use crate::wire::bus::{PublicationRecord, Reply, Request, TopicRecord};
+pub use crate::wire::bus::{DecisionRecord, PublicationRecord, Reply, Request, TopicRecord};
 
 pub trait Service: Send + Sync {
     /// Answers, in the time that the request takes.

@@ -291,6 +291,10 @@ settings! {
         pub allow: Vec<IpNet> = Vec::new(), ValueKind::Networks, php_name("whitelist"), c_note("in PHP, and here too: `whitelist`");
         /// those that may not, whatever the other list says
         pub deny: Vec<IpNet> = Vec::new(), ValueKind::Networks, php_name("blacklist"), c_note("in PHP, and here too: `blacklist`");
+        /// seconds within which the host is to decide what it asks to decide (`on('authenticate')`); what it has not decided by then is refused
+        pub decision_timeout: Duration = Duration::from_secs(5), ValueKind::Seconds;
+        /// decisions that may be open, over all connections; one more is told 403
+        pub max_decisions: usize = 10_000, whole(1);
         /// where WebSockets come in: `host:port`, or `true`: at the main port too
         pub websocket: ProtocolDoor = ProtocolDoor::None, ValueKind::Door;
         /// origins of pages whose WebSockets are let in, such as `https://example.com`; others are told 403, who names none is no browser;

@@ -2,10 +2,10 @@
 //! major version would let two releases misunderstand each other. The frames of batches are compared in `hub::batch`.
 
 use heartbus_core::wire::bus::{
-    ConnectionInfo, DurationsRecord, FeedMessage, Hello, LENGTH_LEN, LineLevel, LogLine, NodeInfo, PublicationRecord, RemoteError, Reply,
-    Request, RequestFrame, Response, Role, ServerMessage, StatsRecord, SubscriberMessage, TopicRecord, VERSION, Welcome, WorkerMessage,
-    decode, parse_greeting, parse_hello, unknown_request, write_hello, write_log, write_message, write_refusal, write_server_message,
-    write_welcome,
+    ConnectionInfo, DecisionRecord, DurationsRecord, FeedMessage, Hello, LENGTH_LEN, LineLevel, LogLine, NodeInfo, PublicationRecord,
+    RemoteError, Reply, Request, RequestFrame, Response, Role, ServerMessage, StatsRecord, SubscriberMessage, TopicRecord, VERSION,
+    Welcome, WorkerMessage, decode, parse_greeting, parse_hello, unknown_request, write_hello, write_log, write_message, write_refusal,
+    write_server_message, write_welcome,
 };
 
 const VECTORS: &str = include_str!("../../tests/vectors/bus.txt");
@@ -152,6 +152,17 @@ fn requests() -> Vec<(&'static str, Request<'static>)> {
         ("Leave a/+ of n1", Request::Leave { node: "n1", filter: "a/+" }),
         ("Members of a/b: the first 100", Request::Members { topic: "a/b", after: None, limit: 100 }),
         ("TopicsOf n1", Request::TopicsOf { node: "n1" }),
+        ("Decide 5: refuse", Request::Decide { question: 5, decision: DecisionRecord::Refuse }),
+        ("Decide 5: allow", Request::Decide { question: 5, decision: DecisionRecord::Allow }),
+        (
+            "Decide 5: allow with {\"room\":1}",
+            Request::Decide { question: 5, decision: DecisionRecord::AllowWithMetadata(r#"{"room":1}"#) },
+        ),
+        ("Decide 5: topics a/1, a/2", Request::Decide { question: 5, decision: DecisionRecord::AllowTopics(vec!["a/1", "a/2"]) }),
+        (
+            "Decide 5: hi to a/b instead",
+            Request::Decide { question: 5, decision: DecisionRecord::AllowPublication { topic: "a/b", data: b"hi" } },
+        ),
     ];
     for (_, request) in &all {
         match request {
@@ -161,6 +172,9 @@ fn requests() -> Vec<(&'static str, Request<'static>)> {
             Request::Connections { .. } | Request::CloseDoor | Request::SetMetadata { .. } | Request::Find { .. } => {}
             Request::Publish { .. } | Request::BroadcastExcept { .. } | Request::Subscribers { .. } | Request::Topics { .. } => {}
             Request::Join { .. } | Request::Leave { .. } | Request::Members { .. } | Request::TopicsOf { .. } => {}
+            Request::Decide { decision: DecisionRecord::Refuse | DecisionRecord::Allow, .. } => {}
+            Request::Decide { decision: DecisionRecord::AllowWithMetadata(_) | DecisionRecord::AllowTopics(_), .. } => {}
+            Request::Decide { decision: DecisionRecord::AllowPublication { .. }, .. } => {}
         }
     }
     all
@@ -352,10 +366,9 @@ fn what_subscribers_say_and_are_told_is_that_of_the_vectors() {
 #[test]
 fn the_kinds_of_rows_are_known() {
     for (hex, _, kind) in rows() {
-        assert!(
-            ["hello", "greeting", "request", "answer", "word", "news", "batch", "messages", "filter", "feed"].contains(&kind),
-            "{kind}"
-        );
+        let of_workers = ["word", "news", "batch", "messages", "question", "subscribing", "publishing"];
+        let others = ["hello", "greeting", "request", "answer", "filter", "feed"];
+        assert!(others.contains(&kind) || of_workers.contains(&kind), "{kind}");
         assert!(hex.len() % 2 == 0);
     }
 }

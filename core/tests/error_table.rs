@@ -33,6 +33,8 @@ fn texts() -> Vec<(u16, String)> {
         TopicRefusal::OfServer,
         TopicRefusal::NoSuchNode,
         TopicRefusal::TooLong,
+        TopicRefusal::Refused,
+        TopicRefusal::TooManyDecisions,
     ];
     let beginning = |text: String| text.split('0').next().map(str::to_owned).unwrap_or_default();
     let mut all: Vec<(u16, String)> = TEXTS.iter().map(|(code, text)| (*code, (*text).to_owned())).collect();

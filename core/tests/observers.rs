@@ -43,6 +43,7 @@ fn words(seen: &[Observed]) -> Vec<String> {
             Event::Connect { connection_id, .. } => format!("connect {connection_id}"),
             Event::Close { connection_id, reason } => format!("close {connection_id}: {reason}"),
             Event::Message { .. } => unreachable!("what nodes publish is the host's and its subscribers'"),
+            Event::Question { .. } => unreachable!("the host decides alone"),
         },
     };
     seen.iter().map(told).collect()

@@ -17,7 +17,7 @@ use crate::topics::{heartbus_publication, heartbus_topic};
 
 use heartbus_core::engine::{BusStats, ConnectionInfo, Node, NodeInfo};
 use heartbus_core::error::Error;
-use heartbus_core::service::{Reply, Request, Service};
+use heartbus_core::service::{DecisionRecord, Reply, Request, Service};
 use std::ffi::c_char;
 use std::mem::MaybeUninit;
 use std::sync::Arc;
@@ -261,6 +261,37 @@ calls! {
     *const heartbus_server_topics_of, heartbus_bus_topics_of(node_id: *const c_char, node_id_len: usize, filters: *mut heartbus_text, capacity: usize, count: *mut usize):
         Request::TopicsOf { node: text("node_id", node_id, node_id_len)? }
             => (out_slice("filters", filters, capacity)?, out("count", count)?) => names_listed;
+
+    /// Answers a question, by its number. A HEARTBUS_EVENT_SUBSCRIBE_BEFORE or HEARTBUS_EVENT_PUBLISH_BEFORE: 1 allows what it asks for, 0 refuses
+    /// it with ERROR 403. A
+    /// HEARTBUS_EVENT_AUTHENTICATE: 1 registers the node, which takes its id over where that is online on another
+    /// connection; 0 refuses it with ERROR 401, and closes its connection unless that has other nodes. `metadata` is the JSON text of an
+    /// object, of which the members become the node's metadata from the beginning, as with heartbus_server_set_metadata; NULL with length
+    /// 0: none. From any thread, at once or later.
+    ///
+    /// HEARTBUS_NOT_FOUND when it was answered already, or is not waited for any more. HEARTBUS_INVALID_ARGUMENT when `metadata` is no
+    /// JSON object with members, or there is some and the answer is 0; HEARTBUS_LIMIT when it is longer than 65,536 bytes: it may be
+    /// answered again then.
+    *mut heartbus_server_decide, heartbus_bus_decide(number: u32, allows: i32, metadata: *const c_char, metadata_len: usize):
+        Request::Decide { question: number, decision: decision(allows, text("metadata", metadata, metadata_len)?)? } => () => done;
+
+    /// Answers a HEARTBUS_EVENT_SUBSCRIBE_BEFORE: it may subscribe to these `filter_count` topics and filters instead of those that it asked
+    /// for. Of those it did ask for it is answered as ever, or with ERROR 403 where they are not among these; into others it is put, as by
+    /// heartbus_server_join.
+    ///
+    /// As heartbus_server_decide; HEARTBUS_INVALID_ARGUMENT when one of them is neither a topic nor a filter, or there is none.
+    *mut heartbus_server_decide_topics, heartbus_bus_decide_topics(number: u32, filters: *const heartbus_text, filter_count: usize):
+        Request::Decide { question: number, decision: topics(several("filters", filters, filter_count)?)? } => () => done;
+
+    /// Answers a HEARTBUS_EVENT_PUBLISH_BEFORE: this is published instead of what was to be. Who wanted to publish is answered as ever.
+    ///
+    /// As heartbus_server_decide; HEARTBUS_INVALID_ARGUMENT when nothing can be published under this name, HEARTBUS_LIMIT when the payload is
+    /// longer than a frame may be.
+    *mut heartbus_server_decide_publication, heartbus_bus_decide_publication(number: u32, topic: *const c_char, topic_len: usize, payload: *const c_char, payload_len: usize):
+        {
+            let (topic, data) = (text("topic", topic, topic_len)?, bytes("payload", payload, payload_len)?);
+            Request::Decide { question: number, decision: DecisionRecord::AllowPublication { topic, data } }
+        } => () => done;
 }
 
 type Target<'a, T> = &'a mut MaybeUninit<T>;
@@ -369,6 +400,19 @@ unsafe fn after(cursor: *mut u64) -> Result<Option<u64>, Error> {
 
 fn limit(capacity: usize) -> Result<u32, Error> {
     if capacity == 0 { Err(invalid("capacity is 0")) } else { Ok(u32::try_from(capacity).unwrap_or(u32::MAX)) }
+}
+
+fn topics(filters: Vec<&str>) -> Result<DecisionRecord<'_>, Error> {
+    if filters.is_empty() { Err(invalid("filter_count is 0")) } else { Ok(DecisionRecord::AllowTopics(filters)) }
+}
+
+fn decision(allows: i32, metadata: &str) -> Result<DecisionRecord<'_>, Error> {
+    match (allows != 0, metadata.is_empty()) {
+        (true, true) => Ok(DecisionRecord::Allow),
+        (true, false) => Ok(DecisionRecord::AllowWithMetadata(metadata)),
+        (false, true) => Ok(DecisionRecord::Refuse),
+        (false, false) => Err(invalid("metadata is for nodes that may register")),
+    }
 }
 
 fn micros_of(seconds: f64) -> u64 {

@@ -39,6 +39,8 @@ pub(crate) enum heartbus_close_reason {
     HEARTBUS_CLOSE_DISCONNECTED = 15,
     /// Of a client: a fault of this library. It connects again.
     HEARTBUS_CLOSE_FAILED = 16,
+    /// heartbus_server_decide has refused its only node, or was not called in time.
+    HEARTBUS_CLOSE_NOT_AUTHENTICATED = 17,
 }
 
 /// The `code` of HEARTBUS_EVENT_CLIENT_SERVER_ERROR, when a Heartbus server speaks. Other servers may send others.
@@ -115,6 +117,7 @@ pub(crate) extern "C" fn heartbus_reason_name(reason: i32) -> *const c_char {
         (HEARTBUS_CLOSE_REFUSED as i32, c"refused"),
         (HEARTBUS_CLOSE_DISCONNECTED as i32, c"disconnected"),
         (HEARTBUS_CLOSE_FAILED as i32, c"failed"),
+        (HEARTBUS_CLOSE_NOT_AUTHENTICATED as i32, c"not_authenticated"),
     ];
     name_in(NAMES, reason)
 }

@@ -284,7 +284,7 @@ mod tests {
         let json = r#"{"host":"::1","port":0,"worker_count":2,"heartbeat_timeout":1.5,"register_timeout":2,"max_connections":3,
             "max_connections_per_ip":4,"max_nodes":5,"max_nodes_per_connection":6,"max_metadata_bytes_per_connection":17,
             "max_frame_bytes":7,"outbox_bytes":8,"max_subscriptions":18,"max_topics":19,"history_bytes":20,
-            "presence_debounce":0,"presence_topics":true,"bus_queue_events":22,"bus_queue_bytes":23,
+            "presence_debounce":0,"presence_topics":true,"bus_queue_events":22,"bus_queue_bytes":23,"decision_timeout":24,"max_decisions":25,
             "history":{"chat/#":{"count":1,"bytes":2e3,"ttl":0.5},"+":{"ttl":null}},
             "total_buffer_bytes":9,"slow_consumer":"drop","slow_consumer_timeout":2.5,"enable_rate_limit":true,"rate_limit_capacity":10,
             "rate_limit_refill_rate":11,"rate_limit_by":"ip","max_requests_per_second":14,"allow":["10.0.0.0/8","::1"],"deny":["10.1.0.1"],
@@ -313,6 +313,8 @@ mod tests {
             presence_topics: true,
             bus_queue_events: 22,
             bus_queue_bytes: 23,
+            decision_timeout: Duration::from_secs(24),
+            max_decisions: 25,
             history: vec![
                 HistoryRule { filter: "chat/#".into(), count: 1, bytes: 2000, ttl: Duration::from_millis(500) },
                 HistoryRule { filter: "+".into(), ..HistoryRule::default() },

@@ -5,8 +5,9 @@ use crate::status::{guard, heartbus_status};
 use bumpalo::Bump;
 use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::event::{
-    ClientEvent, Departure, Event, EventKind, EventMask, FeedEvent, Fill, FleetEvent, HostMessage, Position, TopicMessage,
+    Asked, ClientEvent, Departure, Event, EventKind, EventMask, FeedEvent, Fill, FleetEvent, HostMessage, Position, Question, TopicMessage,
 };
+use heartbus_core::hub::node::Held;
 use std::ffi::{CStr, c_char, c_void};
 use std::net::SocketAddr;
 use std::ptr;
@@ -43,6 +44,18 @@ pub(crate) enum heartbus_event_type {
     /// Publications that heartbus_bus_subscribe_topics has asked for are missing here. count is how many, because this program was too slow; 0:
     /// nobody knows, because the connection was made anew. A program that keeps a picture looks afresh now.
     HEARTBUS_EVENT_MISSED = 13,
+    /// A node wants to register, and waits for heartbus_server_decide, for decision_timeout at most; without an answer it is refused. number
+    /// is that of the question; node_id, connection_id, ip, port; payload is what the node says of itself, JSON text. It is not there yet,
+    /// and where its id is online on another connection, that goes on until the answer is 1.
+    HEARTBUS_EVENT_AUTHENTICATE = 14,
+    /// Somebody wants to subscribe, and waits for heartbus_server_decide or heartbus_server_decide_topics, for decision_timeout at most;
+    /// without an answer it is refused. number is that of the question; payload has the topics and filters, each with a line feed behind it;
+    /// ip, port, connection_id; the fields of a node, where it is one. A WebSocket client of Firetower's is none: node_id is NULL, and text
+    /// is the user that it has said it is, where it has.
+    HEARTBUS_EVENT_SUBSCRIBE_BEFORE = 15,
+    /// Somebody wants to publish, and waits for heartbus_server_decide or heartbus_server_decide_publication, as above. text is the topic,
+    /// payload what is to be published; number, ip, port, connection_id; the fields of a node, where it is one.
+    HEARTBUS_EVENT_PUBLISH_BEFORE = 16,
     /// A client is connected, and its REGISTER is on its way. client_id, as in all events of clients.
     HEARTBUS_EVENT_CLIENT_CONNECT = 101,
     /// The server registered a node of the client. node_id, channel_id.
@@ -108,6 +121,12 @@ pub(crate) enum heartbus_events {
     HEARTBUS_ON_BUFFER = 64,
     /// MESSAGE, of the topics that heartbus_server_subscribe_topics has asked for.
     HEARTBUS_ON_MESSAGE = 128,
+    /// AUTHENTICATE: whoever asks for it decides which nodes may register, by heartbus_server_decide.
+    HEARTBUS_ON_AUTHENTICATE = 256,
+    /// SUBSCRIBE_BEFORE: whoever asks for it decides who may subscribe to what.
+    HEARTBUS_ON_SUBSCRIBE_BEFORE = 512,
+    /// PUBLISH_BEFORE: whoever asks for it decides what is published by nodes and by WebSocket clients of Firetower's.
+    HEARTBUS_ON_PUBLISH_BEFORE = 1024,
 }
 /// The engine's set of events for a sum from C; None when it holds something unknown.
 pub(crate) fn mask(events: u32) -> Option<EventMask> {
@@ -155,7 +174,8 @@ pub(crate) struct heartbus_event {
     pub time: f64,
     /// Of HEARTBUS_EVENT_CLIENT_ERROR: a heartbus_error_cause.
     pub cause: i32,
-    /// Of a publication: the number that heartbus_client_publish was given.
+    /// Of a publication: the number that heartbus_client_publish was given. Of HEARTBUS_EVENT_AUTHENTICATE,
+    /// HEARTBUS_EVENT_SUBSCRIBE_BEFORE and HEARTBUS_EVENT_PUBLISH_BEFORE: that of the question.
     pub number: u32,
     /// The pointer that the program attached to what the event is about, or NULL: to the node of a server's event; to the node that
     /// a client's event names, when the client was given it by heartbus_client_add_node, else to the client; to the handle that a log
@@ -285,6 +305,7 @@ pub(crate) fn of_server(event: &Event, texts: &Bump) -> heartbus_event {
             of_node(r#type, node, *count, texts)
         }
         Event::Message { message } => of_host_message(message, texts),
+        Event::Question { question, node } => of_question(question, node.as_ref(), texts),
         Event::Close { connection_id, reason } => {
             let (text, text_len) = keep(texts, reason.as_str());
             let code = reason.number().into();
@@ -329,6 +350,30 @@ pub(crate) fn of_feed(event: &FeedEvent, texts: &Bump) -> heartbus_event {
             heartbus_event { count, ..heartbus_event::new(HEARTBUS_EVENT_MISSED) }
         }
     }
+}
+
+fn of_question(question: &Question, node: Option<&Held>, texts: &Bump) -> heartbus_event {
+    let event = match &question.asked {
+        Asked::Registration { node_id, metadata } => {
+            let ((node_id, node_id_len), (payload, payload_len)) = (keep(texts, node_id), keep(texts, metadata));
+            heartbus_event { node_id, node_id_len, payload, payload_len, ..heartbus_event::new(HEARTBUS_EVENT_AUTHENTICATE) }
+        }
+        Asked::Subscription { filters, user } => {
+            let of_node = |node: &Held| of_node(HEARTBUS_EVENT_SUBSCRIBE_BEFORE, node, 1, texts);
+            let event = node.map_or_else(|| heartbus_event::new(HEARTBUS_EVENT_SUBSCRIBE_BEFORE), of_node);
+            let lines: String = filters.iter().flat_map(|filter| [&**filter, "\n"]).collect();
+            let (payload, payload_len) = keep(texts, &lines);
+            let (text, text_len) = user.as_ref().map_or((ptr::null(), 0), |user| keep(texts, user));
+            heartbus_event { payload, payload_len, text, text_len, ..event }
+        }
+        Asked::Publication { topic, payload, .. } => {
+            let of_node = |node: &Held| of_node(HEARTBUS_EVENT_PUBLISH_BEFORE, node, 1, texts);
+            let event = node.map_or_else(|| heartbus_event::new(HEARTBUS_EVENT_PUBLISH_BEFORE), of_node);
+            let (text, text_len) = keep(texts, topic);
+            heartbus_event { payload: payload.as_ptr().cast(), payload_len: payload.len(), text, text_len, ..event }
+        }
+    };
+    with_peer(heartbus_event { number: question.number, connection_id: question.connection_id, ..event }, question.peer, texts)
 }
 
 fn of_node(r#type: heartbus_event_type, node: &heartbus_core::engine::Node, count: u32, texts: &Bump) -> heartbus_event {
@@ -440,7 +485,7 @@ pub(crate) fn of_client(FleetEvent { client_id, event }: &FleetEvent, texts: &Bu
 /// this library does not know. Lives as long as the program.
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn heartbus_event_name(r#type: i32) -> *const c_char {
-    const SERVER: [&CStr; 13] = [
+    const SERVER: [&CStr; 16] = [
         c"connect",
         c"register",
         c"heartbeat",
@@ -454,6 +499,9 @@ pub(crate) extern "C" fn heartbus_event_name(r#type: i32) -> *const c_char {
         c"buffer_drain",
         c"message",
         c"missed",
+        c"authenticate",
+        c"subscribe_before",
+        c"publish_before",
     ];
     const CLIENT: [&CStr; 15] = [
         c"client_connect",
@@ -473,7 +521,7 @@ pub(crate) extern "C" fn heartbus_event_name(r#type: i32) -> *const c_char {
         c"client_publish_refused",
     ];
     let name = match r#type {
-        1..=13 => SERVER[r#type as usize - 1],
+        1..=16 => SERVER[r#type as usize - 1],
         101..=125 => CLIENT[r#type as usize - 101],
         201 => c"log",
         _ => c"unknown",

@@ -30,6 +30,7 @@ use waiting_log::WaitingLog;
 
 mod absence;
 pub(crate) mod class;
+mod deciding;
 mod delivery;
 mod listening;
 mod log;
@@ -80,13 +81,16 @@ enum Kind {
     BufferFull,
     BufferDrain,
     Message,
+    Authenticate,
+    SubscribeBefore,
+    PublishBefore,
     Start,
     Stop,
 }
 use Kind::*;
 
 /// The kinds by name, in the order of the enum, and what the inbox must be asked for.
-const KINDS: [(&str, Kind, EventMask); 15] = [
+const KINDS: [(&str, Kind, EventMask); 18] = [
     ("connect", Connect, EventMask::CONNECT),
     ("register", Register, EventMask::REGISTER),
     ("heartbeat", Heartbeat, EventMask::HEARTBEAT),
@@ -100,9 +104,18 @@ const KINDS: [(&str, Kind, EventMask); 15] = [
     ("buffer.full", BufferFull, EventMask::BUFFER),
     ("buffer.drain", BufferDrain, EventMask::BUFFER),
     ("message", Message, EventMask::MESSAGE),
+    ("authenticate", Authenticate, EventMask::AUTHENTICATE),
+    ("subscribe.before", SubscribeBefore, EventMask::SUBSCRIBE_BEFORE),
+    ("publish.before", PublishBefore, EventMask::PUBLISH_BEFORE),
     ("start", Start, EventMask::NONE),
     ("stop", Stop, EventMask::NONE),
 ];
+
+impl Kind {
+    fn name(self) -> &'static str {
+        KINDS[self as usize].0
+    }
+}
 
 #[derive(Copy, Clone, Debug, PartialEq)]
 enum State {

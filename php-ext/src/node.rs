@@ -184,7 +184,8 @@ fn status(info: &NodeInfo) -> &'static str {
     if info.online { ONLINE } else { OFFLINE }
 }
 
-fn metadata(json: &str) -> Zval {
+/// Metadata as PHP has it: an array.
+pub(crate) fn metadata(json: &str) -> Zval {
     match json {
         "[]" | "{}" => value(ZendEmptyArray),
         json => Some(php::json_decode(json.as_bytes())).filter(Zval::is_array).unwrap_or_else(|| value(ZendEmptyArray)),

@@ -286,7 +286,7 @@ namespace PfinalClub\AsyncioHeartbeat\Server
     class HeartbeatServer
     {
         /**
-         * @param array{heartbeat_timeout?: int|float, worker_count?: int, register_timeout?: int|float, max_connections?: int, max_connections_per_ip?: int, max_nodes?: int, max_nodes_per_connection?: int, max_metadata_bytes_per_connection?: int, max_frame_bytes?: int, outbox_bytes?: int, slow_consumer?: 'close'|'drop', slow_consumer_timeout?: int|float, total_buffer_bytes?: int, max_subscriptions?: int, max_topics?: int, history_bytes?: int, history?: array<array{count?: int, bytes?: int, ttl?: int|float}>, presence_debounce?: int|float, presence_topics?: bool, bus_queue_events?: int, bus_queue_bytes?: int, whitelist?: list<string>, allow?: list<string>, blacklist?: list<string>, deny?: list<string>, websocket?: string|bool, websocket_origins?: list<string>, websocket_path?: string, firetower_conventions?: bool, firetower?: string|bool, firetower_max_subscriptions?: int, firetower_manager?: string, firetower_manager_grpc?: string|bool, websocket_compression?: bool, max_requests_per_second?: int, stats_interval?: int|float, rate_limit_capacity?: int, rate_limit_refill_rate?: int|float, rate_limit_by?: 'connection'|'ip', enable_rate_limit?: bool, bus?: string|false, bus_group?: string|int, inbox_events?: int, inbox_bytes?: int, inbox_policy?: 'reject'|'drop_oldest', php_workers?: int, name?: string, user?: string|int, group?: string|int, stop_timeout?: int|float, channel_max_queue_size?: int, heartbeat_check_interval?: int|float, protocol?: mixed, loop?: 'auto'|'native'|'workerman'|'revolt'|'react'|'manual', log?: 'stderr'|'logger', log_level?: 'debug'|'info'|'warning'|'error'|'off', log_file?: string} $config
+         * @param array{heartbeat_timeout?: int|float, worker_count?: int, register_timeout?: int|float, max_connections?: int, max_connections_per_ip?: int, max_nodes?: int, max_nodes_per_connection?: int, max_metadata_bytes_per_connection?: int, max_frame_bytes?: int, outbox_bytes?: int, slow_consumer?: 'close'|'drop', slow_consumer_timeout?: int|float, total_buffer_bytes?: int, max_subscriptions?: int, max_topics?: int, history_bytes?: int, history?: array<array{count?: int, bytes?: int, ttl?: int|float}>, presence_debounce?: int|float, presence_topics?: bool, bus_queue_events?: int, bus_queue_bytes?: int, whitelist?: list<string>, allow?: list<string>, blacklist?: list<string>, deny?: list<string>, decision_timeout?: int|float, max_decisions?: int, websocket?: string|bool, websocket_origins?: list<string>, websocket_path?: string, firetower_conventions?: bool, firetower?: string|bool, firetower_max_subscriptions?: int, firetower_manager?: string, firetower_manager_grpc?: string|bool, websocket_compression?: bool, max_requests_per_second?: int, stats_interval?: int|float, rate_limit_capacity?: int, rate_limit_refill_rate?: int|float, rate_limit_by?: 'connection'|'ip', enable_rate_limit?: bool, bus?: string|false, bus_group?: string|int, inbox_events?: int, inbox_bytes?: int, inbox_policy?: 'reject'|'drop_oldest', php_workers?: int, name?: string, user?: string|int, group?: string|int, stop_timeout?: int|float, channel_max_queue_size?: int, heartbeat_check_interval?: int|float, protocol?: mixed, loop?: 'auto'|'native'|'workerman'|'revolt'|'react'|'manual', log?: 'stderr'|'logger', log_level?: 'debug'|'info'|'warning'|'error'|'off', log_file?: string} $config
          * @throws \RuntimeException when the configuration is wrong; its previous one is an \InvalidArgumentException
          */
         public function __construct(string $host = '0.0.0.0', int $port = 9501, array $config = []) {}
@@ -326,12 +326,17 @@ namespace PfinalClub\AsyncioHeartbeat\Server
          * data (Node, string $payload, int $channelId), data.batch (list<Node>, list<string> $payloads, list<int> $channelIds),
          * unregister (Node), timeout (Node), replaced (Node), disconnected (Node),
          * close (int $connectionId, string $reason), buffer.full (Node), buffer.drain (Node),
-         * message (string $topic, string $data, ?string $from, ?Position $position), start (HeartbeatServer), stop (HeartbeatServer).
+         * message (string $topic, string $data, ?string $from, ?Position $position), authenticate (string $nodeId, array $metadata, string $ip),
+         * subscribe.before (Node|Heartbus\Peer, array $topics), publish.before (Node|Heartbus\Peer, string $topic, string $data),
+         * start (HeartbeatServer), stop (HeartbeatServer).
+         * authenticate decides whether a node may register, which waits for it: true lets it in, false refuses it (ERROR 401), an array lets it
+         * in and becomes metadata of the node. subscribe.before decides in the same way, with the topics and filters that it may be in an array, and
+         * publish.before, with topic, data or both. What is not decided within decision_timeout is refused, and what a callback throws at.
          * data.batch gets the messages that wait, 1,024 or 1 MiB at most, and never waits for more; it and data replace each other.
          * A node that leaves gets exactly one of unregister, timeout, replaced and disconnected. In PHP workers each is told start
          * and stop; what is subscribed to in start holds for that worker.
          *
-         * @param 'connect'|'register'|'heartbeat'|'data'|'data.batch'|'unregister'|'timeout'|'replaced'|'disconnected'|'close'|'buffer.full'|'buffer.drain'|'message'|'start'|'stop' $event
+         * @param 'connect'|'register'|'heartbeat'|'data'|'data.batch'|'unregister'|'timeout'|'replaced'|'disconnected'|'close'|'buffer.full'|'buffer.drain'|'message'|'authenticate'|'subscribe.before'|'publish.before'|'start'|'stop' $event
          * @throws \InvalidArgumentException when there is no such event
          * @throws \Heartbus\Exception\WrongProcessException in another worker of the script: the server calls its own workers only
          */
@@ -1014,7 +1019,7 @@ namespace Heartbus
         /**
          * Serves until a signal comes. Keys: host (0.0.0.0), port (9501), and those of HeartbeatServer.
          *
-         * @param array{host?: string, port?: int, heartbeat_timeout?: int|float, worker_count?: int, register_timeout?: int|float, max_connections?: int, max_connections_per_ip?: int, max_nodes?: int, max_nodes_per_connection?: int, max_metadata_bytes_per_connection?: int, max_frame_bytes?: int, outbox_bytes?: int, slow_consumer?: 'close'|'drop', slow_consumer_timeout?: int|float, total_buffer_bytes?: int, max_subscriptions?: int, max_topics?: int, history_bytes?: int, history?: array<array{count?: int, bytes?: int, ttl?: int|float}>, presence_debounce?: int|float, presence_topics?: bool, bus_queue_events?: int, bus_queue_bytes?: int, whitelist?: list<string>, allow?: list<string>, blacklist?: list<string>, deny?: list<string>, websocket?: string|bool, websocket_origins?: list<string>, websocket_path?: string, firetower_conventions?: bool, firetower?: string|bool, firetower_max_subscriptions?: int, firetower_manager?: string, firetower_manager_grpc?: string|bool, websocket_compression?: bool, max_requests_per_second?: int, stats_interval?: int|float, rate_limit_capacity?: int, rate_limit_refill_rate?: int|float, rate_limit_by?: 'connection'|'ip', enable_rate_limit?: bool, bus?: string|false, bus_group?: string|int, inbox_events?: int, inbox_bytes?: int, inbox_policy?: 'reject'|'drop_oldest', php_workers?: int, name?: string, user?: string|int, group?: string|int, stop_timeout?: int|float, channel_max_queue_size?: int, heartbeat_check_interval?: int|float, protocol?: mixed, loop?: 'auto'|'native'|'workerman'|'revolt'|'react'|'manual', log?: 'stderr'|'logger', log_level?: 'debug'|'info'|'warning'|'error'|'off', log_file?: string} $config
+         * @param array{host?: string, port?: int, heartbeat_timeout?: int|float, worker_count?: int, register_timeout?: int|float, max_connections?: int, max_connections_per_ip?: int, max_nodes?: int, max_nodes_per_connection?: int, max_metadata_bytes_per_connection?: int, max_frame_bytes?: int, outbox_bytes?: int, slow_consumer?: 'close'|'drop', slow_consumer_timeout?: int|float, total_buffer_bytes?: int, max_subscriptions?: int, max_topics?: int, history_bytes?: int, history?: array<array{count?: int, bytes?: int, ttl?: int|float}>, presence_debounce?: int|float, presence_topics?: bool, bus_queue_events?: int, bus_queue_bytes?: int, whitelist?: list<string>, allow?: list<string>, blacklist?: list<string>, deny?: list<string>, decision_timeout?: int|float, max_decisions?: int, websocket?: string|bool, websocket_origins?: list<string>, websocket_path?: string, firetower_conventions?: bool, firetower?: string|bool, firetower_max_subscriptions?: int, firetower_manager?: string, firetower_manager_grpc?: string|bool, websocket_compression?: bool, max_requests_per_second?: int, stats_interval?: int|float, rate_limit_capacity?: int, rate_limit_refill_rate?: int|float, rate_limit_by?: 'connection'|'ip', enable_rate_limit?: bool, bus?: string|false, bus_group?: string|int, inbox_events?: int, inbox_bytes?: int, inbox_policy?: 'reject'|'drop_oldest', php_workers?: int, name?: string, user?: string|int, group?: string|int, stop_timeout?: int|float, channel_max_queue_size?: int, heartbeat_check_interval?: int|float, protocol?: mixed, loop?: 'auto'|'native'|'workerman'|'revolt'|'react'|'manual', log?: 'stderr'|'logger', log_level?: 'debug'|'info'|'warning'|'error'|'off', log_file?: string} $config
          * @throws \Heartbus\Exception\IoException when the address or the bus socket cannot be listened on
          * @throws \RuntimeException when the configuration is wrong
          */
@@ -1041,6 +1046,17 @@ namespace Heartbus
 
         /** @param callable(self): mixed $callback */
         public function addDoneCallback(callable $callback): void {}
+    }
+
+    /** A connection that has no node, as a WebSocket client of Firetower's. The user is who it has said it is, empty where it has not. */
+    final class Peer
+    {
+        public readonly int $connectionId;
+        public readonly string $ip;
+        public readonly int $port;
+        public readonly string $user;
+
+        public function __construct(int $connectionId, string $ip, int $port, string $user = '') {}
     }
 
     /**

@@ -133,6 +133,9 @@ int main(int argc, char **argv) {
     cursor = 0;
     CALL(heartbus_server_members, server, TEXT("t"), &cursor, any, 1, &count);
     CALL(heartbus_server_topics_of, server, TEXT("n"), any, 1, &count);
+    CALL(heartbus_server_decide, server, 1, 1, NULL, 0);
+    CALL(heartbus_server_decide_topics, server, 1, &id, 1);
+    CALL(heartbus_server_decide_publication, server, 1, TEXT("t"), TEXT("x"));
     CALL(heartbus_server_subscribe_topics, server, TEXT("t"));
     CALL(heartbus_server_unsubscribe_topics, server, TEXT("t"));
     CALL(heartbus_server_node_user_data, server, TEXT("n"), 0, any);
@@ -194,6 +197,9 @@ int main(int argc, char **argv) {
     CALL(heartbus_bus_fd, bus, any);
     CALL(heartbus_bus_poll, bus, &event, 1, 0, &count);
     CALL(heartbus_bus_unsubscribe_topics, bus, TEXT("t"));
+    CALL(heartbus_bus_decide, bus, 1, 1, NULL, 0);
+    CALL(heartbus_bus_decide_topics, bus, 1, &id, 1);
+    CALL(heartbus_bus_decide_publication, bus, 1, TEXT("t"), TEXT("x"));
     CALL(heartbus_bus_heartbeat_timeout, bus, any);
     CALL(heartbus_bus_set_heartbeat_timeout, bus, 10);
     CALL(heartbus_bus_close_door, bus);

@@ -987,6 +987,9 @@ static void all_refuse(handles h, heartbus_status wanted, const char *text, cons
     REFUSE(heartbus_server_leave(h.server, TEXT("x"), TEXT("x")));
     REFUSE(heartbus_server_members(h.server, TEXT("x"), result, result, 1, count));
     REFUSE(heartbus_server_topics_of(h.server, TEXT("x"), result, 1, count));
+    REFUSE(heartbus_server_decide(h.server, 1, 1, NULL, 0));
+    REFUSE(heartbus_server_decide_topics(h.server, 1, NULL, 0));
+    REFUSE(heartbus_server_decide_publication(h.server, 1, TEXT("t"), TEXT("x")));
     REFUSE(heartbus_server_subscribe_topics(h.server, TEXT("x")));
     REFUSE(heartbus_server_unsubscribe_topics(h.server, TEXT("x")));
     REFUSE(heartbus_server_set_node_user_data(h.server, TEXT("x"), 0, NULL));
@@ -1039,6 +1042,9 @@ static void all_refuse(handles h, heartbus_status wanted, const char *text, cons
     REFUSE(heartbus_bus_unsubscribe_topics(h.bus, TEXT("x")));
     REFUSE(heartbus_bus_fd(h.bus, result));
     REFUSE(heartbus_bus_poll(h.bus, result, 1, 0, count));
+    REFUSE(heartbus_bus_decide(h.bus, 1, 1, NULL, 0));
+    REFUSE(heartbus_bus_decide_topics(h.bus, 1, NULL, 0));
+    REFUSE(heartbus_bus_decide_publication(h.bus, 1, TEXT("t"), TEXT("x")));
     REFUSE(heartbus_bus_heartbeat_timeout(h.bus, result));
     REFUSE(heartbus_bus_set_heartbeat_timeout(h.bus, 1));
     REFUSE(heartbus_bus_close_door(h.bus));

@@ -33,6 +33,8 @@ const RATE_LIMIT_PAUSE = 1_000;
 const RATE_LIMITED = 429;
 /** By a node that was taken over. */
 const CLOSED_REPLACED = 4409;
+/** With 401: nobody has decided, which says nothing about the node. */
+const NOT_IN_TIME = 'Not authenticated in time';
 
 interface Waiter<T> {
     resolve(value: T): void;
@@ -347,8 +349,8 @@ export class HeartbusClient {
         }
         const isAboutRegistration = topic === null && this.registering > 0 && (status === 400 || status === 401 || status === 403);
         if (isAboutRegistration && this.currentState === 'connecting') {
-            // An id or metadata that is wrong stays wrong; who finds no room may find some later.
-            this.lost(error, status !== 403);
+            // An id or metadata that is wrong stays wrong; who finds no room, or nobody who decides, may do so later.
+            this.lost(error, status !== 403 && message !== NOT_IN_TIME);
             return;
         }
         if (isAboutRegistration) {

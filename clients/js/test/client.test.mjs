@@ -142,12 +142,12 @@ test('who was replaced does not come back by itself, whichever word comes first'
 });
 
 test('a registration that never can be is the end, one that finds no room is tried again', async () => {
-    for (const [status, state] of [[400, 'closed'], [401, 'closed'], [403, 'waiting']]) {
+    for (const [status, state, message] of [[400, 'closed', 'no'], [401, 'closed', 'no'], [401, 'waiting', 'Not authenticated in time'], [403, 'waiting', 'no']]) {
         const { client, ...server } = fake();
         const connected = client.connect();
         server.open();
-        server.say({ type: 'error', code: status, message: 'no' });
-        assert.equal(client.state, state, String(status));
+        server.say({ type: 'error', code: status, message });
+        assert.equal(client.state, state, `${status} ${message}`);
         assert.equal(await outcome(connected), state === 'closed' ? 'refused' : 'pending');
         assert.equal(server.events('error')[0].status, status);
     }

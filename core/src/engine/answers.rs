@@ -4,9 +4,11 @@
 
 use super::{BusStats, Engine, Node, NodeInfo, Published};
 use crate::error::{Error, ErrorKind};
+use crate::model::Decision;
 use crate::service::{Reply, Request, Service};
-use crate::wire::bus::{PAGE_BYTES, PublicationRecord, TopicRecord};
+use crate::wire::bus::{DecisionRecord, PAGE_BYTES, PublicationRecord, TopicRecord};
 use crate::wire::metadata::Wanted;
+use bytes::Bytes;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,6 +92,7 @@ impl Service for Engine {
                 names.truncate(MAX_TOPICS_OF);
                 Reply::Names { names, next: None }
             }
+            Request::Decide { question, decision } => done(self.decide(*question, decision_of(decision)))?,
         })
     }
 }
@@ -162,6 +165,18 @@ impl Engine {
 
 fn is_named(node: &Node, id_pattern: Option<&str>, ip: Option<IpAddr>) -> bool {
     id_pattern.is_none_or(|pattern| matches(pattern, node.id())) && ip.is_none_or(|ip| node.peer().ip().to_canonical() == ip.to_canonical())
+}
+
+fn decision_of(record: &DecisionRecord<'_>) -> Decision {
+    match record {
+        DecisionRecord::Refuse => Decision::Refuse,
+        DecisionRecord::Allow => Decision::Allow,
+        DecisionRecord::AllowWithMetadata(members) => Decision::AllowWithMetadata((*members).to_owned()),
+        DecisionRecord::AllowPublication { topic, data } => {
+            Decision::AllowPublication { topic: (*topic).to_owned(), payload: Bytes::copy_from_slice(data) }
+        }
+        DecisionRecord::AllowTopics(filters) => Decision::AllowTopics(filters.iter().map(|filter| (*filter).to_owned()).collect()),
+    }
 }
 
 fn done(result: Result<(), Error>) -> Result<Reply, Error> {

@@ -166,9 +166,12 @@ fn check(name: &str) -> Result<(), Error> {
 fn refused(refusal: TopicRefusal) -> Error {
     let kind = match refusal {
         TopicRefusal::Bad(_) | TopicRefusal::FilterHasNoPosition | TopicRefusal::OfServer => ErrorKind::InvalidArgument,
-        TopicRefusal::TooManyTopics | TopicRefusal::ServerFull | TopicRefusal::TooManySubscriptions | TopicRefusal::TooLong => {
-            ErrorKind::Limit
-        }
+        TopicRefusal::TooManyTopics
+        | TopicRefusal::ServerFull
+        | TopicRefusal::TooManySubscriptions
+        | TopicRefusal::TooManyDecisions
+        | TopicRefusal::Refused
+        | TopicRefusal::TooLong => ErrorKind::Limit,
         TopicRefusal::NoSuchNode => return super::refused(crate::hub::Refusal::NoSuchNode),
     };
     Error::new(kind, refusal.to_string())

@@ -9,7 +9,7 @@
 use super::dispatch::{Batch, Delivery};
 use super::event::Event;
 use super::{Node, NodeInfo, Now};
-use crate::model::{CloseReason, Departure, EventKind, Fill, HostMessage, Position};
+use crate::model::{Asked, CloseReason, Departure, EventKind, Fill, HostMessage, Position, Question};
 use crate::wire::bus::{DecodeError, ServerMessage, append, take, write_frame};
 use bytes::{Buf, Bytes};
 use std::collections::HashMap;
@@ -100,6 +100,15 @@ impl BatchWriter {
                 out.push(reason.number());
             }
             Event::Message { message } => write_message(out, message),
+            Event::Question { question, node } => {
+                write_question(out, question);
+                if !matches!(question.asked, Asked::Registration { .. }) {
+                    out.push(u8::from(node.is_some()));
+                }
+                if let Some(node) = node {
+                    self.node(out, node, now);
+                }
+            }
         }
     }
 
@@ -186,6 +195,11 @@ impl BatchReader {
             EventKind::Left => Event::Left { node: self.node()?, how: self.one_of(Departure::from_number)?, count: self.u32()? },
             EventKind::Close => Event::Close { connection_id: self.u64()?, reason: self.one_of(CloseReason::from_number)? },
             EventKind::Message => Event::Message { message: Arc::new(self.message()?) },
+            EventKind::Authenticate | EventKind::SubscribeBefore | EventKind::PublishBefore => {
+                let question = Arc::new(self.question(kind)?);
+                let has_node = kind != EventKind::Authenticate && self.u8()? != 0;
+                Event::Question { question, node: if has_node { Some(self.node()?) } else { None } }
+            }
             EventKind::Buffer => Event::Buffer { node: self.node()?, fill: self.one_of(Fill::from_number)?, count: self.u32()? },
         };
         Ok(Delivery { sequence, redelivered: head & REDELIVERED != 0, watched: head & WATCHED != 0, event })
@@ -215,11 +229,33 @@ impl BatchReader {
         Ok(HostMessage { topic, from, position, payload: self.long()? })
     }
 
+    fn question(&mut self, kind: EventKind) -> Result<Question, DecodeError> {
+        let (number, connection_id, peer) = (self.u32()?, self.u64()?, self.address()?);
+        let asked = match kind {
+            EventKind::Authenticate => Asked::Registration { node_id: self.short()?, metadata: self.text()? },
+            EventKind::SubscribeBefore => {
+                let count = self.u32()?;
+                let filters = (0..count).map(|_| self.short()).collect::<Result<_, _>>()?;
+                Asked::Subscription { filters, user: self.optional()? }
+            }
+            EventKind::PublishBefore => Asked::Publication { topic: self.short()?, payload: self.long()?, user: self.optional()? },
+            _ => return Err(DecodeError("no question")),
+        };
+        Ok(Question { number, connection_id, peer, asked })
+    }
+
+    fn optional(&mut self) -> Result<Option<Arc<str>>, DecodeError> {
+        Ok(if self.u8()? == 0 { None } else { Some(self.short()?) })
+    }
+
     /// A text of 255 bytes at most.
     fn short(&mut self) -> Result<Arc<str>, DecodeError> {
         let len = usize::from(self.u8()?);
-        let bytes = self.take(len)?;
-        std::str::from_utf8(&bytes).map(Arc::from).map_err(|_| DecodeError("a text that is not UTF-8"))
+        self.take(len).and_then(|bytes| as_text(&bytes))
+    }
+
+    fn text(&mut self) -> Result<Arc<str>, DecodeError> {
+        self.long().and_then(|bytes| as_text(&bytes))
     }
 
     fn long(&mut self) -> Result<Bytes, DecodeError> {
@@ -263,6 +299,10 @@ impl BatchReader {
     }
 }
 
+fn as_text(bytes: &[u8]) -> Result<Arc<str>, DecodeError> {
+    std::str::from_utf8(bytes).map(Arc::from).map_err(|_| DecodeError("a text that is not UTF-8"))
+}
+
 const CUT: DecodeError = DecodeError("a batch ends too early");
 
 /// Topics and node ids have 255 bytes at most.
@@ -273,11 +313,40 @@ fn write_message(out: &mut Vec<u8>, HostMessage { topic, payload, position, from
         out.extend_from_slice(&offset.to_be_bytes());
         out.extend_from_slice(&epoch.to_be_bytes());
     }
-    for text in [Some(topic), from.as_ref()].into_iter().flatten() {
-        out.push(text.len() as u8);
-        out.extend_from_slice(text.as_bytes());
-    }
+    [Some(topic), from.as_ref()].into_iter().flatten().for_each(|text| write_short(out, text));
     write_long(out, payload);
+}
+
+fn write_question(out: &mut Vec<u8>, Question { number, connection_id, peer, asked }: &Question) {
+    out.extend_from_slice(&number.to_be_bytes());
+    out.extend_from_slice(&connection_id.to_be_bytes());
+    write_address(out, *peer);
+    match asked {
+        Asked::Registration { node_id, metadata } => {
+            write_short(out, node_id);
+            write_long(out, metadata.as_bytes());
+        }
+        Asked::Subscription { filters, user } => {
+            out.extend_from_slice(&(filters.len() as u32).to_be_bytes());
+            filters.iter().for_each(|filter| write_short(out, filter));
+            write_optional(out, user.as_deref());
+        }
+        Asked::Publication { topic, payload, user } => {
+            write_short(out, topic);
+            write_long(out, payload);
+            write_optional(out, user.as_deref());
+        }
+    }
+}
+
+fn write_optional(out: &mut Vec<u8>, text: Option<&str>) {
+    out.push(u8::from(text.is_some()));
+    text.iter().for_each(|text| write_short(out, text));
+}
+
+fn write_short(out: &mut Vec<u8>, text: &str) {
+    out.push(text.len() as u8);
+    out.extend_from_slice(text.as_bytes());
 }
 
 fn write_long(out: &mut Vec<u8>, bytes: &[u8]) {

@@ -43,8 +43,9 @@ pub enum ServerKey {
     /// Apart from its node's others, none of which it stands for.
     Buffer(Arc<str>),
     Connection(u64),
-    /// Messages are not merged: this is what no other event has.
+    /// Messages and questions are not merged: this is what no other event has.
     Topic(Arc<str>),
+    Question(u32),
 }
 
 impl Queued for Event {
@@ -66,13 +67,14 @@ impl Queued for Event {
             }
             Self::Buffer { node, .. } => ServerKey::Buffer(node.id().clone()),
             Self::Message { message } => ServerKey::Topic(message.topic.clone()),
+            Self::Question { question, .. } => ServerKey::Question(question.number),
         }
     }
 
     fn merge(waiting: &Self, mut newer: Self) -> Self {
         let before = match waiting {
             Self::Register { count, .. } | Self::Heartbeat { count, .. } | Self::Left { count, .. } | Self::Buffer { count, .. } => *count,
-            Self::Connect { .. } | Self::Close { .. } | Self::Data { .. } | Self::Message { .. } => 1,
+            Self::Connect { .. } | Self::Close { .. } | Self::Data { .. } | Self::Message { .. } | Self::Question { .. } => 1,
         };
         match &mut newer {
             Self::Heartbeat { node, count } => {
@@ -87,11 +89,12 @@ impl Queued for Event {
             Self::Register { count, .. } | Self::Left { count, .. } | Self::Buffer { count, .. } => {
                 *count = count.saturating_add(before);
             }
-            Self::Connect { .. } | Self::Close { .. } | Self::Data { .. } | Self::Message { .. } => {}
+            Self::Connect { .. } | Self::Close { .. } | Self::Data { .. } | Self::Message { .. } | Self::Question { .. } => {}
         }
         newer
     }
 
+    #[inline]
     fn payload_len(&self) -> usize {
         Self::payload_len(self)
     }

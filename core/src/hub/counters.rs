@@ -114,6 +114,14 @@ impl Reach {
     }
 }
 
+impl Counters {
+    /// Subscriptions that were asked for, and have not come about.
+    pub fn refuse_subscribes(&self, count: usize) {
+        self.subscribes.add(count as u64);
+        self.subscribes_refused.add(count as u64);
+    }
+}
+
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
         /// The counters of one thread. The names are those of [`Counts`].
@@ -216,6 +224,16 @@ counters! {
     registers_refused,
     /// REGISTER frames refused because ids and metadata would take too much memory, part of the registers refused.
     metadata_refused,
+    /// Questions that the host was asked: whether something may happen.
+    decisions,
+    /// Of these, those that it refused,
+    decisions_refused,
+    /// and those that were refused because it had not decided in time.
+    decisions_timed_out,
+    /// Questions that were refused because too many were open: the host was not asked.
+    decisions_unasked,
+    /// Answers of the host that came too late, or to nothing that it was asked.
+    decisions_ignored,
     /// UNREGISTER frames.
     unregisters,
     /// Frames of a type the server does not know or that only servers send; no reply.

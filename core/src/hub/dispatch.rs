@@ -16,24 +16,23 @@
 //! Events of nodes that have left keep these in memory. Where that is too much, says whoever calls; state events are merged
 //! then as at the bound.
 
+mod lanes;
 mod listeners;
 mod queue;
 mod records;
 mod worker;
 
+pub use self::lanes::LANES;
 pub use self::records::{Batch, Delivery, DispatchLimits, DispatchStats, WorkerId};
 
+use self::lanes::{Lane, channel_of, lane_of};
 use self::queue::{Described, Size, WaitingEvent, WorkerQueue, is_data};
 use self::worker::{Flight, Worker, wake};
 use super::coalesce::Queued;
 use super::event::Event;
 use crate::model::EventMask;
-use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::Hasher;
 use std::sync::Arc;
-
-pub const LANES: usize = 1024;
 
 /// An event that this many workers were gone over is not delivered again: it is what they die of.
 const MAX_DEATHS: u8 = 3;
@@ -65,15 +64,6 @@ pub struct Dispatch {
     redelivered: u64,
     abandoned: u64,
     moved_lanes: u64,
-}
-
-/// While there is a worker that does not leave, every lane has an owner.
-#[derive(Copy, Clone, Default)]
-struct Lane {
-    owner: Option<WorkerId>,
-    /// Who has `in_flight` of its events in hand. Always one worker.
-    holder: WorkerId,
-    in_flight: u32,
 }
 
 impl Dispatch {
@@ -259,7 +249,7 @@ impl Dispatch {
     pub fn push_data(&mut self, event: Event) -> bool {
         self.sequence += 1;
         let told = Delivery { sequence: self.sequence, redelivered: false, watched: false, event };
-        let lane = lane_of(&told.event);
+        let lane = self.lane_for(&told.event);
         let owner = self.lanes[usize::from(lane)].owner;
         for watcher in self.watchers(&told.event, owner) {
             self.queue_data(Some(watcher), WaitingEvent::copy(&told));
@@ -493,6 +483,21 @@ impl Dispatch {
         true
     }
 
+    /// A question goes to a worker that answers such ones, where not each of them does.
+    fn lane_for(&self, event: &Event) -> u16 {
+        let lane = lane_of(event);
+        if !matches!(event, Event::Question { .. }) {
+            return lane;
+        }
+        let kind = EventMask::of(event.kind());
+        let is_answered = |lane: &u16| {
+            let owner = self.lanes[usize::from(*lane)].owner;
+            owner.is_none_or(|owner| self.workers.get(&owner).is_some_and(|worker| worker.mask.contains(kind)))
+        };
+        let lanes = LANES as u16;
+        (0..lanes).map(|step| (lane + step) % lanes).find(is_answered).unwrap_or(lane)
+    }
+
     fn note_subscriptions(&mut self) {
         let mut masks = self.workers.values().filter(|worker| !worker.is_leaving).map(|worker| worker.mask);
         if let Some(first) = masks.next() {
@@ -557,35 +562,6 @@ impl Dispatch {
             wake(id, worker, &self.limits, &mut self.ready);
         }
     }
-}
-
-impl Lane {
-    /// Its owner must wait for a former one.
-    fn is_blocked(&self) -> bool {
-        self.in_flight > 0 && self.owner.is_some_and(|owner| owner != self.holder)
-    }
-}
-
-/// The channel whose watchers get a copy.
-fn channel_of(event: &Event) -> Option<u32> {
-    match event {
-        Event::Data { channel_id, .. } => Some(*channel_id),
-        Event::Left { node, .. } => Some(node.channel_id()),
-        _ => None,
-    }
-}
-
-fn lane_of(event: &Event) -> u16 {
-    let hash = match event {
-        // These count up: multiplied, neighbours end far apart.
-        Event::Connect { connection_id: id, .. } | Event::Close { connection_id: id, .. } => id.wrapping_mul(0x9E37_79B9_7F4A_7C15),
-        of_node => {
-            let mut hasher = DefaultHasher::new();
-            hasher.write(of_node.node().map_or(&[], |node| node.id().as_bytes()));
-            hasher.finish()
-        }
-    };
-    (hash >> (u64::BITS - LANES.ilog2())) as u16
 }
 
 #[cfg(test)]

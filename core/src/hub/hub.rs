@@ -4,6 +4,7 @@
 
 use super::attendance::Attendance;
 use super::counters::{Counters, Counts, ReachClass, Reads};
+use super::decisions::Decisions;
 use super::directory::Directory;
 use super::event::{Event, Host};
 use super::fan_out::{FanOut, FanOuts, HubThread};
@@ -56,6 +57,7 @@ pub struct Hub {
     /// Those of other processes.
     feeds: Arc<Feeds>,
     attendance: Attendance,
+    decisions: Decisions,
 }
 
 impl Hub {
@@ -65,6 +67,7 @@ impl Hub {
         host.attach(&memory);
         let feed_limits = ObserverLimits { events: limits.bus_queue_events, bytes: limits.bus_queue_bytes };
         let feeds = Arc::new(Feeds::new(feed_limits, memory.clone()));
+        let decisions = Decisions::new(limits.max_decisions);
         let topics = Topics::new(limits.max_topics, limits.history.clone(), limits.history_bytes, memory.clone());
         Self {
             topics,
@@ -88,6 +91,7 @@ impl Hub {
             manager: OnceLock::new(),
             listening: AtomicUsize::new(0),
             feeds,
+            decisions,
         }
     }
 
@@ -185,6 +189,15 @@ impl Hub {
 
     pub(super) fn feeds(&self) -> &Arc<Feeds> {
         &self.feeds
+    }
+
+    pub(super) fn host(&self) -> &dyn Host {
+        &*self.host
+    }
+
+    /// What the host is asked and has not decided yet.
+    pub fn decisions(&self) -> &Decisions {
+        &self.decisions
     }
 
     pub(super) fn listening(&self) -> &AtomicUsize {
@@ -326,6 +339,7 @@ impl Hub {
         sum.data_out_refused += self.data_out_refused.load(Ordering::Relaxed);
         sum.observer_events_dropped += self.observers.dropped();
         sum.bus_messages_dropped += self.feeds.dropped();
+        sum.decisions_ignored += self.decisions.ignored();
         sum.manager_dropped += self.manager().map_or(0, ManagerLink::dropped);
     }
 
@@ -466,20 +480,26 @@ impl Hub {
         self.address_buckets.put_back(address);
     }
 
-    /// Brings a node online under a fresh channel id. A node of the same id on another connection is replaced: the newest
+    /// Brings a node online under a fresh channel id, with the members of metadata that its host sets. A node of the same id on another connection is replaced: the newest
     /// connection wins.
     ///
     /// # Errors
-    /// The server holds as many nodes as it may, or as much for them.
+    /// The server holds as many nodes as it may, or as much for them; what the host says of it is too long.
     pub(super) fn register(
         &self,
         id: Arc<str>,
         link: &Arc<Link>,
         metadata: Option<Arc<str>>,
+        set: Option<&str>,
         counters: &Counters,
         now: Now,
     ) -> Result<Arc<Node>, TooMuch> {
         let node = self.with_channel(|channel_id| Arc::new(Node::new(id.clone(), link.clone(), channel_id, metadata.clone(), now)));
+        // It is counted with that once it is there.
+        if set.is_some_and(|members| !matches!(node.gate().set_metadata(members, Memory::nobodys()), Ok(Ok(())))) {
+            self.nodes.release_channel(node.channel_id(), &node);
+            return Err(TooMuch::Metadata);
+        }
         // The entry stays locked while both events are told: of two connections that fight for an id, each sees the
         // other's node either not at all or completely, and the host sees one order.
         let mut replaced = None;

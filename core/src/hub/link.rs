@@ -8,7 +8,7 @@ use super::frame::QueuedFrame;
 use super::memory::Memory;
 use super::node_ref::NodeRef;
 use super::resume::Resume;
-use crate::model::CloseReason;
+use crate::model::{CloseReason, Decision};
 use crate::wire::{Dialect, Framing};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -40,6 +40,8 @@ pub enum CommandKind {
     Part(Box<Membership>),
     /// An older connection of a node has ended a subscription.
     TellParted(Box<Parted>),
+    /// The host has decided.
+    Decide(Box<Answered>),
 }
 
 /// What an older connection of a node had subscribed to. The node has left the topic unless its new connection is there.
@@ -48,6 +50,13 @@ pub struct Parted {
     pub node: NodeRef,
     pub id: Arc<str>,
     pub topic: Arc<str>,
+}
+
+/// What the host says to a question.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Answered {
+    pub number: u32,
+    pub decision: Decision,
 }
 
 /// A subscription of a node that another thread makes or ends.
@@ -337,6 +346,11 @@ impl Link {
     /// A node of the connection is to be subscribed to a topic no longer.
     pub(super) fn part(&self, membership: Membership) {
         self.post(CommandKind::Part(Box::new(membership)));
+    }
+
+    /// The host has answered a question of the connection.
+    pub(super) fn decide(&self, number: u32, decision: Decision) {
+        self.post(CommandKind::Decide(Box::new(Answered { number, decision })));
     }
 
     /// The number of the thread that owns the connection.

@@ -3,6 +3,7 @@
 //! Pure: bytes, commands and `now` come in; replies, events and verdicts go out. It knows no socket and has no clock;
 //! the shell around it does the reading, the writing and the waiting.
 
+mod asking;
 pub mod attendance;
 pub mod batch;
 pub mod budget;
@@ -10,6 +11,7 @@ pub mod client;
 pub mod coalesce;
 pub mod connection_log;
 pub mod counters;
+pub mod decisions;
 mod directory;
 pub mod dispatch;
 pub mod event;

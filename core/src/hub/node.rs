@@ -110,6 +110,12 @@ impl Kept {
         Box::new(Self { text: text.into(), own: (!keys.is_empty()).then(|| Box::new(Own { keys, sent })) })
     }
 
+    /// What there is, with members that the host sets.
+    fn with(kept: Option<&Self>, members: &str) -> Result<Merged, NotMetadata> {
+        let (text, own) = kept.map_or(("[]", &[][..]), |kept| (&*kept.text, kept.own()));
+        metadata::set(text, own, members)
+    }
+
     fn own(&self) -> &[Box<str>] {
         self.own.as_ref().map_or(&[], |own| &own.keys)
     }
@@ -374,22 +380,22 @@ impl Gate<'_> {
         self.metadata.as_ref().map_or(0, |kept| kept.sent_bytes())
     }
 
-    /// The node, which is open, has sent its metadata anew.
-    pub(super) fn renew_metadata(&mut self, sent: Option<Arc<str>>, memory: &Memory) -> Result<(), TooLong> {
+    /// The node, which is open, has sent its metadata anew, of which its host sets some `members`.
+    pub(super) fn renew_metadata(&mut self, sent: Option<Arc<str>>, members: Option<&str>, memory: &Memory) -> Result<(), TooLong> {
+        let bytes = metadata_bytes(sent.as_deref());
         let kept = match self.metadata.as_deref() {
             Some(kept) if !kept.own().is_empty() => {
-                let bytes = metadata_bytes(sent.as_deref());
                 Some(Kept::merged(metadata::renew(sent.as_deref().unwrap_or("[]"), &kept.text, kept.own()), bytes))
             }
             _ => sent.map(Kept::new),
         };
-        self.keep(kept, memory)
+        let set = members.and_then(|members| Kept::with(kept.as_deref(), members).ok());
+        self.keep(set.map(|merged| Kept::merged(merged, bytes)).or(kept), memory)
     }
 
     /// The host sets members of the metadata of a node that is open, of which the node hears nothing.
     pub(super) fn set_metadata(&mut self, members: &str, memory: &Memory) -> Result<Result<(), TooLong>, NotMetadata> {
-        let (text, own) = self.metadata.as_deref().map_or(("[]", &[][..]), |kept| (&*kept.text, kept.own()));
-        let merged = metadata::set(text, own, members)?;
+        let merged = Kept::with(self.metadata.as_deref(), members)?;
         Ok(self.keep(Some(Kept::merged(merged, self.sent_bytes())), memory))
     }
 
@@ -481,7 +487,7 @@ mod tests {
         let (node, server) = online(Some(&"m".repeat(1000)));
         let held = Held::from(&node);
         for len in [60_000, 10, 0] {
-            node.gate().renew_metadata((len > 0).then(|| "m".repeat(len).into()), &server.0).unwrap();
+            node.gate().renew_metadata((len > 0).then(|| "m".repeat(len).into()), None, &server.0).unwrap();
             assert!((len..len + 100).contains(&node.bytes()) && node.is_online());
             assert_eq!(counted(&server), (node.bytes(), 0));
         }
@@ -498,7 +504,7 @@ mod tests {
         let members = format!(r#"{{"b":"{}"}}"#, "x".repeat(1000));
         node.gate().set_metadata(&members, &server.0).unwrap().unwrap();
         assert!(node.bytes() > 1000 && node.sent_bytes().1 == sent && counted(&server) == (node.bytes(), 0));
-        node.gate().renew_metadata(Some(format!(r#"{{"c":"{}"}}"#, "y".repeat(500)).into()), &server.0).unwrap();
+        node.gate().renew_metadata(Some(format!(r#"{{"c":"{}"}}"#, "y".repeat(500)).into()), None, &server.0).unwrap();
         let (_, sent) = node.sent_bytes();
         assert!((500..600).contains(&sent) && node.bytes() > 1500, "{sent} {}", node.bytes());
         node.gate().close(Departure::Unregistered, &server.0);

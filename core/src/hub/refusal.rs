@@ -16,6 +16,14 @@ pub enum Refusal {
     /// What is to be set is no JSON object with members.
     NotMetadata,
     MetadataTooLong,
+    /// It was answered already, or nobody waits for the answer any more.
+    NoSuchQuestion,
+    /// It is no answer to this question.
+    OtherQuestion,
+    /// What is to be subscribed to is no topic, and no filter.
+    NotFilters,
+    /// Nothing can be published under this name.
+    NotTopic,
 }
 
 /// Why the server takes no further node.
@@ -24,6 +32,8 @@ pub(super) enum TooMuch {
     Nodes,
     /// For their ids and metadata.
     Bytes,
+    /// Of this one, with what its host says of it.
+    Metadata,
 }
 
 impl From<NotUtf8> for Refusal {

@@ -26,12 +26,15 @@ pub enum TimerKind {
     Ending,
     /// The peer of a WebSocket may be gone.
     Ping,
+    /// The host may not decide.
+    Decision,
 }
 
 const REGISTER: u32 = 0;
 const OUTBOX: u32 = u32::MAX;
 const ENDING: u32 = u32::MAX - 1;
 const PING: u32 = u32::MAX - 2;
+const DECISION: u32 = u32::MAX - 3;
 
 impl Timer {
     pub fn new(slot: u32, kind: TimerKind) -> Self {
@@ -41,6 +44,7 @@ impl Timer {
             TimerKind::Outbox => OUTBOX,
             TimerKind::Ending => ENDING,
             TimerKind::Ping => PING,
+            TimerKind::Decision => DECISION,
         };
         Self { slot, what }
     }
@@ -55,6 +59,7 @@ impl Timer {
             OUTBOX => TimerKind::Outbox,
             ENDING => TimerKind::Ending,
             PING => TimerKind::Ping,
+            DECISION => TimerKind::Decision,
             number => TimerKind::Node(NodeRef::of_main_channel(number)),
         }
     }
@@ -67,7 +72,8 @@ mod tests {
     #[test]
     fn each_timer_says_what_it_is_for_whichever_number_a_node_has() {
         let nodes = [1, 2, NodeRef::MAX].map(|number| TimerKind::Node(NodeRef::of_main_channel(number)));
-        for kind in [TimerKind::Register, TimerKind::Outbox, TimerKind::Ending, TimerKind::Ping].into_iter().chain(nodes) {
+        let others = [TimerKind::Register, TimerKind::Outbox, TimerKind::Ending, TimerKind::Ping, TimerKind::Decision];
+        for kind in others.into_iter().chain(nodes) {
             let timer = Timer::new(7, kind);
             assert_eq!((timer.slot(), timer.kind()), (7, kind));
         }

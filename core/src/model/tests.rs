@@ -11,7 +11,20 @@ fn rows(names: &[&str]) -> Vec<(u8, String)> {
 
 #[test]
 fn kinds_reasons_and_departures_keep_the_numbers_under_which_other_releases_know_them() {
-    assert_eq!(known(EventKind::from_number), rows(&["Connect", "Register", "Heartbeat", "Data", "Left", "Close", "Buffer", "Message"]));
+    let of_servers = [
+        "Connect",
+        "Register",
+        "Heartbeat",
+        "Data",
+        "Left",
+        "Close",
+        "Buffer",
+        "Message",
+        "Authenticate",
+        "SubscribeBefore",
+        "PublishBefore",
+    ];
+    assert_eq!(known(EventKind::from_number), rows(&of_servers));
     assert_eq!(known(Departure::from_number), rows(&["Unregistered", "TimedOut", "Replaced", "Disconnected"]));
     assert_eq!(known(Fill::from_number), rows(&["Full", "Drained"]));
     let of_clients = [
@@ -49,6 +62,7 @@ fn kinds_reasons_and_departures_keep_the_numbers_under_which_other_releases_know
         "Refused",
         "Disconnected",
         "Failed",
+        "NotAuthenticated",
     ];
     assert_eq!(known(CloseReason::from_number), rows(&reasons));
     let causes = ["Refused", "NoSuchHost", "TimedOut", "Unreachable", "Lost", "Exhausted", "Other"];
@@ -67,8 +81,9 @@ fn what_a_number_stands_for_has_that_number() {
 #[test]
 fn the_bits_of_a_mask_are_those_of_the_bus_socket() {
     let bits: Vec<u32> = (0..=u8::MAX).filter_map(EventKind::from_number).map(|kind| EventMask::of(kind).0).collect();
-    assert_eq!(bits, [1, 2, 4, 8, 16, 32, 128, 256]);
-    assert_eq!(EventMask::ALL, EventMask(0b1_1011_1111), "each of them, and not the retired one");
+    assert_eq!(bits, [1, 2, 4, 8, 16, 32, 128, 256, 512, 1024, 2048]);
+    assert_eq!(EventMask::ALL, EventMask(0b1_1011_1111), "each of them, not the retired one, and nothing that waits for an answer");
+    assert_eq!(EventMask::DECISIONS, EventMask(0b1110_0000_0000));
 }
 
 #[test]

@@ -158,12 +158,35 @@ pub enum Request<'a> {
     TopicsOf {
         node: &'a str,
     },
+    /// [`Reply::Done`]: the answer to what the server has asked, by the number of the question.
+    Decide {
+        question: u32,
+        #[serde(borrow)]
+        decision: DecisionRecord<'a>,
+    },
+}
+
+/// What is decided. Variants are appended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DecisionRecord<'a> {
+    Refuse,
+    Allow,
+    /// A registration, with members of the node's metadata: a JSON object.
+    AllowWithMetadata(&'a str),
+    /// A subscription, to these topics and filters.
+    AllowTopics(#[serde(borrow, deserialize_with = "few_texts")] Vec<&'a str>),
+    /// A publication, of this instead of what was to be published.
+    AllowPublication {
+        topic: &'a str,
+        #[serde(serialize_with = "as_bytes")]
+        data: &'a [u8],
+    },
 }
 
 impl Request<'_> {
-    /// Only the server's own user and root may ask it: it changes how the server runs.
+    /// Only the server's own user and root may ask it: it changes how the server runs, or whom it lets in.
     pub fn is_for_owner(&self) -> bool {
-        matches!(self, Request::SetHeartbeatTimeout { .. } | Request::CloseDoor)
+        matches!(self, Request::SetHeartbeatTimeout { .. } | Request::CloseDoor | Request::Decide { .. })
     }
 }
 

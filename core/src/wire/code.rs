@@ -25,6 +25,10 @@ texts! {
     TOO_MANY_NODES_ON_SERVER = NOT_ALLOWED "Too many nodes on this server";
     TOO_MUCH_METADATA_ON_CONNECTION = NOT_ALLOWED "Too much metadata on this connection";
     TOO_MUCH_METADATA_ON_SERVER = NOT_ALLOWED "Too much metadata on this server";
+    TOO_MANY_DECISIONS = NOT_ALLOWED "Too many decisions are open on this server";
+    NOT_AUTHENTICATED_TEXT = NOT_AUTHENTICATED "Not authenticated";
+    /// That says nothing about the node: it may try again.
+    NOT_DECIDED_TEXT = NOT_AUTHENTICATED "Not authenticated in time";
     TOO_LONG_TEXT = INVALID_REQUEST "The message is longer than a frame may be";
     KICKED_TEXT = NOT_ALLOWED "Disconnected by the server";
     TIMED_OUT_TEXT = NODE_TIMED_OUT "Node timed out";

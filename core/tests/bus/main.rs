@@ -1,6 +1,7 @@
 //! The bus socket over real sockets: every request and its refusal, workers that come, go, hang and die, and callers that
 //! do everything wrong.
 
+mod decisions;
 mod finding;
 mod house;
 mod presence;

@@ -7,6 +7,7 @@ use heartbus_core::engine::Engine;
 use heartbus_core::error::Error;
 use heartbus_core::event::EventMask;
 use heartbus_core::hub::dispatch::DispatchLimits;
+use heartbus_core::service::{DecisionRecord, Request};
 use std::fs;
 use std::net::TcpStream;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -21,6 +22,8 @@ fn as_another_user() {
         |result: Result<(), Error>| result.map_or_else(|error| format!("{:?}: {}", error.kind, error.message), |()| "welcome".into());
     println!("client> {}", shown(Bus::connect(path, PATIENCE).and_then(|mut bus| bus.send_to("n", b"hello", 0))));
     println!("door> {}", shown(Bus::connect(path, PATIENCE).and_then(|mut bus| bus.close_door())));
+    let decide = Request::Decide { question: 1, decision: DecisionRecord::Allow };
+    println!("decide> {}", shown(Bus::connect(path, PATIENCE).and_then(|mut bus| bus.ask(&decide).map(drop))));
     println!("worker> {}", shown(Attachment::attach(path, PATIENCE).map(drop)));
 }
 
@@ -54,6 +57,7 @@ fn a_group_may_ask_but_neither_work_nor_close_the_door() {
     let answers = ask_as_nobody(&folder.socket()).unwrap();
     assert_eq!(answers["client"], "welcome");
     assert_eq!(answers["door"], "Io: Only the server's own user may change how it runs");
+    assert_eq!(answers["decide"], answers["door"], "nor let anybody in");
     assert_eq!(answers["worker"], "Io: Workers must be of the same user as the server");
     assert_eq!(peer.frame().text(), "hello");
     chown(folder.socket(), None, Some(0)).unwrap();

@@ -134,14 +134,15 @@ fn after_the_agreement_the_others_register_in_v2() {
 #[test]
 fn a_refusal_is_of_the_oldest_node_without_an_answer_and_of_it_alone() {
     let mut rig = Rig::registered(settings());
-    for id in ["n2", "n3", "n4"] {
+    for id in ["n2", "n3", "n4", "n5"] {
         rig.machine.add_node(id, "[]").unwrap();
     }
-    assert_eq!(registers(&mut rig), ["n2", "n3", "n4"]);
+    assert_eq!(registers(&mut rig), ["n2", "n3", "n4", "n5"]);
     rig.receive(8, 0, &server_error("why", 403));
     reply(&mut rig, "n3", 8);
     rig.receive(8, 0, &server_error("why", 400));
-    assert_eq!(rig.events(), [lost("n2", 0, 403), register("n3", 8), lost("n4", 0, 400)]);
+    rig.receive(8, 0, &server_error("why", 401));
+    assert_eq!(rig.events(), [lost("n2", 0, 403), register("n3", 8), lost("n4", 0, 400), lost("n5", 0, 401)]);
     assert_eq!((rig.machine.phase(), rig.machine.stats().nodes), (ClientPhase::Open, 2));
     rig.receive(8, 0, &server_error("why", 403));
     assert!(matches!(rig.events()[..], [ClientEvent::ServerError { code: 403, .. }]), "nobody had asked for anything");

@@ -121,6 +121,7 @@ fn events_of_a_node_come_in_order_and_it_leaves_exactly_once() {
             Event::Close { .. } => "close",
             Event::Buffer { .. } => "buffer",
             Event::Message { .. } => "message",
+            Event::Question { .. } => "question",
         });
     }
     assert_eq!(told, ["connect", "register", "heartbeat", "data", "disconnected", "close"]);

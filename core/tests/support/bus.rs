@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-use heartbus_core::event::{CloseReason, Resume};
+use heartbus_core::event::{CloseReason, Question, Resume};
 use heartbus_core::hub::link::{Command, CommandKind, CommandSink};
 use heartbus_core::hub::session::Context;
 use heartbus_core::hub::thread_state::ThreadState;
@@ -11,7 +11,7 @@ use heartbus_core::hub::{Departure, Event, EventMask, Host, Hub, Link, Look, Nex
 use heartbus_core::settings::ServerConfig;
 use heartbus_core::wire::{Decoded, v1};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
@@ -33,21 +33,31 @@ pub(crate) struct Recorder {
     pub data: Mutex<Vec<Vec<u8>>>,
     /// Producers of data that wait for room.
     pub paused: Mutex<Vec<Arc<dyn Resume>>>,
+    /// What it wants to decide, and what it was asked.
+    pub decides: AtomicU32,
+    pub questions: Mutex<Vec<Arc<Question>>>,
 }
 
 impl Host for Recorder {
     fn wants(&self, kinds: EventMask) -> bool {
         !self.silent && (EventMask::REGISTER | EventMask::LEFT).contains(kinds)
+            || EventMask::DECISIONS.contains(kinds) && kinds.0 & self.decides.load(Ordering::Relaxed) != 0
             || kinds == EventMask::DATA && self.room.get().is_some()
             || kinds == EventMask::HEARTBEAT && self.hears_heartbeats.load(Ordering::Relaxed)
     }
 
     fn push_data(&self, event: Event, _bytes: usize, producer: Arc<dyn Resume>) -> Result<(), Event> {
-        if self.room.get().is_some_and(|room| room.load(Ordering::Relaxed)) {
-            if let Event::Data { payload, .. } = event {
-                self.data.lock().unwrap().push(payload.to_vec());
+        let has_room = self.room.get().map(|room| room.load(Ordering::Relaxed));
+        match event {
+            Event::Question { ref question, .. } if has_room != Some(false) => {
+                self.questions.lock().unwrap().push(question.clone());
+                return Ok(());
             }
-            return Ok(());
+            Event::Data { ref payload, .. } if has_room == Some(true) => {
+                self.data.lock().unwrap().push(payload.to_vec());
+                return Ok(());
+            }
+            _ => {}
         }
         self.paused.lock().unwrap().push(producer);
         Err(event)
@@ -219,19 +229,56 @@ impl Bus {
         self.thread.replies.clear();
     }
 
+    /// Does what a session is told that has what it waited for, and goes on as the shell does. Returns the frames it answered with.
+    pub(crate) fn follow_decisions(&mut self) -> Vec<(u8, i64, String)> {
+        let commands = std::mem::take(&mut *self.drained.0.lock().unwrap());
+        for Command { slot, connection_id, kind } in commands {
+            let CommandKind::Decide(answered) = kind else { continue };
+            let is_meant = self.sessions.get(&slot).is_some_and(|session| session.link().connection_id() == connection_id);
+            let decided = if is_meant { self.with(slot, |session, cx| session.decide(cx, *answered)).flatten() } else { None };
+            self.go_on_after(slot, decided);
+        }
+        self.answers()
+    }
+
+    fn go_on_after(&mut self, slot: u32, decided: Option<Next>) {
+        let Some(next) = decided else { return };
+        self.follow(slot, next);
+        if let Some((_, next)) = self.with(slot, |session, cx| session.receive(cx, &[])) {
+            self.follow(slot, next);
+        }
+    }
+
     /// Turns the clock to the next tick and lets it fire.
     pub(crate) fn tick(&mut self) {
+        self.turn_clock();
+        self.thread.replies.clear();
+        self.follow_commands();
+    }
+
+    /// The same, with the frames that sessions have sent by that.
+    pub(crate) fn tick_and_listen(&mut self) -> Vec<(u8, i64, String)> {
+        self.turn_clock();
+        let answers = self.answers();
+        self.follow_commands();
+        answers
+    }
+
+    fn turn_clock(&mut self) {
         self.now = (self.now / TICK + 1) * TICK;
         while let Some((key, timer)) = self.thread.wheel.pop(self.now) {
             self.touched += 1;
+            if timer.kind() == TimerKind::Decision {
+                let decided = self.with(timer.slot(), |session, cx| session.decision_timer(cx, key)).flatten();
+                self.go_on_after(timer.slot(), decided);
+                continue;
+            }
             let next = self.with(timer.slot(), |session, cx| match timer.kind() {
                 TimerKind::Node(node) => session.node_timer(cx, key, node, Look::Empty),
                 _ => session.register_timer(cx, key, Look::Empty),
             });
             self.follow(timer.slot(), next.expect("timers go with their session"));
         }
-        self.thread.replies.clear();
-        self.follow_commands();
     }
 
     pub(crate) fn online(&self) -> BTreeSet<String> {

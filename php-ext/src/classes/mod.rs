@@ -11,6 +11,7 @@ pub(crate) mod logger;
 mod message_router;
 mod metrics;
 pub(crate) mod node_manager;
+pub(crate) mod peer;
 pub(crate) mod position;
 mod rate_limiter;
 pub(crate) mod state;
@@ -23,6 +24,7 @@ use ext_php_rs::error::Result;
 /// After `Message` and `Node`.
 pub(crate) fn register() -> Result<()> {
     future::register()?;
+    peer::register()?;
     position::register()?;
     channel::register()?;
     channel_scheduler::register()?;

@@ -196,7 +196,7 @@ impl Server {
     /// Starts the engine for workers next door.
     fn launch_engine(self: &Rc<Self>, runtime: &Runtime, this: *mut zend_object) -> Outcome {
         // What the workers subscribe to when they start is not known before. What happens until then waits for them.
-        let expected = if self.has(Start) { EventMask::ALL } else { self.subscriptions() };
+        let expected = if self.has(Start) { EventMask::ALL | self.subscriptions() } else { self.subscriptions() };
         let defaults = DispatchLimits::default();
         let limits = DispatchLimits {
             events: self.config.inbox.events,

@@ -236,6 +236,7 @@ impl Server {
                 self.call_for_node(kind, &node, mark, |node| [node])
             }
             Event::Message { message } => self.tell_message(message),
+            Event::Question { question, node } => self.tell_question(&question, node.as_ref(), mark.batch),
             Event::Close { connection_id, reason } => self.call(Close, [value(connection_id as i64), text(reason.as_str())]),
         }
     }

@@ -68,6 +68,9 @@ fn expected(batch: &Batch) -> Vec<String> {
             Event::Buffer { node, fill, count } => Event::Buffer { node: info(node), fill: *fill, count: *count },
             Event::Close { connection_id, reason } => Event::Close { connection_id: *connection_id, reason: *reason },
             Event::Message { message } => Event::Message { message: message.clone() },
+            Event::Question { question, node } => {
+                Event::Question { question: question.clone(), node: node.as_ref().map(|node| info(node)) }
+            }
         };
         format!("{:?}", Delivery { sequence: told.sequence, redelivered: told.redelivered, watched: told.watched, event })
     });
@@ -212,4 +215,74 @@ fn a_batch_of_nothing_is_refused() {
     let mut empty = vec![ServerMessage::Batch.code()];
     empty.extend([0; 12]);
     assert_eq!(BatchReader::default().open(empty.into()), Err(DecodeError("a batch without events")));
+}
+
+#[test]
+fn a_question_is_laid_out_as_the_vectors_say_and_read_again() {
+    let asked = Asked::Registration { node_id: "n1".into(), metadata: r#"{"token":"x"}"#.into() };
+    let question = Question { number: 5, connection_id: 300, peer: "10.0.0.1:5000".parse().unwrap(), asked };
+    let batch = Batch { number: 11, events: vec![told(12, Event::Question { question: Arc::new(question), node: None })] };
+    let written = write(&batch);
+    assert_eq!(read(&written), expected(&batch));
+    let row = include_str!("../../../../tests/vectors/bus.txt").lines().find(|line| line.ends_with("| question")).expect("a row");
+    let hex: String = written.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(row.split(' ').next(), Some(&*hex));
+    let body = Bytes::from(written).slice(4..);
+    for end in 13..body.len() {
+        let mut reader = BatchReader::default();
+        reader.open(body.slice(..end)).unwrap();
+        assert!(reader.next().is_err(), "{end}");
+    }
+    let mut broken = body.to_vec();
+    let text = broken.windows(5).position(|bytes| bytes == b"token").unwrap();
+    broken[text] = 0xff;
+    let mut reader = BatchReader::default();
+    reader.open(broken.into()).unwrap();
+    assert!(reader.next().is_err());
+}
+
+/// Two questions of a kind, laid out as the row of that name says, and read again; cut anywhere they are refused.
+fn assert_laid_out(number: u64, first: (u32, Asked), second: (u32, Asked), row: &str) -> Bytes {
+    let question = |(number, asked)| Arc::new(Question { number, connection_id: 300, peer: "10.0.0.1:5000".parse().unwrap(), asked });
+    let node = node("n1", "10.0.0.1:5000", 7, "[]");
+    let sequence = 2 * number - 11;
+    let events = vec![
+        told(sequence, Event::Question { question: question(first), node: Some((&node).into()) }),
+        told(sequence + 1, Event::Question { question: question(second), node: None }),
+    ];
+    let batch = Batch { number, events };
+    let written = write(&batch);
+    assert_eq!(read(&written), expected(&batch));
+    let row = include_str!("../../../../tests/vectors/bus.txt").lines().find(|line| line.ends_with(row)).expect("a row");
+    let hex: String = written.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(row.split(' ').next(), Some(&*hex));
+    let body = Bytes::from(written).slice(4..);
+    for end in 13..body.len() {
+        let mut reader = BatchReader::default();
+        reader.open(body.slice(..end)).unwrap();
+        assert!((0..2).any(|_| reader.next().is_err()), "{end}");
+    }
+    body
+}
+
+#[test]
+fn questions_before_a_subscription_or_a_publication_are_laid_out_as_the_vectors_say_and_read_again() {
+    let subscribes = |filters: &[&str], user: Option<&str>| Asked::Subscription {
+        filters: filters.iter().map(|filter| (*filter).into()).collect(),
+        user: user.map(Arc::from),
+    };
+    let publishes = |topic: &str, payload: &'static [u8], user: Option<&str>| Asked::Publication {
+        topic: topic.into(),
+        payload: payload.into(),
+        user: user.map(Arc::from),
+    };
+    assert_laid_out(13, (8, publishes("a/b", b"\xff\0", None)), (9, publishes("c", b"\"hi\"", Some("u"))), "| publishing");
+    let body = assert_laid_out(12, (6, subscribes(&["a/+"], None)), (7, subscribes(&["b", "c"], Some("u"))), "| subscribing");
+    // More filters than there are bytes.
+    let mut endless = body.to_vec();
+    let count = endless.windows(4).position(|bytes| bytes == [0x13, 0x88, 0, 0]).unwrap() + 2;
+    endless[count..count + 4].copy_from_slice(&u32::MAX.to_be_bytes());
+    let mut reader = BatchReader::default();
+    reader.open(endless.into()).unwrap();
+    assert!(reader.next().is_err());
 }

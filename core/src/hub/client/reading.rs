@@ -144,7 +144,7 @@ impl ClientMachine {
         };
         let lost = match u16::try_from(error.code) {
             Ok(code::NODE_TIMED_OUT | code::NOT_ALLOWED | code::REPLACED) if channel_id != 0 => others.node_of(channel_id),
-            Ok(code::INVALID_REQUEST | code::NOT_ALLOWED) if channel_id == 0 => match others.refused() {
+            Ok(code::INVALID_REQUEST | code::NOT_AUTHENTICATED | code::NOT_ALLOWED) if channel_id == 0 => match others.refused() {
                 Some(node) => node,
                 None => return Some(self.apply_server_error(raw, now)),
             },

@@ -4,7 +4,6 @@ use super::records::{Delivery, DispatchLimits};
 use crate::hub::coalesce::{Queued, ServerKey};
 use crate::hub::event::Event;
 use crate::hub::node::Node;
-use crate::model::EventKind;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
@@ -35,7 +34,7 @@ pub(super) struct Size {
 
 /// What may be refused, and is never merged.
 pub(super) fn is_data(event: &Event) -> bool {
-    matches!(event.kind(), EventKind::Data | EventKind::Message)
+    matches!(event, Event::Data { .. } | Event::Message { .. } | Event::Question { .. })
 }
 
 impl WaitingEvent {

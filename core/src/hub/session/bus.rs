@@ -1,18 +1,22 @@
 //! The bus protocol, in both of its dialects: what each frame of a connection means.
 //!
 //! Owns which nodes are registered here, what they say and when they are silent. How nodes come and go by frames is `registration`'s,
-//! what they hear and say of topics is `topics`', who is silent is judged in `timers`.
+//! what they hear and say of topics is `topics`', who is silent is judged in `timers`, what waits for the host is `waiting`'s.
 
+mod kept;
 mod registration;
 mod timers;
 mod topics;
+mod waiting;
 
+pub(super) use self::kept::{Asking, Pending, PendingPublication};
+
+use self::kept::{KeptFrames, OpenQuestion, Refused};
 use super::context::{Context, Next};
 use super::subscriptions::Subscriptions;
 use crate::hub::budget;
 use crate::hub::event::Event;
 use crate::hub::link::{Eviction, Link};
-use crate::hub::memory::{Memory, Part};
 use crate::hub::nodes::{Nodes, Registered};
 use crate::hub::rate::Bucket;
 use crate::hub::wheel::TimerKey;
@@ -36,23 +40,16 @@ struct Rare {
     bucket: Option<Bucket>,
     /// Data that the host had no room for, read already.
     refused: Option<Refused>,
+    /// What the host is to decide,
+    question: Option<OpenQuestion>,
+    /// what came behind that,
+    kept: Option<KeptFrames>,
+    /// and what it has decided on for a client of Firetower's, whose turn has not come.
+    decided: Option<Vec<String>>,
     /// The channel of the last node that was told of the heartbeat for all nodes that the input begins with.
     told: Option<NodeRef>,
     /// What its nodes have subscribed to.
     subscriptions: Subscriptions,
-}
-
-/// A data event that waits for room, and is counted while it does.
-struct Refused {
-    event: Event,
-    memory: Arc<Memory>,
-    bytes: usize,
-}
-
-impl Drop for Refused {
-    fn drop(&mut self) {
-        self.memory.remove(Part::Input, self.bytes);
-    }
 }
 
 impl BusSession {
@@ -86,10 +83,6 @@ impl BusSession {
         ids + metadata
     }
 
-    pub(super) fn refused_len(&self) -> Option<usize> {
-        self.rare.as_ref()?.refused.as_ref().map(|refused| refused.bytes)
-    }
-
     pub(super) fn first_node(&self) -> Option<&Arc<Node>> {
         self.nodes.first().map(|registered| &registered.node)
     }
@@ -99,15 +92,29 @@ impl BusSession {
     }
 
     pub(super) fn receive(&mut self, cx: &mut Context<'_>, input: &[u8]) -> (usize, Next) {
-        let mut consumed = 0;
         if self.rare.is_some() {
             let next = self.go_on(cx);
             if next != Next::Continue {
                 return (0, next);
             }
+            if self.is_deciding() {
+                return self.keep_behind(cx, input);
+            }
         }
+        let (consumed, next) = self.frames(cx, input, cx.hub.limits().max_frame_bytes);
+        if next != Next::Continue && self.is_deciding() {
+            let (kept, next) = self.keep_behind(cx, &input[consumed..]);
+            return (consumed + kept, next);
+        }
+        (consumed, next)
+    }
+
+    /// [`Next::Wait`] where the host is to decide as well: that frame is done with.
+    #[inline(always)]
+    fn frames(&mut self, cx: &mut Context<'_>, input: &[u8], max_frame_bytes: u32) -> (usize, Next) {
+        let mut consumed = 0;
         loop {
-            let (dialect, front) = wire::front(&input[consumed..], cx.hub.limits().max_frame_bytes);
+            let (dialect, front) = wire::front(&input[consumed..], max_frame_bytes);
             let whole = match front {
                 Front::Incomplete => return (consumed, Next::Continue),
                 Front::Broken { error } => {
@@ -161,12 +168,15 @@ impl BusSession {
         }
         cx.budget.spend(budget::FRAME + budget::BYTE * len as u64);
         cx.replies.speak(Dialect::V1);
+        if self.is_deciding() {
+            return self.keep_frame(cx, &frame);
+        }
         let next = if self.may_send(cx) { self.frame(cx, frame) } else { self.limit_rate(cx) };
         if next != Next::Continue && self.comes_again(cx, next) {
             return (false, next);
         }
         cx.counters.messages_in.up();
-        (true, next)
+        (true, if self.is_deciding() { Next::Continue } else { next })
     }
 
     /// Nobody has to register here.
@@ -196,7 +206,7 @@ impl BusSession {
     }
 
     /// What was paid for comes again, and pays then.
-    pub(super) fn takes_back(&mut self, cx: &Context<'_>) {
+    pub(super) fn pay_back(&mut self, cx: &Context<'_>) {
         self.put_back(cx);
     }
 
@@ -205,6 +215,12 @@ impl BusSession {
         cx.replies.speak(self.link.dialect());
         cx.counters.messages_in.up();
         self.limit_rate(cx)
+    }
+
+    /// The message comes again, and counts then.
+    pub(super) fn unsay(&mut self, cx: &mut Context<'_>) {
+        cx.counters.messages_in.add(1u64.wrapping_neg());
+        self.put_back(cx);
     }
 
     /// A text in which such a frame should have been.
@@ -252,7 +268,8 @@ impl BusSession {
     /// Whether the same frame comes again, and pays then.
     #[cold]
     fn comes_again(&mut self, cx: &Context<'_>, next: Next) -> bool {
-        let again = matches!(next, Next::Wait | Next::Again) && self.refused_len().is_none() && !self.is_replaying();
+        let waits = self.refused_len().is_some() || self.is_deciding() || self.is_replaying();
+        let again = matches!(next, Next::Wait | Next::Again) && !waits;
         if again {
             self.put_back(cx);
         }
@@ -313,6 +330,7 @@ impl BusSession {
     }
 
     pub(super) fn close(&mut self, cx: &mut Context<'_>, reason: CloseReason) -> Next {
+        self.forget_question(cx);
         if !self.let_leave(cx, Departure::Disconnected) {
             return Next::Again;
         }
@@ -366,15 +384,6 @@ impl BusSession {
     fn end_subscriptions(&mut self, cx: &mut Context<'_>, node: &Node) {
         if let Some(rare) = &mut self.rare {
             rare.subscriptions.leave(cx, self.link.slot(), node.reference(), node.id());
-        }
-    }
-
-    /// Few sessions need what is rare for long.
-    fn drop_unused(&mut self) {
-        let is_used =
-            |rare: &Rare| rare.bucket.is_some() || rare.refused.is_some() || rare.told.is_some() || !rare.subscriptions.is_empty();
-        if self.rare.as_ref().is_some_and(|rare| !is_used(rare)) {
-            self.rare = None;
         }
     }
 
@@ -504,48 +513,6 @@ impl BusSession {
         }
         cx.counters.data_in.up();
         node.message(cx.now);
-        Next::Continue
-    }
-
-    /// The host has no room for it. It is kept as it is: the frame is not read again.
-    #[cold]
-    fn keep_refused(&mut self, cx: &Context<'_>, event: Event, bytes: usize) -> Next {
-        cx.counters.reads_paused_by_host.up();
-        let memory = cx.hub.memory().clone();
-        memory.add(Part::Input, bytes);
-        self.rare.get_or_insert_default().refused = Some(Refused { event, memory, bytes });
-        Next::Wait
-    }
-
-    /// What was read before comes before what is read now.
-    #[inline(never)]
-    fn go_on(&mut self, cx: &mut Context<'_>) -> Next {
-        match self.offer_again(cx) {
-            Next::Continue if self.is_replaying() => self.replay(cx),
-            next => next,
-        }
-    }
-
-    /// Offers the host what it had no room for, if there is something.
-    fn offer_again(&mut self, cx: &mut Context<'_>) -> Next {
-        let Some(rare) = &mut self.rare else { return Next::Continue };
-        let Some(refused) = rare.refused.take() else { return Next::Continue };
-        let (event, bytes) = (refused.event.clone(), refused.bytes);
-        drop(refused);
-        cx.budget.spend(budget::EVENT);
-        let Some(node) = event.node().map(|node| Arc::clone(node)) else { return Next::Continue };
-        let gate = node.gate();
-        // What a node said that has left meanwhile is not told: its last event was.
-        if gate.is_open()
-            && let Err(event) = cx.hub.tell_data(event, bytes, self.link.clone())
-        {
-            drop(gate);
-            return self.keep_refused(cx, event, bytes);
-        }
-        drop(gate);
-        cx.counters.data_in.up();
-        node.message(cx.now);
-        self.drop_unused();
         Next::Continue
     }
 

@@ -120,7 +120,7 @@ impl GatewaySession {
             next = self.frame(cx, front);
             if next == Next::Wait {
                 // It comes again.
-                self.bus.takes_back(cx);
+                self.bus.unsay(cx);
                 break;
             }
             consumed += len;

@@ -15,7 +15,7 @@ pub use firetower::GatewaySession;
 pub use websocket::WebSocketSession;
 
 use super::frame::QueuedFrame;
-use super::link::{Eviction, Link};
+use super::link::{Answered, Eviction, Link};
 use super::replies::Replies;
 use super::topic_fan_out::TopicFanOut;
 use super::topics::FireOrder;
@@ -103,7 +103,7 @@ impl Session {
     /// What it keeps of what was read, in memory.
     pub fn kept_bytes(&self) -> usize {
         match self {
-            Self::Bus(session) => session.refused_len().unwrap_or(0),
+            Self::Bus(session) => session.kept_bytes(),
             Self::WebSocket(session) => session.kept_bytes(),
             Self::Gateway(session) => session.kept_bytes(),
         }
@@ -213,10 +213,29 @@ impl Session {
         self.bus().tell_fill(cx, fill);
     }
 
-    /// What was kept of topics is still to be written: it is to be asked again although nothing was read.
+    /// The host has decided something that the connection waits for. `None`: it does not.
+    pub fn decide(&mut self, cx: &mut Context<'_>, answered: Answered) -> Option<Next> {
+        match self {
+            Self::Bus(session) => session.decide(cx, answered),
+            Self::WebSocket(session) => session.decide(cx, answered),
+            Self::Gateway(_) => None,
+        }
+    }
+
+    /// The time for a decision is up. `None`: nothing has changed by that.
+    pub fn decision_timer(&mut self, cx: &mut Context<'_>, timer: TimerKey) -> Option<Next> {
+        match self {
+            Self::Bus(session) => session.decision_timer(cx, timer),
+            Self::WebSocket(session) => session.decision_timer(cx, timer),
+            Self::Gateway(_) => None,
+        }
+    }
+
+    /// What was kept of topics is still to be written, or what came before a decision is to be looked at: it is to be asked again although
+    /// nothing was read.
     pub fn is_replaying(&self) -> bool {
         match self {
-            Self::Bus(session) => session.is_replaying(),
+            Self::Bus(session) => session.has_work(),
             Self::WebSocket(session) => session.is_replaying(),
             Self::Gateway(session) => session.has_work(),
         }

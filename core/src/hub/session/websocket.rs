@@ -1,16 +1,17 @@
 //! A WebSocket: from its handshake on, messages in which a protocol is spoken that the handshake has chosen.
 //!
 //! Owns the handshake's checks, what a peer has sent of a message, pings and closes. What the frames in messages mean is the bus session's
-//! within: `heartbus.v2` carries them as they are, `heartbus.json` spells them as JSON. Who names neither speaks Firetower's JSON.
+//! within: `heartbus.v2` carries them as they are, `heartbus.json` spells them as JSON. Who names neither speaks Firetower's JSON, which is `of_firetower`'s.
+
+mod of_firetower;
 
 use super::bus::BusSession;
 use super::context::{Context, Look, Next};
 use super::firetower::client::{FiretowerClient, write_heartbeat};
 use crate::hub::budget;
-use crate::hub::link::{Eviction, Link};
+use crate::hub::link::{Answered, Eviction, Link};
 use crate::hub::memory::Part;
 use crate::hub::replies::Replies;
-use crate::hub::topics::FireOrder;
 use crate::hub::wheel::TimerKey;
 use crate::hub::{NodeRef, Timer, TimerKind};
 use crate::model::CloseReason;
@@ -116,7 +117,7 @@ impl WebSocketSession {
 
     /// Something is to be written although nothing was read.
     pub(super) fn is_replaying(&self) -> bool {
-        self.bus.is_replaying() || self.firetower.as_ref().is_some_and(|client| client.has_work())
+        self.bus.has_work() || self.firetower.as_ref().is_some_and(|client| client.has_work())
     }
 
     /// What is kept of messages that are not done with, for the host's sake or that of a turn.
@@ -126,7 +127,7 @@ impl WebSocketSession {
     }
 
     pub(super) fn kept_bytes(&self) -> usize {
-        self.counted + self.bus.refused_len().unwrap_or(0)
+        self.counted + self.bus.kept_bytes()
     }
 
     /// Payloads of frames are unmasked where they are.
@@ -242,10 +243,11 @@ impl WebSocketSession {
         if next != Next::Continue {
             return next;
         }
-        if let Some(client) = &mut self.firetower
-            && client.go_on(cx, self.bus.link()) == Next::Again
-        {
-            return Next::Again;
+        if self.firetower.is_some() {
+            let next = self.go_on_with_firetower(cx);
+            if next != Next::Continue {
+                return next;
+            }
         }
         if let Some(inflating) = self.inflating.take() {
             let Inflating { is_text, payload, inflater } = *inflating;
@@ -267,6 +269,9 @@ impl WebSocketSession {
     /// How much of a message was done, and how it goes on.
     fn message(&mut self, cx: &mut Context<'_>, is_text: bool, bytes: &[u8]) -> Result<(usize, Next), Violation> {
         if self.firetower.is_some() {
+            if self.bus.is_deciding() {
+                return Ok(if self.bus.keep_message(cx, bytes) { (bytes.len(), Next::Continue) } else { (0, Next::Wait) });
+            }
             let next = self.of_firetower(cx, bytes);
             return Ok((if next == Next::Wait { 0 } else { bytes.len() }, next));
         }
@@ -281,31 +286,6 @@ impl WebSocketSession {
             return Err(Violation { code: CloseCode::PROTOCOL_ERROR, why: "a message that does not end with a frame" });
         }
         Ok((done, next))
-    }
-
-    fn of_firetower(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Next {
-        if bytes.trim_ascii() == b"null" {
-            // As the original does, which fails by that.
-            self.stage = WebSocketStage::Closed;
-            return Next::Close(CloseReason::BrokenStream);
-        }
-        if !self.bus.may_say(cx) {
-            return Next::Continue;
-        }
-        cx.budget.spend(budget::BYTE * bytes.len() as u64);
-        let Some(client) = &mut self.firetower else { return Next::Continue };
-        let next = client.receive(cx, &mut self.bus, bytes);
-        if next == Next::Wait {
-            // It comes again.
-            self.bus.takes_back(cx);
-        }
-        next
-    }
-
-    /// `None`: this is no client of Firetower's.
-    pub(super) fn obey(&mut self, cx: &mut Context<'_>, order: FireOrder, topic: &str, user: &[u8]) -> Option<Next> {
-        let client = self.firetower.as_mut()?;
-        Some(client.obey(cx, self.bus.link(), order, topic, user))
     }
 
     fn text(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> (usize, Next) {
@@ -389,6 +369,14 @@ impl WebSocketSession {
 
     pub(super) fn evict(&mut self, cx: &mut Context<'_>, eviction: Eviction) -> Next {
         self.within(cx, |bus, cx| bus.evict(cx, eviction))
+    }
+
+    pub(super) fn decide(&mut self, cx: &mut Context<'_>, answered: Answered) -> Option<Next> {
+        self.within(cx, |bus, cx| bus.decide(cx, answered))
+    }
+
+    pub(super) fn decision_timer(&mut self, cx: &mut Context<'_>, timer: TimerKey) -> Option<Next> {
+        self.within(cx, |bus, cx| bus.decision_timer(cx, timer))
     }
 
     /// What the bus session answers meanwhile stands in messages.
@@ -516,6 +504,7 @@ fn close_code(reason: CloseReason) -> CloseCode {
         CloseReason::Failed => CloseCode::INTERNAL,
         CloseReason::RegisterTimeout | CloseReason::HeartbeatTimeout => of_error(code::NODE_TIMED_OUT),
         CloseReason::Replaced => of_error(code::REPLACED),
+        CloseReason::NotAuthenticated => of_error(code::NOT_AUTHENTICATED),
         CloseReason::Kicked | CloseReason::NotAllowed => of_error(code::NOT_ALLOWED),
         _ => CloseCode::NORMAL,
     }

@@ -22,6 +22,10 @@ pub enum TopicRefusal {
     NoSuchNode,
     /// It is longer than a frame may be.
     TooLong,
+    /// The host does not want it, or has not said so in time.
+    Refused,
+    /// Too many decisions are open.
+    TooManyDecisions,
 }
 
 impl TopicRefusal {
@@ -29,7 +33,7 @@ impl TopicRefusal {
     pub fn code(self) -> u16 {
         match self {
             Self::Bad(_) | Self::FilterHasNoPosition => code::INVALID_REQUEST,
-            Self::TooManyTopics | Self::TooManySubscriptions | Self::OfServer => code::NOT_ALLOWED,
+            Self::TooManyTopics | Self::TooManySubscriptions | Self::OfServer | Self::Refused | Self::TooManyDecisions => code::NOT_ALLOWED,
             Self::NoSuchNode => code::NOT_FOUND,
             // Not the 413 behind which a connection is closed: this frame was read whole.
             Self::TooLong => code::INVALID_REQUEST,
@@ -49,6 +53,8 @@ impl fmt::Display for TopicRefusal {
             Self::OfServer => "Topics that begin with $ belong to the server",
             Self::NoSuchNode => "No such node on this connection",
             Self::TooLong => code::TOO_LONG_TEXT,
+            Self::Refused => "Refused by the server",
+            Self::TooManyDecisions => code::TOO_MANY_DECISIONS,
         })
     }
 }

@@ -130,7 +130,7 @@ impl WorkerPlace {
 
     fn hear(&mut self, word: WorkerMessage) -> Result<(), DecodeError> {
         let worker = self.worker;
-        let mask = |mask: u32| EventMask(mask & EventMask::ALL.0);
+        let mask = |mask: u32| EventMask(mask & (EventMask::ALL | EventMask::DECISIONS).0);
         match (word, self.state) {
             (WorkerMessage::Ready { mask: bits }, Standing::Attached) => {
                 self.state = Standing::Joined;

@@ -4,8 +4,8 @@
 
 use super::IoThread;
 use super::ending::LAST_COMMANDS_TIME;
-use crate::hub::Budget;
 use crate::hub::link::{Command, CommandKind, Membership, Parted};
+use crate::hub::{Budget, Next};
 use crate::model::ConnectionInfo;
 use crate::net::connection::{Connection, Phase};
 use crate::net::mailbox::DrainedItem;
@@ -140,6 +140,11 @@ impl IoThread {
                     self.tell_parted(&parted);
                 }
             }
+            (CommandKind::Decide(answered), Phase::Open(session)) => {
+                if let Some(next) = session.decide(&mut self.state.context(&self.shared.hub), *answered) {
+                    self.decided(slot, next);
+                }
+            }
             (CommandKind::End(reason), _) => self.end(slot, reason),
             (CommandKind::TellFull, _) => {
                 // First, so that a push that is refused from now on asks again.
@@ -157,6 +162,15 @@ impl IoThread {
 
     fn tell_parted(&self, parted: &Parted) {
         self.shared.hub.note_member(&parted.topic, &parted.id, false);
+    }
+
+    /// A connection has what it waited for, and goes on with what came meanwhile.
+    pub(super) fn decided(&mut self, slot: usize, next: Next) {
+        self.respond(slot, next);
+        if let Some(connection @ Connection { phase: Phase::Open(_), .. }) = self.connections.get_mut(slot) {
+            connection.resume();
+            self.list(slot, false);
+        }
     }
 
     /// Whom it was about has left meanwhile.

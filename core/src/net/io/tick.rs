@@ -78,10 +78,18 @@ impl IoThread {
             let Some((key, timer)) = self.state.wheel.pop(now.mono) else { break true };
             part.spend(budget::NODE);
             let slot = timer.slot() as usize;
-            if timer.kind() == TimerKind::Outbox {
-                self.state.now = now;
-                self.outbox_timer(slot, key);
-                continue;
+            match timer.kind() {
+                TimerKind::Outbox => {
+                    self.state.now = now;
+                    self.outbox_timer(slot, key);
+                    continue;
+                }
+                TimerKind::Decision => {
+                    self.state.now = now;
+                    self.decision_timer(slot, key);
+                    continue;
+                }
+                _ => {}
             }
             let mut next = self.judge(slot, key, timer.kind(), Look::NotYet, now);
             if next == Next::Look {
@@ -167,6 +175,15 @@ impl IoThread {
             return look;
         }
         look
+    }
+
+    /// What the host has not decided is refused.
+    fn decision_timer(&mut self, slot: usize, timer: TimerKey) {
+        let Some(Connection { phase: Phase::Open(session), .. }) = self.connections.get_mut(slot) else { return };
+        if let Some(next) = session.decision_timer(&mut self.state.context(&self.shared.hub), timer) {
+            // What was answered before to others, in this part, is in front of it.
+            self.decided(slot, next);
+        }
     }
 
     /// Whoever takes nothing of what waits for it has to go. The socket is asked once more: it tells of a little room in it only

@@ -1,5 +1,6 @@
 //! How nodes come and go by the frames of their connection: REGISTER and UNREGISTER, and what is refused of them.
 
+use super::kept::{Asking, Pending, Registration};
 use super::{BusSession, leave, own};
 use crate::hub::budget;
 use crate::hub::link::Link;
@@ -8,7 +9,7 @@ use crate::hub::nodes::Registered;
 use crate::hub::refusal::TooMuch;
 use crate::hub::session::context::{Context, Next};
 use crate::hub::{Timer, TimerKind};
-use crate::model::{Departure, EventMask};
+use crate::model::{Asked, CloseReason, Decision, Departure, EventMask};
 use crate::wire::control::RegisterError;
 use crate::wire::{Framing, code, control};
 use std::sync::Arc;
@@ -28,16 +29,48 @@ impl BusSession {
             cx.counters.reads_paused_by_host.up();
             return Next::Wait;
         }
-        cx.counters.registers.up();
-        cx.budget.spend(budget::REGISTRATION);
         // Who speaks JSON has agreed on that already.
         let newest = if self.link.framing() == Framing::Json { 1 } else { control::NEWEST_PROTOCOL };
-        let protocol = request.protocol.clamp(1, newest);
+        let registration = Registration {
+            id: request.node_id.unwrap_or_else(|| node_id(cx)).into(),
+            metadata: request.metadata.filter(|text| **text != *"[]").map(Arc::from),
+            protocol: request.protocol.clamp(1, newest),
+        };
+        // Also where the node is here already: what it says of itself may be what it is let in for.
+        if cx.hub.asks(EventMask::AUTHENTICATE) {
+            let asked = Asked::Registration { node_id: registration.id.clone(), metadata: registration.metadata() };
+            return match self.ask(cx, Pending::Registration(registration), asked, None) {
+                Asking::NoRoom => Next::Wait,
+                Asking::Asked => {
+                    cx.counters.registers.up();
+                    Next::Wait
+                }
+                Asking::TooMany => {
+                    cx.counters.registers.up();
+                    self.refuse(cx, code::NOT_ALLOWED, code::TOO_MANY_DECISIONS)
+                }
+            };
+        }
+        cx.counters.registers.up();
+        self.admit(cx, registration, None)
+    }
+
+    pub(super) fn settle_registration(&mut self, cx: &mut Context<'_>, registration: Registration, decision: Option<Decision>) -> Next {
+        match decision {
+            Some(Decision::Allow) => self.admit(cx, registration, None),
+            Some(Decision::AllowWithMetadata(members)) => self.admit(cx, registration, Some(&members)),
+            None => self.refuse_stranger(cx, code::NOT_DECIDED_TEXT),
+            Some(_) => self.refuse_stranger(cx, code::NOT_AUTHENTICATED_TEXT),
+        }
+    }
+
+    /// Registers a node that may, with what its host says of it.
+    fn admit(&mut self, cx: &mut Context<'_>, registration: Registration, members: Option<&str>) -> Next {
+        let Registration { id, metadata, protocol } = registration;
+        cx.budget.spend(budget::REGISTRATION);
         if protocol > 1 {
             self.change_link(cx.counters, Link::agree_on_v2);
         }
-        let metadata: Option<Arc<str>> = request.metadata.filter(|text| **text != *"[]").map(Arc::from);
-        let id: Arc<str> = request.node_id.unwrap_or_else(|| node_id(cx)).into();
         let bytes = metadata_bytes(metadata.as_deref());
         let (_, all) = self.nodes.sent_bytes();
         if let Some(node) = cx.hub.node(&id).filter(|node| Arc::ptr_eq(node.link(), &self.link)) {
@@ -53,9 +86,9 @@ impl BusSession {
                     drop(gate);
                     return self.refuse_metadata(cx, text);
                 }
-                if gate.renew_metadata(metadata, cx.hub.memory()).is_err() {
+                if gate.renew_metadata(metadata, members, cx.hub.memory()).is_err() {
                     drop(gate);
-                    return self.refuse(cx, RegisterError::MetadataTooLong.code(), &RegisterError::MetadataTooLong.to_string());
+                    return self.refuse_long_metadata(cx);
                 }
                 drop(gate);
                 self.nodes.change_metadata(before, bytes);
@@ -70,9 +103,10 @@ impl BusSession {
         if has_too_much(cx, all, bytes, 0) {
             return self.refuse_metadata(cx, code::TOO_MUCH_METADATA_ON_CONNECTION);
         }
-        let node = match cx.hub.register(id, &self.link, metadata, cx.counters, cx.now) {
+        let node = match cx.hub.register(id, &self.link, metadata, members, cx.counters, cx.now) {
             Ok(node) => node,
             Err(TooMuch::Nodes) => return self.refuse(cx, code::NOT_ALLOWED, code::TOO_MANY_NODES_ON_SERVER),
+            Err(TooMuch::Metadata) => return self.refuse_long_metadata(cx),
             Err(TooMuch::Bytes) => return self.refuse_metadata(cx, code::TOO_MUCH_METADATA_ON_SERVER),
         };
         cx.replies.registered(node.id(), node.channel_id(), protocol, cx.now);
@@ -102,6 +136,16 @@ impl BusSession {
             self.await_register(cx);
         }
         Next::Continue
+    }
+
+    fn refuse_long_metadata(&self, cx: &mut Context<'_>) -> Next {
+        self.refuse(cx, RegisterError::MetadataTooLong.code(), &RegisterError::MetadataTooLong.to_string())
+    }
+
+    /// The host has refused it, or has not decided in time. The connection ends, unless others are here already.
+    fn refuse_stranger(&self, cx: &mut Context<'_>, text: &str) -> Next {
+        let next = self.refuse(cx, code::NOT_AUTHENTICATED, text);
+        if self.nodes.is_empty() { Next::Close(CloseReason::NotAuthenticated) } else { next }
     }
 
     fn refuse_metadata(&self, cx: &mut Context<'_>, text: &str) -> Next {

@@ -72,6 +72,7 @@ impl BusSession {
 
     pub(in crate::hub::session) fn register_timer(&mut self, cx: &mut Context<'_>, timer: TimerKey, look: Look) -> Next {
         let timeout = micros(cx.hub.limits().register_timeout);
+        let is_deciding = self.is_deciding();
         let idle = self.nodes.idle_timer().filter(|idle| **idle == Some(timer) && cx.wheel.has_fired(timer));
         let Some(idle) = idle else {
             // Somebody registered since it fired.
@@ -81,6 +82,8 @@ impl BusSession {
             Look::NotYet => return Next::Look,
             Look::Stopped => cx.wheel.rearm(timer, cx.now.mono + timeout),
             Look::Unread => cx.wheel.rearm(timer, cx.now.mono + timeout / UNREAD_PART),
+            // Somebody does, and it is the host that takes its time.
+            Look::Empty if is_deciding => cx.wheel.rearm(timer, cx.now.mono + timeout),
             Look::Empty => {
                 *idle = None;
                 cx.wheel.remove(timer);

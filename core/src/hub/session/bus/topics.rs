@@ -2,8 +2,8 @@
 //!
 //! Owns the answers. A subscription is a node's, and ends with its registration.
 
+use super::kept::{Asking, Pending, PendingPublication, PublisherNode, Subscription};
 use super::{BusSession, own};
-use crate::hub::NodeRef;
 use crate::hub::frame::QueuedFrame;
 use crate::hub::link::Link;
 use crate::hub::nodes::Registered;
@@ -11,46 +11,110 @@ use crate::hub::session::context::{Context, Next};
 use crate::hub::session::subscriptions::{Replayed, Subscriptions};
 use crate::hub::topic_fan_out::{TopicFanOut, payload};
 use crate::hub::topics::members::{Subscriber, ThreadMembers};
-use crate::hub::topics::{Origin, TopicRefusal};
-use crate::wire::topic::MAX_LEN;
+use crate::hub::topics::{Origin, Published, TopicRefusal};
+use crate::hub::{Node, NodeRef};
+use crate::model::{Asked, Decision, EventMask, Position};
+use crate::wire::topic::{Filter, MAX_LEN, check_name};
 use crate::wire::topic_frames::{self, Publish, PublishReply, Subscribe, SubscribeReply, Unsubscribe};
 use crate::wire::{Dialect, Frame, FrameType, Framing, code};
 use bytes::Bytes;
+use std::sync::Arc;
 
 impl BusSession {
     #[inline(never)]
     pub(super) fn subscribe(&mut self, cx: &mut Context<'_>, frame: &Frame<'_>) -> Next {
-        cx.counters.subscribes.up();
         let dialect = cx.replies.dialect();
         let bytes = frame.payload.bytes();
         let Ok(Subscribe { filter, since }) = Subscribe::decode(dialect, &bytes) else {
+            cx.counters.subscribes.up();
             cx.counters.subscribes_refused.up();
             return unreadable(cx, frame);
         };
-        let result = match self.subscriber(frame.channel_id) {
+        let member = self.subscriber(frame.channel_id);
+        if cx.hub.asks(EventMask::SUBSCRIBE_BEFORE)
+            && Filter::parse(&filter).is_ok()
+            && let Some(node) = member.and_then(|member| self.nodes.get(member.node)).map(|registered| registered.node.clone())
+        {
+            let asked = Asked::Subscription { filters: vec![(&*filter).into()], user: None };
+            let subscription = Subscription { node: node.reference(), channel_id: channel(frame), filter: filter.into_owned(), since };
+            let refused = subscription.filter.clone();
+            match self.ask(cx, Pending::Subscription(subscription), asked, Some(&node)) {
+                Asking::NoRoom => return Next::Wait,
+                Asking::Asked => {
+                    cx.counters.subscribes.up();
+                    return Next::Wait;
+                }
+                Asking::TooMany => {
+                    cx.counters.subscribes.up();
+                    cx.counters.subscribes_refused.up();
+                    refuse(cx, channel(frame), TopicRefusal::TooManyDecisions, &refused, None);
+                    return Next::Continue;
+                }
+            }
+        }
+        cx.counters.subscribes.up();
+        self.subscribe_to(cx, member, channel(frame), &filter, since);
+        self.replay_what_is_kept(cx)
+    }
+
+    /// Of several topics and filters those that are not the one that was asked for are the host's own, and are not answered: as if it had
+    /// put the node into them.
+    pub(super) fn settle_subscription(&mut self, cx: &mut Context<'_>, subscription: &Subscription, decision: Option<Decision>) -> Next {
+        let Subscription { node, channel_id, filter, since } = subscription;
+        // It may have left meanwhile.
+        let member = self.nodes.get(*node).map(|registered| Subscriber { slot: self.link.slot(), node: registered.reference() });
+        let allowed = match decision {
+            Some(Decision::Allow) => vec![filter.clone()],
+            Some(Decision::AllowTopics(filters)) => filters,
+            _ => Vec::new(),
+        };
+        if !allowed.contains(filter) {
+            cx.counters.subscribes_refused.up();
+            refuse(cx, *channel_id, TopicRefusal::Refused, filter, None);
+        }
+        for allowed in &allowed {
+            if allowed == filter {
+                self.subscribe_to(cx, member, *channel_id, filter, *since);
+            } else if let Some(member) = member {
+                let who = self.nodes.get(member.node).map(|registered| registered.node.id());
+                if self.rare.get_or_insert_default().subscriptions.subscribe(cx, member, who, allowed, None).is_err() {
+                    cx.counters.subscribes_refused.up();
+                }
+            }
+        }
+        self.replay_what_is_kept(cx)
+    }
+
+    fn replay_what_is_kept(&mut self, cx: &mut Context<'_>) -> Next {
+        if self.link.is_news(cx.replies.dialect()) {
+            // What is kept follows at once, and may be what only v2 carries.
+            self.change_link(cx.counters, Link::heard_v2);
+        }
+        self.replay(cx)
+    }
+
+    /// Subscribes, and answers.
+    fn subscribe_to(&mut self, cx: &mut Context<'_>, member: Option<Subscriber>, channel_id: u32, filter: &str, since: Option<Position>) {
+        let result = match member {
             Some(member) => {
                 let who = self.nodes.get(member.node).map(|registered| registered.node.id());
-                self.rare.get_or_insert_default().subscriptions.subscribe(cx, member, who, &filter, since)
+                self.rare.get_or_insert_default().subscriptions.subscribe(cx, member, who, filter, since)
             }
             None => Err(TopicRefusal::NoSuchNode),
         };
         match result {
             Ok(subscribed) => {
                 let mut answer = Vec::new();
-                SubscribeReply { filter, position: subscribed.position, recovered: subscribed.recovered }.encode(dialect, &mut answer);
-                cx.replies.of_topic(FrameType::SUBSCRIBE, channel(frame), &answer);
+                SubscribeReply { filter: filter.into(), position: subscribed.position, recovered: subscribed.recovered }
+                    .encode(cx.replies.dialect(), &mut answer);
+                cx.replies.of_topic(FrameType::SUBSCRIBE, channel_id, &answer);
             }
             Err(refusal) => {
                 cx.counters.subscribes_refused.up();
-                refuse(cx, frame, refusal, &filter, None);
+                refuse(cx, channel_id, refusal, filter, None);
                 self.drop_unused();
             }
         }
-        if self.link.is_news(dialect) {
-            // What is kept follows at once, and may be what only v2 carries.
-            self.change_link(cx.counters, Link::heard_v2);
-        }
-        self.replay(cx)
     }
 
     #[inline(never)]
@@ -60,7 +124,7 @@ impl BusSession {
         let bytes = frame.payload.bytes();
         let Ok(Unsubscribe { filter }) = Unsubscribe::decode(dialect, &bytes) else { return unreadable(cx, frame) };
         let Some(member) = self.subscriber(frame.channel_id) else {
-            refuse(cx, frame, TopicRefusal::NoSuchNode, &filter, None);
+            refuse(cx, channel(frame), TopicRefusal::NoSuchNode, &filter, None);
             return Next::Continue;
         };
         if let Some(rare) = &mut self.rare {
@@ -86,22 +150,76 @@ impl BusSession {
             cx.counters.reads_paused_by_host.up();
             return Next::Wait;
         }
-        cx.counters.publishes.up();
         let publisher = self.subscriber(frame.channel_id).and_then(|subscriber| self.nodes.get(subscriber.node));
-        let result = match publisher.map(|registered| Origin::Node(registered.node.id().clone())) {
-            Some(origin) => cx.hub.publish_from(origin, &topic, Bytes::copy_from_slice(&data), &[], cx.counters, cx.now),
+        if cx.hub.asks(EventMask::PUBLISH_BEFORE)
+            && check_name(&topic).is_ok()
+            && let Some(Registered { node, .. }) = publisher
+        {
+            let node = node.clone();
+            let publisher = PublisherNode { node: node.reference(), channel_id: channel(frame), id };
+            return self.ask_before_publishing(cx, &node, publisher, &topic, &data);
+        }
+        cx.counters.publishes.up();
+        let result = match publisher {
+            Some(Registered { node, .. }) => publish_for(cx, node, &topic, Bytes::copy_from_slice(&data)),
             None => Err(TopicRefusal::NoSuchNode),
         };
-        match (result, id) {
-            (Ok(published), Some(id)) => {
-                let mut answer = Vec::new();
-                PublishReply { id, position: published.position, reach: published.reach as u64 }.encode(dialect, &mut answer);
-                cx.replies.of_topic(FrameType::PUBLISH, channel(frame), &answer);
-            }
-            (Ok(_), None) => {}
-            (Err(refusal), id) => refuse(cx, frame, refusal, &topic, id),
-        }
+        answer_publication(cx, channel(frame), result, &topic, id);
         Next::Continue
+    }
+
+    #[cold]
+    fn ask_before_publishing(
+        &mut self,
+        cx: &mut Context<'_>,
+        node: &Arc<Node>,
+        publisher: PublisherNode,
+        topic: &str,
+        data: &[u8],
+    ) -> Next {
+        let (topic, payload): (Arc<str>, _) = (topic.into(), Bytes::copy_from_slice(data));
+        let asked = Asked::Publication { topic: topic.clone(), payload: payload.clone(), user: None };
+        let (channel_id, id) = (publisher.channel_id, publisher.id);
+        let pending = PendingPublication { of_node: Some(publisher), topic: topic.clone(), payload };
+        match self.ask(cx, Pending::Publication(pending), asked, Some(node)) {
+            Asking::NoRoom => return Next::Wait,
+            Asking::Asked => {
+                cx.counters.publishes.up();
+                return Next::Wait;
+            }
+            Asking::TooMany => {}
+        }
+        cx.counters.publishes.up();
+        cx.counters.publish_refused.up();
+        refuse(cx, channel_id, TopicRefusal::TooManyDecisions, &topic, id);
+        Next::Continue
+    }
+
+    /// Who is answered is answered under the topic that it has named.
+    pub(super) fn settle_publication(&mut self, cx: &mut Context<'_>, publication: PendingPublication, decision: Option<Decision>) {
+        let PendingPublication { of_node, topic: asked_for, payload } = publication;
+        let (topic, payload) = match decision {
+            Some(Decision::Allow) => (asked_for.clone(), payload),
+            Some(Decision::AllowPublication { topic, payload }) => (topic.into(), payload),
+            _ => {
+                cx.counters.publish_refused.up();
+                if let Some(PublisherNode { channel_id, id, .. }) = of_node {
+                    refuse(cx, channel_id, TopicRefusal::Refused, &asked_for, id);
+                }
+                return;
+            }
+        };
+        let Some(PublisherNode { node, channel_id, id }) = of_node else {
+            // Who is not heard is not told so.
+            let _ = cx.hub.publish(&topic, payload, &[], cx.counters, cx.now);
+            return;
+        };
+        // It may have left meanwhile.
+        let result = match self.nodes.get(node) {
+            Some(Registered { node, .. }) => publish_for(cx, node, &topic, payload),
+            None => Err(TopicRefusal::NoSuchNode),
+        };
+        answer_publication(cx, channel_id, result, &asked_for, id);
     }
 
     /// Goes on with what was kept for its nodes.
@@ -189,21 +307,38 @@ fn channel(frame: &Frame<'_>) -> u32 {
     u32::try_from(frame.channel_id).unwrap_or(0)
 }
 
-fn refuse(cx: &mut Context<'_>, frame: &Frame<'_>, refusal: TopicRefusal, topic: &str, id: Option<u32>) {
+fn publish_for(cx: &Context<'_>, node: &Node, topic: &str, payload: Bytes) -> Result<Published, TopicRefusal> {
+    cx.hub.publish_from(Origin::Node(node.id().clone()), topic, payload, &[], cx.counters, cx.now)
+}
+
+fn answer_publication(cx: &mut Context<'_>, channel_id: u32, result: Result<Published, TopicRefusal>, topic: &str, id: Option<u32>) {
+    match (result, id) {
+        (Ok(published), Some(id)) => {
+            let mut answer = Vec::new();
+            let reply = PublishReply { id, position: published.position, reach: published.reach as u64 };
+            reply.encode(cx.replies.dialect(), &mut answer);
+            cx.replies.of_topic(FrameType::PUBLISH, channel_id, &answer);
+        }
+        (Ok(_), None) => {}
+        (Err(refusal), id) => refuse(cx, channel_id, refusal, topic, id),
+    }
+}
+
+fn refuse(cx: &mut Context<'_>, channel_id: u32, refusal: TopicRefusal, topic: &str, id: Option<u32>) {
     let topic = if topic.len() <= MAX_LEN { topic } else { "" };
-    answer_error(cx, frame, &refusal.to_string(), refusal.code(), topic, id);
+    answer_error(cx, channel_id, &refusal.to_string(), refusal.code(), topic, id);
 }
 
 #[cold]
 fn unreadable(cx: &mut Context<'_>, frame: &Frame<'_>) -> Next {
     cx.counters.invalid_payloads.up();
-    answer_error(cx, frame, &topic_frames::BadTopicFrame.to_string(), code::INVALID_REQUEST, "", None);
+    answer_error(cx, channel(frame), &topic_frames::BadTopicFrame.to_string(), code::INVALID_REQUEST, "", None);
     Next::Continue
 }
 
 /// That it is about a topic is seen by its having one, if an empty one.
 #[cold]
-fn answer_error(cx: &mut Context<'_>, frame: &Frame<'_>, text: &str, code: u16, topic: &str, id: Option<u32>) {
+fn answer_error(cx: &mut Context<'_>, channel_id: u32, text: &str, code: u16, topic: &str, id: Option<u32>) {
     let payload = topic_frames::error_payload(text, code, Some(topic), id);
-    cx.replies.of_topic(FrameType::ERROR, channel(frame), &payload);
+    cx.replies.of_topic(FrameType::ERROR, channel_id, &payload);
 }

@@ -11,7 +11,7 @@ use crate::hub::session::context::{Context, Next};
 use crate::hub::session::subscriptions::Subscriptions;
 use crate::hub::topics::FireOrder;
 use crate::hub::topics::members::{FilterId, Subscriber};
-use crate::model::CloseReason;
+use crate::model::{CloseReason, EventMask};
 use crate::wire::firetower::client::{ClientMessage, HEARTBEAT, parse, subscriber_count};
 use crate::wire::topic::{self, Filter};
 use crate::wire::websocket::{self, Opcode};
@@ -20,6 +20,22 @@ use std::collections::VecDeque;
 
 /// What it takes to find a user's connections, beside the name and rounded up.
 const USER_BYTES: usize = 192;
+
+/// What a client asks for, and the host is to decide.
+pub(in crate::hub::session) enum FiretowerWish {
+    Subscribe(WishedTopics),
+    Publish(String, Bytes),
+}
+
+pub(in crate::hub::session) struct WishedTopics {
+    pub(in crate::hub::session) names: Vec<String>,
+    /// How many were paid for beside the message itself,
+    pub(in crate::hub::session) paid: usize,
+    /// are no topics,
+    pub(in crate::hub::session) bad: usize,
+    /// and were more than may be.
+    pub(in crate::hub::session) left_out: usize,
+}
 
 #[derive(Default)]
 pub(in crate::hub::session) struct FiretowerClient {
@@ -76,7 +92,15 @@ impl FiretowerClient {
     }
 
     /// A message, whether text or binary. [`Next::Wait`]: the host has no room for it, and it comes again.
-    pub(in crate::hub::session) fn receive(&mut self, cx: &mut Context<'_>, bus: &mut BusSession, message: &[u8]) -> Next {
+    ///
+    /// # Errors
+    /// What it wants, where the host is to be asked before: nothing has happened then.
+    pub(in crate::hub::session) fn receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        bus: &mut BusSession,
+        message: &[u8],
+    ) -> Result<Next, FiretowerWish> {
         let (subscribes, list) = match parse(message) {
             Ok(ClientMessage::Subscribe(list)) => (true, list),
             Ok(ClientMessage::Unsubscribe(list)) => (false, list),
@@ -84,28 +108,49 @@ impl FiretowerClient {
                 if let Some(data) = data.filter(|_| cx.hub.limits().firetower_conventions) {
                     if cx.hub.is_host_full(&topic, data.get().len(), || bus.link().clone()) {
                         cx.counters.reads_paused_by_host.up();
-                        return Next::Wait;
+                        return Ok(Next::Wait);
+                    }
+                    if cx.hub.asks(EventMask::PUBLISH_BEFORE) && topic::check_name(&topic).is_ok() {
+                        return Err(FiretowerWish::Publish(topic, Bytes::copy_from_slice(data.get().as_bytes())));
                     }
                     cx.counters.publishes.up();
                     // Who is not heard is not told so.
                     let _ = cx.hub.publish(&topic, Bytes::copy_from_slice(data.get().as_bytes()), &[], cx.counters, cx.now);
                 }
-                return Next::Continue;
+                return Ok(Next::Continue);
             }
             Err(_) => {
                 cx.counters.invalid_payloads.up();
-                return Next::Continue;
+                return Ok(Next::Continue);
             }
         };
         // More could not be held anyway.
         let most = cx.hub.limits().max_subscriptions;
         let mut names = list.split(',').enumerate().peekable();
+        let mut taken = Vec::new();
         // To subscribe to each is as much work as a message of its own; the first was paid for with the message. Who wants less is let go.
         while let Some((_, name)) = names.next_if(|(number, _)| *number < most && (!subscribes || *number == 0 || bus.may_send_more(cx))) {
-            self.work.push_back((subscribes, name.to_owned()));
+            taken.push(name.to_owned());
         }
-        cx.counters.subscribes_refused.add(names.count() as u64);
-        self.go_on(cx, bus.link())
+        let left_out = names.count();
+        if subscribes && cx.hub.asks(EventMask::SUBSCRIBE_BEFORE) {
+            let (paid, all) = (taken.len().saturating_sub(1), taken.len());
+            taken.retain(|name| topic::check_name(name).is_ok());
+            return Err(FiretowerWish::Subscribe(WishedTopics { bad: all - taken.len(), names: taken, paid, left_out }));
+        }
+        cx.counters.subscribes_refused.add(left_out as u64);
+        self.work.extend(taken.into_iter().map(|name| (subscribes, name)));
+        Ok(self.go_on(cx, bus.link()))
+    }
+
+    /// The host has decided: these are to be subscribed to.
+    pub(in crate::hub::session) fn subscribe(&mut self, names: Vec<String>) {
+        self.work.extend(names.into_iter().map(|name| (true, name)));
+    }
+
+    /// Whose connection it is.
+    pub(in crate::hub::session) fn user(&self) -> Option<&str> {
+        self.user.as_ref().map(|(user, _)| &**user)
     }
 
     /// Subscribes to what was asked for, as much as the turn allows: one topic at least.
