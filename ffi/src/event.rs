@@ -459,7 +459,7 @@ pub(crate) fn of_client(FleetEvent { client_id, event }: &FleetEvent, texts: &Bu
         ClientEvent::Message(message) => {
             let TopicMessage { topic, position, payload, channel_id, node_id } = &**message;
             let event = of_publication(HEARTBUS_EVENT_CLIENT_MESSAGE, node_id.as_deref(), topic, *position, payload, texts);
-            heartbus_event { channel_id: *channel_id, ..event }
+            heartbus_event { client_id: *client_id, channel_id: *channel_id, ..event }
         }
         ClientEvent::Published { number, position, reach } => {
             let (ip, count) = (keep_position(texts, *position), u32::try_from(*reach).unwrap_or(u32::MAX));
