@@ -56,7 +56,8 @@ typedef enum {
   // what was published; node_id the node that has published it, NULL when it was none; heartbus_event_position, where the topic has one.
   HEARTBUS_EVENT_MESSAGE = 12,
   // Publications that heartbus_bus_subscribe_topics has asked for are missing here. count is how many, because this program was too slow; 0:
-  // nobody knows, because the connection was made anew. A program that keeps a picture looks afresh now.
+  // nobody knows, because the connection was made anew, or something is not kept any more. text is the topic or filter that it is about, NULL when
+  // it may be any of this handle. A program that keeps a picture looks afresh now.
   HEARTBUS_EVENT_MISSED = 13,
   // A node wants to register, and waits for heartbus_server_decide, for decision_timeout at most; without an answer it is refused. number
   // is that of the question; node_id, connection_id, ip, port; payload is what the node says of itself, JSON text. It is not there yet,
@@ -786,14 +787,25 @@ heartbus_status heartbus_bus_find_nodes(heartbus_bus *bus,
 // Lets this program have what is published from now on to the topics that a filter matches, as HEARTBUS_EVENT_MESSAGE of
 // heartbus_bus_poll: each publication once, however many filters match it, in the order of its topic. Returns when the server has said that
 // it does, within the handle's timeout. The topic `$nodes` tells which nodes come and go. Subscriptions come back by themselves when the
-// server was started anew. Nothing waits for this program: when it does not poll, publications are dropped, which HEARTBUS_EVENT_MISSED
-// tells, and so it does when the connection was made anew. A filter that is there already stays.
+// connection was lost: a topic goes on behind its last message, as far as the server keeps it, and of a filter HEARTBUS_EVENT_MISSED is told.
+// Nothing waits for this program: when it does not poll, publications are dropped, which HEARTBUS_EVENT_MISSED tells. A filter that is there
+// already stays.
 //
 // HEARTBUS_INVALID_ARGUMENT when it is no filter, HEARTBUS_LIMIT when there are too many topics, or of these, HEARTBUS_PROTOCOL when the
 // server is older.
 heartbus_status heartbus_bus_subscribe_topics(heartbus_bus *bus,
                                               const char *filter,
                                               size_t filter_len);
+
+// As heartbus_bus_subscribe_topics for one topic, behind the position `since`, with offset and epoch 0 with all that is kept: what the server
+// keeps comes first, once and in order, then what is published. HEARTBUS_EVENT_MISSED in front of it tells that something is missing. A topic
+// that is there already begins anew there. `since` NULL is the same as heartbus_bus_subscribe_topics.
+//
+// HEARTBUS_INVALID_ARGUMENT also when it has wildcards and `since`.
+heartbus_status heartbus_bus_subscribe_topics_since(heartbus_bus *bus,
+                                                    const char *filter,
+                                                    size_t filter_len,
+                                                    const heartbus_position *since);
 
 // Ends what heartbus_bus_subscribe_topics has begun. What waits already is still told.
 //

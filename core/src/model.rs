@@ -376,9 +376,11 @@ pub struct HostMessage {
 pub enum FeedEvent {
     Message(Arc<HostMessage>),
     /// So many publications are missing here, because this process was too slow; `None`: nobody knows how many, because the connection was
-    /// made anew. Whoever keeps a picture looks afresh now.
+    /// made anew, or is not kept any more. Whoever keeps a picture looks afresh now.
     Missed {
         count: Option<u64>,
+        /// Of which topic or filter of this process; `None`: of any of them.
+        filter: Option<Arc<str>>,
     },
 }
 

@@ -327,10 +327,12 @@ fn what_subscribers_say_and_are_told_is_that_of_the_vectors() {
     let said = vec![
         ("Subscribe a/+", SubscriberMessage::Subscribe { filter: "a/+".into() }),
         ("Unsubscribe a/+", SubscriberMessage::Unsubscribe { filter: "a/+".into() }),
+        ("SubscribeFrom a/b, behind nothing", SubscriberMessage::SubscribeFrom { topic: "a/b".into(), since: None }),
+        ("SubscribeFrom a/b, behind 300 of epoch 7", SubscriberMessage::SubscribeFrom { topic: "a/b".into(), since: Some((300, 7)) }),
     ];
     for (_, said) in &said {
         match said {
-            SubscriberMessage::Subscribe { .. } | SubscriberMessage::Unsubscribe { .. } => {}
+            SubscriberMessage::Subscribe { .. } | SubscriberMessage::Unsubscribe { .. } | SubscriberMessage::SubscribeFrom { .. } => {}
         }
     }
     let written = said.into_iter().map(|(meaning, said)| {
@@ -349,10 +351,13 @@ fn what_subscribers_say_and_are_told_is_that_of_the_vectors() {
         ),
         ("Message of c, no more", FeedMessage::Message { topic: "c", payload: b"", position: None, from: None }),
         ("Gap of 300", FeedMessage::Gap { dropped: 300 }),
+        ("Begun a/b at 300 of epoch 7, recovered", FeedMessage::Begun { topic: "a/b", newest: (300, 7), recovered: true }),
+        ("Lost of a/b", FeedMessage::Lost { topic: "a/b" }),
     ];
     for (_, told) in &told {
         match told {
             FeedMessage::Subscribed { .. } | FeedMessage::Refused { .. } | FeedMessage::Message { .. } | FeedMessage::Gap { .. } => {}
+            FeedMessage::Begun { .. } | FeedMessage::Lost { .. } => {}
         }
     }
     let written = told.into_iter().map(|(meaning, told)| {

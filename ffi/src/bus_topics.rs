@@ -1,9 +1,9 @@
 //! Topics for a program that is no server: it subscribes over a bus handle, and polls that.
 
-use crate::arguments::{out, text};
+use crate::arguments::{out, slice, text};
 use crate::bus::{SharedBus, heartbus_bus};
 use crate::bus_feed::{Begun, FeedTeller};
-use crate::event::heartbus_event;
+use crate::event::{heartbus_event, heartbus_position};
 use crate::handle;
 use crate::status::{guard, heartbus_status};
 use heartbus_core::error::{Error, ErrorKind};
@@ -16,8 +16,9 @@ fn begun(bus: &SharedBus) -> Result<Begun, Error> {
 /// Lets this program have what is published from now on to the topics that a filter matches, as HEARTBUS_EVENT_MESSAGE of
 /// heartbus_bus_poll: each publication once, however many filters match it, in the order of its topic. Returns when the server has said that
 /// it does, within the handle's timeout. The topic `$nodes` tells which nodes come and go. Subscriptions come back by themselves when the
-/// server was started anew. Nothing waits for this program: when it does not poll, publications are dropped, which HEARTBUS_EVENT_MISSED
-/// tells, and so it does when the connection was made anew. A filter that is there already stays.
+/// connection was lost: a topic goes on behind its last message, as far as the server keeps it, and of a filter HEARTBUS_EVENT_MISSED is told.
+/// Nothing waits for this program: when it does not poll, publications are dropped, which HEARTBUS_EVENT_MISSED tells. A filter that is there
+/// already stays.
 ///
 /// HEARTBUS_INVALID_ARGUMENT when it is no filter, HEARTBUS_LIMIT when there are too many topics, or of these, HEARTBUS_PROTOCOL when the
 /// server is older.
@@ -31,7 +32,28 @@ pub(crate) unsafe extern "C" fn heartbus_bus_subscribe_topics(
         let object = handle::get::<SharedBus>(bus)?;
         // SAFETY: the caller's text, as the first page asks.
         let filter = unsafe { text("filter", filter, filter_len) }?;
-        begun(&object)?.feed.subscribe(filter, object.timeout)
+        begun(&object)?.feed.subscribe(filter, None, object.timeout)
+    })
+}
+
+/// As heartbus_bus_subscribe_topics for one topic, behind the position `since`, with offset and epoch 0 with all that is kept: what the server
+/// keeps comes first, once and in order, then what is published. HEARTBUS_EVENT_MISSED in front of it tells that something is missing. A topic
+/// that is there already begins anew there. `since` NULL is the same as heartbus_bus_subscribe_topics.
+///
+/// HEARTBUS_INVALID_ARGUMENT also when it has wildcards and `since`.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn heartbus_bus_subscribe_topics_since(
+    bus: *mut heartbus_bus,
+    filter: *const c_char,
+    filter_len: usize,
+    since: *const heartbus_position,
+) -> heartbus_status {
+    guard(|| {
+        let object = handle::get::<SharedBus>(bus)?;
+        // SAFETY: the caller's text and position, as the first page asks.
+        let (filter, since) =
+            unsafe { (text("filter", filter, filter_len)?, slice("since", since, usize::from(!since.is_null()))?.first().copied()) };
+        begun(&object)?.feed.subscribe(filter, since.map(Into::into), object.timeout)
     })
 }
 

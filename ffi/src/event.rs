@@ -42,7 +42,8 @@ pub(crate) enum heartbus_event_type {
     /// what was published; node_id the node that has published it, NULL when it was none; heartbus_event_position, where the topic has one.
     HEARTBUS_EVENT_MESSAGE = 12,
     /// Publications that heartbus_bus_subscribe_topics has asked for are missing here. count is how many, because this program was too slow; 0:
-    /// nobody knows, because the connection was made anew. A program that keeps a picture looks afresh now.
+    /// nobody knows, because the connection was made anew, or something is not kept any more. text is the topic or filter that it is about, NULL when
+    /// it may be any of this handle. A program that keeps a picture looks afresh now.
     HEARTBUS_EVENT_MISSED = 13,
     /// A node wants to register, and waits for heartbus_server_decide, for decision_timeout at most; without an answer it is refused. number
     /// is that of the question; node_id, connection_id, ip, port; payload is what the node says of itself, JSON text. It is not there yet,
@@ -345,9 +346,10 @@ fn of_publication(
 pub(crate) fn of_feed(event: &FeedEvent, texts: &Bump) -> heartbus_event {
     match event {
         FeedEvent::Message(message) => of_host_message(message, texts),
-        FeedEvent::Missed { count } => {
+        FeedEvent::Missed { count, filter } => {
             let count = count.map_or(0, |count| u32::try_from(count).unwrap_or(u32::MAX));
-            heartbus_event { count, ..heartbus_event::new(HEARTBUS_EVENT_MISSED) }
+            let (text, text_len) = filter.as_ref().map_or((ptr::null(), 0), |filter| keep(texts, filter));
+            heartbus_event { count, text, text_len, ..heartbus_event::new(HEARTBUS_EVENT_MISSED) }
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::bindings::{self, Directory};
 use crate::bus_topics;
 use crate::calls::DeclareCalls;
 use crate::classes::future;
+use crate::classes::position;
 use crate::classes::waiting::{Suspension, Timer};
 use crate::config::{self, Loop};
 use crate::declare::Declare;
@@ -94,7 +95,7 @@ pub(crate) fn register() -> Result<()> {
         .declare("stats(): array", stats)
         .declare("metrics(): string", metrics_text)
         .declare("getSocket(): string", get_socket)
-        .declare("subscribe(string $filter, callable $callback, ?callable $gap = null): void", subscribe)
+        .declare(r"subscribe(string $filter, callable $callback, ?Heartbus\Position $since = null, ?callable $gap = null): void", subscribe)
         .declare("unsubscribe(string $filter): bool", unsubscribe)
         .declare("static run(): void", run)
         .declare("static poll(float $timeout = 0.0): int", poll)
@@ -337,15 +338,18 @@ fn get_socket(call: &mut Call<'_>) -> Outcome {
 }
 
 fn subscribe(call: &mut Call<'_>) -> Outcome {
-    let (mut filter, mut callback, mut gap) = (ptr::null_mut::<zend_string>(), ptr::null_mut::<Zval>(), ptr::null_mut::<Zval>());
-    arguments!(call, c"Sz|z", filter, callback, gap)?;
+    let (mut filter, mut callback) = (ptr::null_mut::<zend_string>(), ptr::null_mut::<Zval>());
+    let (mut since, mut gap) = (ptr::null_mut::<Zval>(), ptr::null_mut::<Zval>());
+    arguments!(call, c"Sz|zz", filter, callback, since, gap)?;
     let bus = call.held::<Bus>()?;
     let callback = Rc::new(Callable::new(callback, 2)?);
     // SAFETY: an argument of this call, or null when it was left out.
+    let since = position::since(r"Heartbus\Bus::subscribe", unsafe { since.as_ref() })?;
+    // SAFETY: an argument of this call, or null when it was left out.
     let is_given = unsafe { gap.as_ref() }.is_some_and(|gap| !gap.dereference().is_null());
-    let gap = if is_given { Some(Rc::new(Callable::new(gap, 3)?)) } else { None };
+    let gap = if is_given { Some(Rc::new(Callable::new(gap, 4)?)) } else { None };
     let path = bus.line.bus.borrow().path().to_owned();
-    bus_topics::subscribe(&path, bus.timeout, topics::topic_name(filter)?, callback, gap)
+    bus_topics::subscribe(&path, bus.timeout, topics::topic_name(filter)?, callback, since, gap)
 }
 
 fn unsubscribe(call: &mut Call<'_>) -> Outcome {

@@ -11,7 +11,7 @@ use crate::runtime::{Runtime, Source, is_same};
 use crate::subscriptions::Subscriptions;
 use ext_php_rs::types::Zval;
 use heartbus_core::error::Error;
-use heartbus_core::event::{FeedEvent, HostMessage};
+use heartbus_core::event::{FeedEvent, HostMessage, Position};
 use heartbus_core::inbox::Inbox;
 use heartbus_core::net::feed::Feed;
 use heartbus_core::wire::topic::Filter;
@@ -75,15 +75,22 @@ fn start(runtime: &Runtime, path: &Path) -> Result<Rc<BusTopics>, Error> {
 }
 
 /// Returns when the engine has said that what is published from now on comes. Whatever loop there is tells it.
-pub(crate) fn subscribe(path: &Path, patience: Duration, filter: &str, callback: Rc<Callable>, gap: Option<Rc<Callable>>) -> Outcome {
+pub(crate) fn subscribe(
+    path: &Path,
+    patience: Duration,
+    filter: &str,
+    callback: Rc<Callable>,
+    since: Option<Position>,
+    gap: Option<Rc<Callable>>,
+) -> Outcome {
     let runtime = Runtime::current();
     let filter = Filter::parse(filter).map_err(|bad| exception::invalid_argument(&bad.to_string()))?;
     let topics = match of_socket(&runtime, path) {
         Some(topics) => topics,
         None => start(&runtime, path).map_err(|error| exception::raise(&error))?,
     };
-    if !topics.subscriptions.borrow().contains(filter.text()) {
-        topics.feed.subscribe(filter.text(), patience).map_err(|error| exception::raise(&error))?;
+    if since.is_some() || !topics.subscriptions.borrow().contains(filter.text()) {
+        topics.feed.subscribe(filter.text(), since, patience).map_err(|error| exception::raise(&error))?;
     }
     let replaced = topics.subscriptions.borrow_mut().insert(filter, Some(callback), None);
     let replaced_gap = match gap {
@@ -120,7 +127,12 @@ impl BusTopics {
     fn next(&self, event: &FeedEvent, behind: Option<&str>) -> Option<(String, Rc<Callable>)> {
         match event {
             FeedEvent::Message(message) => self.subscriptions.borrow().next(&message.topic, behind),
-            FeedEvent::Missed { .. } => {
+            FeedEvent::Missed { filter: Some(filter), .. } => {
+                let gaps = self.gaps.borrow();
+                let callback = gaps.get(&**filter).filter(|_| behind.is_none())?;
+                Some((filter.to_string(), callback.clone()))
+            }
+            FeedEvent::Missed { filter: None, .. } => {
                 let gaps = self.gaps.borrow();
                 let from = behind.map_or(Bound::Unbounded, Bound::Excluded);
                 gaps.range::<str, _>((from, Bound::Unbounded)).next().map(|(filter, callback)| (filter.clone(), callback.clone()))
@@ -144,7 +156,7 @@ impl BusTopics {
                 let position = position.map_or_else(|| Ok(Zval::null()), position::position)?;
                 callback.call([text(&**topic), text(payload), from, position])?;
             }
-            FeedEvent::Missed { count } => {
+            FeedEvent::Missed { count, .. } => {
                 let count = count.map_or_else(Zval::null, |count| value(count as i64));
                 callback.call([count, text(filter)])?;
             }

@@ -484,16 +484,18 @@ return [
     'Heartbus\Bus::getSocket' => 'The path of the bus socket.',
     'Heartbus\Bus::subscribe' => <<<TEXT
         Lets this process hear what is published from now on to the topics that a filter matches: each publication once, in the order of
-        its topic. It holds when the call returns, and comes back by itself when the server was started anew. The topic \$nodes tells
-        which nodes come and go. Whatever loop runs here tells the callbacks: Workerman's (subscribe in onWorkerStart), Revolt's,
+        its topic. It holds when the call returns, and comes back by itself when the connection was lost: a topic goes on behind its last
+        message then, as far as it is kept. With \$since a topic begins behind that position, with new \Heartbus\Position with all that is
+        kept, also where there is a subscription already: what is kept comes first, once and in order. The topic \$nodes tells which nodes
+        come and go. Whatever loop runs here tells the callbacks: Workerman's (subscribe in onWorkerStart), Revolt's,
         ReactPHP's, a server's or client's of this process, run(), poll(). Nothing waits for this process: what it has no room for is
         dropped, and \$gap is told how many publications are missing there, of all that it has subscribed to over this socket; null when
-        nobody knows, because the connection was made anew. A later call for the same filter replaces both callbacks. A subscription ends
+        nobody knows, because the connection was made anew, or what is behind the position is not kept any more. A later call for the same filter replaces both callbacks. A subscription ends
         with the request.
 
         @param callable(string \$topic, string \$data, ?string \$from, ?\Heartbus\Position \$position): mixed \$callback \$from is the id of the node that has published it, null when it was none
         @param ?callable(?int \$missed, string \$filter): mixed \$gap
-        @throws \InvalidArgumentException when it is no filter
+        @throws \InvalidArgumentException when it is no filter, or a filter and \$since
         @throws \Heartbus\Exception\LimitException when there are too many topics, or too many subscriptions of this process
         $throws
         TEXT,

@@ -194,6 +194,7 @@ int main(int argc, char **argv) {
     CALL(heartbus_bus_members, bus, TEXT("t"), &cursor, any, 1, &count);
     CALL(heartbus_bus_topics_of, bus, TEXT("n"), any, 1, &count);
     CALL(heartbus_bus_subscribe_topics, bus, TEXT("u"));
+    CALL(heartbus_bus_subscribe_topics_since, bus, TEXT("v"), NULL);
     CALL(heartbus_bus_fd, bus, any);
     CALL(heartbus_bus_poll, bus, &event, 1, 0, &count);
     CALL(heartbus_bus_unsubscribe_topics, bus, TEXT("t"));

@@ -267,6 +267,31 @@ static void another_program_hears_topics(const char *config) {
     event = next_event(true);
     check(is_change(&event, "\"event\":\"left\",\"node\":\"h\",\"reason\":\"disconnected\""), "and goes");
 
+    heartbus_position since = {0, 0};
+    check(heartbus_server_publish(server, TEXT("kept/door"), TEXT("one"), NULL, 0, &told) == HEARTBUS_OK &&
+              heartbus_server_publish(server, TEXT("kept/door"), TEXT("two"), NULL, 0, NULL) == HEARTBUS_OK,
+          "something is kept");
+    since.offset = told.offset, since.epoch = told.epoch;
+    check(heartbus_bus_subscribe_topics_since(bus, TEXT("kept/door"), &since) == HEARTBUS_OK, "it goes on from a position");
+    event = next_event(true);
+    check(is_message(&event, "kept/door", "two", NULL) && heartbus_event_position(&event, &position) == HEARTBUS_OK && position.offset == since.offset + 1,
+          "what is kept behind it comes");
+    check(heartbus_server_publish(server, TEXT("kept/door"), TEXT("three"), NULL, 0, NULL) == HEARTBUS_OK, "and then");
+    event = next_event(true);
+    check(is_message(&event, "kept/door", "three", NULL), "what is live");
+    since.offset = since.epoch = 0;
+    check(heartbus_bus_subscribe_topics_since(bus, TEXT("kept/door"), &since) == HEARTBUS_OK, "with 0 and 0 all that is kept comes");
+    event = next_event(true);
+    check(event.type == HEARTBUS_EVENT_MISSED && event.count == 0 && is_text((heartbus_text){event.text, event.text_len}, "kept/door"),
+          "behind the word that the first is not kept any more");
+    event = next_event(true);
+    check(is_message(&event, "kept/door", "two", NULL), "the second is the first that is kept");
+    event = next_event(true);
+    check(is_message(&event, "kept/door", "three", NULL), "and the third comes again");
+    check(heartbus_bus_subscribe_topics_since(bus, TEXT("kept/door"), NULL) == HEARTBUS_OK, "without a position it stays as it is");
+    check_refused(heartbus_bus_subscribe_topics_since(bus, TEXT("kept/+"), &since), HEARTBUS_INVALID_ARGUMENT, "no position to go on from", "a filter has no position");
+    check(heartbus_bus_unsubscribe_topics(bus, TEXT("kept/door")) == HEARTBUS_OK, "it has heard enough");
+
     check(heartbus_bus_unsubscribe_topics(bus, TEXT("next/+")) == HEARTBUS_OK, "one subscription ends");
     check_refused(heartbus_bus_unsubscribe_topics(bus, TEXT("next/+")), HEARTBUS_NOT_FOUND, "no such subscription", "what is ended is not there");
     check_refused(heartbus_bus_subscribe_topics(bus, TEXT("a/#/b")), HEARTBUS_INVALID_ARGUMENT, "last level", "a filter has a form");
@@ -284,6 +309,10 @@ static void another_program_hears_topics(const char *config) {
         event = next_event(true);
     check(event.type == HEARTBUS_EVENT_MISSED && event.count == 0 && strcmp(heartbus_event_name(event.type), "missed") == 0,
           "the program next door is told that something may be missing");
+    /* Of each that it has subscribed to, when that is back. */
+    check(is_text((heartbus_text){event.text, event.text_len}, "$nodes"), "and of what");
+    event = next_event(true);
+    check(event.type == HEARTBUS_EVENT_MISSED && is_text((heartbus_text){event.text, event.text_len}, "next/door"), "of its other topic as well");
     check(heartbus_server_publish(server, TEXT("next/door"), TEXT("again"), NULL, 0, &told) == HEARTBUS_OK && told.reach == 1, "what it has subscribed to came back");
     event = next_event(true);
     check(is_message(&event, "next/door", "again", NULL), "and it hears on");

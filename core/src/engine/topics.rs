@@ -5,8 +5,8 @@
 use super::Engine;
 use crate::error::{Error, ErrorKind};
 use crate::hub::Counters;
-use crate::hub::feeds::TopicFeed;
-use crate::hub::topics::{Origin, Published, TopicRefusal};
+use crate::hub::feeds::{Followed, TopicFeed};
+use crate::hub::topics::{KeptPart, Origin, Position, Published, TopicRefusal};
 use crate::net::bus::HostTopics;
 use crate::wire::topic;
 use bytes::Bytes;
@@ -142,8 +142,12 @@ impl HostTopics for Engine {
         Ok(self.hub()?.open_feed())
     }
 
-    fn follow(&self, feed: &mut TopicFeed, filter: &str) -> Result<(), Error> {
-        self.hub()?.follow(feed, filter, self.now()).map_err(refused)
+    fn follow(&self, feed: &mut TopicFeed, filter: &str, since: Option<Position>) -> Result<Followed, Error> {
+        self.hub()?.follow(feed, filter, since, self.now()).map_err(refused)
+    }
+
+    fn read_kept(&self, feed: &TopicFeed, topic: &str, behind: u64, most_bytes: usize) -> KeptPart {
+        self.server().shared.hub.read_kept_for(feed, topic, behind, most_bytes)
     }
 
     fn unfollow(&self, feed: &mut TopicFeed, filter: &str) {

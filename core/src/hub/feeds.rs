@@ -8,8 +8,8 @@
 use super::gap_queue::{GapQueue, ObserverLimits, QueueEntry};
 use super::memory::Memory;
 use super::node_ref::NodeRef;
-use super::topics::Publication;
 use super::topics::members::{Subscriber, ThreadMembers};
+use super::topics::{Position, Publication};
 use crate::wire::topic::Filter;
 use slab::Slab;
 use std::collections::HashSet;
@@ -53,6 +53,19 @@ pub enum Fed {
     },
 }
 
+/// A subscription that has begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Followed {
+    /// The last publication before it; `None` for a filter, which has no position.
+    pub position: Option<Position>,
+    /// Whether everything behind the position that was asked for is kept.
+    pub recovered: bool,
+    /// Behind this offset something is kept that was asked for, which is to be read before it is live.
+    pub replay_behind: Option<u64>,
+    /// So much of what waits for the process is older.
+    pub waiting: usize,
+}
+
 impl Feeds {
     pub(super) fn new(limits: ObserverLimits, memory: Arc<Memory>) -> Self {
         Self { table: Mutex::default(), limits, memory, dropped: AtomicU64::new(0) }
@@ -88,15 +101,36 @@ impl Feeds {
     }
 }
 
+impl FeedTable {
+    fn go_live(&mut self, filter: Filter<'_>, subscriber: Subscriber, since: u64) {
+        if let Some(id) = self.members.find(filter) {
+            self.members.go_live(id, subscriber, since);
+        }
+    }
+}
+
 impl TopicFeed {
     fn subscriber(&self) -> Subscriber {
         Subscriber { slot: self.slot as u32, node: NodeRef::NONE }
     }
 
-    /// Enters a subscription; that it is made with the topics too is the caller's business.
-    pub(super) fn insert(&mut self, filter: Filter<'_>) {
-        self.feeds.lock().members.insert(filter, self.subscriber(), 0);
+    /// Enters a subscription, or has one begin anew: it gets what has a higher number than `since`. To be called where the order of the
+    /// topic's publications is decided, when the topics have made it. Says how much of what waits is older.
+    pub(super) fn enter(&mut self, filter: Filter<'_>, since: u64) -> usize {
+        let subscriber = self.subscriber();
+        let mut table = self.feeds.lock();
+        if table.members.insert(filter, subscriber, since).is_none() {
+            table.go_live(filter, subscriber, since);
+        }
+        let waiting = self.queue.len();
+        drop(table);
         self.filters.insert(filter.text().into());
+        waiting
+    }
+
+    /// A subscription that got nothing yet gets what has a higher number than `since`. To be called as [`TopicFeed::enter`].
+    pub(super) fn go_live(&self, filter: Filter<'_>, since: u64) {
+        self.feeds.lock().go_live(filter, self.subscriber(), since);
     }
 
     /// False when there is no such subscription.

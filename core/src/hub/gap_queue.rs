@@ -107,6 +107,11 @@ impl<T> GapQueue<T> {
         taken
     }
 
+    /// How many places are taken.
+    pub(super) fn len(&self) -> usize {
+        self.lock().waiting.len()
+    }
+
     /// True when something waits, false once nothing more will come.
     pub(super) fn poll_ready(&self, cx: &Context<'_>) -> Poll<bool> {
         let mut state = self.lock();

@@ -5,7 +5,7 @@
 
 use super::counters::Counters;
 use super::fan_out::HubThread;
-use super::feeds::TopicFeed;
+use super::feeds::{Followed, TopicFeed};
 use super::firetower::{MessageId, USER_PREFIX};
 use super::handed_over::FanOutShare;
 use super::hub::Hub;
@@ -14,11 +14,12 @@ use super::node_ref::NodeRef;
 use super::now::Now;
 use super::resume::Resume;
 use super::topic_fan_out::TopicFanOut;
-use super::topics::subscription_bytes;
+use super::topics::members::NOT_YET;
 use super::topics::{
-    CONNECTION_PART, FEEDS, FireKind, FireOrder, FireOrigin, HOST, Origin, Publication, PublicationSink, Published, TopicRefusal,
+    CONNECTION_PART, FEEDS, FireKind, FireOrder, FireOrigin, HOST, KeptPart, Origin, Publication, PublicationSink, Published, Subscribed,
+    TopicRefusal, subscription_bytes,
 };
-use crate::model::HostMessage;
+use crate::model::{HostMessage, Position};
 use crate::wire::firetower::{FireFrame, NO_TOPIC};
 use crate::wire::topic::{self, Filter};
 use crate::wire::topic_frames::MAX_MESSAGE_HEAD;
@@ -240,25 +241,37 @@ impl Hub {
     }
 
     /// Lets a feed have what is published from now on to the topics that a filter matches: each publication once, however many filters
-    /// match it. One that is there already stays.
+    /// match it. With `since` a topic begins behind that position: what is kept is to be read by [`Hub::read_kept_for`] first. A topic
+    /// that is there already begins anew; a filter stays.
     ///
     /// # Errors
     /// [`TopicRefusal`], and nothing has changed.
-    pub fn follow(&self, feed: &mut TopicFeed, filter: &str, now: Now) -> Result<(), TopicRefusal> {
+    pub fn follow(&self, feed: &mut TopicFeed, filter: &str, since: Option<Position>, now: Now) -> Result<Followed, TopicRefusal> {
         let filter = Filter::parse(filter)?;
-        if feed.filters.contains(filter.text()) {
-            return Ok(());
+        let is_known = feed.filters.contains(filter.text());
+        if is_known && since.is_none() && matches!(filter, Filter::Wild(_)) {
+            return Ok(Followed { position: None, recovered: true, replay_behind: None, waiting: 0 });
         }
         let bytes = feed.filters.iter().map(|filter| subscription_bytes(filter)).sum::<usize>() + subscription_bytes(filter.text());
-        if feed.filters.len() >= self.limits().max_subscriptions || !self.topics().has_share(bytes, CONNECTION_PART) {
+        let has_room = || feed.filters.len() < self.limits().max_subscriptions && self.topics().has_share(bytes, CONNECTION_PART);
+        if !is_known && !has_room() {
             return Err(TopicRefusal::TooManySubscriptions);
         }
-        // First, so that nothing that is counted for it is not for it.
-        feed.insert(filter);
-        let subscribed = self.topics().subscribe(FEEDS, filter, None, now);
-        subscribed.map(drop).inspect_err(|_| {
-            feed.remove(filter);
-        })
+        let mut waiting = 0;
+        let subscribed = self.topics().subscribe_and(FEEDS, filter, since, now, |begun| {
+            waiting = feed.enter(filter, if begun.replay_behind.is_some() { NOT_YET } else { begun.since });
+        })?;
+        if is_known {
+            // Not before: a topic that nobody wants and of which nothing is kept is another one in its next life.
+            self.topics().unsubscribe(FEEDS, filter, now);
+        }
+        let Subscribed { position, recovered, replay_behind, .. } = subscribed;
+        Ok(Followed { position, recovered, replay_behind, waiting })
+    }
+
+    /// A part of what is kept for a feed, as [`Topics::read_kept`](super::topics::Topics::read_kept). When there is no more it is live.
+    pub fn read_kept_for(&self, feed: &TopicFeed, name: &str, behind: u64, most_bytes: usize) -> KeptPart {
+        self.topics().read_kept_and(name, behind, most_bytes, |since| feed.go_live(Filter::known(name), since))
     }
 
     /// Ends what [`Hub::follow`] has begun; false when it has not.

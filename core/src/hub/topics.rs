@@ -9,11 +9,13 @@
 mod filters;
 pub mod history;
 mod interest;
+mod kept;
 pub mod members;
 mod publication;
 mod queries;
 mod refusal;
 
+pub use kept::KeptPart;
 pub use publication::{FireKind, FireOrder, FireOrigin, Origin, Position, Publication};
 pub use refusal::TopicRefusal;
 
@@ -23,7 +25,7 @@ use crate::settings::HistoryRule;
 use crate::wire::topic::{self, BadTopic, Filter};
 use bytes::Bytes;
 use filters::FilterTree;
-use history::{History, Ledger, Place};
+use history::{History, Ledger};
 use interest::{Interest, MembersInterest};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -33,9 +35,6 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 /// Topics lie in so many shards with a lock of their own.
 const SHARD_BITS: u32 = 8;
-
-/// Shards are tidied in so many parts, so that none takes long.
-const TIDY_PARTS: usize = 16;
 
 /// What became of a publication.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -68,16 +67,6 @@ pub struct Subscribed {
     pub recovered: bool,
     /// Behind this offset something is kept that was asked for: [`Topics::read_kept`] has it.
     pub replay_behind: Option<u64>,
-}
-
-/// A part of what is kept of a topic.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KeptPart {
-    pub publications: Vec<Publication>,
-    /// The first of them is not the one that comes next: what was in between is not kept any more.
-    pub has_gap: bool,
-    /// There is no more: who has read this goes on with what has a higher number.
-    pub since: Option<u64>,
 }
 
 /// # Errors
@@ -208,13 +197,29 @@ impl Topics {
     /// # Errors
     /// [`TopicRefusal`], and nothing has changed.
     pub fn subscribe(&self, thread: usize, filter: Filter<'_>, since: Option<Position>, now: Now) -> Result<Subscribed, TopicRefusal> {
+        self.subscribe_and(thread, filter, since, now, |_| {})
+    }
+
+    /// The same, for a thread that there is not: `enter` is called where the order of the publications is decided, so that those who get
+    /// them at once are neither too early nor too late.
+    ///
+    /// # Errors
+    /// As [`Topics::subscribe`].
+    pub fn subscribe_and(
+        &self,
+        thread: usize,
+        filter: Filter<'_>,
+        since: Option<Position>,
+        now: Now,
+        enter: impl FnOnce(&Subscribed),
+    ) -> Result<Subscribed, TopicRefusal> {
         if self.memory.of(Part::Topics) + SUBSCRIPTION_BYTES > self.memory.share(Part::Topics) {
             return Err(TopicRefusal::TooManyTopics);
         }
         let subscribed = match filter {
-            Filter::Exact(name) => self.subscribe_topic(thread, name, since, now)?,
+            Filter::Exact(name) => self.subscribe_topic(thread, name, since, now, enter)?,
             Filter::Wild(_) if since.is_some() => return Err(TopicRefusal::FilterHasNoPosition),
-            Filter::Wild(filter) => self.subscribe_filter(thread, filter)?,
+            Filter::Wild(filter) => self.subscribe_filter(thread, filter, enter)?,
         };
         self.subscription_count.fetch_add(1, Ordering::Relaxed);
         self.memory.add(Part::Topics, SUBSCRIPTION_BYTES);
@@ -225,7 +230,14 @@ impl Topics {
         Ok(subscribed)
     }
 
-    fn subscribe_topic(&self, thread: usize, name: &str, since: Option<Position>, now: Now) -> Result<Subscribed, TopicRefusal> {
+    fn subscribe_topic(
+        &self,
+        thread: usize,
+        name: &str,
+        since: Option<Position>,
+        now: Now,
+        enter: impl FnOnce(&Subscribed),
+    ) -> Result<Subscribed, TopicRefusal> {
         let mut shard = self.shard(name);
         let (name, topic) = self.topic(&mut shard, name, now)?;
         if topic.interest.add(thread, 1) {
@@ -245,8 +257,10 @@ impl Topics {
             Some(position) => (position.offset >= before, position.offset.max(before)),
         };
         let replay_behind = (behind < topic.offset).then_some(behind);
+        let subscribed = Subscribed { since: since_number, position: Some(topic.position()), recovered, replay_behind };
+        enter(&subscribed);
         self.has_changed(&name);
-        Ok(Subscribed { since: since_number, position: Some(topic.position()), recovered, replay_behind })
+        Ok(subscribed)
     }
 
     /// Whether somebody may hold so many bytes of subscriptions: no more than this part of what is left for all. So who wants most is refused
@@ -256,35 +270,7 @@ impl Topics {
         bytes <= left / part
     }
 
-    /// What is kept of a topic behind an offset, as many bytes as are given or one publication. To be asked by who has subscribed: so the
-    /// topic lives on.
-    pub fn read_kept(&self, name: &str, behind: u64, most_bytes: usize) -> KeptPart {
-        let mut shard = self.shard(name);
-        let since = self.published.load(Ordering::Relaxed);
-        let Some((name, topic)) =
-            shard.get_key_value(name).map(|(name, _)| name.clone()).and_then(|name| Some((name.clone(), shard.get_mut(&name)?)))
-        else {
-            return KeptPart { since: Some(since), ..KeptPart::default() };
-        };
-        let mut read = KeptPart {
-            has_gap: topic.kept.as_ref().is_none_or(|kept| behind < kept.before()) && behind < topic.offset,
-            ..KeptPart::default()
-        };
-        let mut bytes = 0;
-        for (offset, payload) in topic.kept.iter().flat_map(|kept| kept.after(behind)) {
-            if bytes >= most_bytes {
-                return read;
-            }
-            bytes += history::ENTRY_BYTES + payload.len();
-            let position = Some(Position { offset, epoch: topic.epoch });
-            let (topic, payload) = (name.clone(), payload.clone());
-            read.publications.push(Publication { topic, position, sequence: since, payload, origin: Origin::default() });
-        }
-        read.since = Some(since);
-        read
-    }
-
-    fn subscribe_filter(&self, thread: usize, filter: &str) -> Result<Subscribed, TopicRefusal> {
+    fn subscribe_filter(&self, thread: usize, filter: &str, enter: impl FnOnce(&Subscribed)) -> Result<Subscribed, TopicRefusal> {
         let mut filters = self.filters.write().unwrap_or_else(PoisonError::into_inner);
         if filters.get(filter).is_none() {
             self.count_topic(filters.len(), filter)?;
@@ -295,7 +281,9 @@ impl Topics {
         }
         self.filter_count.store(filters.len(), Ordering::SeqCst);
         let since = self.published.load(Ordering::SeqCst);
-        Ok(Subscribed { since, position: None, recovered: true, replay_behind: None })
+        let subscribed = Subscribed { since, position: None, recovered: true, replay_behind: None };
+        enter(&subscribed);
+        Ok(subscribed)
     }
 
     /// One subscription less on a thread, which had it.
@@ -395,46 +383,6 @@ impl Topics {
         drop(shard);
         self.make_room();
         Ok(Published { position, reach })
-    }
-
-    /// Forgets what is kept for longer than it is to be, of a part of all topics: of the next one when it is called again.
-    pub fn tidy(&self, now: Now) {
-        if self.rules.is_empty() {
-            return;
-        }
-        let part = self.next_tidied.fetch_add(1, Ordering::Relaxed) % TIDY_PARTS;
-        for shard in self.shards.iter().skip(part).step_by(TIDY_PARTS) {
-            let mut shard = lock(shard);
-            shard.retain(|name, topic| {
-                let Some(kept) = &mut topic.kept else { return true };
-                kept.expire(now, &self.ledger);
-                let is_idle = topic.is_idle();
-                if is_idle {
-                    self.uncount_topic(name);
-                }
-                !is_idle
-            });
-        }
-    }
-
-    /// While all histories together have more than they may, the oldest publications go, whose ever they are.
-    fn make_room(&self) {
-        let share = self.memory.share(Part::Topics);
-        let is_tight = || self.memory.of(Part::Topics) > share - share / 4;
-        while let Some(Place { topic: name, position }) = self.ledger.pop_oldest(is_tight()) {
-            let mut shard = self.shard(&name);
-            if let Some(topic) = shard.get_mut(&*name).filter(|topic| topic.epoch == position.epoch)
-                && let Some(kept) = &mut topic.kept
-            {
-                kept.drop_until(position.offset, &self.ledger);
-            }
-            self.forget_if_idle(&mut shard, &name);
-        }
-        self.ledger.clean(|Place { topic: name, position }| {
-            let shard = self.shard(name);
-            let topic = shard.get(&**name).filter(|topic| topic.epoch == position.epoch);
-            topic.and_then(|topic| topic.kept.as_ref()).is_some_and(|kept| kept.before() < position.offset)
-        });
     }
 
     /// The topic of a name, which begins to live if it does not.

@@ -1,8 +1,8 @@
 //! Topics for a process that is no server and no client of one: it subscribes over the bus socket. A task on the thread of the engine's tasks.
 //!
-//! Owns the connection, what was subscribed to over it, and when it is made again. What waits for the host is bounded by its inbox: while
-//! that is full nothing is read, and what the engine has no room for then is dropped there, counted, and told as a gap. Who gets what is the
-//! engine's business.
+//! Owns the connection, and when it is made again. What waits for the host is bounded by its inbox: while that is full nothing is read, and
+//! what the engine has no room for then is dropped there, counted, and told as a gap. What is asked of the engine, and what of its messages is
+//! told, is decided in [`following`](crate::hub::following).
 
 use super::bus::remote::{broken, closed, error_of};
 use super::bus::socket;
@@ -12,14 +12,15 @@ use crate::error::{Error, ErrorKind, reason};
 use crate::event::Resume;
 use crate::hub::client::backoff;
 use crate::hub::coalesce::Queued;
+use crate::hub::following::{FollowRefusal, Following, Heard, Said, Standing};
+use crate::hub::topics::TopicRefusal;
 use crate::inbox::Inbox;
-use crate::model::{FeedEvent, HostMessage, Position};
+use crate::model::{FeedEvent, Position};
 use crate::process;
 use crate::settings::InboxLimits;
-use crate::wire::bus::{self as wire, FeedMessage, Role, SubscriberMessage};
+use crate::wire::bus::{self as wire, FeedMessage, Role};
 use crate::wire::topic::Filter;
-use bytes::{Buf, Bytes, BytesMut};
-use std::collections::{BTreeMap, VecDeque};
+use bytes::{Buf, BytesMut};
 use std::future::pending;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -48,8 +49,8 @@ const STARTING_TIME: Duration = Duration::from_millis(5);
 
 const READ_BYTES: usize = 64 << 10;
 
-/// What waits to be said to the engine. More than anybody can subscribe to.
-const MAX_SAID: usize = 65_536;
+/// From which minor version of the bus on an engine gives what is kept of a topic.
+const POSITIONS_MINOR: u8 = 3;
 
 /// What a process has subscribed to. Its events are in the inbox; it ends when it is dropped.
 pub struct Feed {
@@ -71,28 +72,12 @@ struct FeedShared {
 
 #[derive(Default)]
 struct FeedState {
-    filters: BTreeMap<String, FeedSubscription>,
-    /// To be said over this connection.
-    said: VecDeque<SubscriberMessage>,
+    following: Following<Answer>,
     is_stopping: bool,
 }
 
-struct FeedSubscription {
-    stands: FeedStanding,
-    /// It comes back with each connection.
-    was_live: bool,
-    /// Who waits for the first answer.
-    waits: Option<SyncSender<Result<(), Error>>>,
-}
-
-/// Where a subscription stands with the engine, on this connection.
-#[derive(Copy, Clone, PartialEq, Eq)]
-enum FeedStanding {
-    Asked,
-    Live,
-    /// By an engine that was started anew: it is asked again.
-    Refused,
-}
+/// One who has given up waiting has taken the other end away.
+type Answer = SyncSender<Result<(), Error>>;
 
 impl Feed {
     /// What a process's inbox has room for. What is more waits in the socket, and then in the engine.
@@ -116,33 +101,30 @@ impl Feed {
         Ok(Self { shared, runtime, running: Mutex::new(Some(running)), turns: Mutex::default() })
     }
 
-    /// Lets this process have what is published from now on to the topics that a filter matches, over this connection and each that follows.
-    /// Returns when the engine has said that it does. One that is there already stays.
+    /// Lets this process have what is published from now on to the topics that a filter matches, over this connection and each that follows: a
+    /// topic goes on behind its last message then, as far as it is kept. With `since` a topic begins behind that position, with offset and
+    /// epoch 0 with all that is kept. What is missing is told in its place ([`FeedEvent::Missed`]). Returns when the engine has said that it
+    /// does. One that is there already begins anew at `since`, and otherwise stays.
     ///
     /// # Errors
-    /// `InvalidArgument`: it is no filter. `Limit`: the engine has too many topics, or this process too many subscriptions. `Io`: no engine
-    /// there, or no right to use it. `Protocol`: it is older, or speaks another version. `Timeout`, `Closed`, `WrongProcess`. Nothing has
-    /// changed then.
-    pub fn subscribe(&self, filter: &str, patience: Duration) -> Result<(), Error> {
+    /// `InvalidArgument`: it is no filter, or has wildcards and `since`. `Limit`: the engine has too many topics, or this process too many
+    /// subscriptions. `Io`: no engine there, or no right to use it. `Protocol`: it is older, or speaks another version. `Timeout`, `Closed`,
+    /// `WrongProcess`. Nothing has changed then, but that after a `Timeout` one that was there may still begin anew.
+    pub fn subscribe(&self, filter: &str, since: Option<Position>, patience: Duration) -> Result<(), Error> {
         self.check_process()?;
-        Filter::parse(filter).map_err(|bad| Error::new(ErrorKind::InvalidArgument, bad.to_string()))?;
+        let filter = Filter::parse(filter).map_err(|bad| Error::new(ErrorKind::InvalidArgument, bad.to_string()))?;
         let _turn = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
         let (answer, answered) = sync_channel(1);
-        {
+        let number = {
             let mut state = self.shared.state();
             if state.is_stopping {
                 return Err(Error::new(ErrorKind::Closed, "The subscriptions are ended"));
             }
-            if state.filters.contains_key(filter) {
+            if since.is_none() && state.following.contains(filter.text()) {
                 return Ok(());
             }
-            if state.said.len() >= MAX_SAID {
-                return Err(Error::new(ErrorKind::Limit, "Too much waits to be said to the engine"));
-            }
-            let subscription = FeedSubscription { stands: FeedStanding::Asked, was_live: false, waits: Some(answer) };
-            state.filters.insert(filter.into(), subscription);
-            state.said.push_back(SubscriberMessage::Subscribe { filter: filter.into() });
-        }
+            state.following.subscribe(filter, since, answer).map_err(refused)?
+        };
         self.shared.woken.notify_one();
         let error = match answered.recv_timeout(patience) {
             Ok(answer) => return answer,
@@ -152,7 +134,8 @@ impl Feed {
                 Error::new(ErrorKind::Timeout, text)
             }
         };
-        self.unsubscribe(filter)?;
+        self.shared.state().following.give_up(filter.text(), number);
+        self.shared.woken.notify_one();
         Err(error)
     }
 
@@ -162,12 +145,7 @@ impl Feed {
     /// `WrongProcess`.
     pub fn unsubscribe(&self, filter: &str) -> Result<bool, Error> {
         self.check_process()?;
-        let mut state = self.shared.state();
-        let was_there = state.filters.remove(filter).is_some();
-        if was_there {
-            state.said.push_back(SubscriberMessage::Unsubscribe { filter: filter.into() });
-        }
-        drop(state);
+        let was_there = self.shared.state().following.unsubscribe(filter);
         self.shared.woken.notify_one();
         Ok(was_there)
     }
@@ -223,9 +201,11 @@ impl FeedShared {
         let mut random = fastrand::Rng::new();
         let mut attempt = 0;
         loop {
+            // What the last connection brought.
+            self.tell_all();
             let (is_stopping, is_idle) = {
                 let state = self.state();
-                (state.is_stopping, state.filters.is_empty())
+                (state.is_stopping, state.following.is_empty())
             };
             if is_stopping {
                 return;
@@ -268,22 +248,10 @@ impl FeedShared {
 
     /// There is no connection. Whoever waits for an answer gets this one; where there is none, the next connection's.
     fn is_over(&self, error: Option<&Error>) {
-        let mut state = self.state();
-        state.said.clear();
-        state.filters.retain(|_, subscription| {
-            subscription.stands = FeedStanding::Asked;
-            let Some(error) = error else { return true };
-            let Some(waits) = subscription.waits.take() else { return true };
-            // One who has given up waiting has taken it back.
+        let waited = self.state().following.stop(error.is_some());
+        for (waits, error) in waited.into_iter().zip(error.into_iter().cycle()) {
             let _ = waits.try_send(Err(error.clone()));
-            false
-        });
-    }
-
-    /// All that was subscribed to is said anew.
-    fn begin(&self) {
-        let mut state = self.state();
-        state.said = state.filters.keys().map(|filter| SubscriberMessage::Subscribe { filter: filter.clone() }).collect();
+        }
     }
 
     /// Returns when it is stopped.
@@ -291,8 +259,7 @@ impl FeedShared {
     /// # Errors
     /// Why the connection is over.
     async fn serve(self: &Arc<Self>, mut connection: FeedConnection, attempt: &mut u32) -> Result<(), Error> {
-        self.begin();
-        let (mut has_gap, mut untold) = (false, None);
+        self.state().following.start(connection.has_positions);
         loop {
             {
                 let mut state = self.state();
@@ -301,98 +268,72 @@ impl FeedShared {
                 }
                 // While an engine reads nothing it waits where it is bounded.
                 if connection.output.is_empty() {
-                    state.said.drain(..).for_each(|said| wire::write_message(&mut connection.output, &said));
+                    say_all(&mut state.following, &mut connection.output);
                 }
             }
-            if let Some(event) = untold.take() {
-                untold = self.tell(event);
-            }
-            while untold.is_none()
-                && let Some(frame) = connection.frame()?
-            {
-                untold = self.hear(&frame, &mut has_gap)?.and_then(|event| self.tell(event));
+            let mut has_room = self.tell_all();
+            while has_room && let Some(frame) = connection.frame()? {
+                self.hear(&frame)?;
+                has_room = self.tell_all();
                 *attempt = 0;
             }
-            if has_gap && untold.is_none() && !self.stands(FeedStanding::Asked) {
-                has_gap = false;
-                untold = self.tell(FeedEvent::Missed { count: None });
-            }
+            let has_refused = self.state().following.stands(Standing::Refused);
             tokio::select! {
-                turned = connection.turn(untold.is_none()) => turned?,
+                turned = connection.turn(has_room) => turned?,
                 () = self.woken.notified() => {}
-                () = sleep(REFUSED_TIME), if self.stands(FeedStanding::Refused) => self.ask_again(),
+                () = sleep(REFUSED_TIME), if has_refused => self.state().following.ask_again(),
             }
         }
     }
 
-    /// Gives an event back that the inbox has no room for; then it is woken later.
-    fn tell(self: &Arc<Self>, event: FeedEvent) -> Option<FeedEvent> {
-        let bytes = event.payload_len();
-        self.inbox.push_data(event, bytes, self.clone()).err()
+    /// False while the inbox has no room; then it is woken later.
+    fn tell_all(self: &Arc<Self>) -> bool {
+        let mut state = self.state();
+        while let Some(event) = state.following.event() {
+            let bytes = event.payload_len();
+            if let Err(event) = self.inbox.push_data(event, bytes, self.clone()) {
+                state.following.put_back(event);
+                return false;
+            }
+        }
+        true
     }
 
-    /// What is to be told of a frame. `has_gap`: nobody knows what was published until now.
-    fn hear(&self, frame: &[u8], has_gap: &mut bool) -> Result<Option<FeedEvent>, Error> {
+    fn hear(&self, frame: &[u8]) -> Result<(), Error> {
         let message = match wire::decode(frame) {
             Ok(message) => message,
             // From an engine that is newer than we are.
-            Err(_) if wire::unknown_variant::<FeedMessage<'_>>(frame).is_some() => return Ok(None),
+            Err(_) if wire::unknown_variant::<FeedMessage<'_>>(frame).is_some() => return Ok(()),
             Err(error) => return Err(broken(error)),
         };
-        Ok(match message {
-            FeedMessage::Message { topic, payload, position, from } => Some(FeedEvent::Message(Arc::new(HostMessage {
-                topic: topic.into(),
-                payload: Bytes::copy_from_slice(payload),
-                position: position.map(|(offset, epoch)| Position { offset, epoch }),
-                from: from.map(Arc::from),
-            }))),
-            FeedMessage::Gap { dropped } => Some(FeedEvent::Missed { count: Some(dropped) }),
-            FeedMessage::Subscribed { filter } => {
-                if let Some(subscription) = self.state().filters.get_mut(filter) {
-                    *has_gap |= subscription.was_live;
-                    (subscription.stands, subscription.was_live) = (FeedStanding::Live, true);
-                    if let Some(waits) = subscription.waits.take() {
-                        let _ = waits.try_send(Ok(()));
-                    }
-                }
-                None
+        match self.state().following.hear(message) {
+            Heard::Nothing => {}
+            Heard::Answer(waits, answer) => drop(waits.try_send(answer.map_err(error_of))),
+            Heard::NotTakenBack(filter, error) => {
+                let error = error_of(error);
+                tracing::warn!(filter = &*filter, %error, "The engine does not take a subscription back: it is asked again");
             }
-            FeedMessage::Refused { filter, error } => {
-                self.is_refused(filter, error_of(error));
-                None
-            }
-        })
+        }
+        Ok(())
     }
+}
 
-    fn is_refused(&self, filter: &str, error: Error) {
-        let mut state = self.state();
-        let Some(subscription) = state.filters.get_mut(filter) else { return };
-        match subscription.waits.take() {
-            Some(waits) => {
-                let _ = waits.try_send(Err(error));
-                state.filters.remove(filter);
-                // It may be the answer to one who has given up waiting, and the engine may take this one.
-                state.said.push_back(SubscriberMessage::Unsubscribe { filter: filter.into() });
-            }
-            None => {
-                subscription.stands = FeedStanding::Refused;
-                tracing::warn!(filter, %error, "The engine does not take a subscription back: it is asked again");
+fn say_all(following: &mut Following<Answer>, output: &mut Vec<u8>) {
+    while let Some(said) = following.next_said() {
+        match said {
+            Said::Message(message) => wire::write_message(output, &message),
+            Said::TooOld(waits) => {
+                let text = "The engine is older than positions over the bus socket: it only tells what is published from now on";
+                let _ = waits.try_send(Err(Error::new(ErrorKind::Protocol, text)));
             }
         }
     }
+}
 
-    /// Whether any subscription stands there.
-    fn stands(&self, there: FeedStanding) -> bool {
-        self.state().filters.values().any(|subscription| subscription.stands == there)
-    }
-
-    fn ask_again(&self) {
-        let mut state = self.state();
-        let FeedState { filters, said, .. } = &mut *state;
-        for (filter, subscription) in filters.iter_mut().filter(|(_, subscription)| subscription.stands == FeedStanding::Refused) {
-            subscription.stands = FeedStanding::Asked;
-            said.push_back(SubscriberMessage::Subscribe { filter: filter.clone() });
-        }
+fn refused(refusal: FollowRefusal) -> Error {
+    match refusal {
+        FollowRefusal::FilterHasNoPosition => Error::new(ErrorKind::InvalidArgument, TopicRefusal::FilterHasNoPosition.to_string()),
+        FollowRefusal::TooMuchSaid => Error::new(ErrorKind::Limit, "Too much waits to be said to the engine"),
     }
 }
 
@@ -404,6 +345,8 @@ struct FeedConnection {
     /// Bytes of `output` that are written already.
     written: usize,
     frame_cap: u32,
+    /// The engine knows them.
+    has_positions: bool,
 }
 
 impl FeedConnection {
@@ -420,10 +363,13 @@ impl FeedConnection {
                 Err(error) => return Err(no_server(error)),
             }
         };
-        let mut connection = Self { stream, input: BytesMut::new(), output: Vec::new(), written: 0, frame_cap: wire::FRAME_CAP };
+        let mut connection =
+            Self { stream, input: BytesMut::new(), output: Vec::new(), written: 0, frame_cap: wire::FRAME_CAP, has_positions: false };
         wire::write_hello(&mut connection.output, wire::VERSION, Role::Subscriber, std::process::id(), env!("CARGO_PKG_VERSION"));
         loop {
             if let Some((greeting, len)) = wire::parse_greeting(&connection.input).map_err(broken)? {
+                connection.has_positions =
+                    wire::greeting_version(&connection.input).is_some_and(|version| version.minor >= POSITIONS_MINOR);
                 connection.input.advance(len);
                 connection.frame_cap = greeting.map_err(error_of)?.frame_cap;
                 return Ok(connection);

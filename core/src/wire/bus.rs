@@ -20,8 +20,8 @@ pub use codec::{DecodeError, append, decode, take, unknown_variant};
 use codec::{as_bytes, encode};
 pub use feed::{FeedMessage, SubscriberMessage};
 pub use greeting::{
-    Greeting, Hello, MAJOR, MINOR, RemoteError, Role, VERSION, Version, Welcome, parse_greeting, parse_hello, write_hello, write_refusal,
-    write_welcome,
+    Greeting, Hello, MAJOR, MINOR, RemoteError, Role, VERSION, Version, Welcome, greeting_version, parse_greeting, parse_hello,
+    write_hello, write_refusal, write_welcome,
 };
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};

@@ -4,7 +4,7 @@ use crate::support::{Peer, deadline};
 use heartbus_core::bus::{Attachment, AttachmentPhase, Bus, Delivered, NodeInfo};
 use heartbus_core::engine::Engine;
 use heartbus_core::error::{Error, ErrorKind};
-use heartbus_core::event::{Event, EventMask, FeedEvent, HostMessage};
+use heartbus_core::event::{Event, EventMask, FeedEvent, HostMessage, Position};
 use heartbus_core::hub::dispatch::DispatchLimits;
 use heartbus_core::inbox::Inbox;
 use heartbus_core::net::feed::Feed;
@@ -221,7 +221,12 @@ impl Subscriber {
     }
 
     pub(crate) fn to(self, filter: &str) -> Self {
-        self.feed.subscribe(filter, PATIENCE).unwrap();
+        self.feed.subscribe(filter, None, PATIENCE).unwrap();
+        self
+    }
+
+    pub(crate) fn behind(self, topic: &str, since: Option<Position>) -> Self {
+        self.feed.subscribe(topic, since, PATIENCE).unwrap();
         self
     }
 

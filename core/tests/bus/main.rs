@@ -4,6 +4,7 @@
 mod decisions;
 mod finding;
 mod house;
+mod positions;
 mod presence;
 mod requests;
 mod socket_file;

@@ -314,7 +314,7 @@ fn more_at_once_than_a_process_takes_is_a_gap_and_then_it_goes_on() {
                 assert_eq!(sequence, last + 1);
                 last = sequence;
             }
-            FeedEvent::Missed { count } => last += count.unwrap(),
+            FeedEvent::Missed { count, .. } => last += count.unwrap(),
         }
     }
     drop(peers);

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 impl Raw {
     /// Says hello and subscribes; what comes is read by whoever wants to.
-    fn subscribe(&mut self, filter: &str) {
+    pub(crate) fn subscribe(&mut self, filter: &str) {
         self.hello(wire::VERSION, Role::Subscriber);
         self.greeting().unwrap();
         let mut frame = Vec::new();
@@ -26,7 +26,7 @@ impl Raw {
         self.write(&frame);
     }
 
-    fn told<T>(&mut self, read: impl FnOnce(FeedMessage<'_>) -> T) -> T {
+    pub(crate) fn told<T>(&mut self, read: impl FnOnce(FeedMessage<'_>) -> T) -> T {
         let mut length = [0; wire::LENGTH_LEN];
         self.stream.read_exact(&mut length).expect("a frame in time");
         let mut body = vec![0; u32::from_be_bytes(length) as usize];
@@ -70,7 +70,7 @@ fn what_is_published_reaches_each_process_that_has_subscribed_once_and_in_order(
 fn a_subscription_ends_when_it_is_ended_and_with_its_process() {
     let house = House::in_process();
     let mut subscriber = house.subscriber().to("a").to("b").to("a/#");
-    assert_eq!(subscriber.feed.subscribe("a", PATIENCE), Ok(()), "it is there already");
+    assert_eq!(subscriber.feed.subscribe("a", None, PATIENCE), Ok(()), "it is there already");
     assert_eq!((subscriber.feed.unsubscribe("a"), subscriber.feed.unsubscribe("a")), (Ok(true), Ok(false)));
     house.until("the engine to hear it", |stats| stats.subscriptions_active == 2);
     house.engine.publish("b", b"still there", &[]).unwrap();
@@ -85,13 +85,13 @@ fn what_cannot_be_subscribed_to_is_refused_in_words_and_the_others_go_on() {
     let house = House::with(|config| (config.max_topics, config.max_subscriptions) = (3, 2));
     let mut subscriber = house.subscriber();
     for filter in ["", "a/#/b", "x\n"] {
-        assert_eq!(kind(subscriber.feed.subscribe(filter, PATIENCE)), ErrorKind::InvalidArgument, "{filter:?}");
+        assert_eq!(kind(subscriber.feed.subscribe(filter, None, PATIENCE)), ErrorKind::InvalidArgument, "{filter:?}");
     }
     subscriber = subscriber.to("a").to("b");
-    let refusal = subscriber.feed.subscribe("c", PATIENCE).unwrap_err();
+    let refusal = subscriber.feed.subscribe("c", None, PATIENCE).unwrap_err();
     assert_eq!((refusal.kind, refusal.message.as_str()), (ErrorKind::Limit, "Too many subscriptions on this connection"));
     let other = house.subscriber().to("c");
-    let refusal = other.feed.subscribe("d", PATIENCE).unwrap_err();
+    let refusal = other.feed.subscribe("d", None, PATIENCE).unwrap_err();
     assert_eq!((refusal.kind, refusal.message.as_str()), (ErrorKind::Limit, "Too many topics on this server"));
     assert_eq!(other.feed.unsubscribe("d"), Ok(false), "what was refused is not there");
     house.engine.publish("a", b"x", &[]).unwrap();
@@ -148,11 +148,12 @@ fn subscriptions_come_back_when_the_server_is_started_anew_and_the_gap_is_told()
     first.publish("t", b"before", &[]).unwrap();
     assert_eq!(subscriber.text(), owned(("t", "before")));
     drop(first);
-    let refusal = subscriber.feed.subscribe("late", PATIENCE).unwrap_err();
+    let refusal = subscriber.feed.subscribe("late", None, PATIENCE).unwrap_err();
     // Perhaps it sees only now that the engine is gone.
     assert!(matches!(refusal.kind, ErrorKind::Io | ErrorKind::Closed), "{refusal}");
     let second = start();
-    assert_eq!(subscriber.event(), FeedEvent::Missed { count: None });
+    let missed = |filter: &str| FeedEvent::Missed { count: None, filter: Some(filter.into()) };
+    assert_eq!([subscriber.event(), subscriber.event()], [missed("t"), missed("x/#")]);
     assert_eq!([second.subscribers("t"), second.subscribers("x/y"), second.subscribers("late")], [Ok(1), Ok(1), Ok(0)]);
     second.publish("x/y", b"after", &[]).unwrap();
     assert_eq!(subscriber.text(), owned(("x/y", "after")));
@@ -172,7 +173,7 @@ fn an_engine_that_knows_no_subscribers_is_told_as_what_it_is() {
         let _ = stream.read_to_end(&mut Vec::new());
     });
     let feed = Feed::start(&folder.socket(), Inbox::new(Feed::INBOX).unwrap()).unwrap();
-    let refusal = feed.subscribe("t", PATIENCE);
+    let refusal = feed.subscribe("t", None, PATIENCE);
     assert_eq!(refusal, Err(Error::new(ErrorKind::Protocol, "The engine does not know this role")));
     engine.join().unwrap();
 }
@@ -188,7 +189,7 @@ fn a_subscription_that_was_under_way_when_the_engine_went_is_refused_when_there_
             let (mut stream, _) = listener.accept().unwrap();
             stream.write_all(&welcome).unwrap();
             let (mut asked, mut heard) = (Vec::new(), Vec::new());
-            wire::write_message(&mut asked, &SubscriberMessage::Subscribe { filter: "t".into() });
+            wire::write_message(&mut asked, &SubscriberMessage::SubscribeFrom { topic: "t".into(), since: None });
             while !heard.ends_with(&asked) {
                 let mut piece = [0; 1024];
                 let count = stream.read(&mut piece).unwrap();
@@ -200,7 +201,7 @@ fn a_subscription_that_was_under_way_when_the_engine_went_is_refused_when_there_
         }
     });
     let feed = Feed::start(&path, Inbox::new(Feed::INBOX).unwrap()).unwrap();
-    let refusal = feed.subscribe("t", PATIENCE).unwrap_err();
+    let refusal = feed.subscribe("t", None, PATIENCE).unwrap_err();
     assert_eq!(refusal.kind, ErrorKind::Io, "{refusal}");
     engine.join().unwrap();
 }
@@ -222,9 +223,9 @@ fn what_is_said_to_an_engine_that_reads_nothing_is_bounded() {
     let feed = Feed::start(&folder.socket(), Inbox::new(Feed::INBOX).unwrap()).unwrap();
     let filter = "t".repeat(255);
     while is_accepted.try_recv().is_err() {
-        feed.subscribe(&filter, Duration::from_millis(10)).unwrap_err();
+        feed.subscribe(&filter, None, Duration::from_millis(10)).unwrap_err();
     }
-    let mut refusals = (0..200_000).map(|_| feed.subscribe(&filter, Duration::ZERO).unwrap_err().kind);
+    let mut refusals = (0..200_000).map(|_| feed.subscribe(&filter, None, Duration::ZERO).unwrap_err().kind);
     assert_eq!(refusals.find(|kind| *kind != ErrorKind::Timeout), Some(ErrorKind::Limit));
     feed.stop();
     drop(ended);
@@ -235,7 +236,7 @@ fn what_is_said_to_an_engine_that_reads_nothing_is_bounded() {
 fn where_nobody_answers_a_subscription_is_an_error_and_not_made_later() {
     let folder = Folder::new();
     let mut subscriber = Subscriber::of(&folder.socket());
-    let refusal = subscriber.feed.subscribe("t", PATIENCE).unwrap_err();
+    let refusal = subscriber.feed.subscribe("t", None, PATIENCE).unwrap_err();
     assert_eq!(refusal.kind, ErrorKind::Io);
     assert!(refusal.message.starts_with("No Heartbus server at "), "{refusal}");
     let engine = Engine::start(&config(&folder.socket()), Inbox::new(InboxLimits::default()).unwrap()).unwrap();
@@ -249,7 +250,7 @@ fn a_host_that_takes_nothing_stops_the_reading_and_loses_nothing_that_has_room()
     let house = House::in_process();
     let inbox = Inbox::new(InboxLimits { events: 4, bytes: 1 << 20 }).unwrap();
     let feed = Feed::start(&house.path, inbox.clone()).unwrap();
-    feed.subscribe("t", PATIENCE).unwrap();
+    feed.subscribe("t", None, PATIENCE).unwrap();
     for number in 0..1000 {
         house.engine.publish("t", number.to_string().as_bytes(), &[]).unwrap();
     }

@@ -72,6 +72,18 @@ pub(crate) fn read(given: &Zval) -> Outcome<Option<Position>> {
     Ok(Some(Position { offset: number(OFFSET)?, epoch: number(EPOCH)? }))
 }
 
+/// The third argument of a function, `?Position $since`, which may be left out.
+pub(crate) fn since(function: &str, given: Option<&Zval>) -> Outcome<Option<Position>> {
+    let Some(given) = given.map(Zval::dereference).filter(|given| !given.is_null()) else { return Ok(None) };
+    let since = read(given)?;
+    if since.is_none() {
+        let kind = php::type_name(given, false);
+        let text = format!("{function}(): Argument #3 ($since) must be of type ?Heartbus\\Position, {kind} given");
+        return Err(exception::type_error(&text));
+    }
+    Ok(since)
+}
+
 /// A new object.
 pub(crate) fn publication(record: PublicationRecord) -> Outcome<Zval> {
     let of_record = |(offset, epoch)| position(Position { offset, epoch });

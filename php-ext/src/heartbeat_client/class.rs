@@ -193,19 +193,7 @@ fn subscribe(call: &mut Call<'_>) -> Outcome {
     let client = call.held::<Client>()?;
     let callback = Rc::new(Callable::new(callback, 2)?);
     // SAFETY: an argument of this call, or null when it was left out.
-    let since = unsafe { since.as_ref() }.map(Zval::dereference).filter(|since| !since.is_null());
-    let since = match since {
-        Some(given) => match position::read(given)? {
-            None => {
-                let kind = php::type_name(given, false);
-                return Err(exception::type_error(&format!(
-                    r"PfinalClub\AsyncioHeartbeat\Client\HeartbeatClient::subscribe(): Argument #3 ($since) must be of type ?Heartbus\Position, {kind} given"
-                )));
-            }
-            since => since,
-        },
-        None => None,
-    };
+    let since = position::since(r"PfinalClub\AsyncioHeartbeat\Client\HeartbeatClient::subscribe", unsafe { since.as_ref() })?;
     let subscribed = client.subscribe(topic_of(filter)?, callback, since)?;
     call.result.set_bool(subscribed);
     Ok(())

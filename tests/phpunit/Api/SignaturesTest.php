@@ -151,7 +151,7 @@ final class SignaturesTest extends TestCase
             'sendToMany(array $nodeIds, string $data): int',
             'setMetadata(string $nodeId, array $metadata): bool',
             'stats(): array',
-            'subscribe(string $filter, callable $callback, ?callable $gap = null): void',
+            'subscribe(string $filter, callable $callback, ?Heartbus\Position $since = null, ?callable $gap = null): void',
             'unsubscribe(string $filter): bool',
         ], $signatures(\Heartbus\Bus::class));
         self::assertSame(['run(array $config = []): void static'], $signatures(\Heartbus\Host::class));

@@ -20,7 +20,7 @@ final class BusTopicsTest extends TestCase
         $server = $this->serve();
         $process = $this->subscriber('
             $hear = fn (string $who) => fn (string $topic, string $data, ?string $from, ?Heartbus\Position $position) => say($who, $topic, $data, $from, $position?->offset);
-            $bus->subscribe("chat/+", $hear("filter"), fn () => say("gap"));
+            $bus->subscribe("chat/+", $hear("filter"), gap: fn () => say("gap"));
             $bus->subscribe(filter: "chat/hall", callback: $hear("name"));');
         $a = $server->node('a');
         $a->send(Frame::PUBLISH, json_encode(['topic' => 'chat/hall', 'data' => 'one']));
@@ -55,7 +55,9 @@ final class BusTopicsTest extends TestCase
             self::assertStringContainsString($text, $this->refusal($process, "subscribe($filter, fn () => null)", 'InvalidArgumentException'));
         }
         $this->refusal($process, 'subscribe("a", "no_such_function")', 'TypeError');
-        $this->refusal($process, 'subscribe("a", fn () => null, "no_such_function")', 'TypeError');
+        $this->refusal($process, 'subscribe("a", fn () => null, null, "no_such_function")', 'TypeError');
+        self::assertStringContainsString('Argument #3 ($since) must be of type ?Heartbus\Position, string given', $this->refusal($process, 'subscribe("a", fn () => null, "1@2")', 'TypeError'));
+        self::assertSame('A filter has no position to go on from', $this->refusal($process, 'subscribe("a/+", fn () => null, new Heartbus\Position)', 'InvalidArgumentException'));
         $process->ask('$bus->subscribe("a", fn (string $topic, string $data) => say("heard", $data), null);');
         self::assertStringContainsString('Too many topics', $this->refusal($process, 'subscribe("b", fn () => null)', 'Heartbus\Exception\LimitException'));
         self::assertSame(1, $this->bus()->publish('a', 'still there')->reach);
@@ -138,9 +140,9 @@ final class BusTopicsTest extends TestCase
         $process = $this->subscriber('
             $hear = fn (string $topic, string $data) => say("heard", $data);
             $gap = fn (?int $missed, string $filter) => say("gap", $missed, $filter);
-            $bus->subscribe("a", $hear, $gap);
+            $bus->subscribe("a", $hear, gap: $gap);
             $bus->subscribe("b", $hear);
-            $bus->subscribe("c", $hear, $gap);');
+            $bus->subscribe("c", $hear, gap: $gap);');
         $server->ask('$server->publish("b", "before");');
         self::assertSame(['before'], $process->next('heard'));
         $server->stop();
@@ -148,6 +150,31 @@ final class BusTopicsTest extends TestCase
         self::assertEqualsCanonicalizing([[null, 'a'], [null, 'c']], [$process->next('gap'), $process->next('gap')]);
         self::assertSame(1, $this->bus()->publish('b', 'after')->reach);
         self::assertSame(['after'], $process->next('heard'));
+    }
+
+    public function test_a_process_goes_on_from_a_position_and_is_told_what_is_not_kept_any_more(): void
+    {
+        $this->serve(['history' => ['kept' => ['count' => 3]]]);
+        $bus = $this->bus();
+        [$first, $second] = [$bus->publish('kept', 'one')->position, $bus->publish('kept', 'two')->position];
+        $process = $this->subscriber('
+            $say = fn (string $what) => fn (string $topic, string $data, ?string $from, Heartbus\Position $position) => say($what, $data, (string) $position);
+            $gap = fn (?int $missed, string $filter) => say("gap", $missed, $filter);
+            $bus->subscribe("kept", $say("heard"), Heartbus\Position::fromString("' . $first . '"), $gap);');
+        self::assertSame(['two', (string) $second], $process->next('heard'));
+        $third = $bus->publish('kept', 'three')->position;
+        self::assertSame(['three', (string) $third], $process->next('heard'));
+        self::assertSame([], $process->said('gap'));
+        // Another process, later: all that is kept, and one that was away for too long.
+        $fourth = $bus->publish('kept', 'four')->position;
+        $all = $this->subscriber('$bus->subscribe("kept", fn (string $topic, string $data) => say("heard", $data), new Heartbus\Position, fn () => say("gap"));');
+        self::assertSame([['two'], ['three'], ['four']], [$all->next('heard'), $all->next('heard'), $all->next('heard')]);
+        self::assertCount(1, $all->said('gap'), 'the first one is not kept any more');
+        $process->ask('$bus->subscribe("kept", $GLOBALS["say"]("again"), new Heartbus\Position(' . $third->offset . ', ' . $third->epoch . '), $GLOBALS["gap"]);');
+        self::assertSame(['four', (string) $fourth], $process->next('again'));
+        $process->ask('$bus->subscribe("kept", $GLOBALS["say"]("lost"), new Heartbus\Position(99, ' . $third->epoch . '), $GLOBALS["gap"]);');
+        self::assertSame([null, 'kept'], $process->next('gap'));
+        self::assertSame(['two', (string) $second], $process->next('lost'));
     }
 
     public function test_a_process_that_is_busy_is_told_how_much_it_has_missed_and_in_which_place(): void
@@ -159,7 +186,7 @@ final class BusTopicsTest extends TestCase
                 $seen++;
                 if ($data === "last") { say("last", $seen, $position->offset); }
                 if ($data === "first") { say("first"); while (!is_file($GLOBALS["go"])) { usleep(1000); clearstatcache(); } }
-            }, function (?int $missed) use (&$seen) { $seen += $missed; say("gap", $missed); });', 'go');
+            }, gap: function (?int $missed) use (&$seen) { $seen += $missed; say("gap", $missed); });', 'go');
         $bus = $this->bus();
         $bus->publish('t', 'first');
         $process->next('first');

@@ -1,8 +1,8 @@
 //! What a client has subscribed to, on this connection and those to come: what is to be asked of the server, how far each topic has come,
 //! and what of the server's messages is told.
 //!
-//! Owns the positions, by which a topic goes on behind its last message after a reconnect: nothing is told twice, and what is missing is
-//! told as missing. Knows no frame and no socket; the machine sends and receives.
+//! How far each has come is [`topic_progress`](crate::hub::topic_progress)'s business. Knows no frame and no socket; the machine sends and
+//! receives.
 //!
 //! A server answers the requests of a connection in their order. So an answer shows that the requests before it were skipped, as a server
 //! does beyond its rate limit: they are asked again. Of one filter there is one request at a time: what the host wants meanwhile is asked
@@ -11,6 +11,7 @@
 use super::pace::Pace;
 use super::refusal::ClientRefusal;
 use crate::hub::Now;
+use crate::hub::topic_progress::{MessageOutcome, TopicProgress};
 use crate::model::Position;
 use crate::wire::topic::{self, Filter};
 use std::collections::{BTreeMap, VecDeque};
@@ -41,22 +42,14 @@ struct Subscription {
     /// The server has it, as far as it has said.
     is_there: bool,
     state: TopicState,
-    /// Of the last message that was told, or behind which the host wants to go on; `None` before the first answer.
-    position: Option<Position>,
-    /// It was told that something is missing in front of the next message.
-    may_jump: bool,
+    progress: TopicProgress,
     /// Something is missing and was not told.
     owes_gap: bool,
     /// The host has named another position since it was asked.
     is_outdated: bool,
     /// Nobody had subscribed to it before: what comes without having been asked for comes as it did.
     is_fresh: bool,
-    /// Of the last message that was told although the topic had begun behind it: it was under way through a filter, or because the server
-    /// had put the node into the topic. There are no more of these at [`NONE_UNDER_WAY`].
-    under_way: u64,
 }
-
-const NONE_UNDER_WAY: u64 = u64::MAX;
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 enum TopicState {
@@ -71,16 +64,6 @@ enum TopicState {
 pub(super) enum TopicRequest {
     Subscribe,
     Unsubscribe,
-}
-
-/// What becomes of a message.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(super) enum MessageOutcome {
-    Tell,
-    /// What was in front of it is missing, which is told first.
-    TellGap,
-    /// It was told before, comes again with what was kept, or nobody wants it any more.
-    Drop,
 }
 
 /// What becomes of the server's answer to a SUBSCRIBE.
@@ -131,12 +114,10 @@ impl TopicSet {
             is_exact,
             is_there,
             state,
-            position: since,
-            may_jump: false,
+            progress: TopicProgress::behind(since),
             owes_gap: false,
             is_outdated: state == TopicState::IsAsked,
             is_fresh,
-            under_way: 0,
         };
         // A key that is there stays the one that it is.
         if self.list.insert(name.clone(), subscription).is_none() {
@@ -171,7 +152,7 @@ impl TopicSet {
 
     /// Behind which position a topic would go on.
     pub(super) fn position(&self, filter: &str) -> Option<Position> {
-        self.list.get(filter).filter(|known| known.is_wanted)?.position
+        self.list.get(filter).filter(|known| known.is_wanted)?.progress.position()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -210,7 +191,7 @@ impl TopicSet {
                 // Whatever comes through a filter meanwhile has no place at which it would be missed.
                 known.owes_gap |= known.is_there && !known.is_exact;
                 (known.is_there, known.is_outdated, known.state) = (false, false, TopicState::None);
-                known.under_way = if known.position.is_some() { known.under_way } else { 0 };
+                known.progress.pause();
             } else {
                 *bytes -= SUBSCRIPTION_BYTES + name.len();
             }
@@ -227,7 +208,7 @@ impl TopicSet {
             {
                 let request = if known.is_wanted { TopicRequest::Subscribe } else { TopicRequest::Unsubscribe };
                 known.state = TopicState::IsAsked;
-                let since = known.position;
+                let since = known.progress.position();
                 self.sent.push_back((name.clone(), request));
                 return Some((channel_id, name, request, since));
             }
@@ -244,7 +225,7 @@ impl TopicSet {
             let name = self.list.get_key_value(filter).map(|(name, _)| name.clone());
             return match (name, self.list.get_mut(filter)) {
                 (Some(filter), Some(known)) if known.is_wanted && known.is_there && known.state == TopicState::None => {
-                    known.may_jump = true;
+                    known.progress.may_jump();
                     SubscribeOutcome::Tell { filter, recovered }
                 }
                 _ => SubscribeOutcome::Nothing,
@@ -260,7 +241,10 @@ impl TopicSet {
             return SubscribeOutcome::Nothing;
         }
         let recovered = match position {
-            Some(position) => known.begin(position, recovered),
+            Some(position) => {
+                known.is_fresh = false;
+                known.progress.begin(position, recovered)
+            }
             None => recovered,
         };
         let recovered = recovered && !std::mem::take(&mut known.owes_gap);
@@ -330,10 +314,10 @@ impl TopicSet {
         let name = self.list.get_key_value(topic).map(|(name, _)| name.clone());
         let Some(known) = self.list.get_mut(topic) else { return (MessageOutcome::Tell, None) };
         let delivery = match (known.is_wanted, known.is_there && known.state == TopicState::None, position) {
-            (true, true, Some(position)) => known.receive(position),
+            (true, true, Some(position)) => known.progress.receive(position),
             (true, true, None) => MessageOutcome::Tell,
             // It comes again with what is kept, or is told as missing.
-            (true, false, _) if known.position.is_some() => MessageOutcome::Drop,
+            (true, false, _) if known.progress.position().is_some() => MessageOutcome::Drop,
             (true, false, _) if known.is_fresh => MessageOutcome::Tell,
             _ if self.has_filter_for(topic) => MessageOutcome::Tell,
             _ => MessageOutcome::Drop,
@@ -348,10 +332,8 @@ impl TopicSet {
 
     /// A message was to be told and is not: it has to come again.
     pub(super) fn take_back(&mut self, topic: &str, position: Option<Position>) {
-        if let (Some(known), Some(position)) = (self.list.get_mut(topic), position)
-            && (known.position == Some(position) || known.is_last_under_way(position))
-        {
-            known.position = Some(Position { offset: position.offset.saturating_sub(1), ..position });
+        if let (Some(known), Some(position)) = (self.list.get_mut(topic), position) {
+            known.progress.take_back(position);
         }
     }
 
@@ -404,48 +386,4 @@ impl TopicSet {
 /// It may have been forgotten since it was put into the line, and be there again.
 fn waits(list: &BTreeMap<Arc<str>, Subscription>, name: &Arc<str>) -> bool {
     list.get_key_value(name).is_some_and(|(known_name, known)| Arc::ptr_eq(known_name, name) && known.state == TopicState::Waits)
-}
-
-impl Subscription {
-    /// The server has said where the topic stands, and whether everything comes that was asked for. Whether that is so.
-    fn begin(&mut self, newest: Position, recovered: bool) -> bool {
-        let all_there_is = Position { offset: 0, epoch: newest.epoch };
-        self.is_fresh = false;
-        if self.position.is_some() {
-            // Whatever was under way comes again.
-            self.under_way = NONE_UNDER_WAY;
-        }
-        let (position, recovered) = match self.position {
-            None => (newest, recovered),
-            Some(Position { offset: 0, epoch: 0 }) => (all_there_is, recovered),
-            // It counts otherwise now: what is kept is all new.
-            Some(asked) if asked.epoch != newest.epoch || asked.offset > newest.offset => (all_there_is, false),
-            Some(asked) => (asked, recovered),
-        };
-        (self.position, self.may_jump) = (Some(position), !recovered);
-        recovered
-    }
-
-    /// A message in front of which the topic had begun already: nobody else tells it.
-    fn receive_under_way(&mut self, position: Position) -> MessageOutcome {
-        if position.offset <= self.under_way {
-            return MessageOutcome::Drop;
-        }
-        self.under_way = position.offset;
-        MessageOutcome::Tell
-    }
-
-    fn is_last_under_way(&self, position: Position) -> bool {
-        self.under_way == position.offset && self.position.is_some_and(|own| own.epoch == position.epoch)
-    }
-
-    fn receive(&mut self, position: Position) -> MessageOutcome {
-        let is_next = match self.position {
-            Some(last) if last.epoch == position.epoch && position.offset <= last.offset => return self.receive_under_way(position),
-            Some(last) => last.epoch == position.epoch && position.offset == last.offset + 1,
-            None => true,
-        };
-        (self.position, self.under_way) = (Some(position), NONE_UNDER_WAY);
-        if std::mem::take(&mut self.may_jump) || is_next { MessageOutcome::Tell } else { MessageOutcome::TellGap }
-    }
 }

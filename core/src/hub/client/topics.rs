@@ -3,9 +3,10 @@
 //! TopicSet are those of its first node. Which there are, and how far they have come, is [`super::topic_set`]'s.
 
 use super::reading::shorten;
-use super::topic_set::{MessageOutcome, RefusalOutcome, SubscribeOutcome, TopicRequest};
+use super::topic_set::{RefusalOutcome, SubscribeOutcome, TopicRequest};
 use super::{ClientMachine, ClientRefusal, ClientState};
 use crate::hub::Now;
+use crate::hub::topic_progress::MessageOutcome;
 use crate::model::{ClientEvent, Position, TopicMessage};
 use crate::wire::topic::{self, Filter};
 use crate::wire::topic_frames::{Message, Publish, PublishReply, Subscribe, SubscribeReply, Unsubscribe, parse_error_subject};

@@ -1,3 +1,4 @@
+use super::kept::TIDY_PARTS;
 use super::members::{Subscriber, ThreadMembers};
 use super::*;
 use crate::hub::NodeRef;
@@ -472,4 +473,29 @@ fn with_many_threads_all_hear_a_topic_in_the_same_order_and_who_comes_back_misse
             "in the order of sending"
         );
     }
+}
+
+#[test]
+fn who_gets_publications_at_once_is_entered_and_goes_live_where_their_order_is_decided() {
+    let topics = made(10, vec![rule("a", 10)], 1 << 20);
+    let (first, second) = (publish(&topics, "a", "1", at(0)), publish(&topics, "a", "2", at(0)));
+    let is_locked = || assert!(topics.shards[(topics.random.hash_one("a") >> (u64::BITS - SHARD_BITS)) as usize].try_lock().is_err());
+    let (mut entered, mut live) = (None, None);
+    let begun = topics
+        .subscribe_and(FEEDS, parsed("a"), first.position, at(0), |begun| {
+            is_locked();
+            entered = Some(begun.replay_behind);
+        })
+        .unwrap();
+    assert_eq!((entered, begun.position), (Some(Some(1)), second.position));
+    let first_part = topics.read_kept_and("a", 0, 1, |_| panic!("there is more"));
+    assert_eq!((first_part.publications.len(), first_part.since), (1, None));
+    let rest = topics.read_kept_and("a", 1, 1, |since| {
+        is_locked();
+        live = Some(since);
+    });
+    assert_eq!((rest.publications.len(), rest.since, live), (1, Some(2), Some(2)));
+    // A filter is entered where filters are.
+    let enter = |_: &Subscribed| assert!(topics.filters.try_read().is_err());
+    topics.subscribe_and(FEEDS, parsed("#"), None, at(0), enter).unwrap();
 }

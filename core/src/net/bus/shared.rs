@@ -8,7 +8,9 @@ use crate::error::Error;
 use crate::hub::Memory;
 use crate::hub::connection_log::ConnectionLog;
 use crate::hub::dispatch::WorkerId;
-use crate::hub::feeds::TopicFeed;
+use crate::hub::feeds::{Followed, TopicFeed};
+use crate::hub::topics::KeptPart;
+use crate::model::Position;
 use crate::net::Clock;
 use crate::service::Service;
 use crate::wire::bus::Welcome;
@@ -43,7 +45,10 @@ pub(crate) trait HostTopics: Send {
 
     /// # Errors
     /// As [`HostTopics::listen`].
-    fn follow(&self, feed: &mut TopicFeed, filter: &str) -> Result<(), Error>;
+    fn follow(&self, feed: &mut TopicFeed, filter: &str, since: Option<Position>) -> Result<Followed, Error>;
+
+    /// A part of what is kept for a subscription that is not live yet; it is when there is no more.
+    fn read_kept(&self, feed: &TopicFeed, topic: &str, behind: u64, most_bytes: usize) -> KeptPart;
 
     fn unfollow(&self, feed: &mut TopicFeed, filter: &str);
 

@@ -13,6 +13,9 @@ pub enum SubscriberMessage {
     Subscribe { filter: String },
     /// Not answered: what was on its way still comes.
     Unsubscribe { filter: String },
+    /// The same as the first for one topic, behind an offset and epoch if there are any; 0 and 0: all that is kept. Answered with
+    /// [`FeedMessage::Begun`] or [`FeedMessage::Refused`]. One that is there already begins anew.
+    SubscribeFrom { topic: String, since: Option<(u64, u64)> },
 }
 
 /// A frame for a subscriber. Texts and data are borrowed, from the engine or from the frame.
@@ -38,5 +41,17 @@ pub enum FeedMessage<'a> {
     /// So many publications were dropped here: the subscriber was too slow.
     Gap {
         dropped: u64,
+    },
+    /// What is kept of the topic behind the position that was asked for comes here, then what is published from now on.
+    Begun {
+        topic: &'a str,
+        /// Of the last publication before this.
+        newest: (u64, u64),
+        /// Everything behind that position comes.
+        recovered: bool,
+    },
+    /// What was kept of a topic in front of its next message went in the meantime.
+    Lost {
+        topic: &'a str,
     },
 }

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 pub const MAJOR: u8 = 2;
 
 /// How often something was appended since then. The sides may differ: it is said, and the lower one counts.
-pub const MINOR: u8 = 2;
+pub const MINOR: u8 = 3;
 
 pub const VERSION: Version = Version { major: MAJOR, minor: MINOR };
 
@@ -181,6 +181,12 @@ pub fn parse_greeting(input: &[u8]) -> Result<Option<(Greeting, usize)>, DecodeE
         kind => Err(RemoteError { kind: kind.into(), message: String::from_utf8_lossy(body).into_owned() }),
     };
     Ok(Some((greeting, len)))
+}
+
+/// The version that both sides speak behind the greeting that `input` begins with.
+pub fn greeting_version(input: &[u8]) -> Option<Version> {
+    let [minor, major] = input.get(MAGIC.len()..MAGIC.len() + 2)?.try_into().ok()?;
+    Version::from_bytes([minor, major]).common(VERSION)
 }
 
 fn check_magic(input: &[u8]) -> Result<(), DecodeError> {
