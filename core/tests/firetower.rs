@@ -451,8 +451,10 @@ fn one_port_is_for_all_where_it_is_told_so_and_the_first_bytes_tell_who_is_who()
 
 #[test]
 fn a_full_or_stopping_server_says_so_in_words_of_the_door() {
-    let (_server, address) = start_with(ServerConfig { max_connections: 1, ..config() });
+    let (server, address) = start_with(ServerConfig { max_connections: 1, ..config() });
     let _first = GatewayPeer::connect(address);
+    // Threads accept side by side, and the second might overtake it.
+    server.until("the first is in", |stats| stats.connections_active == 1);
     let mut second = GatewayPeer::connect(address);
     assert_eq!(second.error().1, "Server is full or connection limit reached");
     assert_eq!(second.frame(), None);
