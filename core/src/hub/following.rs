@@ -20,7 +20,7 @@ use std::sync::Arc;
 pub const MAX_SAID: usize = 65_536;
 
 pub struct Following<W> {
-    list: BTreeMap<Arc<str>, Subscription<W>>,
+    list: BTreeMap<Arc<str>, FollowedFilter<W>>,
     /// To be said over this connection.
     said: VecDeque<Saying>,
     /// What has no answer yet, the oldest first.
@@ -31,11 +31,11 @@ pub struct Following<W> {
     has_positions: bool,
 }
 
-struct Subscription<W> {
+struct FollowedFilter<W> {
     is_exact: bool,
     /// Of the last request for it: answers to earlier ones are nobody's.
     number: u64,
-    stands: Standing,
+    stands: FollowStanding,
     /// It comes back with each connection.
     was_live: bool,
     progress: TopicProgress,
@@ -47,7 +47,7 @@ struct Subscription<W> {
 
 /// Where a subscription stands with the engine, on this connection.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum FollowStanding {
     Asked,
     Live,
     /// By an engine that was started anew: it is asked again.
@@ -78,7 +78,7 @@ pub enum FollowRefusal {
 
 /// What a message of the engine means for who waits.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Heard<W> {
+pub enum FeedHeard<W> {
     Nothing,
     Answer(W, Result<(), RemoteError>),
     /// It does not take a subscription back.
@@ -108,7 +108,7 @@ impl<W> Following<W> {
     }
 
     /// Whether any subscription stands there.
-    pub fn stands(&self, there: Standing) -> bool {
+    pub fn stands(&self, there: FollowStanding) -> bool {
         self.list.values().any(|subscription| subscription.stands == there)
     }
 
@@ -128,10 +128,10 @@ impl<W> Following<W> {
         self.last_number += 1;
         let number = self.last_number;
         let name: Arc<str> = self.list.get_key_value(filter.text()).map_or_else(|| filter.text().into(), |(name, _)| name.clone());
-        let subscription = self.list.entry(name.clone()).or_insert_with(|| Subscription {
+        let subscription = self.list.entry(name.clone()).or_insert_with(|| FollowedFilter {
             is_exact,
             number,
-            stands: Standing::Asked,
+            stands: FollowStanding::Asked,
             was_live: false,
             progress: TopicProgress::default(),
             next: None,
@@ -165,7 +165,7 @@ impl<W> Following<W> {
         (self.said, self.asked) = Default::default();
         for is_exact in [true, false] {
             for (filter, subscription) in self.list.iter_mut().filter(|(_, subscription)| subscription.is_exact == is_exact) {
-                subscription.stands = Standing::Asked;
+                subscription.stands = FollowStanding::Asked;
                 self.said.push_back(Saying::Subscribe { filter: filter.clone(), number: subscription.number });
             }
         }
@@ -177,7 +177,7 @@ impl<W> Following<W> {
         (self.said, self.asked) = Default::default();
         let mut told = Vec::new();
         self.list.retain(|_, subscription| {
-            subscription.stands = Standing::Asked;
+            subscription.stands = FollowStanding::Asked;
             subscription.progress.pause();
             let Some(waits) = subscription.waits.take_if(|_| is_known) else { return true };
             told.push(waits);
@@ -189,8 +189,8 @@ impl<W> Following<W> {
 
     /// Those that were refused are asked for again.
     pub fn ask_again(&mut self) {
-        for (filter, subscription) in self.list.iter_mut().filter(|(_, subscription)| subscription.stands == Standing::Refused) {
-            subscription.stands = Standing::Asked;
+        for (filter, subscription) in self.list.iter_mut().filter(|(_, subscription)| subscription.stands == FollowStanding::Refused) {
+            subscription.stands = FollowStanding::Asked;
             self.said.push_back(Saying::Subscribe { filter: filter.clone(), number: subscription.number });
         }
     }
@@ -209,7 +209,7 @@ impl<W> Following<W> {
                 let waits = subscription.waits.take();
                 match (subscription.was_live, subscription.stands) {
                     (false, _) => drop(self.list.remove(&filter)),
-                    (true, Standing::Asked) => self.said.push_front(Saying::Subscribe { filter, number }),
+                    (true, FollowStanding::Asked) => self.said.push_front(Saying::Subscribe { filter, number }),
                     (true, _) => {}
                 }
                 return waits.map(Said::TooOld);
@@ -234,25 +234,25 @@ impl<W> Following<W> {
         self.events.push_front(event);
     }
 
-    pub fn hear(&mut self, message: FeedMessage<'_>) -> Heard<W> {
+    pub fn hear(&mut self, message: FeedMessage<'_>) -> FeedHeard<W> {
         match message {
             FeedMessage::Message { topic, payload, position, from } => {
                 let position = position.map(|(offset, epoch)| Position { offset, epoch });
                 self.receive(topic, payload, position, from);
-                Heard::Nothing
+                FeedHeard::Nothing
             }
             FeedMessage::Gap { dropped } => {
                 // It may be of any of them.
                 self.list.values_mut().for_each(|subscription| subscription.progress.may_jump());
                 self.events.push_back(FeedEvent::Missed { count: Some(dropped), filter: None });
-                Heard::Nothing
+                FeedHeard::Nothing
             }
             FeedMessage::Lost { topic } => {
                 if let Some(subscription) = self.list.get_mut(topic) {
                     subscription.progress.may_jump();
                     self.events.push_back(missed(topic.into()));
                 }
-                Heard::Nothing
+                FeedHeard::Nothing
             }
             FeedMessage::Begun { topic, newest: (offset, epoch), recovered } => {
                 self.is_begun(topic, Some((Position { offset, epoch }, recovered)))
@@ -267,7 +267,7 @@ impl<W> Following<W> {
         let name = known.unwrap_or_else(|| topic.into());
         let outcome = match (self.list.get_mut(topic), position) {
             // It comes again with what is kept, or is told as missing.
-            (Some(known), Some(_)) if known.stands == Standing::Asked && known.progress.position().is_some() => MessageOutcome::Drop,
+            (Some(known), Some(_)) if known.stands == FollowStanding::Asked && known.progress.position().is_some() => MessageOutcome::Drop,
             // Through a filter, before the topic itself has begun.
             (Some(known), Some(_)) if !known.was_live => MessageOutcome::Tell,
             (Some(known), Some(position)) => known.progress.receive(position),
@@ -283,7 +283,7 @@ impl<W> Following<W> {
     }
 
     /// What this is an answer to; `None`: to something that is not wanted any more.
-    fn take_asked(&mut self, filter: &str) -> Option<(Arc<str>, &mut Subscription<W>)> {
+    fn take_asked(&mut self, filter: &str) -> Option<(Arc<str>, &mut FollowedFilter<W>)> {
         let place = self.asked.iter().position(|(asked, _)| **asked == *filter)?;
         let (filter, number) = self.asked.drain(..=place).next_back()?;
         let subscription = self.list.get_mut(&filter).filter(|subscription| subscription.number == number)?;
@@ -291,8 +291,8 @@ impl<W> Following<W> {
     }
 
     /// `at`: where the topic stands, and whether all comes that was asked for; `None` for a filter, and from an engine that knows no positions.
-    fn is_begun(&mut self, filter: &str, at: Option<(Position, bool)>) -> Heard<W> {
-        let Some((filter, subscription)) = self.take_asked(filter) else { return Heard::Nothing };
+    fn is_begun(&mut self, filter: &str, at: Option<(Position, bool)>) -> FeedHeard<W> {
+        let Some((filter, subscription)) = self.take_asked(filter) else { return FeedHeard::Nothing };
         let is_anew = subscription.next.is_some();
         let goes_on = !is_anew && subscription.progress.position().is_some();
         if let Some(next) = subscription.next.take() {
@@ -305,32 +305,32 @@ impl<W> Following<W> {
                 is_anew
             }
         };
-        (subscription.stands, subscription.was_live) = (Standing::Live, true);
+        (subscription.stands, subscription.was_live) = (FollowStanding::Live, true);
         let waits = subscription.waits.take();
         if !is_whole {
             self.events.push_back(missed(filter));
         }
-        waits.map_or(Heard::Nothing, |waits| Heard::Answer(waits, Ok(())))
+        waits.map_or(FeedHeard::Nothing, |waits| FeedHeard::Answer(waits, Ok(())))
     }
 
-    fn is_refused(&mut self, filter: &str, error: RemoteError) -> Heard<W> {
-        let Some((filter, subscription)) = self.take_asked(filter) else { return Heard::Nothing };
+    fn is_refused(&mut self, filter: &str, error: RemoteError) -> FeedHeard<W> {
+        let Some((filter, subscription)) = self.take_asked(filter) else { return FeedHeard::Nothing };
         match subscription.waits.take() {
             // It goes on as it was.
             Some(waits) if subscription.was_live => {
                 subscription.next = None;
-                if subscription.stands == Standing::Asked {
-                    subscription.stands = Standing::Refused;
+                if subscription.stands == FollowStanding::Asked {
+                    subscription.stands = FollowStanding::Refused;
                 }
-                Heard::Answer(waits, Err(error))
+                FeedHeard::Answer(waits, Err(error))
             }
             Some(waits) => {
                 self.list.remove(&filter);
-                Heard::Answer(waits, Err(error))
+                FeedHeard::Answer(waits, Err(error))
             }
             None => {
-                subscription.stands = Standing::Refused;
-                Heard::NotTakenBack(filter, error)
+                subscription.stands = FollowStanding::Refused;
+                FeedHeard::NotTakenBack(filter, error)
             }
         }
     }

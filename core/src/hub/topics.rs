@@ -15,8 +15,7 @@ mod publication;
 mod queries;
 mod refusal;
 
-pub use kept::KeptPart;
-pub use publication::{FireKind, FireOrder, FireOrigin, Origin, Position, Publication};
+pub use publication::{FireKind, FireOrder, FireOrigin, KeptPart, Origin, Position, Publication};
 pub use refusal::TopicRefusal;
 
 use super::Now;

@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, reason};
 use crate::event::Resume;
 use crate::hub::client::backoff;
 use crate::hub::coalesce::Queued;
-use crate::hub::following::{FollowRefusal, Following, Heard, Said, Standing};
+use crate::hub::following::{FeedHeard, FollowRefusal, FollowStanding, Following, Said};
 use crate::hub::topics::TopicRefusal;
 use crate::inbox::Inbox;
 use crate::model::{FeedEvent, Position};
@@ -277,7 +277,7 @@ impl FeedShared {
                 has_room = self.tell_all();
                 *attempt = 0;
             }
-            let has_refused = self.state().following.stands(Standing::Refused);
+            let has_refused = self.state().following.stands(FollowStanding::Refused);
             tokio::select! {
                 turned = connection.turn(has_room) => turned?,
                 () = self.woken.notified() => {}
@@ -307,9 +307,9 @@ impl FeedShared {
             Err(error) => return Err(broken(error)),
         };
         match self.state().following.hear(message) {
-            Heard::Nothing => {}
-            Heard::Answer(waits, answer) => drop(waits.try_send(answer.map_err(error_of))),
-            Heard::NotTakenBack(filter, error) => {
+            FeedHeard::Nothing => {}
+            FeedHeard::Answer(waits, answer) => drop(waits.try_send(answer.map_err(error_of))),
+            FeedHeard::NotTakenBack(filter, error) => {
                 let error = error_of(error);
                 tracing::warn!(filter = &*filter, %error, "The engine does not take a subscription back: it is asked again");
             }

@@ -4,7 +4,7 @@
 //! are together, is [`history`](super::history)'s.
 
 use super::history::{self, Place};
-use super::publication::{Origin, Position, Publication};
+use super::publication::{KeptPart, Origin, Position, Publication};
 use super::{Topics, lock};
 use crate::hub::Now;
 use crate::hub::memory::Part;
@@ -12,16 +12,6 @@ use std::sync::atomic::Ordering;
 
 /// Shards are tidied in so many parts, so that none takes long.
 pub(super) const TIDY_PARTS: usize = 16;
-
-/// A part of what is kept of a topic.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KeptPart {
-    pub publications: Vec<Publication>,
-    /// The first of them is not the one that comes next: what was in between is not kept any more.
-    pub has_gap: bool,
-    /// There is no more: who has read this goes on with what has a higher number.
-    pub since: Option<u64>,
-}
 
 impl Topics {
     /// What is kept of a topic behind an offset, as many bytes as are given or one publication. To be asked by who has subscribed: so the

@@ -1,4 +1,4 @@
-//! A publication, and where it stands among those of its topic.
+//! A publication, and where it stands among those of its topic; several of them, as they are read again.
 
 pub use crate::model::Position;
 use crate::wire::firetower;
@@ -129,4 +129,14 @@ impl Origin {
     pub fn is_from_manager(&self) -> bool {
         matches!(self, Self::Firetower(origin) if origin.is_from_manager)
     }
+}
+
+/// A part of what is kept of a topic.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeptPart {
+    pub publications: Vec<Publication>,
+    /// The first of them is not the one that comes next: what was in between is not kept any more.
+    pub has_gap: bool,
+    /// There is no more: who has read this goes on with what has a higher number.
+    pub since: Option<u64>,
 }

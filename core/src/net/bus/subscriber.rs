@@ -28,12 +28,12 @@ const READ_BYTES: usize = 16 << 10;
 struct SubscriberPlace {
     shared: Rc<BusShared>,
     feed: TopicFeed,
-    beginning: Option<Beginning>,
+    beginning: Option<ReplayBegun>,
     has_skipped: bool,
 }
 
 /// A topic that begins at a position.
-struct Beginning {
+struct ReplayBegun {
     topic: String,
     /// So much of what waits goes out before it.
     waiting: usize,
@@ -118,7 +118,7 @@ impl SubscriberPlace {
         let answer = match self.shared.topics.follow(&mut self.feed, &topic, since) {
             Ok(Followed { position: Some(newest), recovered, replay_behind, waiting }) => {
                 let answer = Some(((newest.offset, newest.epoch), recovered));
-                self.beginning = Some(Beginning { topic, waiting, answer, replay_behind });
+                self.beginning = Some(ReplayBegun { topic, waiting, answer, replay_behind });
                 return;
             }
             Ok(Followed { position: None, .. }) => FeedMessage::Subscribed { filter: &topic },
