@@ -317,7 +317,9 @@ fn types_of<'a>(path: &str, text: &'a str) -> Vec<&'a str> {
     }
     let name_of = |line: &'a str| {
         let rest = match line.strip_prefix("pub") {
-            Some(rest) => rest.trim_start_matches(|character| character != ' ').trim_start(),
+            // `pub(in crate::x)` has a space within its parentheses.
+            Some(rest) if rest.starts_with('(') => rest.split_once(')').map_or("", |(_, rest)| rest).trim_start(),
+            Some(rest) => rest.trim_start(),
             None => line,
         };
         let rest = ["struct ", "enum ", "union ", "trait ", "type "].iter().find_map(|word| rest.strip_prefix(word))?;
@@ -341,8 +343,9 @@ fn a_name_of_a_type_stands_once_in_a_crate() {
         assert!(found.len() > 10, "{name} has hardly a type: {found:?}");
     }
     assert!(told.is_empty(), "\n{}\n", told.join("\n"));
-    let text = "pub struct One;\npub(super) enum Two<T> {\nstruct Three(u8);\n    type Item = u8;\npub trait Four: Five {\ntype Six = One;";
-    assert_eq!(types_of("a.rs", text), ["One", "Two", "Three", "Four", "Six"]);
+    let text = "pub struct One;\npub(super) enum Two<T> {\nstruct Three(u8);\n    type Item = u8;\npub trait Four: Five {\ntype Six = One;\n\
+        pub(in crate::a) struct Seven;\npublic struct Eight;";
+    assert_eq!(types_of("a.rs", text), ["One", "Two", "Three", "Four", "Six", "Seven"]);
     assert_eq!(types_of("a/tests.rs", text), [""; 0]);
 }
 

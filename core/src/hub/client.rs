@@ -82,7 +82,7 @@ pub struct ClientMachine {
     window: Option<u64>,
     /// How often it did so in a row, without a connection in between that lived for a while.
     goaways: u32,
-    registration: Option<Registration>,
+    registration: Option<RegisteredNode>,
     /// All nodes of a client that was given more than its first.
     others: Option<Box<Others>>,
     /// Of a client whose host has subscribed or published.
@@ -137,7 +137,7 @@ struct OpenConnection {
 
 /// The server's answer to a REGISTER, the last one that came.
 #[derive(Debug)]
-struct Registration {
+struct RegisteredNode {
     node_id: Arc<str>,
     channel_id: u32,
 }

@@ -22,7 +22,7 @@ pub struct Presence<K = Arc<str>> {
     /// In microseconds.
     window: u64,
     most: usize,
-    pending: HashMap<K, Pending>,
+    pending: HashMap<K, PendingChange>,
     /// Each that is pending once, in the order in which their windows end.
     due: VecDeque<(u64, K)>,
     /// What is to be told before these: without a window no change stands for another.
@@ -33,7 +33,7 @@ pub struct Presence<K = Arc<str>> {
     missed: u64,
 }
 
-struct Pending {
+struct PendingChange {
     was_online: bool,
     /// A newer connection has taken its id, and has it.
     is_replaced: bool,
@@ -86,7 +86,7 @@ impl<K: Clone + Eq + Hash> Presence<K> {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
                 self.due.push_back((now.mono.saturating_add(self.window), node.clone()));
-                entry.insert(Pending { was_online: left.is_some(), is_replaced: false, left: None, changes: 0, at: 0 })
+                entry.insert(PendingChange { was_online: left.is_some(), is_replaced: false, left: None, changes: 0, at: 0 })
             }
         };
         match left {
@@ -135,7 +135,7 @@ impl<K: Clone + Eq + Hash> Presence<K> {
             return None;
         }
         let (_, node) = self.due.pop_front()?;
-        let Pending { was_online, is_replaced, left, changes, at } = self.pending.remove(&node)?;
+        let PendingChange { was_online, is_replaced, left, changes, at } = self.pending.remove(&node)?;
         // Also where it is as before: somebody may have looked in between.
         let what = match left {
             Some(how) => WhatChanged::Left { node, how, changes },

@@ -3,7 +3,7 @@
 //! Owns which event each becomes, and how much of a server's texts is kept.
 
 use super::node_set::RegisterOutcome;
-use super::{ClientMachine, ClientState, Registration};
+use super::{ClientMachine, ClientState, RegisteredNode};
 use crate::hub::Now;
 use crate::model::{ClientEvent, CloseReason};
 use crate::wire::{self, Decoded, Dialect, Frame, FrameType, MAX_BODY_LEN, code, control};
@@ -118,7 +118,7 @@ impl ClientMachine {
             }
         }
         let node_id = if *reply.node_id == *self.node_id { self.node_id.clone() } else { Arc::from(reply.node_id) };
-        self.registration = Some(Registration { node_id: node_id.clone(), channel_id });
+        self.registration = Some(RegisteredNode { node_id: node_id.clone(), channel_id });
         if let Some(topics) = &mut self.topics {
             topics.start(channel_id);
         }

@@ -23,7 +23,7 @@ const SUBSCRIPTION_BYTES: usize = 160;
 #[derive(Default)]
 pub(super) struct TopicSet {
     /// Also those that the host does not want any more, until the server knows.
-    list: BTreeMap<Arc<str>, Subscription>,
+    list: BTreeMap<Arc<str>, ClientSubscription>,
     wanted: usize,
     /// All of it.
     bytes: usize,
@@ -36,7 +36,7 @@ pub(super) struct TopicSet {
     channel: Option<u32>,
 }
 
-struct Subscription {
+struct ClientSubscription {
     is_wanted: bool,
     is_exact: bool,
     /// The server has it, as far as it has said.
@@ -109,7 +109,7 @@ impl TopicSet {
         let (state, is_there) = known.map_or((TopicState::None, false), |(_, known)| (known.state, known.is_there));
         let is_fresh = known.is_none_or(|(_, known)| known.is_fresh);
         let name = known.map_or_else(|| filter.text().into(), |(name, _)| name.clone());
-        let subscription = Subscription {
+        let subscription = ClientSubscription {
             is_wanted: true,
             is_exact,
             is_there,
@@ -170,7 +170,7 @@ impl TopicSet {
             return;
         }
         self.end_all();
-        let in_order = |is_exact| move |(_, known): &(&Arc<str>, &Subscription)| known.is_exact == is_exact;
+        let in_order = |is_exact| move |(_, known): &(&Arc<str>, &ClientSubscription)| known.is_exact == is_exact;
         self.waiting.extend(self.list.iter().filter(in_order(true)).map(|(name, _)| name.clone()));
         self.waiting.extend(self.list.iter().filter(in_order(false)).map(|(name, _)| name.clone()));
         self.list.values_mut().for_each(|known| known.state = TopicState::Waits);
@@ -384,6 +384,6 @@ impl TopicSet {
 }
 
 /// It may have been forgotten since it was put into the line, and be there again.
-fn waits(list: &BTreeMap<Arc<str>, Subscription>, name: &Arc<str>) -> bool {
+fn waits(list: &BTreeMap<Arc<str>, ClientSubscription>, name: &Arc<str>) -> bool {
     list.get_key_value(name).is_some_and(|(known_name, known)| Arc::ptr_eq(known_name, name) && known.state == TopicState::Waits)
 }
