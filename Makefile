@@ -6,7 +6,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo check test bench doctor build install uninstall setup header fuzz clean
+.PHONY: help run demo check test bench doctor build install uninstall setup settings header fuzz clean
 
 help:
 	@echo "make run     build, then start a heartbeat server on port $(PORT) (PORT=9600 make run picks another)"

@@ -1,7 +1,7 @@
 //! The tables of settings that people read are what the rows say. HEARTBUS_UPDATE=1 writes them anew instead: in the Chinese pages names
 //! and defaults only, the rest is a translation.
 
-use heartbus_core::settings::{self, ClientConfig, HistoryRule, Listed, MAX_NODE_ID_LEN, ServerConfig, Settings, ValueKind};
+use heartbus_core::settings::{self, ClientConfig, HistoryRule, Listed, ServerConfig, Settings, ValueKind};
 use heartbus_core::wire::{MAX_BODY_LEN, control};
 use std::fs;
 use std::path::Path;
@@ -167,5 +167,4 @@ fn a_table_is_found_and_a_translation_keeps_its_words_but_not_its_defaults() {
 fn what_the_wire_lays_down_is_the_default_too() {
     assert_eq!(ServerConfig::default().max_frame_bytes, MAX_BODY_LEN);
     assert_eq!(ClientConfig::default().protocol, control::NEWEST_PROTOCOL);
-    assert_eq!(MAX_NODE_ID_LEN, MAX_NODE_ID_LEN);
 }

@@ -18,11 +18,11 @@ pub const MAX_RUNNING: usize = 32;
 const PLACES: [usize; 3] = [MAX_RUNNING / 2, MAX_RUNNING - 4, MAX_RUNNING];
 
 /// How long addresses are known, and how long it is known that there are none, in microseconds.
-const KNOWN: u64 = 5_000_000;
-const UNKNOWN: u64 = 1_000_000;
+const KNOWN_US: u64 = 5_000_000;
+const UNKNOWN_US: u64 = 1_000_000;
 
 /// A look-up that took longer did not prove much.
-const SLOW: u64 = 1_000_000;
+const SLOW_US: u64 = 1_000_000;
 
 /// Names that are remembered although nobody waits for them.
 const MAX_IDLE: usize = 1024;
@@ -116,10 +116,10 @@ impl Lookups {
         self.running[known.trust as usize] -= 1;
         known.trust = match &answer {
             Err(_) => Trust::NotFound,
-            Ok(_) if now.mono - since > SLOW => Trust::New,
+            Ok(_) if now.mono - since > SLOW_US => Trust::New,
             Ok(_) => Trust::Found,
         };
-        let until = now.mono + if answer.is_ok() { KNOWN } else { UNKNOWN };
+        let until = now.mono + if answer.is_ok() { KNOWN_US } else { UNKNOWN_US };
         known.state = LookupState::Idle { answer: answer.clone(), until };
         self.idle += 1;
         self.forget(now);

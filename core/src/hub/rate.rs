@@ -78,34 +78,34 @@ impl AddressBuckets {
 #[derive(Debug)]
 pub struct SharedBucket {
     /// How long a token takes to come back. 0 means that there is no limit.
-    token: u64,
-    full_at: AtomicU64,
+    token_ns: u64,
+    full_at_ns: AtomicU64,
 }
 
 /// How long an empty bucket takes to fill, in nanoseconds.
-const FILLING: u64 = 1_000_000_000;
+const FILLING_NS: u64 = 1_000_000_000;
 
 impl SharedBucket {
     /// 0 means no limit.
     pub fn new(per_second: u64) -> Self {
-        Self { token: FILLING.checked_div(per_second).unwrap_or(0), full_at: AtomicU64::new(0) }
+        Self { token_ns: FILLING_NS.checked_div(per_second).unwrap_or(0), full_at_ns: AtomicU64::new(0) }
     }
 
     /// Takes one token. A refused call takes nothing.
     pub fn take(&self, now: u64) -> bool {
-        if self.token == 0 {
+        if self.token_ns == 0 {
             return true;
         }
         let now = now * 1000;
-        let after = |full_at: u64| full_at.max(now) + self.token;
-        self.full_at
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| (after(full_at) <= now + FILLING).then(|| after(full_at)))
+        let after = |full_at: u64| full_at.max(now) + self.token_ns;
+        self.full_at_ns
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| (after(full_at) <= now + FILLING_NS).then(|| after(full_at)))
             .is_ok()
     }
 
     /// Undoes a [`SharedBucket::take`] that came to nothing.
     pub fn put_back(&self) {
-        self.full_at.fetch_sub(self.token, Ordering::Relaxed);
+        self.full_at_ns.fetch_sub(self.token_ns, Ordering::Relaxed);
     }
 }
 

@@ -9,7 +9,7 @@ use crate::wire::websocket::handshake::RequestError;
 use crate::wire::{Dialect, FrameType, Framing, code, control, framing, v1, v2};
 
 /// How long a ready-made reply keeps its timestamp, in microseconds.
-const FRESH: u64 = 1_000;
+const FRESH_US: u64 = 1_000;
 
 #[derive(Default)]
 pub struct Replies {
@@ -76,7 +76,7 @@ impl Replies {
 
     pub fn heartbeat(&mut self, channel_id: u32, now: Now) {
         let ready = &mut self.ready[self.dialect as usize];
-        if ready.frame.is_empty() || now.unix.abs_diff(ready.made_at) >= FRESH {
+        if ready.frame.is_empty() || now.unix.abs_diff(ready.made_at) >= FRESH_US {
             ready.make(self.dialect, now.unix);
         }
         match self.dialect {

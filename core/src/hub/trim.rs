@@ -5,9 +5,9 @@
 /// What has to have been freed since the most that was kept, in bytes: half of that, and this at least.
 const LEAST: usize = 16 << 20;
 /// How long a storm has to be over, in microseconds: the next one would only ask for the memory again,
-const CALM_TIME: u64 = 1_000_000;
+const CALM_TIME_US: u64 = 1_000_000;
 /// and how often memory is given back at most.
-const INTERVAL: u64 = 5_000_000;
+const INTERVAL_US: u64 = 5_000_000;
 
 #[derive(Default)]
 pub struct Trim {
@@ -25,9 +25,9 @@ impl Trim {
             self.due = None;
             return false;
         }
-        let due = *self.due.get_or_insert((now + CALM_TIME).max(self.next));
+        let due = *self.due.get_or_insert((now + CALM_TIME_US).max(self.next));
         if now >= due {
-            *self = Self { most: kept, due: None, next: now + INTERVAL };
+            *self = Self { most: kept, due: None, next: now + INTERVAL_US };
             return true;
         }
         false

@@ -36,7 +36,7 @@ use tokio::time::{sleep, timeout};
 const WELCOME_TIME: Duration = Duration::from_secs(5);
 
 /// Base of the time before the connection is made again, in microseconds: an engine that was started anew is found soon.
-const RECONNECT_TIME: u64 = 100_000;
+const RECONNECT_TIME_US: u64 = 100_000;
 
 /// After so many attempts that time grows no more: about three seconds.
 const MOST_ATTEMPTS: u32 = 6;
@@ -233,7 +233,7 @@ impl FeedShared {
             self.is_over((!was_lost).then_some(&error));
             attempt = (attempt + 1).min(MOST_ATTEMPTS);
             tokio::select! {
-                () = sleep(Duration::from_micros(backoff(RECONNECT_TIME, attempt, &mut random))) => {}
+                () = sleep(Duration::from_micros(backoff(RECONNECT_TIME_US, attempt, &mut random))) => {}
                 // Somebody wants to subscribe now.
                 () = self.woken.notified() => {}
             }

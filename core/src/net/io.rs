@@ -63,7 +63,7 @@ const ANSWERED_TOGETHER: usize = 32;
 const READ_BUFFER: usize = 64 * 1024;
 
 /// How often a thread has the hub forget what idle addresses left behind, in microseconds.
-const TIDY_TIME: u64 = 10_000_000;
+const TIDY_TIME_US: u64 = 10_000_000;
 
 /// What a thread waits with. Made apart from it, because its descriptors keep their numbers to themselves.
 pub(super) struct Polling {
@@ -176,7 +176,7 @@ impl IoThread {
             buffer: vec![0; READ_BUFFER].into(),
             stopping_since: None,
             is_stopping: false,
-            next_tidy: now.mono + TIDY_TIME,
+            next_tidy: now.mono + TIDY_TIME_US,
             next_stats: (worker_id == 0).then_some(first_stats),
             trim: (worker_id == 0).then(Trim::default),
             giving_back: None,

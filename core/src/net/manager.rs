@@ -32,7 +32,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Base of the time before it is connected again, in microseconds.
-const RECONNECT_TIME: u64 = 1_000_000;
+const RECONNECT_TIME_US: u64 = 1_000_000;
 /// A connection that has held for so long is no attempt any more.
 const STEADY: Duration = Duration::from_secs(10);
 /// Before it is begun anew after a fault of our own.
@@ -144,7 +144,7 @@ impl Gateway {
             };
             tracing::warn!(host = self.frames.host, port = self.frames.port, "No connection to Firetower's manager: {why}");
             attempt += 1;
-            sleep(Duration::from_micros(backoff(RECONNECT_TIME, attempt, &mut random))).await;
+            sleep(Duration::from_micros(backoff(RECONNECT_TIME_US, attempt, &mut random))).await;
         }
     }
 

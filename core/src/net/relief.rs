@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How long a thread may take to answer, in microseconds.
-const ROUND_TIME: u64 = 200_000;
+const ROUND_TIME_US: u64 = 200_000;
 
 /// A connection, and the memory that is free when it is gone.
 pub(super) struct Holder<C = Arc<Link>> {
@@ -58,7 +58,7 @@ impl Relief {
     pub(super) fn begin(&self, now: u64, memory: &Memory) -> Vec<Holder> {
         let mut round = self.lock();
         if round.open > 0 {
-            return if now < round.begun_at + ROUND_TIME { Vec::new() } else { end(round, memory) };
+            return if now < round.begun_at + ROUND_TIME_US { Vec::new() } else { end(round, memory) };
         }
         *round = Round { begun_at: now, open: self.threads.len(), ..Round::default() };
         self.number.fetch_add(1, Ordering::Relaxed);
@@ -198,10 +198,10 @@ mod tests {
         let memory = full(1600, 1700);
         relief.begin(1, &memory);
         assert!(relief.answer(1, holdings(&[1500]), &memory).is_empty());
-        assert!(relief.begin(ROUND_TIME, &memory).is_empty());
-        assert_eq!(sizes(&relief.begin(1 + ROUND_TIME, &memory)), [1500]);
+        assert!(relief.begin(ROUND_TIME_US, &memory).is_empty());
+        assert_eq!(sizes(&relief.begin(1 + ROUND_TIME_US, &memory)), [1500]);
         assert!(relief.answer(1, holdings(&[100]), &memory).is_empty(), "that round is over");
-        relief.begin(2 + ROUND_TIME, &memory);
+        relief.begin(2 + ROUND_TIME_US, &memory);
         assert_eq!(relief.number(), 2);
         assert!(relief.answer(1, holdings(&[100]), &memory).is_empty(), "that was the first round");
         assert!(relief.answer(2, holdings(&[100]), &memory).is_empty());

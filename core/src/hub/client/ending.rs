@@ -1,6 +1,6 @@
 //! How a client's connections end: by whom, with what reason, and when the next one is tried.
 
-use super::backoff::{MAX_WAIT, MIN_WAIT, backoff};
+use super::backoff::{MAX_WAIT_US, MIN_WAIT_US, backoff};
 use super::outbox::ClientOutbox;
 use super::{ClientMachine, ClientState, OpenConnection, SECOND, SocketEnd};
 use crate::hub::Now;
@@ -10,7 +10,7 @@ use crate::wire::FrameType;
 use bytes::BytesMut;
 
 /// How long a disconnecting client may take to write what waits.
-const FLUSH_TIME: u64 = SECOND;
+const FLUSH_TIME_US: u64 = SECOND;
 
 impl ClientMachine {
     /// The socket is closed, by whichever side.
@@ -34,7 +34,7 @@ impl ClientMachine {
     pub fn handle_failure(&mut self, detail: String, now: Now) {
         match &mut self.state {
             ClientState::Finished => {}
-            ClientState::Waiting { until } => *until = now.mono + MAX_WAIT,
+            ClientState::Waiting { until } => *until = now.mono + MAX_WAIT_US,
             _ => self.end_connection(CloseReason::Failed, detail, now),
         }
     }
@@ -48,7 +48,7 @@ impl ClientMachine {
                 if !connection.is_mute {
                     self.outbox.push_control(connection.dialect, FrameType::UNREGISTER, 0, b"");
                 }
-                self.state = ClientState::Flushing { until: now.mono + FLUSH_TIME };
+                self.state = ClientState::Flushing { until: now.mono + FLUSH_TIME_US };
             }
             ClientState::Dialing { .. } => self.end_connection(CloseReason::Disconnected, String::new(), now),
             ClientState::Waiting { .. } => self.finish(),
@@ -106,9 +106,9 @@ impl ClientMachine {
         let Some(window) = self.window.take() else {
             return backoff(base, self.attempts, &mut self.random);
         };
-        let has_lived = matches!(&self.state, ClientState::Open(connection) if now.mono - connection.since >= MAX_WAIT);
+        let has_lived = matches!(&self.state, ClientState::Open(connection) if now.mono - connection.since >= MAX_WAIT_US);
         self.goaways = if has_lived { 1 } else { self.goaways.saturating_add(1) };
-        let spread = self.random.u64(0..=window.min(MAX_WAIT)).max(MIN_WAIT);
+        let spread = self.random.u64(0..=window.min(MAX_WAIT_US)).max(MIN_WAIT_US);
         match self.goaways {
             1 if window > 0 => spread,
             times => spread.max(backoff(base, times.max(self.attempts), &mut self.random)),

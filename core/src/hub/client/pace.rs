@@ -9,7 +9,7 @@ use crate::hub::Now;
 const MAX_WINDOW: usize = 256;
 
 /// How long nothing is asked after the server said that there were too many requests.
-const RETRY_TIME: u64 = 1_000_000;
+const RETRY_TIME_US: u64 = 1_000_000;
 
 pub(super) struct Pace {
     window: usize,
@@ -48,7 +48,7 @@ impl Pace {
     /// True at the end of a pause.
     pub(super) fn tick(&mut self, now: Now) -> bool {
         match self.limit {
-            PeerLimit::Met => self.limit = PeerLimit::Until(now.mono + RETRY_TIME),
+            PeerLimit::Met => self.limit = PeerLimit::Until(now.mono + RETRY_TIME_US),
             PeerLimit::Until(time) if now.mono >= time => {
                 self.limit = PeerLimit::Unknown;
                 return true;

@@ -24,7 +24,7 @@ use indexmap::IndexMap;
 use std::sync::Arc;
 
 /// Between two heartbeats, in microseconds.
-const HEARTBEAT_TIME: u64 = 10_000_000;
+const HEARTBEAT_TIME_US: u64 = 10_000_000;
 
 const NAME_IS_TAKEN: &str = "a gateway of that name is here, from another address";
 
@@ -68,7 +68,7 @@ impl GatewaySession {
     pub(super) fn begun(bus: BusSession, cx: &mut Context<'_>) -> Self {
         bus.link().set_framing(Framing::FireHeader);
         let timer = Timer::new(bus.link().slot(), TimerKind::Ping);
-        let heartbeat = Some(cx.wheel.insert(cx.now.mono + HEARTBEAT_TIME, timer));
+        let heartbeat = Some(cx.wheel.insert(cx.now.mono + HEARTBEAT_TIME_US, timer));
         Self { bus, topics: IndexMap::new(), bytes: 0, announced: 0, name: None, work: None, heartbeat, counted: 0 }
     }
 
@@ -307,7 +307,7 @@ impl GatewaySession {
     pub(super) fn heartbeat_timer(&mut self, cx: &mut Context<'_>, timer: TimerKey) -> Next {
         if self.heartbeat == Some(timer) && cx.wheel.has_fired(timer) {
             write(cx, &firetower::HEARTBEAT_FRAME);
-            cx.wheel.rearm(timer, cx.now.mono + HEARTBEAT_TIME);
+            cx.wheel.rearm(timer, cx.now.mono + HEARTBEAT_TIME_US);
         }
         Next::Continue
     }

@@ -6,7 +6,7 @@ use super::super::connection::{Connection, Phase};
 use super::super::door::{Door, Spoken};
 use super::super::transport::Transport;
 use super::IoThread;
-use super::ending::ENDING_TIME;
+use super::ending::ENDING_TIME_US;
 use crate::hub::link::CommandSink;
 use crate::hub::{Link, Next, Session, Timer, TimerKind};
 use crate::model::{CloseReason, EventMask};
@@ -103,7 +103,7 @@ impl IoThread {
                 return;
             }
             self.ending_refused += 1;
-            let timer = self.state.wheel.insert(self.state.now.mono + ENDING_TIME, Timer::new(slot as u32, TimerKind::Ending));
+            let timer = self.state.wheel.insert(self.state.now.mono + ENDING_TIME_US, Timer::new(slot as u32, TimerKind::Ending));
             entry.insert(Connection::new(transport, Phase::Ending { link, timer: Some(timer) }, false));
             self.respond(slot, Next::Continue);
             return self.flush(slot);

@@ -3,7 +3,7 @@
 //! Owns how much of that a pass does.
 
 use super::IoThread;
-use super::ending::LAST_COMMANDS_TIME;
+use super::ending::LAST_COMMANDS_TIME_US;
 use crate::hub::link::{Command, CommandKind, Membership, Parted};
 use crate::hub::{Budget, Next};
 use crate::model::ConnectionInfo;
@@ -68,7 +68,7 @@ impl IoThread {
             // Whoever asked may have given up waiting; then nobody misses the answer.
             let _ = listing.answer.try_send(self.list_connections(listing.max));
         }
-        if self.stopping_since.is_some_and(|since| is_read || self.state.now.mono > since + LAST_COMMANDS_TIME) && !self.is_stopping {
+        if self.stopping_since.is_some_and(|since| is_read || self.state.now.mono > since + LAST_COMMANDS_TIME_US) && !self.is_stopping {
             self.begin_stopping();
         }
         if self.shared.is_closed() && !self.doors.is_empty() {

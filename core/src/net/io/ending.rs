@@ -12,16 +12,16 @@ use crate::net::relief::{self, Holder, Holdings};
 use std::sync::Arc;
 
 /// How long a connection that is ending waits for its peer, in microseconds.
-pub(super) const ENDING_TIME: u64 = 1_000_000;
+pub(super) const ENDING_TIME_US: u64 = 1_000_000;
 /// How long a stopping thread writes what was sent before, and how long it waits for its connections in total, in microseconds.
 /// It stays under the 1.5 s that a stop may take.
-pub(super) const LAST_COMMANDS_TIME: u64 = 250_000;
-pub(super) const STOPPING_TIME: u64 = 1_100_000;
+pub(super) const LAST_COMMANDS_TIME_US: u64 = 250_000;
+pub(super) const STOPPING_TIME_US: u64 = 1_100_000;
 /// A server that stops asks its clients to come back spread over this many milliseconds for each of them, within bounds: the
 /// one that takes its place then registers a thousand per second at most.
-const RETURN_TIME: u64 = 1;
-const MIN_RETURN_WINDOW: u64 = 1_000;
-const MAX_RETURN_WINDOW: u64 = 60_000;
+const RETURN_TIME_MS: u64 = 1;
+const MIN_RETURN_WINDOW_MS: u64 = 1_000;
+const MAX_RETURN_WINDOW_MS: u64 = 60_000;
 
 impl IoThread {
     /// Ends a connection: its nodes leave now, its socket as soon as the peer has what was written to it.
@@ -109,7 +109,7 @@ impl IoThread {
             self.drop_connection(slot);
             return Left::Nothing;
         }
-        let key = self.state.wheel.insert(self.state.now.mono + ENDING_TIME, Timer::new(slot as u32, TimerKind::Ending));
+        let key = self.state.wheel.insert(self.state.now.mono + ENDING_TIME_US, Timer::new(slot as u32, TimerKind::Ending));
         if let Phase::Ending { timer, .. } = &mut connection.phase {
             *timer = Some(key);
         }
@@ -185,10 +185,10 @@ impl IoThread {
         self.close_doors();
         let open: Vec<usize> =
             self.connections.iter().filter(|(_, found)| matches!(found.phase, Phase::Open(_))).map(|(slot, _)| slot).collect();
-        let window = (self.shared.connection_count() as u64 * RETURN_TIME).clamp(MIN_RETURN_WINDOW, MAX_RETURN_WINDOW) as u32;
+        let window_ms = (self.shared.connection_count() as u64 * RETURN_TIME_MS).clamp(MIN_RETURN_WINDOW_MS, MAX_RETURN_WINDOW_MS) as u32;
         for slot in open {
             if let Some(session) = self.connections[slot].phase.session() {
-                session.say_that_we_stop(&mut self.state.replies, window);
+                session.say_that_we_stop(&mut self.state.replies, window_ms);
             }
             self.respond(slot, Next::Close(CloseReason::ServerStopped));
         }

@@ -11,7 +11,7 @@ use std::io;
 
 /// For how long a pass goes on with connections that have had their turn, and as long again with long frames, in microseconds. One
 /// of each has its turn however long the pass has been.
-const GOING_ON_TIME: u64 = 5_000;
+const GOING_ON_TIME_US: u64 = 5_000;
 
 /// Where a connection's turn left off.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl IoThread {
         for _ in 0..self.ready.len() {
             let Some(slot) = self.ready.pop_front() else { break };
             self.turn_of_listed(slot, Budget::share(1));
-            if self.state.now.mono > begun + GOING_ON_TIME {
+            if self.state.now.mono > begun + GOING_ON_TIME_US {
                 break;
             }
         }
@@ -59,7 +59,7 @@ impl IoThread {
             let Some(slot) = self.long.pop_front() else { break };
             self.turn_of_listed(slot, Budget::long());
             self.look_at_clock();
-            if self.state.now.mono > begun + GOING_ON_TIME {
+            if self.state.now.mono > begun + GOING_ON_TIME_US {
                 break;
             }
         }

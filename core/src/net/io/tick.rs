@@ -6,9 +6,9 @@
 //! A tick is done in parts of bounded work, with passes in between: a million nodes may be silent at once.
 
 use super::super::connection::{Connection, Phase};
-use super::ending::STOPPING_TIME;
+use super::ending::STOPPING_TIME_US;
 use super::reading::Left;
-use super::{IoThread, TIDY_TIME};
+use super::{IoThread, TIDY_TIME_US};
 use crate::hub::session::Look;
 use crate::hub::wheel::{TICK, TimerKey};
 use crate::hub::{Budget, Next, Now, TimerKind, budget};
@@ -38,7 +38,7 @@ impl IoThread {
             self.accept();
         }
         if self.state.now.mono >= self.next_tidy {
-            self.next_tidy = self.state.now.mono + TIDY_TIME;
+            self.next_tidy = self.state.now.mono + TIDY_TIME_US;
             self.shared.hub.tidy(self.state.now);
         }
         if self.next_stats.is_some_and(|next| self.state.now.mono >= next) {
@@ -48,7 +48,7 @@ impl IoThread {
         self.give_back_memory();
         self.state.connection_log.tell_left_out(self.state.now);
         crate::log::tell_left_out(false);
-        let is_over = |since: u64| self.connections.is_empty() || self.state.now.mono > since + STOPPING_TIME;
+        let is_over = |since: u64| self.connections.is_empty() || self.state.now.mono > since + STOPPING_TIME_US;
         if self.is_stopping && self.stopping_since.is_some_and(is_over) {
             self.finish();
         }
