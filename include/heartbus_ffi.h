@@ -30,7 +30,8 @@ typedef enum {
 
 // What happened. Numbers are assigned once; new ones may be added, so a switch wants a default that ignores them.
 typedef enum {
-  // A connection was accepted. connection_id, ip, port.
+  // A connection may speak: it was accepted, and a WebSocket has shaken hands. connection_id, ip, port; text is what it came in by:
+  // "tcp", "websocket", "firetower".
   HEARTBUS_EVENT_CONNECT = 1,
   // A node came online. The fields of a node, ip, port; payload is its metadata, JSON text.
   HEARTBUS_EVENT_REGISTER = 2,
@@ -46,7 +47,8 @@ typedef enum {
   HEARTBUS_EVENT_REPLACED = 7,
   // The node's connection ended, or heartbus_server_disconnect was called. As above.
   HEARTBUS_EVENT_DISCONNECTED = 8,
-  // A connection is gone. connection_id; code is a heartbus_close_reason, text says it in words.
+  // A connection is gone: the last that is told of it, once for each CONNECT. connection_id, ip, port; code is a heartbus_close_reason,
+  // text says it in words; payload is the user that a WebSocket client of Firetower's has said it is, where it has.
   HEARTBUS_EVENT_CLOSE = 9,
   // As much waits for a node's connection as may (outbox_bytes), or a message for it was refused. The fields of a node.
   HEARTBUS_EVENT_BUFFER_FULL = 10,
@@ -71,6 +73,13 @@ typedef enum {
   // Somebody wants to publish, and waits for heartbus_server_decide or heartbus_server_decide_publication, as above. text is the topic,
   // payload what is to be published; number, ip, port, connection_id; the fields of a node, where it is one.
   HEARTBUS_EVENT_PUBLISH_BEFORE = 16,
+  // Somebody has subscribed, or was put into a topic. text is the topic or filter; ip, port, connection_id; the fields of a node, where it
+  // is one. A WebSocket client of Firetower's, and a gateway, are none: node_id is NULL, and payload is the user that a client has said it
+  // is, where it has. count is above 1 where several of one subscriber and topic were merged: this is the last of them.
+  HEARTBUS_EVENT_SUBSCRIBE = 17,
+  // Somebody has subscribed no longer. As above. A node that leaves is told by its leaving alone; of a connection that has none the topics
+  // that are left are told before its CLOSE.
+  HEARTBUS_EVENT_UNSUBSCRIBE = 18,
   // A client is connected, and its REGISTER is on its way. client_id, as in all events of clients.
   HEARTBUS_EVENT_CLIENT_CONNECT = 101,
   // The server registered a node of the client. node_id, channel_id.
@@ -138,6 +147,8 @@ typedef enum {
   HEARTBUS_ON_SUBSCRIBE_BEFORE = 512,
   // PUBLISH_BEFORE: whoever asks for it decides what is published by nodes and by WebSocket clients of Firetower's.
   HEARTBUS_ON_PUBLISH_BEFORE = 1024,
+  HEARTBUS_ON_SUBSCRIBE = 2048,
+  HEARTBUS_ON_UNSUBSCRIBE = 4096,
 } heartbus_events;
 
 // The `code` of HEARTBUS_EVENT_CLOSE and HEARTBUS_EVENT_CLIENT_CLOSE: why the connection ended. Of a client's it is what its server

@@ -2,6 +2,6 @@
 
 pub use crate::hub::{Event, Resume};
 pub use crate::model::{
-    Asked, ClientEvent, ClientEventKind, ClientEventMask, CloseReason, Decision, Departure, ErrorCause, EventKind, EventMask, FeedEvent,
-    Fill, FleetEvent, HostMessage, Position, Question, ServerEvent, TopicMessage,
+    Asked, ClientEvent, ClientEventKind, ClientEventMask, CloseReason, ConnectedBy, ConnectedPeer, Decision, Departure, ErrorCause,
+    EventKind, EventMask, FeedEvent, Fill, FleetEvent, HostMessage, Position, Question, ServerEvent, TopicChange, TopicMessage,
 };

@@ -4,10 +4,12 @@
 //! Owns these, and uses nothing of ours. What they mean, and when they happen, is the hub's. A number is assigned once: rows are
 //! appended, and a retired number is never used again.
 
+mod question;
 mod record;
 
+pub use self::question::{Asked, Decision, Question};
 pub(crate) use self::record::NO_METADATA;
-pub use self::record::{ConnectionInfo, NodeInfo};
+pub use self::record::{ConnectedPeer, ConnectionInfo, NodeInfo, TopicChange};
 use bytes::Bytes;
 use std::fmt;
 use std::net::SocketAddr;
@@ -84,6 +86,20 @@ numbered! {
         SubscribeBefore = 10,
         /// Whether something may be published.
         PublishBefore = 11,
+        /// Somebody has subscribed.
+        Subscribe = 12,
+        /// Somebody has subscribed no longer.
+        Unsubscribe = 13,
+    }
+}
+
+numbered! {
+    /// What a connection came in by.
+    pub enum ConnectedBy {
+        Tcp = 1 "tcp",
+        WebSocket = 2 "websocket",
+        /// A gateway of Firetower's, or who publishes as one.
+        Firetower = 3 "firetower",
     }
 }
 
@@ -227,6 +243,8 @@ impl EventMask {
     pub const AUTHENTICATE: Self = Self::of(EventKind::Authenticate);
     pub const SUBSCRIBE_BEFORE: Self = Self::of(EventKind::SubscribeBefore);
     pub const PUBLISH_BEFORE: Self = Self::of(EventKind::PublishBefore);
+    pub const SUBSCRIBE: Self = Self::of(EventKind::Subscribe);
+    pub const UNSUBSCRIBE: Self = Self::of(EventKind::Unsubscribe);
     /// What is asked before it happens, and waits for an answer.
     pub const DECISIONS: Self = Self(Self::AUTHENTICATE.0 | Self::SUBSCRIBE_BEFORE.0 | Self::PUBLISH_BEFORE.0);
 
@@ -244,6 +262,8 @@ impl EventMask {
             EventKind::Authenticate => 1 << 9,
             EventKind::SubscribeBefore => 1 << 10,
             EventKind::PublishBefore => 1 << 11,
+            EventKind::Subscribe => 1 << 12,
+            EventKind::Unsubscribe => 1 << 13,
         })
     }
 
@@ -268,8 +288,8 @@ impl ClientEventMask {
 /// Those with a payload come last, so that one look tells the others from them.
 #[derive(Clone, Debug)]
 pub enum ServerEvent<N> {
-    /// A connection was accepted; nobody registered on it yet.
-    Connect { connection_id: u64, peer: SocketAddr },
+    /// A connection may speak; nobody registered on it yet. A WebSocket's has shaken hands.
+    Connect { connection_id: u64, peer: SocketAddr, door: ConnectedBy },
     /// A node came online. Registering an id again on its own connection updates its metadata and is not told again.
     /// `count` is above 1 when the host was so slow that earlier events of the same node id were merged with it.
     Register { node: N, count: u32 },
@@ -282,8 +302,11 @@ pub enum ServerEvent<N> {
     /// happens, or when a push was refused, and then [`Fill::Drained`] once all has gone out. `count` is above 1 when several
     /// were merged for a slow host.
     Buffer { node: N, fill: Fill, count: u32 },
-    /// A connection is gone.
-    Close { connection_id: u64, reason: CloseReason },
+    /// A connection is gone: what is told of it last, once for each [`ServerEvent::Connect`].
+    Close { connection_id: u64, reason: CloseReason, who: Arc<ConnectedPeer> },
+    /// Somebody has subscribed to a topic or filter, or no longer; `node` is who, where it is a node. A node that leaves has subscribed no
+    /// longer by that, without being told of each. `count` is above 1 when several of one subscriber and topic were merged for a slow host.
+    Topic { change: Arc<TopicChange>, node: Option<N>, count: u32 },
     /// A node sent data. `channel_id` is the channel it arrived on, never 0.
     Data { node: N, channel_id: u32, payload: Bytes },
     /// A publication of a topic that the host has subscribed to.
@@ -291,43 +314,6 @@ pub enum ServerEvent<N> {
     /// The host is to decide, before it happens. Whoever asks waits for that, for `decision_timeout` at most. `node` is who wants it, where
     /// it is a node.
     Question { question: Arc<Question>, node: Option<N> },
-}
-
-/// What the host is to decide.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Question {
-    /// By which it is answered; never 0.
-    pub number: u32,
-    pub connection_id: u64,
-    pub peer: SocketAddr,
-    pub asked: Asked,
-}
-
-/// Whether something may happen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Asked {
-    /// A node registers. `metadata` is the JSON text of what it says of itself, `[]` when it says nothing.
-    Registration { node_id: Arc<str>, metadata: Arc<str> },
-    /// A node, or a client of Firetower's, subscribes to topics or filters. `user` is whose connection a client of Firetower's has said it is.
-    Subscription { filters: Vec<Arc<str>>, user: Option<Arc<str>> },
-    /// The same publishes to a topic.
-    Publication { topic: Arc<str>, payload: Bytes, user: Option<Arc<str>> },
-}
-
-/// The host's answer to a [`Question`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Decision {
-    Refuse,
-    Allow,
-    /// Allows a registration, and sets members of the node's metadata, by the JSON text of an object.
-    AllowWithMetadata(String),
-    /// Allows a subscription, to these topics and filters instead of those that were asked for.
-    AllowTopics(Vec<String>),
-    /// Publishes this instead of what was to be published.
-    AllowPublication {
-        topic: String,
-        payload: Bytes,
-    },
 }
 
 impl Asked {
@@ -346,17 +332,13 @@ impl Question {
     pub fn kind(&self) -> EventKind {
         self.asked.kind()
     }
+}
 
-    /// What its texts count for against a bound in bytes.
-    pub fn payload_len(&self) -> usize {
-        match &self.asked {
-            Asked::Registration { node_id, metadata } => node_id.len() + metadata.len(),
-            Asked::Subscription { filters, user } => {
-                filters.iter().map(|filter| filter.len() + size_of::<Arc<str>>()).sum::<usize>()
-                    + user.as_ref().map_or(0, |user| user.len())
-            }
-            Asked::Publication { topic, payload, .. } => topic.len() + payload.len(),
-        }
+impl TopicChange {
+    #[cold]
+    #[inline(never)]
+    pub fn kind(&self) -> EventKind {
+        if self.has_subscribed { EventKind::Subscribe } else { EventKind::Unsubscribe }
     }
 }
 
@@ -396,6 +378,7 @@ impl<N> ServerEvent<N> {
             Self::Close { .. } => EventKind::Close,
             Self::Message { .. } => EventKind::Message,
             Self::Question { question, .. } => question.kind(),
+            Self::Topic { change, .. } => change.kind(),
         }
     }
 
@@ -425,7 +408,7 @@ impl<N> ServerEvent<N> {
             | Self::Data { node, .. }
             | Self::Left { node, .. }
             | Self::Buffer { node, .. } => Some(node),
-            Self::Question { node, .. } => node.as_ref(),
+            Self::Question { node, .. } | Self::Topic { node, .. } => node.as_ref(),
             Self::Connect { .. } | Self::Close { .. } | Self::Message { .. } => None,
         }
     }
@@ -433,15 +416,16 @@ impl<N> ServerEvent<N> {
     /// The same event about a node known otherwise.
     pub fn map_node<M>(self, map: impl FnOnce(N) -> M) -> ServerEvent<M> {
         match self {
-            Self::Connect { connection_id, peer } => ServerEvent::Connect { connection_id, peer },
+            Self::Connect { connection_id, peer, door } => ServerEvent::Connect { connection_id, peer, door },
             Self::Register { node, count } => ServerEvent::Register { node: map(node), count },
             Self::Heartbeat { node, count } => ServerEvent::Heartbeat { node: map(node), count },
             Self::Data { node, channel_id, payload } => ServerEvent::Data { node: map(node), channel_id, payload },
             Self::Left { node, how, count } => ServerEvent::Left { node: map(node), how, count },
             Self::Buffer { node, fill, count } => ServerEvent::Buffer { node: map(node), fill, count },
-            Self::Close { connection_id, reason } => ServerEvent::Close { connection_id, reason },
+            Self::Close { connection_id, reason, who } => ServerEvent::Close { connection_id, reason, who },
             Self::Message { message } => ServerEvent::Message { message },
             Self::Question { question, node } => ServerEvent::Question { question, node: node.map(map) },
+            Self::Topic { change, node, count } => ServerEvent::Topic { change, node: node.map(map), count },
         }
     }
 }

@@ -371,7 +371,7 @@ fn what_subscribers_say_and_are_told_is_that_of_the_vectors() {
 #[test]
 fn the_kinds_of_rows_are_known() {
     for (hex, _, kind) in rows() {
-        let of_workers = ["word", "news", "batch", "messages", "question", "subscribing", "publishing"];
+        let of_workers = ["word", "news", "batch", "messages", "question", "subscribing", "publishing", "coming and going"];
         let others = ["hello", "greeting", "request", "answer", "filter", "feed"];
         assert!(others.contains(&kind) || of_workers.contains(&kind), "{kind}");
         assert!(hex.len() % 2 == 0);

@@ -4,7 +4,7 @@ mod support;
 
 use bytes::Bytes;
 use heartbus_core::error::ErrorKind;
-use heartbus_core::event::{ClientEvent, CloseReason, Event, EventMask, FleetEvent, Resume};
+use heartbus_core::event::{ClientEvent, CloseReason, ConnectedPeer, Event, EventMask, FleetEvent, Resume};
 use heartbus_core::hub::Host;
 use heartbus_core::hub::coalesce::Queued;
 use heartbus_core::inbox::Inbox;
@@ -51,7 +51,8 @@ fn client(client_id: u64, event: ClientEvent) -> FleetEvent {
 }
 
 fn close(connection_id: u64) -> Event {
-    Event::Close { connection_id, reason: CloseReason::PeerClosed }
+    let who = ConnectedPeer { address: ([127, 0, 0, 1], 1).into(), user: None };
+    Event::Close { connection_id, reason: CloseReason::PeerClosed, who: Arc::new(who) }
 }
 
 #[derive(Default)]

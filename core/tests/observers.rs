@@ -41,9 +41,10 @@ fn words(seen: &[Observed]) -> Vec<String> {
             Event::Left { node, how, .. } => format!("{} {}", node.id(), word(*how)),
             Event::Buffer { node, fill, .. } => format!("{} {}", node.id(), if *fill == Fill::Full { "full" } else { "drained" }),
             Event::Connect { connection_id, .. } => format!("connect {connection_id}"),
-            Event::Close { connection_id, reason } => format!("close {connection_id}: {reason}"),
+            Event::Close { connection_id, reason, .. } => format!("close {connection_id}: {reason}"),
             Event::Message { .. } => unreachable!("what nodes publish is the host's and its subscribers'"),
             Event::Question { .. } => unreachable!("the host decides alone"),
+            Event::Topic { change, .. } => format!("{} {}", if change.has_subscribed { "subscribe" } else { "unsubscribe" }, change.topic),
         },
     };
     seen.iter().map(told).collect()

@@ -5,7 +5,8 @@ use crate::status::{guard, heartbus_status};
 use bumpalo::Bump;
 use heartbus_core::error::{Error, ErrorKind};
 use heartbus_core::event::{
-    Asked, ClientEvent, Departure, Event, EventKind, EventMask, FeedEvent, Fill, FleetEvent, HostMessage, Position, Question, TopicMessage,
+    Asked, ClientEvent, ConnectedPeer, Departure, Event, EventKind, EventMask, FeedEvent, Fill, FleetEvent, HostMessage, Position,
+    Question, TopicChange, TopicMessage,
 };
 use heartbus_core::hub::node::Held;
 use std::ffi::{CStr, c_char, c_void};
@@ -16,7 +17,8 @@ use std::ptr;
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub(crate) enum heartbus_event_type {
-    /// A connection was accepted. connection_id, ip, port.
+    /// A connection may speak: it was accepted, and a WebSocket has shaken hands. connection_id, ip, port; text is what it came in by:
+    /// "tcp", "websocket", "firetower".
     HEARTBUS_EVENT_CONNECT = 1,
     /// A node came online. The fields of a node, ip, port; payload is its metadata, JSON text.
     HEARTBUS_EVENT_REGISTER = 2,
@@ -32,7 +34,8 @@ pub(crate) enum heartbus_event_type {
     HEARTBUS_EVENT_REPLACED = 7,
     /// The node's connection ended, or heartbus_server_disconnect was called. As above.
     HEARTBUS_EVENT_DISCONNECTED = 8,
-    /// A connection is gone. connection_id; code is a heartbus_close_reason, text says it in words.
+    /// A connection is gone: the last that is told of it, once for each CONNECT. connection_id, ip, port; code is a heartbus_close_reason,
+    /// text says it in words; payload is the user that a WebSocket client of Firetower's has said it is, where it has.
     HEARTBUS_EVENT_CLOSE = 9,
     /// As much waits for a node's connection as may (outbox_bytes), or a message for it was refused. The fields of a node.
     HEARTBUS_EVENT_BUFFER_FULL = 10,
@@ -57,6 +60,13 @@ pub(crate) enum heartbus_event_type {
     /// Somebody wants to publish, and waits for heartbus_server_decide or heartbus_server_decide_publication, as above. text is the topic,
     /// payload what is to be published; number, ip, port, connection_id; the fields of a node, where it is one.
     HEARTBUS_EVENT_PUBLISH_BEFORE = 16,
+    /// Somebody has subscribed, or was put into a topic. text is the topic or filter; ip, port, connection_id; the fields of a node, where it
+    /// is one. A WebSocket client of Firetower's, and a gateway, are none: node_id is NULL, and payload is the user that a client has said it
+    /// is, where it has. count is above 1 where several of one subscriber and topic were merged: this is the last of them.
+    HEARTBUS_EVENT_SUBSCRIBE = 17,
+    /// Somebody has subscribed no longer. As above. A node that leaves is told by its leaving alone; of a connection that has none the topics
+    /// that are left are told before its CLOSE.
+    HEARTBUS_EVENT_UNSUBSCRIBE = 18,
     /// A client is connected, and its REGISTER is on its way. client_id, as in all events of clients.
     HEARTBUS_EVENT_CLIENT_CONNECT = 101,
     /// The server registered a node of the client. node_id, channel_id.
@@ -128,6 +138,8 @@ pub(crate) enum heartbus_events {
     HEARTBUS_ON_SUBSCRIBE_BEFORE = 512,
     /// PUBLISH_BEFORE: whoever asks for it decides what is published by nodes and by WebSocket clients of Firetower's.
     HEARTBUS_ON_PUBLISH_BEFORE = 1024,
+    HEARTBUS_ON_SUBSCRIBE = 2048,
+    HEARTBUS_ON_UNSUBSCRIBE = 4096,
 }
 /// The engine's set of events for a sum from C; None when it holds something unknown.
 pub(crate) fn mask(events: u32) -> Option<EventMask> {
@@ -274,8 +286,10 @@ pub(crate) fn keep(texts: &Bump, text: &str) -> (*const c_char, usize) {
 /// The event for C. It points into `event` (payloads are not copied) and into `texts`.
 pub(crate) fn of_server(event: &Event, texts: &Bump) -> heartbus_event {
     match event {
-        Event::Connect { connection_id, peer } => {
-            with_peer(heartbus_event { connection_id: *connection_id, ..heartbus_event::new(HEARTBUS_EVENT_CONNECT) }, *peer, texts)
+        Event::Connect { connection_id, peer, door } => {
+            let (text, text_len) = keep(texts, door.as_str());
+            let event = heartbus_event { connection_id: *connection_id, text, text_len, ..heartbus_event::new(HEARTBUS_EVENT_CONNECT) };
+            with_peer(event, *peer, texts)
         }
         Event::Register { node, count } => {
             let (payload, payload_len) = keep(texts, &node.metadata());
@@ -307,10 +321,12 @@ pub(crate) fn of_server(event: &Event, texts: &Bump) -> heartbus_event {
         }
         Event::Message { message } => of_host_message(message, texts),
         Event::Question { question, node } => of_question(question, node.as_ref(), texts),
-        Event::Close { connection_id, reason } => {
+        Event::Topic { change, node, count } => of_topic_change(change, node.as_ref(), *count, texts),
+        Event::Close { connection_id, reason, who } => {
             let (text, text_len) = keep(texts, reason.as_str());
             let code = reason.number().into();
-            heartbus_event { connection_id: *connection_id, code, text, text_len, ..heartbus_event::new(HEARTBUS_EVENT_CLOSE) }
+            let event = heartbus_event { connection_id: *connection_id, code, text, text_len, ..heartbus_event::new(HEARTBUS_EVENT_CLOSE) };
+            with_who(event, who, texts)
         }
     }
 }
@@ -376,6 +392,18 @@ fn of_question(question: &Question, node: Option<&Held>, texts: &Bump) -> heartb
         }
     };
     with_peer(heartbus_event { number: question.number, connection_id: question.connection_id, ..event }, question.peer, texts)
+}
+
+fn of_topic_change(change: &TopicChange, node: Option<&Held>, count: u32, texts: &Bump) -> heartbus_event {
+    let kind = if change.has_subscribed { HEARTBUS_EVENT_SUBSCRIBE } else { HEARTBUS_EVENT_UNSUBSCRIBE };
+    let event = node.map_or_else(|| heartbus_event { count, ..heartbus_event::new(kind) }, |node| of_node(kind, node, count, texts));
+    let (text, text_len) = keep(texts, &change.topic);
+    with_who(heartbus_event { connection_id: change.connection_id, text, text_len, ..event }, &change.who, texts)
+}
+
+fn with_who(event: heartbus_event, who: &ConnectedPeer, texts: &Bump) -> heartbus_event {
+    let (payload, payload_len) = who.user.as_ref().map_or((ptr::null(), 0), |user| keep(texts, user));
+    with_peer(heartbus_event { payload, payload_len, ..event }, who.address, texts)
 }
 
 fn of_node(r#type: heartbus_event_type, node: &heartbus_core::engine::Node, count: u32, texts: &Bump) -> heartbus_event {
@@ -487,7 +515,7 @@ pub(crate) fn of_client(FleetEvent { client_id, event }: &FleetEvent, texts: &Bu
 /// this library does not know. Lives as long as the program.
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn heartbus_event_name(r#type: i32) -> *const c_char {
-    const SERVER: [&CStr; 16] = [
+    const SERVER: [&CStr; 18] = [
         c"connect",
         c"register",
         c"heartbeat",
@@ -504,6 +532,8 @@ pub(crate) extern "C" fn heartbus_event_name(r#type: i32) -> *const c_char {
         c"authenticate",
         c"subscribe_before",
         c"publish_before",
+        c"subscribe",
+        c"unsubscribe",
     ];
     const CLIENT: [&CStr; 15] = [
         c"client_connect",
@@ -523,7 +553,7 @@ pub(crate) extern "C" fn heartbus_event_name(r#type: i32) -> *const c_char {
         c"client_publish_refused",
     ];
     let name = match r#type {
-        1..=16 => SERVER[r#type as usize - 1],
+        1..=18 => SERVER[r#type as usize - 1],
         101..=125 => CLIENT[r#type as usize - 101],
         201 => c"log",
         _ => c"unknown",

@@ -84,13 +84,16 @@ enum Kind {
     Authenticate,
     SubscribeBefore,
     PublishBefore,
+    Subscribe,
+    Unsubscribe,
+    Offline,
     Start,
     Stop,
 }
 use Kind::*;
 
 /// The kinds by name, in the order of the enum, and what the inbox must be asked for.
-const KINDS: [(&str, Kind, EventMask); 18] = [
+const KINDS: [(&str, Kind, EventMask); 21] = [
     ("connect", Connect, EventMask::CONNECT),
     ("register", Register, EventMask::REGISTER),
     ("heartbeat", Heartbeat, EventMask::HEARTBEAT),
@@ -107,6 +110,9 @@ const KINDS: [(&str, Kind, EventMask); 18] = [
     ("authenticate", Authenticate, EventMask::AUTHENTICATE),
     ("subscribe.before", SubscribeBefore, EventMask::SUBSCRIBE_BEFORE),
     ("publish.before", PublishBefore, EventMask::PUBLISH_BEFORE),
+    ("subscribe", Subscribe, EventMask::SUBSCRIBE),
+    ("unsubscribe", Unsubscribe, EventMask::UNSUBSCRIBE),
+    ("offline", Offline, EventMask::CLOSE),
     ("start", Start, EventMask::NONE),
     ("stop", Stop, EventMask::NONE),
 ];

@@ -192,21 +192,24 @@ return [
         TEXT,
     "$library\\Server\\HeartbeatServer::on" => <<<'TEXT'
         One callback per event, the last one wins:
-        connect (string $ip, int $port, int $connectionId), register (Node), heartbeat (Node),
+        connect (string $ip, int $port, int $connectionId, string $transport), register (Node), heartbeat (Node),
         data (Node, string $payload, int $channelId), data.batch (list<Node>, list<string> $payloads, list<int> $channelIds),
         unregister (Node), timeout (Node), replaced (Node), disconnected (Node),
-        close (int $connectionId, string $reason), buffer.full (Node), buffer.drain (Node),
+        close (int $connectionId, string $reason), offline (Heartbus\Peer, string $reason), buffer.full (Node), buffer.drain (Node),
         message (string $topic, string $data, ?string $from, ?Position $position), authenticate (string $nodeId, array $metadata, string $ip),
         subscribe.before (Node|Heartbus\Peer, array $topics), publish.before (Node|Heartbus\Peer, string $topic, string $data),
+        subscribe (Node|Heartbus\Peer, string $topic), unsubscribe (Node|Heartbus\Peer, string $topic),
         start (HeartbeatServer), stop (HeartbeatServer).
         authenticate decides whether a node may register, which waits for it: true lets it in, false refuses it (ERROR 401), an array lets it
         in and becomes metadata of the node. subscribe.before decides in the same way, with the topics and filters that it may be in an array, and
         publish.before, with topic, data or both. What is not decided within decision_timeout is refused, and what a callback throws at.
+        connect comes once a connection may speak, close and offline once for each of them. subscribe and unsubscribe come for each topic or
+        filter; a node that leaves is told by its leaving alone.
         data.batch gets the messages that wait, 1,024 or 1 MiB at most, and never waits for more; it and data replace each other.
         A node that leaves gets exactly one of unregister, timeout, replaced and disconnected. In PHP workers each is told start
         and stop; what is subscribed to in start holds for that worker.
 
-        @param 'connect'|'register'|'heartbeat'|'data'|'data.batch'|'unregister'|'timeout'|'replaced'|'disconnected'|'close'|'buffer.full'|'buffer.drain'|'message'|'authenticate'|'subscribe.before'|'publish.before'|'start'|'stop' $event
+        @param 'connect'|'register'|'heartbeat'|'data'|'data.batch'|'unregister'|'timeout'|'replaced'|'disconnected'|'close'|'buffer.full'|'buffer.drain'|'message'|'authenticate'|'subscribe.before'|'publish.before'|'subscribe'|'unsubscribe'|'offline'|'start'|'stop' $event
         @throws \InvalidArgumentException when there is no such event
         @throws \Heartbus\Exception\WrongProcessException in another worker of the script: the server calls its own workers only
         TEXT,

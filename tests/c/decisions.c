@@ -1,5 +1,6 @@
 /*
- * What a C program decides before it happens: which nodes may register. The nodes are raw sockets, which show what they are told.
+ * What a C program decides before it happens: which nodes may register; and what it is told of who comes and subscribes. The peers are raw
+ * sockets, which show what they are told.
  */
 #define _POSIX_C_SOURCE 200809L
 
@@ -12,7 +13,7 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-enum { HEARTBEAT = 1, HEARTBEAT_ANSWER = 2, REGISTER = 6, ERROR = 8, SUBSCRIBE = 9, PUBLISH = 11, MESSAGE = 12 };
+enum { HEARTBEAT = 1, HEARTBEAT_ANSWER = 2, REGISTER = 6, ERROR = 8, SUBSCRIBE = 9, UNSUBSCRIBE = 10, PUBLISH = 11, MESSAGE = 12 };
 
 static heartbus_server *server;
 static heartbus_bus *bus;
@@ -56,13 +57,18 @@ static bool has_ended(int fd) {
     return recv(fd, &byte, 1, 0) == 0;
 }
 
-static int asks_for(const char *id, const char *metadata) {
+static int connects(void) {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     struct timeval longest = {.tv_sec = LONGEST_WAIT_MS / 1000};
     int fd = socket(AF_INET, SOCK_STREAM, 0);
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &longest, sizeof longest);
     if (connect(fd, (struct sockaddr *)&address, sizeof address) != 0)
-        check(false, "a node connects");
+        check(false, "a peer connects");
+    return fd;
+}
+
+static int asks_for(const char *id, const char *metadata) {
+    int fd = connects();
     char registration[256];
     snprintf(registration, sizeof registration, "{\\\"node_id\\\":\\\"%s\\\",\\\"metadata\\\":%s}", id, metadata);
     say(fd, REGISTER, registration);
@@ -214,6 +220,59 @@ static void stop(void) {
     heartbus_server_free(server);
 }
 
+static bool is_about(const heartbus_event *event, heartbus_event_type type, const char *text, uint64_t connection_id) {
+    return event->type == type && is_text(event->text, event->text_len, text) && event->connection_id == connection_id &&
+           is_text(event->ip, event->ip_len, "127.0.0.1") && event->port != 0;
+}
+
+static void who_comes_and_subscribes_is_told_of(void) {
+    const char *config = "{\"host\":\"127.0.0.1\",\"port\":0,\"websocket\":true,\"firetower_conventions\":false}";
+    unsigned events = HEARTBUS_ON_CONNECT | HEARTBUS_ON_SUBSCRIBE | HEARTBUS_ON_UNSUBSCRIBE | HEARTBUS_ON_CLOSE;
+    check(heartbus_server_start(config, strlen(config), events, &server) == HEARTBUS_OK && heartbus_server_port(server, &port) == HEARTBUS_OK,
+          "a server starts that tells who comes and subscribes");
+    int fd = asks_for("n", "[]");
+    heartbus_event event = question();
+    uint64_t id = event.connection_id;
+    check(id != 0 && is_about(&event, HEARTBUS_EVENT_CONNECT, "tcp", id), "a connection may speak");
+    hears(fd, REGISTER, "");
+    say(fd, SUBSCRIBE, "{\\\"filter\\\":\\\"a/+\\\"}");
+    event = question();
+    check(is_about(&event, HEARTBUS_EVENT_SUBSCRIBE, "a/+", id) && is_text(event.node_id, event.node_id_len, "n") && event.channel_id > 0 && event.count == 1 &&
+              !event.payload && strcmp(heartbus_event_name(event.type), "subscribe") == 0,
+          "a node has subscribed");
+    check(heartbus_server_join(server, TEXT("n"), TEXT("own")) == HEARTBUS_OK, "the program puts it into a topic");
+    event = question();
+    check(is_about(&event, HEARTBUS_EVENT_SUBSCRIBE, "own", id), "which is told as well");
+    say(fd, UNSUBSCRIBE, "{\\\"filter\\\":\\\"a/+\\\"}");
+    event = question();
+    check(is_about(&event, HEARTBUS_EVENT_UNSUBSCRIBE, "a/+", id) && is_text(event.node_id, event.node_id_len, "n") &&
+              strcmp(heartbus_event_name(event.type), "unsubscribe") == 0,
+          "and no longer");
+    close(fd);
+    event = question();
+    check(event.type == HEARTBUS_EVENT_CLOSE && event.connection_id == id && is_text(event.ip, event.ip_len, "127.0.0.1") && !event.payload,
+          "a node that leaves is told of by that alone");
+
+    const char *handshake = "GET /?user_id=u HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+    const char *wish = "{\"type\":\"subscribe\",\"topic\":\"x\",\"data\":\"\"}";
+    unsigned char head[6] = {0x81, (unsigned char)(0x80 | strlen(wish))};
+    fd = connects();
+    check(send(fd, handshake, strlen(handshake), MSG_NOSIGNAL) > 0, "a browser shakes hands");
+    event = question();
+    id = event.connection_id;
+    check(is_about(&event, HEARTBUS_EVENT_CONNECT, "websocket", id), "which is when it may speak");
+    check(send(fd, head, sizeof head, MSG_NOSIGNAL) > 0 && send(fd, wish, strlen(wish), MSG_NOSIGNAL) > 0, "it subscribes");
+    event = question();
+    check(is_about(&event, HEARTBUS_EVENT_SUBSCRIBE, "x", id) && !event.node_id && is_text(event.payload, event.payload_len, "u"), "a user is no node");
+    close(fd);
+    event = question();
+    check(is_about(&event, HEARTBUS_EVENT_UNSUBSCRIBE, "x", id), "what it had subscribed to ends");
+    event = question();
+    check(event.type == HEARTBUS_EVENT_CLOSE && event.connection_id == id && is_text(event.payload, event.payload_len, "u"), "before its connection");
+    heartbus_server_free(server);
+}
+
 int main(void) {
     /* Longer than this takes, wherever it runs. */
     start(600);
@@ -225,5 +284,6 @@ int main(void) {
     start(0.2);
     who_is_not_answered_is_refused();
     stop();
+    who_comes_and_subscribes_is_told_of();
     return summary();
 }

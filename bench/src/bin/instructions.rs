@@ -5,7 +5,7 @@
 
 use heartbus_bench::machine::{Machine, TIMEOUT};
 use heartbus_bench::protocol::{Dialect, masked};
-use heartbus_core::event::{Event, EventMask};
+use heartbus_core::event::{ConnectedBy, Event, EventMask};
 use heartbus_core::hub::wheel::{TICK, Wheel};
 use heartbus_core::inbox::Inbox;
 use heartbus_core::settings::InboxLimits;
@@ -258,7 +258,11 @@ fn event(times: u64) {
     counted(|| {
         for round in 0..times / 100 {
             for number in 0..100 {
-                inbox.push_state(Event::Connect { connection_id: round * 100 + number, peer: ([127, 0, 0, 1], 1).into() });
+                inbox.push_state(Event::Connect {
+                    connection_id: round * 100 + number,
+                    peer: ([127, 0, 0, 1], 1).into(),
+                    door: ConnectedBy::Tcp,
+                });
             }
             assert_eq!(inbox.drain(&mut drained, 1000), 100);
             drained.clear();

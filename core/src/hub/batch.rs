@@ -9,11 +9,13 @@
 use super::dispatch::{Batch, Delivery};
 use super::event::Event;
 use super::{Node, NodeInfo, Now};
-use crate::model::{Asked, CloseReason, Departure, EventKind, Fill, HostMessage, Position, Question};
-use crate::wire::bus::{DecodeError, ServerMessage, append, take, write_frame};
+use crate::model::{
+    Asked, CloseReason, ConnectedBy, ConnectedPeer, Departure, EventKind, Fill, HostMessage, Position, Question, TopicChange,
+};
+use crate::wire::bus::{DecodeError, ServerMessage, Version, append, take, write_frame};
 use bytes::{Buf, Bytes};
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 /// A frame that has become this long ends, and the batch goes on in the next.
@@ -28,14 +30,32 @@ const REDELIVERED: u8 = 0x80;
 const HAS_POSITION: u8 = 1;
 const HAS_PUBLISHER: u8 = 2;
 
-/// Writes batches; its memory is used again for the next one.
+/// Above the family of an address: the number of the door that a connection came in by.
+const DOOR: u32 = 4;
+const FAMILY: u8 = 0x0f;
+
+/// What a reason has where the peer follows, since minor version 3.
+const HAS_PEER: u8 = 0x80;
+const SAYS_WHO: u8 = 3;
+
+/// Who it was is not said.
+const NOBODY: ConnectedPeer = ConnectedPeer { address: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0), user: None };
+
+/// Writes batches; its memory is used again for the next one. By default for the oldest readers.
 #[derive(Default)]
 pub struct BatchWriter {
+    /// Of connections that come and go, to readers that know of that.
+    says_who: bool,
     /// The nodes of the frame in progress, by where they are in memory: the batch holds them there.
     places: HashMap<*const Node, u32>,
 }
 
 impl BatchWriter {
+    /// For a reader of a version.
+    pub fn new(version: Version) -> Self {
+        Self { says_who: version.minor >= SAYS_WHO, ..Self::default() }
+    }
+
     /// Appends the frames of a batch. Nodes are described as they are now.
     pub fn write(&mut self, out: &mut Vec<u8>, batch: &Batch, now: Now) {
         let mut events = batch.events.iter();
@@ -68,9 +88,13 @@ impl BatchWriter {
         head[1..].copy_from_slice(&told.sequence.to_be_bytes());
         out.extend_from_slice(&head);
         match &told.event {
-            Event::Connect { connection_id, peer } => {
+            Event::Connect { connection_id, peer, door } => {
                 out.extend_from_slice(&connection_id.to_be_bytes());
+                let begin = out.len();
                 write_address(out, *peer);
+                if self.says_who {
+                    out[begin] |= door.number() << DOOR;
+                }
             }
             Event::Register { node, count } => {
                 self.node(out, node, now);
@@ -95,9 +119,12 @@ impl BatchWriter {
                 out.push(fill.number());
                 out.extend_from_slice(&count.to_be_bytes());
             }
-            Event::Close { connection_id, reason } => {
+            Event::Close { connection_id, reason, who } => {
                 out.extend_from_slice(&connection_id.to_be_bytes());
-                out.push(reason.number());
+                out.push(reason.number() | if self.says_who { HAS_PEER } else { 0 });
+                if self.says_who {
+                    write_peer(out, who);
+                }
             }
             Event::Message { message } => write_message(out, message),
             Event::Question { question, node } => {
@@ -105,6 +132,17 @@ impl BatchWriter {
                 if !matches!(question.asked, Asked::Registration { .. }) {
                     out.push(u8::from(node.is_some()));
                 }
+                if let Some(node) = node {
+                    self.node(out, node, now);
+                }
+            }
+            Event::Topic { change, node, count } => {
+                let TopicChange { connection_id, who, topic, .. } = &**change;
+                out.extend_from_slice(&connection_id.to_be_bytes());
+                write_peer(out, who);
+                write_short(out, topic);
+                out.extend_from_slice(&count.to_be_bytes());
+                out.push(u8::from(node.is_some()));
                 if let Some(node) = node {
                     self.node(out, node, now);
                 }
@@ -188,17 +226,35 @@ impl BatchReader {
         let sequence = self.u64()?;
         let kind = EventKind::from_number(head & KIND).ok_or(DecodeError("an unknown event"))?;
         let event = match kind {
-            EventKind::Connect => Event::Connect { connection_id: self.u64()?, peer: self.address()? },
+            EventKind::Connect => {
+                let connection_id = self.u64()?;
+                let family = self.u8()?;
+                // Who does not say came before there was another one.
+                let door = if family >> DOOR == 0 { Some(ConnectedBy::Tcp) } else { ConnectedBy::from_number(family >> DOOR) };
+                let door = door.ok_or(DecodeError("an unknown door"))?;
+                Event::Connect { connection_id, peer: self.address_of(family & FAMILY)?, door }
+            }
             EventKind::Register => Event::Register { node: self.node()?, count: self.u32()? },
             EventKind::Heartbeat => Event::Heartbeat { node: self.node()?, count: self.u32()? },
             EventKind::Data => Event::Data { node: self.node()?, channel_id: self.u32()?, payload: self.long()? },
             EventKind::Left => Event::Left { node: self.node()?, how: self.one_of(Departure::from_number)?, count: self.u32()? },
-            EventKind::Close => Event::Close { connection_id: self.u64()?, reason: self.one_of(CloseReason::from_number)? },
+            EventKind::Close => {
+                let (connection_id, reason) = (self.u64()?, self.u8()?);
+                let who = if reason & HAS_PEER == 0 { NOBODY } else { self.peer()? };
+                let reason = CloseReason::from_number(reason & !HAS_PEER).ok_or(DecodeError("an unknown reason"))?;
+                Event::Close { connection_id, reason, who: Arc::new(who) }
+            }
             EventKind::Message => Event::Message { message: Arc::new(self.message()?) },
             EventKind::Authenticate | EventKind::SubscribeBefore | EventKind::PublishBefore => {
                 let question = Arc::new(self.question(kind)?);
                 let has_node = kind != EventKind::Authenticate && self.u8()? != 0;
                 Event::Question { question, node: if has_node { Some(self.node()?) } else { None } }
+            }
+            EventKind::Subscribe | EventKind::Unsubscribe => {
+                let (connection_id, who, topic, count) = (self.u64()?, self.peer()?, self.short()?, self.u32()?);
+                let node = if self.u8()? == 0 { None } else { Some(self.node()?) };
+                let has_subscribed = kind == EventKind::Subscribe;
+                Event::Topic { change: Arc::new(TopicChange { connection_id, who, topic, has_subscribed }), node, count }
             }
             EventKind::Buffer => Event::Buffer { node: self.node()?, fill: self.one_of(Fill::from_number)?, count: self.u32()? },
         };
@@ -244,6 +300,10 @@ impl BatchReader {
         Ok(Question { number, connection_id, peer, asked })
     }
 
+    fn peer(&mut self) -> Result<ConnectedPeer, DecodeError> {
+        Ok(ConnectedPeer { address: self.address()?, user: self.optional()? })
+    }
+
     fn optional(&mut self) -> Result<Option<Arc<str>>, DecodeError> {
         Ok(if self.u8()? == 0 { None } else { Some(self.short()?) })
     }
@@ -264,7 +324,12 @@ impl BatchReader {
     }
 
     fn address(&mut self) -> Result<SocketAddr, DecodeError> {
-        let ip: IpAddr = match self.u8()? {
+        let family = self.u8()?;
+        self.address_of(family)
+    }
+
+    fn address_of(&mut self, family: u8) -> Result<SocketAddr, DecodeError> {
+        let ip: IpAddr = match family {
             4 => self.u32()?.to_be_bytes().into(),
             6 => {
                 let (high, low) = (self.u64()?, self.u64()?);
@@ -337,6 +402,11 @@ fn write_question(out: &mut Vec<u8>, Question { number, connection_id, peer, ask
             write_optional(out, user.as_deref());
         }
     }
+}
+
+fn write_peer(out: &mut Vec<u8>, ConnectedPeer { address, user }: &ConnectedPeer) {
+    write_address(out, *address);
+    write_optional(out, user.as_deref());
 }
 
 fn write_optional(out: &mut Vec<u8>, text: Option<&str>) {

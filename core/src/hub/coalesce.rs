@@ -46,6 +46,8 @@ pub enum ServerKey {
     /// Messages and questions are not merged: this is what no other event has.
     Topic(Arc<str>),
     Question(u32),
+    /// A subscriber, by its connection and its node if it is one, and a topic.
+    Subscription(u64, Option<Arc<str>>, Arc<str>),
 }
 
 impl Queued for Event {
@@ -68,12 +70,20 @@ impl Queued for Event {
             Self::Buffer { node, .. } => ServerKey::Buffer(node.id().clone()),
             Self::Message { message } => ServerKey::Topic(message.topic.clone()),
             Self::Question { question, .. } => ServerKey::Question(question.number),
+            Self::Topic { change, node, .. } => {
+                let node = node.as_ref().map(|node| node.id().clone());
+                ServerKey::Subscription(change.connection_id, node, change.topic.clone())
+            }
         }
     }
 
     fn merge(waiting: &Self, mut newer: Self) -> Self {
         let before = match waiting {
-            Self::Register { count, .. } | Self::Heartbeat { count, .. } | Self::Left { count, .. } | Self::Buffer { count, .. } => *count,
+            Self::Register { count, .. }
+            | Self::Heartbeat { count, .. }
+            | Self::Left { count, .. }
+            | Self::Buffer { count, .. }
+            | Self::Topic { count, .. } => *count,
             Self::Connect { .. } | Self::Close { .. } | Self::Data { .. } | Self::Message { .. } | Self::Question { .. } => 1,
         };
         match &mut newer {
@@ -86,7 +96,7 @@ impl Queued for Event {
                 }
                 *count = count.saturating_add(before);
             }
-            Self::Register { count, .. } | Self::Left { count, .. } | Self::Buffer { count, .. } => {
+            Self::Register { count, .. } | Self::Left { count, .. } | Self::Buffer { count, .. } | Self::Topic { count, .. } => {
                 *count = count.saturating_add(before);
             }
             Self::Connect { .. } | Self::Close { .. } | Self::Data { .. } | Self::Message { .. } | Self::Question { .. } => {}
@@ -105,7 +115,7 @@ impl Queued for Event {
 
     /// Its node has left since, which is told by another.
     fn is_outdated(&self) -> bool {
-        matches!(self, Self::Buffer { node, .. } if !node.is_online())
+        matches!(self, Self::Buffer { node, .. } | Self::Topic { node: Some(node), .. } if !node.is_online())
     }
 }
 

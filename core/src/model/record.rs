@@ -53,3 +53,21 @@ pub struct ConnectionInfo {
     pub bytes_waiting_in: usize,
     pub bytes_waiting_out: usize,
 }
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectedPeer {
+    pub address: SocketAddr,
+    /// Whose connection a client of Firetower's has said it is.
+    pub user: Option<Arc<str>>,
+}
+
+/// A subscription that has begun or ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicChange {
+    pub connection_id: u64,
+    pub who: ConnectedPeer,
+    /// A topic or a filter.
+    pub topic: Arc<str>,
+    pub has_subscribed: bool,
+}

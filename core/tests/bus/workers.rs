@@ -4,7 +4,7 @@ use crate::house::*;
 use crate::support::{Peer, deadline};
 use heartbus_core::bus::{Attachment, AttachmentPhase, Delivered, LineLevel, LogLine, NodeInfo};
 use heartbus_core::error::{Error, ErrorKind};
-use heartbus_core::event::{Departure, Event, EventMask};
+use heartbus_core::event::{ConnectedBy, Departure, Event, EventMask};
 use heartbus_core::hub::dispatch::DispatchLimits;
 use heartbus_core::wire::bus::{self as wire, Role, WorkerMessage};
 use rustix::process::{Pid, Signal, kill_process};
@@ -29,7 +29,7 @@ fn a_worker_gets_everything_in_order_and_what_it_is_told_is_whole() {
     peer.send(7, 0, "");
     drop(peer);
     let connect = worker.tell();
-    let Event::Connect { connection_id, peer: address } = connect.told.event else { panic!("{connect:?}") };
+    let Event::Connect { connection_id, peer: address, door: ConnectedBy::Tcp } = connect.told.event else { panic!("{connect:?}") };
     let register = worker.tell();
     let Event::Register { node, count: 1 } = &register.told.event else { panic!("{register:?}") };
     assert_eq!((&*node.id, node.peer, node.connection_id, &*node.metadata), ("n", address, connection_id, r#"{"a":1}"#));

@@ -122,6 +122,7 @@ fn events_of_a_node_come_in_order_and_it_leaves_exactly_once() {
             Event::Buffer { .. } => "buffer",
             Event::Message { .. } => "message",
             Event::Question { .. } => "question",
+            Event::Topic { .. } => "topic",
         });
     }
     assert_eq!(told, ["connect", "register", "heartbeat", "data", "disconnected", "close"]);

@@ -36,6 +36,10 @@ pub(crate) struct Recorder {
     /// What it wants to decide, and what it was asked.
     pub decides: AtomicU32,
     pub questions: Mutex<Vec<Arc<Question>>>,
+    /// Which events of connections and topics it wants, and what it heard of them, in words.
+    pub hooks: AtomicU32,
+    pub told: Mutex<Vec<String>>,
+    pub is_crowded: AtomicBool,
 }
 
 impl Host for Recorder {
@@ -43,6 +47,7 @@ impl Host for Recorder {
         !self.silent && (EventMask::REGISTER | EventMask::LEFT).contains(kinds)
             || EventMask::DECISIONS.contains(kinds) && kinds.0 & self.decides.load(Ordering::Relaxed) != 0
             || kinds == EventMask::DATA && self.room.get().is_some()
+            || kinds.0 & self.hooks.load(Ordering::Relaxed) != 0
             || kinds == EventMask::HEARTBEAT && self.hears_heartbeats.load(Ordering::Relaxed)
     }
 
@@ -76,13 +81,30 @@ impl Host for Recorder {
                 (node, word(how))
             }
             Event::Heartbeat { node, .. } => return self.heartbeats.lock().unwrap().push(node.id().to_string()),
-            _ => return,
+            event => return self.told.lock().unwrap().push(in_words(&event)),
         };
         self.events.lock().unwrap().entry(node.id().to_string()).or_default().push(word);
     }
 
-    fn is_crowded(&self, _producer: Option<Arc<dyn Resume>>) -> bool {
-        false
+    fn is_crowded(&self, producer: Option<Arc<dyn Resume>>) -> bool {
+        let is_crowded = self.is_crowded.load(Ordering::Relaxed);
+        self.paused.lock().unwrap().extend(producer.filter(|_| is_crowded));
+        is_crowded
+    }
+}
+
+pub(crate) fn in_words(event: &Event) -> String {
+    match event {
+        Event::Connect { connection_id, peer, door } => format!("connect {connection_id} {} {door}", peer.ip()),
+        Event::Close { connection_id, reason, who } => {
+            format!("close {connection_id} {} {}: {reason}", who.address.ip(), who.user.as_deref().unwrap_or("-"))
+        }
+        Event::Topic { change, node, count } => {
+            let who = node.as_ref().map_or_else(|| change.who.user.as_deref().unwrap_or("-"), |node| node.id());
+            let verb = if change.has_subscribed { "subscribe" } else { "unsubscribe" };
+            format!("{verb} {} {who} {} x{count}", change.connection_id, change.topic)
+        }
+        other => panic!("{other:?}"),
     }
 }
 

@@ -10,7 +10,7 @@ use ext_php_rs::error::Result;
 use ext_php_rs::ffi::{zend_class_entry, zend_string};
 use ext_php_rs::flags::ClassFlags;
 use ext_php_rs::types::Zval;
-use heartbus_core::event::Question;
+use std::net::SocketAddr;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -36,15 +36,14 @@ pub(super) fn register() -> Result<()> {
         .register()
 }
 
-/// The peer that a question is about.
-pub(crate) fn peer(question: &Question, user: Option<&str>) -> Outcome<Zval> {
+pub(crate) fn peer(connection_id: u64, address: SocketAddr, user: Option<&str>) -> Outcome<Zval> {
     let mut created = Zval::new();
     // SAFETY: the class is registered and can be instantiated.
     unsafe { shim::object_init_ex(&raw mut created, PEER.load(Ordering::Relaxed)) };
     let object = created.object_mut().map(ptr::from_mut).ok_or(Thrown)?;
-    CONNECTION_ID.fill(object, value(question.connection_id as i64));
-    IP.fill(object, text(question.peer.ip().to_canonical().to_string()));
-    PORT.fill(object, value(i64::from(question.peer.port())));
+    CONNECTION_ID.fill(object, value(connection_id as i64));
+    IP.fill(object, text(address.ip().to_canonical().to_string()));
+    PORT.fill(object, value(i64::from(address.port())));
     USER.fill(object, text(user.unwrap_or_default()));
     Ok(created)
 }

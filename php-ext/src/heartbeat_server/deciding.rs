@@ -53,7 +53,7 @@ impl Server {
         let Some(callback) = self.callbacks.borrow()[kind as usize].clone() else { return Ok(false) };
         let who = |user: Option<&str>| match node {
             Some(node) => self.objects.node(&engine, node, Some(batch)),
-            None => peer::peer(question, user),
+            None => peer::peer(question.connection_id, question.peer, user),
         };
         let returned = match &question.asked {
             Asked::Registration { node_id, metadata } => {

@@ -11,12 +11,12 @@ use super::Kind::*;
 use super::delivery::{Mark, Pending};
 use super::{Kind, Server, State};
 use crate::backend::Registration;
-use crate::classes::heartbeat_monitor;
+use crate::classes::{heartbeat_monitor, peer};
 use crate::php::{Callable, Outcome, list, text, value};
 use crate::runtime::{Runtime, Source};
 use ext_php_rs::types::Zval;
 use heartbus_core::engine::LogLine;
-use heartbus_core::event::{Departure, Event, Fill};
+use heartbus_core::event::{Departure, Event, Fill, TopicChange};
 use std::collections::VecDeque;
 use std::ptr;
 use std::rc::Rc;
@@ -146,6 +146,17 @@ impl Server {
         }
     }
 
+    fn call_for_subscriber(&self, kind: Kind, change: &TopicChange, node: Option<&Registration>, mark: Mark) -> Outcome<bool> {
+        let topic = text(&*change.topic);
+        match node {
+            Some(node) => self.call_for_node(kind, node, mark, |node| [node, topic]),
+            None if self.has(kind) => {
+                self.call(kind, [peer::peer(change.connection_id, change.who.address, change.who.user.as_deref())?, topic])
+            }
+            None => Ok(false),
+        }
+    }
+
     /// A node timed out. True when a monitor was told.
     fn tell_monitors(&self, about: &Registration, mark: Mark) -> Outcome<bool> {
         let monitors = self.objects.monitors();
@@ -204,9 +215,9 @@ impl Server {
             self.delivery.borrow_mut().count_merged(*count);
         }
         match event {
-            Event::Connect { connection_id, peer } => {
+            Event::Connect { connection_id, peer, door } => {
                 let ip = text(peer.ip().to_canonical().to_string());
-                self.call(Connect, [ip, value(i64::from(peer.port())), value(connection_id as i64)])
+                self.call(Connect, [ip, value(i64::from(peer.port())), value(connection_id as i64), text(door.as_str())])
             }
             Event::Register { node, .. } => self.call_for_node(Register, &node, mark, |node| [node]),
             Event::Heartbeat { node, .. } => self.call_for_node(Heartbeat, &node, mark, |node| [node]),
@@ -237,7 +248,18 @@ impl Server {
             }
             Event::Message { message } => self.tell_message(message),
             Event::Question { question, node } => self.tell_question(&question, node.as_ref(), mark.batch),
-            Event::Close { connection_id, reason } => self.call(Close, [value(connection_id as i64), text(reason.as_str())]),
+            Event::Topic { change, node, .. } => {
+                let kind = if change.has_subscribed { Subscribe } else { Unsubscribe };
+                self.call_for_subscriber(kind, &change, node.as_ref(), mark)
+            }
+            Event::Close { connection_id, reason, who } => {
+                let closed = self.call(Close, [value(connection_id as i64), text(reason.as_str())])?;
+                if !self.has(Offline) {
+                    return Ok(closed);
+                }
+                let peer = peer::peer(connection_id, who.address, who.user.as_deref())?;
+                self.call(Offline, [peer, text(reason.as_str())])
+            }
         }
     }
 

@@ -25,7 +25,7 @@ final class EventsTest extends TestCase
         self::assertSame(['start', 'connect', 'register', 'heartbeat', 'data', 'unregister', 'close', 'stop'], array_column($told, 0));
         [$start, $connect, $register, $heartbeat, $data, $unregister, $close, $stop] = $told;
         self::assertSame(['start', 'PfinalClub\AsyncioHeartbeat\Server\HeartbeatServer'], $start);
-        self::assertSame(['connect', '127.0.0.1', $connect[2], 1], $connect);
+        self::assertSame(['connect', '127.0.0.1', $connect[2], 1, 'tcp'], $connect);
         self::assertIsInt($connect[2]);
         self::assertSame(['register', 'a'], $register);
         self::assertSame(['heartbeat', 'a'], $heartbeat);

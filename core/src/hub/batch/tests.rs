@@ -1,6 +1,6 @@
 use super::*;
 use crate::hub::link::{Command, CommandSink, Link};
-use crate::wire::bus::{LENGTH_LEN, frame};
+use crate::wire::bus::{LENGTH_LEN, VERSION, frame};
 
 struct Silent;
 
@@ -58,7 +58,7 @@ fn expected(batch: &Batch) -> Vec<String> {
     let info = |node: &Arc<Node>| Arc::new(node.info(NOW));
     let events = batch.events.iter().map(|told| {
         let event = match &told.event {
-            Event::Connect { connection_id, peer } => Event::Connect { connection_id: *connection_id, peer: *peer },
+            Event::Connect { connection_id, peer, door } => Event::Connect { connection_id: *connection_id, peer: *peer, door: *door },
             Event::Register { node, count } => Event::Register { node: info(node), count: *count },
             Event::Heartbeat { node, count } => Event::Heartbeat { node: info(node), count: *count },
             Event::Data { node, channel_id, payload } => {
@@ -66,10 +66,15 @@ fn expected(batch: &Batch) -> Vec<String> {
             }
             Event::Left { node, how, count } => Event::Left { node: info(node), how: *how, count: *count },
             Event::Buffer { node, fill, count } => Event::Buffer { node: info(node), fill: *fill, count: *count },
-            Event::Close { connection_id, reason } => Event::Close { connection_id: *connection_id, reason: *reason },
+            Event::Close { connection_id, reason, who } => {
+                Event::Close { connection_id: *connection_id, reason: *reason, who: who.clone() }
+            }
             Event::Message { message } => Event::Message { message: message.clone() },
             Event::Question { question, node } => {
                 Event::Question { question: question.clone(), node: node.as_ref().map(|node| info(node)) }
+            }
+            Event::Topic { change, node, count } => {
+                Event::Topic { change: change.clone(), node: node.as_ref().map(|node| info(node)), count: *count }
             }
         };
         format!("{:?}", Delivery { sequence: told.sequence, redelivered: told.redelivered, watched: told.watched, event })
@@ -81,13 +86,13 @@ fn expected(batch: &Batch) -> Vec<String> {
 fn one_of_each() -> Batch {
     let (first, second) = (node("n1", "10.0.0.1:5000", 7, "[]"), node("n2", "[::1]:5001", 8, r#"{"a":1}"#));
     let events = vec![
-        told(1, Event::Connect { connection_id: 300, peer: "10.0.0.1:5000".parse().unwrap() }),
+        told(1, Event::Connect { connection_id: 300, peer: "10.0.0.1:5000".parse().unwrap(), door: ConnectedBy::Tcp }),
         told(2, Event::Register { node: (&first).into(), count: 1 }),
         told(3, Event::Heartbeat { node: (&first).into(), count: 2 }),
         Delivery { redelivered: true, ..told(4, data(&first, b"\xff\0")) },
         Delivery { watched: true, ..told(5, data(&second, b"hi")) },
         told(6, Event::Left { node: first.into(), how: Departure::TimedOut, count: 1 }),
-        told(7, Event::Close { connection_id: 300, reason: CloseReason::HeartbeatTimeout }),
+        told(7, Event::Close { connection_id: 300, reason: CloseReason::HeartbeatTimeout, who: Arc::new(NOBODY) }),
         told(8, Event::Buffer { node: (&second).into(), fill: Fill::Full, count: 1 }),
         told(9, Event::Buffer { node: second.into(), fill: Fill::Drained, count: 2 }),
     ];
@@ -144,8 +149,52 @@ fn messages_of_topics_are_laid_out_as_the_vectors_say_and_read_again() {
 }
 
 #[test]
+fn who_comes_goes_and_subscribes_is_laid_out_as_the_vectors_say_and_read_again() {
+    let peer = |user: Option<&str>| ConnectedPeer { address: "10.0.0.1:5000".parse().unwrap(), user: user.map(Arc::from) };
+    let change = |topic: &str, user, has_subscribed| {
+        Arc::new(TopicChange { connection_id: 300, who: peer(user), topic: topic.into(), has_subscribed })
+    };
+    let of_node = node("n1", "10.0.0.1:5000", 7, "[]");
+    let events = vec![
+        told(16, Event::Connect { connection_id: 300, peer: peer(None).address, door: ConnectedBy::WebSocket }),
+        told(17, Event::Topic { change: change("a/+", None, true), node: Some((&of_node).into()), count: 1 }),
+        told(18, Event::Topic { change: change("b", Some("u"), false), node: None, count: 2 }),
+        told(19, Event::Close { connection_id: 300, reason: CloseReason::PeerClosed, who: Arc::new(peer(Some("u"))) }),
+    ];
+    let batch = Batch { number: 14, events };
+    let mut written = Vec::new();
+    BatchWriter::new(VERSION).write(&mut written, &batch, NOW);
+    assert_eq!(read(&written), expected(&batch));
+    let hex: String = written.iter().map(|byte| format!("{byte:02x}")).collect();
+    let row = include_str!("../../../../tests/vectors/bus.txt").lines().find(|line| line.ends_with("| coming and going")).expect("a row");
+    assert_eq!(row.split(' ').next(), Some(&*hex));
+    let body = Bytes::from(written).slice(4..);
+    for end in 13..body.len() {
+        let mut reader = BatchReader::default();
+        reader.open(body.slice(..end)).unwrap();
+        assert!((0..4).any(|_| reader.next().is_err()), "{end}");
+    }
+}
+
+#[test]
+fn a_reader_from_before_there_were_doors_is_told_of_connections_as_it_knows_them() {
+    let who = Arc::new(ConnectedPeer { address: "10.0.0.1:5000".parse().unwrap(), user: Some("u".into()) });
+    let events = vec![
+        told(1, Event::Connect { connection_id: 300, peer: who.address, door: ConnectedBy::WebSocket }),
+        told(2, Event::Close { connection_id: 300, reason: CloseReason::PeerClosed, who }),
+    ];
+    let batch = Batch { number: 1, events };
+    let mut older = Vec::new();
+    BatchWriter::new(Version { minor: 2, ..VERSION }).write(&mut older, &batch, NOW);
+    let described = read(&older);
+    assert!(described[0].contains("door: Tcp") && described[1].contains("address: 0.0.0.0:0, user: None"), "{described:?}");
+    // Each without its address: a kind, a number of the event, the connection; and the reason alone.
+    assert_eq!(older.len(), LENGTH_LEN + 13 + (1 + 8 + 8 + 7) + (1 + 8 + 8 + 1));
+}
+
+#[test]
 fn every_reason_and_departure_has_a_number_of_its_own() {
-    let closes = CloseReason::ALL.map(|reason| Event::Close { connection_id: 1, reason });
+    let closes = CloseReason::ALL.map(|reason| Event::Close { connection_id: 1, reason, who: Arc::new(NOBODY) });
     let gone = node("n", "10.0.0.1:1", 1, "[]");
     let leaves = Departure::ALL.map(|how| Event::Left { node: (&gone).into(), how, count: 1 });
     let batch = Batch { number: 1, events: closes.into_iter().chain(leaves).map(|event| told(1, event)).collect() };

@@ -43,6 +43,7 @@ pub(super) fn lane_of(event: &Event) -> u16 {
             (_, Some(node)) => hash(node.id()),
             (_, None) => spread(question.connection_id),
         },
+        Event::Topic { change, node: None, .. } => spread(change.connection_id),
         of_node => hash(of_node.node().map_or("", |node| node.id())),
     };
     (hash >> (u64::BITS - LANES.ilog2())) as u16

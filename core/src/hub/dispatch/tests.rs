@@ -5,7 +5,7 @@ mod model;
 use super::*;
 use crate::hub::link::{Command, CommandSink, Link};
 use crate::hub::{Node, Now};
-use crate::model::{CloseReason, Departure, HostMessage};
+use crate::model::{CloseReason, ConnectedBy, ConnectedPeer, Departure, HostMessage};
 use bytes::Bytes;
 use std::ops::Range;
 
@@ -39,6 +39,10 @@ fn heartbeat(node: &Arc<Node>) -> Event {
 
 fn left(node: &Arc<Node>) -> Event {
     Event::Left { node: node.into(), how: Departure::Unregistered, count: 1 }
+}
+
+fn closed(connection_id: u64, reason: CloseReason) -> Event {
+    Event::Close { connection_id, reason, who: Arc::new(ConnectedPeer { address: ([127, 0, 0, 1], 1).into(), user: None }) }
 }
 
 fn dispatch_with(limits: DispatchLimits) -> Dispatch {
@@ -78,12 +82,12 @@ fn owner(dispatch: &Dispatch, node: &Arc<Node>) -> WorkerId {
 fn one_worker_gets_everything_in_the_order_of_happening() {
     let mut dispatch = dispatch();
     let nodes = nodes(1..4);
-    dispatch.push_state(Event::Connect { connection_id: 1, peer: nodes[0].peer() });
+    dispatch.push_state(Event::Connect { connection_id: 1, peer: nodes[0].peer(), door: ConnectedBy::Tcp });
     assert!(dispatch.push_data(data(&nodes[0])));
     dispatch.join(7, EventMask::ALL);
     dispatch.push_state(left(&nodes[1]));
     assert!(dispatch.push_data(data(&nodes[2])));
-    dispatch.push_state(Event::Close { connection_id: 1, reason: CloseReason::PeerClosed });
+    dispatch.push_state(closed(1, CloseReason::PeerClosed));
     assert_eq!(all(&mut dispatch, 7), [1, 2, 3, 4, 5]);
     assert_eq!(dispatch.stats().queued_events, 0);
     assert_eq!(dispatch.stats().in_flight_events, 0);
@@ -176,7 +180,7 @@ fn node_ids_and_connection_ids_spread_over_the_lanes() {
     let mut hits = vec![[0; 2]; 16];
     for (number, node) in nodes(0..4096).iter().enumerate() {
         hits[usize::from(lane_of(&data(node))) / (LANES / 16)][0] += 1;
-        let close = Event::Close { connection_id: number as u64, reason: CloseReason::Kicked };
+        let close = closed(number as u64, CloseReason::Kicked);
         hits[usize::from(lane_of(&close)) / (LANES / 16)][1] += 1;
     }
     assert!(hits.iter().flatten().all(|&hits| (150..400).contains(&hits)), "{hits:?}");

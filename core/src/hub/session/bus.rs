@@ -1,9 +1,11 @@
 //! The bus protocol, in both of its dialects: what each frame of a connection means.
 //!
-//! Owns which nodes are registered here, what they say and when they are silent. How nodes come and go by frames is `registration`'s,
-//! what they hear and say of topics is `topics`', who is silent is judged in `timers`, what waits for the host is `waiting`'s.
+//! Owns which nodes are registered here, what they say and when they are silent. How a connection begins is `opening`'s, how nodes come and
+//! go by frames `registration`'s, what they hear and say of topics `topics`'; who is silent is judged in `timers`, what waits for the host is
+//! `waiting`'s.
 
 mod kept;
+mod opening;
 mod registration;
 mod timers;
 mod topics;
@@ -21,11 +23,9 @@ use crate::hub::nodes::{Nodes, Registered};
 use crate::hub::rate::Bucket;
 use crate::hub::wheel::TimerKey;
 use crate::hub::{Counters, Node, NodeRef, Timer, TimerKind};
-use crate::model::{CloseReason, Departure, EventMask, Fill};
-use crate::settings::{ProtocolDoor, RateLimitBy, micros};
-use crate::wire::firetower;
-use crate::wire::websocket::handshake;
-use crate::wire::{self, Decoded, Dialect, Frame, FrameError, FrameType, Framing, Front, code};
+use crate::model::{CloseReason, ConnectedPeer, Departure, EventMask, Fill};
+use crate::settings::micros;
+use crate::wire::{self, Decoded, Dialect, Frame, FrameError, FrameType, Front, code};
 use std::sync::Arc;
 
 pub struct BusSession {
@@ -46,6 +46,8 @@ struct Rare {
     kept: Option<KeptFrames>,
     /// and what it has decided on for a client of Firetower's, whose turn has not come.
     decided: Option<Vec<String>>,
+    /// Nobody was told of the connection yet: what is spoken has not shown, or its handshake has not come.
+    is_untold: bool,
     /// The channel of the last node that was told of the heartbeat for all nodes that the input begins with.
     told: Option<NodeRef>,
     /// What its nodes have subscribed to.
@@ -53,18 +55,6 @@ struct Rare {
 }
 
 impl BusSession {
-    pub(super) fn open(link: Arc<Link>, cx: &mut Context<'_>) -> Self {
-        let bucket = match &cx.hub.limits().rate_limit {
-            Some(limit) if limit.by == RateLimitBy::Connection => Some(Bucket::full(limit, cx.now.mono)),
-            _ => None,
-        };
-        cx.hub.tell(EventMask::CONNECT, || Event::Connect { connection_id: link.connection_id(), peer: link.peer() });
-        let mut session =
-            Self { link, nodes: Nodes::default(), rare: bucket.map(|bucket| Box::new(Rare { bucket: Some(bucket), ..Rare::default() })) };
-        session.await_register(cx);
-        session
-    }
-
     /// The same connection's, for another session around it. What is left behind is empty.
     pub(super) fn take_over(&mut self) -> Self {
         Self { link: self.link.clone(), nodes: std::mem::take(&mut self.nodes), rare: self.rare.take() }
@@ -92,7 +82,10 @@ impl BusSession {
     }
 
     pub(super) fn receive(&mut self, cx: &mut Context<'_>, input: &[u8]) -> (usize, Next) {
-        if self.rare.is_some() {
+        if let Some(rare) = &self.rare {
+            if rare.is_untold && !self.shows_what_it_is(cx, input) {
+                return self.frames(cx, input, cx.hub.limits().max_frame_bytes);
+            }
             let next = self.go_on(cx);
             if next != Next::Continue {
                 return (0, next);
@@ -241,30 +234,6 @@ impl BusSession {
         if self.rare.is_some() { self.go_on(cx) } else { Next::Continue }
     }
 
-    /// How much of what is no frame is done with, and how it goes on.
-    #[cold]
-    #[inline(never)]
-    fn no_frame(&self, cx: &mut Context<'_>, input: &[u8], error: FrameError) -> (usize, Next) {
-        match self.other_protocol(cx, input) {
-            Some(next) => (0, next),
-            None => (input.len(), self.lose(cx, error)),
-        }
-    }
-
-    /// Where another protocol comes in at the main port: which one begins with what no frame begins with, if it is the first thing that is
-    /// said.
-    #[cold]
-    fn other_protocol(&self, cx: &Context<'_>, input: &[u8]) -> Option<Next> {
-        if self.link.framing() != Framing::Stream || !self.nodes.is_empty() {
-            return None;
-        }
-        // A request of HTTP's may begin with as many of the same letters, but none is a front of the other.
-        if cx.hub.limits().firetower == ProtocolDoor::MainPort && firetower::is_firetower(input) {
-            return Some(Next::Firetower);
-        }
-        (cx.hub.limits().websocket == ProtocolDoor::MainPort && handshake::is_http(input)).then_some(Next::Http)
-    }
-
     /// Whether the same frame comes again, and pays then.
     #[cold]
     fn comes_again(&mut self, cx: &Context<'_>, next: Next) -> bool {
@@ -330,6 +299,11 @@ impl BusSession {
     }
 
     pub(super) fn close(&mut self, cx: &mut Context<'_>, reason: CloseReason) -> Next {
+        self.close_of(cx, reason, None)
+    }
+
+    /// `user`: whose connection a client of Firetower's has said it is.
+    pub(super) fn close_of(&mut self, cx: &mut Context<'_>, reason: CloseReason, user: Option<&Arc<str>>) -> Next {
         self.forget_question(cx);
         if !self.let_leave(cx, Departure::Disconnected) {
             return Next::Again;
@@ -337,7 +311,12 @@ impl BusSession {
         if let Some(timer) = self.nodes.idle_timer().and_then(Option::take) {
             cx.wheel.remove(timer);
         }
-        cx.hub.tell(EventMask::CLOSE, || Event::Close { connection_id: self.link.connection_id(), reason });
+        if self.rare.as_ref().is_none_or(|rare| !rare.is_untold) {
+            cx.hub.tell(EventMask::CLOSE, || {
+                let who = ConnectedPeer { address: self.link.peer(), user: user.cloned() };
+                Event::Close { connection_id: self.link.connection_id(), reason, who: Arc::new(who) }
+            });
+        }
         Next::Continue
     }
 
@@ -383,7 +362,7 @@ impl BusSession {
 
     fn end_subscriptions(&mut self, cx: &mut Context<'_>, node: &Node) {
         if let Some(rare) = &mut self.rare {
-            rare.subscriptions.leave(cx, self.link.slot(), node.reference(), node.id());
+            rare.subscriptions.leave(cx, self.link.slot(), node);
         }
     }
 

@@ -8,6 +8,7 @@ pub(super) mod client;
 
 use super::bus::BusSession;
 use super::context::{Context, Look, Next};
+use super::subscriptions::TopicSubscriber;
 use crate::hub::budget;
 use crate::hub::firetower::SERVER_PREFIX;
 use crate::hub::link::Link;
@@ -16,7 +17,7 @@ use crate::hub::topics::members::{FilterId, Subscriber};
 use crate::hub::topics::{SUBSCRIPTION_BYTES, TopicRefusal, subscription_bytes};
 use crate::hub::wheel::TimerKey;
 use crate::hub::{NodeRef, Timer, TimerKind};
-use crate::model::CloseReason;
+use crate::model::{CloseReason, ConnectedBy, EventMask};
 use crate::wire::firetower::{self, FireError, FireFrame, FireFront, NO_TOPIC, SYSTEM};
 use crate::wire::topic::{self, Filter};
 use crate::wire::{Framing, code};
@@ -65,7 +66,8 @@ impl GatewaySession {
     }
 
     /// Of one that has begun like a frame of a gateway's: within the time for a registration that has to be a whole one.
-    pub(super) fn begun(bus: BusSession, cx: &mut Context<'_>) -> Self {
+    pub(super) fn begun(mut bus: BusSession, cx: &mut Context<'_>) -> Self {
+        bus.begin(cx, ConnectedBy::Firetower);
         bus.link().set_framing(Framing::FireHeader);
         let timer = Timer::new(bus.link().slot(), TimerKind::Ping);
         let heartbeat = Some(cx.wheel.insert(cx.now.mono + HEARTBEAT_TIME_US, timer));
@@ -177,6 +179,10 @@ impl GatewaySession {
     }
 
     fn announce(&mut self, cx: &mut Context<'_>, frame: FireFrame<'_>, subscribes: bool) -> Next {
+        if subscribes && cx.hub.is_crowded(EventMask::SUBSCRIBE, Some(self.link().clone())) {
+            cx.counters.reads_paused_by_host.up();
+            return Next::Wait;
+        }
         if let Err(why) = self.introduce(cx, frame.source) {
             refuse(cx, Some(frame), why);
             // Who has a right to the name comes back when the other one is gone, and announces everything again.
@@ -262,6 +268,11 @@ impl GatewaySession {
             *self.topics.entry(id).or_default() += 1;
             self.announced += 1;
             self.bytes += bytes;
+            if known.is_none()
+                && let Some(filter) = cx.seldom.members.filter(id)
+            {
+                TopicSubscriber::connection(self.link(), None).note(cx, filter, true);
+            }
         }
         Ok(())
     }
@@ -278,7 +289,9 @@ impl GatewaySession {
         self.bytes -= if *count == 0 { subscription_bytes(name) } else { SUBSCRIPTION_BYTES };
         if *count == 0 {
             self.topics.swap_remove(&id);
-            cx.seldom.members.remove(id, self.member());
+            if let Some(filter) = cx.seldom.members.remove(id, self.member()) {
+                TopicSubscriber::connection(self.link(), None).note(cx, &filter, false);
+            }
         }
         self.announced -= 1;
         cx.hub.topics().unsubscribe(cx.seldom.thread, filter, cx.now);
@@ -335,6 +348,7 @@ impl GatewaySession {
                 return Next::Again;
             }
             cx.seldom.members.remove(id, member);
+            TopicSubscriber::connection(self.link(), None).note(cx, &name, false);
         }
         self.bus.close(cx, reason)
     }

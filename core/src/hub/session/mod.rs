@@ -22,7 +22,8 @@ use super::topics::FireOrder;
 use super::topics::members::ThreadMembers;
 use super::wheel::TimerKey;
 use super::{Counters, Node, NodeRef};
-use crate::model::{CloseReason, Fill};
+use crate::model::{CloseReason, ConnectedBy, Fill};
+use crate::settings::ProtocolDoor;
 use crate::wire::Framing;
 use std::sync::Arc;
 
@@ -46,17 +47,20 @@ macro_rules! each {
 
 impl Session {
     pub fn open(link: Arc<Link>, cx: &mut Context<'_>) -> Self {
-        Self::Bus(BusSession::open(link, cx))
+        // Where others come in by the same door, what it is shows by what it says first.
+        let limits = cx.hub.limits();
+        let is_shared = [&limits.websocket, &limits.firetower].contains(&&ProtocolDoor::MainPort);
+        Self::Bus(BusSession::open(link, cx, (!is_shared).then_some(ConnectedBy::Tcp)))
     }
 
     /// Of a connection that begins with the handshake of a WebSocket, or not at all.
     pub fn open_websocket(link: Arc<Link>, cx: &mut Context<'_>) -> Self {
-        Self::WebSocket(Box::new(WebSocketSession::new(BusSession::open(link, cx))))
+        Self::WebSocket(Box::new(WebSocketSession::new(BusSession::open(link, cx, None))))
     }
 
     /// Of a connection that speaks as Firetower's gateways do with their manager.
     pub fn open_gateway(link: Arc<Link>, cx: &mut Context<'_>) -> Self {
-        Self::Gateway(Box::new(GatewaySession::new(BusSession::open(link, cx), cx)))
+        Self::Gateway(Box::new(GatewaySession::new(BusSession::open(link, cx, Some(ConnectedBy::Firetower)), cx)))
     }
 
     #[inline]
@@ -267,11 +271,12 @@ impl Session {
         self.bus_mut().part(cx, node, filter);
     }
 
-    /// What one of its nodes has subscribed to.
+    /// Whether a node is still in a topic that an older connection of its left.
     pub fn is_in(&self, members: &ThreadMembers, node: NodeRef, topic: &str) -> bool {
         self.bus().is_in(members, node, topic)
     }
 
+    /// What one of its nodes has subscribed to.
     pub fn topics_of(&self, members: &ThreadMembers, node: NodeRef) -> Vec<String> {
         self.bus().topics_of(members, node)
     }

@@ -14,7 +14,7 @@ use crate::hub::memory::Part;
 use crate::hub::replies::Replies;
 use crate::hub::wheel::TimerKey;
 use crate::hub::{NodeRef, Timer, TimerKind};
-use crate::model::CloseReason;
+use crate::model::{CloseReason, ConnectedBy};
 use crate::settings::ServerConfig;
 use crate::wire::websocket::deflate::Inflater;
 use crate::wire::websocket::handshake::{self, RequestError, UpgradeRequest};
@@ -338,6 +338,7 @@ impl WebSocketSession {
             }
             self.bus.needs_nobody(cx);
         }
+        self.bus.begin(cx, ConnectedBy::WebSocket);
         self.stage = WebSocketStage::Open;
         let deadline = cx.now.mono + cx.hub.heartbeat_timeout();
         self.ping = Some(cx.wheel.insert(deadline, Timer::new(self.link().slot(), TimerKind::Ping)));
@@ -431,7 +432,7 @@ impl WebSocketSession {
             return Next::Again;
         }
         self.count();
-        self.bus.close(cx, reason)
+        self.bus.close_of(cx, reason, self.firetower.as_ref().and_then(|client| client.user()))
     }
 
     /// The server stops: within which time to come back.

@@ -75,7 +75,7 @@ async fn attend(connection: &mut BusConnection, place: &mut WorkerPlace, wake: &
     let (shared, worker) = (shared.clone(), *worker);
     let mut stage = shared.stage.subscribe();
     let mut was_told = false;
-    let mut batches = BatchWriter::default();
+    let mut batches = BatchWriter::new(connection.version);
     let death = connection.death();
     tokio::pin!(death);
     wire::write_welcome(&mut connection.output, connection.version, &(shared.introduce)(worker));

@@ -8,9 +8,9 @@ use crate::hub::frame::QueuedFrame;
 use crate::hub::link::Link;
 use crate::hub::nodes::Registered;
 use crate::hub::session::context::{Context, Next};
-use crate::hub::session::subscriptions::{Replayed, Subscriptions};
+use crate::hub::session::subscriptions::{Replayed, Subscriptions, TopicSubscriber};
 use crate::hub::topic_fan_out::{TopicFanOut, payload};
-use crate::hub::topics::members::{Subscriber, ThreadMembers};
+use crate::hub::topics::members::ThreadMembers;
 use crate::hub::topics::{Origin, Published, TopicRefusal};
 use crate::hub::{Node, NodeRef};
 use crate::model::{Asked, Decision, EventMask, Position};
@@ -23,6 +23,9 @@ use std::sync::Arc;
 impl BusSession {
     #[inline(never)]
     pub(super) fn subscribe(&mut self, cx: &mut Context<'_>, frame: &Frame<'_>) -> Next {
+        if cx.hub.asks(EventMask::SUBSCRIBE) && self.is_host_crowded(cx) {
+            return Next::Wait;
+        }
         let dialect = cx.replies.dialect();
         let bytes = frame.payload.bytes();
         let Ok(Subscribe { filter, since }) = Subscribe::decode(dialect, &bytes) else {
@@ -33,7 +36,7 @@ impl BusSession {
         let member = self.subscriber(frame.channel_id);
         if cx.hub.asks(EventMask::SUBSCRIBE_BEFORE)
             && Filter::parse(&filter).is_ok()
-            && let Some(node) = member.and_then(|member| self.nodes.get(member.node)).map(|registered| registered.node.clone())
+            && let Some(node) = member.and_then(|member| self.nodes.get(member)).map(|registered| registered.node.clone())
         {
             let asked = Asked::Subscription { filters: vec![(&*filter).into()], user: None };
             let subscription = Subscription { node: node.reference(), channel_id: channel(frame), filter: filter.into_owned(), since };
@@ -57,12 +60,21 @@ impl BusSession {
         self.replay_what_is_kept(cx)
     }
 
+    /// The host is told who subscribes, and has no room for that.
+    #[cold]
+    #[inline(never)]
+    fn is_host_crowded(&self, cx: &Context<'_>) -> bool {
+        let is_crowded = cx.hub.is_crowded(EventMask::SUBSCRIBE, Some(self.link.clone()));
+        if is_crowded {
+            cx.counters.reads_paused_by_host.up();
+        }
+        is_crowded
+    }
+
     /// Of several topics and filters those that are not the one that was asked for are the host's own, and are not answered: as if it had
     /// put the node into them.
     pub(super) fn settle_subscription(&mut self, cx: &mut Context<'_>, subscription: &Subscription, decision: Option<Decision>) -> Next {
         let Subscription { node, channel_id, filter, since } = subscription;
-        // It may have left meanwhile.
-        let member = self.nodes.get(*node).map(|registered| Subscriber { slot: self.link.slot(), node: registered.reference() });
         let allowed = match decision {
             Some(Decision::Allow) => vec![filter.clone()],
             Some(Decision::AllowTopics(filters)) => filters,
@@ -74,10 +86,10 @@ impl BusSession {
         }
         for allowed in &allowed {
             if allowed == filter {
-                self.subscribe_to(cx, member, *channel_id, filter, *since);
-            } else if let Some(member) = member {
-                let who = self.nodes.get(member.node).map(|registered| registered.node.id());
-                if self.rare.get_or_insert_default().subscriptions.subscribe(cx, member, who, allowed, None).is_err() {
+                self.subscribe_to(cx, Some(*node), *channel_id, filter, *since);
+            } else if let Some(registered) = self.nodes.get(*node) {
+                let member = TopicSubscriber::node(&self.link, &registered.node);
+                if self.rare.get_or_insert_default().subscriptions.subscribe(cx, member, allowed, None).is_err() {
                     cx.counters.subscribes_refused.up();
                 }
             }
@@ -93,12 +105,12 @@ impl BusSession {
         self.replay(cx)
     }
 
-    /// Subscribes, and answers.
-    fn subscribe_to(&mut self, cx: &mut Context<'_>, member: Option<Subscriber>, channel_id: u32, filter: &str, since: Option<Position>) {
-        let result = match member {
-            Some(member) => {
-                let who = self.nodes.get(member.node).map(|registered| registered.node.id());
-                self.rare.get_or_insert_default().subscriptions.subscribe(cx, member, who, filter, since)
+    /// Subscribes a node, which may have left meanwhile, and answers.
+    fn subscribe_to(&mut self, cx: &mut Context<'_>, node: Option<NodeRef>, channel_id: u32, filter: &str, since: Option<Position>) {
+        let result = match node.and_then(|node| self.nodes.get(node)) {
+            Some(registered) => {
+                let member = TopicSubscriber::node(&self.link, &registered.node);
+                self.rare.get_or_insert_default().subscriptions.subscribe(cx, member, filter, since)
             }
             None => Err(TopicRefusal::NoSuchNode),
         };
@@ -123,14 +135,11 @@ impl BusSession {
         let dialect = cx.replies.dialect();
         let bytes = frame.payload.bytes();
         let Ok(Unsubscribe { filter }) = Unsubscribe::decode(dialect, &bytes) else { return unreadable(cx, frame) };
-        let Some(member) = self.subscriber(frame.channel_id) else {
+        let Some(node) = self.subscriber(frame.channel_id) else {
             refuse(cx, channel(frame), TopicRefusal::NoSuchNode, &filter, None);
             return Next::Continue;
         };
-        if let Some(rare) = &mut self.rare {
-            let who = self.nodes.get(member.node).map(|registered| registered.node.id());
-            rare.subscriptions.unsubscribe(cx, member, who, &filter);
-        }
+        self.end_subscription(cx, node, &filter);
         self.drop_unused();
         let mut answer = Vec::new();
         Unsubscribe { filter }.encode(dialect, &mut answer);
@@ -150,7 +159,7 @@ impl BusSession {
             cx.counters.reads_paused_by_host.up();
             return Next::Wait;
         }
-        let publisher = self.subscriber(frame.channel_id).and_then(|subscriber| self.nodes.get(subscriber.node));
+        let publisher = self.subscriber(frame.channel_id).and_then(|node| self.nodes.get(node));
         if cx.hub.asks(EventMask::PUBLISH_BEFORE)
             && check_name(&topic).is_ok()
             && let Some(Registered { node, .. }) = publisher
@@ -255,24 +264,26 @@ impl BusSession {
     /// Another thread has put a node into a topic; false when the node is not here any more.
     pub(in crate::hub::session) fn join(&mut self, cx: &mut Context<'_>, node: NodeRef, filter: &str, since: u64) -> bool {
         let Some(registered) = self.nodes.get(node) else { return false };
-        let member = Subscriber { slot: self.link.slot(), node };
-        self.rare.get_or_insert_default().subscriptions.join(cx, member, Some(registered.node.id()), filter, since);
+        let member = TopicSubscriber::node(&self.link, &registered.node);
+        self.rare.get_or_insert_default().subscriptions.join(cx, member, filter, since);
         true
     }
 
     /// Another thread takes a node out of a topic.
     pub(in crate::hub::session) fn part(&mut self, cx: &mut Context<'_>, node: NodeRef, filter: &str) {
-        let member = Subscriber { slot: self.link.slot(), node };
-        if let Some(rare) = &mut self.rare {
-            let who = self.nodes.get(node).map(|registered| registered.node.id());
-            rare.subscriptions.unsubscribe(cx, member, who, filter);
-        }
+        self.end_subscription(cx, node, filter);
         self.drop_unused();
     }
 
     /// Whether a node is still in a topic that an older connection of its left.
     pub(in crate::hub::session) fn is_in(&self, members: &ThreadMembers, node: NodeRef, topic: &str) -> bool {
         self.nodes.get(node).is_some() && self.subscriptions().is_some_and(|subscriptions| subscriptions.has(members, node, topic))
+    }
+
+    fn end_subscription(&mut self, cx: &mut Context<'_>, node: NodeRef, filter: &str) {
+        if let (Some(rare), Some(registered)) = (&mut self.rare, self.nodes.get(node)) {
+            rare.subscriptions.unsubscribe(cx, TopicSubscriber::node(&self.link, &registered.node), filter);
+        }
     }
 
     pub(in crate::hub::session) fn topics_of(&self, members: &ThreadMembers, node: NodeRef) -> Vec<String> {
@@ -297,9 +308,9 @@ impl BusSession {
     }
 
     /// The node that a frame speaks for.
-    fn subscriber(&self, channel_id: i64) -> Option<Subscriber> {
+    fn subscriber(&self, channel_id: i64) -> Option<NodeRef> {
         let node = if channel_id == 0 { self.nodes.first()? } else { self.nodes.get(own(channel_id)?)? };
-        Some(Subscriber { slot: self.link.slot(), node: node.reference() })
+        Some(node.reference())
     }
 }
 

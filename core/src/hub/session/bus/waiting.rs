@@ -332,7 +332,7 @@ impl BusSession {
     pub(super) fn drop_unused(&mut self) {
         let is_used = |rare: &Rare| {
             let waits = rare.refused.is_some() || rare.question.is_some() || rare.kept.is_some() || rare.decided.is_some();
-            waits || rare.bucket.is_some() || rare.told.is_some() || !rare.subscriptions.is_empty()
+            waits || rare.is_untold || rare.bucket.is_some() || rare.told.is_some() || !rare.subscriptions.is_empty()
         };
         if self.rare.as_ref().is_some_and(|rare| !is_used(rare)) {
             self.rare = None;

@@ -8,15 +8,16 @@ use crate::hub::firetower::USER_PREFIX;
 use crate::hub::link::Link;
 use crate::hub::session::bus::BusSession;
 use crate::hub::session::context::{Context, Next};
-use crate::hub::session::subscriptions::Subscriptions;
+use crate::hub::session::subscriptions::{Subscriptions, TopicSubscriber};
 use crate::hub::topics::FireOrder;
-use crate::hub::topics::members::{FilterId, Subscriber};
+use crate::hub::topics::members::FilterId;
 use crate::model::{CloseReason, EventMask};
 use crate::wire::firetower::client::{ClientMessage, HEARTBEAT, parse, subscriber_count};
 use crate::wire::topic::{self, Filter};
 use crate::wire::websocket::{self, Opcode};
 use bytes::Bytes;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// What it takes to find a user's connections, beside the name and rounded up.
 const USER_BYTES: usize = 192;
@@ -45,14 +46,15 @@ pub(in crate::hub::session) struct FiretowerClient {
     /// It is over, and what is left is told of each topic.
     is_ending: bool,
     /// Who sits there, where the client has said so, and how the thread finds that out.
-    user: Option<(Box<str>, FilterId)>,
+    user: Option<(Arc<str>, FilterId)>,
 }
 
 impl FiretowerClient {
     /// Whose connection it is. Firetower's offline commands are about users.
     pub(in crate::hub::session) fn belongs_to(&mut self, cx: &mut Context<'_>, link: &Link, user: &str) {
         let topic = format!("{USER_PREFIX}{user}");
-        if let Some(id) = cx.seldom.members.insert(Filter::Exact(&topic), connection(link), 0) {
+        let connection = TopicSubscriber::connection(link, None).subscriber();
+        if let Some(id) = cx.seldom.members.insert(Filter::Exact(&topic), connection, 0) {
             self.user = Some((user.into(), id));
         }
     }
@@ -62,7 +64,8 @@ impl FiretowerClient {
         let is_meant = self.user.as_ref().is_some_and(|(own, _)| own.as_bytes() == user);
         match order {
             FireOrder::OfflineTopic => {
-                if self.subscriptions.unsubscribe(cx, connection(link), None, name) {
+                let user = self.user.as_ref().map(|(user, _)| user);
+                if self.subscriptions.unsubscribe(cx, TopicSubscriber::connection(link, user), name) {
                     cx.counters.firetower_orders.up();
                 }
             }
@@ -102,6 +105,10 @@ impl FiretowerClient {
         message: &[u8],
     ) -> Result<Next, FiretowerWish> {
         let (subscribes, list) = match parse(message) {
+            Ok(ClientMessage::Subscribe(_)) if cx.hub.is_crowded(EventMask::SUBSCRIBE, Some(bus.link().clone())) => {
+                cx.counters.reads_paused_by_host.up();
+                return Ok(Next::Wait);
+            }
             Ok(ClientMessage::Subscribe(list)) => (true, list),
             Ok(ClientMessage::Unsubscribe(list)) => (false, list),
             Ok(ClientMessage::Other { topic, data, .. }) => {
@@ -149,8 +156,8 @@ impl FiretowerClient {
     }
 
     /// Whose connection it is.
-    pub(in crate::hub::session) fn user(&self) -> Option<&str> {
-        self.user.as_ref().map(|(user, _)| &**user)
+    pub(in crate::hub::session) fn user(&self) -> Option<&Arc<str>> {
+        self.user.as_ref().map(|(user, _)| user)
     }
 
     /// Subscribes to what was asked for, as much as the turn allows: one topic at least.
@@ -167,18 +174,18 @@ impl FiretowerClient {
 
     /// True when there is one more now, or one less.
     fn change(&mut self, cx: &mut Context<'_>, link: &Link, subscribes: bool, name: &str) -> bool {
-        let member = connection(link);
+        let member = TopicSubscriber::connection(link, self.user.as_ref().map(|(user, _)| user));
         let before = self.subscriptions.len();
         if subscribes {
             cx.counters.subscribes.up();
             // A filter is none here: topics match as they are written.
             let is_name = topic::check_name(name).is_ok();
-            if !is_name || self.subscriptions.subscribe(cx, member, None, name, None).is_err() {
+            if !is_name || self.subscriptions.subscribe(cx, member, name, None).is_err() {
                 cx.counters.subscribes_refused.up();
             }
         } else {
             cx.counters.unsubscribes.up();
-            self.subscriptions.unsubscribe(cx, member, None, name);
+            self.subscriptions.unsubscribe(cx, member, name);
         }
         let has_changed = self.subscriptions.len() != before;
         if has_changed && cx.hub.limits().firetower_conventions {
@@ -192,17 +199,13 @@ impl FiretowerClient {
     pub(in crate::hub::session) fn end(&mut self, cx: &mut Context<'_>, link: &Link) -> Next {
         if !self.is_ending {
             self.is_ending = true;
-            if let Some((_, id)) = self.user.take() {
-                cx.seldom.members.remove(id, connection(link));
+            if let Some((_, id)) = &self.user {
+                cx.seldom.members.remove(*id, TopicSubscriber::connection(link, None).subscriber());
             }
             self.work = self.subscriptions.of_node(&cx.seldom.members, NodeRef::NONE).into_iter().map(|name| (false, name)).collect();
         }
         self.go_on(cx, link)
     }
-}
-
-fn connection(link: &Link) -> Subscriber {
-    Subscriber { slot: link.slot(), node: NodeRef::NONE }
 }
 
 /// Appends the text that says that the server is there.

@@ -63,7 +63,7 @@ impl WebSocketSession {
             Ok(next) => return next,
             Err(wish) => wish,
         };
-        let user = client.user().map(Arc::from);
+        let user = client.user().cloned();
         match wish {
             FiretowerWish::Subscribe(wish) => self.ask_before_subscribing(cx, wish, user),
             FiretowerWish::Publish(topic, payload) => self.ask_before_publishing(cx, topic.into(), payload, user),
