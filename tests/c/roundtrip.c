@@ -1039,6 +1039,7 @@ static void all_refuse(handles h, heartbus_status wanted, const char *text, cons
     REFUSE(heartbus_bus_members(h.bus, TEXT("x"), result, result, 1, count));
     REFUSE(heartbus_bus_topics_of(h.bus, TEXT("x"), result, 1, count));
     REFUSE(heartbus_bus_subscribe_topics(h.bus, TEXT("x")));
+    REFUSE(heartbus_bus_subscribe_topics_since(h.bus, TEXT("x"), NULL));
     REFUSE(heartbus_bus_unsubscribe_topics(h.bus, TEXT("x")));
     REFUSE(heartbus_bus_fd(h.bus, result));
     REFUSE(heartbus_bus_poll(h.bus, result, 1, 0, count));
