@@ -104,6 +104,8 @@
  *     max_subscriptions 1000: subscriptions of one connection to topics, all its nodes together; one more is told 403
  *     max_topics 1000000: topics and filters that somebody has subscribed to or of which something is kept; one more is
  *         told 403
+ *     max_filter_levels 8: levels of a filter with + or # in it, those between its slashes; one more is told 403: with
+ *         each level, what is looked at for a publication may double
  *     history_bytes 33554432: bytes of publications that are kept of all topics together; at the bound the oldest go;
  *         never more than a thirty-second of total_buffer_bytes
  *     history {}: what is kept of topics, by filters; the first one that matches a topic counts for it: up to count

@@ -271,6 +271,9 @@ settings! {
         pub max_subscriptions: usize = 1_000, whole(1);
         /// topics and filters that somebody has subscribed to or of which something is kept; one more is told 403
         pub max_topics: usize = 1_000_000, whole(1);
+        /// levels of a filter with `+` or `#` in it, those between its slashes; one more is told 403: with each level, what is looked at for a
+        /// publication may double
+        pub max_filter_levels: usize = 8, up_to(1, 128);
         /// bytes of publications that are kept of all topics together; at the bound the oldest go; never more than a
         /// thirty-second of `total_buffer_bytes`
         pub history_bytes: usize = 32 << 20, whole(0), unit("bytes");
@@ -492,6 +495,13 @@ impl ServerConfig {
         if let Some(limit) = &self.rate_limit {
             limit.check_bounds()?;
         }
+        let is_path = |path: &String| path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte));
+        if !self.websocket_path.as_ref().is_none_or(is_path) {
+            return Err(wrong("websocket_path must begin with / and have no spaces, ? or #".into()));
+        }
+        if let Some(other) = self.websocket_origins.iter().find(|origin| !is_origin(origin)) {
+            return Err(wrong(format!("websocket_origins must be origins such as https://example.com, unlike {other:?}")));
+        }
         self.manager().map_err(|()| wrong("firetower_manager must be host:port".into()))?;
         if let Some(bus) = &self.bus {
             check_name(&bus.name)?;
@@ -537,6 +547,12 @@ impl ClientConfig {
 }
 
 // ---- checks ----
+
+/// What a browser says of a page: a scheme, a host, perhaps a port, and nothing behind it; of one from nowhere, `null`.
+fn is_origin(text: &str) -> bool {
+    let is_host = |host: &str| !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_graphic() && !b"/?#@".contains(&byte));
+    text == "null" || text.split_once("://").is_some_and(|(scheme, host)| !scheme.is_empty() && is_host(host))
+}
 
 pub(crate) fn check_node_id(id: &str, kind: ErrorKind) -> Result<(), Error> {
     if (1..=MAX_NODE_ID_LEN).contains(&id.len()) {

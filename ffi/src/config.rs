@@ -283,7 +283,7 @@ mod tests {
     fn every_key_arrives() {
         let json = r#"{"host":"::1","port":0,"worker_count":2,"heartbeat_timeout":1.5,"register_timeout":2,"max_connections":3,
             "max_connections_per_ip":4,"max_nodes":5,"max_nodes_per_connection":6,"max_metadata_bytes_per_connection":17,
-            "max_frame_bytes":7,"outbox_bytes":8,"max_subscriptions":18,"max_topics":19,"history_bytes":20,
+            "max_frame_bytes":7,"outbox_bytes":8,"max_subscriptions":18,"max_topics":19,"max_filter_levels":26,"history_bytes":20,
             "presence_debounce":0,"presence_topics":true,"bus_queue_events":22,"bus_queue_bytes":23,"decision_timeout":24,"max_decisions":25,
             "history":{"chat/#":{"count":1,"bytes":2e3,"ttl":0.5},"+":{"ttl":null}},
             "total_buffer_bytes":9,"slow_consumer":"drop","slow_consumer_timeout":2.5,"enable_rate_limit":true,"rate_limit_capacity":10,
@@ -308,6 +308,7 @@ mod tests {
             total_buffer_bytes: 9,
             max_subscriptions: 18,
             max_topics: 19,
+            max_filter_levels: 26,
             history_bytes: 20,
             presence_debounce: None,
             presence_topics: true,

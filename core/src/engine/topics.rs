@@ -171,6 +171,7 @@ fn refused(refusal: TopicRefusal) -> Error {
     let kind = match refusal {
         TopicRefusal::Bad(_) | TopicRefusal::FilterHasNoPosition | TopicRefusal::OfServer => ErrorKind::InvalidArgument,
         TopicRefusal::TooManyTopics
+        | TopicRefusal::TooManyLevels
         | TopicRefusal::ServerFull
         | TopicRefusal::TooManySubscriptions
         | TopicRefusal::TooManyDecisions

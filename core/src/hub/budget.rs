@@ -25,6 +25,8 @@ pub const NODE: u64 = 100;
 pub const DELIVERY: u64 = 300;
 /// A subscription that comes or goes: entries in the server's tables and the thread's.
 pub(super) const SUBSCRIPTION: u64 = 1_000;
+/// A level of the filters is looked at for a publication.
+pub const LEVEL: u64 = 200;
 /// One write to a socket.
 pub const WRITE: u64 = 7_000;
 /// An event of state that the host is told.

@@ -68,7 +68,7 @@ impl Hub {
         let feed_limits = ObserverLimits { events: limits.bus_queue_events, bytes: limits.bus_queue_bytes };
         let feeds = Arc::new(Feeds::new(feed_limits, memory.clone()));
         let decisions = Decisions::new(limits.max_decisions);
-        let topics = Topics::new(limits.max_topics, limits.history.clone(), limits.history_bytes, memory.clone());
+        let topics = Topics::new(limits.max_topics, limits.max_filter_levels, limits.history.clone(), limits.history_bytes, memory.clone());
         Self {
             topics,
             heartbeat_timeout: AtomicU64::new(micros(limits.heartbeat_timeout)),

@@ -23,7 +23,7 @@ use super::memory::{Memory, Part};
 use crate::settings::HistoryRule;
 use crate::wire::topic::{self, BadTopic, Filter};
 use bytes::Bytes;
-use filters::FilterTree;
+use filters::{FilterTree, LEVEL_BYTES, levels};
 use history::{History, Ledger};
 use interest::{Interest, MembersInterest};
 use std::collections::HashMap;
@@ -126,6 +126,7 @@ pub struct Topics {
     last_epoch: AtomicU64,
     next_tidied: AtomicUsize,
     max_topics: usize,
+    max_filter_levels: usize,
     rules: Vec<HistoryRule>,
     ledger: Ledger,
     memory: Arc<Memory>,
@@ -137,9 +138,9 @@ pub struct Topics {
 }
 
 impl Topics {
-    /// At most `max_topics` topics and filters; what is kept of a topic is decided by the first rule that matches its name, and takes
+    /// At most `max_topics` topics and filters, and a filter has at most `max_filter_levels`; what is kept of a topic is decided by the first rule that matches its name, and takes
     /// `history_bytes` at most for all topics together.
-    pub fn new(max_topics: usize, rules: Vec<HistoryRule>, history_bytes: usize, memory: Arc<Memory>) -> Self {
+    pub fn new(max_topics: usize, max_filter_levels: usize, rules: Vec<HistoryRule>, history_bytes: usize, memory: Arc<Memory>) -> Self {
         let are_members_kept = rules.iter().any(|rule| topic::is_of_members(&rule.filter));
         Self {
             random: RandomState::new(),
@@ -152,6 +153,7 @@ impl Topics {
             last_epoch: AtomicU64::new(0),
             next_tidied: AtomicUsize::new(0),
             max_topics,
+            max_filter_levels,
             rules,
             ledger: Ledger::new(history_bytes.min(memory.share(Part::Topics) / 2), memory.clone()),
             memory,
@@ -218,6 +220,7 @@ impl Topics {
         let subscribed = match filter {
             Filter::Exact(name) => self.subscribe_topic(thread, name, since, now, enter)?,
             Filter::Wild(_) if since.is_some() => return Err(TopicRefusal::FilterHasNoPosition),
+            Filter::Wild(filter) if levels(filter) > self.max_filter_levels => return Err(TopicRefusal::TooManyLevels),
             Filter::Wild(filter) => self.subscribe_filter(thread, filter, enter)?,
         };
         self.subscription_count.fetch_add(1, Ordering::Relaxed);
@@ -452,12 +455,20 @@ pub fn subscription_bytes(filter: &str) -> usize {
 
 /// What a topic takes in memory that no thread knows.
 fn topic_bytes(name: &str) -> usize {
-    TOPIC_BYTES / 2 + name.len()
+    TOPIC_BYTES / 2 + name.len() + tree_bytes(name)
 }
 
 /// What each thread that knows it adds.
 fn thread_bytes(name: &str) -> usize {
-    TOPIC_BYTES / 2 + name.len()
+    TOPIC_BYTES / 2 + name.len() + tree_bytes(name)
+}
+
+/// What a filter takes in a tree if no other has one of its levels.
+fn tree_bytes(filter: &str) -> usize {
+    match Filter::known(filter) {
+        Filter::Exact(_) => 0,
+        Filter::Wild(filter) => LEVEL_BYTES * levels(filter),
+    }
 }
 
 #[cfg(test)]

@@ -54,7 +54,8 @@ impl TopicWalk {
             let (publication, index) = (fan_out.publication(), self.listed as u32);
             receivers.clear();
             members.receivers(&publication.topic, publication.sequence, &mut receivers);
-            budget.spend(budget::NODE + LISTED * receivers.len() as u64);
+            let looked_at = members.levels_looked_at(&publication.topic);
+            budget.spend(budget::NODE + LISTED * receivers.len() as u64 + budget::LEVEL * looked_at);
             let kept = receivers.iter().filter(|found| !fan_out.leaves_out(found.node));
             self.deliveries.extend(kept.map(|found| TopicDelivery { slot: found.slot, index, node: found.node }));
             self.listed += 1;

@@ -117,6 +117,22 @@ fn the_texts_of_refusals_say_what_is_wanted() {
 }
 
 #[test]
+fn a_path_and_origins_that_no_browser_could_name_are_refused() {
+    let with = |path: &str, origins: &[&str]| {
+        let origins = origins.iter().map(ToString::to_string).collect();
+        ServerConfig { websocket_path: Some(path.into()), websocket_origins: origins, ..ServerConfig::default() }.validate()
+    };
+    assert_eq!(with("/ws", &["https://a.example", "http://[::1]:8080", "null"]), Ok(()));
+    for path in ["", "ws", "/a b", "/a?b", "/a#b", "/ä"] {
+        assert_eq!(with(path, &[]).unwrap_err().message, "websocket_path must begin with / and have no spaces, ? or #");
+    }
+    for origin in ["a.example", "https://", "://a", "https://a.example/", "*", ""] {
+        let error = with("/", &["https://b", origin]).unwrap_err();
+        assert_eq!(error.message, format!("websocket_origins must be origins such as https://example.com, unlike {origin:?}"));
+    }
+}
+
+#[test]
 fn the_rate_limit_is_off_until_one_of_its_keys_is_set() {
     let limit = |enable, is_any_set| {
         ServerSwitches { enable_rate_limit: enable, ..ServerSwitches::default() }.rate_limit(RateLimit::default(), is_any_set)

@@ -184,6 +184,8 @@ impl<'a> Publish<'a> {
         let data = match data {
             // An object or list is the JSON that it is.
             JsonValue::Nested(json) => json.as_bytes().into(),
+            // Nothing is no text: whoever wanted to send something else is told.
+            JsonValue::Null => return Err(BadTopicFrame),
             scalar => php_cast::to_string(scalar).ok_or(BadTopicFrame)?.into_bytes(),
         };
         Ok(Self { topic: text(topic)?, id, data })
@@ -482,13 +484,16 @@ mod tests {
         ] {
             assert_eq!(Subscribe::decode(Dialect::V1, json.as_bytes()), Err(BadTopicFrame), "{json}");
         }
-        for json in [r#"{"data":"x"}"#, r#"{"topic":"a","id":-1}"#, r#"{"topic":"a","id":"1"}"#] {
+        for json in [r#"{"data":"x"}"#, r#"{"topic":"a","data":"","id":-1}"#, r#"{"topic":"a","data":"","id":"1"}"#] {
             assert_eq!(Publish::decode(Dialect::V1, json.as_bytes()), Err(BadTopicFrame), "{json}");
+        }
+        for nothing in [r#"{"topic":"a"}"#, r#"{"topic":"a","data":null}"#, r#"{"topic":"a","base64":"aGk="}"#] {
+            assert_eq!(Publish::decode(Dialect::V1, nothing.as_bytes()), Err(BadTopicFrame));
         }
         let publish = Publish::decode(Dialect::V1, br#"{"topic":"a","data":12}"#).unwrap();
         assert_eq!((&*publish.data, publish.id), (&b"12"[..], None));
         assert_eq!(&*Publish::decode(Dialect::V1, br#"{"topic":"a","data":{"b": [1]}}"#).unwrap().data, b"{\"b\": [1]}");
-        assert_eq!(Publish::decode(Dialect::V1, br#"{"topic":"a"}"#).unwrap().data.len(), 0);
+        assert_eq!(Publish::decode(Dialect::V1, br#"{"topic":"a","data":""}"#).unwrap().data.len(), 0);
         assert_eq!(parse_error_subject(br#"{"message":"no","code":429}"#), (None, None));
         assert_eq!(parse_error_subject(format!(r#"{{"topic":"{}"}}"#, "x".repeat(256)).as_bytes()), (None, None));
     }

@@ -91,12 +91,15 @@ impl Opcode {
     }
 }
 
+/// Nobody is told that there are too many who sends so many bytes in each.
+pub const FAIR_FRAGMENT: usize = 64;
+
 /// What a peer may send at most.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of a frame, and of a message from all its frames, as it is after inflating.
     pub max_message: usize,
-    /// Frames that one message may be cut into.
+    /// Frames that one message may be cut into, and one more for each [`FAIR_FRAGMENT`] bytes of it.
     pub max_fragments: u32,
 }
 
@@ -263,7 +266,8 @@ impl Incoming {
             Box::new(Partial { is_text, is_compressed: header.is_compressed, is_skipped: false, fragments: 0, bytes: Vec::new(), valid: 0 })
         });
         partial.fragments += 1;
-        if partial.fragments > limits.max_fragments {
+        let fair = u32::try_from((partial.bytes.len() + payload.len()) / FAIR_FRAGMENT).unwrap_or(u32::MAX);
+        if partial.fragments > limits.max_fragments.saturating_add(fair) {
             return Err(violation(CloseCode::POLICY, "a message in too many fragments"));
         }
         if partial.is_skipped {

@@ -170,6 +170,7 @@ impl GatewaySession {
             return Next::Wait;
         }
         cx.counters.publishes.up();
+        cx.budget.spend(budget::LEVEL * cx.hub.topics().levels_looked_at(frame.topic));
         match cx.hub.publish_frame(&frame, false, cx.counters, cx.now) {
             Ok(Some(_)) => {}
             Ok(None) => cx.counters.firetower_loops.up(),

@@ -5,11 +5,31 @@
 use crate::wire::topic;
 use std::collections::HashMap;
 
+/// What a level takes in memory that is the only one below another.
+pub(super) const LEVEL_BYTES: usize = 256;
+
+/// At most so many levels of so many filters, of which none has more than `deepest`, are looked at for a name: with each level that it has twice
+/// as many, for its name and for `+`.
+pub(super) fn most_levels(name: &str, deepest: usize, filters: usize) -> u64 {
+    if filters == 0 {
+        return 0;
+    }
+    let all = (filters as u64).saturating_mul(deepest as u64);
+    let deep = levels(name).min(deepest) as u32;
+    1_u64.checked_shl(deep + 1).map_or(all, |most| most.min(all))
+}
+
+pub(super) fn levels(filter: &str) -> usize {
+    1 + filter.bytes().filter(|byte| *byte == b'/').count()
+}
+
 /// A tree of filters, exact or not, with something at each.
 #[derive(Debug)]
 pub(super) struct FilterTree<T> {
     root: Level<T>,
     len: usize,
+    /// No filter had more levels.
+    deepest: usize,
 }
 
 #[derive(Debug)]
@@ -19,12 +39,12 @@ struct Level<T> {
     /// and at the one that goes on with `#`.
     rest: Option<T>,
     /// `+` is a child as the names are.
-    children: HashMap<Box<str>, Self>,
+    children: HashMap<Box<str>, Box<Self>>,
 }
 
 impl<T> Default for FilterTree<T> {
     fn default() -> Self {
-        Self { root: Level::default(), len: 0 }
+        Self { root: Level::default(), len: 0, deepest: 0 }
     }
 }
 
@@ -44,6 +64,7 @@ impl<T> FilterTree<T> {
     where
         T: Default,
     {
+        self.deepest = self.deepest.max(levels(filter));
         let len = &mut self.len;
         let mut level = &mut self.root;
         let mut parts = filter.split('/');
@@ -92,6 +113,11 @@ impl<T> FilterTree<T> {
         let removed = self.root.remove(&parts, is_rest);
         self.len -= usize::from(removed.is_some());
         removed
+    }
+
+    /// At most so many levels are looked at for a name.
+    pub(super) fn levels_looked_at(&self, name: &str) -> u64 {
+        most_levels(name, self.deepest, self.len)
     }
 
     /// Shows what stands at each filter that matches a name.

@@ -248,6 +248,11 @@ impl ThreadMembers {
         Some(filter)
     }
 
+    /// To find the receivers of a publication, at most so many levels of filters are looked at.
+    pub fn levels_looked_at(&self, name: &str) -> u64 {
+        self.filters.levels_looked_at(name)
+    }
+
     /// Adds the receivers of a publication, each once, in order.
     pub fn receivers(&self, name: &str, sequence: u64, into: &mut Vec<Subscriber>) {
         let start = into.len();

@@ -2,6 +2,7 @@
 //!
 //! Changes nothing.
 
+use super::filters::most_levels;
 use super::interest::Interest;
 use super::{HOST, SHARD_BITS, Subscribed, Topic, Topics, lock};
 use crate::wire::topic::{self, Filter};
@@ -36,6 +37,12 @@ impl Topics {
     /// How many have subscribed to this very topic by its name.
     pub fn named_subscribers(&self, name: &str) -> usize {
         self.shard(name).get(name).map_or(0, |topic| topic.interest.sum())
+    }
+
+    /// At most so many levels of filters are looked at for a publication.
+    #[inline]
+    pub fn levels_looked_at(&self, name: &str) -> u64 {
+        most_levels(name, self.max_filter_levels, self.filter_count())
     }
 
     fn filtered(&self, name: &str) -> usize {

@@ -14,6 +14,8 @@ pub enum TopicRefusal {
     ServerFull,
     /// A filter has no position to go on from.
     FilterHasNoPosition,
+    /// A filter has more levels than it may.
+    TooManyLevels,
     /// The connection has as many subscriptions as it may.
     TooManySubscriptions,
     /// Topics that begin with `$` are the server's own.
@@ -33,7 +35,12 @@ impl TopicRefusal {
     pub fn code(self) -> u16 {
         match self {
             Self::Bad(_) | Self::FilterHasNoPosition => code::INVALID_REQUEST,
-            Self::TooManyTopics | Self::TooManySubscriptions | Self::OfServer | Self::Refused | Self::TooManyDecisions => code::NOT_ALLOWED,
+            Self::TooManyTopics
+            | Self::TooManyLevels
+            | Self::TooManySubscriptions
+            | Self::OfServer
+            | Self::Refused
+            | Self::TooManyDecisions => code::NOT_ALLOWED,
             Self::NoSuchNode => code::NOT_FOUND,
             // Not the 413 behind which a connection is closed: this frame was read whole.
             Self::TooLong => code::INVALID_REQUEST,
@@ -49,6 +56,7 @@ impl fmt::Display for TopicRefusal {
             Self::TooManyTopics => "Too many topics on this server",
             Self::ServerFull => "Too many messages wait for subscribers",
             Self::FilterHasNoPosition => "A filter has no position to go on from",
+            Self::TooManyLevels => "Too many levels in this filter",
             Self::TooManySubscriptions => "Too many subscriptions on this connection",
             Self::OfServer => "Topics that begin with $ belong to the server",
             Self::NoSuchNode => "No such node on this connection",

@@ -57,7 +57,7 @@ fn publish(topics: &Topics, name: &str, payload: &str, now: Now) -> Published {
 }
 
 fn made(max_topics: usize, rules: Vec<HistoryRule>, history_bytes: usize) -> Topics {
-    Topics::new(max_topics, rules, history_bytes, Arc::new(Memory::new(1 << 40)))
+    Topics::new(max_topics, 8, rules, history_bytes, Arc::new(Memory::new(1 << 40)))
 }
 
 /// What it is given of what is kept, in pieces that are as short as can be.
@@ -77,6 +77,36 @@ fn kept(topics: &Topics, name: &str, subscribed: &Subscribed) -> Vec<Publication
 
 fn replay(topics: &Topics, name: &str, subscribed: &Subscribed) -> Vec<String> {
     kept(topics, name, subscribed).iter().map(|publication| String::from_utf8(publication.payload.to_vec()).unwrap()).collect()
+}
+
+#[test]
+fn a_filter_has_so_many_levels_and_is_charged_for_each() {
+    let memory = Arc::new(Memory::new(1 << 30));
+    let topics = Topics::new(1_000_000, 8, Vec::new(), 0, memory.clone());
+    let subscribe = |filter: &str| topics.subscribe(0, parsed(filter), None, at(0)).map(|_| ());
+    assert_eq!(subscribe("a/b/c/d/e/f/g/+"), Ok(()));
+    let charged = memory.of(Part::Topics);
+    assert!(charged > 2 * 8 * 256, "{charged}");
+    assert_eq!(subscribe("a/b/c/d/e/f/g/h/+"), Err(TopicRefusal::TooManyLevels));
+    assert_eq!(subscribe("/////////#"), Err(TopicRefusal::TooManyLevels));
+    assert_eq!(memory.of(Part::Topics), charged);
+    // A name is looked up as a whole, however many levels it has.
+    assert_eq!(subscribe("a/b/c/d/e/f/g/h/i/j/k"), Ok(()));
+    topics.unsubscribe(0, parsed("a/b/c/d/e/f/g/+"), at(0));
+    topics.unsubscribe(0, parsed("a/b/c/d/e/f/g/h/i/j/k"), at(0));
+    assert_eq!(memory.of(Part::Topics), 0);
+}
+
+#[test]
+fn what_is_looked_at_for_a_publication_is_bounded_by_its_levels_and_by_the_filters() {
+    let topics = Topics::new(1_000_000, 8, Vec::new(), 0, Arc::new(Memory::new(1 << 30)));
+    assert_eq!(topics.levels_looked_at("a/b"), 0);
+    topics.subscribe(0, parsed("+/b"), None, at(0)).unwrap();
+    assert_eq!(topics.levels_looked_at("a/b"), 8);
+    for number in 0..1_000 {
+        topics.subscribe(0, parsed(&format!("{number}/+")), None, at(0)).unwrap();
+    }
+    assert_eq!([topics.levels_looked_at("a/b"), topics.levels_looked_at(&"a/".repeat(120))], [8, 512]);
 }
 
 #[test]
@@ -215,7 +245,7 @@ fn over_the_bound_on_all_histories_the_oldest_go_whose_ever_they_are() {
 #[test]
 fn very_many_topics_of_which_little_is_kept_leave_room_for_those_who_subscribe() {
     let memory = Arc::new(Memory::new(16 << 20));
-    let topics = Topics::new(1_000_000, vec![rule("#", 4)], 1 << 30, memory.clone());
+    let topics = Topics::new(1_000_000, 8, vec![rule("#", 4)], 1 << 30, memory.clone());
     let share = memory.share(Part::Topics);
     for n in 0..20_000 {
         publish(&topics, &format!("topic/{n}"), "x", at(0));

@@ -340,6 +340,21 @@ fn what_a_client_must_not_send_ends_it() {
 }
 
 #[test]
+fn a_long_message_may_come_in_more_fragments_than_a_short_one() {
+    let limits = Limits { max_message: 1 << 20, max_fragments: 3 };
+    let in_fragments_of = |len: usize, count: usize| {
+        let fragments: Vec<Vec<u8>> = (0..count)
+            .map(|number| raw(u8::from(number == 0) * 2 | if number + 1 == count { 0x80 } else { 0 }, &vec![b'x'; len]))
+            .collect();
+        receive_with(&fragments.concat(), false, &limits)
+    };
+    assert_eq!(in_fragments_of(FAIR_FRAGMENT, 1000), told(&["binary 64000 bytes"]));
+    // Half as long, there may be half as many, and three.
+    assert_eq!(in_fragments_of(FAIR_FRAGMENT / 2, 6), told(&["binary 192 bytes"]));
+    assert_eq!(in_fragments_of(FAIR_FRAGMENT / 2, 7), broken(&[], 1008));
+}
+
+#[test]
 fn a_frame_is_as_long_as_its_header_says_and_not_there_before_its_last_byte() {
     for frame in [text(""), text("x"), binary(&[0; 126]), binary(&[0; 70_000])] {
         for cut in (0..frame.len()).step_by(1 + frame.len() / 50) {

@@ -4,6 +4,7 @@
 
 use super::kept::{Asking, Pending, PendingPublication, PublisherNode, Subscription};
 use super::{BusSession, own};
+use crate::hub::budget;
 use crate::hub::frame::QueuedFrame;
 use crate::hub::link::Link;
 use crate::hub::nodes::Registered;
@@ -220,6 +221,7 @@ impl BusSession {
         };
         let Some(PublisherNode { node, channel_id, id }) = of_node else {
             // Who is not heard is not told so.
+            cx.budget.spend(budget::LEVEL * cx.hub.topics().levels_looked_at(&topic));
             let _ = cx.hub.publish(&topic, payload, &[], cx.counters, cx.now);
             return;
         };
@@ -318,7 +320,8 @@ fn channel(frame: &Frame<'_>) -> u32 {
     u32::try_from(frame.channel_id).unwrap_or(0)
 }
 
-fn publish_for(cx: &Context<'_>, node: &Node, topic: &str, payload: Bytes) -> Result<Published, TopicRefusal> {
+fn publish_for(cx: &mut Context<'_>, node: &Node, topic: &str, payload: Bytes) -> Result<Published, TopicRefusal> {
+    cx.budget.spend(budget::LEVEL * cx.hub.topics().levels_looked_at(topic));
     cx.hub.publish_from(Origin::Node(node.id().clone()), topic, payload, &[], cx.counters, cx.now)
 }
 

@@ -4,6 +4,7 @@
 //! nor that something was done (`wire::firetower::client` reads the JSON).
 
 use crate::hub::NodeRef;
+use crate::hub::budget;
 use crate::hub::firetower::USER_PREFIX;
 use crate::hub::link::Link;
 use crate::hub::session::bus::BusSession;
@@ -122,6 +123,7 @@ impl FiretowerClient {
                     }
                     cx.counters.publishes.up();
                     // Who is not heard is not told so.
+                    cx.budget.spend(budget::LEVEL * cx.hub.topics().levels_looked_at(&topic));
                     let _ = cx.hub.publish(&topic, Bytes::copy_from_slice(data.get().as_bytes()), &[], cx.counters, cx.now);
                 }
                 return Ok(Next::Continue);
@@ -190,6 +192,7 @@ impl FiretowerClient {
         let has_changed = self.subscriptions.len() != before;
         if has_changed && cx.hub.limits().firetower_conventions {
             let text = subscriber_count(subscribes, cx.hub.topics().subscribers(name));
+            cx.budget.spend(budget::LEVEL * cx.hub.topics().levels_looked_at(name));
             let _ = cx.hub.publish(name, text.into(), &[], cx.counters, cx.now);
         }
         has_changed
