@@ -1,7 +1,7 @@
 /**
  * A node of the bus: one connection, which is made again whenever it is lost.
  *
- * Owns the states of the connection, its timers and what waits for an answer. How far subscriptions have come is `feeds.ts`'s, what waits to be
+ * Owns the states of the connection and what waits for an answer. How far subscriptions have come is `feeds.ts`'s, what waits to be
  * sent `outbox.ts`'s.
  */
 import type { ClientEvents, Publication, State, Statistics, SubscribeOptions, Subscription } from './api.js';
@@ -27,7 +27,7 @@ export declare class HeartbusClient {
     private pace;
     /** What the server is to be asked about, in order. */
     private asking;
-    private publications;
+    private readonly publications;
     private lastId;
     private isHeard;
     private readonly timers;
@@ -69,8 +69,6 @@ export declare class HeartbusClient {
     private letGo;
     /** There is no next try. */
     private end;
-    /** Says that we leave, and waits until the other side has heard it. */
-    private goodbye;
     private unsubscribe;
     /** Subscribes to a filter, or no longer: whatever is wanted when its turn comes. */
     private ask;
@@ -86,13 +84,9 @@ export declare class HeartbusClient {
     private put;
     /** Hands to the socket what it takes. */
     private pump;
-    private answered;
     private unanswered;
     private untilRegistered;
     private takeRegistration;
-    /** The timer of this name, anew. */
-    private timer;
-    private cancel;
     private change;
     private emit;
     private guard;

@@ -1,24 +1,26 @@
 /**
  * A node of the bus: one connection, which is made again whenever it is lost.
  *
- * Owns the states of the connection, its timers and what waits for an answer. How far subscriptions have come is `feeds.ts`'s, what waits to be
+ * Owns the states of the connection and what waits for an answer. How far subscriptions have come is `feeds.ts`'s, what waits to be
  * sent `outbox.ts`'s.
  */
 import { delayBefore } from './backoff.js';
 import { HeartbusError } from './errors.js';
 import { Events } from './events.js';
 import { Feeds, Message } from './feeds.js';
+import { detach, goodbye } from './goodbye.js';
 import { base64, bytesOf, checkPosition, payload, read } from './messages.js';
 import { checkNode, settle } from './options.js';
 import { Outbox } from './outbox.js';
 import { Pace } from './pace.js';
+import { Timers } from './timers.js';
 import { checkFilter, checkTopic, utf8Length } from './topics.js';
+import { Unanswered } from './unanswered.js';
 const SUBPROTOCOL = 'heartbus.json';
 /** Beyond this the socket is given nothing more for a while: what waits in it cannot be counted, refused or kept for the next connection. */
 const SOCKET_BYTES = 65_536;
-/** How soon the socket is looked at again then, and how long a goodbye may take. */
+/** How soon the socket is looked at again then. */
 const SOCKET_CHECK = 20;
-const CLOSE_TIMEOUT = 1_000;
 /** Publications that the server has not answered. */
 const MAX_UNANSWERED = 1_000;
 /** How long no subscription is asked for after the server said that there were too many requests. */
@@ -47,14 +49,15 @@ export class HeartbusClient {
     pace = new Pace();
     /** What the server is to be asked about, in order. */
     asking = new Set();
-    publications = new Map();
+    publications = new Unanswered();
     lastId = 0;
     isHeard = false;
-    timers = new Map();
+    timers;
     counts = { registrations: 0, sent: 0, received: 0, refused: 0, dropped: 0 };
     constructor(url, options = {}) {
         this.settings = settle(url, options);
         this.clock = this.settings.clock;
+        this.timers = new Timers(this.clock);
         const { outboxMessages: messages, outboxBytes: bytes, outboxPolicy: policy } = this.settings;
         this.outbox = new Outbox({ messages, bytes, policy });
     }
@@ -124,10 +127,9 @@ export class HeartbusClient {
         return new Promise((resolve, reject) => {
             const sent = () => {
                 const late = () => this.unanswered(id, new HeartbusError('timeout', 'the server has not answered the publication', { topic }));
-                this.publications.set(id, { resolve, reject, cancel: this.clock.after(this.settings.requestTimeout, late) });
+                this.publications.add(id, { resolve, reject }, this.clock.after(this.settings.requestTimeout, late));
             };
-            const dropped = (error) => reject(error);
-            if (!this.put(text, true, sent, dropped)) {
+            if (!this.put(text, true, sent, reject)) {
                 reject(new HeartbusError('outbox_full', 'too much waits to be sent', { topic }));
             }
         });
@@ -139,7 +141,6 @@ export class HeartbusClient {
         if (since !== null) {
             checkPosition(since);
         }
-        let feed;
         let settled;
         const ready = new Promise((resolve, reject) => (settled = { resolve, reject }));
         // Whoever does not wait for it hears of it by the event.
@@ -150,12 +151,11 @@ export class HeartbusClient {
             subscribed: (subscribed) => settled.resolve(subscribed),
             refused: (error) => settled.reject(error),
         };
-        const begun = this.feeds.follow(filter, follower, since);
-        feed = begun.feed;
+        const { feed, isNew } = this.feeds.follow(filter, follower, since);
         if (feed.isLive) {
             settled.resolve({ filter, position: feed.cursor, recovered: true, isReturn: false });
         }
-        else if (begun.isNew && this.currentState === 'open') {
+        else if (isNew && this.currentState === 'open') {
             this.ask(filter);
         }
         let ending = null;
@@ -179,7 +179,7 @@ export class HeartbusClient {
             return;
         }
         this.letGo();
-        const gone = socket === null ? Promise.resolve() : this.goodbye(socket, isOpen);
+        const gone = socket === null ? Promise.resolve() : goodbye(socket, isOpen, this.clock);
         this.end(new HeartbusError('closed', 'the client was closed'));
         await gone;
     }
@@ -217,7 +217,7 @@ export class HeartbusClient {
         socket.onerror = (event) => (this.failure = event.message ?? this.failure);
         socket.onclose = (event) => this.closed(event.code, event.reason);
         const { connectTimeout } = this.settings;
-        this.timer('connect', connectTimeout, () => this.lost(new HeartbusError('connect_failed', `not registered within ${connectTimeout} ms`)));
+        this.timers.set('connect', connectTimeout, () => this.lost(new HeartbusError('connect_failed', `not registered within ${connectTimeout} ms`)));
     }
     opened(socket) {
         if (socket.protocol !== SUBPROTOCOL) {
@@ -259,7 +259,7 @@ export class HeartbusClient {
                 this.isAnswered(message.filter);
                 break;
             case 'publish':
-                this.answered(message.id)?.resolve({ position: message.position, reach: message.reach });
+                this.publications.take(message.id)?.resolve({ position: message.position, reach: message.reach });
                 this.pump();
                 break;
             case 'error':
@@ -274,13 +274,13 @@ export class HeartbusClient {
         const isFirst = this.currentState === 'connecting';
         if (this.registering <= 0) {
             this.registering = 0;
-            this.cancel('register');
+            this.timers.cancel('register');
             this.takeRegistration()?.resolve(registered);
         }
         if (!isFirst) {
             return;
         }
-        this.cancel('connect');
+        this.timers.cancel('connect');
         this.attempt = 0;
         this.counts.registrations++;
         this.currentState = 'open';
@@ -302,8 +302,7 @@ export class HeartbusClient {
     refused({ status, message, topic, id }) {
         const error = new HeartbusError(status === 409 ? 'replaced' : 'refused', message, { status, ...(topic === null ? {} : { topic }) });
         if (id !== null) {
-            this.answered(id)?.reject(error);
-            this.pump();
+            this.unanswered(id, error);
             return;
         }
         if (topic !== null && this.feeds.refused(topic, error)) {
@@ -326,7 +325,7 @@ export class HeartbusClient {
         }
         if (isAboutRegistration) {
             this.registering = 0;
-            this.cancel('register');
+            this.timers.cancel('register');
             this.takeRegistration()?.reject(error);
         }
         this.emit('error', error);
@@ -360,12 +359,12 @@ export class HeartbusClient {
         const { reconnectBase, reconnectMax } = this.settings;
         const retryIn = delayBefore(this.attempt++, reconnectBase, reconnectMax, this.clock.random());
         const again = () => {
-            this.cancel('reconnect');
-            this.cancel('wake');
+            this.timers.cancel('reconnect');
+            this.timers.cancel('wake');
             this.open();
         };
-        this.timer('reconnect', retryIn, again);
-        this.timers.set('wake', this.clock.onWake?.(again) ?? (() => undefined));
+        this.timers.set('reconnect', retryIn, again);
+        this.timers.hold('wake', this.clock.onWake?.(again) ?? (() => undefined));
         this.change('waiting', () => {
             this.emit('error', error);
             this.emit('close', { code, reason, retryIn: this.currentState === 'waiting' ? retryIn : null });
@@ -376,14 +375,10 @@ export class HeartbusClient {
         this.socket = null;
         this.registered = null;
         this.registering = 0;
-        [...this.timers.keys()].forEach((name) => this.cancel(name));
+        this.timers.cancelAll();
         [this.asking, this.pace] = [new Set(), new Pace()];
         this.feeds.disconnected();
-        for (const [id, { reject, cancel }] of [...this.publications]) {
-            this.publications.delete(id);
-            cancel();
-            reject(new HeartbusError('connection_lost', 'the connection ended before the server answered'));
-        }
+        this.publications.rejectAll(() => new HeartbusError('connection_lost', 'the connection ended before the server answered'));
     }
     /** There is no next try. */
     end(error, closed = { code: 1000, reason: '', retryIn: null }) {
@@ -398,25 +393,14 @@ export class HeartbusClient {
             this.emit('close', closed);
         });
     }
-    /** Says that we leave, and waits until the other side has heard it. */
-    goodbye(socket, isRegistered) {
-        if (isRegistered) {
-            socket.send('{"type":"unregister"}');
-        }
-        return new Promise((resolve) => {
-            const cancel = this.clock.after(CLOSE_TIMEOUT, () => {
-                socket.terminate?.();
-                resolve();
-            });
-            detach(socket, () => {
-                cancel();
-                resolve();
-            });
-        });
-    }
     async unsubscribe(feed, follower, ready) {
         ready.reject(new HeartbusError('closed', 'it was unsubscribed', { topic: feed.filter }));
-        if (!this.feeds.unfollow(feed, follower) || !feed.isAsked) {
+        if (!this.feeds.unfollow(feed, follower)) {
+            return;
+        }
+        if (!feed.isAsked) {
+            // A filter may have waited for it.
+            this.askMore();
             return;
         }
         await new Promise((resolve) => {
@@ -434,6 +418,9 @@ export class HeartbusClient {
             if (this.currentState !== 'open' || !this.pace.mayAsk(this.feeds.unanswered)) {
                 return;
             }
+            if (this.feeds.mustWait(filter)) {
+                continue;
+            }
             this.asking.delete(filter);
             const request = this.feeds.request(filter);
             if (request === null) {
@@ -442,13 +429,13 @@ export class HeartbusClient {
             this.say(request);
             // A frame that a busy server has lost is answered by nobody: a new connection asks again.
             const late = () => this.lost(new HeartbusError('timeout', `the server has not answered a request to ${request.type}`, { topic: filter }));
-            this.timer(`ask ${filter}`, this.settings.requestTimeout, late);
+            this.timers.set(`ask ${filter}`, this.settings.requestTimeout, late);
         }
     }
     /** The server has said something about a filter. */
     isAnswered(filter) {
         if (!this.feeds.isPending(filter)) {
-            this.cancel(`ask ${filter}`);
+            this.timers.cancel(`ask ${filter}`);
         }
         this.pace.answered();
         this.askMore();
@@ -458,8 +445,8 @@ export class HeartbusClient {
         if (!this.pace.rateLimited()) {
             return;
         }
-        this.feeds.pendingFilters().forEach((filter) => this.cancel(`ask ${filter}`));
-        this.timer('pace', RATE_LIMIT_PAUSE, () => {
+        this.feeds.pendingFilters().forEach((filter) => this.timers.cancel(`ask ${filter}`));
+        this.timers.set('pace', RATE_LIMIT_PAUSE, () => {
             this.pace.goOn();
             this.asking = new Set([...this.feeds.skipped(), ...this.asking]);
             this.askMore();
@@ -470,14 +457,14 @@ export class HeartbusClient {
         const { nodeId, metadata } = this.settings;
         this.say({ type: 'register', ...(nodeId === null ? {} : { node_id: nodeId }), metadata });
         const late = () => this.lost(new HeartbusError('timeout', 'the server has not answered a registration'));
-        this.timer('register', this.settings.requestTimeout, late);
+        this.timers.set('register', this.settings.requestTimeout, late);
     }
     say(message) {
         this.socket?.send(JSON.stringify(message));
         this.counts.sent++;
     }
     beat() {
-        this.timer('heartbeat', this.settings.heartbeatInterval, () => {
+        this.timers.set('heartbeat', this.settings.heartbeatInterval, () => {
             if (!this.isHeard) {
                 this.lost(new HeartbusError('connection_lost', 'the server does not answer heartbeats'));
                 return;
@@ -509,7 +496,7 @@ export class HeartbusClient {
                 return;
             }
             if (this.socket.bufferedAmount > SOCKET_BYTES) {
-                this.timer('pump', SOCKET_CHECK, () => this.pump());
+                this.timers.set('pump', SOCKET_CHECK, () => this.pump());
                 return;
             }
             this.outbox.shift();
@@ -518,14 +505,8 @@ export class HeartbusClient {
             this.counts.sent++;
         }
     }
-    answered(id) {
-        const publication = this.publications.get(id);
-        this.publications.delete(id);
-        publication?.cancel();
-        return publication;
-    }
     unanswered(id, error) {
-        this.answered(id)?.reject(error);
+        this.publications.take(id)?.reject(error);
         this.pump();
     }
     untilRegistered() {
@@ -542,19 +523,6 @@ export class HeartbusClient {
         const registration = this.registration;
         this.registration = null;
         return registration;
-    }
-    /** The timer of this name, anew. */
-    timer(name, milliseconds, callback) {
-        this.cancel(name);
-        const cancel = this.clock.after(milliseconds, () => {
-            this.timers.delete(name);
-            callback();
-        });
-        this.timers.set(name, cancel);
-    }
-    cancel(name) {
-        this.timers.get(name)?.();
-        this.timers.delete(name);
     }
     change(state, then = () => undefined) {
         const previous = this.currentState;
@@ -584,16 +552,5 @@ export class HeartbusClient {
         if (where !== 'error') {
             this.events.emit('error', error);
         }
-    }
-}
-/** Closes it; what it still has to say is nobody's. It keeps a listener for errors, which `ws` throws where there is none. */
-function detach(socket, closed = () => undefined) {
-    const ignore = () => undefined;
-    [socket.onopen, socket.onmessage, socket.onerror, socket.onclose] = [ignore, ignore, ignore, closed];
-    try {
-        socket.close(1000);
-    }
-    catch {
-        closed();
     }
 }

@@ -101,6 +101,11 @@ export declare class Feeds {
      * by the time a filter with wildcards brings what is new of it, so nothing overtakes.
      */
     all(): Feed[];
+    /**
+     * Whether a filter is not to be asked for yet: a topic that it matches is to go on from a position, and what the filter brought of that
+     * would come before what is missing.
+     */
+    mustWait(filter: string): boolean;
     /** What is to be sent about a filter; `null`: nothing any more. */
     request(filter: string): TopicRequest | null;
     /** The server is to know a filter no longer. */

@@ -89,6 +89,15 @@ export class Feeds {
         const all = [...this.feeds.values()];
         return [...all.filter((feed) => !feed.isWild), ...all.filter((feed) => feed.isWild)];
     }
+    /**
+     * Whether a filter is not to be asked for yet: a topic that it matches is to go on from a position, and what the filter brought of that
+     * would come before what is missing.
+     */
+    mustWait(filter) {
+        const feed = this.feeds.get(filter);
+        const goesOn = (other) => !other.isWild && !other.isLive && other.cursor !== null && matches(filter, other.filter);
+        return feed !== undefined && feed.isWild && !feed.isLive && [...this.feeds.values()].some(goesOn);
+    }
     /** What is to be sent about a filter; `null`: nothing any more. */
     request(filter) {
         const feed = this.feeds.get(filter);

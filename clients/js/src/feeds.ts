@@ -146,6 +146,16 @@ export class Feeds {
         return [...all.filter((feed) => !feed.isWild), ...all.filter((feed) => feed.isWild)];
     }
 
+    /**
+     * Whether a filter is not to be asked for yet: a topic that it matches is to go on from a position, and what the filter brought of that
+     * would come before what is missing.
+     */
+    mustWait(filter: string): boolean {
+        const feed = this.feeds.get(filter);
+        const goesOn = (other: Feed) => !other.isWild && !other.isLive && other.cursor !== null && matches(filter, other.filter);
+        return feed !== undefined && feed.isWild && !feed.isLive && [...this.feeds.values()].some(goesOn);
+    }
+
     /** What is to be sent about a filter; `null`: nothing any more. */
     request(filter: string): TopicRequest | null {
         const feed = this.feeds.get(filter);
