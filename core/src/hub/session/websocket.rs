@@ -326,7 +326,7 @@ impl WebSocketSession {
             Err(error) => return (input.len(), self.refuse(cx, error)),
         };
         let allows = cx.hub.limits().websocket_compression;
-        self.deflates = allows && request.can_deflate;
+        self.deflates = allows && request.deflate.is_some();
         let subprotocol = SUBPROTOCOLS.iter().find(|(_, spoken)| *spoken == framing).map(|(name, _)| *name);
         cx.replies.raw().extend_from_slice(request.accept(subprotocol, allows).as_bytes());
         cx.counters.websockets.up();

@@ -27,9 +27,16 @@ pub struct UpgradeRequest<'a> {
     pub origin: Option<&'a str>,
     /// In the order in which the client prefers them.
     pub subprotocols: Vec<&'a str>,
-    /// The client can do permessage-deflate, without context takeover on our side.
-    pub can_deflate: bool,
+    /// The offer of the client's to compress that is taken, if one can be.
+    pub deflate: Option<DeflateOffer>,
     accept: String,
+}
+
+/// An offer of permessage-deflate, as far as the answer depends on it.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeflateOffer {
+    /// The window that our messages may refer back to. We send them as they are, so that each one is kept to.
+    server_max_window_bits: Option<u8>,
 }
 
 /// Why a request is none, as its answer has it.
@@ -129,7 +136,7 @@ pub fn parse(input: &[u8]) -> Result<Option<(UpgradeRequest<'_>, usize)>, Reques
         host,
         origin: headers.one("origin")?,
         subprotocols: headers.tokens("sec-websocket-protocol").collect(),
-        can_deflate: headers.tokens("sec-websocket-extensions").any(can_deflate),
+        deflate: headers.tokens("sec-websocket-extensions").find_map(deflate_offer),
         accept: STANDARD.encode(Sha1::new().chain_update(key).chain_update(GUID).finalize()),
     };
     Ok(Some((request, len)))
@@ -162,21 +169,21 @@ impl<'a> Headers<'_, 'a> {
     }
 }
 
-/// An offer that can be taken as it is answered: no context takeover either way. A window that is to be smaller on our side cannot.
-fn can_deflate(offer: &str) -> bool {
+/// An offer that can be taken as it is answered: no context takeover either way.
+fn deflate_offer(offer: &str) -> Option<DeflateOffer> {
     let mut parts = offer.split(';').map(str::trim);
-    parts.next().is_some_and(|name| name.eq_ignore_ascii_case("permessage-deflate"))
-        && parts.all(|parameter| {
-            let (name, value) =
-                parameter.split_once('=').map_or((parameter, None), |(name, value)| (name.trim(), Some(value.trim().trim_matches('"'))));
-            match (name, value) {
-                ("server_no_context_takeover" | "client_no_context_takeover", None) => true,
-                ("client_max_window_bits", None) => true,
-                ("client_max_window_bits", Some(bits)) => bits.parse().is_ok_and(|bits: u8| (8..=15).contains(&bits)),
-                ("server_max_window_bits", Some("15")) => true,
-                _ => false,
-            }
-        })
+    parts.next().filter(|name| name.eq_ignore_ascii_case("permessage-deflate"))?;
+    parts.try_fold(DeflateOffer::default(), |offer, parameter| {
+        let (name, value) =
+            parameter.split_once('=').map_or((parameter, None), |(name, value)| (name.trim(), Some(value.trim().trim_matches('"'))));
+        let bits = value.and_then(|value| value.parse().ok()).filter(|bits: &u8| (8..=15).contains(bits));
+        match (name, value, bits) {
+            ("server_no_context_takeover" | "client_no_context_takeover" | "client_max_window_bits", None, _) => Some(offer),
+            ("client_max_window_bits", _, Some(_)) => Some(offer),
+            ("server_max_window_bits", _, Some(bits)) => Some(DeflateOffer { server_max_window_bits: Some(bits) }),
+            _ => None,
+        }
+    })
 }
 
 impl UpgradeRequest<'_> {
@@ -200,8 +207,11 @@ impl UpgradeRequest<'_> {
         if let Some(subprotocol) = subprotocol {
             let _ = write!(answer, "\r\nSec-WebSocket-Protocol: {subprotocol}");
         }
-        if deflates && self.can_deflate {
+        if let Some(offer) = self.deflate.filter(|_| deflates) {
             answer.push_str("\r\nSec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover");
+            if let Some(bits) = offer.server_max_window_bits {
+                let _ = write!(answer, "; server_max_window_bits={bits}");
+            }
         }
         answer.push_str("\r\n\r\n");
         answer
@@ -230,8 +240,8 @@ mod tests {
         let (request, len) = parse(input.as_bytes()).unwrap().unwrap();
         assert_eq!((len, request.path, request.path_only(), request.host), (text.len(), "/chat?x=1", "/chat", "server.example.com"));
         assert_eq!(
-            (request.origin, &request.subprotocols[..], request.can_deflate),
-            (Some("http://example.com"), &["chat", "superchat"][..], false)
+            (request.origin, &request.subprotocols[..], request.deflate),
+            (Some("http://example.com"), &["chat", "superchat"][..], None)
         );
         let answer = request.accept(Some("chat"), true);
         assert!(answer.starts_with("HTTP/1.1 101 Switching Protocols\r\n") && answer.ends_with("\r\n\r\n"));
@@ -276,19 +286,22 @@ mod tests {
 
     #[test]
     fn an_offer_to_compress_is_taken_where_it_can_be_kept() {
-        let can = |offer: &str| parse(with(&format!("Sec-WebSocket-Extensions: {offer}\r\n")).as_bytes()).unwrap().unwrap().0.can_deflate;
+        let can =
+            |offer: &str| parse(with(&format!("Sec-WebSocket-Extensions: {offer}\r\n")).as_bytes()).unwrap().unwrap().0.deflate.is_some();
         for offer in [
             "permessage-deflate",
             "permessage-deflate; client_max_window_bits",
             "permessage-deflate; server_no_context_takeover; client_max_window_bits=\"10\"",
             "x-webkit-deflate-frame, permessage-deflate",
-            "permessage-deflate; server_max_window_bits=10, permessage-deflate",
+            "permessage-deflate; server_max_window_bits=10",
+            "permessage-deflate; server_max_window_bits=7, permessage-deflate",
         ] {
             assert!(can(offer), "{offer}");
         }
         for offer in [
             "x-webkit-deflate-frame",
-            "permessage-deflate; server_max_window_bits=10",
+            "permessage-deflate; server_max_window_bits",
+            "permessage-deflate; server_max_window_bits=16",
             "permessage-deflate; client_max_window_bits=7",
             "permessage-deflate; x",
         ] {
@@ -298,6 +311,14 @@ mod tests {
         let (request, _) = parse(text.as_bytes()).unwrap().unwrap();
         assert!(request.accept(None, true).contains("\r\nSec-WebSocket-Extensions: permessage-deflate; server_no"));
         assert!(!request.accept(None, false).contains("Extensions"));
+        let answer = |offer: &str| {
+            let text = with(&format!("Sec-WebSocket-Extensions: {offer}\r\n"));
+            parse(text.as_bytes()).unwrap().unwrap().0.accept(None, true)
+        };
+        assert!(
+            answer("permessage-deflate; server_max_window_bits=9").contains("client_no_context_takeover; server_max_window_bits=9\r\n")
+        );
+        assert!(!answer("permessage-deflate; client_max_window_bits=9, permessage-deflate; server_max_window_bits=9").contains("bits"));
     }
 
     #[test]
