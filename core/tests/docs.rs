@@ -1,5 +1,6 @@
 //! The pages that people read: links lead somewhere, and a page in two languages has the same parts in both.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -79,4 +80,24 @@ fn links_to_files_of_the_project_lead_to_a_file() {
         }
     }
     assert!(followed > 50, "{followed} links");
+}
+
+#[test]
+fn the_list_of_autobahns_cases_names_each_test_of_them_and_no_other() {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let sources = [
+        "src/wire/websocket/tests.rs",
+        "tests/websocket/autobahn.rs",
+        "tests/websocket/autobahn_load.rs",
+        "tests/websocket/autobahn_utf8.rs",
+    ];
+    let sources: Vec<_> = sources.iter().map(|path| read(&tests.join(path))).collect();
+    let functions = sources.iter().flat_map(|source| source.lines()).filter_map(|line| line.strip_prefix("fn case")?.split_once('('));
+    let there: BTreeSet<String> = functions.map(|(name, _)| format!("case{name}")).collect();
+    assert!(there.len() > 20, "{there:?}");
+    for page in ["docs/AUTOBAHN.md", "docs/AUTOBAHN.zh-CN.md"] {
+        let text = read(&root().join(page));
+        let named: BTreeSet<_> = text.split('`').filter(|word| word.starts_with("case")).map(str::to_owned).collect();
+        assert_eq!(named, there, "{page}");
+    }
 }

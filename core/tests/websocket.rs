@@ -5,6 +5,10 @@
 
 #[path = "websocket/autobahn.rs"]
 mod autobahn;
+#[path = "websocket/autobahn_load.rs"]
+mod autobahn_load;
+#[path = "websocket/autobahn_utf8.rs"]
+mod autobahn_utf8;
 #[path = "websocket/firetower.rs"]
 mod firetower;
 #[path = "websocket/peer.rs"]
