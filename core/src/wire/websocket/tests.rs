@@ -350,7 +350,7 @@ fn a_long_message_may_come_in_more_fragments_than_a_short_one() {
     let limits = Limits { max_message: 1 << 20, max_fragments: 3 };
     let in_fragments_of = |len: usize, count: usize| {
         let fragments: Vec<Vec<u8>> = (0..count)
-            .map(|number| raw(u8::from(number == 0) * 2 | if number + 1 == count { 0x80 } else { 0 }, &vec![b'x'; len]))
+            .map(|number| raw((u8::from(number == 0) * 2) | if number + 1 == count { 0x80 } else { 0 }, &vec![b'x'; len]))
             .collect();
         receive_with(&fragments.concat(), false, &limits)
     };
