@@ -2,10 +2,10 @@
 //! major version would let two releases misunderstand each other. The frames of batches are compared in `hub::batch`.
 
 use heartbus_core::wire::bus::{
-    ConnectionInfo, DecisionRecord, DurationsRecord, FeedMessage, Hello, LENGTH_LEN, LineLevel, LogLine, NodeInfo, PublicationRecord,
-    RemoteError, Reply, Request, RequestFrame, Response, Role, ServerMessage, StatsRecord, SubscriberMessage, TopicRecord, VERSION,
-    Welcome, WorkerMessage, decode, parse_greeting, parse_hello, unknown_request, write_hello, write_log, write_message, write_refusal,
-    write_server_message, write_welcome,
+    APPENDED, ConnectionInfo, DecisionRecord, DurationsRecord, FeedMessage, Hello, LENGTH_LEN, LineLevel, LogLine, NodeInfo,
+    PublicationRecord, RemoteError, Reply, Request, RequestFrame, Response, Role, ServerMessage, StatsRecord, SubscriberMessage,
+    TopicRecord, VERSION, Welcome, WorkerMessage, decode, parse_greeting, parse_hello, unknown_request, write_hello, write_log,
+    write_message, write_refusal, write_server_message, write_welcome,
 };
 
 const VECTORS: &str = include_str!("../../tests/vectors/bus.txt");
@@ -207,6 +207,66 @@ fn a_request_that_came_later_is_known_as_such() {
     newer[LENGTH_LEN + 2] = count as u8;
     assert_eq!(unknown_request(&newer[LENGTH_LEN..]), Some((200, count)));
     assert_eq!(unknown_request(b""), None);
+}
+
+/// Reads nothing: it notes which variants an enum has, and under which name.
+struct Variants(Vec<String>);
+
+impl<'de> serde::Deserializer<'de> for &mut Variants {
+    type Error = serde::de::value::Error;
+
+    fn deserialize_enum<V: serde::de::Visitor<'de>>(self, name: &str, variants: &[&str], _: V) -> Result<V::Value, Self::Error> {
+        self.0.extend(variants.iter().map(|variant| format!("{name}::{variant}")));
+        Err(serde::de::Error::custom("there is nothing to read"))
+    }
+
+    fn deserialize_any<V: serde::de::Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+        Err(serde::de::Error::custom("no enum"))
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct newtype_struct
+        seq tuple tuple_struct map struct identifier ignored_any
+    }
+}
+
+/// All that the two sides may say to each other, each enum in the order of its numbers.
+fn all_messages() -> Vec<String> {
+    let mut found = Variants(Vec::new());
+    let _ = <Request<'_> as serde::Deserialize>::deserialize(&mut found);
+    let _ = <DecisionRecord<'_> as serde::Deserialize>::deserialize(&mut found);
+    let _ = <Reply as serde::Deserialize>::deserialize(&mut found);
+    let _ = <WorkerMessage as serde::Deserialize>::deserialize(&mut found);
+    let _ = <SubscriberMessage as serde::Deserialize>::deserialize(&mut found);
+    let _ = <FeedMessage<'_> as serde::Deserialize>::deserialize(&mut found);
+    let mut all = found.0;
+    all.extend((0..=u8::MAX).map_while(ServerMessage::from_code).map(|message| format!("ServerMessage::{message:?}")));
+    let role = |code: u8| {
+        let mut bytes = Vec::new();
+        write_hello(&mut bytes, VERSION, Role::Client, 1, "");
+        bytes[6] = code;
+        parse_hello(&bytes).expect("a hello").expect("a whole one").0.role
+    };
+    all.extend((0..=u8::MAX).map_while(role).map(|role| format!("Role::{role:?}")));
+    all
+}
+
+#[test]
+fn whatever_was_appended_has_raised_the_minor_version() {
+    let appended = APPENDED.concat();
+    let all = all_messages();
+    let missing: Vec<&String> = all.iter().filter(|message| !appended.contains(&message.as_str())).collect();
+    assert!(missing.is_empty(), "{missing:?} want a row of their own in core/src/wire/bus/versions.rs, which raises MINOR");
+    // Each once, none that is gone, and the older ones in front: a number that was given stays.
+    assert_eq!(appended.len(), all.len(), "{appended:?}");
+    for kind in ["Request", "DecisionRecord", "Reply", "WorkerMessage", "SubscriberMessage", "FeedMessage", "ServerMessage", "Role"] {
+        let of_kind = |name: &&str| name.split_once("::").is_some_and(|(of, _)| of == kind);
+        let in_versions: Vec<&str> = appended.iter().copied().filter(of_kind).collect();
+        let in_numbers: Vec<&str> = all.iter().map(String::as_str).filter(of_kind).collect();
+        assert_eq!(in_versions, in_numbers);
+    }
+    assert!(APPENDED.iter().all(|row| !row.is_empty()));
+    assert_eq!(usize::from(VERSION.minor), APPENDED.len() - 1);
 }
 
 #[test]

@@ -14,20 +14,22 @@
 mod codec;
 mod feed;
 mod greeting;
+mod versions;
 
 pub use crate::model::{ConnectionInfo, NodeInfo};
 pub use codec::{DecodeError, append, decode, take, unknown_variant};
 use codec::{as_bytes, encode};
 pub use feed::{FeedMessage, SubscriberMessage};
 pub use greeting::{
-    Greeting, Hello, MAJOR, MINOR, RemoteError, Role, VERSION, Version, Welcome, greeting_version, parse_greeting, parse_hello,
-    write_hello, write_refusal, write_welcome,
+    Greeting, Hello, RemoteError, Role, VERSION, Version, Welcome, greeting_version, parse_greeting, parse_hello, write_hello,
+    write_refusal, write_welcome,
 };
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
+pub use versions::{APPENDED, MAJOR, MINOR};
 
 /// Bytes of the length in front of each frame.
 pub const LENGTH_LEN: usize = 4;

@@ -3,15 +3,10 @@
 //! Owns their layout, which stays as it is in every version, so that two versions can refuse each other in words.
 
 use super::codec::{DecodeError, decode, encode};
+use super::versions::{MAJOR, MINOR};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
-
-/// The version of everything behind the hellos. Both sides must have the same.
-pub const MAJOR: u8 = 2;
-
-/// How often something was appended since then. The sides may differ: it is said, and the lower one counts.
-pub const MINOR: u8 = 3;
 
 pub const VERSION: Version = Version { major: MAJOR, minor: MINOR };
 
