@@ -21,6 +21,7 @@ const FACE: &[&str] = &[
     "net/client.rs",
     "net/feed.rs",
     "model.rs",
+    "model/question.rs",
 ];
 const OTHER_MODULES: &[&str] = &["descriptor", "error", "event", "hub", "log", "metrics", "net", "process", "service", "text", "wire"];
 
