@@ -22,6 +22,7 @@ const FACE: &[&str] = &[
     "net/feed.rs",
     "model.rs",
     "model/question.rs",
+    "model/record.rs",
 ];
 const OTHER_MODULES: &[&str] = &["descriptor", "error", "event", "hub", "log", "metrics", "net", "process", "service", "text", "wire"];
 
