@@ -252,7 +252,7 @@ impl Hub {
         if is_known && since.is_none() && matches!(filter, Filter::Wild(_)) {
             return Ok(Followed { position: None, recovered: true, replay_behind: None, waiting: 0 });
         }
-        let bytes = feed.filters.iter().map(|filter| subscription_bytes(filter)).sum::<usize>() + subscription_bytes(filter.text());
+        let bytes = feed.filters.iter().map(|filter| subscription_bytes(Filter::known(filter))).sum::<usize>() + subscription_bytes(filter);
         let has_room = || feed.filters.len() < self.limits().max_subscriptions && self.topics().has_share(bytes, CONNECTION_PART);
         if !is_known && !has_room() {
             return Err(TopicRefusal::TooManySubscriptions);

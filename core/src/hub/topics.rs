@@ -275,11 +275,11 @@ impl Topics {
     fn subscribe_filter(&self, thread: usize, filter: &str, enter: impl FnOnce(&Subscribed)) -> Result<Subscribed, TopicRefusal> {
         let mut filters = self.filters.write().unwrap_or_else(PoisonError::into_inner);
         if filters.get(filter).is_none() {
-            self.count_topic(filters.len(), filter)?;
-            self.memory.add(Part::Topics, topic_bytes(filter));
+            self.count_topic(filters.len(), topic_bytes(filter) + tree_bytes(filter))?;
+            self.memory.add(Part::Topics, topic_bytes(filter) + tree_bytes(filter));
         }
         if filters.entry(filter).add(thread, 1) {
-            self.memory.add(Part::Topics, thread_bytes(filter));
+            self.memory.add(Part::Topics, thread_bytes(filter) + tree_bytes(filter));
         }
         self.filter_count.store(filters.len(), Ordering::SeqCst);
         let since = self.published.load(Ordering::SeqCst);
@@ -308,11 +308,11 @@ impl Topics {
                 let mut filters = self.filters.write().unwrap_or_else(PoisonError::into_inner);
                 let Some(interest) = filters.get_mut(filter) else { return };
                 if interest.remove(thread) {
-                    self.memory.remove(Part::Topics, thread_bytes(filter));
+                    self.memory.remove(Part::Topics, thread_bytes(filter) + tree_bytes(filter));
                 }
                 if interest.is_empty() {
                     filters.remove(filter);
-                    self.memory.remove(Part::Topics, topic_bytes(filter));
+                    self.memory.remove(Part::Topics, topic_bytes(filter) + tree_bytes(filter));
                 }
                 self.filter_count.store(filters.len(), Ordering::SeqCst);
             }
@@ -390,7 +390,7 @@ impl Topics {
     /// The topic of a name, which begins to live if it does not.
     fn topic<'a>(&self, shard: &'a mut TopicShard, name: &str, now: Now) -> Result<(Arc<str>, &'a mut Topic), TopicRefusal> {
         if !shard.contains_key(name) {
-            self.count_topic(self.filter_count(), name)?;
+            self.count_topic(self.filter_count(), topic_bytes(name))?;
             self.topic_count.fetch_add(1, Ordering::Relaxed);
             self.memory.add(Part::Topics, topic_bytes(name));
         }
@@ -407,8 +407,8 @@ impl Topics {
     }
 
     /// Whether there may be one more.
-    fn count_topic(&self, filters: usize, name: &str) -> Result<(), TopicRefusal> {
-        let has_room = self.memory.of(Part::Topics) + topic_bytes(name) <= self.memory.share(Part::Topics);
+    fn count_topic(&self, filters: usize, bytes: usize) -> Result<(), TopicRefusal> {
+        let has_room = self.memory.of(Part::Topics) + bytes <= self.memory.share(Part::Topics);
         if has_room && self.topic_count() + filters < self.max_topics { Ok(()) } else { Err(TopicRefusal::TooManyTopics) }
     }
 
@@ -449,26 +449,25 @@ fn lock(shard: &Mutex<TopicShard>) -> MutexGuard<'_, TopicShard> {
 pub const CONNECTION_PART: usize = 16;
 
 /// What a subscription takes if nobody else has subscribed to that.
-pub fn subscription_bytes(filter: &str) -> usize {
-    SUBSCRIPTION_BYTES + topic_bytes(filter) + thread_bytes(filter)
+pub fn subscription_bytes(filter: Filter<'_>) -> usize {
+    let text = filter.text();
+    let in_trees = if let Filter::Wild(filter) = filter { 2 * tree_bytes(filter) } else { 0 };
+    SUBSCRIPTION_BYTES + topic_bytes(text) + thread_bytes(text) + in_trees
 }
 
 /// What a topic takes in memory that no thread knows.
 fn topic_bytes(name: &str) -> usize {
-    TOPIC_BYTES / 2 + name.len() + tree_bytes(name)
+    TOPIC_BYTES / 2 + name.len()
 }
 
 /// What each thread that knows it adds.
 fn thread_bytes(name: &str) -> usize {
-    TOPIC_BYTES / 2 + name.len() + tree_bytes(name)
+    TOPIC_BYTES / 2 + name.len()
 }
 
-/// What a filter takes in a tree if no other has one of its levels.
+/// What a filter takes beside that in a tree, the bus's and each thread's, if no other has one of its levels.
 fn tree_bytes(filter: &str) -> usize {
-    match Filter::known(filter) {
-        Filter::Exact(_) => 0,
-        Filter::Wild(filter) => LEVEL_BYTES * levels(filter),
-    }
+    LEVEL_BYTES * levels(filter)
 }
 
 #[cfg(test)]

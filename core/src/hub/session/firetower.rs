@@ -260,7 +260,7 @@ impl GatewaySession {
         }
         let (filter, member) = (Filter::Exact(name), self.member());
         let known = cx.seldom.members.find(filter).filter(|id| self.topics.contains_key(id));
-        let bytes = if known.is_some() { SUBSCRIPTION_BYTES } else { subscription_bytes(name) };
+        let bytes = if known.is_some() { SUBSCRIPTION_BYTES } else { subscription_bytes(Filter::Exact(name)) };
         if self.announced >= cx.hub.limits().firetower_max_subscriptions || !cx.hub.topics().has_share(bytes, 1) {
             return Err(TopicRefusal::TooManySubscriptions);
         }
@@ -287,7 +287,7 @@ impl GatewaySession {
         let Some(id) = cx.seldom.members.find(filter) else { return Ok(()) };
         let Some(count) = self.topics.get_mut(&id) else { return Ok(()) };
         *count -= 1;
-        self.bytes -= if *count == 0 { subscription_bytes(name) } else { SUBSCRIPTION_BYTES };
+        self.bytes -= if *count == 0 { subscription_bytes(Filter::Exact(name)) } else { SUBSCRIPTION_BYTES };
         if *count == 0 {
             self.topics.swap_remove(&id);
             if let Some(filter) = cx.seldom.members.remove(id, self.member()) {

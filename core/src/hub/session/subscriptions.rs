@@ -268,7 +268,7 @@ fn note(cx: &Context<'_>, member: TopicSubscriber<'_>, id: FilterId) {
 
 /// What one subscription more of a connection takes: where the connection has subscribed to the same already, its place alone.
 fn bytes_of(cx: &Context<'_>, slot: u32, found: Option<FilterId>, filter: Filter<'_>) -> usize {
-    if found.is_some_and(|id| cx.seldom.members.has_connection(id, slot)) { SUBSCRIPTION_BYTES } else { subscription_bytes(filter.text()) }
+    if found.is_some_and(|id| cx.seldom.members.has_connection(id, slot)) { SUBSCRIPTION_BYTES } else { subscription_bytes(filter) }
 }
 
 /// What a subscriber is told of what was kept for it.
